@@ -1,0 +1,51 @@
+# Every target sets up .venv by itself. `make demo` is the main job from nothing to merged weights.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := experiments/00-quickstart
+
+.PHONY: demo test slow gpu bench lint format clean
+
+demo: $(READY)
+	@echo "== 1/3  Models: training one base and its experts on CPU (found again at once the next time)"
+	$(BIN)/python -m experiments.tiny_models --out models
+	@echo "== 2/3  Search: layer-wise coefficients on Ray workers, then the choice on held-out examples"
+	$(BIN)/evomerge search $(DEMO)/search.yaml --resume
+	@echo "== 3/3  Export: the winner as an ordinary checkpoint in out/quickstart"
+	$(BIN)/evomerge export runs/quickstart --best -o out/quickstart --overwrite
+
+test: $(READY)
+	@echo "== Tests (tiny models are trained once and kept in .cache)"
+	$(BIN)/python -m pytest
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(READY)
+	@echo "== Benchmarks: every figure is a ratio of two things measured in this run"
+	$(BIN)/python -m tests.benchmarks.bench_merge
+	$(BIN)/python -m tests.benchmarks.bench_evaluation
+	$(BIN)/python -m tests.benchmarks.bench_driver
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	@echo "== Setting up $(VENV) (a few minutes the first time)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

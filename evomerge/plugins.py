@@ -1,0 +1,121 @@
+"""Plug-ins by file name: `optimizer: cma_es` is the one concrete class of `evomerge/optimizers/cma_es.py`.
+
+A name with a colon, `my_lab.evals:Trivia`, names an object outside. There is no registry to edit.
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+PACKAGES: Mapping[str, str] = {
+    "search space": "search_spaces",
+    "evaluator": "evaluators",
+    "optimizer": "evomerge.optimizers",
+    "merge method": "evomerge.merging.methods",
+}
+
+
+class PluginError(ValueError):
+    """A plug-in that cannot be found, or that does not take the options given to it."""
+
+
+@dataclass(frozen=True)
+class PluginSpec:
+    """A plug-in as a search file names it: `kind` and the options passed to its constructor."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A read-only view of options cannot travel between processes; its contents can.
+        return PluginSpec, (self.kind, dict(self.options))
+
+
+def names(what: str) -> tuple[str, ...]:
+    """Names of the plug-ins of one sort ("optimizer", "search space", ...), sorted; none is imported for it.
+
+    `base` and modules whose name starts with an underscore hold no plug-in.
+    """
+    package = importlib.import_module(PACKAGES[what])
+    found = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
+    return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
+
+
+def load(what: str, name: str, contract: type) -> Any:
+    """The plug-in `name`: a concrete subclass of `contract`, or an instance of it (merge methods).
+
+    Raises PluginError when there is none, with the nearest name there is.
+    """
+    if ":" in name:
+        return _load_outside(what, name, contract)
+    known = names(what)
+    if name not in known:
+        raise PluginError(
+            f"No {what} named {name!r}; there are {', '.join(known)}, "
+            f"and `module:name` for one of your own.{_nearest(name, known)}"
+        )
+    module = importlib.import_module(f"{PACKAGES[what]}.{name}")
+    # Imported classes belong to other modules, and a second name for the same object is no second plug-in.
+    found = {
+        id(value): value
+        for value in vars(module).values()
+        if _is_concrete(value, contract) and (not inspect.isclass(value) or value.__module__ == module.__name__)
+    }
+    if len(found) != 1:
+        raise PluginError(
+            f"{module.__name__} must hold exactly one concrete {contract.__name__}; it holds {len(found)}."
+        )
+    return next(iter(found.values()))
+
+
+def build(what: str, spec: PluginSpec, contract: type, **given: Any) -> Any:
+    """Construct the class that `spec` names from `given` and its own options.
+
+    Raises PluginError for an option that the plug-in does not have, and for one that it needs and lacks.
+    """
+    plugin = load(what, spec.kind, contract)
+    accepted = inspect.signature(plugin).parameters.values()
+    variadic = any(p.kind is p.VAR_KEYWORD for p in accepted)
+    named = [p for p in accepted if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    own = [p.name for p in named if p.name not in given]
+    for option in spec.options:
+        if option in given or (option not in own and not variadic):
+            raise PluginError(
+                f"{what} {spec.kind!r} has no option {option!r}; it has {', '.join(own) or 'none'}."
+                f"{_nearest(option, own)}"
+            )
+    missing = [p.name for p in named if p.default is p.empty and p.name not in {**given, **spec.options}]
+    if missing:
+        raise PluginError(f"{what} {spec.kind!r} needs {', '.join(map(repr, missing))}; give it as an option.")
+    return plugin(**given, **spec.options)
+
+
+def _is_concrete(value: Any, contract: type) -> bool:
+    if inspect.isclass(value):
+        return issubclass(value, contract) and not inspect.isabstract(value)
+    return isinstance(value, contract)
+
+
+def _load_outside(what: str, name: str, contract: type) -> Any:
+    module_name, _, attribute = name.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise PluginError(f"{what} {name!r} needs the form `package.module:name`.")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise PluginError(f"{what} {name!r} cannot be imported: {error}.") from error
+    if not hasattr(module, attribute):
+        raise PluginError(f"{what} {name!r}: {module_name} has no {attribute!r}.{_nearest(attribute, dir(module))}")
+    value = getattr(module, attribute)
+    if not _is_concrete(value, contract):
+        raise PluginError(f"{what} {name!r} is not a concrete {contract.__name__}: it is {value!r}.")
+    return value
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
