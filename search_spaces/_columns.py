@@ -1,0 +1,171 @@
+"""One parameter of a space: slots (free places) with coordinates, and how groups take values from slots."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces._table import FloatArray, Parameter, SpaceError
+from search_spaces._transforms import TOLERANCE, Box, Scale
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """Where groups take their points from: `(1 - fraction) * slots[lower] + fraction * slots[upper]`.
+
+    slots: their names. lower, upper: indices of slots, (n_groups,). fraction: in [0, 1), (n_groups,).
+    """
+
+    slots: tuple[str, ...]
+    lower: IntArray
+    upper: IntArray
+    fraction: FloatArray
+
+    def __call__(self, points: FloatArray) -> FloatArray:
+        """Points of groups (n_groups, n) from points of slots (n_slots, n); 0 and 1 pass exactly."""
+        fraction = self.fraction[:, None]
+        return (1.0 - fraction) * points[self.lower] + fraction * points[self.upper]
+
+    def solve(self, points: FloatArray) -> FloatArray:
+        """Points of slots that give these points of groups: exact where there are any, else least squares."""
+        at_slot = np.flatnonzero(self.fraction == 0.0)
+        direct = np.full((len(self.slots), points.shape[1]), np.nan)
+        direct[self.lower[at_slot]] = points[at_slot]
+        if np.abs(self(direct) - points).max(initial=0.0) <= TOLERANCE:
+            return direct
+        rows = np.arange(len(points))
+        matrix = np.zeros((len(points), len(self.slots)))
+        matrix[rows, self.upper] = self.fraction
+        matrix[rows, self.lower] = 1.0 - self.fraction
+        return np.clip(np.linalg.lstsq(matrix, points, rcond=None)[0], 0.0, 1.0)
+
+    def with_ties(self, ties: Mapping[str, int]) -> "Blend":
+        """This blend with one more slot per tie, behind it; label -> how many groups share it."""
+        first = len(self.slots)
+        slot = np.repeat(np.arange(first, first + len(ties)), list(ties.values()))
+        return Blend(
+            (*self.slots, *ties),
+            np.concatenate([self.lower, slot]),
+            np.concatenate([self.upper, slot]),
+            np.concatenate([self.fraction, np.zeros(len(slot))]),
+        )
+
+
+def one_slot_each(groups: Sequence[str]) -> Blend:
+    """Every group is a slot of its own."""
+    index = np.arange(len(groups))
+    return Blend(tuple(groups), index, index, np.zeros(len(groups)))
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A parameter's coordinates and values.
+
+    origin: (n_groups, width), the values of groups that are not searched and the start of those that are.
+    rows: indices of the searched groups, in the order of `blend`.
+    """
+
+    parameter: Parameter
+    scale: Scale
+    blend: Blend
+    rows: IntArray
+    origin: FloatArray
+    labels: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates: `weight[block.3, math]`, `t[block.3]`."""
+        return tuple(
+            f"{self.parameter.name}[{slot}, {label}]" if label else f"{self.parameter.name}[{slot}]"
+            for slot in self.blend.slots
+            for label in self.labels
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates."""
+        return len(self.blend.slots) * len(self.labels)
+
+    def decode(self, x: FloatArray) -> FloatArray:
+        """Values (n_groups, width) at coordinates (dimension,)."""
+        values = self.origin.copy()
+        if len(self.rows):
+            slots = x.reshape(len(self.blend.slots), len(self.labels))
+            values[self.rows] = self.scale.values(self.blend(slots))
+        return values
+
+    def nearest(self, values: FloatArray, groups: Sequence[str]) -> FloatArray:
+        """The coordinates whose values come nearest to `values` (n_groups, width).
+
+        Raises SpaceError for a searched group whose values the scale does not have.
+        """
+        for row in self.rows:
+            if not self.scale.contains(values[row]):
+                raise SpaceError(
+                    f"{self.parameter.name!r} of group {groups[row]!r} is {values[row].tolist()}; "
+                    f"this space has {self.scale}. Widen `ranges`, or change the table."
+                )
+        if not self.dimension:
+            return np.zeros(0)
+        return self.blend.solve(self.scale.points(values[self.rows])).ravel()
+
+
+def build_column(
+    parameter: Parameter,
+    scale: Scale | None,
+    blend: Callable[[Sequence[str]], Blend],
+    groups: Sequence[str],
+    inputs: tuple[str, ...],
+    *,
+    fixed: Mapping[str, FloatArray | None],
+    ties: Mapping[str, tuple[str, ...]],
+    begin: FloatArray | None,
+) -> Column:
+    """The column of a parameter; one whose range is a single value has no coordinates.
+
+    scale: None for a range of values. fixed: group -> its values, or None for the origin's; these groups are
+    not searched. ties: label -> groups with shared coordinates. begin: (n_groups, width), the search's start.
+    Raises SpaceError for a tie of which only a part is searched.
+    """
+    constant = scale is None and parameter.low == parameter.high
+    scale = scale or Box(parameter.low, parameter.high, len(inputs) if parameter.per_input else 1)
+    origin = np.tile(scale.default(parameter.default), (len(groups), 1))
+    if begin is not None and not constant:
+        origin = begin.copy()
+    index = {group: row for row, group in enumerate(groups)}
+    shared = {} if constant else _searched_ties(parameter.name, ties, fixed)
+    for members in shared.values():
+        rows = [index[group] for group in members]
+        if (origin[rows] != origin[rows[0]]).any():
+            origin[rows] = origin[rows].mean(axis=0)
+    for group, values in fixed.items():
+        if values is not None:
+            origin[index[group]] = values
+    origin.flags.writeable = False
+    together = [group for members in shared.values() for group in members]
+    alone = [] if constant else [group for group in groups if group not in fixed and group not in together]
+    return Column(
+        parameter,
+        scale,
+        blend(alone).with_ties({label: len(members) for label, members in shared.items()}),
+        np.array([index[group] for group in (*alone, *together)], dtype=np.int64),
+        origin,
+        scale.labels(inputs) if parameter.per_input else ("",),
+    )
+
+
+def _searched_ties(
+    name: str, ties: Mapping[str, tuple[str, ...]], fixed: Mapping[str, FloatArray | None]
+) -> dict[str, tuple[str, ...]]:
+    searched = {}
+    for label, members in ties.items():
+        free = tuple(group for group in members if group not in fixed)
+        if free and len(free) < len(members):
+            stuck = next(group for group in members if group in fixed)
+            raise SpaceError(f"{name!r} of group {stuck!r} is frozen and tied to {free[0]!r}, which is not.")
+        if free:
+            searched[label] = free
+    return searched

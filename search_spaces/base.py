@@ -1,0 +1,192 @@
+"""What a search space takes (Layout, Parameter) and gives (CoefficientTable); the contract of every space.
+
+Vocabulary of shapes: n_groups groups of tensors that share coefficients, n_inputs models to merge,
+dimension = number of searched coordinates, each in [0, 1].
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from search_spaces._columns import Blend, build_column, one_slot_each
+from search_spaces._freedom import frozen, tied, with_ranges
+from search_spaces._layout import Layout
+from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
+from search_spaces._transforms import TOLERANCE, Scale
+
+__all__ = [
+    "Blend",
+    "CoefficientTable",
+    "Design",
+    "FloatArray",
+    "Layout",
+    "Parameter",
+    "Scale",
+    "SearchSpace",
+    "SpaceError",
+]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a plug-in decides.
+
+    groups: group -> its tensors; every tensor of the layout is in exactly one.
+    blend: from the searched groups (frozen and tied ones are taken out before) to the slots that they share.
+    scales: parameter -> its scale, where that is not a range of values.
+    """
+
+    groups: Mapping[str, tuple[str, ...]]
+    blend: Callable[[Sequence[str]], Blend] = one_slot_each
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+
+
+class SearchSpace(ABC):
+    """From a point of the unit cube to coefficients: `decode` is pure, and `decode(encode(t))` gives t back.
+
+    A plug-in says in `_design` which groups of tensors there are and which slots (free places) they take
+    their values from; ranges, frozen and tied groups and the start are handled here for all of them.
+    A parameter with a value per input has a coordinate per slot and input, a shared one has one per slot.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        inputs: Sequence[str],
+        parameters: Sequence[Parameter],
+        *,
+        ranges: Mapping[str, Sequence[float]] | None = None,
+        freeze: Mapping[str, Any] | None = None,
+        tie: Sequence[Sequence[str]] = (),
+        start: CoefficientTable | None = None,
+    ) -> None:
+        """Build the space for the tensors of `layout`.
+
+        ranges: parameter -> (low, high), instead of the method's own search bounds; low == high fixes it.
+        freeze: group pattern -> {parameter: value or list per input}, or "default"; these are not searched,
+            and may lie outside of the ranges.
+        tie: lists of group patterns; the groups of one list share their coefficients.
+        start: the table that `default()` encodes, instead of the parameters' defaults. It may have other
+            groups: a group starts at the values of its tensors, at their mean where they differ.
+        Raises SpaceError for unknown names and values that contradict each other.
+        """
+        if not layout.names or not inputs or len(set(inputs)) != len(inputs):
+            raise SpaceError(
+                f"A space needs tensors and inputs of different names; there are {len(layout.names)} tensors "
+                f"and the inputs {few(list(inputs))}."
+            )
+        self.inputs = tuple(inputs)
+        design = self._design(layout)
+        self._tensors = layout.names
+        self._groups = {group: tuple(members) for group, members in design.groups.items()}
+        self._check_design(design, parameters, ranges or {})
+        bounded = with_ranges(parameters, ranges)
+        fixed = frozen(freeze, self.groups, bounded, len(inputs))
+        ties = tied(tie, self.groups)
+        begin = {} if start is None else self._begin(start, bounded)
+        self._columns = tuple(
+            build_column(
+                parameter,
+                design.scales.get(parameter.name),
+                design.blend,
+                self.groups,
+                self.inputs,
+                fixed=fixed[parameter.name],
+                ties=ties,
+                begin=begin.get(parameter.name),
+            )
+            for parameter in bounded
+        )
+        self._names = tuple(name for column in self._columns for name in column.names)
+        self._default = self._nearest({c.parameter.name: c.origin for c in self._columns})
+
+    @abstractmethod
+    def _design(self, layout: Layout) -> Design:
+        """The groups of the space, their slots and the scales of its parameters; `self.inputs` is known."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the searched coordinates, for example `weight[block.3.attention, math]`."""
+        return self._names
+
+    @property
+    def dimension(self) -> int:
+        """Number of searched coordinates."""
+        return len(self._names)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of every table of this space, in order of depth."""
+        return tuple(self._groups)
+
+    def decode(self, x: FloatArray) -> CoefficientTable:
+        """The coefficients at `x`, shape (dimension,), in [0, 1]. Raises SpaceError outside of the cube."""
+        point = np.array(x, dtype=np.float64)
+        if point.shape != (self.dimension,):
+            raise SpaceError(f"Expected a point of shape ({self.dimension},); it has {point.shape}.")
+        outside = np.flatnonzero(~((point >= 0.0) & (point <= 1.0)))
+        if len(outside):
+            where = outside[0]
+            raise SpaceError(f"Coordinates must lie in [0, 1]; {self._names[where]!r} is {point[where]}.")
+        parts = np.split(point, np.cumsum([column.dimension for column in self._columns])[:-1])
+        values = {c.parameter.name: c.decode(part) for c, part in zip(self._columns, parts, strict=True)}
+        return CoefficientTable(self._groups, values)
+
+    def encode(self, table: CoefficientTable) -> FloatArray:
+        """The point that decodes to `table`, whatever the table's groups are.
+
+        Raises SpaceError when the table is not in this space.
+        """
+        mine = table.bind(self._tensors).regroup(self._groups)
+        self._check_parameters(mine, [column.parameter for column in self._columns], complete=True)
+        x = self._nearest(mine.values)
+        for name, got in self.decode(x).values.items():
+            wanted = mine.values[name]
+            off = np.abs(got - wanted) > TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+            if off.any():
+                row = int(np.flatnonzero(off.any(axis=1))[0])
+                raise SpaceError(
+                    f"The table is not in this space: {name!r} of group {self.groups[row]!r} is "
+                    f"{wanted[row].tolist()}, and the nearest that it can be is {got[row].tolist()}."
+                )
+        return x
+
+    def default(self) -> FloatArray:
+        """The point that a search starts from, shape (dimension,): the start, or the parameters' defaults."""
+        return self._default.copy()
+
+    def _nearest(self, values: Mapping[str, FloatArray]) -> FloatArray:
+        parts = [column.nearest(values[column.parameter.name], self.groups) for column in self._columns]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def _begin(self, start: CoefficientTable, parameters: Sequence[Parameter]) -> Mapping[str, FloatArray]:
+        mine = start.bind(self._tensors).regroup(self._groups, average=True)
+        self._check_parameters(mine, parameters, complete=False)
+        return mine.values
+
+    def _check_design(self, design: Design, parameters: Sequence[Parameter], ranges: Mapping[str, Any]) -> None:
+        members = sorted(name for group in self._groups.values() for name in group)
+        if members != sorted(self._tensors) or not all(self._groups.values()):
+            raise SpaceError(f"{type(self).__name__} does not put every tensor of the layout into one group.")
+        per_input = [parameter.name for parameter in parameters if parameter.per_input]
+        for name, scale in design.scales.items():
+            if name not in per_input:
+                raise SpaceError(
+                    f"{type(self).__name__} needs a parameter {name!r} with one value per input; "
+                    f"the method has {few(per_input) or 'none'}. Choose another space or method."
+                )
+            if name in ranges:
+                raise SpaceError(f"{name!r} has {scale} here; take its range {ranges[name]!r} out.")
+
+    def _check_parameters(self, table: CoefficientTable, parameters: Sequence[Parameter], *, complete: bool) -> None:
+        known = {p.name: len(self.inputs) if p.per_input else 1 for p in parameters}
+        given = {name: array.shape[1] for name, array in table.values.items()}
+        expected = {name: width for name, width in known.items() if complete or name in given}
+        if given != expected:
+            raise SpaceError(
+                f"The table has the parameters (and columns) {given}; this space has {known}, "
+                f"with a column per input or one for all."
+            )

@@ -1,0 +1,263 @@
+"""The contract kit of search spaces: subclass `SearchSpaceContract`, name the class, inherit the tests."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from search_spaces.base import CoefficientTable, FloatArray, Layout, Parameter, SearchSpace, SpaceError
+
+INPUTS = ("math", "code", "chat")
+PARAMETERS = (
+    Parameter("weight", 0.4, -0.5, 1.5, per_input=True),
+    Parameter("density", 0.7, 0.1, 1.0, per_input=True),
+    Parameter("t", 0.25, 0.0, 1.0, per_input=False),
+)
+WIDTHS = {"weight": 3, "density": 3, "t": 1}
+
+#: The same examples in every run; one test object runs a test of many classes.
+PROPERTY = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+)
+
+
+def model(n_blocks: int) -> Layout:
+    """A Llama-like model with one strange tensor, in checkpoint order: `layers.10` before `layers.2`."""
+    names = ["lm_head.weight", "model.embed_tokens.weight", "model.norm.weight", "steering_vector"]
+    parts = ("input_layernorm", "mlp.up_proj", "self_attn.k_proj", "self_attn.q_proj")
+    names += [f"model.layers.{n}.{part}.weight" for n in range(n_blocks) for part in parts]
+    return Layout.from_names(sorted(names))
+
+
+SMALL = model(5)
+DEEP = model(38)
+PLAIN = Layout.from_names(["b", "a.kernel", "offset"])
+
+
+def points(space: SearchSpace) -> st.SearchStrategy[FloatArray]:
+    """Points of the cube, its faces and corners among them."""
+    return arrays(np.float64, space.dimension, elements=st.floats(0.0, 1.0, allow_subnormal=False))
+
+
+def expect_error(call: Callable[[], object], *words: str) -> None:
+    """Fail unless `call` raises a SpaceError that says all `words`."""
+    with pytest.raises(SpaceError) as caught:
+        call()
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+class SearchSpaceContract:
+    """What every search space keeps. Set `space`, and the other class attributes where needed."""
+
+    #: The class under test, and its own options.
+    space: ClassVar[type[SearchSpace]]
+    options: ClassVar[Mapping[str, Any]] = {}
+    #: Whether there are coordinates that belong to one block only.
+    per_block: ClassVar[bool] = False
+    #: Parameters whose values are not simply between two bounds.
+    curved: ClassVar[tuple[str, ...]] = ()
+
+    def build(self, layout: Layout = SMALL, **more: Any) -> SearchSpace:
+        return self.space(layout, INPUTS, PARAMETERS, **{**self.options, **more})
+
+    def boxes(self, table: CoefficientTable) -> dict[str, FloatArray]:
+        return {name: array for name, array in table.values.items() if name not in self.curved}
+
+    @pytest.mark.parametrize("layout", [SMALL, DEEP, PLAIN], ids=["small", "deep", "plain"])
+    def test_groups_partition_the_tensors(self, layout: Layout) -> None:
+        space = self.build(layout)
+        table = space.decode(space.default())
+        members = [name for group in table.groups.values() for name in group]
+        assert sorted(members) == sorted(layout.names)
+        assert all(table.groups.values())
+
+    def test_tables_have_every_parameter_in_its_shape(self) -> None:
+        space = self.build()
+        table = space.decode(space.default())
+        shapes = {name: array.shape for name, array in table.values.items()}
+        assert shapes == {name: (len(table.groups), width) for name, width in WIDTHS.items()}
+
+    def test_names_are_unique_and_count_the_dimension(self) -> None:
+        space = self.build()
+        assert len(set(space.names)) == len(space.names) == space.dimension > 0
+        assert all(name.split("[")[0] in WIDTHS and name.endswith("]") for name in space.names)
+
+    def test_every_coordinate_changes_its_parameter_only(self) -> None:
+        space = self.build()
+        before = space.decode(np.full(space.dimension, 0.5))
+        for index, name in enumerate(space.names):
+            x = np.full(space.dimension, 0.5)
+            x[index] = 0.75
+            after = space.decode(x)
+            changed = [p for p in WIDTHS if not np.array_equal(before.values[p], after.values[p])]
+            assert changed == [name.split("[")[0]], name
+
+    def test_block_coordinates_change_exactly_that_block(self) -> None:
+        space = self.build(DEEP)
+        before = space.decode(np.full(space.dimension, 0.5))
+        slots = [name.split("[")[1].rstrip("]").split(",")[0] for name in space.names]
+        for block in (3, 35):
+            mine = [slot == f"block.{block}" or slot.startswith(f"block.{block}.") for slot in slots]
+            assert any(mine) == self.per_block
+            after = space.decode(np.where(mine, 0.75, 0.5))
+            changed = {
+                name
+                for name in DEEP.names
+                if any(not np.array_equal(before.at(name)[p], after.at(name)[p]) for p in WIDTHS)
+            }
+            there = {name for name in DEEP.names if f"layers.{block}." in name} if self.per_block else set()
+            assert changed == there
+
+    def test_bounds_are_hit_exactly(self) -> None:
+        space = self.build()
+        low, high = (self.boxes(space.decode(np.full(space.dimension, end))) for end in (0.0, 1.0))
+        for parameter in PARAMETERS:
+            if parameter.name not in self.curved:
+                assert (low[parameter.name] == parameter.low).all()
+                assert (high[parameter.name] == parameter.high).all()
+
+    @PROPERTY
+    @given(data=st.data())
+    def test_values_stay_in_bounds(self, data: st.DataObject) -> None:
+        space = self.build()
+        table = space.decode(data.draw(points(space)))
+        for parameter in PARAMETERS:
+            values = table.values[parameter.name]
+            assert (values >= parameter.low).all()
+            assert (values <= parameter.high).all()
+
+    @PROPERTY
+    @given(data=st.data())
+    def test_decode_is_pure(self, data: st.DataObject) -> None:
+        space = self.build()
+        x = data.draw(points(space))
+        given_point = x.copy()
+        first = space.decode(x)
+        space.decode(1.0 - x)
+        assert space.decode(x) == first == self.build().decode(x)
+        assert np.array_equal(x, given_point)
+        assert not any(array.flags.writeable for array in first.values.values())
+
+    @PROPERTY
+    @given(data=st.data())
+    def test_decode_of_encode_gives_the_table_back(self, data: st.DataObject) -> None:
+        space = self.build()
+        table = space.decode(data.draw(points(space)))
+        x = space.encode(table)
+        assert x.shape == (space.dimension,)
+        again = space.decode(x)
+        for name, values in table.values.items():
+            assert np.abs(again.values[name] - values).max() <= 1e-12
+
+    def test_encode_of_decode_gives_the_point_back(self) -> None:
+        space = self.build(DEEP)
+        x = np.random.default_rng(5).uniform(0.05, 0.95, space.dimension)
+        assert np.abs(space.encode(space.decode(x)) - x).max() <= 1e-9
+
+    def test_encode_reads_tables_with_other_groups(self) -> None:
+        space = self.build()
+        table = space.decode(np.random.default_rng(3).random(space.dimension))
+        names = [name for group in table.groups.values() for name in group][::-1]
+        rows = {p: np.array([table.at(name)[p] for name in names]) for p in WIDTHS}
+        per_tensor = CoefficientTable({name: (name,) for name in names}, rows)
+        assert np.array_equal(space.encode(per_tensor), space.encode(table))
+
+    def test_encode_refuses_what_is_not_in_the_space(self) -> None:
+        space = self.build()
+        table = space.decode(space.default())
+        values = dict(table.values)
+        for wrong in (
+            values | {"density": values["density"] + 5.0},
+            values | {"density": values["density"][:, :1]},
+            values | {"lambda": values["t"]},
+            {name: values[name] for name in ("weight", "density")},
+        ):
+            expect_error(lambda wrong=wrong: space.encode(CoefficientTable(table.groups, wrong)))
+        expect_error(lambda: self.build(PLAIN).encode(table))
+
+    def test_points_outside_of_the_cube_are_refused(self) -> None:
+        space = self.build()
+        for bad in (np.nan, -1e-9, 1.0 + 1e-9, np.inf):
+            x = space.default()
+            x[-1] = bad
+            expect_error(lambda x=x: space.decode(x), space.names[-1])
+        expect_error(lambda: space.decode(np.zeros(space.dimension + 1)), f"({space.dimension},)")
+        expect_error(lambda: space.decode(np.zeros((1, space.dimension))), f"({space.dimension},)")
+
+    def test_default_is_the_parameters_defaults(self) -> None:
+        space = self.build()
+        values = self.boxes(space.decode(space.default()))
+        for parameter in PARAMETERS:
+            if parameter.name not in self.curved:
+                assert np.abs(values[parameter.name] - parameter.default).max() <= 1e-12
+
+    def test_default_cannot_be_spoiled(self) -> None:
+        space = self.build()
+        space.default()[:] = 0.123
+        assert not np.array_equal(space.default(), np.full(space.dimension, 0.123))
+
+    def test_start_in_the_space_is_the_default(self) -> None:
+        space = self.build()
+        table = space.decode(np.random.default_rng(1).random(space.dimension))
+        started = self.build(start=table)
+        again = started.decode(started.default())
+        assert all(np.abs(again.values[p] - table.values[p]).max() <= 1e-12 for p in WIDTHS)
+
+    def test_ranges_replace_bounds_and_fix_parameters(self) -> None:
+        space = self.build(ranges={"density": [0.5, 0.5], "t": (0.2, 0.3)})
+        assert not [name for name in space.names if name.startswith("density[")]
+        table = space.decode(np.ones(space.dimension))
+        assert (table.values["density"] == 0.5).all()
+        assert (table.values["t"] == 0.3).all()
+
+    def test_frozen_groups_have_no_coordinates_and_keep_their_values(self) -> None:
+        first, last = self.build().groups[0], self.build().groups[-1]
+        space = self.build(
+            freeze={first: {"weight": [0.5, 0.25, 0.25], "t": 0.125}, f"{last[:-1]}?": {"density": "default"}}
+        )
+        table = space.decode(np.ones(space.dimension))
+        assert table.values["weight"][0].tolist() == [0.5, 0.25, 0.25]
+        assert table.values["t"][0].tolist() == [0.125]
+        assert table.values["density"][-1].tolist() == [0.7, 0.7, 0.7]
+        frozen_slots = (f"weight[{first},", f"t[{first}]", f"density[{last},")
+        assert not [name for name in space.names if name.startswith(frozen_slots)]
+        again = space.decode(space.encode(table))
+        assert all(np.abs(again.values[p] - table.values[p]).max() <= 1e-12 for p in WIDTHS)
+
+    def test_everything_can_be_frozen(self) -> None:
+        space = self.build(freeze={"*": "default"})
+        assert space.dimension == 0
+        assert space.encode(space.decode(np.zeros(0))).shape == (0,)
+
+    def test_tied_groups_share_coordinates(self) -> None:
+        groups = self.build().groups
+        ends = [groups[0], groups[-1]]
+        space = self.build(tie=[ends])
+        table = space.decode(np.random.default_rng(2).random(space.dimension))
+        assert all(np.array_equal(values[0], values[-1]) for values in table.values.values())
+        assert np.abs(space.encode(table) - np.random.default_rng(2).random(space.dimension)).max() <= 1e-9
+        plain = self.build(tie=[["*"]])
+        assert plain.dimension == self.build(PLAIN, tie=[["*"]]).dimension
+
+    def test_unknown_names_are_refused_with_what_there_is(self) -> None:
+        first = self.build().groups[0]
+        near = first[:-1]
+        expect_error(lambda: self.build(freeze={near: "default"}), repr(near), f"Did you mean {first!r}")
+        expect_error(lambda: self.build(tie=[[near]]), repr(near), repr(first))
+        expect_error(lambda: self.build(freeze={first: {"densty": 1}}), "'densty'", "'density'")
+        expect_error(lambda: self.build(ranges={"densty": [0, 1]}), "'densty'", "Did you mean 'density'")
+
+    def test_a_copy_in_another_process_decodes_the_same(self) -> None:
+        space = self.build()
+        x = np.random.default_rng(4).random(space.dimension)
+        assert pickle.loads(pickle.dumps(space)).decode(x) == space.decode(x)
