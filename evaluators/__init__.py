@@ -1,0 +1,1 @@
+"""Evaluators: from a merged model to one score per example. One evaluator, one file."""

@@ -1,0 +1,126 @@
+"""Texts to tokens and tokens to batches, by the conventions of lm-evaluation-harness.
+
+So that numbers agree with it: https://github.com/EleutherAI/lm-evaluation-harness
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from evaluators.base import EvaluatorError, LanguageModel
+
+Prepared = TypeVar("Prepared")
+
+#: Context length of a model whose configuration names none.
+DEFAULT_MAX_LENGTH = 2048
+#: transformers' "no limit" is 1e30; no tokenizer has a real one above this.
+NO_LIMIT = 10**9
+
+
+class PerTokenizer(Generic[Prepared]):
+    """What depends on the tokenizer and not on the weights: made at the first use, then kept."""
+
+    def __init__(self, make: Callable[[LanguageModel], Prepared]) -> None:
+        self._make = make
+        self._tokenizer: Any = None
+        self._prepared: Prepared | None = None
+
+    def of(self, model: LanguageModel) -> Prepared:
+        """The prepared object for the model's tokenizer."""
+        if self._prepared is None or self._tokenizer is not model.tokenizer:
+            self._prepared = self._make(model)
+            self._tokenizer = model.tokenizer
+        return self._prepared
+
+
+def prefix_token(tokenizer: Any) -> int | None:
+    """The token that stands before a text without context: BOS, else EOS, else None."""
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return None if token is None else int(token)
+
+
+def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Tokens of a text with the tokenizer's special tokens, but no second BOS before a text that has one."""
+    prefix = prefix_token(tokenizer)
+    if prefix is not None and text.startswith(tokenizer.decode(prefix)):
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return tuple(tokenizer.encode(text))
+
+
+def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Tokens of context and continuation, encoded together and split behind the context's tokens.
+
+    White space at the end of the context goes to the continuation; an empty context becomes BOS or EOS.
+    """
+    if context == "":
+        return _encode_alone(tokenizer, continuation)
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    whole = encode(tokenizer, stripped + continuation)
+    head = encode(tokenizer, stripped)
+    if len(whole) <= len(head):
+        raise EvaluatorError(
+            f"The continuation {continuation!r} has no tokens of its own behind {stripped[-40:]!r}; "
+            "give it text, or another separator."
+        )
+    return head, whole[len(head) :]
+
+
+def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Tokens of a prompt to be continued; no second BOS before a text that has one."""
+    bos = tokenizer.bos_token
+    has_bos = bos is not None and text.startswith(bos)
+    return tuple(tokenizer.encode(text, add_special_tokens=not has_bos))
+
+
+def max_length(network: Any, tokenizer: Any, limit: int | None = None) -> int:
+    """How many tokens the model reads at once: `limit`, else its configuration's, else 2048."""
+    if limit is not None:
+        return limit
+    config = getattr(network.config, "text_config", None) or network.config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        value = getattr(config, name, None)
+        if value is not None:
+            return int(value)
+    value = getattr(tokenizer, "model_max_length", None)
+    return int(value) if value is not None and value < NO_LIMIT else DEFAULT_MAX_LENGTH
+
+
+def batch_limit(batch_tokens: int | None, device: Any) -> int:
+    """Tokens per batch: the option, else what keeps a CPU's caches or an accelerator's cores busy."""
+    if batch_tokens is not None and batch_tokens < 1:
+        raise EvaluatorError(f"batch_tokens is {batch_tokens}; expected at least 1.")
+    return batch_tokens or (4096 if device.type == "cpu" else 32768)
+
+
+def batches(sizes: Sequence[tuple[int, int]], limit: int) -> list[list[int]]:
+    """Items into batches of about equal length: (rows, length) of each item -> item numbers by batch.
+
+    Longest first, so that running out of memory shows at once; rows times the longest length stays
+    within `limit` unless one item alone exceeds it. Depends on the sizes only.
+    """
+    order = sorted(range(len(sizes)), key=lambda item: (-sizes[item][1], item))
+    found: list[list[int]] = []
+    rows = longest = 0
+    for item in order:
+        count, length = sizes[item]
+        if not found or (rows + count) * longest > limit:
+            found.append([])
+            rows, longest = 0, length
+        found[-1].append(item)
+        rows += count
+    return found
+
+
+def _encode_alone(tokenizer: Any, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    prefix = prefix_token(tokenizer)
+    tokens = tuple(tokenizer.encode(text, add_special_tokens=False))
+    if prefix is None:
+        raise EvaluatorError(
+            "The tokenizer has neither BOS nor EOS, so that nothing can stand before a text without context; "
+            "give every example a prompt."
+        )
+    if tokens and tokens[0] != prefix:
+        return (prefix,), tokens
+    if len(tokens) > 1:
+        return tokens[:1], tokens[1:]
+    raise EvaluatorError(f"The text {text!r} has no tokens to score.")

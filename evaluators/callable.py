@@ -1,0 +1,99 @@
+"""Any Python function as an evaluator: the user's own code, named as `module:function`.
+
+tasks:
+  mine:
+    evaluator: callable
+    function: my_lab.scores:politeness
+    examples: data/prompts.txt     # one example per line
+
+def politeness(model, ids, tone="plain"):     # model.network, model.tokenizer
+    return [rate(model, prompt) for prompt in ids]
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable as Function
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluators._examples import read_text
+from evaluators.base import Evaluator, EvaluatorError, FloatArray, Scores
+
+
+class Callable(Evaluator):
+    """Values of `function(model, **options)`: one number, a sequence, or a mapping of example id -> number.
+
+    function: `module:function`. It is given the wanted `ids` when it has a parameter of that name, else it
+    scores all. examples: ids, as a list or a file with one per line; without them the function returns one
+    number and is one example (which falls on one side of a split as a whole). NaN = not scored.
+    Other options go to the function.
+    """
+
+    def __init__(
+        self,
+        *,
+        function: str,
+        examples: str | Sequence[str] | None = None,
+        higher_is_better: bool = True,
+        **options: Any,
+    ) -> None:
+        self._function = _load(function)
+        self._name = function
+        self._options = options
+        self._takes_ids = "ids" in inspect.signature(self._function).parameters
+        self._ids = (function,) if examples is None else _read(examples)
+        self.higher_is_better = higher_is_better
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        """The examples given; else the function's name."""
+        return self._ids
+
+    def score(self, model: Any, ids: Sequence[str] | None = None) -> Scores:
+        """Call the function. Raises EvaluatorError when it returns something else than was agreed."""
+        rows = self.rows(ids)
+        wanted = tuple(self._ids[row] for row in rows)
+        if self._takes_ids:
+            return Scores(wanted, self._values(self._function(model, ids=wanted, **self._options), wanted))
+        return Scores(wanted, self._values(self._function(model, **self._options), self._ids)[rows])
+
+    def _values(self, returned: Any, ids: Sequence[str]) -> FloatArray:
+        """One value per id: (n_examples,)."""
+        if isinstance(returned, Mapping):
+            unknown = [key for key in returned if key not in self._ids]
+            if unknown:
+                raise EvaluatorError(f"{self._name} returned a value for {unknown[0]!r}, which is no example.")
+            returned = [returned.get(example_id, float("nan")) for example_id in ids]
+        try:
+            values = np.atleast_1d(np.asarray(returned, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise EvaluatorError(f"{self._name} returned {returned!r:.80}; expected numbers: {error}.") from error
+        if values.shape != (len(ids),):
+            raise EvaluatorError(
+                f"{self._name} returned values of shape {values.shape}; expected {len(ids)}, one each. "
+                "Name the examples with `examples`."
+            )
+        return np.where(np.isfinite(values), values, np.nan)
+
+
+def _load(name: str) -> Function[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise EvaluatorError(f"function is {name!r}, expected `module:function`: {error}.") from error
+    if not callable(found):
+        raise EvaluatorError(f"function is {name!r}, which is {found!r}; expected a function.")
+    return found  # type: ignore[no-any-return]
+
+
+def _read(examples: str | Sequence[str]) -> tuple[str, ...]:
+    listed = read_text(examples).splitlines() if isinstance(examples, str) else examples
+    ids = tuple(str(example) for example in listed if str(example).strip())
+    if not ids or len(set(ids)) != len(ids):
+        raise EvaluatorError(
+            f"examples names {len(ids)} examples, {len(set(ids))} of them different; expected at least one, each once."
+        )
+    return ids

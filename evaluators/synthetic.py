@@ -1,0 +1,101 @@
+"""A task in closed form, for tests and documentation: quality = exp(-curvature * mean((c - optimum)^2)).
+
+No network is needed: the quality is computed from the coefficients c alone.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from evaluators.base import Evaluator, EvaluatorError, FloatArray, MergedModel, Scores, content_ids
+
+Noise = Literal["none", "binomial"]
+
+#: Relative spread of the examples' graded values around the quality.
+SPREAD = 0.2
+
+
+class Synthetic(Evaluator):
+    """A bowl around a keyed optimum, seen through n_examples examples.
+
+    task: another number is another optimum, so that several tasks conflict. low, high: where optima lie.
+    noise: "none" gives graded values whose mean over all examples is the quality; "binomial" gives 1 where
+    the quality exceeds the example's keyed threshold, else 0, which approximates it.
+    delay: seconds per call. fail: share of the candidates that raise, keyed by their coefficients.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: int = 0,
+        n_examples: int = 100,
+        noise: Noise = "none",
+        curvature: float = 4.0,
+        low: float = 0.0,
+        high: float = 1.0,
+        seed: int = 0,
+        delay: float = 0.0,
+        fail: float = 0.0,
+    ) -> None:
+        if n_examples < 1 or noise not in get_args(Noise):
+            raise EvaluatorError(
+                f"n_examples is {n_examples}, noise {noise!r}; expected 1 or more, one of {get_args(Noise)}."
+            )
+        self._key = f"{seed}/{task}"
+        self._noise, self._curvature, self._range = noise, curvature, (low, high)
+        self._delay, self._fail = delay, fail
+        self._ids = content_ids([f"synthetic {self._key} example {i}" for i in range(n_examples)])
+        draws = np.array([_uniform(f"{self._key}/{example_id}") for example_id in self._ids])
+        self._thresholds = draws
+        self._grades = 1.0 + SPREAD * (draws - draws.mean())
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        """Keyed by seed and task."""
+        return self._ids
+
+    def optimum(self, name: str, shape: tuple[int, ...]) -> FloatArray:
+        """The best coefficients of one parameter."""
+        draws = [_uniform(f"{self._key}/{name}/{i}") for i in range(int(np.prod(shape)))]
+        return self._range[0] + (self._range[1] - self._range[0]) * np.reshape(draws, shape)
+
+    def quality(self, model: MergedModel) -> float:
+        """The closed form, in (0, 1]; NaN for coefficients that are no numbers.
+
+        Raises EvaluatorError when the model has no coefficients.
+        """
+        parts = [
+            (np.asarray(values) - self.optimum(name, np.shape(values))).ravel()
+            for name, values in sorted(model.coefficients.items())
+        ]
+        distances = np.concatenate(parts) if parts else np.empty(0)
+        if not distances.size:
+            raise EvaluatorError("The model has no coefficients, and a synthetic task scores nothing else.")
+        return float(np.exp(-self._curvature * np.mean(distances**2)))
+
+    def score(self, model: MergedModel, ids: Sequence[str] | None = None) -> Scores:
+        """Values of the examples; raises EvaluatorError for the share `fail` of the candidates."""
+        rows = self.rows(ids)
+        time.sleep(self._delay)
+        if _uniform(f"{self._key}/fail/{_fingerprint(model)}") < self._fail:
+            raise EvaluatorError("This synthetic task fails for this candidate, as its option `fail` asks.")
+        quality = self.quality(model)
+        values = self._grades * quality
+        if self._noise == "binomial" and not np.isnan(quality):
+            values = (self._thresholds < quality).astype(np.float64)
+        return Scores(tuple(self._ids[row] for row in rows), values[rows])
+
+
+def _uniform(key: str) -> float:
+    """A number in [0, 1) made of the key alone."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
+def _fingerprint(model: MergedModel) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(model.coefficients.items()):
+        digest.update(name.encode() + b"\0" + np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""Each test of the evaluator kit catches the plug-in that is broken in that way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluators.base import Evaluator, Scores, content_ids
+from tests.contracts.evaluator import EvaluatorContract
+
+IDS = content_ids([f"example {i}" for i in range(6)])
+
+
+@dataclass(frozen=True)
+class Model:
+    """Scores quality * (i + 1) on example i."""
+
+    quality: float
+    coefficients: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+
+
+MODEL, OTHER, BROKEN = Model(0.5), Model(0.25), Model(float("nan"))
+
+
+class Sound(Evaluator):
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        return IDS
+
+    def score(self, model: Any, ids: Sequence[str] | None = None) -> Scores:
+        rows = self.rows(ids)
+        return Scores(tuple(IDS[row] for row in rows), self.values(model, rows))
+
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        return model.quality * (np.array(rows) + 1.0)
+
+
+class AnswersInTheOrderAsked(Sound):
+    def score(self, model: Any, ids: Sequence[str] | None = None) -> Scores:
+        rows = [IDS.index(i) for i in ids] if ids else self.rows(ids)
+        return Scores(tuple(IDS[row] for row in rows), self.values(model, rows))
+
+
+class MislabelsRows(Sound):
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        return super().values(model, range(len(rows)))
+
+
+class SkipsUnknownIds(Sound):
+    def rows(self, ids: Sequence[str] | None) -> list[int]:
+        return super().rows(None if ids is None else [i for i in ids if i in IDS])
+
+
+class TakesNoneForAll(Sound):
+    def rows(self, ids: Sequence[str] | None) -> list[int]:
+        return super().rows(ids or None)
+
+
+class DropsRepeats(Sound):
+    def rows(self, ids: Sequence[str] | None) -> list[int]:
+        return super().rows(None if ids is None else sorted(set(ids)))
+
+
+class RemembersAnswers(Sound):
+    first: float | None = None
+
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        self.first = model.quality if self.first is None else self.first
+        return self.first * (np.array(rows) + 1.0)
+
+
+class Drifts(Sound):
+    n_calls = 0
+
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        self.n_calls += 1
+        return super().values(model, rows) + self.n_calls * 1e-9
+
+
+class CallsBrokenZero(Sound):
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        return np.nan_to_num(super().values(model, rows))
+
+
+class MovesTheGlobalState(Sound):
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        np.random.seed(0)  # noqa: NPY002
+        return super().values(model, rows)
+
+
+class ShufflesItsIds(Sound):
+    n_built = 0
+
+    def __init__(self) -> None:
+        type(self).n_built += 1
+        self.turn = type(self).n_built % len(IDS)
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        return IDS[self.turn :] + IDS[: self.turn]
+
+
+class CallsItselfGood(Sound):
+    higher_is_better = "yes"  # type: ignore[assignment]
+
+
+class LeavesSomeOut(Sound):
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        values = super().values(model, rows)
+        values[0] = np.nan
+        return values
+
+
+CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] = {
+    "ids": lambda kit, build: kit.test_ids_are_distinct_texts_in_an_order_that_stays(build),
+    "direction": lambda kit, build: kit.test_knows_its_direction(build),
+    "all": lambda kit, build: kit.test_scores_every_example_in_order(build, MODEL),
+    "subset": lambda kit, build: kit.test_a_subset_gives_its_rows_of_the_whole(build, MODEL),
+    "alone": lambda kit, build: kit.test_one_example_alone_scores_as_among_all(build, MODEL),
+    "unknown": lambda kit, build: kit.test_refuses_ids_it_does_not_have(build, MODEL),
+    "empty": lambda kit, build: kit.test_refuses_no_ids_at_all(build, MODEL),
+    "twice": lambda kit, build: kit.test_refuses_an_id_twice(build, MODEL),
+    "again": lambda kit, build: kit.test_the_same_model_scores_the_same_again(build, MODEL),
+    "other": lambda kit, build: kit.test_answers_of_one_model_are_never_given_to_another(build, MODEL, OTHER),
+    "nan": lambda kit, build: kit.test_what_has_no_number_is_nan_and_never_zero(build, BROKEN),
+    "random": lambda kit, build: kit.test_leaves_the_global_random_states_alone(build, MODEL),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_sound_evaluator_passes(check: str) -> None:
+    CHECKS[check](EvaluatorContract(), Sound)
+
+
+@pytest.mark.parametrize(
+    ("check", "plugin"),
+    [
+        ("ids", ShufflesItsIds),
+        ("direction", CallsItselfGood),
+        ("all", LeavesSomeOut),
+        ("subset", AnswersInTheOrderAsked),
+        ("subset", MislabelsRows),
+        ("alone", MislabelsRows),
+        ("unknown", SkipsUnknownIds),
+        ("empty", TakesNoneForAll),
+        ("twice", DropsRepeats),
+        ("again", Drifts),
+        ("other", RemembersAnswers),
+        ("nan", CallsBrokenZero),
+        ("random", MovesTheGlobalState),
+    ],
+)
+def test_a_broken_evaluator_fails(check: str, plugin: type[Evaluator]) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        CHECKS[check](EvaluatorContract(), plugin)
+
+
+def test_every_test_of_the_kit_is_tried() -> None:
+    tests = [name for name in vars(EvaluatorContract) if name.startswith("test_")]
+    assert len(tests) == len(CHECKS)
