@@ -1,0 +1,13 @@
+"""Scrambled Sobol points (Owen scrambling), addressed by their index. https://doi.org/10.1006/jcom.1998.0487."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+
+def sobol_point(dimension: int, seed: int, index: int) -> NDArray[np.float64]:
+    """Point `index` of the sequence that `seed` scrambles, shape (dimension,), in [0, 1)."""
+    engine = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
+    if index:  # the library cannot forward by nothing
+        engine.fast_forward(index)
+    return np.asarray(engine.random(1)[0], dtype=np.float64)

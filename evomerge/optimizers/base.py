@@ -1,0 +1,133 @@
+"""The contract of every optimizer: ask and tell over the unit cube, minimising, with keyed randomness.
+
+Vocabulary of shapes: dimension = number of coordinates, n_objectives losses per observation.
+A plug-in writes `_ask` and `_tell`; ranges, duplicates and finiteness are checked here, once for all.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class OptimizerError(ValueError):
+    """An optimizer used against its contract, or built with options that it cannot take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What to evaluate next: `x` of shape (dimension,) in [0, 1], read-only."""
+
+    x: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What became of a trial: its point and its losses (n_objectives,), or None when it failed.
+
+    `proposed` is False for points that did not come from this optimizer: baselines and the start.
+    """
+
+    number: int
+    x: FloatArray
+    losses: FloatArray | None
+    proposed: bool = True
+
+
+class Optimizer(ABC):
+    """Proposes points of the unit cube and learns from their losses (smaller is better).
+
+    `ask(number, pending)` depends on what was told, in the order of telling, on `number` and on `pending`
+    only: a new object that is told the same history asks the same. Every random draw comes from `self._rng`.
+    """
+
+    #: The largest number of objectives it handles; None = any.
+    max_objectives: ClassVar[int | None] = 1
+
+    def __init__(self, dimension: int, n_objectives: int, seed: int, start: FloatArray | None = None) -> None:
+        """dimension: coordinates. start: where the search begins, (dimension,); the cube's centre by default.
+
+        Raises OptimizerError for a dimension, number of objectives, seed or start that it cannot take.
+        """
+        if dimension < 1:
+            raise OptimizerError(f"A search needs at least one free coefficient; there are {dimension}.")
+        if n_objectives < 1 or (self.max_objectives is not None and n_objectives > self.max_objectives):
+            raise OptimizerError(
+                f"{type(self).__name__} handles {self.max_objectives} objective(s); there are {n_objectives}."
+            )
+        if seed < 0:
+            raise OptimizerError(f"A seed is a whole number from 0 on; it is {seed}.")
+        self.dimension = dimension
+        self.n_objectives = n_objectives
+        self.seed = seed
+        self.start = np.full(dimension, 0.5) if start is None else self._checked(start)
+        self._told: dict[int, Observation] = {}
+
+    def ask(self, number: int, pending: Mapping[int, FloatArray] | None = None) -> Proposal:
+        """The point for trial `number`; `pending` holds the points that are being evaluated now, by number.
+
+        Asking changes nothing: a point that is never told leaves no trace. Raises OptimizerError for a number
+        that was told already and for pending points outside of the cube.
+        """
+        if number < 0:
+            raise OptimizerError(f"Trial numbers start at 0; this one is {number}.")
+        if number in self._told:
+            raise OptimizerError(f"Trial {number} has been told already; ask for a new number.")
+        points = {n: self._checked(x) for n, x in sorted((pending or {}).items())}
+        proposal = self._ask(number, points)
+        return Proposal(self._checked(proposal.x))
+
+    def tell(self, observation: Observation) -> None:
+        """Learn from a trial; in any order, at most once per number.
+
+        Raises OptimizerError for a second telling, losses of another shape, losses that are not finite and a
+        point outside of the cube. A failed trial has no losses (None), never a NaN.
+        """
+        if observation.number in self._told:
+            raise OptimizerError(f"Trial {observation.number} was told twice.")
+        losses = observation.losses
+        if losses is not None:
+            losses = np.array(losses, dtype=np.float64)
+            if losses.shape != (self.n_objectives,):
+                raise OptimizerError(f"Expected {self.n_objectives} losses; they have shape {losses.shape}.")
+            if not np.isfinite(losses).all():
+                raise OptimizerError(
+                    f"Trial {observation.number} has losses that are not finite: {losses.tolist()}. "
+                    "Tell a failed trial with losses=None."
+                )
+            losses.flags.writeable = False
+        told = Observation(observation.number, self._checked(observation.x), losses, observation.proposed)
+        self._told[told.number] = told
+        self._tell(told)
+
+    def recommend(self) -> FloatArray | None:
+        """A point that the optimizer believes in beyond what was measured (CMA-ES: its mean), or None."""
+        return None
+
+    def _rng(self, number: int) -> np.random.Generator:
+        """The generator for trial `number`: keyed by (seed, number), the same in every process."""
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, number))))
+
+    def _seed32(self, number: int) -> int:
+        """The first draw of `_rng(number)` as a seed for libraries that want 32 bits."""
+        return int(self._rng(number).integers(2**32))
+
+    def _checked(self, x: Sequence[float] | FloatArray) -> FloatArray:
+        point = np.array(x, dtype=np.float64)
+        if point.shape != (self.dimension,):
+            raise OptimizerError(f"Expected a point of shape ({self.dimension},); it has {point.shape}.")
+        if not np.isfinite(point).all() or point.min() < 0.0 or point.max() > 1.0:
+            raise OptimizerError(f"A point must lie in [0, 1]^{self.dimension}; it is {point.tolist()}.")
+        point.flags.writeable = False
+        return point
+
+    @abstractmethod
+    def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal: ...
+
+    @abstractmethod
+    def _tell(self, observation: Observation) -> None: ...
