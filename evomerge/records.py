@@ -1,0 +1,57 @@
+"""What travels between driver, workers and ledger: trials and their outcomes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.base import Scores
+from evomerge.recipe import Merge
+
+FloatArray = NDArray[np.float64]
+
+#: Label of the trial that comes before all others: do different coefficients make a difference at all?
+CANARY = "canary"
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One candidate to score on one split.
+
+    number: unique in its study. x: the point of the unit cube, or None when `merge` says it all (baselines).
+    label: "search" for an optimizer's proposal, else what it is: "start", "parent:math", "uniform", ...
+    split: "search", "select" or "report". seed: for the masks of random methods.
+    """
+
+    number: int
+    x: FloatArray | None
+    merge: Merge | None = None
+    label: str = "search"
+    split: str = "search"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log."""
+
+    kind: str
+    message: str
+    trace: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a trial: scores by task, or a failure; and where the time went.
+
+    seconds: stage ("merge", "evaluate:TASK", ...) -> wall seconds. events: what happened on the way
+    (a worker died and the trial ran again), for the ledger.
+    """
+
+    number: int
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    failure: Failure | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    worker: str = ""
+    events: tuple[Mapping[str, object], ...] = ()

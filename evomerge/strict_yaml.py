@@ -1,0 +1,206 @@
+"""Strict YAML: plain data, no tags, no duplicate keys, bounded size; every value knows its line.
+
+Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema): `1e-3` is a number,
+`yes`, `on`, dates and `07:30` are text. Keys are always text.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_ALIASES = 50
+MAX_ALIASED = 100_000  # values that a document may have beyond its number of characters
+MAX_DIGITS = 40
+
+_STR = "tag:yaml.org,2002:str"
+_SCALARS = (
+    ("tag:yaml.org,2002:null", re.compile(r"~|null|Null|NULL|", re.ASCII), "~nN"),
+    ("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"), "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        re.compile(
+            r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+        ),
+        "-+.0123456789",
+    ),
+)
+
+Path = tuple[str | int, ...]
+
+
+class StrictYamlError(ValueError):
+    """Text that is not the YAML we accept; the message begins with `source:line:`."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain data (dict, list, str, int, float, bool, None) and the line on which each value begins.
+
+    lines: path of keys and indices -> line, counted from 1.
+    """
+
+    data: Any
+    source: str = "data"
+    lines: Mapping[Path, int] = field(default_factory=dict)
+
+    def line(self, *path: str | int) -> int | None:
+        """The line of the value at `path`, or of the nearest value around it that is in the text."""
+        return next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
+
+    def where(self, *path: str | int) -> str:
+        """`source:line` of the value at `path`, to begin an error message with."""
+        line = self.line(*path)
+        return self.source if line is None else f"{self.source}:{line}"
+
+
+def load(text: str, *, source: str = "data", max_bytes: int = MAX_BYTES) -> Document:
+    """Read one document. Raises StrictYamlError, with the line, for whatever is not plain, bounded data."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        raise StrictYamlError(f"{source}: {size} bytes are too many; at most {max_bytes} are read.")
+    try:
+        reader = _Loader(text, source)
+        node = reader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f":{mark.line + 1}"
+        raise StrictYamlError(f"{source}{line}: not valid YAML: {error.problem or error.context}.") from error
+    except yaml.reader.ReaderError as error:
+        line_number = text.count("\n", 0, error.position) + 1
+        raise StrictYamlError(f"{source}:{line_number}: character {error.character!r} is not allowed.") from error
+    builder = _Builder(source, MAX_ALIASED + len(text))
+    return Document(None if node is None else builder.build(node, ()), source, builder.lines)
+
+
+def dump(data: Any, *, inline: bool = False) -> str:
+    """YAML text of plain data, keys in their order; `load` gives the same data back, floats bit for bit.
+
+    inline: on one line, to stand behind a key.
+    """
+    text: str = yaml.dump(
+        data,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True if inline else None,
+        width=math.inf if inline else 110,
+    )
+    return text.removesuffix("...\n").removesuffix("\n") if inline else text
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; refuses tags, too many aliases and too deep nesting before anything is built."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own interface
+
+    def __init__(self, text: str, source: str) -> None:
+        super().__init__(text)
+        self._source = source
+        self._aliases = 0
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            self._aliases += 1
+            if self._aliases > MAX_ALIASES:
+                self._refuse(event, f"more than {MAX_ALIASES} aliases")
+        elif event.tag is not None:
+            self._refuse(event, f"tag {event.tag!r} is not allowed; write plain data")
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(event, f"nested deeper than {MAX_DEPTH}")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def _refuse(self, event: yaml.Event, why: str) -> None:
+        raise StrictYamlError(f"{self._source}:{_line(event)}: {why}.")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
+        key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's own interface
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    # Unicode's own line breaks do not survive in PyYAML's single quotes.
+    style = '"' if re.search("[\\x85\\u2028\\u2029\\ufeff]", text) else None
+    return dumper.represent_scalar(_STR, text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+for _tag, _pattern, _first in _SCALARS:
+    _whole = re.compile(f"^(?:{_pattern.pattern})$")
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, _whole, [*_first, *([""] if _tag.endswith("null") else [])])
+
+
+class _Builder:
+    """Builds plain data from nodes and notes their lines."""
+
+    def __init__(self, source: str, max_values: int) -> None:
+        self.source = source
+        self.lines: dict[Path, int] = {}
+        self._max_values = max_values
+
+    def build(self, node: yaml.Node, path: Path, line: int | None = None) -> Any:
+        """The value of `node`; `line` is that of its key, where it has one."""
+        if len(self.lines) >= self._max_values or len(path) > MAX_DEPTH:
+            self._refuse(node, f"aliases expand to more than {self._max_values} values or {MAX_DEPTH} levels")
+        self.lines[path] = _line(node) if line is None else line
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        first: dict[str, int] = {}
+        data = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, "a key must be text")
+            key, line = key_node.value, _line(key_node)
+            if key in first:
+                self._refuse(key_node, f"duplicate key {key!r} (first at line {first[key]})")
+            first[key] = line
+            data[key] = self.build(value_node, (*path, key), line)
+        return data
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        kind, text = node.tag.rpartition(":")[2], node.value
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind in ("int", "float") and len(text) > MAX_DIGITS:
+            self._refuse(node, f"a number of {len(text)} characters is too long; at most {MAX_DIGITS} are read")
+        if kind == "int":
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        if kind == "float":
+            number = float(text) if text[-1:].isdigit() or text[-1:] == "." else math.nan
+            if not math.isfinite(number):
+                self._refuse(node, f"{text} is not a finite number")
+            return number
+        return text
+
+    def _refuse(self, node: yaml.Node, why: str) -> None:
+        raise StrictYamlError(f"{self.source}:{_line(node)}: {why}.")
+
+
+def _line(place: Any) -> int:
+    return int(place.start_mark.line) + 1
