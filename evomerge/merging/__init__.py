@@ -1,0 +1,1 @@
+"""Merging: methods, the engine that applies them, checkpoints."""

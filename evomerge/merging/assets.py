@@ -1,0 +1,64 @@
+"""The files of a model folder beside its weights: configuration, tokenizer, preprocessing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.shards import check_inside
+
+_MODEL_FILES = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def companions(base: Checkpoint, tokenizer: Checkpoint) -> dict[str, Path]:
+    """Small files that go along with merged weights: name -> where it is copied from."""
+    found: dict[str, Path] = {}
+    for model, names in ((base, _MODEL_FILES), (tokenizer, _TOKENIZER_FILES)):
+        folder = model.path
+        if folder.is_dir():
+            found |= {name: check_inside(folder, name) for name in names if (folder / name).is_file()}
+    return found
+
+
+def write_config(base: Checkpoint, folder: Path, dtype: str | None) -> None:
+    """Write the base's config.json, where it has one, with the type of the weights (None: unchanged)."""
+    if base.config is None:
+        return
+    if dtype is None:
+        shutil.copyfile(base.path / "config.json", folder / "config.json")
+        return
+    config = _with_dtype(dict(base.config), dtype)
+    if not {"dtype", "torch_dtype"} & config.keys():
+        config["dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The configuration with every type it names replaced, in those of its parts (text, vision) too."""
+    changed = dict(config)
+    for key, value in config.items():
+        if isinstance(value, dict) and key.endswith("_config"):
+            changed[key] = _with_dtype(value, dtype)
+        elif key in ("dtype", "torch_dtype") and isinstance(value, str):
+            changed[key] = dtype
+    return changed

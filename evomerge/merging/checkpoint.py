@@ -1,0 +1,226 @@
+"""Checkpoint: a model on disk, opened lazily, mapped into memory; what cannot be merged is refused."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from evomerge.merging.header import CheckpointError, TensorEntry, read_header, shown
+from evomerge.merging.shards import read_folder, read_json
+from search_spaces.base import Layout
+
+__all__ = ["Checkpoint", "CheckpointError"]
+
+_DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "vocab.txt",
+    "merges.txt",
+    "LICENSE*",
+    "README.md",
+)
+
+# Tensors that a network computes and does not learn, as older checkpoints hold them.
+_BUFFER = re.compile(r"(?:^|[._])(?:inv_freq|position_ids|num_batches_tracked|masked_bias)$")
+# The causal mask of GPT-2 and GPT-NeoX, (1, 1, n, n); a true bias of that name has one dimension.
+_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
+# Embeddings of positions and segments, which may have as many rows as the vocabulary has tokens.
+_NOT_TOKENS = re.compile(r"pos|wpe|type")
+#: Endings of the architectures that have output embeddings.
+_SPEAKING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
+_PACKED = (".weight", ".qweight", ".qzeros", ".weight_packed")
+
+
+class Checkpoint:
+    """The tensors of a model folder or of one .safetensors file, by name and in the order of the files.
+
+    path: the folder or file. config: the parsed config.json, or None for bare weights.
+    shards: the weight files. names: every tensor, shard by shard, in the order of the data.
+    """
+
+    def __init__(
+        self, path: Path, shards: list[tuple[Path, dict[str, TensorEntry]]], config: Mapping[str, Any] | None
+    ) -> None:
+        self.path = path
+        self.config = None if config is None else MappingProxyType(dict(config))
+        self.shards = tuple(file for file, _ in shards)
+        self._entries: dict[str, TensorEntry] = {}
+        self._shard_of: dict[str, Path] = {}
+        self._opened: dict[Path, Any] = {}
+        for file, header in shards:
+            for name, entry in header.items():
+                if name in self._entries:
+                    raise CheckpointError(f"{path}: tensor {shown(name)} is in two shards.")
+                self._entries[name] = entry
+                self._shard_of[name] = file
+        if not self._entries:
+            raise CheckpointError(f"{path} holds no tensors.")
+        self.names = tuple(self._entries)
+
+    @classmethod
+    def open(cls, path: str | Path, revision: str | None = None) -> "Checkpoint":
+        """Open a model folder, one .safetensors file, or a model of the Hugging Face hub (`owner/name`).
+
+        Reads headers and configuration, no weights. Raises CheckpointError for everything that is refused.
+        """
+        local = Path(path)
+        if not local.exists():
+            local = _download(str(path), revision)
+        elif revision is not None:
+            raise CheckpointError(
+                f"{path} is a local path, which has no revision; revision {revision!r} was asked for."
+            )
+        if not local.is_dir():
+            return cls(local, [(local, read_header(local))], None)
+        config = read_json(local, "config.json")
+        _refuse_code(local, config, read_json(local, "tokenizer_config.json"))
+        _refuse_quantised_config(local, config)
+        checkpoint = cls(local, read_folder(local), config)
+        _refuse_packed(checkpoint)
+        _refuse_missing_head(checkpoint)
+        return checkpoint
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a tensor as it is stored."""
+        return _DTYPES[self._entries[name].dtype]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor, mapped from its file without a copy, on the CPU.
+
+        Read only by agreement: a write would stay in this process but be seen by its later reads.
+        """
+        file = self._shard_of[name]
+        try:
+            if file not in self._opened:
+                self._opened[file] = safe_open(file, framework="pt")
+            tensor: Tensor = self._opened[file].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: tensor {shown(name)} cannot be read: {error}.") from error
+        return tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.end - entry.begin for entry in self._entries.values())
+
+    def mergeable(self, name: str) -> bool:
+        """Whether a tensor holds learnt weights; integers and computed buffers are copied from the base."""
+        if not self.dtype(name).is_floating_point or _BUFFER.search(name):
+            return False
+        return not (_MASK.search(name) and len(self.shape(name)) == 4)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output embeddings are the input embeddings: one matrix for both, config allows it."""
+        config: Mapping[str, Any] = self.config or {}
+        return _has_architecture(config, _SPEAKING) and _ties(config) and len(_vocabulary_matrices(self)) == 1
+
+    def layout(self) -> Layout:
+        """Depth and component of every mergeable tensor."""
+        return Layout.from_names([name for name in self.names if self.mergeable(name)])
+
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of every weight file by file name; reads all of them."""
+        hashes = {}
+        for file in self.shards:
+            with file.open("rb") as stream:
+                hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashes
+
+
+def _download(name: str, revision: str | None) -> Path:
+    if not _HUB_NAME.fullmatch(name):
+        raise CheckpointError(f"{shown(name)} does not exist: expected a model folder or a .safetensors file.")
+    # Only a model of the hub needs the hub's client.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{shown(name)} is no local path, and the Hugging Face hub does not give it: {error}"
+        ) from error
+
+
+def _refuse_code(folder: Path, *configs: Mapping[str, Any] | None) -> None:
+    for config in configs:
+        if config and config.get("auto_map"):
+            raise CheckpointError(
+                f"{folder} needs custom code (auto_map: {ascii(config['auto_map'])[:200]}). It is not run. "
+                "If transformers knows this architecture, remove auto_map from its JSON files."
+            )
+
+
+def _refuse_quantised_config(folder: Path, config: Mapping[str, Any] | None) -> None:
+    settings = (config or {}).get("quantization_config")
+    if settings:
+        kind = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
+        raise CheckpointError(f"{folder} is quantised ({ascii(kind)[:100]}); merging needs full weights.")
+
+
+def _refuse_packed(checkpoint: Checkpoint) -> None:
+    for name in checkpoint.names:
+        if not checkpoint.dtype(name).is_floating_point and name.endswith(_PACKED):
+            raise CheckpointError(
+                f"{checkpoint.path} is quantised: {shown(name)} has type {checkpoint.dtype(name)}; "
+                "merging needs full weights."
+            )
+
+
+def _has_architecture(config: Mapping[str, Any], endings: tuple[str, ...]) -> bool:
+    names = config.get("architectures")
+    return isinstance(names, list) and any(str(name).endswith(endings) for name in names)
+
+
+def _ties(config: Mapping[str, Any]) -> bool:
+    # transformers may leave the flag out where it is the architecture's default: absent means "may be".
+    return config.get("tie_word_embeddings") is not False
+
+
+def _vocabulary_matrices(checkpoint: Checkpoint) -> list[str]:
+    """Input and output embeddings: matrices with a row for each token of the vocabulary."""
+    config: Mapping[str, Any] = checkpoint.config or {}
+    text = config.get("text_config")
+    rows = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
+    shapes = {name: checkpoint.shape(name) for name in checkpoint.names if not _NOT_TOKENS.search(name)}
+    return [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == rows]
+
+
+def _refuse_missing_head(checkpoint: Checkpoint) -> None:
+    """Refuse a language model without output embeddings: transformers would make up random ones."""
+    config: Mapping[str, Any] = checkpoint.config or {}
+    causal = _has_architecture(config, _SPEAKING[:2])
+    if causal and not _ties(config) and len(_vocabulary_matrices(checkpoint)) == 1:
+        raise CheckpointError(
+            f"{checkpoint.path} lacks its output embeddings (lm_head.weight), and config.json says "
+            "tie_word_embeddings=false: transformers would fill them with random numbers."
+        )

@@ -1,0 +1,207 @@
+"""From a merge to a folder that transformers loads: streamed, verified, complete or not there at all."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evomerge import __version__, plugins
+from evomerge.merging.assets import companions, write_config
+from evomerge.merging.card import model_card
+from evomerge.merging.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.engine import MergeEngine
+from evomerge.merging.header import shown
+from evomerge.merging.interop import mergekit
+from evomerge.merging.method import MergeMethod
+from evomerge.merging.staging import MARK, check_output, staged
+from evomerge.merging.writer import MAX_SHARD_BYTES, WriteError, check_weights, plan_tensors, write_weights
+from evomerge.recipe import Input, Merge, Recipe, write_merge
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `evomerge.json` records of an export: enough to check every file that went in and came out.
+
+    inputs: model name (the base first) -> its source, revision and {file: sha256}; outputs: file -> sha256.
+    """
+
+    recipe: str
+    seed: int
+    versions: Mapping[str, str]
+    inputs: Mapping[str, Mapping[str, Any]]
+    outputs: Mapping[str, str]
+    scores: Mapping[str, Any] | None = None
+
+
+def materialize(
+    merge: Merge,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Manifest:
+    """Merge on disk: read the models of the recipe, check them, and write the result to `folder`.
+
+    scores: row -> column -> number or text, for card and manifest. progress: bytes written, bytes in all.
+    Raises CheckpointError for inputs that are refused, OutputError for the folder, WriteError for the
+    weights; PluginError, MethodError, SpaceError or MergeError for a merge that cannot be made.
+    """
+    models = open_models(merge.recipe)
+    check_output(folder, models.values(), overwrite=overwrite)
+    base = models[merge.recipe.base.name]
+    inputs = {model.name: models[model.name] for model in merge.recipe.inputs}
+    _check_method(merge, base)
+    check_compatible(base, inputs)
+    for name, model in models.items():
+        _check_finite(name, model)
+    dtype = output_dtype(merge.recipe)
+    engine = MergeEngine(base, tuple(inputs.values()), names=tuple(inputs), dtype=dtype, device=device, threads=threads)
+    return write_folder(
+        merge,
+        models,
+        engine.stream(merge),
+        folder,
+        overwrite=overwrite,
+        scores=scores,
+        progress=progress,
+        max_shard_bytes=max_shard_bytes,
+    )
+
+
+def write_folder(
+    merge: Merge,
+    models: Mapping[str, Checkpoint],
+    tensors: Iterable[tuple[str, Tensor]],
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Manifest:
+    """Write merged tensors (any order, every tensor of the base once) and all that belongs to them.
+
+    models: every model of the recipe by name. Raises as `materialize` does.
+    """
+    check_output(folder, models.values(), overwrite=overwrite)
+    recipe = _pinned(merge.recipe, models)
+    base = models[recipe.base.name]
+    plan = plan_tensors(base, output_dtype(recipe))
+    copies = companions(base, models[recipe.base.name if recipe.tokenizer == "base" else recipe.tokenizer])
+    nbytes = sum(t.nbytes for t in plan) + sum(source.stat().st_size for source in copies.values())
+    with staged(folder, nbytes) as partial:
+        sums = write_weights(partial, plan, tensors, max_shard_bytes=max_shard_bytes, progress=progress)
+        write_config(base, partial, recipe.dtype)
+        for name, source in copies.items():
+            shutil.copyfile(source, partial / name)
+        written = Checkpoint.open(partial)
+        check_weights(written, plan, sums)
+        manifest = _manifest(replace(merge, recipe=recipe), models, written, scores)
+        _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
+        _write_recipes(replace(merge, recipe=recipe), base, partial)
+        sources = {name: entry["source"] for name, entry in manifest.inputs.items()}
+        _write_text(partial / "README.md", model_card(merge, folder.absolute().name, sources, scores))
+    return manifest
+
+
+def open_models(recipe: Recipe) -> dict[str, Checkpoint]:
+    """Every model of a recipe by name, the base first. Raises CheckpointError."""
+    return {model.name: Checkpoint.open(model.path, model.revision) for model in (recipe.base, *recipe.inputs)}
+
+
+def output_dtype(recipe: Recipe) -> torch.dtype | None:
+    """The type of merged tensors, or None where each keeps the base's."""
+    if recipe.dtype is None:
+        return None
+    dtype = getattr(torch, recipe.dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise WriteError(f"dtype must be float32, bfloat16 or float16; it is {recipe.dtype!r}.")
+    return dtype
+
+
+def _check_method(merge: Merge, base: Checkpoint) -> None:
+    method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
+    method.check(merge.recipe.options, len(merge.recipe.inputs))
+    merge.table.bind(_mergeable(base))
+
+
+def _mergeable(base: Checkpoint) -> list[str]:
+    return [name for name in base.names if base.mergeable(name)]
+
+
+def _check_finite(name: str, model: Checkpoint) -> None:
+    found = find_nonfinite(model)
+    if found is not None:
+        tensor, count = found
+        raise CheckpointError(f"{name} ({model.path}) has {count} values that are not finite in {shown(tensor)}.")
+
+
+def _pinned(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Recipe:
+    """The recipe with the commit of every model that came from a hub, so that it stays the same model."""
+
+    def pinned(model: Input) -> Input:
+        return model if Path(model.path).exists() else replace(model, revision=models[model.name].path.name)
+
+    return replace(recipe, base=pinned(recipe.base), inputs=tuple(map(pinned, recipe.inputs)))
+
+
+def _manifest(
+    merge: Merge, models: Mapping[str, Checkpoint], written: Checkpoint, scores: Mapping[str, Any] | None
+) -> Manifest:
+    recipe = merge.recipe
+    return Manifest(
+        recipe=recipe.fingerprint,
+        seed=merge.seed,
+        versions={"evomerge": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        inputs={
+            model.name: {
+                "source": _source(model),
+                "revision": model.revision,
+                "sha256": models[model.name].sha256(),
+            }
+            for model in (recipe.base, *recipe.inputs)
+        },
+        outputs=written.sha256(),
+        scores=scores,
+    )
+
+
+def _source(model: Input) -> str:
+    """What may be published of a model's path: a hub name as it is, of a local path the last part only."""
+    local = Path(model.path)
+    return local.resolve().name if local.exists() else model.path
+
+
+def _write_recipes(merge: Merge, base: Checkpoint, folder: Path) -> None:
+    write_merge(merge, folder / "recipe.yaml")
+    bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)
+    try:
+        text = mergekit.dump(bound, out_dtype=_main_dtype(base, merge.recipe))
+    except mergekit.InteropError:
+        return
+    _write_text(folder / "mergekit_config.yml", text)
+
+
+def _main_dtype(base: Checkpoint, recipe: Recipe) -> str:
+    if recipe.dtype is not None:
+        return recipe.dtype
+    largest = max(_mergeable(base), key=lambda name: math.prod(base.shape(name)))
+    return str(base.dtype(largest)).removeprefix("torch.")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")

@@ -1,0 +1,47 @@
+"""DARE: drop deltas at random, rescale, add (Yu et al., 2024). https://arxiv.org/abs/2311.03099."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import Rescale, drop_at_random, rescale_factors
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+#: One direction with the weights, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+
+def _coefficients(
+    source: Source,
+    *,
+    weight: Weight,
+    density: Density,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    normalize: bool = False,
+) -> CopyOf | tuple[float, ...]:
+    factors = rescale_factors(source, density, rescale)
+    weights = normalized(weight) if normalize else weight
+    coefficients = tuple(scale * value * factor for value, factor in zip(weights, factors, strict=True))
+    kept_whole = all(value == 1 for value in density) or not any(coefficients)
+    return (one_model(coefficients) if kept_whole else None) or coefficients
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2311.03099",
+    prepare=_coefficients,
+    random=True,
+)
+def dare_linear(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:
+    """Base + scale * sum of weight times thinned delta; an element stays with probability `density`.
+
+    rescale: "paper" divides by the density (unbiased), "mergekit" restores each delta's L1 norm per tensor.
+    """
+    thinned = [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
+    return combine(thinned, prepared)

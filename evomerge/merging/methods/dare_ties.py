@@ -1,0 +1,49 @@
+"""DARE with the sign election of TIES (Yu et al., 2024). https://arxiv.org/abs/2311.03099."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.consensus import Compat, Election, elect
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import Rescale, drop_at_random, rescale_factors
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+#: One direction with the weights unless they are normalized, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+
+def _factors(
+    source: Source, *, weight: Weight, density: Density, scale: Scale, rescale: Rescale = "paper"
+) -> CopyOf | tuple[float, ...]:
+    if scale == 0 or not any(weight):
+        return CopyOf(BASE)
+    return rescale_factors(source, density, rescale)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2311.03099",
+    prepare=_factors,
+    random=True,
+)
+def dare_ties(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    density: Density,
+    scale: Scale,
+    normalize: bool = False,
+    compat: Compat = "mergekit",
+    election: Election = "total",
+    prepared: tuple[float, ...],
+    tile: Tile,
+) -> Tensor:
+    """Thin each delta at random, rescale it as `dare_linear` does, elect signs and merge as `ties` does."""
+    thinned = [
+        drop_at_random(delta, tile, index, density[index]).mul_(prepared[index]) for index, delta in enumerate(deltas)
+    ]
+    return elect(thinned, weight, tile, normalize=normalize, compat=compat, election=election).mul_(scale)

@@ -1,0 +1,54 @@
+"""SLERP (Shoemake, 1985): on the great circle from the base to one other model. https://doi.org/10.1145/325334.325242."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+#: Above this cosine the sine in the denominator is noise: straight line instead. Also for opposite models.
+COLINEAR = 0.9995
+_SHORT = 1e-8
+
+
+def _coefficients(source: Source, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]) -> CopyOf | tuple[float, float]:
+    if t == 0 or source.identical:
+        return CopyOf(BASE)
+    if t == 1:
+        return CopyOf(0)
+    cosine = _cosine(source)
+    if abs(cosine) > COLINEAR:
+        return 1 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def _cosine(source: Source) -> float:
+    """Cosine of the angle between the flattened tensors, from their float64 Gram matrix, made once."""
+
+    def gram(tile: Tile) -> Tensor:
+        a, b = source.base(tile).double(), source.weights(0, tile).double()
+        return torch.stack([(a * a).sum(), (a * b).sum(), (b * b).sum()])
+
+    if "gram" not in source.statistics:
+        source.statistics["gram"] = torch.stack(source.map(gram)).cpu().numpy().sum(axis=0).tolist()
+    aa, ab, bb = source.statistics["gram"]
+    norms = [math.sqrt(square) for square in (aa, bb)]
+    # A tensor that is all but zero keeps its length, as it has no direction.
+    lengths = [norm if norm > _SHORT else 1.0 for norm in norms]
+    return float(ab / (lengths[0] * lengths[1]))
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://doi.org/10.1145/325334.325242",
+    prepare=_coefficients,
+    max_inputs=1,
+)
+def slerp(weights: Sequence[Tensor], *, base: Tensor, prepared: tuple[float, float]) -> Tensor:
+    """Spherical interpolation per tensor: t = 0 is the base, 1 the other model; beyond, it extrapolates."""
+    return weights[0].mul_(prepared[1]).add_(base, alpha=prepared[0])

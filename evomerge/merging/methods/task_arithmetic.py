@@ -1,0 +1,32 @@
+"""Task arithmetic (Ilharco et al., 2023). https://arxiv.org/abs/2212.04089."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+#: One direction with the weights, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+
+def _coefficients(
+    _source: Source, *, weight: Weight, scale: Scale, normalize: bool = False
+) -> CopyOf | tuple[float, ...]:
+    weights = normalized(weight) if normalize else weight
+    coefficients = tuple(scale * value for value in weights)
+    return one_model(coefficients) or coefficients
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2212.04089",
+    prepare=_coefficients,
+)
+def task_arithmetic(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+    """Base + scale * sum of weight times delta; a negative weight unlearns a task."""
+    return combine(deltas, prepared)

@@ -1,0 +1,151 @@
+"""Tiles: a tensor of all models in pieces that stay in the cache, the same for every number of threads."""
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+#: Elements of a tile on the CPU: 128 KiB in float32, and torch splits no operation of this size over threads.
+TILE = 32768
+#: Work items per thread: enough for an even load, few enough that each reads a long stretch of the file.
+SHARES = 4
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Scratch(threading.local):
+    """Memory for tiles, kept per thread: on the CPU a fresh allocation costs more than what is done in it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[Hashable, Tensor] = {}
+
+    def get(self, key: Hashable, size: int, device: torch.device) -> Tensor:
+        """Memory for up to TILE float32 values, their content undefined; the same one for the same key."""
+        if device.type != "cpu":
+            return torch.empty(size, dtype=torch.float32, device=device)
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty(TILE, dtype=torch.float32)
+        return self._buffers[key][:size]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a kernel stands: elements [start, stop) of a flattened tensor, and the keys of its randomness."""
+
+    tensor: str
+    input_names: tuple[str, ...]
+    seed: int
+    start: int
+    stop: int
+    memory: Scratch = field(repr=False, compare=False)
+
+    def scratch(self, key: Hashable, like: Tensor) -> Tensor:
+        """Float32 memory of the tile's size for a kernel's own use, valid until it asks for `key` again."""
+        return self.memory.get(("scratch", key), len(like), like.device)
+
+
+class Workers:
+    """A fixed number of threads; results come in the order of the items, whoever worked on them."""
+
+    def __init__(self, threads: int) -> None:
+        if threads < 1:
+            raise ValueError(f"A merge needs at least one thread; it was given {threads}.")
+        self.memory = Scratch()
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="merge") if threads > 1 else None
+
+    def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
+        """`function` of every item, in order."""
+        if self._pool is None or len(items) < self._threads:
+            return _run(function, items)
+        size = -(-len(items) // (self._threads * SHARES))
+        shares = [items[start : start + size] for start in range(0, len(items), size)]
+        futures = [self._pool.submit(_run, function, share) for share in shares]
+        wait(futures)  # also after an error: nobody may still be writing when the caller hears of it
+        return [result for future in futures for result in future.result()]
+
+
+def _run(function: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
+    with torch.no_grad():  # a setting of the thread, so each share makes it
+        return [function(item) for item in items]
+
+
+class Source:
+    """One tensor of all models, whole or tile by tile, in float32.
+
+    models: the base's tensor, then one per input, of one shape. statistics: kept with the tensor between
+    merges, for what depends on no coefficient (angles, histograms); a method names its entries.
+    A tile that was read is the caller's to overwrite, and valid until its thread reads that model again.
+    """
+
+    def __init__(
+        self,
+        tensor: str,
+        input_names: tuple[str, ...],
+        models: Sequence[Tensor],
+        *,
+        seed: int,
+        statistics: dict[Hashable, Any],
+        workers: Workers,
+    ) -> None:
+        self.tensor = tensor
+        self.input_names = input_names
+        self.seed = seed
+        self.statistics = statistics
+        self.numel = models[0].numel()
+        self._shaped = models
+        self._models = [model.reshape(-1) for model in models]
+        self._workers = workers
+        self._on_cpu = models[0].device.type == "cpu"
+
+    @cached_property
+    def tiles(self) -> list[Tile]:
+        """The tiles in order: fixed on the CPU, the whole tensor elsewhere."""
+        size = TILE if self._on_cpu else max(self.numel, 1)
+        starts = range(0, self.numel, size)
+        stops = (min(start + size, self.numel) for start in starts)
+        return [
+            Tile(self.tensor, self.input_names, self.seed, a, b, self._workers.memory)
+            for a, b in zip(starts, stops, strict=True)
+        ]
+
+    def whole(self, model: int) -> Tensor:
+        """The whole tensor of an input, or of the base (-1), as it is stored; to be read only."""
+        return self._shaped[model + 1]
+
+    def base(self, tile: Tile) -> Tensor:
+        """The base's values: float32, flat."""
+        return self._values(0, tile)
+
+    def weights(self, index: int, tile: Tile) -> Tensor:
+        """The values of input `index`: float32, flat."""
+        return self._values(index + 1, tile)
+
+    def deltas(self, index: int, tile: Tile, base: Tensor | None = None) -> Tensor:
+        """Input `index` minus the base: float32, flat."""
+        return self.weights(index, tile).sub_(self.base(tile) if base is None else base)
+
+    def map(self, function: Callable[[Tile], T]) -> list[T]:
+        """`function` of every tile, in order: what a reduction starts from."""
+        return self._workers.map(function, self.tiles)
+
+    @property
+    def identical(self) -> bool:
+        """Whether all models hold the same values here; read once, and mostly decided by the first tile."""
+        if "identical" not in self.statistics:
+            self.statistics["identical"] = all(self._identical(tile) for tile in self.tiles)
+        return bool(self.statistics["identical"])
+
+    def _identical(self, tile: Tile) -> bool:
+        base = self.base(tile)
+        return all(torch.equal(base, self.weights(index, tile)) for index in range(len(self._models) - 1))
+
+    def _values(self, model: int, tile: Tile) -> Tensor:
+        values = self._models[model][tile.start : tile.stop]
+        return self._workers.memory.get(model, len(values), values.device).copy_(values)

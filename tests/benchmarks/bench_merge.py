@@ -1,0 +1,191 @@
+"""Merging against the memory: `python -m tests.benchmarks.bench_merge [--megabytes 500]`.
+
+Merges three experts into a model, resident (`apply`), streamed (`stream`) and to a folder (`materialize`), and
+compares with a triad (c = a + s * b) that moves the same bytes on the same machine in the same run.
+"""
+
+import argparse
+import cProfile
+import pstats
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.engine import MergeEngine
+from evomerge.merging.materialize import materialize
+from evomerge.recipe import Input, Merge, Recipe
+from search_spaces.base import CoefficientTable
+
+EXPERTS = ("math", "code", "chat")
+HIDDEN, INNER, VOCABULARY = 1024, 2816, 16000
+PARTS = {
+    "reading and subtracting": ("_values", "deltas"),
+    "finding thresholds": ("largest",),
+    "trimming": ("trim",),
+    "electing and averaging": ("elect",),
+    "combining": ("combine",),
+    "checking for non-finite values": ("_sum_is_finite",),
+    "short cut for equal tensors": ("identical",),
+}
+
+
+def shapes(megabytes: int, itemsize: int) -> dict[str, tuple[int, ...]]:
+    """Tensors of a Llama-like model of at least that size."""
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    layer = 0
+    while itemsize * sum(int(np.prod(shape)) for shape in found.values()) < megabytes * 2**20:
+        prefix = f"model.layers.{layer}."
+        found |= {f"{prefix}self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"}
+        found |= {f"{prefix}mlp.{name}_proj.weight": (INNER, HIDDEN) for name in ("gate", "up")}
+        found[f"{prefix}mlp.down_proj.weight"] = (HIDDEN, INNER)
+        found |= {f"{prefix}{name}_layernorm.weight": (HIDDEN,) for name in ("input", "post_attention")}
+        layer += 1
+    return found
+
+
+def write_models(folder: Path, megabytes: int, dtype: str) -> list[Path]:
+    """Base and experts: weights of standard deviation 0.02, deltas a twentieth of that."""
+    random = torch.Generator().manual_seed(0)
+    base = {
+        n: torch.randn(s, generator=random) * 0.02 for n, s in shapes(megabytes, 4 if dtype == "float32" else 2).items()
+    }
+    paths = []
+    for model in ("base", *EXPERTS):
+        scale = 0.0 if model == "base" else 0.001
+        tensors = {
+            n: (t + scale * torch.randn(t.shape, generator=random)).to(getattr(torch, dtype)) for n, t in base.items()
+        }
+        paths.append(folder / f"{model}.safetensors")
+        save_file(tensors, paths[-1])
+    return paths
+
+
+def merge(method: str, names: tuple[str, ...], weight: float, density: float = 0.5) -> Merge:
+    """A candidate with one group; other weights and densities make another candidate."""
+    n_inputs = len(EXPERTS)
+    values = {"weight": np.array([[weight + 0.1 * i for i in range(n_inputs)]])}
+    if method in ("ties", "dare_linear"):
+        values["density"] = np.full((1, n_inputs), density)
+    recipe = Recipe(Input("base", "base"), tuple(Input(name, name) for name in EXPERTS), method)
+    return Merge(recipe, CoefficientTable({"all": names}, values))
+
+
+def triad(nbytes: int, threads: int) -> Callable[[], None]:
+    """c = a + s * b in float32 over arrays that make `nbytes` of reads and writes together."""
+    size = nbytes // 12 // threads
+    parts = [(torch.ones(size), torch.ones(size), torch.empty(size)) for _ in range(threads)]
+
+    def part(arrays: tuple[torch.Tensor, ...]) -> None:
+        for start in range(0, size, 32768):  # no torch thread is started for pieces of this size
+            a, b, c = (array[start : start + 32768] for array in arrays)
+            torch.add(a, b, alpha=0.3, out=c)
+
+    def run() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, parts))
+
+    return run
+
+
+def best(run: Callable[[int], object], rounds: int) -> float:
+    """Shortest of `rounds` runs in seconds; each gets its number, to make another candidate of it."""
+    seconds = []
+    for number in range(rounds):
+        begin = time.perf_counter()
+        run(number)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def breakdown(run: Callable[[], object]) -> str:
+    """Where the time of a single-threaded run goes, in percent of all of it."""
+    profile = cProfile.Profile()
+    profile.runcall(run)
+    stats = pstats.Stats(profile)
+    total: float = stats.total_tt  # type: ignore[attr-defined]
+    found = []
+    for part, functions in PARTS.items():
+        rows = [row for (_, _, name), row in stats.stats.items() if name in functions]  # type: ignore[attr-defined]
+        # Outermost function only: "deltas" contains "_values".
+        seconds = max((row[3] for row in rows), default=0.0)
+        if seconds > 0.01 * total:
+            found.append(f"{part} {100 * seconds / total:.0f} %")
+    return ", ".join(found)
+
+
+def measure(base: Checkpoint, experts: list[Checkpoint], method: str, threads: int, rounds: int) -> None:
+    """Print the rows of one method."""
+    into = {name: base.tensor(name).clone() for name in base.names}
+    moved = base.nbytes * (len(experts) + 1 + (method != "linear"))  # the others also read the base
+    plain = triad(moved, threads)
+    reference = best(lambda _: plain(), rounds)
+    engine = MergeEngine(base, experts, names=EXPERTS, threads=threads)
+
+    def apply(number: int, density: float) -> None:
+        engine.apply(merge(method, base.names, 0.2 + 0.01 * number, density), into)
+
+    def stream(number: int) -> None:
+        for _ in engine.stream(merge(method, base.names, 0.2 + 0.01 * number)):
+            pass
+
+    rows = {"first": best(lambda _: apply(99, 0.45), 1)}
+    if method in ("ties", "dare_linear"):
+        rows["resident, other densities"] = best(lambda n: apply(n, 0.51 + 0.01 * n), rounds)
+    rows["resident"] = best(lambda n: apply(n, 0.5), rounds)
+    rows["streamed"] = best(stream, rounds)
+    print(f"{'triad of the same bytes':40}{threads:>8}{reference:>9.3f}{moved / reference / 1e9:>7.1f}")
+    for way, seconds in rows.items():
+        rate, ratio = moved / seconds / 1e9, seconds / reference
+        print(f"{method + ', ' + way:40}{threads:>8}{seconds:>9.3f}{rate:>7.1f}{ratio:>9.2f}")
+    if threads == 1:
+        print(f"    {breakdown(lambda: apply(77, 0.77))}")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=500, help="size of the model in its type")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=["linear", "task_arithmetic", "ties", "dare_linear"])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base, *experts = (Checkpoint.open(path) for path in write_models(folder, given.megabytes, given.dtype))
+        print(f"{base.nbytes / 2**20:.0f} MiB {given.dtype}, {len(base.names)} tensors, {len(experts)} experts")
+        print(f"{'':40}{'threads':>8}{'seconds':>9}{'GB/s':>7}{'x triad':>9}")
+        for threads in given.threads:
+            for method in given.methods:
+                measure(base, experts, method, threads, given.rounds)
+        materialised(folder, base, given.methods, given.threads[-1])
+
+
+def materialised(folder: Path, base: Checkpoint, methods: list[str], threads: int) -> None:
+    """Print the time of whole exports: checks, hashes of all files and fsync included."""
+    for method in methods:
+        candidate = merge(method, base.names, 0.3)
+        inputs = tuple(Input(name, str(folder / f"{name}.safetensors")) for name in EXPERTS)
+        recipe = replace(candidate.recipe, base=Input("base", str(folder / "base.safetensors")), inputs=inputs)
+        seconds = best(
+            lambda _, recipe=recipe, candidate=candidate, method=method: materialize(
+                replace(candidate, recipe=recipe), folder / f"merged-{method}", threads=threads
+            ),
+            1,
+        )
+        shutil.rmtree(folder / f"merged-{method}")
+        print(f"{method + ', materialised, files and all':40}{threads:>8}{seconds:>9.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from evomerge.merging.method import MethodError
+from tests.contracts.merge_method import MergeMethodContract, fixed, merged, random_models
+from tests.evomerge.merging.masks import kept
+from tests.evomerge.merging.vectors import merged_delta
+
+VALUES = {"weight": [0.3, -0.2, 0.8], "density": [0.3, 0.5, 0.9], "scale": 1.1}
+
+
+class TestDareLinear(MergeMethodContract):
+    name = "dare_linear"
+    values = VALUES
+    one_hot = fixed({"density": [1.0, 1.0, 1.0]})
+    permutes = True  # a mask belongs to an input's name, not to its place
+    linear_in = "weight"
+
+
+class TestDareLinearAsMergekit(MergeMethodContract):
+    name = "dare_linear"
+    options = fixed({"rescale": "mergekit", "normalize": True})
+    values = fixed({**VALUES, "weight": [0.3, 0.2, 0.8]})
+    one_hot = fixed({"density": [1.0, 1.0, 1.0]})
+
+
+def test_density_one_is_task_arithmetic() -> None:
+    values = fixed({"weight": [0.5, 0.3, 0.2]})
+    result = merged_delta("dare_linear", {**values, "density": [1] * 3})
+    assert torch.equal(result, merged_delta("task_arithmetic", values))
+
+
+@pytest.mark.parametrize("rescale", ["paper", "mergekit", "none"])
+def test_against_whole_tensors_in_float64(rescale: str) -> None:
+    base, *inputs = random_models(4, 3, torch.bfloat16, (70, 1003))
+    result = merged("dare_linear", base, inputs, VALUES, options={"rescale": rescale}, dtype=torch.float32, seed=9)
+    expected = base.double()
+    for model, name, w, density in zip(
+        inputs, ("math", "code", "chat"), VALUES["weight"], VALUES["density"], strict=True
+    ):
+        delta = model.double() - base.double()
+        thinned = delta * kept(delta, 9, name, density)
+        factor = {"paper": 1 / density, "none": 1.0, "mergekit": float(delta.abs().sum() / thinned.abs().sum())}
+        expected = expected + 1.1 * w * factor[rescale] * thinned
+    torch.testing.assert_close(result.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rescaled_deltas_have_their_expected_value() -> None:
+    delta = torch.tensor([4, -3, 2, 1, 0.1, -0.5])
+    density, n_seeds = 0.3, 2000
+    drawn = torch.stack(
+        [merged("dare_linear", torch.zeros(6), [delta], {"density": [density]}, seed=s) for s in range(n_seeds)]
+    )
+    error = delta.abs() * ((1 - density) / density / n_seeds) ** 0.5
+    assert bool(((drawn.mean(0) - delta).abs() < 4 * error).all())
+    allowed = torch.stack([torch.zeros(6), delta / density])
+    assert bool(torch.isclose(drawn[:, None], allowed).any(1).all())
+
+
+def test_nothing_is_left_at_density_zero() -> None:
+    for rescale in ("paper", "mergekit", "none"):
+        result = merged_delta("dare_linear", {"density": [0] * 3}, options={"rescale": rescale})
+        assert result.tolist() == [0] * 6
+
+
+def test_a_density_that_is_no_share_is_refused() -> None:
+    with pytest.raises(MethodError, match=r"between 0 and 1; it is -0\.5"):
+        merged_delta("dare_linear", {"density": [0.5, -0.5, 0.5]})

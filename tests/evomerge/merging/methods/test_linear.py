@@ -1,0 +1,36 @@
+import pytest
+
+from evomerge.merging.method import MethodError
+from tests.contracts.merge_method import MergeMethodContract, fixed
+from tests.evomerge.merging.vectors import BASE, check, merged_delta
+
+
+class TestLinear(MergeMethodContract):
+    name = "linear"
+    values = fixed({"weight": [0.2, 0.5, 0.4]})
+    averages = True
+    scales = False  # without a base there is no delta; scaling models is below
+    hull = True
+
+
+class TestLinearWithoutNormalization(MergeMethodContract):
+    name = "linear"
+    options = fixed({"normalize": False})
+    values = fixed({"weight": [0.2, -0.5, 0.4]})
+    scales = False
+    translates = False
+    keeps = False
+    linear_in = "weight"
+
+
+def test_worked_example() -> None:
+    check(merged_delta("linear", {"weight": [2, 1, 1]}) + BASE, [3.25, -1.15, 1.2, 1.275, 0.925, 0.9375])
+
+
+def test_only_the_ratio_of_weights_matters() -> None:
+    check(merged_delta("linear", {"weight": [8, 4, 4]}) + BASE, [3.25, -1.15, 1.2, 1.275, 0.925, 0.9375])
+
+
+def test_weights_that_cancel_are_refused() -> None:
+    with pytest.raises(MethodError, match=r"x: the weights \[1.0, -1.0\] add up to 0"):
+        merged_delta("linear", {"weight": [1, -1]}, n_inputs=2)
