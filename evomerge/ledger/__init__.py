@@ -1,0 +1,1 @@
+"""The append-only file that a study is kept in."""
