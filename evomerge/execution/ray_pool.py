@@ -1,0 +1,245 @@
+"""Trials on Ray actors: each builds its bench once and runs one trial at a time, here or on a cluster.
+
+What Ray does when things break, and what is done about it here (measured with Ray 2.60):
+a dead, killed or unreachable worker fails the call in flight and comes back with `max_restarts=-1`, so the
+trial runs again on another worker and the failed one is pinged until it answers; only a bench that cannot be
+built makes an actor stay dead. A worker that hangs ignores `ray.cancel` and must be killed.
+"""
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from evomerge.execution._guard import Bench
+from evomerge.execution._jobs import Job
+from evomerge.execution._worker import Actor, Worker, signal_handlers_kept
+from evomerge.execution.base import ExecutorError
+from evomerge.records import Outcome, Trial
+
+# Ray reads these when it is imported, so they are set here and nowhere else; what the user set stays. After an
+# import by somebody else they would reach its servers but not this process, which could then not log in to them.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A cluster of our own listens on 127.0.0.1 only; joining a cluster elsewhere works as before.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Without it a driver does not show its token to a cluster that is named by address.
+    "RAY_AUTH_MODE": "token",
+    # Ray prints "(raylet) A worker died ..." on stdout, which belongs to our own output.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+}
+if "ray" not in sys.modules:
+    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
+
+import ray  # noqa: E402
+from ray.exceptions import ActorDiedError, RayError, RayTaskError  # noqa: E402
+
+#: Seconds between looks at workers that hang or are gone; outcomes do not wait for it.
+_TICK = 0.5
+
+#: Coefficients and scores are all that goes through Ray's object store; this is near the smallest it takes.
+_OBJECT_STORE_BYTES = 100 << 20
+
+
+def start(address: str | None = None, cpus: float | None = None) -> bool:
+    """Connect this process to Ray unless it is connected; True when it was not.
+
+    address: a running cluster; None starts one here, seen from this machine only, with `cpus` to give away.
+    The signal handlers from before stay in force (Ray's own would end the driver on SIGTERM).
+    Raises ExecutorError when the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        return False
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": cpus,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    with signal_handlers_kept():
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ExecutorError(f"Cannot connect to Ray at {address or 'this machine'}: {error}") from error
+    return True
+
+
+def stop() -> None:
+    """Disconnect this process, and stop the Ray that `start` started here."""
+    ray.shutdown()
+
+
+class RayPool:
+    """Runs trials on `workers` Ray actors.
+
+    make_bench: makes a worker's bench, once per process; must be picklable. cpus_per_worker: its threads too.
+    memory_per_worker: bytes to reserve on its node. address: see `start`; a Ray that was connected before is
+    used and left running. startup_timeout: seconds to wait for workers, at first and when all are gone.
+    trial_timeout: seconds after which a trial is taken to hang. Raises ExecutorError when a bench cannot be
+    built or no worker starts.
+    """
+
+    def __init__(
+        self,
+        make_bench: Callable[[], Bench],
+        *,
+        workers: int,
+        cpus_per_worker: float = 1,
+        gpus_per_worker: float = 0,
+        memory_per_worker: int | None = None,
+        address: str | None = None,
+        startup_timeout: float = 300.0,
+        trial_timeout: float | None = None,
+    ) -> None:
+        if workers < 1:
+            raise ExecutorError(f"A pool needs at least one worker; {workers} were asked for.")
+        self._startup_timeout = startup_timeout
+        self._trial_timeout = trial_timeout
+        self._queue: deque[Job] = deque()
+        self._done: deque[Outcome] = deque()
+        self._workers: list[Worker] = []
+        self._closed = False
+        self._started = start(address, cpus=max(os.cpu_count() or 1, workers * cpus_per_worker))
+        actor = ray.remote(Actor).options(
+            num_cpus=cpus_per_worker,
+            num_gpus=gpus_per_worker,
+            memory=memory_per_worker,
+            max_restarts=-1,
+            max_task_retries=0,
+        )
+        threads = max(1, int(cpus_per_worker))
+        try:
+            for index in range(workers):
+                self._workers.append(Worker(f"ray-{index}", actor.remote(make_bench, threads)))
+            self._wait_for_workers()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def slots(self) -> int:
+        """How many workers are alive."""
+        return sum(worker.pid is not None for worker in self._workers)
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that are alive, on whatever machine they are."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    def submit(self, trial: Trial) -> None:
+        """Start a trial on a free worker. Raises ExecutorError when as many run as there are workers."""
+        if self._closed:
+            raise ExecutorError(f"Trial {trial.number} was submitted to a closed executor.")
+        if self._in_flight() >= len(self._workers):
+            raise ExecutorError(f"Trial {trial.number} was submitted while all {self.slots} slots are taken.")
+        self._queue.append(Job(trial))
+        self._dispatch()
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        """The next finished trial; None when the time is up, nothing runs, or a slot came back to be filled.
+
+        Raises ExecutorError when a bench cannot be built again, or no worker comes back.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        slots = self.slots
+        while not self._done:
+            self._dispatch()
+            idle = self._in_flight() == 0 and self.slots > 0
+            if idle or not self._workers or self.slots > max(slots, self._in_flight()):
+                return None
+            slots = self.slots
+            self._poll(_TICK if deadline is None else min(_TICK, max(0.0, deadline - time.monotonic())))
+            if not self._done and deadline is not None and time.monotonic() >= deadline:
+                return None
+        return self._done.popleft()
+
+    def close(self) -> None:
+        """Kill the workers, and stop Ray if it was started here."""
+        self._closed = True
+        if ray.is_initialized():
+            for worker in self._workers:
+                ray.kill(worker.handle)
+            if self._started:
+                stop()
+        self._workers.clear()
+        self._queue.clear()
+        self._done.clear()
+        self._started = False
+
+    def _in_flight(self) -> int:
+        return len(self._queue) + sum(worker.job is not None for worker in self._workers)
+
+    def _dispatch(self) -> None:
+        for worker in self._workers:
+            if self._queue and worker.pid is not None and worker.call is None:
+                worker.run(self._queue.popleft())
+
+    def _wait_for_workers(self) -> None:
+        self._last_alive = time.monotonic()
+        for worker in self._workers:
+            worker.ping()
+        deadline = time.monotonic() + self._startup_timeout
+        while self.slots < len(self._workers) and time.monotonic() < deadline:
+            self._poll(_TICK)
+
+    def _poll(self, seconds: float) -> None:
+        calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+        ready, _ = ray.wait(list(calls), timeout=seconds) if calls else ([], [])
+        for call in ready:
+            self._settle(calls[call])
+        self._look_after_workers()
+
+    def _settle(self, worker: Worker) -> None:
+        call, job = worker.call, worker.job
+        worker.call = worker.job = None
+        try:
+            value = ray.get(call)
+        except RayTaskError as error:  # the bench catches what a candidate does; this one's outcome cannot travel
+            if job is None:
+                raise ExecutorError(f"Worker {worker.name} cannot answer: {error}") from error
+            cause = error.cause
+            self._finish(worker, job, job.failed(type(cause).__name__, str(cause), str(error)))
+        except ActorDiedError as error:
+            raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {error}") from error
+        except RayError as error:
+            worker.lose()
+            if job is not None:
+                reason = str(error).strip().partition("\n")[0]
+                self._retry(worker, job, job.worker_died(worker.name, reason))
+        else:
+            if job is None:
+                worker.pid = value
+            else:
+                self._finish(worker, job, value)
+
+    def _retry(self, worker: Worker, job: Job, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._queue.appendleft(job)
+        else:
+            self._finish(worker, job, outcome)
+
+    def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
+        events = (*job.events, *outcome.events)
+        self._done.append(replace(outcome, worker=outcome.worker or worker.name, events=events))
+
+    def _look_after_workers(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.pid is None and worker.call is None and now >= worker.since + _TICK:
+                worker.ping()
+            elif worker.job is not None and self._trial_timeout and now >= worker.since + self._trial_timeout:
+                ray.kill(worker.handle, no_restart=False)
+                job = worker.job
+                worker.lose()
+                self._retry(worker, job, job.timed_out(worker.name, self._trial_timeout))
+        if self.slots:
+            self._last_alive = now
+        elif now >= self._last_alive + self._startup_timeout:
+            raise ExecutorError(
+                f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. "
+                "See that the machines are up and large enough, then resume: what was told is safe."
+            )

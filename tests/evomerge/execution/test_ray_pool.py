@@ -1,0 +1,215 @@
+"""The pool of Ray workers, with real processes that really die."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from evomerge.execution.base import Executor, ExecutorError
+from evomerge.execution.ray_pool import RayPool
+from evomerge.execution.serial import SerialExecutor
+from evomerge.records import Outcome, Trial
+from tests.contracts.executor import ExecutorContract, Make, SmallBench, describe, run_all, trial
+
+
+class DangerousBench(SmallBench):
+    """Dies, hangs, waits or returns nonsense by the label; leaves a file behind for every start."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        if (folder / "models are gone").exists():
+            raise FileNotFoundError("models are gone")
+        self.folder = folder
+
+    def run(self, trial: Trial) -> Outcome:
+        started = len(list(self.folder.glob(f"{trial.number}-*")))
+        (self.folder / f"{trial.number}-{started}").touch()
+        if trial.label == "die" or (trial.label == "die once" and started == 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial.label == "hang" or (trial.label == "hang once" and started == 0):
+            ctypes.PyDLL(None).sleep(1000)  # holds the interpreter, as a stuck kernel would
+        if trial.label == "wait":
+            while not (self.folder / "go on").exists():
+                time.sleep(0.01)
+        if trial.label == "unpicklable":
+            return Outcome(trial.number, events=({"event": threading.Lock()},))
+        if trial.label == "threads":
+            return Outcome(trial.number, worker=os.environ["OMP_NUM_THREADS"])
+        return super().run(trial)
+
+
+def wait_for(there: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, f"Nothing came within {seconds} s."
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("ray_here")
+class TestRayPool(ExecutorContract):
+    @pytest.fixture
+    def make(self) -> Iterator[Make]:
+        pools: list[RayPool] = []
+
+        def make_pool(make_bench: Callable[[], object]) -> Executor:
+            pools.append(RayPool(make_bench, workers=2))  # type: ignore[arg-type]
+            return pools[-1]
+
+        yield make_pool
+        for pool in pools:
+            pool.close()
+
+
+@pytest.fixture
+def pool(ray_here: None, tmp_path: Path) -> Iterator[RayPool]:
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=2)
+    yield pool
+    pool.close()
+
+
+def test_the_same_outcomes_as_in_this_process(pool: RayPool, tmp_path: Path) -> None:
+    trials = [trial(number, "raise" if number == 2 else "search") for number in range(6)]
+    ray = {outcome.number: describe(outcome) for outcome in run_all(pool, trials)}
+    serial = run_all(SerialExecutor(partial(DangerousBench, tmp_path)), trials)
+    assert ray == {outcome.number: describe(outcome) for outcome in serial}
+
+
+def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, tmp_path: Path) -> None:
+    victims = pool.worker_pids()
+    pool.submit(trial(0, "wait"))
+    pool.submit(trial(1, "wait"))
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    (tmp_path / "go on").touch()
+    outcomes = [pool.next_outcome(60), pool.next_outcome(60)]
+    found = {outcome.number: outcome for outcome in outcomes if outcome}
+    assert sorted(found) == [0, 1]
+    for number, outcome in found.items():
+        assert outcome.failure is None
+        assert [(e["event"], e["trial"], e["attempt"]) for e in outcome.events] == [("worker_died", number, 1)]
+        assert outcome.events[0]["reason"]
+    run_all(pool, map(trial, range(2, 6)))
+    wait_for(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
+    assert not set(pool.worker_pids()) & set(victims)
+
+
+def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Path) -> None:
+    labels = ["search", "die", "die once", "search", "search"]
+    outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
+    assert sorted(outcomes) == list(range(5))
+    assert [n for n, outcome in outcomes.items() if outcome.failure] == [1]
+    failure = outcomes[1].failure
+    assert failure is not None
+    assert failure.kind == "worker_died"
+    assert [event["attempt"] for event in outcomes[1].events] == [1, 2, 3]
+    assert [event["event"] for event in outcomes[2].events] == ["worker_died"]
+    assert len(list(tmp_path.glob("1-*"))) == 3
+
+
+def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path: Path) -> None:
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=2, trial_timeout=2)
+    labels = ["hang", "hang once", "search"]
+    outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
+    failure = outcomes[0].failure
+    assert failure is not None
+    assert failure.kind == "timeout"
+    assert [event["event"] for event in outcomes[0].events] == ["timeout", "timeout"]
+    assert len(list(tmp_path.glob("0-*"))) == 2
+    assert outcomes[1].failure is None
+    assert [event["event"] for event in outcomes[1].events] == ["timeout"]
+    assert outcomes[2].failure is None
+    pool.close()
+
+
+def test_a_bench_that_cannot_be_built_again_is_an_error(pool: RayPool, tmp_path: Path) -> None:
+    (tmp_path / "models are gone").touch()
+    with pytest.raises(ExecutorError, match="models are gone"):
+        run_all(pool, [trial(0, "die once"), trial(1)])
+
+
+def test_an_outcome_that_cannot_travel_is_a_failure(pool: RayPool) -> None:
+    (outcome,) = run_all(pool, [trial(5, "unpicklable")])
+    assert outcome.number == 5
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "TypeError"
+
+
+def test_workers_use_the_threads_they_have(ray_here: None, tmp_path: Path) -> None:
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=1, cpus_per_worker=3)
+    (outcome,) = run_all(pool, [trial(0, "threads")])
+    assert outcome.worker == "3"
+    pool.close()
+
+
+def test_a_place_that_does_not_exist_is_an_error(ray_here: None, tmp_path: Path) -> None:
+    with pytest.raises(ExecutorError, match="No worker answered for 1 s"):
+        RayPool(partial(DangerousBench, tmp_path), workers=1, cpus_per_worker=999, startup_timeout=1)
+    with pytest.raises(ExecutorError, match="at least one worker"):
+        RayPool(partial(DangerousBench, tmp_path), workers=0)
+
+
+DRIVER = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+from evomerge.records import Trial
+
+interrupts = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: interrupts.append(number))
+from evomerge.execution.ray_pool import RayPool
+from tests.contracts.executor import trial
+from tests.evomerge.execution.test_ray_pool import DangerousBench
+
+folder = Path(sys.argv[1])
+pool = RayPool(partial(DangerousBench, folder), workers=1)
+pid = pool.worker_pids()
+pool.submit(trial(0, "wait"))
+print("running", flush=True)
+while not interrupts:
+    pool.next_outcome(0.05)
+print("interrupted", flush=True)
+while len(interrupts) < 2:
+    pool.next_outcome(0.05)
+(folder / "go on").touch()
+outcome = pool.next_outcome(60)
+assert outcome.failure is None and not outcome.events, outcome
+assert pool.worker_pids() == pid
+fds = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
+sockets = {fd.stat().st_ino for fd in fds if fd.exists()}
+rows = [row.split() for name in ("tcp", "tcp6") for row in Path("/proc/net", name).read_text().splitlines()[1:]]
+print(*[row[1] for row in rows if row[3] == "0A" and int(row[9]) in sockets], flush=True)
+pool.close()
+print("done", interrupts, flush=True)
+"""
+
+
+def test_ctrl_c_in_a_terminal_leaves_workers_and_handlers_alone(tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", DRIVER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "running\n"
+    wait_for(lambda: list(tmp_path.glob("0-*")))
+    os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
+    assert driver.stdout.readline() == "interrupted\n"
+    driver.send_signal(signal.SIGTERM)
+    out, err = driver.communicate(timeout=120)
+    assert (driver.returncode, err) == (0, "")
+    listens, done = out.splitlines()
+    assert done == "done [2, 15]"
+    assert listens  # on 127.0.0.1, as /proc/net writes it, and nowhere else
+    assert all(a.startswith(("0100007F:", "0000000000000000FFFF00000100007F:")) for a in listens.split())
