@@ -1,0 +1,187 @@
+"""The command line. Commands only parse and print; what they do, and every heavy import, is in their bodies."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from evomerge import __version__
+from evomerge.commands import faults
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
+
+
+class _Commands(TyperGroup):
+    """Ends every expected error with one message on stderr and its exit code; `--debug` shows the traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except (ValueError, RuntimeError, OSError) as error:
+            code = faults.exit_code(error)
+            if code is None or ctx.params.get("debug"):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(code) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Find the coefficients with which to merge fine-tuned models.",
+)
+
+
+def main() -> None:
+    """The console script `evomerge`."""
+    # A terminal that cannot show a model's name shows its code points instead of stopping the night's work.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"evomerge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Find the coefficients with which to merge fine-tuned models."""
+
+
+@app.command()
+def init(
+    base: Annotated[str, typer.Argument(help="The model that the experts were fine-tuned from.")],
+    experts: Annotated[list[str], typer.Argument(help="The models to merge into it.")],
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", help="A JSONL, text or task YAML file, or an lm-eval task; repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
+    study: Annotated[str, typer.Option(help="The folder of the run, in the search file.")] = "runs/search",
+    force: Annotated[bool, typer.Option("--force", help="Replace a search file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the models and write a commented search file."""
+    from evomerge.commands.draft import draft
+    from evomerge.commands.tasks import DraftError
+    from evomerge.config import load_config
+
+    if output.exists() and not force:
+        raise DraftError(f"{output} exists. Give another file with -o, or --force to replace it.")
+    drafted = draft(base, experts, task, output, study)
+    output.write_text(drafted.text, encoding="utf-8")
+    load_config(output)
+    data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes)}
+    notes = [f"note: {note}" for note in drafted.notes]
+    _print(as_json, data, drafted.facts, *notes, f"Wrote {output}. Next: evomerge check {output}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The search file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a search file and everything it names, without merging or scoring."""
+    from evomerge.config import load_config
+
+    config = load_config(file)  # before anything heavy: a typing error is told at once
+    from evomerge.commands.checking import check_search
+
+    data, lines = check_search(config)
+    _print(as_json, data, *lines, f"Ready: evomerge search {file}")
+
+
+@app.command()
+def search(
+    file: Annotated[Path, typer.Argument(help="The search file.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study where it stopped.")] = False,
+    trials: Annotated[int | None, typer.Option(min=1, help="Candidates in all, instead of the file's.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Hours in all, instead of the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search; Ctrl-C once lets running candidates finish and saves, twice stops at once."""
+    from evomerge.config import load_config
+
+    config = load_config(file).with_budget(trials=trials, hours=hours)
+    from rich.console import Console
+
+    from evomerge.commands.searching import run_search
+
+    code = run_search(config, Console(), resume=resume, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    plot: Annotated[bool, typer.Option("--plot", help="Draw progress.png in the folder of the run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study has come to, while it runs or afterwards."""
+    from rich.console import Console
+
+    from evomerge.commands.watching import study_status
+
+    data, text = study_status(run, plot=plot)
+    if as_json:
+        _print(as_json, data)
+    else:
+        Console().print(text)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder, or with --recipe-only the file, to write.")
+    ],
+    best: Annotated[bool, typer.Option("--best", help="The selected winner; this is the default.")] = False,
+    trial: Annotated[int | None, typer.Option(min=0, help="Another trial, by its number.")] = None,
+    recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="Of the recipe: evomerge or mergekit.")] = "evomerge",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study's best merge: weights, tokenizer, recipe, manifest and model card."""
+    from evomerge.commands.writing import write_export
+
+    if best and trial is not None:
+        raise typer.BadParameter("choose --best or --trial N, not both")
+    if format_ not in ("evomerge", "mergekit"):
+        raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
+    data = write_export(run, output, trial, recipe_only=recipe_only, format_=format_, overwrite=overwrite)
+    _print(as_json, data, f"Wrote {data['label']} to {output}")
+
+
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the models of a recipe into a folder that transformers loads."""
+    from evomerge.commands.writing import merge_recipe
+
+    data = merge_recipe(recipe, output, overwrite=overwrite)
+    _print(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}")
+
+
+def _print(as_json: bool, data: dict[str, Any], *lines: str) -> None:
+    typer.echo(json.dumps(data, default=str) if as_json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""`evomerge check`: everything that can be known before anything is spent."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evomerge import launch
+from evomerge.config import ConfigError, SearchConfig
+
+
+def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
+    """What a search file amounts to, as plain data and as lines for people.
+
+    Raises ConfigError for files that are not there, and whatever `launch.prepare` raises.
+    """
+    missing = config.missing_files()
+    if missing:
+        raise ConfigError("These files are not there:\n" + "\n".join(missing))
+    plan = launch.prepare(config)
+    data = {
+        "method": config.method.kind,
+        "space": config.space.kind,
+        "optimizer": config.optimizer.kind,
+        "experts": [model.name for model in config.experts],
+        "dimension": plan.dimension,
+        "coefficients": list(plan.names),
+        "examples": {task: dict(counts) for task, counts in plan.examples.items()},
+        "planned": [trial.label for trial in plan.planned],
+        "model_bytes": plan.model_bytes,
+        "notes": list(plan.notes),
+    }
+    lines = [
+        f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
+        f"{plan.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
+        *(f"task {task}: {_counts(counts)} examples" for task, counts in plan.examples.items()),
+        f"first trials: {', '.join(trial.label for trial in plan.planned)}",
+        *(f"note: {note}" for note in plan.notes),
+    ]
+    return data, lines
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {count}" for split, count in counts.items())

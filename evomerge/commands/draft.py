@@ -1,0 +1,154 @@
+"""`evomerge init`: look at the models, write a commented search file with sensible defaults."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge import strict_yaml
+from evomerge.commands.tasks import DraftError, guess_task
+from evomerge.config_fields import PATH_OPTIONS
+from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.compatibility import check_compatible, tokenizer_differences
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A search file, not written yet, and what was seen of the models. notes: what to look at twice."""
+
+    text: str
+    facts: str
+    notes: tuple[str, ...]
+
+
+def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str) -> Draft:
+    """Draft the search file `file` for these models and tasks.
+
+    Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
+    """
+    opened = Checkpoint.open(base)
+    named = {name: Checkpoint.open(path) for name, path in _names(experts).items()}
+    check_compatible(opened, named)
+    entries = [guess_task(task) for task in tasks]
+    names = [name for name, _ in entries]
+    if len(set(names)) != len(names):
+        raise DraftError(f"Two tasks have the same name; they are {', '.join(names)}. Rename a file.")
+    notes = tuple(tokenizer_differences(opened, named))
+    facts = _facts(opened)
+    folder = file.absolute().parent
+    place = {
+        "facts": facts,
+        "notes": "".join(f"# Look at: {note}\n" for note in notes),
+        "base": _inline(_model(base, folder)),
+        "experts": _block({name: _model(path, folder) for name, path in _names(experts).items()}),
+        "dtype": _dtype(opened),
+        "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
+        "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
+        "study": _inline(study),
+    }
+    return Draft(_TEMPLATE.format(**place), facts, notes)
+
+
+def _names(experts: Sequence[str]) -> dict[str, str]:
+    """Expert name -> path: the folder's name, numbered where two folders have the same."""
+    named: dict[str, str] = {}
+    for path in experts:
+        name = own = Path(path).absolute().stem if Path(path).is_file() else Path(path).absolute().name
+        number = 2
+        while name in named or name == "base":
+            name, number = f"{own}-{number}", number + 1
+        named[name] = path
+    return named
+
+
+def _model(path: str, folder: Path) -> str | dict[str, str]:
+    """A local model by its path, one of the hub with the revision that tells it apart."""
+    return _relative(path, folder) if Path(path).exists() else {"path": path, "revision": "main"}
+
+
+def _relative(path: str, folder: Path) -> str:
+    """As short as can be and still right when it is read from the search file."""
+    absolute = Path(path).absolute()
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+
+
+def _task(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {k: _relative(v, folder) if k in PATH_OPTIONS else v for k, v in entry.items()}
+
+
+def _facts(base: Checkpoint) -> str:
+    layout = base.layout()
+    parameters = sum(_numel(base.shape(name)) for name in layout.names)
+    config: Mapping[str, Any] = base.config or {}
+    architecture = ascii((config.get("architectures") or ["bare weights"])[0]).strip("'")
+    return f"{architecture}, {parameters / 1e6:.4g}M parameters, {layout.n_blocks} blocks, {_dtype(base)}"
+
+
+def _dtype(base: Checkpoint) -> str:
+    """The type that most parameters of the base have."""
+    sizes: dict[str, int] = {}
+    for name in base.layout().names:
+        dtype = str(base.dtype(name)).removeprefix("torch.")
+        sizes[dtype] = sizes.get(dtype, 0) + _numel(base.shape(name))
+    most = max(sizes, key=lambda dtype: sizes[dtype], default="float32")
+    return most if most in ("float32", "bfloat16", "float16") else "float32"
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    numel = 1
+    for size in shape:
+        numel *= size
+    return numel
+
+
+def _inline(data: object) -> str:
+    return strict_yaml.dump(data, inline=True)
+
+
+def _block(data: Mapping[str, object]) -> str:
+    return "".join(f"  {_inline(key)}: {_inline(value)}\n" for key, value in data.items())
+
+
+_TEMPLATE = """\
+# A search for the coefficients of a merge. Check it: evomerge check FILE. Run it: evomerge search FILE.
+# The base: {facts}. Relative paths are relative to this file.
+{notes}
+# The model that the experts were fine-tuned from.
+base: {base}
+
+# The models to merge into it, by a short name each.
+experts:
+{experts}
+# How they are merged: linear, task_arithmetic, slerp, ties, dare_linear, dare_ties, passthrough.
+# With options: {{kind: ties, normalize: true}}
+method: task_arithmetic
+
+# Type of the merged weights: float32, bfloat16 or float16.
+dtype: {dtype}
+
+# What is searched: uniform (one coefficient per expert), layerwise, blockwise (attention, mlp, norms apart),
+# smooth (a few control points along the depth), simplex. With options: {{kind: smooth, points: 4}}
+space: {space}
+
+# What a merge is scored on. Every task is divided by content: searched on, selected on, reported on.
+tasks:
+{tasks}
+# mean of the tasks, weights such as {{add: 2, sort: 1}}, or pareto: every task by itself.
+objective: mean
+split: {{search: 0.5, select: 0.2, report: 0.3}}
+
+# Who proposes candidates: random, sobol, cma_es, sep_cma_es, tpe, gp, nsga2.
+optimizer: cma_es
+
+# When to stop, whichever comes first: trials, hours, until (a time such as 07:00).
+budget: {{trials: 200}}
+
+# ray (several workers) or serial (this process); device auto takes a GPU where there is one.
+executor: ray
+workers: auto
+device: auto
+seed: 0
+
+# The folder of the run: configuration, ledger of all trials. To go on: evomerge search FILE --resume
+study: {study}
+"""

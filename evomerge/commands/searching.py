@@ -1,0 +1,95 @@
+"""`evomerge search`: prepare, run with a view of it, say what came out."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from evomerge import launch
+from evomerge.commands import faults
+from evomerge.config import SearchConfig
+from evomerge.report import standings
+from evomerge.report.live import View, choose
+from evomerge.report.snapshot import take
+from evomerge.report.status import resume_command
+from evomerge.search import Ending, Progress, seconds_left
+
+#: Seconds between two drawings while nothing ends.
+PAUSE = 1.0
+
+
+def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json: bool) -> int:
+    """Run or resume a search and show it; returns the exit code."""
+    with choose(console, as_json=as_json) as view:
+
+        def say(message: str) -> None:
+            view.event("message", message)
+
+        plan = launch.prepare(config, say=say)
+        for note in plan.notes:
+            view.event("note", f"note: {note}")
+        view.event("planned", f"{plan.dimension} coefficients to search", dimension=plan.dimension)
+        ending, selection = launch.run(config, plan, resume=resume, progress=_Watcher(view), say=say)
+        if selection is not None:
+            view.event("selected", **standings.selection_to_dict(selection))
+        code = _exit_code(ending)
+        view.event("ended", _last_words(ending, Path(config.study)), ending=ending.kind, exit_code=code)
+    if selection is not None and console.is_terminal and not as_json:
+        console.print(standings.render(selection))
+        console.print(f"\nTo write it out: evomerge export {config.study} -o DIR", soft_wrap=True)
+    return code
+
+
+class _Watcher:
+    """Turns the driver's progress into snapshots and events; draws at most once per PAUSE between outcomes."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._drawn: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.outcome is not None:
+            self._tell(progress.outcome)
+        phase, drawn = self._drawn
+        now = time.monotonic()
+        if progress.outcome is None and phase == progress.phase and now - drawn < PAUSE:
+            return
+        self._drawn = progress.phase, now
+        left = seconds_left(progress.study, progress.budget) if progress.phase == "search" else None
+        self._view.update(
+            take(
+                progress.study,
+                trials=progress.budget.trials,
+                phase=progress.phase,
+                busy=progress.busy,
+                slots=progress.slots,
+                left=left,
+            )
+        )
+
+    def _tell(self, outcome: Any) -> None:
+        for event in outcome.events:
+            self._view.event("worker", f"trial {outcome.number}: {event.get('event', 'worker')}", **_rest(event))
+        if outcome.failure is not None:
+            message = f"trial {outcome.number} failed: {outcome.failure.kind}: {outcome.failure.message}"
+            self._view.event("failed", message, number=outcome.number, failure=outcome.failure.kind)
+
+
+def _rest(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("event", "kind", "message")}
+
+
+def _exit_code(ending: Ending) -> int:
+    if ending.kind == "done":
+        return faults.DONE
+    if ending.kind == "paused":
+        return faults.PAUSED
+    return faults.SIGNAL + ending.signal if ending.signal else faults.STOPPED
+
+
+def _last_words(ending: Ending, folder: Path) -> str:
+    if ending.kind == "done":
+        return f"done; everything is in {folder}"
+    why = f": {ending.message}" if ending.message else ""
+    return f"{ending.kind}{why}\nNothing is lost. To go on: {resume_command(folder)}"

@@ -1,0 +1,37 @@
+"""`evomerge status`: what a study has come to; with its result once it is done."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from evomerge.report import status
+from evomerge.study import Study
+
+
+def study_status(run: Path, *, plot: bool) -> tuple[dict[str, Any], Group]:
+    """The status of the study in `run`, as plain data and for people. Raises StudyError when there is none."""
+    study = Study.read(run)
+    data = status.status(study)
+    parts = [status.render(data)]
+    if data["state"] == "done":
+        parts.append(_add_result(study, data))
+    if plot:
+        from evomerge.report.plot import plot_progress
+
+        data["picture"] = str(plot_progress(study))
+        parts.append(Group(Text(f"picture: {data['picture']}")))
+    return data, Group(*parts)
+
+
+def _add_result(study: Study, data: dict[str, Any]) -> Group:
+    # Only a finished study needs what reads results, and with it torch.
+    from evomerge.config import load_config
+    from evomerge.export import objective_of
+    from evomerge.report import standings
+    from evomerge.selection import selection
+
+    result = selection(study, objective_of(load_config(study.folder / status.SEARCH_FILE)))
+    data["result"] = standings.selection_to_dict(result)
+    return standings.render(result)

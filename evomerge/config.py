@@ -1,0 +1,190 @@
+"""The search file: strict YAML in, validated objects out. Paths in it are relative to its folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from evomerge import strict_yaml
+from evomerge.config_fields import (
+    PATH_OPTIONS,
+    Amount,
+    Base,
+    Count,
+    Device,
+    Experts,
+    Limits,
+    Located,
+    Objective,
+    Plugin,
+    Section,
+    Split,
+    Task,
+)
+from evomerge.plain_data import sentence, unknown_key
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Input, Recipe, RecipeError
+
+#: What may change when a study goes on: none of it decides which candidates there are or how they score.
+FREE = (
+    "budget",
+    "executor",
+    "ray_address",
+    "workers",
+    "gpus_per_worker",
+    "threads",
+    "trial_timeout",
+    "study",
+)
+
+
+class ConfigError(ValueError):
+    """A search file that cannot be used; one line per mistake, each with its place in the file."""
+
+
+class SearchConfig(Section):
+    """A validated search file. trial_timeout: seconds that one candidate may take."""
+
+    base: Base
+    experts: Experts
+    method: Plugin = PluginSpec("task_arithmetic")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tokenizer: str = "base"
+    space: Plugin = PluginSpec("layerwise")
+    tasks: Annotated[dict[str, Task], Field(min_length=1)]
+    objective: Objective = "mean"
+    optimizer: Plugin = PluginSpec("cma_es")
+    budget: Limits = Limits(trials=200)
+    executor: Literal["ray", "serial"] = "ray"
+    ray_address: str | None = None
+    workers: Count = "auto"
+    gpus_per_worker: Amount = "auto"
+    threads: Count = "auto"
+    trial_timeout: Annotated[float | None, Field(gt=0)] = None
+    device: Device = "auto"
+    split: Split = Split()
+    seed: Annotated[int, Field(ge=0)] = 0
+    study: Located
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SearchConfig":
+        if isinstance(self.objective, Mapping) and set(self.objective) != set(self.tasks):
+            _refuse("objective", f"needs one weight for each task: {', '.join(self.tasks)}")
+        names = ["base", *(model.name for model in self.experts)]
+        if self.tokenizer not in names:
+            _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
+        try:
+            self.recipe()
+        except RecipeError as error:
+            _refuse("experts", f"{error} Write them as a mapping name: path")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Task -> weight in the objective, in the order of the file."""
+        given = self.objective if isinstance(self.objective, Mapping) else dict.fromkeys(self.tasks, 1.0)
+        return {task: given[task] for task in self.tasks}
+
+    @property
+    def pareto(self) -> bool:
+        """Whether every task is an objective of its own."""
+        return self.objective == "pareto"
+
+    def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
+        """The same search with other limits where they are given."""
+        given = {name: value for name, value in (("trials", trials), ("hours", hours)) if value is not None}
+        return self.model_copy(update={"budget": self.budget.model_copy(update=given)})
+
+    def recipe(self) -> Recipe:
+        """What is merged, without coefficients."""
+        options = dict(self.method.options)
+        return Recipe(self.base, self.experts, self.method.kind, options, self.dtype, self.tokenizer)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The search file as data, with absolute paths and the defaults."""
+        data: dict[str, Any] = {
+            "base": _model_data(self.base),
+            "experts": {model.name: _model_data(model) for model in self.experts},
+            "method": _plugin_data(self.method),
+            "space": _plugin_data(self.space),
+            "tasks": {name: _plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
+            "optimizer": _plugin_data(self.optimizer),
+            "budget": self.budget.model_dump(exclude_none=True),
+            "split": self.split.model_dump(),
+            "study": str(self.study),
+        }
+        rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}
+        return data | {name: value for name, value in rest.items() if value is not None}
+
+    def identity(self) -> dict[str, Any]:
+        """The part of `as_dict` that a study may not change when it goes on."""
+        return {name: value for name, value in self.as_dict().items() if name not in FREE}
+
+    def write(self, path: Path) -> None:
+        """Write a search file that `load_config` reads back from anywhere on this machine."""
+        path.write_text(strict_yaml.dump(self.as_dict()), encoding="utf-8")
+
+    def missing_files(self) -> list[str]:
+        """The files and folders that plug-ins are given and that are not there, as `tasks.add.file: PATH`."""
+        specs = {"space": self.space, **{f"tasks.{name}": spec for name, spec in self.tasks.items()}}
+        return [
+            f"{at}.{key}: {spec.options[key]}"
+            for at, spec in specs.items()
+            for key in PATH_OPTIONS
+            if isinstance(spec.options.get(key), str) and not Path(spec.options[key]).exists()
+        ]
+
+
+def load_config(path: Path) -> SearchConfig:
+    """Read and check a search file. Raises ConfigError with the line of every mistake."""
+    try:
+        document = strict_yaml.load(path.read_text(encoding="utf-8"), source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the search file {path}: {error}.") from error
+    except strict_yaml.StrictYamlError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
+    try:
+        return SearchConfig.model_validate(document.data, context=path.absolute().parent)
+    except ValidationError as error:
+        mistakes = [_mistake(document, details) for details in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from error
+
+
+def _refuse(field: str, why: str) -> NoReturn:
+    raise PydanticCustomError("inconsistent", "{why}", {"why": why, "at": field})
+
+
+_SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}
+
+
+def _mistake(document: strict_yaml.Document, details: ErrorDetails) -> str:
+    """`search.yaml:14: budget.trials: what is wrong; got VALUE.`"""
+    context = details.get("ctx", {})
+    path: strict_yaml.Path = (context["at"],) if "at" in context else details["loc"]
+    where, kind, why = document.where(*path), details["type"], details["msg"]
+    if kind == "extra_forbidden":
+        path, why = path[:-1], unknown_key(str(path[-1]), _keys(_SECTIONS.get(str(path[0]), SearchConfig)))
+    elif kind == "missing":
+        why = "missing"
+    elif kind == "value_error":
+        why = str(context["error"])
+    elif kind != "inconsistent":
+        why = f"{why[:1].lower()}{why[1:]}; got {details['input']!r}"
+    place = ".".join(map(str, path))
+    return sentence(f"{where}: {place + ': ' if place else ''}{why}")
+
+
+def _keys(section: type[Section]) -> list[str]:
+    return list(section.__pydantic_fields__)
+
+
+def _model_data(model: Input) -> str | dict[str, str]:
+    return model.path if model.revision is None else {"path": model.path, "revision": model.revision}
+
+
+def _plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
+    return {key: spec.kind, **spec.options} if spec.options else spec.kind

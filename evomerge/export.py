@@ -1,0 +1,131 @@
+"""From a study to merged weights: which candidate, its complete merge, its scores, the folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluators.base import SPLITS, Scores
+from evomerge.config import SearchConfig, load_config
+from evomerge.merging.materialize import Manifest, materialize
+from evomerge.models import smoke_test
+from evomerge.objective import Objective
+from evomerge.recipe import Merge
+from evomerge.records import Trial
+from evomerge.selection import SelectionError, Standing, selection
+from evomerge.statistics import Estimate, estimate
+from evomerge.study import Entry, Study, StudyError
+from evomerge.trial import build_evaluator, build_space, open_models
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate of a study, completely: its label, its merge, and scores (model -> column -> value)."""
+
+    label: str
+    merge: Merge
+    scores: Mapping[str, Any]
+
+
+def choose(run: Path, number: int | None = None) -> Choice:
+    """The study's winner, or trial `number`.
+
+    Raises StudyError for a trial that is not there, SelectionError while there is no winner.
+    """
+    study, config = Study.read(run), load_config(run / "search.yaml")
+    objective = objective_of(config)
+    if number is None:
+        result = selection(study, objective)
+        scores = {standing.label: _standing(standing) for standing in result.standings}
+        whole = _on_all_examples(study, result.winner.label)
+        if whole is not None:
+            scores[f"{result.winner.label}, all examples"] = _row(
+                "all", estimate(objective.contributions(whole)), whole
+            )
+        return Choice(result.winner.label, merge_of(config, result.winner), scores)
+    entry = study.entries.get(number)
+    if entry is None:
+        raise StudyError(f"{run} has no trial {number}; it has 0 to {study.next_number - 1}.")
+    label = f"trial:{number}"
+    return Choice(label, merge_of(config, entry.trial), {label: _measured(entry, objective)})
+
+
+def export(
+    choice: Choice,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Write the merged checkpoint and prove that it loads and computes finite numbers."""
+    manifest = materialize(choice.merge, folder, overwrite=overwrite, scores=choice.scores, progress=progress)
+    smoke_test(folder)
+    return manifest
+
+
+def merge_of(config: SearchConfig, trial: Trial) -> Merge:
+    """The complete merge that a trial of this search stands for."""
+    if trial.merge is not None:
+        return trial.merge
+    if trial.x is None:
+        raise SelectionError(f"Trial {trial.number} has neither a point nor a merge.")
+    recipe = config.recipe()
+    base, _ = open_models(recipe)
+    return Merge(recipe, build_space(config.space, recipe, base.layout()).decode(trial.x), trial.seed)
+
+
+def objective_of(config: SearchConfig) -> Objective:
+    """The objective of a search file; asks the evaluators in which direction they count."""
+    lower = {task for task, spec in config.tasks.items() if not build_evaluator(spec).higher_is_better}
+    return Objective(config.weights, frozenset(lower), config.pareto)
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    row = _row("report", standing.score, standing.tasks)
+    if standing.behind is not None:
+        low, high = standing.behind.interval
+        row |= {"winner minus this": standing.behind.mean, "from": low, "to": high, "p": standing.behind.p}
+    return row
+
+
+def _on_all_examples(study: Study, label: str) -> dict[str, Scores] | None:
+    """The winner's scores on every example of its tasks: what `lm_eval` prints for the exported folder.
+
+    Most of these examples were searched on, so this number is for checking an export, not for believing in it.
+    None when the winner was not scored on all three splits.
+    """
+    found: dict[str, dict[str, Scores]] = {}
+    for entry in study.told:
+        same = entry.trial.label == label or f"trial:{entry.trial.number}" == label
+        if same and entry.outcome is not None and entry.outcome.failure is None:
+            found[entry.trial.split] = dict(entry.outcome.scores)
+    if set(found) != set(SPLITS):
+        return None
+    tasks = found[SPLITS[0]]
+    return {task: _joined([found[split][task] for split in SPLITS]) for task in tasks}
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    ids = tuple(example for part in parts for example in part.example_ids)
+    return Scores(ids, np.concatenate([part.values for part in parts]))
+
+
+def _measured(entry: Entry, objective: Objective) -> dict[str, Any]:
+    if entry.outcome is None or entry.outcome.failure is not None:
+        raise StudyError(f"Trial {entry.trial.number} has no scores: it failed or did not finish.")
+    scores = entry.outcome.scores
+    return _row(entry.trial.split, estimate(objective.contributions(scores)), scores)
+
+
+def _row(split: str, score: Estimate, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
+    low, high = score.interval
+    row: dict[str, Any] = {
+        "split": split,
+        "examples": score.n_examples,
+        "score": score.mean,
+        "low": low,
+        "high": high,
+    }
+    return row | {task: value.mean for task, value in tasks.items()}

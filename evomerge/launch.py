@@ -1,0 +1,229 @@
+"""From a search file to a finished study: check everything, start the workers, search, select, report."""
+
+import platform
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from evaluators.base import SPLITS
+from evomerge import plugins, strict_yaml
+from evomerge.config import SearchConfig
+from evomerge.ledger.lines import FILE
+from evomerge.merging.baselines import baselines
+from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.compatibility import check_compatible, find_nonfinite, tokenizer_differences
+from evomerge.merging.header import CheckpointError
+from evomerge.objective import Objective
+from evomerge.optimizers.base import Optimizer
+from evomerge.placement import start_executor
+from evomerge.recipe import Merge, Recipe
+from evomerge.records import CANARY, Trial
+from evomerge.search import Budget, Ending, Progress, StopRequest, search
+from evomerge.selection import Selection, select, selection
+from evomerge.study import Study
+from evomerge.trial import BenchSpec, build_evaluator, build_space, open_models, split_ids
+from search_spaces.base import FloatArray, SearchSpace, SpaceError
+
+#: Fewer examples than this on a split say next to nothing.
+FEW_EXAMPLES = 20
+
+
+class LaunchError(ValueError):
+    """A search that cannot start as it is configured."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before anything is spent."""
+
+    spec: BenchSpec
+    objective: Objective
+    dimension: int
+    start: FloatArray  # (dimension,)
+    names: tuple[str, ...]
+    planned: tuple[Trial, ...]
+    examples: Mapping[str, Mapping[str, int]]
+    model_bytes: int
+    notes: tuple[str, ...]
+
+
+def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
+    """Check models, space, optimizer, tasks and splits; nothing is merged or scored yet.
+
+    Raises CheckpointError for refused models, PluginError, MethodError, SpaceError, EvaluatorError or
+    LaunchError for what cannot work.
+    """
+    recipe = config.recipe()
+    say("checking the models")
+    base, inputs = open_models(recipe)
+    named = dict(zip((model.name for model in recipe.inputs), inputs, strict=True))
+    check_compatible(base, named)
+    for name, checkpoint in {"base": base, **named}.items():
+        _check_finite(name, checkpoint)
+    threads = 1 if config.threads == "auto" else config.threads
+    spec = BenchSpec(recipe, config.space, dict(config.tasks), config.split.shares, config.device, threads)
+    layout = base.layout()
+    space = build_space(spec.space, recipe, layout)
+    notes = list(tokenizer_differences(base, named))
+    say("reading the tasks")
+    examples, lower = _read_tasks(spec, notes)
+    objective = Objective(config.weights, frozenset(lower), config.pareto)
+    start = space.default()
+    planned = [
+        Trial(0, start, label=CANARY, seed=config.seed),
+        Trial(0, start, label="start", seed=config.seed),
+    ]
+    planned += [
+        Trial(0, _point(space, recipe, merge), merge=merge, label=label, seed=config.seed)
+        for label, merge in baselines(recipe, layout.names)
+    ]
+    plan = Plan(
+        spec=spec,
+        objective=objective,
+        dimension=space.dimension,
+        start=start,
+        names=space.names,
+        planned=tuple(planned),
+        examples=examples,
+        model_bytes=base.nbytes,
+        notes=tuple(notes),
+    )
+    build_optimizer(config, plan)
+    return plan
+
+
+def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
+    """The optimizer for the plan's space and objectives."""
+    optimizer: Optimizer = plugins.build(
+        "optimizer",
+        config.optimizer,
+        Optimizer,
+        dimension=plan.dimension,
+        n_objectives=plan.objective.n_objectives,
+        seed=config.seed,
+        start=plan.start,
+    )
+    return optimizer
+
+
+def run(
+    config: SearchConfig,
+    plan: Plan,
+    *,
+    resume: bool,
+    progress: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Ending, Selection | None]:
+    """Run or resume the whole study: search, select, report.
+
+    Raises StudyExists without `resume` where there is one, ConfigurationChanged when it is another search,
+    StudyBusy while somebody else runs it.
+    """
+    optimizer = build_optimizer(config, plan)
+    budget = Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
+    with closing(open_study(config, resume=resume)) as study:
+        if study.resumed is not None:
+            say(f"resumed {config.study}: {study.resumed}")
+        say(f"starting {config.executor} workers")
+        executor = start_executor(config, plan.spec, plan.model_bytes)
+        stop = StopRequest()
+        try:
+            with _signals(stop):
+                ending = search(
+                    study,
+                    optimizer,
+                    executor,
+                    plan.objective,
+                    plan.planned,
+                    budget,
+                    seed=config.seed,
+                    stop=stop,
+                    progress=progress,
+                )
+                if ending.kind == "done":
+                    recommended = optimizer.recommend()
+                    ending = select(study, executor, plan.objective, recommended, stop=stop, progress=progress)
+        finally:
+            executor.close()
+        return ending, selection(study, plan.objective) if ending.kind == "done" else None
+
+
+def open_study(config: SearchConfig, *, resume: bool) -> Study:
+    """Create the study's folder, or take up the study in it."""
+    folder = Path(config.study)
+    if resume and (folder / FILE).exists():
+        return Study.open(folder, config.identity())
+    study = Study.create(folder, config.identity(), environment())
+    (folder / "search.yaml").write_text(strict_yaml.dump(config.as_dict()), encoding="utf-8")
+    return study
+
+
+def environment() -> dict[str, str]:
+    """Versions that the numbers depend on; no host name, no path."""
+    packages = ("evomerge", "torch", "transformers", "lm_eval", "optuna", "cmaes", "ray", "numpy", "scipy")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{package: version(package) for package in packages},
+    }
+
+
+def _point(space: SearchSpace, recipe: Recipe, merge: Merge) -> FloatArray | None:
+    """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it."""
+    if (merge.recipe.method, merge.recipe.options) != (recipe.method, recipe.options):
+        return None
+    try:
+        return space.encode(merge.table)
+    except SpaceError:
+        return None
+
+
+def _read_tasks(spec: BenchSpec, notes: list[str]) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Examples of every task on every split, and the tasks in which less is better."""
+    examples: dict[str, dict[str, int]] = {}
+    lower = []
+    for task, evaluator_spec in spec.tasks.items():
+        evaluator = build_evaluator(evaluator_spec)
+        examples[task] = {split: len(split_ids(evaluator, split, spec.split)) for split in SPLITS}
+        if not evaluator.higher_is_better:
+            lower.append(task)
+        for split, count in examples[task].items():
+            if count == 0:
+                raise LaunchError(
+                    f"Task {task!r} has {len(evaluator.example_ids)} examples and none of them falls on the "
+                    f"{split} split {spec.split}: give it more examples or another `split`."
+                )
+            if count < FEW_EXAMPLES:
+                notes.append(f"task {task!r} has only {count} examples on the {split} split")
+    return examples, lower
+
+
+def _check_finite(name: str, checkpoint: Checkpoint) -> None:
+    found = find_nonfinite(checkpoint)
+    if found is not None:
+        tensor, count = found
+        raise CheckpointError(
+            f"{name} ({checkpoint.path}): {tensor} holds {count} NaN or infinite values. "
+            f"A merge would spread them: get an intact copy of the model."
+        )
+
+
+@contextmanager
+def _signals(stop: StopRequest) -> Iterator[None]:
+    """Ctrl-C once asks to drain, twice to leave at once; SIGTERM leaves at once. Ray's own handlers give way."""
+
+    def interrupted(number: int, _frame: FrameType | None) -> None:
+        stop.level += 1 if number == signal.SIGINT else 2
+        stop.signal = number
+
+    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,49 @@
+"""Placement: how many workers fit on this machine, and the executor that holds them."""
+
+import os
+
+from evomerge.config import SearchConfig
+from evomerge.execution.base import Executor
+from evomerge.execution.serial import SerialExecutor
+from evomerge.trial import BenchSpec
+
+
+def start_executor(config: SearchConfig, bench: BenchSpec, model_bytes: int) -> Executor:
+    """The configured executor, with as many workers as fit."""
+    if config.executor == "serial":
+        return SerialExecutor(bench)
+    from evomerge.execution.ray_pool import RayPool  # starting Ray is for those who use it
+
+    workers, cpus, gpus = placement(config, model_bytes)
+    return RayPool(
+        bench,
+        workers=workers,
+        cpus_per_worker=cpus,
+        gpus_per_worker=gpus,
+        address=config.ray_address,
+        trial_timeout=config.trial_timeout,
+    )
+
+
+def placement(config: SearchConfig, model_bytes: int) -> tuple[int, int, float]:
+    """(workers, CPUs per worker, GPUs per worker): one per GPU, else as many as cores and memory allow."""
+    cores, gpus = len(os.sched_getaffinity(0)), _gpus() if config.device in ("auto", "cuda") else 0
+    if gpus:
+        share = 1.0 if config.gpus_per_worker == "auto" else config.gpus_per_worker
+        workers = max(1, int(gpus / share)) if config.workers == "auto" else config.workers
+        return workers, max(1, cores // workers), share
+    threads = 1 if config.threads == "auto" else config.threads
+    # Resident weights, activations and a share of the page cache for the inputs.
+    fitting = max(1, int(0.8 * _memory() / (2 * model_bytes + 600e6)))
+    workers = max(1, min(cores // threads, fitting)) if config.workers == "auto" else config.workers
+    return workers, threads, 0.0
+
+
+def _gpus() -> int:
+    import torch  # counting devices needs torch; a driver without GPUs in its file does not
+
+    return torch.cuda.device_count()
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

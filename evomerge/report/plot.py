@@ -1,0 +1,70 @@
+"""The progress picture of a study: every candidate, the best so far, the baselines as lines."""
+
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.report.snapshot import Standing, is_candidate, leading, standing, weights
+from evomerge.study import Study
+
+FILE = "progress.png"
+
+_INK, _SOFT, _ACCENT = "#333333", "#b8c4ce", "#1f6fb2"
+_LINES = ("#c05621", "#2f855a", "#805ad5", "#b83280", "#718096", "#975a16")
+
+
+class PlotError(RuntimeError):
+    """A picture that cannot be drawn: matplotlib is missing, or there is nothing to show yet."""
+
+
+def plot_progress(study: Study, path: Path | None = None) -> Path:
+    """Draw the search-split scores in order of finishing; a PNG, `progress.png` in the study by default."""
+    try:
+        from matplotlib.figure import Figure  # an extra: only pictures need it
+    except ImportError as error:
+        raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
+    shares = weights(study.configuration)
+    scored = [entry for entry in study.told if is_candidate(entry) and entry.losses is not None]
+    searched = [standing(entry, shares) for entry in scored if entry.trial.merge is None]
+    if not searched:
+        raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
+    baselines = [standing(entry, shares) for entry in scored if entry.trial.merge is not None]
+    figure = Figure(figsize=(7.5, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    _draw_candidates(axes, searched)
+    _draw_baselines(axes, leading(baselines), len(searched))
+    _tidy(axes)
+    path = study.folder / FILE if path is None else path
+    figure.savefig(path)
+    return path
+
+
+def _draw_candidates(axes: Any, searched: list[Standing]) -> None:
+    scores = np.array([candidate.score for candidate in searched])
+    order = np.arange(1, len(scores) + 1)
+    best = int(scores.argmax())
+    axes.plot(order, scores, ".", color=_SOFT, markersize=5, label="candidates")
+    axes.step(order, np.maximum.accumulate(scores), where="post", color=_ACCENT, linewidth=2, label="best so far")
+    error = searched[best].error
+    if np.isfinite(error):
+        low, high = searched[best].interval
+        axes.fill_between(order[best:], low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")
+
+
+def _draw_baselines(axes: Any, baselines: list[Standing], count: int) -> None:
+    for color, baseline in zip(cycle(_LINES), baselines, strict=False):
+        axes.axhline(baseline.score, color=color, linewidth=1, linestyle="--", label=baseline.label)
+    axes.set_xlim(0.5, count + 0.5)
+
+
+def _tidy(axes: Any) -> None:
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("candidates", color=_INK)
+    axes.set_ylabel("score on the search split", color=_INK)
+    axes.grid(axis="y", color="#eeeeee")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

@@ -1,0 +1,95 @@
+"""What a study has come to: its state, best merge, baselines, failures, where time went, how to go on."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from evomerge.report import words
+from evomerge.report.snapshot import Standing, take
+from evomerge.study import Study
+
+#: The copy of the search file that a study keeps in its folder.
+SEARCH_FILE = "search.yaml"
+
+
+def status(study: Study) -> dict[str, Any]:
+    """Everything about a study as plain data. `next` is the command to go on with, None when it is done."""
+    snapshot = take(study)
+    failed = [e for e in study.told if e.outcome is not None and e.outcome.failure is not None]
+    last = failed[-1].outcome.failure if failed and failed[-1].outcome is not None else None
+    state = state_of(study)
+    return {
+        "state": state,
+        **{key: value for key, value in snapshot.as_dict().items() if key not in _LIVE_ONLY},
+        "pending": len(study.pending),
+        "failed": len(failed),
+        "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
+        "paused_because": _last(study, "paused").get("reason") if state == "paused" else None,
+        "selected": _last(study, "selected").get("label"),
+        "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
+        "next": None if state == "done" else resume_command(study.folder),
+    }
+
+
+def state_of(study: Study) -> str:
+    """`done`, `paused` by a fault, `stopped` by hand, or `open`: running now, or killed."""
+    kinds = [kind for kind, _ in study.events]
+    session = kinds[max((n for n, kind in enumerate(kinds) if kind == "opened"), default=0) :]
+    for kind in reversed(session):
+        if kind in ("paused", "stopped"):
+            return kind
+    reported = [entry for entry in study.entries.values() if entry.trial.split == "report"]
+    return "done" if reported and not study.pending and "report_split_read" in kinds else "open"
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the study in `folder`."""
+    return f"evomerge search {folder / SEARCH_FILE} --resume"
+
+
+def render(data: Mapping[str, Any]) -> Group:
+    """The status for people; `data` is what `status` gave."""
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column(style="bold")
+    rows.add_column(overflow="fold")
+    for name, value in _rows(data):
+        rows.add_row(Text(name), Text(value))
+    if data["next"] is None:
+        return Group(rows)
+    return Group(rows, Text(f"\nTo go on: {data['next']}"))
+
+
+_LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
+
+
+def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    trials = f"{data['told']} told, {data['pending']} pending, {data['failed']} failed"
+    rows = [("study", data["study"]), ("state", data["state"]), ("trials", trials)]
+    if data["paused_because"]:
+        rows.append(("because", data["paused_because"]))
+    if data["best"]:
+        rows.append(("best", f"{_score(data['best'])} (trial {data['best']['number']})"))
+    rows += [(baseline["label"], _score(baseline)) for baseline in data["baselines"]]
+    if data["selected"]:
+        rows.append(("selected", data["selected"]))
+    rows.append(("time", words.duration(data["seconds"])))
+    if data["stages"]:
+        rows.append(("spent on", words.shares(data["stages"])))
+    if data["failures"]:
+        rows.append(("failures", words.counts(data["failures"])))
+        rows.append(("last one", f"{data['last_failure']['kind']}: {data['last_failure']['message']}"))
+    return rows
+
+
+def _score(data: Mapping[str, Any]) -> str:
+    error = float("inf") if data["standard_error"] is None else data["standard_error"]
+    return words.score(Standing(data["label"], data["number"], data["score"], error, data["tasks"]))
+
+
+def _last(study: Study, kind: str) -> Mapping[str, Any]:
+    return next((data for name, data in reversed(study.events) if name == kind), {})

@@ -1,0 +1,258 @@
+"""The loop. Read this file first.
+
+    optimizer.ask -> study records the ask -> executor runs the trial -> study records the tell -> optimizer.tell
+
+The ask is durable before it is submitted and the tell before the optimizer sees it: the ledger is always ahead
+of memory, a crash loses at most running work, and a resumed search proposes what an uninterrupted one would have.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+
+from evomerge.execution.base import Executor
+from evomerge.objective import NonFiniteScore, Objective
+from evomerge.optimizers.base import Observation, Optimizer
+from evomerge.records import CANARY, Failure, Outcome, Trial
+from evomerge.study import Entry, Study
+
+#: So many failures of the same kind in a row are the system's fault, not the candidates'.
+SAME_FAILURES = 5
+#: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
+PATIENCE = 0.5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop asking: candidates of the study, hours of running over all its sessions, a wall-clock time."""
+
+    trials: int | None = None
+    hours: float | None = None
+    until: datetime | None = None
+
+    def spent(self, study: Study) -> bool:
+        """Whether no further candidate may be asked for."""
+        return (
+            (self.trials is not None and candidates(study) >= self.trials)
+            or (self.hours is not None and study.active_seconds >= self.hours * 3600)
+            or (self.until is not None and datetime.now(tz=self.until.tzinfo) >= self.until)
+        )
+
+
+@dataclass
+class StopRequest:
+    """Set from a signal handler. level 1: ask no more, let running trials finish; 2: leave at once."""
+
+    level: int = 0
+    signal: int = 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a search returned: its budget was spent, it was stopped, or a fault paused it (with the diagnosis)."""
+
+    kind: Literal["done", "stopped", "paused"]
+    message: str = ""
+    signal: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a search tells its viewer after each step. `outcome` is the trial that just ended, if one did."""
+
+    study: Study
+    busy: int
+    slots: int
+    budget: Budget
+    phase: str = "search"
+    outcome: Outcome | None = None
+
+
+@dataclass
+class _Failures:
+    """The failures since this session began, to tell a bad candidate from a broken system."""
+
+    row: list[Failure] = field(default_factory=list)
+
+    def note(self, failure: Failure | None) -> str | None:
+        """The diagnosis when the same kind has failed SAME_FAILURES times in a row."""
+        if failure is None:
+            self.row.clear()
+            return None
+        if self.row and self.row[-1].kind != failure.kind:
+            self.row.clear()
+        self.row.append(failure)
+        if len(self.row) < SAME_FAILURES:
+            return None
+        return f"{len(self.row)} failures in a row of the same kind, {failure.kind}: {failure.message}"
+
+
+def candidates(study: Study) -> int:
+    """How many candidates the study has asked for on the search split; the canary is none."""
+    return sum(e.trial.split == "search" and e.trial.label != CANARY for e in study.entries.values())
+
+
+def search(
+    study: Study,
+    optimizer: Optimizer,
+    executor: Executor,
+    objective: Objective,
+    planned: Sequence[Trial],
+    budget: Budget,
+    *,
+    seed: int = 0,
+    stop: StopRequest | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Ending:
+    """Run or go on with a search until its budget is spent.
+
+    planned: the trials before the optimizer's own (canary, start, baselines), told apart by their labels; those
+    that the study has are not run again. seed: of the masks of random methods, one for all candidates.
+    """
+    for entry in study.told:
+        _tell(optimizer, entry.trial, entry.losses)
+    asked = {entry.trial.label for entry in study.entries.values() if not _failed_canary(entry)}
+    waiting = deque(trial for trial in planned if trial.label not in asked)
+
+    def next_trial() -> Trial | None:
+        if budget.spent(study):
+            return None
+        number = study.next_number
+        if waiting:
+            return replace(waiting.popleft(), number=number)
+        pending = {t.number: t.x for t in study.pending if t.split == "search" and t.x is not None}
+        return Trial(number, optimizer.ask(number, pending).x, seed=seed)
+
+    def on_tell(trial: Trial, losses: Sequence[float] | None) -> None:
+        _tell(optimizer, trial, losses)
+
+    return _drive(study, executor, objective, next_trial, on_tell, Driving(budget, stop, progress))
+
+
+def score_all(
+    study: Study,
+    executor: Executor,
+    objective: Objective,
+    trials: Iterable[Trial],
+    *,
+    phase: str,
+    stop: StopRequest | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Ending:
+    """Score given trials, those that the study has not got yet; told apart by (label, split)."""
+    asked = {(entry.trial.label, entry.trial.split) for entry in study.entries.values()}
+    waiting = deque(t for t in trials if (t.label, t.split) not in asked)
+
+    def next_trial() -> Trial | None:
+        return replace(waiting.popleft(), number=study.next_number) if waiting else None
+
+    driving = Driving(Budget(trials=len(waiting)), stop, progress, phase)
+    return _drive(study, executor, objective, next_trial, lambda _trial, _losses: None, driving)
+
+
+@dataclass(frozen=True)
+class Driving:
+    """What a drive needs besides its parts: limits, the way to stop it, and whom to tell."""
+
+    budget: Budget
+    stop: StopRequest | None
+    progress: Callable[[Progress], None]
+    phase: str = "search"
+
+
+def _drive(
+    study: Study,
+    executor: Executor,
+    objective: Objective,
+    next_trial: Callable[[], Trial | None],
+    on_tell: Callable[[Trial, Sequence[float] | None], None],
+    driving: Driving,
+) -> Ending:
+    stop = driving.stop or StopRequest()
+    again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
+    running: dict[int, Trial] = {}
+    failures = _Failures()
+    paused: str | None = None
+    exhausted = False
+    while True:
+        while not (exhausted or paused or stop.level) and len(running) < executor.slots and not _alone(running):
+            trial = again.popleft() if again else next_trial()
+            if trial is None:
+                exhausted = True
+                break
+            if trial.number not in study.entries:
+                study.ask(trial)
+            running[trial.number] = trial
+            executor.submit(trial)
+            driving.progress(Progress(study, len(running), executor.slots, driving.budget, driving.phase))
+        if stop.level > 1 or (not running and (exhausted or paused or stop.level)):
+            break
+        outcome = executor.next_outcome(timeout=PATIENCE)
+        if outcome is not None:
+            outcome, losses = _judge(objective, outcome)
+            trial = running.pop(outcome.number)
+            for event in outcome.events:
+                study.event(str(event.get("event", "worker")), **{k: v for k, v in event.items() if k != "event"})
+            if study.tell(outcome, losses):
+                on_tell(trial, losses)
+            paused = paused or _fault(trial, outcome, failures)
+        driving.progress(Progress(study, len(running), executor.slots, driving.budget, driving.phase, outcome))
+    if paused:
+        study.event("paused", reason=paused)
+        return Ending("paused", paused)
+    if stop.level:
+        study.event("stopped", level=stop.level)
+        # A drained search was stopped early; one that left at once was ended by its signal.
+        return Ending("stopped", signal=stop.signal if stop.level > 1 else 0)
+    return Ending("done")
+
+
+def _alone(running: dict[int, Trial]) -> bool:
+    # Nothing is worth starting before the canary has shown that coefficients do anything.
+    return any(trial.label == CANARY for trial in running.values())
+
+
+def _fault(trial: Trial, outcome: Outcome, failures: _Failures) -> str | None:
+    if trial.label == CANARY and outcome.failure is not None:
+        return f"the canary failed: {outcome.failure.message}"
+    return failures.note(outcome.failure)
+
+
+def _judge(objective: Objective, outcome: Outcome) -> tuple[Outcome, list[float] | None]:
+    """Losses of an outcome; a score that is no number turns it into a failure."""
+    if outcome.failure is not None:
+        return outcome, None
+    try:
+        return outcome, [float(loss) for loss in objective.losses(outcome.scores)]
+    except NonFiniteScore as error:
+        return replace(outcome, failure=Failure("nonfinite", str(error))), None
+
+
+def _tell(optimizer: Optimizer, trial: Trial, losses: Sequence[float] | None) -> None:
+    """Tell what the optimizer can use: points of its cube, scored on the search split."""
+    if trial.x is None or trial.split != "search" or trial.label == CANARY:
+        return
+    array = None if losses is None else np.array(losses, dtype=np.float64)
+    optimizer.tell(Observation(trial.number, trial.x, array, proposed=trial.label == "search"))
+
+
+def _failed_canary(entry: Entry) -> bool:
+    return entry.trial.label == CANARY and entry.outcome is not None and entry.outcome.failure is not None
+
+
+def seconds_left(study: Study, budget: Budget) -> float | None:
+    """Estimated seconds until the budget is spent, from the pace so far; None while nothing is known."""
+    limits = []
+    done = sum(e.outcome is not None and e.trial.split == "search" for e in study.entries.values())
+    if budget.trials is not None and done:
+        limits.append((budget.trials - done) * study.active_seconds / done)
+    if budget.hours is not None:
+        limits.append(budget.hours * 3600 - study.active_seconds)
+    if budget.until is not None:
+        limits.append(budget.until.timestamp() - time.time())
+    return max(0.0, min(limits)) if limits else None

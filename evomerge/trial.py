@@ -1,0 +1,208 @@
+"""Bench: what a worker holds. `run(trial)` decodes the coefficients, merges them into resident weights, scores."""
+
+import hashlib
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluators.base import Evaluator, Scores, split_of
+from evomerge import plugins
+from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.engine import MergeEngine
+from evomerge.merging.method import MergeMethod
+from evomerge.models import ResidentModel, choose_device, load_resident
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Input, Merge, Recipe, read_merge
+from evomerge.records import CANARY, Failure, Outcome, Trial
+from search_spaces.base import Layout, Parameter, SearchSpace
+
+
+class CanaryError(ValueError):
+    """Different coefficients gave the same weights, outputs or scores: a search would be blind."""
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """All that a worker needs to build its bench; plain data, so that it travels between processes.
+
+    tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
+    """
+
+    recipe: Recipe
+    space: PluginSpec
+    tasks: Mapping[str, PluginSpec]
+    split: tuple[float, float, float] = (0.5, 0.2, 0.3)
+    device: str = "auto"
+    threads: int = 1
+
+    def __call__(self) -> "Bench":
+        """Build the bench: the factory that executors call in each worker."""
+        return Bench(self)
+
+
+def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
+    """The search space for the recipe's method over the tensors of `layout`."""
+    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
+    names = tuple(model.name for model in recipe.inputs)
+    method.check(recipe.options, len(names))
+    options = dict(spec.options)
+    if isinstance(options.get("start"), str):
+        options["start"] = read_merge(Path(options["start"])).table.bind(layout.names)
+    space: SearchSpace = plugins.build(
+        "search space",
+        PluginSpec(spec.kind, options),
+        SearchSpace,
+        layout=layout,
+        inputs=names,
+        parameters=[_at_average(parameter, len(names)) for parameter in method.parameters],
+    )
+    return space
+
+
+def _at_average(parameter: Parameter, n_inputs: int) -> Parameter:
+    # A method's own default weight of 1 for every model adds all of them up; a search starts at their mean.
+    if parameter.name == "weight" and parameter.per_input:
+        return replace(parameter, default=1.0 / n_inputs)
+    return parameter
+
+
+def build_evaluator(spec: PluginSpec) -> Evaluator:
+    """The evaluator of one task."""
+    evaluator: Evaluator = plugins.build("evaluator", spec, Evaluator)
+    return evaluator
+
+
+def split_ids(evaluator: Evaluator, split: str, fractions: tuple[float, float, float]) -> tuple[str, ...]:
+    """The examples of one split, in the evaluator's order."""
+    return tuple(name for name in evaluator.example_ids if split_of(name, fractions) == split)
+
+
+def open_models(recipe: Recipe) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
+    """Base and inputs, opened lazily."""
+
+    def opened(model: Input) -> Checkpoint:
+        return Checkpoint.open(model.path, revision=model.revision)
+
+    return opened(recipe.base), tuple(opened(model) for model in recipe.inputs)
+
+
+class Bench:
+    """Resident weights, the merge engine and the evaluators of one worker; built once, used for every trial."""
+
+    def __init__(self, spec: BenchSpec) -> None:
+        torch.set_num_threads(spec.threads)
+        self.spec = spec
+        base, inputs = open_models(spec.recipe)
+        device = choose_device(spec.device)
+        dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
+        self.space = build_space(spec.space, spec.recipe, base.layout())
+        self.engine = MergeEngine(
+            base,
+            inputs,
+            names=tuple(model.name for model in spec.recipe.inputs),
+            dtype=dtype,
+            device=device,
+            threads=spec.threads,
+        )
+        named = {model.name: checkpoint for model, checkpoint in zip(spec.recipe.inputs, inputs, strict=True)}
+        self.model = load_resident(base, named.get(spec.recipe.tokenizer, base), dtype, device)
+        self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
+        self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def run(self, trial: Trial) -> Outcome:
+        """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome."""
+        seconds: dict[str, float] = {}
+        try:
+            scores = self._canary(trial, seconds) if trial.label == CANARY else self._score(trial, seconds)
+        except Exception as error:  # noqa: BLE001 - the one place where a candidate's failure is recorded
+            return Outcome(trial.number, failure=_failure(error), seconds=seconds)
+        return Outcome(trial.number, scores=scores, seconds=seconds)
+
+    def merge_of(self, trial: Trial) -> Merge:
+        """The merge that a trial stands for."""
+        if trial.merge is not None:
+            return trial.merge
+        if trial.x is None:
+            raise ValueError(f"Trial {trial.number} has neither a point nor a merge.")
+        return Merge(self.spec.recipe, self.space.decode(trial.x), trial.seed)
+
+    def _score(self, trial: Trial, seconds: dict[str, float]) -> dict[str, Scores]:
+        merge = self.merge_of(trial)
+        with _timed(seconds, "merge"):
+            self.engine.apply(merge, self.model.tensors)
+        self.model.coefficients = merge.table.values
+        scores = {}
+        for task in self.evaluators:
+            with _timed(seconds, f"evaluate:{task}"):
+                scores[task] = self._evaluate(task, trial.split)
+        return scores
+
+    def _evaluate(self, task: str, split: str) -> Scores:
+        key = (task, split)
+        if key not in self._ids:
+            self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split)
+        if not self._ids[key]:
+            total = len(self.evaluators[task].example_ids)
+            raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in all): give it more.")
+        with torch.inference_mode():
+            return self.evaluators[task].score(self.model, self._ids[key])
+
+    def _canary(self, trial: Trial, seconds: dict[str, float]) -> dict[str, Scores]:
+        """Two different points must differ in weights, in outputs and in scores."""
+        other = replace(trial, x=np.random.Generator(np.random.Philox(key=trial.seed)).random(self.space.dimension))
+        first = self._score(trial, seconds)
+        traces = self._trace(first)
+        second = self._score(other, seconds)
+        for what, a, b in zip(("weights", "outputs", "scores"), traces, self._trace(second), strict=True):
+            if a is not None and a == b:
+                names = ", ".join(model.name for model in self.spec.recipe.inputs)
+                raise CanaryError(
+                    f"Two different points of the search space give the same {what} on the search examples. "
+                    f"Are the models ({names}) the same, or is every coefficient fixed?"
+                )
+        return first
+
+    def _trace(self, scores: Mapping[str, Scores]) -> tuple[str, str | None, str]:
+        weights = hashlib.sha256()
+        for tensor in self.model.tensors.values():
+            weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        seen = hashlib.sha256()
+        for task in scores.values():
+            seen.update(task.values.tobytes())
+            for choices in task.choices or ():
+                seen.update(np.asarray(choices).tobytes())
+        return weights.hexdigest(), _outputs(self.model), seen.hexdigest()
+
+
+def _outputs(model: ResidentModel) -> str | None:
+    """Hash of the logits at 16 fixed tokens; None for bare weights and for models that read no tokens."""
+    try:
+        network = model.network
+    except ValueError:
+        return None
+    vocabulary = getattr(network.config, "vocab_size", None)
+    if not vocabulary or getattr(network.config, "is_encoder_decoder", False):
+        return None
+    tokens = torch.arange(16, device=network.device).remainder(vocabulary).unsqueeze(0)
+    with torch.inference_mode():
+        logits = network(input_ids=tokens).logits
+    return hashlib.sha256(logits.float().cpu().numpy().tobytes()).hexdigest()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begin
+
+
+def _failure(error: Exception) -> Failure:
+    return Failure(type(error).__name__, str(error), traceback.format_exc())

@@ -1,0 +1,68 @@
+"""The drafted search file: loads, says what was seen, and names the right files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from evomerge.commands.draft import draft
+from evomerge.commands.tasks import DraftError
+from evomerge.config import load_config
+from evomerge.merging.header import CheckpointError
+from tests.toys import write_toys
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[str, list[str]]:
+    base, experts = write_toys(tmp_path / "models")
+    return str(base), [str(path) for path in experts.values()]
+
+
+def test_the_draft_loads_and_names_models_and_tasks(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    (tmp_path / "say.txt").write_text("hello", encoding="utf-8")
+    file = tmp_path / "search.yaml"
+    drafted = draft(*models, ["gsm8k", str(tmp_path / "say.txt")], file, "runs/x")
+    file.write_text(drafted.text, encoding="utf-8")
+    config = load_config(file)
+    assert config.base.path == models[0]
+    assert {model.name: model.path for model in config.experts} == dict(zip("ab", models[1], strict=True))
+    assert config.tasks["say"].options == {"file": str(tmp_path / "say.txt")}
+    assert config.tasks["gsm8k"].options == {"task": "gsm8k"}
+    assert (config.dtype, config.space.kind, config.study) == ("float32", "layerwise", tmp_path / "runs/x")
+    assert drafted.facts == "bare weights, 0.000192M parameters, 3 blocks, float32"
+    assert drafted.facts in drafted.text
+
+
+def test_paths_below_the_search_file_are_written_relative(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    inside = draft(*models, ["t"], tmp_path / "search.yaml", "s").text
+    assert "base: models/base.safetensors\n" in inside
+    (tmp_path / "deep").mkdir()
+    outside = draft(*models, ["t"], tmp_path / "deep" / "search.yaml", "s").text
+    assert f"base: {models[0]}\n" in outside
+
+
+def test_every_default_has_a_comment(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    lines = draft(*models, ["t"], tmp_path / "s.yaml", "s").text.splitlines()
+    for key in ("base", "experts", "method", "dtype", "space", "tasks", "objective", "optimizer", "budget", "study"):
+        at = next(n for n, line in enumerate(lines) if line.startswith(f"{key}:"))
+        assert lines[at - 1].startswith("#"), key
+
+
+def test_two_experts_of_the_same_name_are_numbered(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    write_toys(tmp_path / "more")
+    experts = [models[1][0], str(tmp_path / "more" / "a.safetensors")]
+    file = tmp_path / "search.yaml"
+    file.write_text(draft(models[0], experts, ["t"], file, "s").text, encoding="utf-8")
+    assert [model.name for model in load_config(file).experts] == ["a", "a-2"]
+
+
+def test_models_that_do_not_fit_are_refused(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    save_file({"model.norm.weight": torch.zeros(4, 6)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="other"):
+        draft(models[0], [str(tmp_path / "other.safetensors")], ["t"], tmp_path / "s.yaml", "s")
+
+
+def test_two_tasks_of_the_same_name_are_refused(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    with pytest.raises(DraftError, match="same name"):
+        draft(*models, ["gsm8k", "gsm8k"], tmp_path / "s.yaml", "s")

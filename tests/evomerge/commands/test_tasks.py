@@ -1,0 +1,55 @@
+"""What a task given on the command line is taken for."""
+
+from pathlib import Path
+
+import pytest
+
+from evomerge.commands.tasks import DraftError, guess_task
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "evaluator"),
+    [
+        ("qa.jsonl", '{"prompt": "1+1=", "choices": ["2", "3"], "answer": 0}\n', "multiple_choice"),
+        ("sum.jsonl", '\n{"prompt": "1+1=", "answer": "2"}\n', "exact_match"),
+        ("prose.jsonl", '{"text": "Once upon"}\n', "perplexity"),
+        ("prose.txt", "Once upon a time", "perplexity"),
+    ],
+)
+def test_files_are_looked_into(tmp_path: Path, name: str, content: str, evaluator: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    entry = {"evaluator": evaluator, "file": str(tmp_path / name)}
+    assert guess_task(str(tmp_path / name)) == (Path(name).stem, entry)
+
+
+def test_a_task_file_of_lm_eval_gives_its_name_and_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text('tag: [task: no]\ntask: "my_sort"\nx: !function u.f\n', encoding="utf-8")
+    entry = {"evaluator": "lm_eval_task", "task": "my_sort", "include_path": str(tmp_path)}
+    assert guess_task(str(tmp_path / "x.yaml")) == ("x", entry)
+
+
+def test_names_that_are_no_files() -> None:
+    assert guess_task("gsm8k") == ("gsm8k", {"evaluator": "lm_eval_task", "task": "gsm8k"})
+    assert guess_task("my_lab.evals:Trivia") == ("Trivia", {"evaluator": "my_lab.evals:Trivia"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", '{"question": 1, "solution": 2}\n', "has the fields question, solution"),
+        ("x.jsonl", "not json\n", "the first line is not JSON"),
+        ("x.jsonl", "", "the first line is not JSON"),
+        ("x.jsonl", "[1]\n", "no JSON object"),
+        ("x.yaml", "group: g\n", "has no `task: NAME`"),
+    ],
+)
+def test_files_that_are_not_understood(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DraftError, match=message):
+        guess_task(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["data/missing.jsonl", "missing.yaml", "a/b"])
+def test_a_path_that_is_not_there_is_no_task_name(text: str) -> None:
+    with pytest.raises(DraftError, match="is no file"):
+        guess_task(text)

@@ -1,0 +1,56 @@
+"""The status of studies that are open, stopped, paused and done."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from evomerge.records import Trial
+from evomerge.report.status import render, status
+from evomerge.study import Study
+from tests.evomerge.report.studies import baseline, tell, write_study
+
+
+def test_an_open_study(tmp_path: Path) -> None:
+    write_study(tmp_path / "s").close()
+    data = status(Study.read(tmp_path / "s"))
+    assert (data["state"], data["told"], data["pending"], data["failed"]) == ("open", 6, 1, 1)
+    assert data["last_failure"] == {"kind": "NonFiniteScore", "message": "NonFiniteScore happened"}
+    assert data["best"]["number"] == 4
+    assert [row["label"] for row in data["baselines"]] == ["parent:a", "parent:b"]
+    assert data["next"] == f"evomerge search {tmp_path / 's' / 'search.yaml'} --resume"
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("paused", "5 in a row"), ("stopped", None)])
+def test_how_a_session_ended_holds_until_the_next_one(tmp_path: Path, kind: str, reason: str | None) -> None:
+    study = write_study(tmp_path / "s")
+    study.event(kind, reason="5 in a row")
+    study.close()
+    data = status(Study.read(tmp_path / "s"))
+    assert (data["state"], data["paused_because"]) == (kind, reason)
+    Study.open(tmp_path / "s").close()
+    assert status(Study.read(tmp_path / "s"))["state"] == "open"
+
+
+def test_a_study_is_done_when_its_report_is_complete(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "s", {"tasks": {"one": "x", "two": "x"}}, {})
+    study.event("selected", label="trial:4")
+    study.event("report_split_read", winner="trial:4")
+    assert status(study)["state"] == "open"
+    trial = Trial(0, None, merge=baseline(1.0), label="trial:4", split="report")
+    tell(study, trial, [1.0, 0.0], [1.0, 1.0])
+    data = status(study)
+    assert (data["state"], data["next"], data["selected"]) == ("done", None, "trial:4")
+    # Scores on the report split are no candidates of the search.
+    assert (data["told"], data["best"]) == (0, None)
+
+
+def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
+    console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
+    console.print(render(status(write_study(tmp_path / "s"))))
+    console.file.close()
+    text = console.export_text()
+    for part in ("open", "6 told, 1 pending, 1 failed", "(trial 4)", "parent:a", "NonFiniteScore 1", "--resume"):
+        assert part in text

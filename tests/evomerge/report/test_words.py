@@ -1,0 +1,33 @@
+"""Numbers in words."""
+
+import math
+
+import pytest
+
+from evomerge.report import words
+from evomerge.report.snapshot import Standing
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3570, "1 h 00 min"), (11100, "3 h 05 min"), (86400, "24 h 00 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+def test_scores_show_two_digits_of_their_error() -> None:
+    assert words.score(Standing("", 0, 0.7312, 0.015, {})) == "0.731 [0.702, 0.761]"
+    assert words.score(Standing("", 0, 0.7312, 0.0015, {})) == "0.7312 [0.7283, 0.7341]"
+    assert words.score(Standing("", 0, 0.5, math.inf, {})) == "0.5"
+    assert words.score(Standing("", 0, 1.0, 0.0, {})) == "1.000 [1.000, 1.000]"
+
+
+def test_shares_are_ranked_and_sum_to_a_hundred() -> None:
+    assert words.shares({"merge": 1.0, "evaluate:a": 3.0}) == "evaluate:a 75 %, merge 25 %"
+    assert words.shares({"merge": 0.0}) == "-"
+
+
+@pytest.mark.parametrize(("done", "bar"), [(0, "[----------]"), (50, "[#####-----]"), (120, "[##########]")])
+def test_bars(done: int, bar: str) -> None:
+    assert words.bar(done, 100, 12) == bar

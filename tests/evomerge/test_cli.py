@@ -1,0 +1,205 @@
+"""The command line: light to start, one clear message per error, exit codes, and the whole way from file to weights."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from evomerge import __version__, strict_yaml
+from evomerge.cli import app
+from evomerge.study import Study
+from tests.toys import search_file, write_toys
+
+HEAVY = ("torch", "ray", "transformers", "lm_eval", "optuna", "scipy", "numpy", "pydantic", "rich", "yaml")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def console_script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name("evomerge")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    command = [str(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def write(folder: Path, **changes: object) -> Path:
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(search_file(folder, **changes)), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("module", ["evomerge", "evomerge.cli"])
+def test_starting_loads_nothing_heavy(module: str) -> None:
+    code = f"import {module}, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_console_script_says_its_version_and_commands() -> None:
+    assert console_script("--version").stdout == f"evomerge {__version__}\n"
+    shown = console_script("--help").stdout
+    for command in ("init", "check", "search", "status", "export", "merge", "--install-completion"):
+        assert command in shown
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that the console script ran to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = console_script("search", write(folder))
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.jsonl").write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+def test_a_search_without_a_terminal_prints_json_lines(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "stdout.jsonl").read_text().splitlines()]
+    progress = [line["told"] for line in lines if line["event"] == "progress" and line["phase"] == "search"]
+    assert progress == sorted(progress)
+    assert progress[-1] == 30
+    assert lines[-1]["event"] == "ended"
+    assert lines[-1]["exit_code"] == 0
+    selected = next(line for line in lines if line["event"] == "selected")
+    assert selected["winner"] == selected["standings"][0]["label"]
+
+
+def test_status_of_a_finished_search(finished: Path) -> None:
+    result = run("status", finished / "study", "--json")
+    data = json.loads(result.stdout)
+    assert (result.exit_code, data["state"], data["told"]) == (0, "done", 30)
+    assert data["result"]["standings"][0]["label"] == data["selected"]
+    text = run("status", finished / "study").stdout
+    assert "Held-out examples" in text
+    assert " ".join(data["result"]["verdict"].split()) in " ".join(text.split())
+
+
+def test_an_exported_recipe_gives_the_exported_weights_again(finished: Path, tmp_path: Path) -> None:
+    study = finished / "study"
+    assert run("export", study, "-o", tmp_path / "a").exit_code == 0
+    assert run("export", study, "-o", tmp_path / "r.yaml", "--recipe-only").exit_code == 0
+    assert run("merge", tmp_path / "r.yaml", "-o", tmp_path / "b").exit_code == 0
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
+
+
+def test_another_trial_and_another_format(finished: Path, tmp_path: Path) -> None:
+    study = finished / "study"
+    shown = run("export", study, "--trial", 12, "-o", tmp_path / "m.yaml", "--format", "mergekit", "--json")
+    assert json.loads(shown.stdout)["label"] == "trial:12"
+    assert "merge_method: task_arithmetic" in (tmp_path / "m.yaml").read_text()
+    assert run("export", study, "--trial", 12, "-o", tmp_path / "m.yaml", "--recipe-only").exit_code == 2
+    assert run("export", study, "--trial", 12, "--best", "-o", tmp_path / "x").exit_code == 2
+    assert run("export", study, "--format", "gguf", "-o", tmp_path / "x").exit_code == 2
+
+
+def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Path) -> None:
+    again = run("search", finished / "search.yaml")
+    assert again.exit_code == 2
+    assert "already" in again.stderr
+    more = run("search", finished / "search.yaml", "--resume", "--trials", 33, "--json")
+    assert more.exit_code == 0, more.stderr
+    study = Study.read(finished / "study")
+    assert sum(e.trial.split == "search" and e.trial.label != "canary" for e in study.told) == 33
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_search_resumable(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    script = Path(sys.executable).with_name("evomerge")
+    command = [str(script), "search", str(write(tmp_path, budget={"trials": 10**6}))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if '"told": 3,' in line)
+        process.send_signal(number)
+        last = json.loads(process.stdout.read().splitlines()[-1])
+    assert process.returncode == last["exit_code"] == code
+    assert f"evomerge search {tmp_path / 'study' / 'search.yaml'} --resume" in last["message"]
+    assert Study.read(tmp_path / "study").events[-1][0] == "stopped"
+
+
+def test_a_resume_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    assert run("search", write(tmp_path, budget={"trials": 8})).exit_code == 0
+    result = run("search", write(tmp_path, budget={"trials": 8}, seed=4), "--resume")
+    assert result.exit_code == 2
+    assert "seed: 3 -> 4" in result.stderr
+
+
+def test_a_busy_study_is_exit_code_4(tmp_path: Path) -> None:
+    file = write(tmp_path, budget={"trials": 8})
+    assert run("search", file).exit_code == 0
+    study = Study.open(tmp_path / "study")
+    try:
+        done = console_script("search", file, "--resume")
+    finally:
+        study.close()
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+
+
+def test_init_then_check(tmp_path: Path) -> None:
+    base, experts = write_toys(tmp_path / "models")
+    file = tmp_path / "search.yaml"
+    drafted = run("init", base, *experts.values(), "--task", "my_lab.evals:Trivia", "-o", file, "--json")
+    assert drafted.exit_code == 0, drafted.stderr
+    assert json.loads(drafted.stdout)["file"] == str(file)
+    assert run("init", base, *experts.values(), "--task", "t", "-o", file).exit_code == 2
+    checked = run("check", file)
+    assert checked.exit_code == 2
+    assert "my_lab.evals:Trivia" in checked.stderr
+
+
+def test_check_says_what_a_search_will_do(tmp_path: Path) -> None:
+    result = run("check", write(tmp_path), "--json")
+    data = json.loads(result.stdout)
+    assert (result.exit_code, data["dimension"], data["experts"]) == (0, 10, ["a", "b"])
+    assert sum(data["examples"]["one"].values()) == 200
+    assert not (tmp_path / "study").exists()
+
+
+def test_an_error_is_one_message_on_stderr_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("base: b\nbase: c\n", encoding="utf-8")
+    done = console_script("search", tmp_path / "bad.yaml")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"error: {tmp_path / 'bad.yaml'}:2: duplicate key 'base' (first at line 1).\n"
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = console_script("--debug", "search", tmp_path / "nothing.yaml")
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"", "safetensors"),
+    ],
+)
+def test_refused_models_are_exit_code_3(tmp_path: Path, damage: bytes, message: str) -> None:
+    file = write(tmp_path)
+    (tmp_path / "models" / "a.safetensors").write_bytes(damage)
+    result = run("check", file)
+    assert result.exit_code == 3
+    assert message in result.stderr
+
+
+def test_a_file_that_a_task_names_and_that_is_not_there(tmp_path: Path) -> None:
+    tasks = {"add": {"evaluator": "multiple_choice", "file": "gone.jsonl"}}
+    result = run("check", write(tmp_path, tasks=tasks))
+    assert result.exit_code == 2
+    assert f"tasks.add.file: {tmp_path / 'gone.jsonl'}" in result.stderr
+
+
+def test_no_study_no_status(tmp_path: Path) -> None:
+    result = run("status", tmp_path)
+    assert result.exit_code == 2
+    assert "no study" in result.stderr

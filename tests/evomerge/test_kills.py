@@ -1,0 +1,95 @@
+"""The night is never lost: SIGKILL the driver at random moments; what comes out is what would have come out."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evomerge import strict_yaml
+from evomerge.ledger.lines import FILE
+from evomerge.study import Study
+from tests.toys import search_file
+
+TRIALS = 70
+
+
+def write_search(folder: Path) -> Path:
+    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.01, "fail": 0.05}}
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(search_file(folder, tasks=tasks, budget={"trials": TRIALS})))
+    return file
+
+
+def start(file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "evomerge.cli", "search", str(file), "--resume"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def records(folder: Path) -> int:
+    ledger = folder / "study" / FILE
+    return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+
+
+def kill_when(process: subprocess.Popen[bytes], folder: Path, count: int, pause: float) -> bool:
+    """SIGKILL the driver once its ledger has `count` records and `pause` more seconds went by."""
+    while process.poll() is None and records(folder) < count:
+        time.sleep(0.002)
+    time.sleep(pause)
+    if process.poll() is not None:
+        return False
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def history(folder: Path) -> list[tuple[object, ...]]:
+    study = Study.read(folder / "study")
+    assert not study.pending
+    return [
+        (
+            e.trial.number,
+            e.trial.label,
+            e.trial.split,
+            None if e.trial.x is None else e.trial.x.tobytes(),
+            e.losses,
+            None if e.outcome is None else {t: s.values.tobytes() for t, s in e.outcome.scores.items()},
+        )
+        for e in study.told
+    ]
+
+
+def check(tmp_path: Path, kills: int) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = start(write_search(tmp_path / "whole"))
+    rng = np.random.default_rng(11)
+    file = write_search(tmp_path / "killed")
+    killed = 0
+    for target in sorted(rng.integers(3, 2 * TRIALS + 20, size=kills)):
+        process = start(file)
+        killed += kill_when(process, tmp_path / "killed", int(target), float(rng.random() * 0.02))
+        assert process.stderr is not None
+        process.stderr.close()
+    last = start(file)
+    for process in (whole, last):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    assert killed == kills
+    assert history(tmp_path / "killed") == history(tmp_path / "whole")
+    study = Study.read(tmp_path / "killed" / "study")
+    assert not [data for kind, data in study.events if kind == "duplicate"]
+    assert len({entry.trial.number for entry in study.told}) == len(study.told)
+
+
+def test_a_few_kills_change_nothing(tmp_path: Path) -> None:
+    check(tmp_path, kills=3)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    check(tmp_path, kills=20)

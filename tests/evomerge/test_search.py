@@ -1,0 +1,211 @@
+"""The loop: order of events, exact resume, failures, budgets, stopping. Real bench, real weights, real ledger."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evomerge.execution.serial import SerialExecutor
+from evomerge.objective import Objective
+from evomerge.optimizers.cma_es import CmaEs
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Input, Recipe
+from evomerge.records import CANARY, Outcome, Trial
+from evomerge.search import Budget, Ending, Progress, StopRequest, candidates, search
+from evomerge.study import Study
+from evomerge.trial import Bench, BenchSpec
+from tests.toys import write_toys
+
+OBJECTIVE = Objective({"one": 1.0})
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    base, experts = write_toys(tmp_path_factory.mktemp("toys"))
+    inputs = tuple(Input(name, str(path)) for name, path in experts.items())
+    return Recipe(Input("base", str(base)), inputs, "task_arithmetic")
+
+
+def make_spec(recipe: Recipe, **synthetic: object) -> BenchSpec:
+    task = PluginSpec("synthetic", {"n_examples": 100, **synthetic})
+    return BenchSpec(recipe, PluginSpec("layerwise"), {"one": task})
+
+
+def plan(bench: Bench) -> list[Trial]:
+    start = bench.space.default()
+    return [Trial(0, start, label=CANARY, seed=SEED), Trial(0, start, label="start", seed=SEED)]
+
+
+def run(
+    folder: Path,
+    spec: BenchSpec,
+    budget: Budget,
+    *,
+    stop: StopRequest | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Ending, Study]:
+    executor = SerialExecutor(spec)
+    bench = spec()
+    study = Study.open(folder) if (folder / "ledger.jsonl").exists() else Study.create(folder, {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), budget, seed=SEED, stop=stop, progress=progress)
+    study.close()
+    executor.close()
+    return ending, study
+
+
+def history(study: Study) -> list[tuple[object, ...]]:
+    return [
+        (e.trial.number, e.trial.label, None if e.trial.x is None else e.trial.x.tobytes(), e.losses)
+        for e in study.told
+    ]
+
+
+def test_a_search_spends_its_budget_and_improves(models: Recipe, tmp_path: Path) -> None:
+    ending, study = run(tmp_path / "s", make_spec(models), Budget(trials=80))
+    assert ending.kind == "done"
+    assert candidates(study) == 80
+    assert [e.trial.label for e in study.told[:3]] == [CANARY, "start", "search"]
+    losses = [e.losses[0] for e in study.told if e.losses]
+    assert min(losses[40:]) < min(losses[:10])
+
+
+def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+    _, whole = run(tmp_path / "whole", spec, Budget(trials=40))
+    for trials in (1, 2, 3, 11, 12, 30, 40):
+        run(tmp_path / "cut", spec, Budget(trials=trials))
+    _, cut = run(tmp_path / "cut", spec, Budget(trials=40))
+    assert history(cut) == history(whole)
+
+
+def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+    _, whole = run(tmp_path / "whole", spec, Budget(trials=20))
+    run(tmp_path / "cut", spec, Budget(trials=9))
+    with closing(Study.open(tmp_path / "cut")) as study:
+        asked = whole.entries[study.next_number].trial
+        study.ask(asked)
+    _, cut = run(tmp_path / "cut", spec, Budget(trials=20))
+    assert history(cut) == history(whole)
+
+
+def test_identical_models_never_start_a_search(models: Recipe, tmp_path: Path) -> None:
+    same = replace(models, inputs=tuple(replace(i, path=models.base.path) for i in models.inputs))
+    ending, study = run(tmp_path / "s", make_spec(same), Budget(trials=10))
+    assert ending.kind == "paused"
+    assert "same weights" in ending.message
+    assert candidates(study) == 0
+
+
+def test_a_failed_canary_is_tried_again_on_resume(models: Recipe, tmp_path: Path) -> None:
+    same = replace(models, inputs=tuple(replace(i, path=models.base.path) for i in models.inputs))
+    run(tmp_path / "s", make_spec(same), Budget(trials=10))
+    ending, study = run(tmp_path / "s", make_spec(models), Budget(trials=10))
+    assert ending.kind == "done"
+    assert [e.trial.label for e in study.told[:3]] == [CANARY, CANARY, "start"]
+
+
+def test_one_failure_is_recorded_and_the_search_goes_on(models: Recipe, tmp_path: Path) -> None:
+    ending, study = run(tmp_path / "s", make_spec(models, fail=0.2), Budget(trials=40))
+    assert ending.kind == "done"
+    failed = [e for e in study.told if e.outcome is not None and e.outcome.failure is not None]
+    assert 2 <= len(failed) <= 16
+    assert all(entry.losses is None for entry in failed)
+    assert candidates(study) == 40
+
+
+class Failing:
+    """A bench whose evaluations fail from some trial on, the way a broken disk or driver would make them."""
+
+    def __init__(self, bench: Bench, since: int) -> None:
+        self._bench = bench
+        self._since = since
+
+    def run(self, trial: Trial) -> Outcome:
+        if trial.number >= self._since:
+            raise OSError("disk on fire")
+        return self._bench.run(trial)
+
+
+def test_five_failures_of_a_kind_in_a_row_pause_the_study(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+    executor = SerialExecutor(lambda: Failing(spec(), since=8))
+    bench = spec()
+    study = Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=100), seed=SEED)
+    assert ending.kind == "paused"
+    assert "OSError" in ending.message
+    assert "disk on fire" in ending.message
+    assert len(study.told) == 8 + 5
+    assert study.events[-1][0] == "paused"
+
+
+def test_no_number_from_a_failed_or_empty_score_reaches_the_optimizer(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+
+    class Empty(Failing):
+        def run(self, trial: Trial) -> Outcome:
+            outcome = self._bench.run(trial)
+            if trial.number % 3 != 2:
+                return outcome
+            blank = {t: replace(s, values=np.full(len(s.values), np.nan)) for t, s in outcome.scores.items()}
+            return replace(outcome, scores=blank)
+
+    bench = spec()
+    study = Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    executor = SerialExecutor(lambda: Empty(spec(), 0))
+    ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=30), seed=SEED)
+    assert ending.kind == "done"
+    kinds = {e.outcome.failure.kind for e in study.told if e.outcome is not None and e.outcome.failure is not None}
+    assert kinds == {"nonfinite"}
+    assert sum(e.losses is None for e in study.told) == 10
+
+
+def test_one_interrupt_drains_and_the_study_goes_on_later(models: Recipe, tmp_path: Path) -> None:
+    spec, stop = make_spec(models), StopRequest()
+
+    def interrupt(progress: Progress) -> None:
+        if len(progress.study.told) == 7:
+            stop.level = 1
+
+    ending, study = run(tmp_path / "s", spec, Budget(trials=20), stop=stop, progress=interrupt)
+    assert ending.kind == "stopped"
+    assert not study.pending
+    _, rest = run(tmp_path / "s", spec, Budget(trials=20))
+    _, whole = run(tmp_path / "whole", spec, Budget(trials=20))
+    assert history(rest) == history(whole)
+
+
+def test_a_second_interrupt_leaves_running_work_to_the_next_session(models: Recipe, tmp_path: Path) -> None:
+    spec, stop = make_spec(models), StopRequest()
+
+    def interrupt(progress: Progress) -> None:
+        if len(progress.study.told) == 7 and progress.busy:
+            stop.level = 2
+
+    ending, study = run(tmp_path / "s", spec, Budget(trials=20), stop=stop, progress=interrupt)
+    assert ending.kind == "stopped"
+    assert len(study.pending) == 1
+    _, rest = run(tmp_path / "s", spec, Budget(trials=20))
+    _, whole = run(tmp_path / "whole", spec, Budget(trials=20))
+    assert history(rest) == history(whole)
+
+
+def test_hours_are_counted_over_all_sessions(tmp_path: Path) -> None:
+    now = [0.0]
+    study = Study.create(tmp_path / "s", {}, {}, clock=lambda: now[0])
+    now[0] = 1800.0
+    study.event("tick")
+    study.close()
+    again = Study.open(tmp_path / "s", clock=lambda: now[0])
+    now[0] += 1801.0
+    assert Budget(hours=1).spent(again)
+    assert not Budget(hours=1.1).spent(again)
+    again.close()

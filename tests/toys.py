@@ -1,0 +1,50 @@
+"""Bare tensor files to merge: no network, no tokenizer, milliseconds per candidate."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+NAMES = (
+    "model.embed_tokens.weight",
+    *(f"model.layers.{n}.{part}.weight" for n in range(3) for part in ("self_attn.q_proj", "mlp.up_proj")),
+    "model.norm.weight",
+)
+
+
+def write_toys(folder: Path, n_experts: int = 2) -> tuple[Path, dict[str, Path]]:
+    """A base and its experts as single .safetensors files; keyed random numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(7)
+    base = {name: torch.tensor(rng.normal(size=(4, 6)), dtype=torch.float32) for name in NAMES}
+    save_file(base, folder / "base.safetensors")
+    experts = {}
+    for index in range(n_experts):
+        name = chr(ord("a") + index)
+        experts[name] = folder / f"{name}.safetensors"
+        delta = {key: torch.tensor(rng.normal(size=(4, 6)) * 0.1, dtype=torch.float32) for key in NAMES}
+        save_file({key: base[key] + delta[key] for key in NAMES}, experts[name])
+    return folder / "base.safetensors", experts
+
+
+def search_file(folder: Path, *, method: str = "task_arithmetic", **changes: object) -> dict[str, object]:
+    """A search over the toys with closed-form scores, as plain data; `changes` replace top-level keys."""
+    base, experts = write_toys(folder / "models")
+    settings: dict[str, object] = {
+        "base": str(base),
+        "experts": {name: str(path) for name, path in experts.items()},
+        "method": method,
+        "space": "layerwise",
+        "tasks": {
+            "one": {"evaluator": "synthetic", "task": 0, "n_examples": 200},
+            "two": {"evaluator": "synthetic", "task": 1, "n_examples": 200},
+        },
+        "optimizer": "cma_es",
+        "budget": {"trials": 30},
+        "executor": "serial",
+        "seed": 3,
+        "study": str(folder / "study"),
+    }
+    settings.update(changes)
+    return settings
