@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
+
 from evaluators.base import SPLITS
 from evomerge import plugins, strict_yaml
 from evomerge.config import SearchConfig
@@ -18,6 +20,7 @@ from evomerge.merging.baselines import baselines
 from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.header import CheckpointError
+from evomerge.merging.method import MergeMethod
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer
 from evomerge.placement import start_executor
@@ -27,7 +30,7 @@ from evomerge.search import Budget, Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
 from evomerge.study import Study
 from evomerge.trial import BenchSpec, build_evaluator, build_space, open_models, split_ids
-from search_spaces.base import FloatArray, SearchSpace, SpaceError
+from search_spaces.base import CoefficientTable, FloatArray, SearchSpace, SpaceError
 
 #: Fewer examples than this on a split say next to nothing.
 FEW_EXAMPLES = 20
@@ -177,8 +180,11 @@ def _point(space: SearchSpace, recipe: Recipe, merge: Merge) -> FloatArray | Non
     """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it."""
     if (merge.recipe.method, merge.recipe.options) != (recipe.method, recipe.options):
         return None
+    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
+    n_groups, n_inputs = len(merge.table.groups), len(recipe.inputs)
+    defaults = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
     try:
-        return space.encode(merge.table)
+        return space.encode(CoefficientTable(merge.table.groups, defaults | dict(merge.table.values)))
     except SpaceError:
         return None
 

@@ -196,8 +196,6 @@ def _drive(
         if outcome is not None:
             outcome, losses = _judge(objective, outcome)
             trial = running.pop(outcome.number)
-            for event in outcome.events:
-                study.event(str(event.get("event", "worker")), **{k: v for k, v in event.items() if k != "event"})
             if study.tell(outcome, losses):
                 on_tell(trial, losses)
             paused = paused or _fault(trial, outcome, failures)

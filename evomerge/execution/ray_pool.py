@@ -145,17 +145,18 @@ class RayPool:
         Raises ExecutorError when a bench cannot be built again, or no worker comes back.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        slots = self.slots
-        while not self._done:
+        while not self._done and self._workers:
             self._dispatch()
-            idle = self._in_flight() == 0 and self.slots > 0
-            if idle or not self._workers or self.slots > max(slots, self._in_flight()):
-                return None
             slots = self.slots
-            self._poll(_TICK if deadline is None else min(_TICK, max(0.0, deadline - time.monotonic())))
-            if not self._done and deadline is not None and time.monotonic() >= deadline:
+            idle = self._in_flight() == 0 and slots > 0
+            # Even with nothing to wait for, a look brings lost workers back.
+            rest = _TICK if deadline is None else max(0.0, deadline - time.monotonic())
+            self._poll(0.0 if idle else min(_TICK, rest))
+            grown = self.slots > max(slots, self._in_flight())
+            late = deadline is not None and time.monotonic() >= deadline
+            if not self._done and (idle or grown or late):
                 return None
-        return self._done.popleft()
+        return self._done.popleft() if self._done else None
 
     def close(self) -> None:
         """Kill the workers, and stop Ray if it was started here."""

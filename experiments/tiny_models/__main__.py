@@ -4,6 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
+import torch
 from transformers.utils import logging
 
 from .prepare import prepare
@@ -15,6 +16,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder to make them in (models)")
     out: Path = parser.parse_args().out
     logging.disable_progress_bar()
+    torch.set_num_threads(1)  # more gain little at this size, and lose a lot where other programs run
     start = time.monotonic()
     prepare(out, DEMO, say=lambda line: print(f"  {line}", flush=True))
     names = ", ".join(DEMO.experts)

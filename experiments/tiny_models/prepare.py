@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -53,12 +54,8 @@ def prepare(root: Path, models: ModelSet, say: Callable[[str], None]) -> None:
         base_key = _key(models.network, models.base, [task.name for task in models.tasks])
         _publish(root / "base", base_key, lambda folder: _make_base(folder, models, say), say)
         for name, expert in models.experts.items():
-            _publish(
-                root / name,
-                _key(base_key, name, expert),
-                lambda folder, name=name: _make_expert(folder, root / "base", name, models, say),
-                say,
-            )
+            make = partial(_make_expert, base=root / "base", name=name, models=models, say=say)
+            _publish(root / name, _key(base_key, name, expert), make, say)
 
 
 def _key(*settings: object) -> str:
@@ -85,19 +82,19 @@ def _publish(folder: Path, key: str, make: Callable[[Path], None], say: Callable
         return
     if folder.exists() and not marker.exists():
         raise FileExistsError(f"{folder} was not made by this program; move it away or give another --out.")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    make(partial)
-    (partial / KEY_FILE).write_text(key)
+    unfinished = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    make(unfinished)
+    (unfinished / KEY_FILE).write_text(key)
     if folder.exists():
         shutil.rmtree(folder)
-    partial.rename(folder)
+    unfinished.rename(folder)
 
 
 def _write_data(folder: Path, models: ModelSet) -> None:
     for task in models.tasks:
-        rng = Random(f"evaluation {task.name}")  # noqa: S311 -- no secrets here
+        rng = Random(f"evaluation {task.name}")
         examples = task.evaluation(rng, models.n_examples[task.name])
         write_examples(folder / f"{task.name}.jsonl", examples)
 
@@ -109,9 +106,9 @@ def _write_lm_eval(root: Path, models: ModelSet) -> None:
         file = root / "lm_eval" / f"{task.name}.yaml"
         text = lm_eval_task(task, root / "data" / f"{task.name}.jsonl")
         if not file.exists() or file.read_text() != text:
-            partial = file.with_suffix(".partial")
-            partial.write_text(text)
-            partial.replace(file)
+            unfinished = file.with_suffix(".partial")
+            unfinished.write_text(text)
+            unfinished.replace(file)
 
 
 def _make_base(folder: Path, models: ModelSet, say: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from .train import Network, Schedule
 DEMO = ModelSet(
     network=Network(hidden=128, layers=5, heads=4),
     tasks=(count(14), find(4), reverse(5), sort(7)),
-    base=Schedule(steps=150, learning_rate=2e-3),
+    base=Schedule(steps=125, learning_rate=2e-3),
     experts={
         "count": Expert(Schedule(steps=200, learning_rate=2e-4, batch=48)),
         "find": Expert(Schedule(steps=300, learning_rate=3e-4, batch=48)),

@@ -82,7 +82,7 @@ def fit(
     progress: Callable[[int, float], None],
 ) -> None:
     """Train `model` in place on the tasks in equal shares; `progress(step, loss)` is called at every step."""
-    rng = Random(seed)  # noqa: S311 -- no secrets here
+    rng = Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=0.01)
     warm_up = max(1, schedule.steps // 10)
     model.train()

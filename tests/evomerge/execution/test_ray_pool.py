@@ -102,6 +102,14 @@ def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, tmp_path: Path) -
     assert not set(pool.worker_pids()) & set(victims)
 
 
+def test_an_idle_pool_gets_its_workers_back(pool: RayPool) -> None:
+    victim = pool.worker_pids()[1]
+    os.kill(victim, signal.SIGKILL)
+    labels = ["search"] * 8
+    run_all(pool, map(trial, range(len(labels)), labels))
+    wait_for(lambda: pool.next_outcome(0.0) is None and pool.slots == 2 and victim not in pool.worker_pids())
+
+
 def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Path) -> None:
     labels = ["search", "die", "die once", "search", "search"]
     outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
@@ -134,6 +142,7 @@ def test_a_bench_that_cannot_be_built_again_is_an_error(pool: RayPool, tmp_path:
     (tmp_path / "models are gone").touch()
     with pytest.raises(ExecutorError, match="models are gone"):
         run_all(pool, [trial(0, "die once"), trial(1)])
+        wait_for(lambda: pool.next_outcome(0.1))
 
 
 def test_an_outcome_that_cannot_travel_is_a_failure(pool: RayPool) -> None:

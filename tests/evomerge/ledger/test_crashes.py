@@ -190,6 +190,28 @@ def test_any_one_failing_call_loses_nothing_that_was_acknowledged(tmp_path: Path
     assert fail_at > 20
 
 
+def test_an_interrupted_append_leaves_nothing_behind(tmp_path: Path) -> None:
+    class InterruptedFiles(Files):
+        interrupt = False
+
+        def write(self, descriptor: int, data: bytes) -> int:
+            if self.interrupt:
+                os.write(descriptor, data)  # whole, but not yet acknowledged
+                raise KeyboardInterrupt
+            return os.write(descriptor, data)
+
+    files = InterruptedFiles()
+    study = Study.create(tmp_path, {}, {}, files=files)
+    files.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        study.ask(trial(0))
+    files.interrupt = False
+    study.event("stopped")
+    study.close()
+    assert describe(Study.read(tmp_path)) == describe(study)
+    assert not Study.read(tmp_path).entries
+
+
 class FullFiles(Files):
     """A disk that takes nothing more while `full`, but what the reserve gives back."""
 

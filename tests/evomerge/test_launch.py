@@ -1,0 +1,135 @@
+"""Before anything is spent: what a plan holds, what it refuses, and how a study is taken up."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from evomerge import strict_yaml
+from evomerge.config import SearchConfig, load_config
+from evomerge.launch import LaunchError, environment, prepare, run
+from evomerge.merging.checkpoint import CheckpointError
+from evomerge.optimizers.base import OptimizerError
+from evomerge.plugins import PluginError
+from evomerge.recipe import Recipe
+from evomerge.study import ConfigurationChanged, StudyExists
+from evomerge.trial import build_space, open_models
+from search_spaces.base import SpaceError
+from tests.toys import search_file
+
+Configured = Callable[..., SearchConfig]
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Configured:
+    def make(**changes: object) -> SearchConfig:
+        file = tmp_path / "search.yaml"
+        file.write_text(strict_yaml.dump(search_file(tmp_path, **changes)))
+        return load_config(file)
+
+    return make
+
+
+def test_a_plan_begins_with_canary_start_and_baselines(configured: Configured) -> None:
+    plan = prepare(configured())
+    labels = [trial.label for trial in plan.planned]
+    assert labels[:2] == ["canary", "start"]
+    assert {"base", "parent:a", "parent:b", "uniform", "task_arithmetic:0.4"} <= set(labels)
+    assert plan.dimension == len(plan.names) == len(plan.start) == 10
+    assert all(sum(counts.values()) == 200 for counts in plan.examples.values())
+
+
+def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Configured) -> None:
+    config = configured()
+    plan = prepare(config)
+    points = {trial.label: trial.x for trial in plan.planned}
+    assert points["base"] is not None
+    assert points["parent:a"] is not None
+    assert points["uniform"] is None, "a linear merge is not in the space of task arithmetic"
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe)[0].layout())
+    np.testing.assert_allclose(space.decode(points["parent:a"]).values["weight"], [[1.0, 0.0]] * 5, atol=1e-12)
+    np.testing.assert_allclose(space.decode(points["base"]).values["weight"], [[0.0, 0.0]] * 5, atol=1e-12)
+
+
+def test_a_search_starts_at_the_mean_of_the_experts(configured: Configured) -> None:
+    config = configured()
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe)[0].layout())
+    np.testing.assert_allclose(space.decode(space.default()).values["weight"], 0.5)
+
+
+def test_nan_weights_are_refused_with_the_tensor(configured: Configured, tmp_path: Path) -> None:
+    config = configured()
+    expert = tmp_path / "models" / "a.safetensors"
+    tensors = load_file(expert)
+    tensors["model.norm.weight"][1, 2] = float("nan")
+    save_file(tensors, expert)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds 1 NaN"):
+        prepare(config)
+
+
+def test_models_that_do_not_fit_are_refused(configured: Configured, tmp_path: Path) -> None:
+    config = configured()
+    expert = tmp_path / "models" / "b.safetensors"
+    tensors = load_file(expert)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:2].clone()
+    save_file(tensors, expert)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
+        prepare(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"optimizer": "cmaes"}, PluginError, "Did you mean 'cma_es'"),
+        ({"optimizer": {"kind": "cma_es", "sigm": 1}}, PluginError, "sigm"),
+        ({"space": {"kind": "layerwise", "freeze": {"blok.1": "default"}}}, SpaceError, "blok.1"),
+        ({"method": "tyes"}, PluginError, "ties"),
+        ({"objective": "pareto"}, OptimizerError, "objective"),
+        ({"tasks": {"one": {"evaluator": "synthetic", "n_examples": 1}}}, LaunchError, "falls on the"),
+    ],
+)
+def test_mistakes_are_found_before_the_first_merge(
+    configured: Configured, changes: dict[str, object], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        prepare(configured(**changes))
+
+
+def test_a_study_is_never_overwritten(configured: Configured) -> None:
+    config = configured(budget={"trials": 12})
+    plan = prepare(config)
+    ending, selection = run(config, plan, resume=False)
+    assert ending.kind == "done"
+    assert selection is not None
+    with pytest.raises(StudyExists):
+        run(config, plan, resume=False)
+
+
+def test_another_search_is_not_taken_up_but_a_larger_budget_is(configured: Configured) -> None:
+    first = configured(budget={"trials": 12})
+    run(first, prepare(first), resume=False)
+    more = configured(budget={"trials": 15}, executor="serial")
+    ending, _ = run(more, prepare(more), resume=True)
+    assert ending.kind == "done"
+    other = configured(seed=99)
+    with pytest.raises(ConfigurationChanged, match="seed: 3 -> 99"):
+        run(other, prepare(other), resume=True)
+
+
+def test_the_study_can_be_read_without_the_file_it_was_started_from(configured: Configured, tmp_path: Path) -> None:
+    config = configured(budget={"trials": 12})
+    run(config, prepare(config), resume=False)
+    (tmp_path / "search.yaml").unlink()
+    recipe: Recipe = load_config(tmp_path / "study" / "search.yaml").recipe()
+    assert recipe == config.recipe()
+
+
+def test_the_environment_names_versions_and_no_machine() -> None:
+    found = environment()
+    assert found["torch"]
+    assert socket.gethostname() not in " ".join(found.values())
