@@ -14,6 +14,7 @@ import numpy as np
 
 from evaluators.base import SPLITS
 from evomerge import plugins, strict_yaml
+from evomerge.budget import Budget
 from evomerge.config import SearchConfig
 from evomerge.ledger.lines import FILE
 from evomerge.merging.baselines import baselines
@@ -26,7 +27,7 @@ from evomerge.optimizers.base import Optimizer
 from evomerge.placement import start_executor
 from evomerge.recipe import Merge, Recipe
 from evomerge.records import CANARY, Trial
-from evomerge.search import Budget, Ending, Progress, StopRequest, search
+from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
 from evomerge.study import Study
 from evomerge.trial import BenchSpec, build_evaluator, build_space, open_models, split_ids
@@ -150,7 +151,15 @@ def run(
                 )
                 if ending.kind == "done":
                     recommended = optimizer.recommend()
-                    ending = select(study, executor, plan.objective, recommended, stop=stop, progress=progress)
+                    ending = select(
+                        study,
+                        executor,
+                        plan.objective,
+                        recommended,
+                        seed=config.seed,
+                        stop=stop,
+                        progress=progress,
+                    )
         finally:
             executor.close()
         return ending, selection(study, plan.objective) if ending.kind == "done" else None

@@ -44,10 +44,13 @@ class ResidentModel:
         return self._tokenizer
 
 
-def load_resident(base: Checkpoint, tokenizer: Checkpoint, dtype: torch.dtype | None, device: str) -> ResidentModel:
+def load_resident(
+    base: Checkpoint, tokenizer: Checkpoint, dtype: torch.dtype | None, device: str, *, spread: bool = False
+) -> ResidentModel:
     """Load the base once, as transformers loads the exported result, so that both score the same.
 
     The shell comes from `from_pretrained(dtype=...)`: casting afterwards would round rotary buffers too.
+    spread: lay the layers out over all visible GPUs, for a model that one cannot hold.
     Raises ModelError when a tensor of the checkpoint has no tensor of its own in the network.
     """
     if base.config is None:
@@ -59,8 +62,9 @@ def load_resident(base: Checkpoint, tokenizer: Checkpoint, dtype: torch.dtype | 
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,
+        device_map="balanced" if spread else None,
     )
-    network = network.to(device).eval().requires_grad_(False)
+    network = (network if spread else network.to(device)).eval().requires_grad_(False)
     return ResidentModel(_named_tensors(base, network), network, _tokenizer(tokenizer))
 
 

@@ -1,6 +1,7 @@
 """Placement: how many workers fit on this machine, and the executor that holds them."""
 
 import os
+from dataclasses import replace
 
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
@@ -16,7 +17,7 @@ def start_executor(config: SearchConfig, bench: BenchSpec, model_bytes: int) -> 
 
     workers, cpus, gpus = placement(config, model_bytes)
     return RayPool(
-        bench,
+        replace(bench, gpus=gpus),
         workers=workers,
         cpus_per_worker=cpus,
         gpus_per_worker=gpus,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,7 +124,7 @@ def write_merge(merge: Merge, path: Path) -> None:
 
 def resolve_path(path: str, folder: Path) -> str:
     """A path from a file in `folder`: `~` is the home, what is relative is relative to the folder."""
-    return str(folder / Path(path).expanduser())
+    return os.path.normpath(folder / Path(path).expanduser())
 
 
 def _input_to_dict(model: Input) -> dict[str, Any]:

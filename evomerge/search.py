@@ -6,15 +6,14 @@ The ask is durable before it is submitted and the tell before the optimizer sees
 of memory, a crash loses at most running work, and a resumed search proposes what an uninterrupted one would have.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Literal
 
 import numpy as np
 
+from evomerge.budget import Budget
 from evomerge.execution.base import Executor
 from evomerge.objective import NonFiniteScore, Objective
 from evomerge.optimizers.base import Observation, Optimizer
@@ -25,23 +24,6 @@ from evomerge.study import Entry, Study
 SAME_FAILURES = 5
 #: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
 PATIENCE = 0.5
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop asking: candidates of the study, hours of running over all its sessions, a wall-clock time."""
-
-    trials: int | None = None
-    hours: float | None = None
-    until: datetime | None = None
-
-    def spent(self, study: Study) -> bool:
-        """Whether no further candidate may be asked for."""
-        return (
-            (self.trials is not None and candidates(study) >= self.trials)
-            or (self.hours is not None and study.active_seconds >= self.hours * 3600)
-            or (self.until is not None and datetime.now(tz=self.until.tzinfo) >= self.until)
-        )
 
 
 @dataclass
@@ -90,11 +72,6 @@ class _Failures:
         if len(self.row) < SAME_FAILURES:
             return None
         return f"{len(self.row)} failures in a row of the same kind, {failure.kind}: {failure.message}"
-
-
-def candidates(study: Study) -> int:
-    """How many candidates the study has asked for on the search split; the canary is none."""
-    return sum(e.trial.split == "search" and e.trial.label != CANARY for e in study.entries.values())
 
 
 def search(
@@ -241,16 +218,3 @@ def _tell(optimizer: Optimizer, trial: Trial, losses: Sequence[float] | None) ->
 
 def _failed_canary(entry: Entry) -> bool:
     return entry.trial.label == CANARY and entry.outcome is not None and entry.outcome.failure is not None
-
-
-def seconds_left(study: Study, budget: Budget) -> float | None:
-    """Estimated seconds until the budget is spent, from the pace so far; None while nothing is known."""
-    limits = []
-    done = sum(e.outcome is not None and e.trial.split == "search" for e in study.entries.values())
-    if budget.trials is not None and done:
-        limits.append((budget.trials - done) * study.active_seconds / done)
-    if budget.hours is not None:
-        limits.append(budget.hours * 3600 - study.active_seconds)
-    if budget.until is not None:
-        limits.append(budget.until.timestamp() - time.time())
-    return max(0.0, min(limits)) if limits else None

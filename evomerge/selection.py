@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators.base import Scores
+from evomerge.budget import RECOMMENDED, candidates
 from evomerge.execution.base import Executor
 from evomerge.objective import Objective
 from evomerge.records import CANARY, FloatArray, Trial
@@ -47,21 +48,18 @@ class Selection:
     looks: int
 
 
-def finalists(
-    study: Study, objective: Objective, recommended: FloatArray | None, count: int = FINALISTS
-) -> list[Trial]:
-    """The trials for the select split: the search's best, the optimizer's own recommendation, all baselines."""
+def finalists(study: Study, objective: Objective, count: int = FINALISTS) -> list[Trial]:
+    """The trials for the select split: the search's best, what the optimizer recommended, all baselines."""
     scored = [entry for entry in study.told if _comparable(entry)]
     if not scored:
         raise SelectionError("No candidate of this study has scores; see the failures in `evomerge status`.")
     # With several objectives a finalist is chosen by the weighted mean, as a person without preference would.
     best = sorted(scored, key=lambda entry: (-_search_score(objective, entry), entry.trial.number))
-    chosen = [e.trial for e in best if not is_baseline(e.trial)][:count]
-    trials = [replace(trial, label=f"trial:{trial.number}", split="select") for trial in chosen]
-    if recommended is not None:
-        trials.append(Trial(-1, recommended, label="recommended", split="select", seed=chosen[0].seed if chosen else 0))
-    baselines = [e.trial for e in scored if is_baseline(e.trial)]
-    return trials + [replace(trial, split="select") for trial in baselines]
+    searched = [entry.trial for entry in best if not is_baseline(entry.trial)]
+    chosen = searched[:count] + [t for t in searched[count:] if t.label.startswith(RECOMMENDED)]
+    baselines = [entry.trial for entry in scored if is_baseline(entry.trial)]
+    named = [replace(trial, label=f"trial:{trial.number}") for trial in chosen] + baselines
+    return [replace(trial, split="select") for trial in named]
 
 
 def select(
@@ -70,26 +68,43 @@ def select(
     objective: Objective,
     recommended: FloatArray | None,
     *,
+    seed: int = 0,
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
-    """Score the finalists on select, then the winner and what it is compared with on report; record the choice."""
-    known = [e.trial for e in study.entries.values() if e.trial.split == "select"]
-    trials = known or finalists(study, objective, recommended)
-    ending = score_all(study, executor, objective, trials, phase="select", stop=stop, progress=progress)
+    """Score the finalists on select, then the winner and what it is compared with on report; record the choice.
+
+    recommended: the optimizer's own idea, (dimension,); it is scored on the search split first, as a candidate
+    beyond the budget. What the study has is not scored again; a study that was searched on selects anew.
+    """
+
+    def score(trials: Sequence[Trial], phase: str) -> Ending:
+        return score_all(study, executor, objective, trials, phase=phase, stop=stop, progress=progress)
+
+    n_candidates = candidates(study)
+    if recommended is not None:
+        ending = score([Trial(-1, recommended, label=f"{RECOMMENDED}:{n_candidates}", seed=seed)], "search")
+        if ending.kind != "done":
+            return ending
+    ending = score(finalists(study, objective), "select")
     if ending.kind != "done":
         return ending
-    if not any(kind == "selected" for kind, _ in study.events):
-        winner = _best_on_select(study, objective)
-        study.event("selected", label=winner.trial.label)
+    if not any(kind == "selected" and data["candidates"] == n_candidates for kind, data in study.events):
+        study.event("selected", label=_best_on_select(study, objective).trial.label, candidates=n_candidates)
+    trials = _for_report(study)
+    read = {e.trial.label for e in study.entries.values() if e.trial.split == "report"}
+    if any(trial.label not in read for trial in trials):
+        study.event("report_split_read", winner=_selected(study))
+    return score(trials, "report")
+
+
+def _for_report(study: Study) -> list[Trial]:
+    """The winner, then the base, the parents and the uniform average, on the report split."""
     label = _selected(study)
-    on_select = [e.trial for e in study.entries.values() if e.trial.split == "select"]
-    wanted = [t for t in on_select if t.label == label] + [
-        t for t in on_select if t.label != label and _reported(t.label)
-    ]
-    trials = [replace(trial, split="report") for trial in wanted]
-    study.event("report_split_read", winner=label)
-    return score_all(study, executor, objective, trials, phase="report", stop=stop, progress=progress)
+    on_select = [entry.trial for entry in study.entries.values() if entry.trial.split == "select"]
+    winner = [trial for trial in on_select if trial.label == label]
+    others = [trial for trial in on_select if trial.label != label and _reported(trial.label)]
+    return [replace(trial, split="report") for trial in winner + others]
 
 
 def selection(study: Study, objective: Objective) -> Selection:

@@ -32,6 +32,7 @@ class BenchSpec:
     """All that a worker needs to build its bench; plain data, so that it travels between processes.
 
     tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
+    gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them.
     """
 
     recipe: Recipe
@@ -40,6 +41,7 @@ class BenchSpec:
     split: tuple[float, float, float] = (0.5, 0.2, 0.3)
     device: str = "auto"
     threads: int = 1
+    gpus: float = 0.0
 
     def __call__(self) -> "Bench":
         """Build the bench: the factory that executors call in each worker."""
@@ -111,7 +113,7 @@ class Bench:
             threads=spec.threads,
         )
         named = {model.name: checkpoint for model, checkpoint in zip(spec.recipe.inputs, inputs, strict=True)}
-        self.model = load_resident(base, named.get(spec.recipe.tokenizer, base), dtype, device)
+        self.model = load_resident(base, named.get(spec.recipe.tokenizer, base), dtype, device, spread=spec.gpus > 1)
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from evomerge import launch
+from evomerge.budget import Budget
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Objective
 from evomerge.plugins import PluginSpec
 from evomerge.records import CANARY, Trial
-from evomerge.search import Budget, score_all, search
+from evomerge.search import score_all, search
 from evomerge.study import Entry, Study
 
 HERE = Path(__file__).parent / "01-optimizers"
@@ -34,7 +35,7 @@ OPTIMIZERS = {
     "gp": PluginSpec("gp"),
     "nsga2": PluginSpec("nsga2"),
 }
-COSTS = (25, 50, 100, 200)
+COSTS = (25, 50, 100, 150)
 
 
 def run(file: Path, out: Path, name: str, seed: int) -> list[float]:

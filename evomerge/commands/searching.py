@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 
 from evomerge import launch
+from evomerge.budget import seconds_left
 from evomerge.commands import faults
 from evomerge.config import SearchConfig
 from evomerge.report import standings
 from evomerge.report.live import View, choose
 from evomerge.report.snapshot import take
 from evomerge.report.status import resume_command
-from evomerge.search import Ending, Progress, seconds_left
+from evomerge.search import Ending, Progress
 
 #: Seconds between two drawings while nothing ends.
 PAUSE = 1.0

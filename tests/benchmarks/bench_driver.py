@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge import launch, strict_yaml
+from evomerge.budget import Budget
 from evomerge.config import load_config
 from evomerge.placement import start_executor
-from evomerge.search import Budget, Progress, search
+from evomerge.search import Progress, search
 from evomerge.study import Study
 from experiments.tiny_models.prepare import prepare
 from experiments.tiny_models.sets import TINY

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evomerge.budget import Budget, candidates
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Objective
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
 from evomerge.records import CANARY, Outcome, Trial
-from evomerge.search import Budget, Ending, Progress, StopRequest, candidates, search
+from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.study import Study
 from evomerge.trial import Bench, BenchSpec
 from tests.toys import write_toys

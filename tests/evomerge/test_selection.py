@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores, split_of
+from evomerge.budget import Budget
 from evomerge.execution.serial import SerialExecutor
 from evomerge.merging.baselines import baselines
 from evomerge.objective import Objective
@@ -14,7 +15,7 @@ from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.records import Outcome, Trial
-from evomerge.search import Budget, search
+from evomerge.search import search
 from evomerge.selection import FINALISTS, SelectionError, select, selection
 from evomerge.study import Study
 from evomerge.trial import BenchSpec
@@ -69,7 +70,9 @@ def test_the_winner_is_the_best_merge_on_select(searched: tuple[Study, SerialExe
     result = selection(study, OBJECTIVE)
     on_select = [e for e in study.told if e.trial.split == "select"]
     proposed = [e for e in on_select if e.trial.label.startswith("trial:")]
-    assert len(proposed) == FINALISTS
+    assert len(proposed) in (FINALISTS, FINALISTS + 1), "the recommended point may be among the best, or comes on top"
+    recommended = next(e.trial for e in study.told if e.trial.label.startswith("recommended"))
+    assert f"trial:{recommended.number}" in {e.trial.label for e in proposed}
     merges = [e for e in on_select if not e.trial.label.startswith(("parent:", "base"))]
     best = min(merges, key=lambda e: (e.losses or (np.inf,))[0])
     assert result.winner.label == best.trial.label
@@ -100,6 +103,21 @@ def test_selecting_twice_scores_nothing_again(searched: tuple[Study, SerialExecu
     assert len(study.told) == told
 
 
+def test_more_search_selects_anew_and_counts_its_second_look(
+    searched: tuple[Study, SerialExecutor, CmaEs], spec: BenchSpec
+) -> None:
+    study, executor, optimizer = searched
+    select(study, executor, OBJECTIVE, optimizer.recommend())
+    again = CmaEs(optimizer.dimension, 1, 0, spec().space.default())
+    search(study, again, executor, OBJECTIVE, planned(spec), Budget(trials=140))
+    select(study, executor, OBJECTIVE, again.recommend())
+    chosen = [data for kind, data in study.events if kind == "selected"]
+    assert [data["candidates"] for data in chosen] == [60, 140]
+    result = selection(study, OBJECTIVE)
+    assert result.winner.label == chosen[-1]["label"]
+    assert result.looks == len({data["label"] for data in chosen})
+
+
 def test_there_is_no_selection_before_the_end(searched: tuple[Study, SerialExecutor, CmaEs]) -> None:
     with pytest.raises(SelectionError, match="not finished"):
         selection(searched[0], OBJECTIVE)
@@ -110,7 +128,7 @@ def reported(folder: Path, winner: list[float], parent: list[float]) -> Study:
     recipe = Recipe(Input("base", "b"), (Input("a", "a"),), "task_arithmetic")
     table = {"all": ("*",)}, {"weight": np.array([[1.0]])}
     study = Study.create(folder, {}, {})
-    study.event("selected", label="trial:3")
+    study.event("selected", label="trial:3", candidates=1)
     from search_spaces.base import CoefficientTable
 
     merge = Merge(recipe, CoefficientTable(*table))

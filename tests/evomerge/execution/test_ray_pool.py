@@ -140,7 +140,7 @@ def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path:
 
 def test_a_bench_that_cannot_be_built_again_is_an_error(pool: RayPool, tmp_path: Path) -> None:
     (tmp_path / "models are gone").touch()
-    with pytest.raises(ExecutorError, match="models are gone"):
+    with pytest.raises(ExecutorError, match="models are gone"):  # noqa: PT012 - whichever call notices it
         run_all(pool, [trial(0, "die once"), trial(1)])
         wait_for(lambda: pool.next_outcome(0.1))
 
