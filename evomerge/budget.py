@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from evomerge.records import CANARY
+from evomerge.records import CANARY, Trial
 from evomerge.study import Study
 
 #: Label of the point that an optimizer recommends beyond what was measured; scored after the search.
@@ -28,16 +28,20 @@ class Budget:
         )
 
 
+def is_candidate(trial: Trial) -> bool:
+    """Whether a trial counts towards the budget: on the search split, and no canary or recommendation."""
+    return trial.split == "search" and trial.label != CANARY and not trial.label.startswith(RECOMMENDED)
+
+
 def candidates(study: Study) -> int:
-    """How many candidates the study has asked for on the search split; canary and recommendations are none."""
-    trials = (entry.trial for entry in study.entries.values() if entry.trial.split == "search")
-    return sum(t.label != CANARY and not t.label.startswith(RECOMMENDED) for t in trials)
+    """How many candidates the study has asked for."""
+    return sum(is_candidate(entry.trial) for entry in study.entries.values())
 
 
 def seconds_left(study: Study, budget: Budget) -> float | None:
     """Estimated seconds until the budget is spent, from the pace so far; None while nothing is known."""
     limits = []
-    done = sum(e.outcome is not None and e.trial.split == "search" for e in study.entries.values())
+    done = sum(e.outcome is not None and is_candidate(e.trial) for e in study.entries.values())
     if budget.trials is not None and done:
         limits.append((budget.trials - done) * study.active_seconds / done)
     if budget.hours is not None:

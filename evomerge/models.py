@@ -56,6 +56,7 @@ def load_resident(
     if base.config is None:
         tensors = {name: base.tensor(name).to(device=device, dtype=_target(base, name, dtype)) for name in base.names}
         return ResidentModel({name: tensor.clone() for name, tensor in tensors.items()})
+    transformers.utils.logging.disable_progress_bar()  # bars belong to the command line; loading here is short
     network = _architecture(base).from_pretrained(
         str(base.path),
         dtype=dtype or "auto",

@@ -128,7 +128,8 @@ dtype: {dtype}
 
 # What is searched: uniform (one coefficient per expert), layerwise, blockwise (attention, mlp, norms apart),
 # smooth (a few control points along the depth), simplex. With options: {{kind: smooth, points: 4}}
-space: {space}
+# ranges: of every coefficient; a weight below 0 takes an expert's change away, one above 1 exaggerates it.
+space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
 
 # What a merge is scored on. Every task is divided by content: searched on, selected on, reported on.
 tasks:

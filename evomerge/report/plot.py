@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.report.snapshot import Standing, is_candidate, leading, standing, weights
+from evomerge.budget import is_candidate
+from evomerge.report.snapshot import Standing, leading, standing, weights
 from evomerge.study import Study
 
 FILE = "progress.png"
@@ -26,7 +27,7 @@ def plot_progress(study: Study, path: Path | None = None) -> Path:
     except ImportError as error:
         raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
     shares = weights(study.configuration)
-    scored = [entry for entry in study.told if is_candidate(entry) and entry.losses is not None]
+    scored = [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
     searched = [standing(entry, shares) for entry in scored if entry.trial.merge is None]
     if not searched:
         raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")

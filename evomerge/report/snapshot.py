@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evomerge.budget import is_candidate
 from evomerge.objective import Objective
-from evomerge.records import CANARY
 from evomerge.statistics import Z95, estimate
 from evomerge.study import Entry, Study
 
@@ -81,7 +81,7 @@ def take(
 ) -> Snapshot:
     """The state of a study now. trials, phase, busy, slots, left: what only the driver knows."""
     shares = weights(study.configuration)
-    told = [entry for entry in study.told if is_candidate(entry)]
+    told = [entry for entry in study.told if is_candidate(entry.trial)]
     scored = [entry for entry in told if entry.losses is not None]
     searched = [entry for entry in scored if entry.trial.merge is None]
     best = max(searched, key=lambda e: (_score(e), -e.trial.number), default=None)
@@ -111,11 +111,6 @@ def leading(baselines: Iterable[Standing]) -> list[Standing]:
         if family not in best or baseline.score > best[family].score:
             best[family] = baseline
     return sorted(best.values(), key=lambda s: (-s.score, s.number))
-
-
-def is_candidate(entry: Entry) -> bool:
-    """Whether an entry is a candidate or baseline on the search split, and not the canary."""
-    return entry.trial.split == "search" and entry.trial.label != CANARY
 
 
 def standing(entry: Entry, task_weights: Mapping[str, float]) -> Standing:

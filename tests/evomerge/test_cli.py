@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from evomerge import __version__, strict_yaml
+from evomerge.budget import candidates
 from evomerge.cli import app
 from evomerge.study import Study
 from tests.toys import search_file, write_toys
@@ -107,7 +108,7 @@ def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Pa
     more = run("search", finished / "search.yaml", "--resume", "--trials", 33, "--json")
     assert more.exit_code == 0, more.stderr
     study = Study.read(finished / "study")
-    assert sum(e.trial.split == "search" and e.trial.label != "canary" for e in study.told) == 33
+    assert candidates(study) == 33
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 143)])
