@@ -128,7 +128,7 @@ def score_all(
     def next_trial() -> Trial | None:
         return replace(waiting.popleft(), number=study.next_number) if waiting else None
 
-    driving = Driving(Budget(trials=len(waiting)), stop, progress, phase)
+    driving = Driving(Budget(), stop, progress, phase)
     return _drive(study, executor, objective, next_trial, lambda _trial, _losses: None, driving)
 
 

@@ -25,7 +25,7 @@ _CODES = {
     "ModelError": REFUSED,
     "OSError": USAGE,
     "OptimizerError": USAGE,
-    "OutputError": REFUSED,
+    "OutputError": USAGE,
     "PlotError": USAGE,
     "PluginError": USAGE,
     "RecipeError": USAGE,

@@ -96,6 +96,7 @@ class MergeMethod:
     def arguments(self, coefficients: Mapping[str, FloatArray], n_inputs: int) -> dict[str, Any]:
         """Keyword arguments from one row of a table, (n_inputs,) or (1,) each; defaults for what it lacks.
 
+        One value for a parameter with one per input counts for all of them: `weight: 0.5` in a short recipe.
         Raises MethodError for a parameter that the method does not have, or with another number of values.
         """
         for name in coefficients:
@@ -105,6 +106,8 @@ class MergeMethod:
             size = n_inputs if parameter.per_input else 1
             given = coefficients.get(parameter.name)
             values = [parameter.default] * size if given is None else [float(value) for value in given]
+            if len(values) == 1:
+                values *= size
             if len(values) != size:
                 raise MethodError(
                     f"{self.name}: {parameter.name} needs {size} value(s) per group; it has {len(values)}."

@@ -36,7 +36,7 @@ def check_output(folder: Path, models: Iterable[Checkpoint], *, overwrite: bool)
     if not any(folder.iterdir()):
         return
     if not overwrite:
-        raise OutputError(f"The output {folder} exists. Choose another folder, or allow it to be overwritten.")
+        raise OutputError(f"The output {folder} exists. Choose another folder, or overwrite it (--overwrite).")
     if not (folder / MARK).is_file():
         raise OutputError(
             f"The output {folder} was not written by evomerge (it has no {MARK}) and is not replaced. "

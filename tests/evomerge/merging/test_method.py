@@ -68,8 +68,9 @@ def test_arguments_from_a_row_of_a_table() -> None:
     row = {"weight": np.array([0.25, 2.5])}
     assert example.arguments(row, 2) == {"weight": (0.25, 2.5), "t": 0.5}
     assert example.arguments({"t": np.array([0.75])}, 2) == {"weight": (1.0, 1.0), "t": 0.75}
-    with pytest.raises(MethodError, match=r"weight needs 2 value\(s\) per group; it has 1"):
-        example.arguments({"weight": np.ones(1)}, 2)
+    assert example.arguments({"weight": np.array([0.3])}, 2)["weight"] == (0.3, 0.3), "one value counts for all"
+    with pytest.raises(MethodError, match=r"weight needs 2 value\(s\) per group; it has 3"):
+        example.arguments({"weight": np.ones(3)}, 2)
     with pytest.raises(MethodError, match="no parameter 'wait'"):
         example.arguments({"wait": np.ones(2)}, 2)
 

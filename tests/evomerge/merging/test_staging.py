@@ -46,7 +46,7 @@ def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path
     out.mkdir()
     check_output(out, [model], overwrite=False)
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match=r"exists\. Choose another folder, or allow it to be overwritten"):
+    with pytest.raises(OutputError, match=r"exists\. Choose another folder, or overwrite it \(--overwrite\)"):
         check_output(out, [model], overwrite=False)
     with pytest.raises(OutputError, match=f"was not written by evomerge .it has no {MARK}"):
         check_output(out, [model], overwrite=True)
