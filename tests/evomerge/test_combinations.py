@@ -1,0 +1,57 @@
+"""Every method in every space, and every optimizer under it: whatever the parts, the line is the same."""
+
+from pathlib import Path
+
+import pytest
+
+from evomerge import launch, strict_yaml
+from evomerge.config import load_config
+from evomerge.plugins import names
+from evomerge.study import Study
+from search_spaces.base import SpaceError
+from tests.toys import search_file
+
+#: Methods that merge one model into the base, or without it.
+ONE_EXPERT = ("slerp", "passthrough")
+
+
+def finish(folder: Path, **changes: object) -> Study:
+    """Run a whole study; all of its trials have scores."""
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(search_file(folder, **{"budget": {"trials": 16}, **changes})))
+    config = load_config(file)
+    ending, selection = launch.run(config, launch.prepare(config), resume=False)
+    assert ending.kind == "done", ending.message
+    assert selection is not None
+    study = Study.read(Path(config.study))
+    assert all(entry.outcome is not None and entry.outcome.failure is None for entry in study.told)
+    return study
+
+
+@pytest.mark.parametrize("space", names("search space"))
+@pytest.mark.parametrize("method", names("merge method"))
+def test_every_method_in_every_space(tmp_path: Path, method: str, space: str) -> None:
+    changes: dict[str, object] = {"method": method, "space": space}
+    if method in ONE_EXPERT:
+        settings = search_file(tmp_path)
+        experts = settings["experts"]
+        assert isinstance(experts, dict)
+        changes["experts"] = {"a": experts["a"]}
+    if space == "simplex" and method in ONE_EXPERT:
+        # Neither has a weight per model that could lie on a simplex.
+        with pytest.raises(SpaceError, match="with one value per input"):
+            finish(tmp_path, **changes)
+        return
+    study = finish(tmp_path, **changes)
+    losses = {entry.losses for entry in study.told if entry.trial.label == "search"}
+    assert len(losses) > 1
+
+
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+def test_every_optimizer_of_several_objectives_takes_them(tmp_path: Path, optimizer: str) -> None:
+    if optimizer in ("cma_es", "sep_cma_es"):
+        with pytest.raises(ValueError, match="objective"):
+            finish(tmp_path, optimizer=optimizer, objective="pareto", space="uniform")
+        return
+    study = finish(tmp_path, optimizer=optimizer, objective="pareto", space="uniform")
+    assert all(len(entry.losses or ()) == 2 for entry in study.told if entry.trial.split == "search")
