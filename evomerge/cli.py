@@ -138,7 +138,8 @@ def status(
     if as_json:
         _print(as_json, data)
     else:
-        Console().print(text)
+        # A file has no width; eighty columns would break the labels.
+        Console(width=None if sys.stdout.isatty() else 120).print(text)
 
 
 @app.command()
