@@ -34,7 +34,7 @@ class MergeEngine:
     """Merges models into a base: `apply` into resident tensors, `stream` one tensor after the other.
 
     dtype: of the merged tensors, None for the base's own. Off the CPU, `apply` keeps a copy of every original
-    on the device. threads: of the engine's own; the bits do not depend on their number.
+    on the device. threads: of torch, while merging; the bits do not depend on their number.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.method import MethodError
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import Source, Tile, total
 
 #: "paper": divide by the density, which leaves the expected value as it was.
 #: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
@@ -75,8 +74,8 @@ def _rescale_factor(source: Source, index: int, density: float, rescale: Rescale
 
     def norms(tile: Tile) -> tuple[float, float]:
         delta = source.deltas(index, tile)
-        whole = float(delta.abs().sum(dtype=torch.float64))
-        return whole, float(drop_at_random(delta, tile, index, density).abs_().sum(dtype=torch.float64))
+        whole = total(delta.abs())
+        return whole, total(drop_at_random(delta, tile, index, density).abs_())
 
     whole, kept = (sum(part) for part in zip(*source.map(norms), strict=True))
     return whole / kept if min(whole, kept) >= 1e-7 else 1.0
@@ -124,14 +123,11 @@ class _Magnitudes:
 
     def __init__(self, source: Source, index: int) -> None:
         counts = np.zeros(_MAGNITUDE + 1 >> _BUCKET_BITS, dtype=np.int64)
-        adding = Lock()
 
         def count(tile: Tile) -> None:
             buckets = source.deltas(index, tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
             buckets.bitwise_right_shift_(_BUCKET_BITS)
-            found = np.bincount(buckets.cpu().numpy(), minlength=len(counts))
-            with adding:
-                np.add(counts, found, out=counts)
+            np.add(counts, np.bincount(buckets.cpu().numpy(), minlength=len(counts)), out=counts)
 
         source.map(count)
         self._buckets = np.flatnonzero(counts).astype(np.uint16)

@@ -1,8 +1,7 @@
 """Tiles: a tensor of all models in pieces that stay in the cache, the same for every number of threads."""
 
-import threading
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -10,17 +9,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-#: Elements of a tile on the CPU: 128 KiB in float32, and torch splits no operation of this size over threads.
-TILE = 32768
-#: Work items per thread: enough for an even load, few enough that each reads a long stretch of the file.
-SHARES = 4
+#: Elements of a tile on the CPU: 1 MiB in float32. A few of them stay in the cache of a core, and an operation
+#: takes longer than calling it; 32768 was as fast with one thread and slower with two.
+TILE = 262144
+#: Elements that torch sums up without dividing them among threads, which would change the result's last bits.
+STEP = 16384
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
 
-class Scratch(threading.local):
-    """Memory for tiles, kept per thread: on the CPU a fresh allocation costs more than what is done in it."""
+class Scratch:
+    """Memory for tiles, kept: on the CPU a fresh allocation costs more than what is done in it."""
 
     def __init__(self) -> None:
         self._buffers: dict[Hashable, Tensor] = {}
@@ -51,29 +51,40 @@ class Tile:
 
 
 class Workers:
-    """A fixed number of threads; results come in the order of the items, whoever worked on them."""
+    """Runs tiles one after the other; `threads` of torch's own share the work inside of each operation.
+
+    Threads of Python's would fight for its lock between operations this short: two of them took longer than one.
+    """
 
     def __init__(self, threads: int) -> None:
         if threads < 1:
             raise ValueError(f"A merge needs at least one thread; it was given {threads}.")
         self.memory = Scratch()
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="merge") if threads > 1 else None
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
         """`function` of every item, in order."""
-        if self._pool is None or len(items) < self._threads:
-            return _run(function, items)
-        size = -(-len(items) // (self._threads * SHARES))
-        shares = [items[start : start + size] for start in range(0, len(items), size)]
-        futures = [self._pool.submit(_run, function, share) for share in shares]
-        wait(futures)  # also after an error: nobody may still be writing when the caller hears of it
-        return [result for future in futures for result in future.result()]
+        with _torch_threads(self._threads), torch.no_grad():
+            return [function(item) for item in items]
 
 
-def _run(function: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
-    with torch.no_grad():  # a setting of the thread, so each share makes it
-        return [function(item) for item in items]
+@contextmanager
+def _torch_threads(wanted: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if before == wanted:
+        yield
+        return
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def total(values: Tensor) -> float:
+    """The sum of a tile's values in float64, the same for every number of threads: in steps of a fixed size."""
+    steps = torch.split(values, STEP) if values.device.type == "cpu" else (values,)
+    return sum(float(step.sum(dtype=torch.float64)) for step in steps)
 
 
 class Source:
@@ -81,7 +92,7 @@ class Source:
 
     models: the base's tensor, then one per input, of one shape. statistics: kept with the tensor between
     merges, for what depends on no coefficient (angles, histograms); a method names its entries.
-    A tile that was read is the caller's to overwrite, and valid until its thread reads that model again.
+    A tile that was read is the caller's to overwrite, and valid until that model is read again.
     """
 
     def __init__(

@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import Source, Tile, total
 
 #: Above this cosine the sine in the denominator is noise: straight line instead. Also for opposite models.
 COLINEAR = 0.9995
@@ -30,12 +29,12 @@ def _coefficients(source: Source, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
 def _cosine(source: Source) -> float:
     """Cosine of the angle between the flattened tensors, from their float64 Gram matrix, made once."""
 
-    def gram(tile: Tile) -> Tensor:
+    def gram(tile: Tile) -> tuple[float, float, float]:
         a, b = source.base(tile).double(), source.weights(0, tile).double()
-        return torch.stack([(a * a).sum(), (a * b).sum(), (b * b).sum()])
+        return total(a * a), total(a * b), total(b * b)
 
     if "gram" not in source.statistics:
-        source.statistics["gram"] = torch.stack(source.map(gram)).cpu().numpy().sum(axis=0).tolist()
+        source.statistics["gram"] = [math.fsum(column) for column in zip(*source.map(gram), strict=True)]
     aa, ab, bb = source.statistics["gram"]
     norms = [math.sqrt(square) for square in (aa, bb)]
     # A tensor that is all but zero keeps its length, as it has no direction.
