@@ -72,7 +72,7 @@ def test_a_short_recipe_by_hand(tmp_path: Path) -> None:
     assert merge.recipe.base == Input("base", str(tmp_path / "models/base"))
     assert merge.recipe.inputs == (
         Input("math", str(tmp_path / "models/a")),
-        Input("code", str(tmp_path / "../b")),
+        Input("code", str(tmp_path.parent / "b")),
     )
     assert (merge.recipe.options, merge.recipe.dtype, merge.seed) == ({}, None, 0)
     assert dict(merge.table.groups) == {"all": ("*",)}
@@ -85,7 +85,7 @@ def test_paths_are_relative_to_the_recipe_and_not_to_the_working_folder(
     (tmp_path / "recipe.yaml").write_text(SHORT, encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert read_merge(Path("../recipe.yaml")).recipe.base.path.endswith("elsewhere/../models/base")
+    assert read_merge(Path("../recipe.yaml")).recipe.base.path == str(tmp_path / "models/base")
 
 
 def test_a_model_with_a_revision_is_a_name_of_the_hub(tmp_path: Path) -> None:
