@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.candidate import Candidate, MergeError
-from evomerge.merging.tiles import Source, Workers
+from evomerge.merging.method import BASE
+from evomerge.merging.tiles import Moments, Source, Workers
 from evomerge.recipe import Merge
 
 __all__ = ["MergeEngine", "MergeError", "Weights"]
@@ -34,7 +35,9 @@ class MergeEngine:
     """Merges models into a base: `apply` into resident tensors, `stream` one tensor after the other.
 
     dtype: of the merged tensors, None for the base's own. Off the CPU, `apply` keeps a copy of every original
-    on the device. threads: of torch, while merging; the bits do not depend on their number.
+    on the device. threads: of torch, while merging; the bits do not depend on their number. moments: statistics
+    from data of the base and of each input, None for a model without. An input that lacks a tensor takes no part
+    in it; whether it may is for whoever opened the models to say.
     """
 
     def __init__(
@@ -46,16 +49,26 @@ class MergeEngine:
         dtype: torch.dtype | None = None,
         device: str = "cpu",
         threads: int = 1,
+        moments: Sequence[Moments | None] = (),
     ) -> None:
         if len(names) != len(inputs) or len(set(names)) != len(names):
             raise MergeError(f"{len(inputs)} inputs need as many different names; they are {list(names)}.")
         self._models = (base, *inputs)
         self._names = tuple(names)
-        self._mergeable = tuple(name for name in base.names if base.mergeable(name))
+        if moments and len(moments) != len(inputs) + 1:
+            raise MergeError(f"{len(inputs)} inputs and the base need as many statistics; there are {len(moments)}.")
+        has = [frozenset(model.names) for model in inputs]
+        #: Merged tensor -> the inputs that have it.
+        self._present = {
+            name: tuple(index for index, names_of in enumerate(has) if name in names_of)
+            for name in base.names
+            if base.mergeable(name)
+        }
+        self._moments = tuple(moments)
         self._dtype = dtype
         self._device = torch.device(device)
         self._workers = Workers(threads)
-        self._statistics: dict[str, dict[Hashable, Any]] = {name: {} for name in self._mergeable}
+        self._caches: dict[str, dict[Hashable, Any]] = {name: {} for name in self._present}
         self._on_device: dict[str, list[Tensor]] = {}
         # What was applied last: tensor name -> (settings and coefficients, the tensor written to).
         self._applied: dict[str, tuple[Hashable, Tensor]] = {}
@@ -67,51 +80,84 @@ class MergeEngine:
         or the tensor written to differ from the last time: nobody else may change the tensors in between.
         Raises MergeError; after an error of any sort the next call writes everything.
         """
-        candidate = Candidate(merge, self._names, self._mergeable)
-        for name in self._mergeable:
+        candidate = self._candidate(merge)
+        for name in self._present:
             self._check_place(name, into.get(name))
         before, self._applied = self._applied, {}
-        after, changed = {}, []
-        for name in self._mergeable:
-            key = candidate.key(name)
-            seen = before.get(name)
-            if seen is None or seen[0] != key or seen[1] is not into[name]:
-                self._merge(candidate, name, self._resident(name), into[name].detach())
-                changed.append(name)
-            after[name] = (key, into[name])
+        after = {name: (candidate.key(name), into[name]) for name in self._present}
+        changed = tuple(
+            n for n in after if n not in before or before[n][0] != after[n][0] or before[n][1] is not into[n]
+        )
+        if changed:
+            candidate.survey(_Sources(self, candidate, keep=True))
+        for name in changed:
+            self._merge(candidate, self._source(candidate, name, keep=True), into[name].detach())
         self._applied = after
-        return tuple(changed)
+        return changed
 
     def stream(self, merge: Merge) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the base in checkpoint order, merged or copied; holds one tensor at a time.
 
         Raises MergeError.
         """
-        candidate = Candidate(merge, self._names, self._mergeable)
+        candidate = self._candidate(merge)
+        candidate.survey(_Sources(self, candidate, keep=False))
         for name in self._models[0].names:
-            if name in self._statistics:
-                models = self._load(name)
-                out = torch.empty(models[0].shape, dtype=self._target(models[0]), device=self._device)
-                self._merge(candidate, name, models, out)
+            if name in self._present:
+                source = self._source(candidate, name, keep=False)
+                out = torch.empty(source.shape, dtype=self._target(source.whole(BASE)), device=self._device)
+                self._merge(candidate, source, out)
                 yield name, out.cpu()
             else:
                 yield name, self._models[0].tensor(name)
 
-    def _merge(self, candidate: Candidate, name: str, models: list[Tensor], out: Tensor) -> None:
-        statistics = self._statistics[name]
-        source = Source(name, self._names, models, seed=candidate.seed, statistics=statistics, workers=self._workers)
+    def sources(self, candidate: Candidate, *, keep: bool) -> Iterator[Source]:
+        """The merged tensors of a candidate one after the other. keep: what is cached stays for the next merge."""
+        for name in self._present:
+            yield self._source(candidate, name, keep=keep)
+
+    def _candidate(self, merge: Merge) -> Candidate:
+        candidate = Candidate(merge, self._names, self._present)
+        for kind in candidate.method.needs:
+            for name, moments in zip(self._names, self._moments[1:] or [None] * len(self._names), strict=True):
+                if moments is None or kind not in moments.kinds:
+                    raise MergeError(
+                        f"{candidate.method.name} needs the statistics {kind!r} of every input, and {name!r} has none: "
+                        f"collect them with `evomerge statistics MODEL --data FILE -o STATISTICS.safetensors` and name "
+                        f"the file in the recipe (inputs: {name}: {{path: ..., statistics: STATISTICS.safetensors}})."
+                    )
+        return candidate
+
+    def _merge(self, candidate: Candidate, source: Source, out: Tensor) -> None:
         count = candidate.merge(source, out)
         if count:
             dtype = str(out.dtype).removeprefix("torch.")
             hint = ": overflow? try dtype bfloat16 or float32" if out.dtype == torch.float16 else ""
-            raise MergeError(f"merge produced {count} non-finite values in {name} (dtype {dtype}{hint})")
+            raise MergeError(f"merge produced {count} non-finite values in {source.tensor} (dtype {dtype}{hint})")
+
+    def _source(self, candidate: Candidate, name: str, *, keep: bool) -> Source:
+        """One tensor of all models that have it. keep: what a method caches stays for the next merge."""
+        present = self._present[name]
+        cache = self._caches[name]
+        return Source(
+            name,
+            tuple(self._names[index] for index in present),
+            self._resident(name) if keep else self._load(name),
+            seed=candidate.seed,
+            cache=cache if keep else dict(cache),
+            workers=self._workers,
+            moments=[self._moments[0], *(self._moments[index + 1] for index in present)] if self._moments else (),
+        )
 
     def _load(self, name: str) -> list[Tensor]:
-        models = [model.tensor(name) for model in self._models]
-        for model, input_name in zip(models[1:], self._names, strict=True):
-            if model.shape != models[0].shape:
-                shapes = f"{tuple(model.shape)} in {input_name!r} and {tuple(models[0].shape)} in the base"
+        base = self._models[0].tensor(name)
+        models = [base]
+        for index in self._present[name]:
+            model = self._models[index + 1].tensor(name)
+            if model.shape != base.shape:
+                shapes = f"{tuple(model.shape)} in {self._names[index]!r} and {tuple(base.shape)} in the base"
                 raise MergeError(f"{name} has shape {shapes}.")
+            models.append(model)
         return [model.to(self._device) for model in models]
 
     def _resident(self, name: str) -> list[Tensor]:
@@ -134,6 +180,18 @@ class MergeEngine:
             raise MergeError(
                 f"{name}: the resident tensor must be {_shown(wanted)}, contiguous; it is {_shown(found)}."
             )
+
+
+class _Sources:
+    """One source per merged tensor, made anew each time it is iterated over: what a survey of the model reads."""
+
+    def __init__(self, engine: MergeEngine, candidate: Candidate, *, keep: bool) -> None:
+        self._engine = engine
+        self._candidate = candidate
+        self._keep = keep
+
+    def __iter__(self) -> Iterator[Source]:
+        return self._engine.sources(self._candidate, keep=self._keep)
 
 
 def _shown(place: tuple[torch.dtype, tuple[int, ...], str]) -> str:

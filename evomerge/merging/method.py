@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
+from evomerge.merging.tiles import BASE as BASE
 from search_spaces.base import FloatArray, Parameter
 
 
@@ -45,12 +46,11 @@ class CopyOf:
     model: int
 
 
-BASE = -1
-
 OperatesOn = Literal["deltas", "weights"]
 Prepare = Callable[..., Any]
 Kernel = Callable[..., Tensor]
-_GIVEN = ("base", "prepared", "tile")
+Survey = Callable[..., Any]
+_GIVEN = ("base", "prepared", "tile", "surveyed", "source")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,13 @@ class MergeMethod:
     may ask for `base` (the base's tile, to be read only), `prepared` and `tile`.
     prepare(source, *, ...) -> prepared: what must be known of the whole tensor (thresholds, angles), or
     CopyOf.
+    survey(sources, *, ...) -> surveyed: what must be known of the whole model before any tensor is merged;
+    `sources` gives one Source per merged tensor each time it is iterated over. A parameter that it takes has
+    to be the same for all tensors. `prepare` and kernel may ask for `surveyed`.
+    whole: the kernel gets whole tensors in their shape instead of tiles, reads them only when it takes them
+    (`Models`), runs in one thread, and may ask for `source` (its cache, statistics from data).
+    linear_in: parameters in which the merged delta is linear while all others stay.
+    needs: kinds of statistics from data that every input must bring.
     random: whether the result depends on the seed.
     """
 
@@ -75,10 +82,15 @@ class MergeMethod:
     min_inputs: int
     max_inputs: int | None
     random: bool
+    whole: bool
+    linear_in: tuple[str, ...]
+    needs: tuple[str, ...]
     kernel: Kernel = field(repr=False)
     kernel_takes: frozenset[str] = field(repr=False)
     prepare: Prepare | None = field(repr=False)
     prepare_takes: frozenset[str] = field(repr=False)
+    survey: Survey | None = field(repr=False)
+    survey_takes: frozenset[str] = field(repr=False)
     option_types: Mapping[str, Any] = field(repr=False)
 
     def check(self, options: Mapping[str, Any], n_inputs: int) -> None:
@@ -128,8 +140,12 @@ def merge_method(
     operates_on: OperatesOn,
     reference: str,
     prepare: Prepare | None = None,
+    survey: Survey | None = None,
+    whole: bool = False,
     min_inputs: int = 1,
     max_inputs: int | None = None,
+    linear_in: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
     random: bool = False,
 ) -> Callable[[Kernel], MergeMethod]:
     """Make a merge method of a kernel. Raises TypeError for a signature that cannot be one."""
@@ -142,10 +158,12 @@ def merge_method(
         options: dict[str, Any] = {}
         types: dict[str, Any] = {}
         takes = [
-            _declarations(function, parameters, options, types)
-            for function in (kernel, prepare)
-            if function is not None
+            frozenset() if function is None else _declarations(function, parameters, options, types)
+            for function in (kernel, prepare, survey)
         ]
+        stranger = next((name for name in linear_in if name not in parameters), None)
+        if stranger is not None:
+            raise TypeError(f"{kernel.__name__} is said to be linear in {stranger!r}, which is no parameter of it.")
         return MergeMethod(
             name=kernel.__name__,
             module=kernel.__module__,
@@ -156,10 +174,15 @@ def merge_method(
             min_inputs=min_inputs,
             max_inputs=max_inputs,
             random=random,
+            whole=whole,
+            linear_in=linear_in,
+            needs=needs,
             kernel=kernel,
             kernel_takes=takes[0],
             prepare=prepare,
-            prepare_takes=takes[1] if prepare is not None else frozenset(),
+            prepare_takes=takes[1],
+            survey=survey,
+            survey_takes=takes[2],
             option_types=types,
         )
 

@@ -99,9 +99,9 @@ def largest(source: Source, index: int, density: float) -> Cut | None:
     if count >= source.numel:
         return None
     key = ("magnitudes", index)
-    if key not in source.statistics:
-        source.statistics[key] = _Magnitudes(source, index)
-    magnitudes: _Magnitudes = source.statistics[key]
+    if key not in source.cache:
+        source.cache[key] = _Magnitudes(source, index)
+    magnitudes: _Magnitudes = source.cache[key]
     return magnitudes.cut(source, index, count)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+#: Stands for the base where an input is named by its index.
+BASE = -1
 #: Elements of a tile on the CPU: 1 MiB in float32. A few of them stay in the cache of a core, and an operation
 #: takes longer than calling it; 32768 was as fast with one thread and slower with two.
 TILE = 262144
@@ -19,6 +21,36 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 
+class Moments(Protocol):
+    """Statistics from data of one model."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that there are."""
+
+    def tensor(self, kind: str, name: str) -> Tensor | None:
+        """The statistic of this kind ("fisher", "gram", ...) for a tensor, or None where there is none."""
+
+
+class Models(Sequence[Tensor]):
+    """The inputs' whole tensors for a kernel: float32, in shape, read when they are asked for, the caller's own."""
+
+    def __init__(self, source: "Source", *, deltas: bool) -> None:
+        self._source = source
+        self._deltas = deltas
+
+    def __len__(self) -> int:
+        return len(self._source.input_names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        values = self._source.shaped(index % len(self))
+        return values.sub_(self._source.whole(BASE)) if self._deltas else values
+
+
 class Scratch:
     """Memory for tiles, kept: on the CPU a fresh allocation costs more than what is done in it."""
 
@@ -27,7 +59,7 @@ class Scratch:
 
     def get(self, key: Hashable, size: int, device: torch.device) -> Tensor:
         """Memory for up to TILE float32 values, their content undefined; the same one for the same key."""
-        if device.type != "cpu":
+        if device.type != "cpu" or size > TILE:
             return torch.empty(size, dtype=torch.float32, device=device)
         if key not in self._buffers:
             self._buffers[key] = torch.empty(TILE, dtype=torch.float32)
@@ -54,6 +86,7 @@ class Workers:
     """Runs tiles one after the other; `threads` of torch's own share the work inside of each operation.
 
     Threads of Python's would fight for its lock between operations this short: two of them took longer than one.
+    What is no work on tiles (decompositions, products of matrices) runs `alone`: its bits depend on the threads.
     """
 
     def __init__(self, threads: int) -> None:
@@ -66,6 +99,11 @@ class Workers:
         """`function` of every item, in order."""
         with _torch_threads(self._threads), torch.no_grad():
             return [function(item) for item in items]
+
+    def alone(self, function: Callable[[], T]) -> T:
+        """`function()` in one thread."""
+        with _torch_threads(1), torch.no_grad():
+            return function()
 
 
 @contextmanager
@@ -88,10 +126,11 @@ def total(values: Tensor) -> float:
 
 
 class Source:
-    """One tensor of all models, whole or tile by tile, in float32.
+    """One tensor of all models that have it, whole or tile by tile, in float32.
 
-    models: the base's tensor, then one per input, of one shape. statistics: kept with the tensor between
-    merges, for what depends on no coefficient (angles, histograms); a method names its entries.
+    models: the base's tensor, then one per input, of one shape. cache: kept with the tensor between merges, for
+    what depends on no coefficient (angles, histograms, decompositions); a method names its entries.
+    moments: statistics from data of the base, then of each input, None for a model without.
     A tile that was read is the caller's to overwrite, and valid until that model is read again.
     """
 
@@ -102,17 +141,20 @@ class Source:
         models: Sequence[Tensor],
         *,
         seed: int,
-        statistics: dict[Hashable, Any],
+        cache: dict[Hashable, Any],
         workers: Workers,
+        moments: Sequence[Moments | None] = (),
     ) -> None:
         self.tensor = tensor
         self.input_names = input_names
         self.seed = seed
-        self.statistics = statistics
+        self.cache = cache
         self.numel = models[0].numel()
+        self.shape = models[0].shape
         self._shaped = models
         self._models = [model.reshape(-1) for model in models]
         self._workers = workers
+        self._moments = moments
         self._on_cpu = models[0].device.type == "cpu"
 
     @cached_property
@@ -125,6 +167,16 @@ class Source:
             Tile(self.tensor, self.input_names, self.seed, a, b, self._workers.memory)
             for a, b in zip(starts, stops, strict=True)
         ]
+
+    @property
+    def entire(self) -> Tile:
+        """One tile of the whole tensor, for work that cannot be divided."""
+        return Tile(self.tensor, self.input_names, self.seed, 0, self.numel, self._workers.memory)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self._shaped[0].device
 
     def whole(self, model: int) -> Tensor:
         """The whole tensor of an input, or of the base (-1), as it is stored; to be read only."""
@@ -142,6 +194,20 @@ class Source:
         """Input `index` minus the base: float32, flat."""
         return self.weights(index, tile).sub_(self.base(tile) if base is None else base)
 
+    def moment(self, kind: str, model: int) -> Tensor | None:
+        """A statistic from data of an input, or of the base (-1), for this tensor, as it is stored; to be read only."""
+        moments = self._moments[model + 1] if self._moments else None
+        found = None if moments is None else moments.tensor(kind, self.tensor)
+        return None if found is None else found.to(self.device)
+
+    def shaped(self, model: int) -> Tensor:
+        """The whole tensor of an input, or of the base (-1), in float32 and its shape: a copy, the caller's own."""
+        return self._shaped[model + 1].to(torch.float32, copy=True)
+
+    def alone(self, function: Callable[[], T]) -> T:
+        """`function()` in one thread, as everything must run that is no element-wise work on tiles."""
+        return self._workers.alone(function)
+
     def map(self, function: Callable[[Tile], T]) -> list[T]:
         """`function` of every tile, in order: what a reduction starts from."""
         return self._workers.map(function, self.tiles)
@@ -149,9 +215,9 @@ class Source:
     @property
     def identical(self) -> bool:
         """Whether all models hold the same values here; read once, and mostly decided by the first tile."""
-        if "identical" not in self.statistics:
-            self.statistics["identical"] = all(self._identical(tile) for tile in self.tiles)
-        return bool(self.statistics["identical"])
+        if "identical" not in self.cache:
+            self.cache["identical"] = all(self._identical(tile) for tile in self.tiles)
+        return bool(self.cache["identical"])
 
     def _identical(self, tile: Tile) -> bool:
         base = self.base(tile)

@@ -119,8 +119,14 @@ class MergeMethodContract:
     translates: ClassVar[bool] = True
     #: P9: the result lies between the smallest and the largest of base and inputs.
     hull: ClassVar[bool] = False
-    #: P10: the merged delta is linear in this parameter.
-    linear_in: ClassVar[str | None] = None
+    #: P7: a tensor's result does not depend on the other tensors of the model.
+    local: ClassVar[bool] = True
+    #: P10: with these options the result is linear in the parameters that the method says.
+    linear: ClassVar[bool] = True
+    #: P11: on average over the masks, the merged delta is that of task arithmetic with `values`' weights.
+    unbiased: ClassVar[bool] = False
+    #: P14: rotating all deltas from the left and from the right rotates the merged delta.
+    rotates: ClassVar[bool] = False
 
     @property
     def method(self) -> MergeMethod:
@@ -218,7 +224,8 @@ class MergeMethodContract:
         merge = make_merge(self.name, self.n_inputs, self.values, options=self.options)
         several = [{"a": t[:, :9], "x": t, "b": t[:, 9:] * 2} for t in (base, *inputs)]
         engine = make_engine(several[0], several[1:])
-        assert torch.equal(dict(engine.stream(merge))["x"], expected)
+        if self.local:
+            assert torch.equal(dict(engine.stream(merge))["x"], expected)
         monkeypatch.setattr(tiles, "TILE", 1009)
         # Sums of whole tensors may round otherwise in other tiles, but not by more than their last bits.
         torch.testing.assert_close(self.merge(base, inputs), expected, rtol=2**-8, atol=0)
@@ -282,17 +289,47 @@ class MergeMethodContract:
     @examples
     @given(seed=seeds)
     def test_p10_linear(self, seed: int) -> None:
-        if self.linear_in is None:
+        if not self.linear or not self.method.linear_in:
             pytest.skip("declared: linear in none of its parameters")
         base, *inputs = random_models(seed, self.n_inputs, torch.float32)
-        a, b = np.random.default_rng(seed).uniform(0.2, 1.3, (2, np.size(self.values[self.linear_in])))
+        for parameter in self.method.parameters:
+            if parameter.name not in self.method.linear_in:
+                continue
+            a, b = np.random.default_rng(seed).uniform(0.2, 1.3, (2, self.n_inputs if parameter.per_input else 1))
 
-        def delta(coefficients: np.ndarray[Any, Any]) -> Tensor:
-            values = {**self.values, self.linear_in or "": coefficients.tolist()}
-            return self.merge(base, inputs, values=values) - base
+            def delta(coefficients: np.ndarray[Any, Any], name: str = parameter.name) -> Tensor:
+                return self.merge(base, inputs, values={**self.values, name: coefficients.tolist()}) - base
 
-        origin = delta(np.zeros_like(a))  # what the method does without any input: -base for weights
-        torch.testing.assert_close(delta(a + b) - origin, delta(a) + delta(b) - 2 * origin, rtol=1e-4, atol=3e-6)
+            origin = delta(np.zeros_like(a))  # what the method does without any input: -base for weights
+            torch.testing.assert_close(delta(a + b) - origin, delta(a) + delta(b) - 2 * origin, rtol=1e-4, atol=3e-6)
+
+    @examples
+    @given(seed=seeds)
+    def test_p11_unbiased(self, seed: int) -> None:
+        if not self.unbiased:
+            pytest.skip("declared: no unbiased estimate of task arithmetic")
+        base, *inputs = random_models(seed, self.n_inputs, torch.float32, (1, 12))
+        many = [tensor.expand(4000, 12).contiguous() for tensor in (base, *inputs)]
+        drawn = (self.merge(many[0], many[1:], seed=seed) - base).double()
+        weights = np.broadcast_to(np.asarray(self.values["weight"], dtype=float), self.n_inputs)
+        expected = sum(float(w) * (model - base).double() for w, model in zip(weights, inputs, strict=True))
+        error = drawn.std(0) / len(drawn) ** 0.5
+        assert bool(((drawn.mean(0) - expected).abs() < 4.5 * error).all())
+
+    @examples
+    @given(seed=seeds)
+    def test_p14_rotation(self, seed: int) -> None:
+        if not self.rotates:
+            pytest.skip("declared: works on single elements")
+        base, *inputs = random_models(seed, self.n_inputs, torch.float32, (6, 9))
+        random = torch.Generator().manual_seed(seed)
+        left, right = (torch.linalg.qr(torch.randn(n, n, generator=random, dtype=torch.float64))[0] for n in (6, 9))
+        zero = torch.zeros_like(base)
+        turned = [(left @ (model - base).double() @ right).float() for model in inputs]
+        result = self.merge(zero, [model - base for model in inputs])
+        torch.testing.assert_close(
+            self.merge(zero, turned), (left @ result.double() @ right).float(), rtol=1e-3, atol=1e-5
+        )
 
     @examples
     @given(seed=seeds)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.method import Bounds, MergeMethod, PerInput, merge_method
+from evomerge.merging.sparsify import drop_at_random
 from evomerge.merging.tiles import Tile
 from tests.contracts.merge_method import MergeMethodContract, fixed
 
@@ -41,7 +42,7 @@ def by_place(deltas: Sequence[Tensor], *, weight: Weight) -> Tensor:
     return _sum(deltas, weight) + deltas[0] * weight[0]
 
 
-@broken()
+@broken(linear_in=("weight",))
 def squares(deltas: Sequence[Tensor], *, weight: Weight) -> Tensor:
     """Not linear, not equivariant to scale."""
     return _sum(deltas, weight).square()
@@ -72,10 +73,16 @@ def ignores_the_seed(deltas: Sequence[Tensor], *, weight: Weight) -> Tensor:
     return _sum(deltas, weight)
 
 
-@broken()
+@broken(linear_in=("weight",))
 def rounds_twice(deltas: Sequence[Tensor], *, weight: Weight) -> Tensor:
     """Works in bfloat16."""
     return sum((d.bfloat16() * w for d, w in zip(deltas, weight, strict=True)), torch.zeros(1)).float()
+
+
+@broken(random=True)
+def thins_without_rescaling(deltas: Sequence[Tensor], *, weight: Weight, tile: Tile) -> Tensor:
+    """Too small on average."""
+    return _sum([drop_at_random(delta, tile, index, 0.9) for index, delta in enumerate(deltas)], weight)
 
 
 @broken(operates_on="weights")
@@ -108,11 +115,13 @@ def kit(method: MergeMethod, **flags: Any) -> MergeMethodContract:
         (squares, "test_p5_scale", {}),
         (grows, "test_p6_translation", {}),
         (grows, "test_p9_hull", {"hull": True}),
-        (squares, "test_p10_linear", {"linear_in": "weight"}),
+        (squares, "test_p10_linear", {}),
+        (thins_without_rescaling, "test_p11_unbiased", {"unbiased": True}),
+        (squares, "test_p14_rotation", {"rotates": True}),
         (global_noise, "test_p8_the_seed_matters_to_random_methods_only", {}),
         (ignores_the_seed, "test_p8_the_seed_matters_to_random_methods_only", {}),
         (global_noise, "test_p7_resident_and_streamed_are_the_same", {}),
-        (rounds_twice, "test_p10_linear", {"linear_in": "weight"}),
+        (rounds_twice, "test_p10_linear", {}),
         (fails_when_empty, "test_tensors_of_any_size", {}),
     ],
     ids=lambda value: getattr(value, "name", value) if not isinstance(value, dict) else "",

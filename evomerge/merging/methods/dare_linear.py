@@ -36,6 +36,7 @@ def _coefficients(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.03099",
     prepare=_coefficients,
+    linear_in=("weight", "scale"),
     random=True,
 )
 def dare_linear(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:

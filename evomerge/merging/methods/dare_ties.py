@@ -28,6 +28,7 @@ def _factors(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.03099",
     prepare=_factors,
+    linear_in=("scale",),
     random=True,
 )
 def dare_ties(

@@ -26,6 +26,7 @@ def _coefficients(source: Source, *, weight: Weight, normalize: bool = True) -> 
     operates_on="weights",
     reference="https://arxiv.org/abs/2203.05482",
     prepare=_coefficients,
+    linear_in=("weight",),
 )
 def linear(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Sum of weight times model, divided by the sum of the weights unless `normalize` is false."""

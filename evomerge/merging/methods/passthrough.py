@@ -20,6 +20,7 @@ def _untouched(_source: Source, *, scale: Scale) -> CopyOf | None:
     reference="https://arxiv.org/abs/2312.15166",
     prepare=_untouched,
     max_inputs=1,
+    linear_in=("scale",),
 )
 def passthrough(weights: Sequence[Tensor], *, scale: Scale) -> Tensor:
     """The one input times `scale`: 0 on the output projections of a block switches the block off."""

@@ -33,9 +33,9 @@ def _cosine(source: Source) -> float:
         a, b = source.base(tile).double(), source.weights(0, tile).double()
         return total(a * a), total(a * b), total(b * b)
 
-    if "gram" not in source.statistics:
-        source.statistics["gram"] = [math.fsum(column) for column in zip(*source.map(gram), strict=True)]
-    aa, ab, bb = source.statistics["gram"]
+    if "gram" not in source.cache:
+        source.cache["gram"] = [math.fsum(column) for column in zip(*source.map(gram), strict=True)]
+    aa, ab, bb = source.cache["gram"]
     norms = [math.sqrt(square) for square in (aa, bb)]
     # A tensor that is all but zero keeps its length, as it has no direction.
     lengths = [norm if norm > _SHORT else 1.0 for norm in norms]

@@ -26,6 +26,7 @@ def _coefficients(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2212.04089",
     prepare=_coefficients,
+    linear_in=("weight", "scale"),
 )
 def task_arithmetic(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Base + scale * sum of weight times delta; a negative weight unlearns a task."""

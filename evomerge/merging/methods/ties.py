@@ -34,6 +34,7 @@ def _cuts(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2306.01708",
     prepare=_cuts,
+    linear_in=("scale",),
 )
 def ties(
     deltas: Sequence[Tensor],

@@ -14,13 +14,21 @@ class TestDareLinear(MergeMethodContract):
     values = VALUES
     one_hot = fixed({"density": [1.0, 1.0, 1.0]})
     permutes = True  # a mask belongs to an input's name, not to its place
-    linear_in = "weight"
+
+
+class TestUnscaledDareLinear(MergeMethodContract):
+    name = "dare_linear"
+    options = fixed({"rescale": "paper"})
+    values = fixed({**VALUES, "scale": 1.0})
+    one_hot = fixed({"density": [1.0, 1.0, 1.0]})
+    unbiased = True
 
 
 class TestDareLinearAsMergekit(MergeMethodContract):
     name = "dare_linear"
     options = fixed({"rescale": "mergekit", "normalize": True})
     values = fixed({**VALUES, "weight": [0.3, 0.2, 0.8]})
+    linear = False  # in its weights, which are normalized
     one_hot = fixed({"density": [1.0, 1.0, 1.0]})
 
 

@@ -11,6 +11,7 @@ class TestLinear(MergeMethodContract):
     averages = True
     scales = False  # without a base there is no delta; scaling models is below
     hull = True
+    linear = False
 
 
 class TestLinearWithoutNormalization(MergeMethodContract):
@@ -20,7 +21,6 @@ class TestLinearWithoutNormalization(MergeMethodContract):
     scales = False
     translates = False
     keeps = False
-    linear_in = "weight"
 
 
 def test_worked_example() -> None:

@@ -7,7 +7,6 @@ from tests.evomerge.merging.vectors import BASE, check, merged_delta
 class TestTaskArithmetic(MergeMethodContract):
     name = "task_arithmetic"
     values = fixed({"weight": [0.3, -0.2, 0.8], "scale": 1.1})
-    linear_in = "weight"
 
 
 class TestNormalizedTaskArithmetic(MergeMethodContract):
@@ -15,6 +14,7 @@ class TestNormalizedTaskArithmetic(MergeMethodContract):
     options = fixed({"normalize": True})
     values = fixed({"weight": [0.3, 0.2, 0.8]})
     averages = True
+    linear = False
 
 
 def test_worked_examples() -> None:
