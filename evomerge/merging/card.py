@@ -7,8 +7,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from evomerge import __version__, strict_yaml
 from evomerge.recipe import Merge
+from search_spaces.base import FloatArray
 
 #: Coefficient tables longer than this stay in recipe.yaml.
 MAX_ROWS = 64
@@ -17,10 +20,11 @@ MAX_ROWS = 64
 def model_card(merge: Merge, title: str, sources: Mapping[str, str], scores: Mapping[str, Any] | None) -> str:
     """README.md of an exported merge.
 
-    sources: model name -> where it comes from, the base first. scores: row -> column -> number or text.
+    sources: model name -> where it comes from, the base first.
+    scores: row -> column -> number or text. A text in place of a row, such as the verdict, stands above the table.
     """
     lines = [_front_matter(sources), f"# {title}", "", _summary(merge, sources), ""]
-    lines += _table(("model", "from"), ([f"`{name}`", f"`{source}`"] for name, source in sources.items()))
+    lines += _models(sources)
     if scores:
         lines += ["## Scores", "", *_score_table(scores)]
     lines += ["## Coefficients", "", *_coefficients(merge)]
@@ -53,26 +57,43 @@ def _summary(merge: Merge, sources: Mapping[str, str]) -> str:
     )
 
 
+def _models(sources: Mapping[str, str]) -> list[str]:
+    """The models by name, and where they come from unless that only says the names again."""
+    if all(name == source for name, source in sources.items()):
+        base, *inputs = (f"`{name}`" for name in sources)
+        return [f"The base is {base}, the models merged into it are {', '.join(inputs)}.", ""]
+    return _table(("model", "from"), ([f"`{name}`", f"`{source}`"] for name, source in sources.items()))
+
+
 def _score_table(scores: Mapping[str, Any]) -> list[str]:
-    rows = {name: row if isinstance(row, Mapping) else {"score": row} for name, row in scores.items()}
+    said = [f"{text}\n" for text in scores.values() if isinstance(text, str)]
+    given = {name: row for name, row in scores.items() if not isinstance(row, str)}
+    rows = {name: row if isinstance(row, Mapping) else {"score": row} for name, row in given.items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    return _table(("", *columns), ([name, *(_cell(row.get(c)) for c in columns)] for name, row in rows.items()))
+    cells = ([name, *(_cell(row.get(c)) for c in columns)] for name, row in rows.items())
+    return said + _table(("", *columns), cells)
 
 
 def _coefficients(merge: Merge) -> list[str]:
-    table = merge.table
-    rows = len(table.groups) * len(table.values)
-    if rows > MAX_ROWS:
-        return [
-            f"{rows} rows of coefficients for {len(table.groups)} groups of tensors: see `recipe.yaml`.",
-            "",
-        ]
-    return _table(("tensors", "parameter", *(model.name for model in merge.recipe.inputs)), _rows(merge))
+    """One row per group of tensors and parameter; a parameter that is the same everywhere is one sentence."""
+    values = merge.table.values
+    constant = {name: array.flat[0] for name, array in values.items() if np.ptp(array) == 0}
+    said = [f"`{name}` is {_cell(float(value))} for all tensors and models." for name, value in constant.items()]
+    varied = {name: array for name, array in values.items() if name not in constant}
+    lines = ["  \n".join(said), ""] if said else []
+    n_groups = len(merge.table.groups)
+    if n_groups * len(varied) > MAX_ROWS:
+        text = f"{n_groups * len(varied)} rows of coefficients for {n_groups} groups of tensors: see `recipe.yaml`."
+        return [*lines, text, ""]
+    if not varied:
+        return lines
+    header = ("tensors", "parameter", *(model.name for model in merge.recipe.inputs))
+    return lines + _table(header, _rows(merge, varied))
 
 
-def _rows(merge: Merge) -> Iterator[list[str]]:
+def _rows(merge: Merge, varied: Mapping[str, FloatArray]) -> Iterator[list[str]]:
     n_inputs = len(merge.recipe.inputs)
-    for name, array in merge.table.values.items():
+    for name, array in varied.items():
         for group, row in zip(merge.table.groups, array, strict=True):
             values = row if len(row) == n_inputs else [row[0]] * n_inputs
             yield [group, name, *(_cell(float(value)) for value in values)]

@@ -149,7 +149,7 @@ def test_long_coefficient_tables_stay_out_of_the_card(
     monkeypatch.setattr("evomerge.merging.card.MAX_ROWS", 62)
     names = Checkpoint.open(merge.recipe.base.path).names
     groups = {f"g{n}": (name,) for n, name in enumerate(names)}
-    values = np.ones((len(names), 2))
+    values = np.linspace(0.5, 1.0, 2 * len(names)).reshape(-1, 2)
     table = CoefficientTable(groups, {"weight": values, "scale": values[:, :1], "density": values})
     recipe = replace(merge.recipe, method="ties")
     materialize(Merge(recipe, table), tmp_path / "out")
