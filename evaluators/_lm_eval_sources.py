@@ -1,5 +1,6 @@
 """Finding lm-eval tasks, and refusing the ones that would run code nobody agreed to."""
 
+import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -30,15 +31,19 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any]) -> tu
         raise EvaluatorError(f"include_path is {include_path!r}, which is no folder.")
     file = _existing(name) if Path(name).suffix in (".yaml", ".yml") else None
     names = [name] if file is None else list(_members(load_yaml(file, resolve_func=False)))
+    known: list[str] = []
     for manager in _managers(include_path, metadata):
+        known = list(manager.task_index)
         files = [_files(manager.task_index, wanted) for wanted in names]
         if None not in files:
             own = [] if file is None else [file]
             return manager, _locals([*own, *(path for group in files for path in group or ())])
     where = f" in {include_path} or" if include_path is not None else ""
+    near = difflib.get_close_matches(name, known, n=1)
     raise EvaluatorError(
         f"lm-eval knows no task, group or tag {name!r} (or a member of it){where} among its own; "
         "`lm-eval ls tasks` lists those, and `include_path` adds a folder of task YAML files."
+        + (f" Did you mean {near[0]!r}?" if near else "")
     )
 
 

@@ -164,13 +164,26 @@ def _load(name: str, include_path: str | None, metadata: Mapping[str, Any], allo
             refuse_code(local_files)
         trusted = allow_code or not local_files
         with fast_templates(trusted):
-            tasks = list(manager.load(name)["tasks"].values())
+            tasks = _built(manager, name)
     for task in tasks:
         if getattr(task, "UNSAFE_CODE", False) and not allow_code:
             raise EvaluatorError(f"The task {task.task_name} runs generated code; set `allow_code: true` to let it.")
         if getattr(task, "MULTIMODAL", False):
             raise EvaluatorError(f"The task {task.task_name} needs images or sound; only text is supported.")
     return tasks, trusted
+
+
+def _built(manager: Any, name: str) -> list[Any]:
+    """The task objects, with their datasets. Raises EvaluatorError for one that no network brings."""
+    try:
+        return list(manager.load(name)["tasks"].values())
+    except ConnectionError as error:
+        raise EvaluatorError(
+            f"The dataset of the lm-eval task {name!r} is not in the cache and cannot be fetched: {error}. "
+            "Fetch it once where there is a network and bring the cache (the folder HF_HOME), or write a task "
+            "YAML file on local data (dataset_path: json) and name its folder with `include_path`. "
+            "HF_HUB_OFFLINE=1 saves the waiting: without it the hub is tried six times."
+        ) from error
 
 
 def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any] | None) -> None:

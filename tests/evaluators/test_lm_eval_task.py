@@ -240,3 +240,18 @@ def test_tasks_that_run_what_the_model_writes_are_refused(folder: Path, tmp_path
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "task": "run", "unsafe_code": True}))
     with pytest.raises(EvaluatorError, match="sets unsafe_code"):
         LmEvalTask(task=str(tmp_path / "run.yaml"))
+
+
+def test_a_dataset_that_no_network_brings_is_refused_with_what_to_do(folder: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((folder / "write.yaml").read_text())
+    del config["dataset_kwargs"]
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump({**config, "task": "far", "dataset_path": "nobody/nowhere"}))
+    with pytest.raises(EvaluatorError, match=r"dataset of the lm-eval task 'far' .*nobody/nowhere.*HF_HUB_OFFLINE=1"):
+        LmEvalTask(task="far", include_path=str(tmp_path))
+
+
+def test_an_unknown_task_is_refused_with_the_nearest_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_local = TaskManager(include_path=str(folder), include_defaults=False)
+    monkeypatch.setattr("evaluators._lm_eval_sources._managers", lambda *_: iter([only_local]))
+    with pytest.raises(EvaluatorError, match=r"knows no task, group or tag 'wriet'.* Did you mean 'write'\?"):
+        LmEvalTask(task="wriet", include_path=str(folder))
