@@ -19,7 +19,8 @@ from pydantic import (
 
 from evomerge.plain_data import unknown_key
 from evomerge.plugins import PluginSpec
-from evomerge.recipe import Input, resolve_path
+from evomerge.recipe import Input
+from evomerge.recipe_file import resolve_path
 
 #: Options of plug-ins that name a file or folder.
 PATH_OPTIONS = ("file", "include_path", "examples", "start")

@@ -10,6 +10,7 @@ import numpy as np
 from evaluators.base import SPLITS, Scores
 from evomerge.config import SearchConfig, load_config
 from evomerge.merging.materialize import Manifest, materialize
+from evomerge.merging.sources import open_models
 from evomerge.models import smoke_test
 from evomerge.objective import Objective
 from evomerge.recipe import Merge
@@ -17,7 +18,7 @@ from evomerge.records import Trial
 from evomerge.selection import SelectionError, Standing, selection
 from evomerge.statistics import Estimate, estimate
 from evomerge.study import Entry, Study, StudyError
-from evomerge.trial import build_evaluator, build_space, open_models
+from evomerge.trial import build_evaluator, build_space
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def merge_of(config: SearchConfig, trial: Trial) -> Merge:
     if trial.x is None:
         raise SelectionError(f"Trial {trial.number} has neither a point nor a merge.")
     recipe = config.recipe()
-    base, _ = open_models(recipe)
+    base = open_models(recipe).base
     return Merge(recipe, build_space(config.space, recipe, base.layout()).decode(trial.x), trial.seed)
 
 

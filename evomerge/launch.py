@@ -18,10 +18,11 @@ from evomerge.budget import Budget
 from evomerge.config import SearchConfig
 from evomerge.ledger.lines import FILE
 from evomerge.merging.baselines import baselines
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.header import CheckpointError
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.model import Model
+from evomerge.merging.sources import open_models
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer
 from evomerge.placement import start_executor
@@ -30,7 +31,7 @@ from evomerge.records import CANARY, Trial
 from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
 from evomerge.study import Study
-from evomerge.trial import BenchSpec, build_evaluator, build_space, open_models, split_ids
+from evomerge.trial import BenchSpec, build_evaluator, build_space, split_ids
 from search_spaces.base import CoefficientTable, FloatArray, SearchSpace, SpaceError
 
 #: Fewer examples than this on a split say next to nothing.
@@ -64,8 +65,8 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     """
     recipe = config.recipe()
     say("checking the models")
-    base, inputs = open_models(recipe)
-    named = dict(zip((model.name for model in recipe.inputs), inputs, strict=True))
+    sources = open_models(recipe)
+    base, named = sources.base, sources.inputs
     check_compatible(base, named)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
@@ -218,7 +219,7 @@ def _read_tasks(spec: BenchSpec, notes: list[str]) -> tuple[dict[str, dict[str, 
     return examples, lower
 
 
-def _check_finite(name: str, checkpoint: Checkpoint) -> None:
+def _check_finite(name: str, checkpoint: Model) -> None:
     found = find_nonfinite(checkpoint)
     if found is not None:
         tensor, count = found

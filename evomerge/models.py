@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.model import Model
 from search_spaces.base import FloatArray
 
 
@@ -45,7 +46,7 @@ class ResidentModel:
 
 
 def load_resident(
-    base: Checkpoint, tokenizer: Checkpoint, dtype: torch.dtype | None, device: str, *, spread: bool = False
+    base: Model, tokenizer: Path, dtype: torch.dtype | None, device: str, *, spread: bool = False
 ) -> ResidentModel:
     """Load the base once, as transformers loads the exported result, so that both score the same.
 
@@ -76,11 +77,11 @@ def choose_device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _target(base: Checkpoint, name: str, dtype: torch.dtype | None) -> torch.dtype:
+def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and base.mergeable(name) else base.dtype(name)
 
 
-def _architecture(base: Checkpoint) -> Any:
+def _architecture(base: Model) -> Any:
     config: Mapping[str, Any] = base.config or {}
     name = (config.get("architectures") or ["AutoModelForCausalLM"])[0]
     architecture = getattr(transformers, name, None)
@@ -89,8 +90,7 @@ def _architecture(base: Checkpoint) -> Any:
     return architecture
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Any:
-    folder = Path(checkpoint.path)
+def _tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").exists() and not (folder / "tokenizer_config.json").exists():
         return None
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
@@ -99,7 +99,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
-def _named_tensors(base: Checkpoint, network: Any) -> dict[str, Tensor]:
+def _named_tensors(base: Model, network: Any) -> dict[str, Tensor]:
     live = network.state_dict(keep_vars=False)
     prefix = f"{network.base_model_prefix}."
     named, missing = {}, []
@@ -122,7 +122,7 @@ def smoke_test(folder: Path) -> None:
     checkpoint = Checkpoint.open(folder)
     if checkpoint.config is None:
         return
-    network = load_resident(checkpoint, checkpoint, None, "cpu").network
+    network = load_resident(checkpoint, checkpoint.path, None, "cpu").network
     vocabulary = getattr(network.config, "vocab_size", None)
     if not vocabulary or getattr(network.config, "is_encoder_decoder", False):
         return

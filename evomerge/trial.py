@@ -13,12 +13,12 @@ import torch
 
 from evaluators.base import Evaluator, Scores, split_of
 from evomerge import plugins
-from evomerge.merging.checkpoint import Checkpoint
-from evomerge.merging.engine import MergeEngine
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.sources import open_models
 from evomerge.models import ResidentModel, choose_device, load_resident
 from evomerge.plugins import PluginSpec
-from evomerge.recipe import Input, Merge, Recipe, read_merge
+from evomerge.recipe import Merge, Recipe
+from evomerge.recipe_file import read_merge
 from evomerge.records import CANARY, Failure, Outcome, Trial
 from search_spaces.base import Layout, Parameter, SearchSpace
 
@@ -85,35 +85,18 @@ def split_ids(evaluator: Evaluator, split: str, fractions: tuple[float, float, f
     return tuple(name for name in evaluator.example_ids if split_of(name, fractions) == split)
 
 
-def open_models(recipe: Recipe) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
-    """Base and inputs, opened lazily."""
-
-    def opened(model: Input) -> Checkpoint:
-        return Checkpoint.open(model.path, revision=model.revision)
-
-    return opened(recipe.base), tuple(opened(model) for model in recipe.inputs)
-
-
 class Bench:
     """Resident weights, the merge engine and the evaluators of one worker; built once, used for every trial."""
 
     def __init__(self, spec: BenchSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        base, inputs = open_models(spec.recipe)
+        sources = open_models(spec.recipe)
         device = choose_device(spec.device)
         dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
-        self.space = build_space(spec.space, spec.recipe, base.layout())
-        self.engine = MergeEngine(
-            base,
-            inputs,
-            names=tuple(model.name for model in spec.recipe.inputs),
-            dtype=dtype,
-            device=device,
-            threads=spec.threads,
-        )
-        named = {model.name: checkpoint for model, checkpoint in zip(spec.recipe.inputs, inputs, strict=True)}
-        self.model = load_resident(base, named.get(spec.recipe.tokenizer, base), dtype, device, spread=spec.gpus > 1)
+        self.space = build_space(spec.space, spec.recipe, sources.base.layout())
+        self.engine = sources.engine(dtype=dtype, device=device, threads=spec.threads)
+        self.model = load_resident(sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1)
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 

@@ -7,7 +7,7 @@ from typing import Any
 from evomerge import export
 from evomerge.merging.interop import mergekit
 from evomerge.merging.materialize import materialize
-from evomerge.recipe import read_merge, write_merge
+from evomerge.recipe_file import read_merge, write_merge
 
 
 def write_export(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Scores
-from evomerge.recipe import merge_from_dict, merge_to_dict
+from evomerge.recipe_file import merge_from_dict, merge_to_dict
 from evomerge.records import Failure, Outcome, Trial
 
 #: Significant digits kept of log-likelihoods, which are many and only rank answers.

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from evomerge.merging.checkpoint import Checkpoint
-from evomerge.merging.shards import check_inside
+from evomerge.merging.model import Model
+from evomerge.merging.shards import check_inside, read_json
 
 _MODEL_FILES = (
     "generation_config.json",
@@ -30,25 +30,24 @@ _TOKENIZER_FILES = (
 )
 
 
-def companions(base: Checkpoint, tokenizer: Checkpoint) -> dict[str, Path]:
-    """Small files that go along with merged weights: name -> where it is copied from."""
+def companions(base: Path, tokenizer: Path) -> dict[str, Path]:
+    """Small files that go along with merged weights, from the base's folder and the tokenizer's: name -> source."""
     found: dict[str, Path] = {}
-    for model, names in ((base, _MODEL_FILES), (tokenizer, _TOKENIZER_FILES)):
-        folder = model.path
+    for folder, names in ((base, _MODEL_FILES), (tokenizer, _TOKENIZER_FILES)):
         if folder.is_dir():
             found |= {name: check_inside(folder, name) for name in names if (folder / name).is_file()}
     return found
 
 
-def write_config(base: Checkpoint, folder: Path, dtype: str | None) -> None:
+def write_config(base: Model, folder: Path, dtype: str | None) -> None:
     """Write the base's config.json, where it has one, with the type of the weights (None: unchanged)."""
     if base.config is None:
         return
-    if dtype is None:
+    if dtype is None and base.config == read_json(base.path, "config.json"):
         shutil.copyfile(base.path / "config.json", folder / "config.json")
         return
-    config = _with_dtype(dict(base.config), dtype)
-    if not {"dtype", "torch_dtype"} & config.keys():
+    config = dict(base.config) if dtype is None else _with_dtype(dict(base.config), dtype)
+    if dtype is not None and not {"dtype", "torch_dtype"} & config.keys():
         config["dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from evomerge.merging.header import CheckpointError, TensorEntry, read_header, shown
+from evomerge.merging.model import SPEAKING, Model
 from evomerge.merging.shards import read_folder, read_json
-from search_spaces.base import Layout
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
@@ -45,22 +45,13 @@ _HUB_FILES = (
     "README.md",
 )
 
-# Tensors that a network computes and does not learn, as older checkpoints hold them.
-_BUFFER = re.compile(r"(?:^|[._])(?:inv_freq|position_ids|num_batches_tracked|masked_bias)$")
-# The causal mask of GPT-2 and GPT-NeoX, (1, 1, n, n); a true bias of that name has one dimension.
-_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
-# Embeddings of positions and segments, which may have as many rows as the vocabulary has tokens.
-_NOT_TOKENS = re.compile(r"pos|wpe|type")
-#: Endings of the architectures that have output embeddings.
-_SPEAKING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
 _PACKED = (".weight", ".qweight", ".qzeros", ".weight_packed")
 
 
-class Checkpoint:
+class Checkpoint(Model):
     """The tensors of a model folder or of one .safetensors file, by name and in the order of the files.
 
-    path: the folder or file. config: the parsed config.json, or None for bare weights.
-    shards: the weight files. names: every tensor, shard by shard, in the order of the data.
+    path: the folder or file. names: every tensor, shard by shard, in the order of the data.
     """
 
     def __init__(
@@ -68,7 +59,7 @@ class Checkpoint:
     ) -> None:
         self.path = path
         self.config = None if config is None else MappingProxyType(dict(config))
-        self.shards = tuple(file for file, _ in shards)
+        self._shards = tuple(file for file, _ in shards)
         self._entries: dict[str, TensorEntry] = {}
         self._shard_of: dict[str, Path] = {}
         self._opened: dict[Path, Any] = {}
@@ -105,6 +96,11 @@ class Checkpoint:
         _refuse_missing_head(checkpoint)
         return checkpoint
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files."""
+        return self._shards
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor."""
         return self._entries[name].shape
@@ -127,31 +123,10 @@ class Checkpoint:
             raise CheckpointError(f"{file}: tensor {shown(name)} cannot be read: {error}.") from error
         return tensor
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(entry.end - entry.begin for entry in self._entries.values())
-
-    def mergeable(self, name: str) -> bool:
-        """Whether a tensor holds learnt weights; integers and computed buffers are copied from the base."""
-        if not self.dtype(name).is_floating_point or _BUFFER.search(name):
-            return False
-        return not (_MASK.search(name) and len(self.shape(name)) == 4)
-
-    @property
-    def tied(self) -> bool:
-        """Whether the output embeddings are the input embeddings: one matrix for both, config allows it."""
-        config: Mapping[str, Any] = self.config or {}
-        return _has_architecture(config, _SPEAKING) and _ties(config) and len(_vocabulary_matrices(self)) == 1
-
-    def layout(self) -> Layout:
-        """Depth and component of every mergeable tensor."""
-        return Layout.from_names([name for name in self.names if self.mergeable(name)])
-
     def sha256(self) -> dict[str, str]:
         """SHA-256 of every weight file by file name; reads all of them."""
         hashes = {}
-        for file in self.shards:
+        for file in self._shards:
             with file.open("rb") as stream:
                 hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
         return hashes
@@ -196,30 +171,10 @@ def _refuse_packed(checkpoint: Checkpoint) -> None:
             )
 
 
-def _has_architecture(config: Mapping[str, Any], endings: tuple[str, ...]) -> bool:
-    names = config.get("architectures")
-    return isinstance(names, list) and any(str(name).endswith(endings) for name in names)
-
-
-def _ties(config: Mapping[str, Any]) -> bool:
-    # transformers may leave the flag out where it is the architecture's default: absent means "may be".
-    return config.get("tie_word_embeddings") is not False
-
-
-def _vocabulary_matrices(checkpoint: Checkpoint) -> list[str]:
-    """Input and output embeddings: matrices with a row for each token of the vocabulary."""
-    config: Mapping[str, Any] = checkpoint.config or {}
-    text = config.get("text_config")
-    rows = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
-    shapes = {name: checkpoint.shape(name) for name in checkpoint.names if not _NOT_TOKENS.search(name)}
-    return [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == rows]
-
-
 def _refuse_missing_head(checkpoint: Checkpoint) -> None:
     """Refuse a language model without output embeddings: transformers would make up random ones."""
-    config: Mapping[str, Any] = checkpoint.config or {}
-    causal = _has_architecture(config, _SPEAKING[:2])
-    if causal and not _ties(config) and len(_vocabulary_matrices(checkpoint)) == 1:
+    causal = checkpoint.has_architecture(SPEAKING[:2])
+    if causal and not checkpoint.may_tie and len(checkpoint.vocabulary_matrices()) == 1:
         raise CheckpointError(
             f"{checkpoint.path} lacks its output embeddings (lm_head.weight), and config.json says "
             "tie_word_embeddings=false: transformers would fill them with random numbers."

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.header import CheckpointError, shown
+from evomerge.merging.model import Model
 from evomerge.merging.shards import check_inside, read_json
 from search_spaces.base import Layout
 
@@ -22,17 +22,19 @@ _SIZES = (
 )
 
 
-def check_compatible(base: Checkpoint, inputs: Mapping[str, Checkpoint]) -> None:
+def check_compatible(base: Model, inputs: Mapping[str, Model], *, partial: bool = False) -> None:
     """Compare the mergeable tensors of every input with the base's: same names, same shapes.
+
+    partial: an input may lack tensors, as in a recipe of slices.
 
     Raises CheckpointError with the first five differences, how many there are, and the likely cause.
     """
     for label, model in inputs.items():
-        _check_same_tensors(base, label, model)
+        _check_same_tensors(base, label, model, partial=partial)
         _check_same_shapes(base, label, model)
 
 
-def find_nonfinite(checkpoint: Checkpoint) -> tuple[str, int] | None:
+def find_nonfinite(checkpoint: Model) -> tuple[str, int] | None:
     """The first mergeable tensor with NaN or infinite values, and how many it has; reads all weights."""
     for name in checkpoint.names:
         tensor = checkpoint.tensor(name)
@@ -46,7 +48,7 @@ def _all_finite(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
 
 
-def tokenizer_differences(base: Checkpoint, inputs: Mapping[str, Checkpoint]) -> list[str]:
+def tokenizer_differences(base: Model, inputs: Mapping[str, Model]) -> list[str]:
     """One sentence for each way in which an input's tokenizer files differ from the base's.
 
     Nothing is said of models without tokenizer files. Raises CheckpointError for files that cannot be read.
@@ -60,11 +62,11 @@ def tokenizer_differences(base: Checkpoint, inputs: Mapping[str, Checkpoint]) ->
     return found
 
 
-def _check_same_tensors(base: Checkpoint, label: str, model: Checkpoint) -> None:
+def _check_same_tensors(base: Model, label: str, model: Model, *, partial: bool) -> None:
     ours = [name for name in base.names if base.mergeable(name)]
     theirs = [name for name in model.names if model.mergeable(name)]
     known = set(base.names), set(model.names)
-    lacks = [name for name in ours if name not in known[1]]
+    lacks = [] if partial else [name for name in ours if name not in known[1]]
     adds = [name for name in theirs if name not in known[0]]
     if not lacks and not adds:
         return
@@ -80,7 +82,7 @@ def _listed(names: list[str]) -> str:
     return f"{len(names)} {noun} ({', '.join(map(shown, names[:5]))}{', ...' if len(names) > 5 else ''})"
 
 
-def _cause_of_names(base: Checkpoint, model: Checkpoint, lacks: list[str], adds: list[str]) -> str:
+def _cause_of_names(base: Model, model: Model, lacks: list[str], adds: list[str]) -> str:
     if any("lora_" in name for name in adds):
         return "It is an adapter (LoRA): merge it into its base model first."
     if set(Layout.from_names([*lacks, *adds]).components) == {"head"}:
@@ -101,14 +103,15 @@ def _ending(name: str) -> str:
     return ".".join(name.split(".")[-4:])
 
 
-def _architecture(model: Checkpoint) -> str:
+def _architecture(model: Model) -> str:
     config: Mapping[str, Any] = model.config or {}
     names = config.get("architectures")
     return ascii(names[0])[:100] if isinstance(names, list) and names else "of an unnamed architecture"
 
 
-def _check_same_shapes(base: Checkpoint, label: str, model: Checkpoint) -> None:
-    names = [n for n in base.names if base.mergeable(n) and base.shape(n) != model.shape(n)]
+def _check_same_shapes(base: Model, label: str, model: Model) -> None:
+    theirs = set(model.names)
+    names = [n for n in base.names if n in theirs and base.mergeable(n) and base.shape(n) != model.shape(n)]
     if not names:
         return
     first = ", ".join(f"{shown(n)} {base.shape(n)} vs {model.shape(n)}" for n in names[:5])
@@ -119,7 +122,7 @@ def _check_same_shapes(base: Checkpoint, label: str, model: Checkpoint) -> None:
     )
 
 
-def _cause_of_shapes(base: Checkpoint, model: Checkpoint, names: list[str]) -> str:
+def _cause_of_shapes(base: Model, model: Model, names: list[str]) -> str:
     components = Layout.from_names(names).components
     pairs = [(base.shape(n), model.shape(n)) for n in names]
     if all(c in _OWN_WORDS for c in components) and all(a[1:] == b[1:] and a and b for a, b in pairs):
@@ -134,7 +137,7 @@ def _cause_of_shapes(base: Checkpoint, model: Checkpoint, names: list[str]) -> s
     return f"Another size of model: {', '.join(sizes)}." if sizes else "Another architecture or size of model?"
 
 
-def _tokenizer(model: Checkpoint) -> dict[str, Any]:
+def _tokenizer(model: Model) -> dict[str, Any]:
     """What of a tokenizer decides about its tokens: part -> value, only the parts that its files give."""
     if not model.path.is_dir():
         return {}
@@ -159,7 +162,7 @@ def _content(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _chat_template(model: Checkpoint, settings: Mapping[str, Any]) -> Any:
+def _chat_template(model: Model, settings: Mapping[str, Any]) -> Any:
     if not (model.path / "chat_template.jinja").exists():
         return settings.get("chat_template")
     return check_inside(model.path, "chat_template.jinja").read_text(encoding="utf-8", errors="replace")

@@ -17,13 +17,15 @@ from evomerge.merging.assets import companions, write_config
 from evomerge.merging.card import model_card
 from evomerge.merging.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.compatibility import check_compatible, find_nonfinite
-from evomerge.merging.engine import MergeEngine
 from evomerge.merging.header import shown
 from evomerge.merging.interop import mergekit
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.model import Model
+from evomerge.merging.sources import Sources, open_models
 from evomerge.merging.staging import MARK, check_output, staged
 from evomerge.merging.writer import MAX_SHARD_BYTES, WriteError, check_weights, plan_tensors, write_weights
-from evomerge.recipe import Input, Merge, Recipe, write_merge
+from evomerge.recipe import Input, Merge, Recipe
+from evomerge.recipe_file import write_merge
 
 Progress = Callable[[int, int], None]
 
@@ -60,19 +62,16 @@ def materialize(
     Raises CheckpointError for inputs that are refused, OutputError for the folder, WriteError for the
     weights; PluginError, MethodError, SpaceError or MergeError for a merge that cannot be made.
     """
-    models = open_models(merge.recipe)
-    check_output(folder, models.values(), overwrite=overwrite)
-    base = models[merge.recipe.base.name]
-    inputs = {model.name: models[model.name] for model in merge.recipe.inputs}
-    _check_method(merge, base)
-    check_compatible(base, inputs)
-    for name, model in models.items():
+    sources = open_models(merge.recipe)
+    check_output(folder, sources.models, overwrite=overwrite)
+    _check_method(merge, sources.base)
+    check_compatible(sources.base, sources.inputs, partial=bool(merge.recipe.slices))
+    for name, model in {merge.recipe.base.name: sources.base, **sources.inputs}.items():
         _check_finite(name, model)
-    dtype = output_dtype(merge.recipe)
-    engine = MergeEngine(base, tuple(inputs.values()), names=tuple(inputs), dtype=dtype, device=device, threads=threads)
+    engine = sources.engine(dtype=output_dtype(merge.recipe), device=device, threads=threads)
     return write_folder(
         merge,
-        models,
+        sources,
         engine.stream(merge),
         folder,
         overwrite=overwrite,
@@ -84,7 +83,7 @@ def materialize(
 
 def write_folder(
     merge: Merge,
-    models: Mapping[str, Checkpoint],
+    sources: Sources,
     tensors: Iterable[tuple[str, Tensor]],
     folder: Path,
     *,
@@ -95,13 +94,12 @@ def write_folder(
 ) -> Manifest:
     """Write merged tensors (any order, every tensor of the base once) and all that belongs to them.
 
-    models: every model of the recipe by name. Raises as `materialize` does.
+    Raises as `materialize` does.
     """
-    check_output(folder, models.values(), overwrite=overwrite)
-    recipe = _pinned(merge.recipe, models)
-    base = models[recipe.base.name]
+    check_output(folder, sources.models, overwrite=overwrite)
+    recipe, base = _pinned(merge.recipe), sources.base
     plan = plan_tensors(base, output_dtype(recipe))
-    copies = companions(base, models[recipe.base.name if recipe.tokenizer == "base" else recipe.tokenizer])
+    copies = companions(base.path, sources.tokenizer)
     nbytes = sum(t.nbytes for t in plan) + sum(source.stat().st_size for source in copies.values())
     with staged(folder, nbytes) as partial:
         sums = write_weights(partial, plan, tensors, max_shard_bytes=max_shard_bytes, progress=progress)
@@ -110,17 +108,12 @@ def write_folder(
             shutil.copyfile(source, partial / name)
         written = Checkpoint.open(partial)
         check_weights(written, plan, sums)
-        manifest = _manifest(replace(merge, recipe=recipe), models, written, scores)
+        manifest = _manifest(replace(merge, recipe=recipe), sources, written, scores)
         _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
         _write_recipes(replace(merge, recipe=recipe), base, partial)
-        sources = {name: entry["source"] for name, entry in manifest.inputs.items()}
-        _write_text(partial / "README.md", model_card(merge, folder.absolute().name, sources, scores))
+        origins = {name: entry["source"] for name, entry in manifest.inputs.items()}
+        _write_text(partial / "README.md", model_card(merge, folder.absolute().name, origins, scores))
     return manifest
-
-
-def open_models(recipe: Recipe) -> dict[str, Checkpoint]:
-    """Every model of a recipe by name, the base first. Raises CheckpointError."""
-    return {model.name: Checkpoint.open(model.path, model.revision) for model in (recipe.base, *recipe.inputs)}
 
 
 def output_dtype(recipe: Recipe) -> torch.dtype | None:
@@ -133,36 +126,38 @@ def output_dtype(recipe: Recipe) -> torch.dtype | None:
     return dtype
 
 
-def _check_method(merge: Merge, base: Checkpoint) -> None:
+def _check_method(merge: Merge, base: Model) -> None:
     method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
-    method.check(merge.recipe.options, len(merge.recipe.inputs))
+    for part in merge.recipe.slices or (merge.recipe,):
+        method.check(merge.recipe.options, len(part.inputs))
     merge.table.bind(_mergeable(base))
 
 
-def _mergeable(base: Checkpoint) -> list[str]:
+def _mergeable(base: Model) -> list[str]:
     return [name for name in base.names if base.mergeable(name)]
 
 
-def _check_finite(name: str, model: Checkpoint) -> None:
+def _check_finite(name: str, model: Model) -> None:
     found = find_nonfinite(model)
     if found is not None:
         tensor, count = found
         raise CheckpointError(f"{name} ({model.path}) has {count} values that are not finite in {shown(tensor)}.")
 
 
-def _pinned(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Recipe:
+def _pinned(recipe: Recipe) -> Recipe:
     """The recipe with the commit of every model that came from a hub, so that it stays the same model."""
 
     def pinned(model: Input) -> Input:
-        return model if Path(model.path).exists() else replace(model, revision=models[model.name].path.name)
+        if Path(model.path).exists():
+            return model
+        return replace(model, revision=Checkpoint.open(model.path, model.revision).path.name)
 
     return replace(recipe, base=pinned(recipe.base), inputs=tuple(map(pinned, recipe.inputs)))
 
 
-def _manifest(
-    merge: Merge, models: Mapping[str, Checkpoint], written: Checkpoint, scores: Mapping[str, Any] | None
-) -> Manifest:
+def _manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: Mapping[str, Any] | None) -> Manifest:
     recipe = merge.recipe
+    models = {recipe.base.name: sources.base, **sources.inputs}
     return Manifest(
         recipe=recipe.fingerprint,
         seed=merge.seed,
@@ -186,7 +181,7 @@ def _source(model: Input) -> str:
     return local.resolve().name if local.exists() else model.path
 
 
-def _write_recipes(merge: Merge, base: Checkpoint, folder: Path) -> None:
+def _write_recipes(merge: Merge, base: Model, folder: Path) -> None:
     write_merge(merge, folder / "recipe.yaml")
     bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)
     try:
@@ -196,7 +191,7 @@ def _write_recipes(merge: Merge, base: Checkpoint, folder: Path) -> None:
     _write_text(folder / "mergekit_config.yml", text)
 
 
-def _main_dtype(base: Checkpoint, recipe: Recipe) -> str:
+def _main_dtype(base: Model, recipe: Recipe) -> str:
     if recipe.dtype is not None:
         return recipe.dtype
     largest = max(_mergeable(base), key=lambda name: math.prod(base.shape(name)))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.header import CheckpointError
+from evomerge.merging.model import Model
 
 #: The file that says that evomerge wrote a folder, and may replace it.
 MARK = "evomerge.json"
@@ -18,11 +18,11 @@ class OutputError(ValueError):
     """An output folder that cannot be written: it exists, another process writes it, or the disk is full."""
 
 
-def check_output(folder: Path, models: Iterable[Checkpoint], *, overwrite: bool) -> None:
+def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> None:
     """Refuse an output that touches an input (CheckpointError) or that must not be replaced (OutputError)."""
     target = folder.resolve()
     for model in models:
-        for place in (model.path, *model.shards):
+        for place in (model.path, *model.files):
             found = place.resolve()
             if target == found or target in found.parents or (found.is_dir() and found in target.parents):
                 raise CheckpointError(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.header import ITEM_BYTES, shown
+from evomerge.merging.model import Model
 from evomerge.merging.shards import INDEX, SINGLE
 
 #: Shards are closed before they exceed this, as transformers closes them.
@@ -65,7 +66,7 @@ class _Shard:
     size: int
 
 
-def plan_tensors(base: Checkpoint, dtype: torch.dtype | None) -> tuple[Planned, ...]:
+def plan_tensors(base: Model, dtype: torch.dtype | None) -> tuple[Planned, ...]:
     """The tensors of a merge into `base`: merged ones in `dtype` (None: their own), others as they are."""
     return tuple(
         Planned(name, base.shape(name), dtype if dtype and base.mergeable(name) else base.dtype(name))

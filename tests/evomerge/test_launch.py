@@ -12,11 +12,12 @@ from evomerge import strict_yaml
 from evomerge.config import SearchConfig, load_config
 from evomerge.launch import LaunchError, environment, prepare, run
 from evomerge.merging.checkpoint import CheckpointError
+from evomerge.merging.sources import open_models
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.recipe import Recipe
 from evomerge.study import ConfigurationChanged, StudyExists
-from evomerge.trial import build_space, open_models
+from evomerge.trial import build_space
 from search_spaces.base import SpaceError
 from tests.toys import search_file
 
@@ -50,7 +51,7 @@ def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Co
     assert points["parent:a"] is not None
     assert points["uniform"] is None, "a linear merge is not in the space of task arithmetic"
     recipe = config.recipe()
-    space = build_space(config.space, recipe, open_models(recipe)[0].layout())
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
     np.testing.assert_allclose(space.decode(points["parent:a"]).values["weight"], [[1.0, 0.0]] * 5, atol=1e-12)
     np.testing.assert_allclose(space.decode(points["base"]).values["weight"], [[0.0, 0.0]] * 5, atol=1e-12)
 
@@ -58,7 +59,7 @@ def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Co
 def test_a_search_starts_at_the_mean_of_the_experts(configured: Configured) -> None:
     config = configured()
     recipe = config.recipe()
-    space = build_space(config.space, recipe, open_models(recipe)[0].layout())
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
     np.testing.assert_allclose(space.decode(space.default()).values["weight"], 0.5)
 
 

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from evomerge import strict_yaml
-from evomerge.config import SearchConfig, load_config
+from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
-from evomerge.placement import placement, start_executor
+from evomerge.placement import check_device, placement, start_executor
 from evomerge.trial import BenchSpec
 from tests.toys import search_file
 
@@ -35,6 +37,25 @@ def test_a_model_larger_than_memory_still_gets_one_worker(tmp_path: Path) -> Non
 
 def test_the_file_has_the_last_word(tmp_path: Path) -> None:
     assert placement(config(tmp_path, workers=7, threads=2), model_bytes=10**15) == (7, 2, 0.0)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_refused_unless_it_may_be_elsewhere(tmp_path: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device: {device} was asked for, .* Use device: auto"):
+        check_device(replace_device(tmp_path, device))
+    check_device(replace_device(tmp_path, device, ray_address="10.0.0.1:6379"))
+
+
+def test_a_device_is_there_as_often_as_torch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device in ("auto", "cpu", "cuda", "cuda:1"):
+        check_device(replace_device(tmp_path, device))
+    with pytest.raises(ConfigError, match="finds 2 of that kind"):
+        check_device(replace_device(tmp_path, "cuda:2"))
+
+
+def replace_device(folder: Path, device: str, **changes: object) -> SearchConfig:
+    return config(folder, **changes).model_copy(update={"device": device})
 
 
 def test_serial_runs_in_this_process(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def test_architectures(tmp_path: Path, kind: str, tied: bool, blocks: int) -> No
 def test_reads_the_tensors_of_a_sharded_folder(tmp_path: Path) -> None:
     llama(tmp_path, dtype=torch.bfloat16, shard="4KB")
     checkpoint = Checkpoint.open(tmp_path)
-    assert len(checkpoint.shards) > 1
-    expected = {name: tensor for file in checkpoint.shards for name, tensor in load_file(file).items()}
+    assert len(checkpoint.files) > 1
+    expected = {name: tensor for file in checkpoint.files for name, tensor in load_file(file).items()}
     assert sorted(checkpoint.names) == sorted(expected)
     for name, tensor in expected.items():
         assert torch.equal(checkpoint.tensor(name), tensor)
@@ -83,7 +83,7 @@ def test_reads_the_tensors_of_a_sharded_folder(tmp_path: Path) -> None:
         assert checkpoint.shape(name) == tuple(tensor.shape)
     assert checkpoint.nbytes == sum(tensor.nbytes for tensor in expected.values())
     assert checkpoint.sha256() == {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in checkpoint.shards
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in checkpoint.files
     }
 
 

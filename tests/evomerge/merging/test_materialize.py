@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from evomerge import strict_yaml
 from evomerge.merging.checkpoint import Checkpoint, CheckpointError
-from evomerge.merging.materialize import materialize, open_models, write_folder
+from evomerge.merging.materialize import materialize, write_folder
 from evomerge.merging.method import MethodError
+from evomerge.merging.sources import open_models
 from evomerge.merging.staging import OutputError
 from evomerge.merging.writer import WriteError
-from evomerge.recipe import Input, Merge, Recipe, read_merge
+from evomerge.recipe import Input, Merge, Recipe
+from evomerge.recipe_file import read_merge
 from search_spaces.base import CoefficientTable, SpaceError
 from tests.evomerge.merging.folders import bare, cached, change_config, llama, tokenizer
 
@@ -48,13 +50,13 @@ def merge(tmp_path: Path) -> Merge:
 
 def expected(merge: Merge) -> Mapping[str, torch.Tensor]:
     """The merge, computed plainly in float64."""
-    models = open_models(merge.recipe)
-    base = models["base"]
+    sources = open_models(merge.recipe)
+    base = sources.base
     result = {}
     for name in base.names:
         start = base.tensor(name).double()
         weights = merge.table.at(name)["weight"]
-        deltas = [models[model.name].tensor(name).double() - start for model in merge.recipe.inputs]
+        deltas = [sources.inputs[model.name].tensor(name).double() - start for model in merge.recipe.inputs]
         result[name] = start + sum(w * delta for w, delta in zip(weights, deltas, strict=True))
     return result
 
@@ -189,7 +191,7 @@ def test_same_shards_from_the_recipe_in_another_process(tmp_path: Path, merge: M
     program = (
         "import sys; from pathlib import Path\n"
         "from evomerge.merging.materialize import materialize\n"
-        "from evomerge.recipe import read_merge\n"
+        "from evomerge.recipe_file import read_merge\n"
         "merge, out = read_merge(Path(sys.argv[1])), Path(sys.argv[2])\n"
         "materialize(merge, out, max_shard_bytes=6000, threads=2)\n"
     )
@@ -323,7 +325,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from evomerge.merging.materialize import materialize
-from evomerge.recipe import read_merge
+from evomerge.recipe_file import read_merge
 
 def progress(done, total):
     if done > total / 2:

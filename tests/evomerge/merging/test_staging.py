@@ -29,7 +29,7 @@ def umask() -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize("place", ["models/base", "models", ".", "models/base/out", "link", "models/x/../base"])
 def test_an_output_touches_no_input(tmp_path: Path, model: Checkpoint, place: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "models" / "base")
-    for given in (model, Checkpoint.open(model.shards[0])):
+    for given in (model, Checkpoint.open(model.files[0])):
         if place == "models/base/out" and given is not model:
             continue
         with pytest.raises(CheckpointError, match="is, contains or lies in the input"):
@@ -38,7 +38,7 @@ def test_an_output_touches_no_input(tmp_path: Path, model: Checkpoint, place: st
 
 def test_an_output_may_lie_beside_a_file_or_a_folder(tmp_path: Path, model: Checkpoint) -> None:
     check_output(tmp_path / "models" / "out", [model], overwrite=False)
-    check_output(tmp_path / "models" / "base" / "out", [Checkpoint.open(model.shards[0])], overwrite=False)
+    check_output(tmp_path / "models" / "base" / "out", [Checkpoint.open(model.files[0])], overwrite=False)
 
 
 def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path, model: Checkpoint) -> None:

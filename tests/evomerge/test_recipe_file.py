@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge import strict_yaml
-from evomerge.recipe import (
-    Input,
-    Merge,
-    Recipe,
-    RecipeError,
-    merge_from_dict,
-    merge_to_dict,
-    read_merge,
-    write_merge,
-)
+from evomerge.recipe import Input, Merge, Recipe, RecipeError
+from evomerge.recipe_file import merge_from_dict, merge_to_dict, read_merge, write_merge
 from search_spaces.base import CoefficientTable
 
 NAMES = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8)
@@ -146,7 +138,7 @@ REFUSED = [
     (("{math: models/a, code: ../b}", "[]"), ":3: inputs: A recipe needs at least one model"),
     (("{math: models/a, code: ../b}", "7"), ":3: inputs: inputs must be a list or a mapping of models; it is 7."),
     (("method:", "dtype: float64\nmethod:"), ":4: dtype: expected one of 'float32', 'bfloat16', 'float16'"),
-    (("method:", "tokenizer: mth\nmethod:"), ":4: tokenizer: expected one of 'base', 'math', 'code'; got 'mth'."),
+    (("method:", "tokenizer: mth\nmethod:"), ":4: tokenizer: expected one of 'base', 'union', 'math', 'code'; got 'mth'."),
     (("method:", "seed: -1\nmethod:"), ":4: seed: expected a whole number from 0; got -1."),
     (("method:", "groups: {a: ['*'], b: ['*']}\nmethod:"), ":6: coefficients: "),
     (("method:", "groups: {a: [1]}\nmethod:"), ":4: groups.a.0: expected text; got 1."),

@@ -1,0 +1,208 @@
+"""Recipe files: a merge as plain data, written and read back; every refusal names its line."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge import strict_yaml
+from evomerge.plain_data import Reader
+from evomerge.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Slice
+from search_spaces.base import CoefficientTable, SpaceError
+
+FORMAT = 1
+#: Groups that name every tensor of a large mixture of experts take some megabytes.
+MAX_BYTES = 64_000_000
+
+
+def merge_to_dict(merge: Merge) -> dict[str, Any]:
+    """Plain data (JSON, YAML) from a merge; floats survive bit for bit."""
+    slices = [
+        {"blocks": part.blocks, "base": dict([part.base]), "inputs": dict(part.inputs)} for part in merge.recipe.slices
+    ]
+    return {
+        "evomerge": FORMAT,
+        "base": _input_to_dict(merge.recipe.base),
+        "inputs": [_input_to_dict(model) for model in merge.recipe.inputs],
+        **({"slices": slices} if slices else {}),
+        "method": merge.recipe.method,
+        "options": dict(merge.recipe.options),
+        "dtype": merge.recipe.dtype,
+        "tokenizer": merge.recipe.tokenizer,
+        "seed": merge.seed,
+        "groups": {group: list(members) for group, members in merge.table.groups.items()},
+        "coefficients": {
+            name: {group: [float(value) for value in row] for group, row in zip(merge.table.groups, array, strict=True)}
+            for name, array in merge.table.values.items()
+        },
+    }
+
+
+def merge_from_dict(data: Any) -> Merge:
+    """The merge that `merge_to_dict` wrote, or a shorter one by hand. Raises RecipeError.
+
+    Only `evomerge`, `base`, `inputs` and `method` must be there. `inputs` is a list of models or a mapping
+    name -> model, a model a path or {name, path, revision, adapter, statistics}. A slice is {blocks, inputs: {name:
+    first block}, base: {name: first block}}, its base by default the first of its inputs. Without `groups` there is
+    one, `all`, with every tensor. A coefficient is a number, a list with one number per input, or a mapping
+    input -> number; with `groups` a number or list for all of them, or a mapping group -> one of these three.
+    """
+    return _Reader(strict_yaml.Document(data, "recipe")).merge()
+
+
+def read_merge(path: Path) -> Merge:
+    """Read a recipe file; relative model paths are relative to the file. Raises RecipeError with the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Cannot read the recipe {path}: {error}.") from error
+    try:
+        document = strict_yaml.load(text, source=str(path), max_bytes=MAX_BYTES)
+    except strict_yaml.StrictYamlError as error:
+        raise RecipeError(str(error)) from error
+    return _Reader(document, path.absolute().parent).merge()
+
+
+def write_merge(merge: Merge, path: Path) -> None:
+    """Write a recipe file that `read_merge` reads back; local model paths are written absolute."""
+    data = merge_to_dict(merge)
+    for model in (data["base"], *data["inputs"]):
+        for key in ("path", "adapter", "statistics"):
+            if key in model and not (key == "path" and "revision" in model):
+                model[key] = str(Path(model[key]).absolute())
+    path.write_text(strict_yaml.dump(data), encoding="utf-8")
+
+
+def resolve_path(path: str, folder: Path) -> str:
+    """A path from a file in `folder`: `~` is the home, what is relative is relative to the folder."""
+    return os.path.normpath(folder / Path(path).expanduser())
+
+
+def _input_to_dict(model: Input) -> dict[str, Any]:
+    return {key: value for key, value in asdict(model).items() if value is not None}
+
+
+_REQUIRED = ("evomerge", "base", "inputs", "method")
+_KEYS = (*_REQUIRED, "slices", "options", "dtype", "tokenizer", "seed", "groups", "coefficients")
+
+
+class _Reader(Reader):
+    """Reads one document; every refusal names the line."""
+
+    def __init__(self, document: strict_yaml.Document, folder: Path | None = None) -> None:
+        super().__init__(document, RecipeError)
+        self.folder = folder
+
+    def merge(self) -> Merge:
+        data = self.mapping(self.document.data, (), known=_KEYS)
+        for key in _REQUIRED:
+            if key not in data:
+                self.refuse((), f"a recipe needs `{key}`" + (f", which is {FORMAT}" if key == "evomerge" else ""))
+        if data["evomerge"] != FORMAT:
+            self.refuse(("evomerge",), f"format {data['evomerge']!r} is unknown; this version reads {FORMAT}")
+        seed = data.get("seed", 0)
+        if type(seed) is not int or seed < 0:
+            self.refuse(("seed",), f"expected a whole number from 0; got {seed!r}")
+        base, inputs = self.model(data["base"], ("base",), "base"), self.inputs(data["inputs"])
+        names = [model.name for model in inputs]
+        method = self.text(data["method"], ("method",))
+        options = self.mapping(data.get("options") or {}, ("options",))
+        dtype = self.choice(data.get("dtype"), ("dtype",), (None, *DTYPES))
+        tokenizer = self.choice(data.get("tokenizer", "base"), ("tokenizer",), ("base", "union", *names))
+        slices = self.slices(data.get("slices") or [])
+        try:
+            recipe = Recipe(base, inputs, method, options, dtype, tokenizer, slices)
+        except RecipeError as error:
+            self.refuse(("slices",) if slices else ("inputs",), str(error))
+        try:
+            return Merge(recipe, self.table(data, names), seed)
+        except SpaceError as error:
+            self.refuse(("coefficients",), str(error))
+
+    def inputs(self, data: Any) -> tuple[Input, ...]:
+        if isinstance(data, dict):
+            return tuple(self.model(value, ("inputs", name), name) for name, value in data.items())
+        if not isinstance(data, list):
+            self.refuse(("inputs",), f"inputs must be a list or a mapping of models; it is {data!r}")
+        return tuple(self.model(value, ("inputs", n)) for n, value in enumerate(data))
+
+    def model(self, data: Any, path: strict_yaml.Path, name: str | None = None) -> Input:
+        if isinstance(data, str):
+            data = {"path": data}
+        data = self.mapping(data, path, known=("name", "path", "revision", "adapter", "statistics"))
+        if "path" not in data:
+            self.refuse(path, f"a model needs a path; it is {data!r}")
+        location = self.text(data["path"], (*path, "path"))
+        name = self.text(data.get("name", name or Path(location).name), (*path, "name"))
+        files = {
+            key: self.located(self.text(data[key], (*path, key)))
+            for key in ("adapter", "statistics")
+            if data.get(key) is not None
+        }
+        revision = data.get("revision")
+        if revision is not None:
+            return Input(name, location, self.text(revision, (*path, "revision")), **files)
+        return Input(name, self.located(location), **files)
+
+    def located(self, path: str) -> str:
+        return path if self.folder is None else resolve_path(path, self.folder)
+
+    def slices(self, data: Any) -> tuple[Slice, ...]:
+        if not isinstance(data, list):
+            self.refuse(("slices",), f"slices must be a list; it is {data!r}")
+        found = []
+        for n, value in enumerate(data):
+            path: strict_yaml.Path = ("slices", n)
+            part = self.mapping(value, path, known=("blocks", "base", "inputs"))
+            inputs = self.firsts(part.get("inputs"), (*path, "inputs"))
+            base = self.firsts(part["base"], (*path, "base")) if "base" in part else inputs
+            blocks = part.get("blocks")
+            if type(blocks) is not int:
+                self.refuse(path, f"a slice needs its number of `blocks`; it is {blocks!r}")
+            found.append(Slice(blocks, next(iter(base.items())), inputs))
+        return tuple(found)
+
+    def firsts(self, data: Any, path: strict_yaml.Path) -> dict[str, int]:
+        """Model name -> first block."""
+        given = self.mapping(data or {}, path)
+        for name, value in given.items():
+            if type(value) is not int or value < 0:
+                self.refuse((*path, name), f"expected the number of a block, from 0; got {value!r}")
+        if not given:
+            self.refuse(path, "expected a mapping of at least one model to its first block")
+        return given
+
+    def table(self, data: dict[str, Any], inputs: list[str]) -> CoefficientTable:
+        groups: dict[str, tuple[str, ...]] = {"all": ("*",)}
+        if "groups" in data:
+            given = self.mapping(data["groups"], ("groups",))
+            groups = {group: self.members(value, ("groups", group)) for group, value in given.items()}
+        values = {}
+        for name, value in self.mapping(data.get("coefficients") or {}, ("coefficients",)).items():
+            path: strict_yaml.Path = ("coefficients", name)
+            if "groups" in data and isinstance(value, dict):
+                by_group = self.mapping(value, path, known=tuple(groups), complete=True)
+                rows = [self.row(by_group[group], (*path, group), inputs) for group in groups]
+            else:
+                rows = [self.row(value, path, inputs)] * len(groups)
+            width = max(map(len, rows), default=1)
+            values[name] = np.array([row * width if len(row) == 1 else row for row in rows]).reshape(-1, width)
+        return CoefficientTable(groups, values)
+
+    def row(self, data: Any, path: strict_yaml.Path, inputs: list[str]) -> list[float]:
+        if isinstance(data, dict):
+            by_input = self.mapping(data, path, known=tuple(inputs), complete=True)
+            return [self.number(by_input[name], (*path, name)) for name in inputs]
+        if not isinstance(data, list):
+            return [self.number(data, path)]
+        if len(data) not in (1, len(inputs)):
+            self.refuse(path, f"expected {len(inputs)} numbers, one for each of {', '.join(inputs)}; got {len(data)}")
+        return [self.number(value, (*path, n)) for n, value in enumerate(data)]
+
+    def members(self, data: Any, path: strict_yaml.Path) -> tuple[str, ...]:
+        names = [data] if isinstance(data, str) else data
+        if not isinstance(names, list):
+            self.refuse(path, f"a group is a list of tensor names or patterns; it is {data!r}")
+        return tuple(self.text(name, (*path, n)) for n, name in enumerate(names))
