@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 
-from evomerge.config import SearchConfig
+from evomerge.config import ConfigError, SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.execution.serial import SerialExecutor
 from evomerge.trial import BenchSpec
@@ -38,6 +38,22 @@ def placement(config: SearchConfig, model_bytes: int) -> tuple[int, int, float]:
     fitting = max(1, int(0.8 * _memory() / (2 * model_bytes + 600e6)))
     workers = max(1, min(cores // threads, fitting)) if config.workers == "auto" else config.workers
     return workers, threads, 0.0
+
+
+def check_device(config: SearchConfig) -> None:
+    """Raises ConfigError for a `device` that this machine has not got; a cluster elsewhere is not asked."""
+    kind, _, number = config.device.partition(":")
+    if config.ray_address is not None or kind not in ("cuda", "mps"):
+        return
+    import torch  # counting devices needs torch
+
+    there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= there:
+        found = f"{there} of that kind" if there else "none of that kind"
+        raise ConfigError(
+            f"device: {config.device} was asked for, and torch {torch.__version__} finds {found} on this machine. "
+            "Use device: auto, which takes a GPU where there is one."
+        )
 
 
 def _gpus() -> int:

@@ -64,6 +64,13 @@ class Worker:
         self.since = time.monotonic()
 
 
+def raised(error: Exception) -> str:
+    """What a worker raised, without the traceback that Ray writes before it."""
+    lines = str(error).strip().splitlines()
+    behind = max((number + 1 for number, line in enumerate(lines) if line.startswith(" ")), default=0)
+    return "\n".join(lines[behind:] or lines[-1:]).strip()
+
+
 @contextmanager
 def signal_handlers_kept() -> Iterator[None]:
     """Undo what the block does to the handlers of SIGINT and SIGTERM."""

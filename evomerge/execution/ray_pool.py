@@ -16,7 +16,7 @@ from typing import Any
 
 from evomerge.execution._guard import Bench
 from evomerge.execution._jobs import Job
-from evomerge.execution._worker import Actor, Worker, signal_handlers_kept
+from evomerge.execution._worker import Actor, Worker, raised, signal_handlers_kept
 from evomerge.execution.base import ExecutorError
 from evomerge.records import Outcome, Trial
 
@@ -201,11 +201,11 @@ class RayPool:
             value = ray.get(call)
         except RayTaskError as error:  # the bench catches what a candidate does; this one's outcome cannot travel
             if job is None:
-                raise ExecutorError(f"Worker {worker.name} cannot answer: {error}") from error
+                raise ExecutorError(f"Worker {worker.name} cannot answer: {raised(error)}") from error
             cause = error.cause
             self._finish(worker, job, job.failed(type(cause).__name__, str(cause), str(error)))
         except ActorDiedError as error:
-            raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {error}") from error
+            raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {raised(error)}") from error
         except RayError as error:
             worker.lose()
             if job is not None:

@@ -117,8 +117,10 @@ class ExecutorContract:
         executor.close()
 
     def test_a_bench_that_cannot_be_built_is_an_error_of_the_executor(self, make: Make) -> None:
-        with pytest.raises(ExecutorError, match="models/base is gone"):
+        with pytest.raises(ExecutorError, match="models/base is gone") as error:
             make(UnbuildableBench)
+        assert "\n" not in str(error.value), "the traceback is for --debug"
+        assert error.value.__cause__ is not None
 
     def test_closing_twice_is_harmless_and_final(self, make: Make) -> None:
         executor = make(SmallBench)
