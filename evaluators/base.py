@@ -85,6 +85,8 @@ class Evaluator(ABC):
 
     #: Whether a larger score is a better one.
     higher_is_better: bool = True
+    #: Whether it reads or writes text: whether `score` needs a LanguageModel with its tokenizer.
+    needs_language_model: bool = True
 
     @property
     @abstractmethod

@@ -31,6 +31,9 @@ class Callable(Evaluator):
     Other options go to the function.
     """
 
+    #: What the function does with the model is its own affair.
+    needs_language_model = False
+
     def __init__(
         self,
         *,

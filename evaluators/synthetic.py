@@ -27,6 +27,8 @@ class Synthetic(Evaluator):
     delay: seconds per call. fail: share of the candidates that raise, keyed by their coefficients.
     """
 
+    needs_language_model = False
+
     def __init__(
         self,
         *,
