@@ -51,7 +51,7 @@ class SearchConfig(Section):
     experts: Experts
     method: Plugin = PluginSpec("task_arithmetic")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    tokenizer: str = "base"
+    tokenizer: str | None = None
     space: Plugin = PluginSpec("layerwise")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     objective: Objective = "mean"
@@ -72,8 +72,8 @@ class SearchConfig(Section):
     def _consistent(self) -> "SearchConfig":
         if isinstance(self.objective, Mapping) and set(self.objective) != set(self.tasks):
             _refuse("objective", f"needs one weight for each task: {', '.join(self.tasks)}")
-        names = ["base", *(model.name for model in self.experts)]
-        if self.tokenizer not in names:
+        names = ["base", "union", *(model.name for model in self.experts)]
+        if self.tokenizer is not None and self.tokenizer not in names:
             _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
         try:
             self.recipe()

@@ -66,8 +66,25 @@ def load_resident(
         use_safetensors=True,
         device_map="balanced" if spread else None,
     )
+    rows = base.config.get("vocab_size")
+    if rows and rows != getattr(network.config, "vocab_size", rows):
+        network.resize_token_embeddings(rows, mean_resizing=False)
     network = (network if spread else network.to(device)).eval().requires_grad_(False)
     return ResidentModel(_named_tensors(base, network), network, _tokenizer(tokenizer))
+
+
+def check_reads_text(base: Model, tokenizer: Path) -> None:
+    """Raises ModelError, naming the folder, when these cannot make a model that reads text."""
+    if base.config is None:
+        raise ModelError(
+            f"{base.path}: config.json missing. Tasks that read text need a whole model folder as the base: "
+            "config.json, weights and tokenizer."
+        )
+    if not _has_tokenizer(tokenizer):
+        raise ModelError(
+            f"{tokenizer}: tokenizer.json missing. Tasks that read text need a tokenizer: add its files, or name "
+            "another model with `tokenizer`."
+        )
 
 
 def choose_device(wanted: str) -> str:
@@ -91,12 +108,16 @@ def _architecture(base: Model) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    if not (folder / "tokenizer.json").exists() and not (folder / "tokenizer_config.json").exists():
+    if not _has_tokenizer(folder):
         return None
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id or 0
     return tokenizer
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
 
 
 def _named_tensors(base: Model, network: Any) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from search_spaces.base import CoefficientTable
 
@@ -42,11 +42,39 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class TokenRow:
+    """The row that a token gets in models that lack it: that of a model's token, by text or id, or zeros.
+
+    model: None for zeros. token, id: None for the same token. force: also in models that have the token.
+    """
+
+    model: str | None = None
+    token: str | None = None
+    id: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How embeddings are made where vocabularies differ.
+
+    multiple_of: their number of rows is rounded up to it, the mean of all rows filling up. missing: what a token
+    gets in a model that lacks it while several others have it: the base's row ("base", where it has one) or the
+    mean of theirs ("mean"); of a token that one model has, that model's. tokens: exceptions.
+    """
+
+    multiple_of: int | None = None
+    missing: Literal["base", "mean"] = "base"
+    tokens: Mapping[str, TokenRow] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Base, ordered inputs, method with its fixed options, dtype of the result and source of its tokenizer.
 
     dtype: "float32", "bfloat16", "float16", or None for the base's own. tokenizer: "base", an input's name, or
-    "union" of all. slices: where the result's blocks come from; none: each from the same block of every model.
+    "union" of all: rows of embeddings are matched by token; None: the base's, and rows are matched by place.
+    slices: where the result's blocks come from; none: each from the same block of every model.
     """
 
     base: Input
@@ -54,8 +82,9 @@ class Recipe:
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
-    tokenizer: str = "base"
+    tokenizer: str | None = None
     slices: tuple[Slice, ...] = ()
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         names = [model.name for model in (self.base, *self.inputs)]
@@ -94,6 +123,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
         for key in ("adapter", "statistics"):
             if model[key] is None:
                 del model[key]
-    if not recipe.slices:
-        del data["slices"]
+    for key in ("slices", "vocabulary"):
+        if not data[key]:
+            del data[key]
     return data

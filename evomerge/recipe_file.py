@@ -9,7 +9,7 @@ import numpy as np
 
 from evomerge import strict_yaml
 from evomerge.plain_data import Reader
-from evomerge.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Slice
+from evomerge.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Slice, TokenRow, Vocabulary
 from search_spaces.base import CoefficientTable, SpaceError
 
 FORMAT = 1
@@ -31,6 +31,7 @@ def merge_to_dict(merge: Merge) -> dict[str, Any]:
         "options": dict(merge.recipe.options),
         "dtype": merge.recipe.dtype,
         "tokenizer": merge.recipe.tokenizer,
+        **({"vocabulary": asdict(merge.recipe.vocabulary)} if merge.recipe.vocabulary else {}),
         "seed": merge.seed,
         "groups": {group: list(members) for group, members in merge.table.groups.items()},
         "coefficients": {
@@ -85,7 +86,10 @@ def _input_to_dict(model: Input) -> dict[str, Any]:
 
 
 _REQUIRED = ("evomerge", "base", "inputs", "method")
-_KEYS = (*_REQUIRED, "slices", "options", "dtype", "tokenizer", "seed", "groups", "coefficients")
+_KEYS = (
+    *(*_REQUIRED, "slices", "options", "dtype", "tokenizer", "vocabulary", "seed"),
+    *("groups", "coefficients"),
+)
 
 
 class _Reader(Reader):
@@ -110,10 +114,11 @@ class _Reader(Reader):
         method = self.text(data["method"], ("method",))
         options = self.mapping(data.get("options") or {}, ("options",))
         dtype = self.choice(data.get("dtype"), ("dtype",), (None, *DTYPES))
-        tokenizer = self.choice(data.get("tokenizer", "base"), ("tokenizer",), ("base", "union", *names))
+        tokenizer = self.choice(data.get("tokenizer"), ("tokenizer",), (None, "base", "union", *names))
+        vocabulary = self.vocabulary(data["vocabulary"], [base.name, *names]) if data.get("vocabulary") else None
         slices = self.slices(data.get("slices") or [])
         try:
-            recipe = Recipe(base, inputs, method, options, dtype, tokenizer, slices)
+            recipe = Recipe(base, inputs, method, options, dtype, tokenizer, slices, vocabulary)
         except RecipeError as error:
             self.refuse(("slices",) if slices else ("inputs",), str(error))
         try:
@@ -163,6 +168,30 @@ class _Reader(Reader):
                 self.refuse(path, f"a slice needs its number of `blocks`; it is {blocks!r}")
             found.append(Slice(blocks, next(iter(base.items())), inputs))
         return tuple(found)
+
+    def vocabulary(self, data: Any, models: list[str]) -> Vocabulary:
+        path: strict_yaml.Path = ("vocabulary",)
+        given = self.mapping(data, path, known=("multiple_of", "missing", "tokens"))
+        multiple = given.get("multiple_of")
+        if multiple is not None and (type(multiple) is not int or multiple < 1):
+            self.refuse((*path, "multiple_of"), f"expected a whole number from 1; got {multiple!r}")
+        tokens = {
+            token: self.token_row(value, (*path, "tokens", token), models)
+            for token, value in self.mapping(given.get("tokens") or {}, (*path, "tokens")).items()
+        }
+        missing = self.choice(given.get("missing", "base"), (*path, "missing"), ("base", "mean"))
+        return Vocabulary(multiple, missing, tokens)
+
+    def token_row(self, data: Any, path: strict_yaml.Path, models: list[str]) -> TokenRow:
+        given = self.mapping(data, path, known=("model", "token", "id", "force"))
+        model = self.choice(given.get("model"), (*path, "model"), (None, *models))
+        token = None if given.get("token") is None else self.text(given["token"], (*path, "token"))
+        number, force = given.get("id"), given.get("force", False)
+        if number is not None and (type(number) is not int or number < 0):
+            self.refuse((*path, "id"), f"expected the number of a token, from 0; got {number!r}")
+        if type(force) is not bool:
+            self.refuse((*path, "force"), f"expected true or false; got {force!r}")
+        return TokenRow(model, token, number, force)
 
     def firsts(self, data: Any, path: strict_yaml.Path) -> dict[str, int]:
         """Model name -> first block."""

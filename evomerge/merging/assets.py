@@ -31,9 +31,12 @@ _TOKENIZER_FILES = (
 
 
 def companions(base: Path, tokenizer: Path) -> dict[str, Path]:
-    """Small files that go along with merged weights, from the base's folder and the tokenizer's: name -> source."""
+    """Small files that go along with merged weights, from the base's folder and the tokenizer's: name -> source.
+
+    How texts end (generation_config.json) goes with the tokenizer where its folder says so.
+    """
     found: dict[str, Path] = {}
-    for folder, names in ((base, _MODEL_FILES), (tokenizer, _TOKENIZER_FILES)):
+    for folder, names in ((base, _MODEL_FILES), (tokenizer, (*_TOKENIZER_FILES, "generation_config.json"))):
         if folder.is_dir():
             found |= {name: check_inside(folder, name) for name in names if (folder / name).is_file()}
     return found

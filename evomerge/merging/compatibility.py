@@ -129,7 +129,8 @@ def _cause_of_shapes(base: Model, model: Model, names: list[str]) -> str:
         rows = pairs[0][1][0] - pairs[0][0][0]
         return (
             f"The vocabulary differs: the input has {abs(rows)} {'more' if rows > 0 else 'fewer'} tokens "
-            "than the base; bring both to the same vocabulary first."
+            "than the base. Say whose tokenizer the result gets, and rows are matched by token: "
+            "`tokenizer: union` (all tokens), `tokenizer: base`, or `tokenizer: NAME` of an input."
         )
     ours: Mapping[str, Any] = base.config or {}
     theirs: Mapping[str, Any] = model.config or {}

@@ -1,4 +1,4 @@
-"""The models of a recipe, opened: folders, adapters on them, blocks put together, statistics from data."""
+"""The models of a recipe, opened: folders, adapters on them, vocabularies matched, blocks put together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +11,26 @@ from evomerge.merging.engine import MergeEngine
 from evomerge.merging.model import Model
 from evomerge.merging.moments import MomentsFile
 from evomerge.merging.mosaic import assemble
-from evomerge.recipe import Recipe
+from evomerge.merging.vocabulary import Tokens, align
+from evomerge.recipe import Recipe, Vocabulary
 
 
 @dataclass(frozen=True)
 class Sources:
     """Base and inputs as they take part in a merge, by name; statistics of those that bring some.
 
-    tokenizer: the folder whose tokenizer the result gets.
+    tokenizer: the folder whose tokenizer the result gets, which lasts as long as this object.
     """
 
     base: Model
     inputs: Mapping[str, Model]
     moments: Mapping[str, MomentsFile]
-    tokenizer: Path
+    tokens: Tokens
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer's files."""
+        return self.tokens.folder
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -49,8 +55,10 @@ def open_models(recipe: Recipe) -> Sources:
     everything = (recipe.base, *recipe.inputs)
     models: dict[str, Model] = {model.name: Checkpoint.open(model.path, model.revision) for model in everything}
     moments = {model.name: MomentsFile(Path(model.statistics)) for model in recipe.inputs if model.statistics}
-    tokenizer = models[recipe.base.name if recipe.tokenizer == "base" else recipe.tokenizer].path
+    tokens = Tokens(models[recipe.base.name].path)
+    if recipe.tokenizer is not None:
+        models, tokens = align(models, recipe.base.name, recipe.tokenizer, recipe.vocabulary or Vocabulary())
     if recipe.slices:
         models = assemble(recipe, models)
     base = models.pop(recipe.base.name)
-    return Sources(base, models, moments, tokenizer)
+    return Sources(base, models, moments, tokens)

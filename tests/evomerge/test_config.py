@@ -102,7 +102,7 @@ MISTAKES = [
     (("{add: models", "{base: models"), ":2: experts: Every model needs a name of its own"),
     (("experts: {add: models/add, sort: models/sort}", "experts: []"), ":2: experts: expected a list"),
     (("dtype: float32", "dtype: float64"), ":4: dtype: input should be 'float32', 'bfloat16' or 'float16'"),
-    (("dtype: float32", "tokenizer: ad"), ":4: tokenizer: must be one of base, add, sort; got 'ad'."),
+    (("dtype: float32", "tokenizer: ad"), ":4: tokenizer: must be one of base, union, add, sort; got 'ad'."),
     (("seed: 0", "seed: yes"), ":16: seed: input should be a valid integer; got 'yes'."),
     (("study: runs/quick", "study:"), ":17: study: expected a path; got None."),
 ]

@@ -70,9 +70,9 @@ def to_mergekit(merge: Merge, *, out_dtype: str | None = None) -> dict[str, Any]
     config["dtype"] = "float32"
     if recipe.dtype or out_dtype:
         config["out_dtype"] = recipe.dtype or out_dtype
-    if recipe.tokenizer != "base":
-        source = next(model for model in recipe.inputs if model.name == recipe.tokenizer)
-        config["tokenizer"] = {"source": _reference(source)}
+    if recipe.tokenizer is not None:
+        named = {model.name: model for model in recipe.inputs}.get(recipe.tokenizer)
+        config["tokenizer"] = {"source": _reference(named) if named else recipe.tokenizer}
     return config
 
 
