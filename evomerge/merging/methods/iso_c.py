@@ -1,0 +1,47 @@
+"""Iso-C: isotropic merging in the common subspace (Marczak et al., 2025). https://arxiv.org/abs/2502.04959."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
+from evomerge.merging.spectral import PROJECTIONS, is_spectral, remembered, spectrum, weighted_sum
+from evomerge.merging.tiles import Source
+
+
+def _factor(deltas: Sequence[Tensor], weight: Sequence[float]) -> tuple[Tensor, float, int]:
+    """Polar factor of the sum, its nuclear norm and its rank."""
+    found = spectrum(weighted_sum(deltas, weight))
+    return (found.left @ found.right).float(), float(found.values.sum()), len(found.values)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2502.04959",
+    whole=True,
+    linear_in=("scale",),
+)
+def iso_c(
+    deltas: Sequence[Tensor],
+    *,
+    # Other weights mean another decomposition: searched only where a range is given for them.
+    weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
+    scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
+    exclude: str = PROJECTIONS,
+    compat: Literal["guarded", "official"] = "guarded",
+    source: Source,
+) -> Tensor:
+    """The sum of the weighted deltas with all of its singular values replaced by their mean, scaled.
+
+    Matrices only, embeddings too: other tensors, and those whose names fit a pattern of `exclude` (divided by
+    commas), get the scaled mean of the weighted deltas. Keeps a float32 copy of every matrix in a search.
+
+    compat: "official" takes the mean over all min(m, n) singular values, the zeros of a sum of low rank among
+    them; "guarded" over those that are no rounding errors. Neither fills the null space with arbitrary directions.
+    """
+    if not is_spectral(source, exclude):
+        return weighted_sum(deltas, weight).mul_(scale / len(deltas))
+    factor, norm, rank = remembered(source.cache, "iso_c", weight, lambda: _factor(deltas, weight))
+    count = min(source.shape) if compat == "official" else max(rank, 1)
+    return factor * (scale * norm / count)

@@ -1,0 +1,73 @@
+"""Iso-CTS: isotropic merging, common and task subspaces (Marczak et al., 2025). https://arxiv.org/abs/2502.04959."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.spectral import NOISE, PROJECTIONS, is_spectral, polar, remembered, spectrum, weighted_sum
+from evomerge.merging.tiles import Source
+
+Compat = Literal["guarded", "official"]
+
+
+def _ranks(full: int, n_inputs: int, fraction: float) -> tuple[int, int]:
+    """Sizes of the common subspace and of each task's: common + n_inputs * task = full."""
+    free = full - int(full * fraction)
+    # To the nearest multiple, ties to even, as published; but never more than there is.
+    task = round(free / n_inputs)
+    return (
+        (full - task * n_inputs, task)
+        if task * n_inputs <= full
+        else (full - free // n_inputs * n_inputs, free // n_inputs)
+    )
+
+
+def _merged(deltas: Sequence[Tensor], weight: Sequence[float], fraction: float, compat: Compat) -> Tensor:
+    shape = deltas[0].shape
+    common, task = _ranks(min(shape), len(deltas), fraction)
+    total = spectrum(weighted_sum(deltas, weight))
+    shared = total.left[:, :common]
+    largest = float(total.values[0]) if len(total.values) else 0.0
+    found = []
+    for index in range(len(deltas) if task else 0):
+        delta = deltas[index].double() * weight[index]
+        found.append(spectrum(delta - shared @ (shared.T @ delta), task, above=NOISE * largest))
+    left = polar(torch.cat([*(one.left for one in found), shared], 1))
+    right = polar(torch.cat([*(one.right for one in found), total.right[:common]]))
+    values = torch.cat([*(one.values for one in found), total.values[:common]])
+    count = min(shape) if compat == "official" else max(len(values), 1)
+    return (left @ right).mul_(values.sum() / count).float()
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2502.04959",
+    whole=True,
+    linear_in=("scale",),
+)
+def iso_cts(
+    deltas: Sequence[Tensor],
+    *,
+    # Other weights or fractions mean new decompositions: searched only where a range is given for them.
+    weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
+    common_fraction: Annotated[Shared, Bounds(0.8, 0.8, 0.8)],
+    scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
+    exclude: str = PROJECTIONS,
+    compat: Compat = "guarded",
+    source: Source,
+) -> Tensor:
+    """Leading directions of the sum and of what it misses of each delta, orthogonalised, all of equal strength.
+
+    common_fraction (0 to 1) of the rank is the sum's. Tensors that are no matrices or are excluded: as iso_c.
+
+    compat: "official" divides by all min(m, n) singular values, "guarded" by those that are no rounding errors.
+    """
+    if not is_spectral(source, exclude):
+        return weighted_sum(deltas, weight).mul_(scale / len(deltas))
+    if not 0 <= common_fraction <= 1:
+        raise MethodError(f"iso_cts: common_fraction must lie between 0 and 1; it is {common_fraction}.")
+    key = (weight, common_fraction, compat)
+    return remembered(source.cache, "iso_cts", key, lambda: _merged(deltas, *key)) * scale

@@ -1,0 +1,79 @@
+"""LoRE-Merging: a base and low-rank deltas estimated together (Liu et al., 2025). https://arxiv.org/abs/2502.10749."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.spectral import (
+    PROJECTIONS,
+    accumulate,
+    compact,
+    is_spectral,
+    remembered,
+    spectrum,
+    weighted_sum,
+)
+from evomerge.merging.tiles import Source
+
+Threshold = Literal["absolute", "relative"]
+Estimate = tuple[Tensor, list[tuple[Tensor, ...]]]
+
+
+def _estimate(deltas: Sequence[Tensor], mu: float, threshold: Threshold, iterations: int) -> Estimate:
+    """The estimated base, as a delta to the given one, and the low-rank delta of each input to it."""
+    n_inputs = len(deltas)
+    mean = weighted_sum(deltas, [1 / n_inputs] * n_inputs).double()
+    if threshold == "relative":
+        mu *= max(float(torch.linalg.matrix_norm(deltas[i].double() - mean, 2)) for i in range(n_inputs))
+    shift = mean
+    parts: list[tuple[Tensor, ...]] = []
+    for _ in range(iterations):
+        parts, low_rank = [], torch.zeros_like(mean)
+        for index in range(n_inputs):
+            found = spectrum(deltas[index].double() - shift, above=mu)
+            left = found.left * (found.values - mu)
+            low_rank.addmm_(left, found.right)
+            parts.append(compact(left, found.right))
+        found_at, shift = shift, mean - low_rank / n_inputs
+    return found_at.float(), parts
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2502.10749",
+    whole=True,
+    linear_in=("scale",),
+)
+def lore(
+    deltas: Sequence[Tensor],
+    *,
+    # One direction with the scale as a whole; searched only where a range is given.
+    weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
+    scale: Annotated[Shared, Bounds(1.0, 0.0, 2.0)],
+    # Another threshold means new decompositions: searched only where a range is given for it.
+    mu: Annotated[Shared, Bounds(0.01, 0.01, 0.01)],
+    threshold: Threshold = "absolute",
+    aggregate: Literal["average", "sum"] = "average",
+    iterations: int = 20,
+    exclude: str = PROJECTIONS,
+    source: Source,
+) -> Tensor:
+    """A base estimated from the models plus the scaled average of their low-rank deltas to it; no base is needed.
+
+    mu: what each round takes off every singular value; with threshold "relative" in units of the largest one
+    of the models' differences to their mean. Tensors that are no matrices or are excluded: the models' mean.
+    """
+    if not is_spectral(source, exclude):
+        return weighted_sum(deltas, [1 / len(deltas)] * len(deltas))
+    if mu < 0 or iterations < 1:
+        raise MethodError(f"lore: mu must be 0 or more and iterations 1 or more; they are {mu} and {iterations}.")
+    key = (mu, threshold, iterations)
+    shift, parts = remembered(source.cache, "lore", key, lambda: _estimate(deltas, *key))
+    total = shift.clone()
+    share = scale / len(deltas) if aggregate == "average" else scale
+    for part, value in zip(parts, weight, strict=True):
+        accumulate(total, part, share * value)
+    return total

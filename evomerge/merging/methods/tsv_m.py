@@ -1,0 +1,61 @@
+"""TSV-M: task singular vectors (Gargiulo et al., 2025). https://arxiv.org/abs/2412.00081."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
+from evomerge.merging.spectral import (
+    PROJECTIONS,
+    accumulate,
+    compact,
+    is_spectral,
+    polar,
+    remembered,
+    spectrum,
+    weighted_sum,
+)
+from evomerge.merging.tiles import Source
+
+
+def _parts(deltas: Sequence[Tensor], shape: torch.Size) -> list[tuple[Tensor, ...]]:
+    """What each input contributes at weight 1: its leading triplets, all vectors orthogonalised together."""
+    # One triplet each where there are more inputs than ranks: none at all would drop the tensor's change.
+    share = max(min(shape) // len(deltas), 1)
+    found = [spectrum(deltas[index], share) for index in range(len(deltas))]
+    left, right = polar(torch.cat([one.left for one in found], 1)), polar(torch.cat([one.right for one in found]))
+    ranks = [len(one.values) for one in found]
+    blocks = zip(torch.split(left, ranks, 1), found, torch.split(right, ranks), strict=True)
+    return [compact(columns * one.values, rows) for columns, one, rows in blocks]
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2412.00081",
+    whole=True,
+    linear_in=("weight", "scale"),
+)
+def tsv_m(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Annotated[PerInput, Bounds(1.0, 0.0, 3.0)],
+    # One direction with the weights, therefore not searched by itself.
+    scale: Annotated[Shared, Bounds(1.0, 1.0, 1.0)],
+    exclude: str = PROJECTIONS,
+    source: Source,
+) -> Tensor:
+    """Each delta's leading singular triplets, an equal share of the rank each, with vectors made orthogonal.
+
+    Linear in the weights, so a re-merge is a sum of parts. Tensors that are no matrices, and those whose names
+    fit a pattern of `exclude` (divided by commas), get the scaled mean of the weighted deltas. Keeps float32
+    parts of every matrix in a search: its size twice over, or less.
+    """
+    if not is_spectral(source, exclude):
+        return weighted_sum(deltas, weight).mul_(scale / len(deltas))
+    parts = remembered(source.cache, "tsv_m", None, lambda: _parts(deltas, source.shape))
+    total = torch.zeros(source.shape, dtype=torch.float32, device=source.device)
+    for part, value in zip(parts, weight, strict=True):
+        accumulate(total, part, scale * value)
+    return total

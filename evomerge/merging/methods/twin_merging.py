@@ -1,0 +1,64 @@
+"""Twin-Merging: shared and exclusive knowledge (Lu et al., 2024), at fixed weights. https://arxiv.org/abs/2406.15479."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import normalized, sole_input
+from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.spectral import accumulate, compact, is_spectral, remembered, spectrum, weighted_sum
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+#: Other shares of the rank or another shared model mean new decompositions: searched where a range is given.
+Density = Annotated[Shared, Bounds(0.1, 0.1, 0.1)]
+
+
+def _coefficients(
+    _source: Source, *, weight: Weight, density: Density, normalize: bool = True
+) -> CopyOf | tuple[float, ...]:
+    if not 0 <= density <= 1:
+        raise MethodError(f"twin_merging: density must lie between 0 and 1; it is {density}.")
+    coefficients = normalized(weight) if normalize else tuple(weight)
+    sole = sole_input(coefficients)
+    return coefficients if sole is None or density < 1 else CopyOf(sole)
+
+
+def _residuals(deltas: Sequence[Tensor], shared: Tensor, rank: int) -> list[tuple[Tensor, ...]]:
+    found = (spectrum(deltas[index].sub_(shared), rank) for index in range(len(deltas)))
+    return [compact(one.left * one.values, one.right) for one in found]
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2406.15479",
+    prepare=_coefficients,
+    whole=True,
+    linear_in=("weight",),
+)
+def twin_merging(
+    deltas: Sequence[Tensor],
+    *,
+    density: Density,
+    scale: Annotated[Shared, Bounds(0.29, 0.29, 0.29)],
+    exclude: str = "",
+    prepared: tuple[float, ...],
+    source: Source,
+) -> Tensor:
+    """Task arithmetic of all inputs, plus the weighted part that it lacks of each, cut to `density` of the rank.
+
+    The paper's router chooses the weights for each text; here they are fixed. normalize: they are divided by
+    their sum, as the router's are. Tensors that are no matrices, and those whose names fit a pattern of
+    `exclude` (divided by commas), keep the whole part. In a search the parts stay in memory.
+    """
+    total = weighted_sum(deltas, [scale] * len(deltas))
+    if not is_spectral(source, exclude):
+        exclusive = weighted_sum(deltas, prepared)
+        return exclusive.add_(total, alpha=1 - sum(prepared))
+    # At least one triplet: of small matrices nothing would be left of what the weights weigh.
+    rank = max(int(density * min(source.shape)), 1) if density else 0
+    parts = remembered(source.cache, "twin_merging", (scale, rank), lambda: _residuals(deltas, total, rank))
+    for part, coefficient in zip(parts, prepared, strict=True):
+        accumulate(total, part, coefficient)
+    return total

@@ -1,0 +1,89 @@
+"""Spectra of deltas: singular values and vectors, polar factors, low-rank parts, and which tensors have them.
+
+Everything comes from the eigenvectors of the float64 Gram matrix of the shorter side: for float32 deltas that took
+a third to all of the time of a float32 singular value decomposition and was 40 to 10000 times as accurate.
+"""
+
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.tiles import Source
+
+#: Tensors that the published code of Iso and TSV leaves out. Their embeddings are matrices as any other.
+PROJECTIONS = "*text_projection*"
+#: Singular values up to this share of the largest are rounding errors of float32, and their vectors arbitrary.
+NOISE = 1e-6
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular triplets of a matrix (m, n), largest first: left (m, k), values (k,), right (k, n), in float64."""
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+
+def spectrum(matrix: Tensor, most: int | None = None, *, above: float = 0.0) -> Spectrum:
+    """The `most` largest (None: all) singular triplets whose values exceed `above` and are no rounding errors."""
+    wide = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().T
+    eigenvalues, vectors = torch.linalg.eigh(wide @ wide.T)
+    estimates = eigenvalues.clamp_min(0).sqrt()
+    largest = float(estimates[-1]) if len(estimates) else 0.0
+    count = int((estimates > max(above, NOISE * largest)).sum())
+    count = count if most is None else min(count, most)
+    left = vectors.flip(1)[:, :count].contiguous()
+    right = left.T @ wide
+    # Nearer to the truth than the root of an eigenvalue that others dwarf.
+    values = right.norm(dim=1)
+    right = right / values[:, None]
+    return Spectrum(left, values, right) if wide.shape == matrix.shape else Spectrum(right.T, values, left.T)
+
+
+def polar(matrix: Tensor) -> Tensor:
+    """The nearest matrix whose singular values are all one, or zero where those of `matrix` are: float64."""
+    found = spectrum(matrix)
+    return found.left @ found.right
+
+
+def is_spectral(source: Source, exclude: str) -> bool:
+    """Whether a tensor is a matrix whose name fits none of the patterns in `exclude`, divided by commas."""
+    patterns = (pattern.strip() for pattern in exclude.split(","))
+    return len(source.shape) == 2 and not any(fnmatchcase(source.tensor, pattern) for pattern in patterns)
+
+
+def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Sum of weight times delta in float32; holds two whole tensors at a time."""
+    total = deltas[0].mul_(weights[0])
+    for index in range(1, len(deltas)):
+        total.add_(deltas[index], alpha=weights[index])
+    return total
+
+
+def compact(left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+    """A product (m, k) @ (k, n) in float32 as it takes less memory: two factors, or the product itself."""
+    (m, k), n = left.shape, right.shape[1]
+    return (left.float(), right.float()) if k * (m + n) < m * n else ((left @ right).float(),)
+
+
+def accumulate(total: Tensor, part: tuple[Tensor, ...], coefficient: float) -> Tensor:
+    """Add coefficient times a part that `compact` made to `total`, in place."""
+    if len(part) == 1:
+        return total.add_(part[0], alpha=coefficient)
+    return total.addmm_(part[0], part[1], alpha=coefficient)
+
+
+def remembered(cache: MutableMapping[Hashable, Any], name: str, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` returns, kept in `cache` as long as `key` stays the same: what was last made, and no more."""
+    if name not in cache or cache[name][0] != key:
+        cache.pop(name, None)
+        cache[name] = (key, make())
+    made: T = cache[name][1]
+    return made
