@@ -1,21 +1,20 @@
 """From a search file to a finished study: check everything, start the workers, search, select, report."""
 
 import platform
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
-from evaluators.base import SPLITS
+from evaluators.base import SPLITS, Evaluator
 from evomerge import plugins, strict_yaml
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig
+from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
 from evomerge.merging.baselines import baselines
 from evomerge.merging.compatibility import check_compatible, find_nonfinite, tokenizer_differences
@@ -23,9 +22,11 @@ from evomerge.merging.header import CheckpointError
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.model import Model
 from evomerge.merging.sources import open_models
+from evomerge.models import check_reads_text
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer
-from evomerge.placement import start_executor
+from evomerge.placement import check_device, start_executor
+from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.records import CANARY, Trial
 from evomerge.search import Ending, Progress, StopRequest, search
@@ -60,16 +61,19 @@ class Plan:
 def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
     """Check models, space, optimizer, tasks and splits; nothing is merged or scored yet.
 
-    Raises CheckpointError for refused models, PluginError, MethodError, SpaceError, EvaluatorError or
-    LaunchError for what cannot work.
+    Raises CheckpointError or ModelError for refused models; PluginError, MethodError, SpaceError,
+    EvaluatorError, ConfigError or LaunchError for what cannot work.
     """
     recipe = config.recipe()
+    check_device(config)
     say("checking the models")
     sources = open_models(recipe)
     base, named = sources.base, sources.inputs
     check_compatible(base, named)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
+    if any(_needs_language_model(task) for task in config.tasks.values()):
+        check_reads_text(base, sources.tokenizer)
     threads = 1 if config.threads == "auto" else config.threads
     spec = BenchSpec(recipe, config.space, dict(config.tasks), config.split.shares, config.device, threads)
     layout = base.layout()
@@ -123,46 +127,48 @@ def run(
     resume: bool,
     progress: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
+    heard: Callable[[StopRequest], None] = lambda _: None,
 ) -> tuple[Ending, Selection | None]:
     """Run or resume the whole study: search, select, report.
 
-    Raises StudyExists without `resume` where there is one, ConfigurationChanged when it is another search,
-    StudyBusy while somebody else runs it.
+    heard: told of every signal, from its handler. Raises StudyExists without `resume` where there is a study,
+    ConfigurationChanged when it is another search, StudyBusy while somebody else runs it, ExecutorError when no
+    worker can be started; then a new study has not been begun.
     """
     optimizer = build_optimizer(config, plan)
     budget = Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
-    with closing(open_study(config, resume=resume)) as study:
-        if study.resumed is not None:
+    with ExitStack() as opened:
+        study = None
+        if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
+            study = opened.enter_context(closing(open_study(config, resume=resume)))
             say(f"resumed {config.study}: {study.resumed}")
         say(f"starting {config.executor} workers")
-        executor = start_executor(config, plan.spec, plan.model_bytes)
+        executor = opened.enter_context(closing(start_executor(config, plan.spec, plan.model_bytes)))
+        study = study or opened.enter_context(closing(open_study(config, resume=resume)))
         stop = StopRequest()
-        try:
-            with _signals(stop):
-                ending = search(
+        with signals(stop, heard):
+            ending = search(
+                study,
+                optimizer,
+                executor,
+                plan.objective,
+                plan.planned,
+                budget,
+                seed=config.seed,
+                stop=stop,
+                progress=progress,
+            )
+            if ending.kind == "done":
+                recommended = optimizer.recommend()
+                ending = select(
                     study,
-                    optimizer,
                     executor,
                     plan.objective,
-                    plan.planned,
-                    budget,
+                    recommended,
                     seed=config.seed,
                     stop=stop,
                     progress=progress,
                 )
-                if ending.kind == "done":
-                    recommended = optimizer.recommend()
-                    ending = select(
-                        study,
-                        executor,
-                        plan.objective,
-                        recommended,
-                        seed=config.seed,
-                        stop=stop,
-                        progress=progress,
-                    )
-        finally:
-            executor.close()
         return ending, selection(study, plan.objective) if ending.kind == "done" else None
 
 
@@ -199,6 +205,11 @@ def _point(space: SearchSpace, recipe: Recipe, merge: Merge) -> FloatArray | Non
         return None
 
 
+def _needs_language_model(task: PluginSpec) -> bool:
+    evaluator: type[Evaluator] = plugins.load("evaluator", task.kind, Evaluator)
+    return evaluator.needs_language_model
+
+
 def _read_tasks(spec: BenchSpec, notes: list[str]) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Examples of every task on every split, and the tasks in which less is better."""
     examples: dict[str, dict[str, int]] = {}
@@ -227,19 +238,3 @@ def _check_finite(name: str, checkpoint: Model) -> None:
             f"{name} ({checkpoint.path}): {tensor} holds {count} NaN or infinite values. "
             f"A merge would spread them: get an intact copy of the model."
         )
-
-
-@contextmanager
-def _signals(stop: StopRequest) -> Iterator[None]:
-    """Ctrl-C once asks to drain, twice to leave at once; SIGTERM leaves at once. Ray's own handlers give way."""
-
-    def interrupted(number: int, _frame: FrameType | None) -> None:
-        stop.level += 1 if number == signal.SIGINT else 2
-        stop.signal = number
-
-    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

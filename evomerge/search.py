@@ -28,10 +28,14 @@ PATIENCE = 0.5
 
 @dataclass
 class StopRequest:
-    """Set from a signal handler. level 1: ask no more, let running trials finish; 2: leave at once."""
+    """Set from a signal handler. level 1: ask no more, let running trials finish; 2: leave at once.
+
+    waiting: while an outcome is waited for, nothing is half written and the handler may raise KeyboardInterrupt.
+    """
 
     level: int = 0
     signal: int = 0
+    waiting: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def _drive(
             driving.progress(Progress(study, len(running), executor.slots, driving.budget, driving.phase))
         if stop.level > 1 or (not running and (exhausted or paused or stop.level)):
             break
-        outcome = executor.next_outcome(timeout=PATIENCE)
+        outcome = _wait(executor, stop)
         if outcome is not None:
             outcome, losses = _judge(objective, outcome)
             trial = running.pop(outcome.number)
@@ -187,6 +191,17 @@ def _drive(
     return Ending("done")
 
 
+def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
+    """The next outcome; None when there is none yet, and when a signal says to leave at once."""
+    stop.waiting = True
+    try:
+        return executor.next_outcome(timeout=PATIENCE)
+    except KeyboardInterrupt:
+        return None
+    finally:
+        stop.waiting = False
+
+
 def _alone(running: dict[int, Trial]) -> bool:
     # Nothing is worth starting before the canary has shown that coefficients do anything.
     return any(trial.label == CANARY for trial in running.values())
@@ -194,7 +209,7 @@ def _alone(running: dict[int, Trial]) -> bool:
 
 def _fault(trial: Trial, outcome: Outcome, failures: _Failures) -> str | None:
     if trial.label == CANARY and outcome.failure is not None:
-        return f"the canary failed: {outcome.failure.message}"
+        return f"the canary, which tries whether coefficients change anything, failed: {outcome.failure.message}"
     return failures.note(outcome.failure)
 
 

@@ -11,10 +11,10 @@ from evomerge.budget import seconds_left
 from evomerge.commands import faults
 from evomerge.config import SearchConfig
 from evomerge.report import standings
-from evomerge.report.live import View, choose
+from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
 from evomerge.report.status import resume_command
-from evomerge.search import Ending, Progress
+from evomerge.search import Ending, Progress, StopRequest
 
 #: Seconds between two drawings while nothing ends.
 PAUSE = 1.0
@@ -22,7 +22,7 @@ PAUSE = 1.0
 
 def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json: bool) -> int:
     """Run or resume a search and show it; returns the exit code."""
-    with choose(console, as_json=as_json) as view:
+    with Interruptible(choose(console, as_json=as_json)) as view:
 
         def say(message: str) -> None:
             view.event("message", message)
@@ -31,7 +31,8 @@ def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json:
         for note in plan.notes:
             view.event("note", f"note: {note}")
         view.event("planned", f"{plan.dimension} coefficients to search", dimension=plan.dimension)
-        ending, selection = launch.run(config, plan, resume=resume, progress=_Watcher(view), say=say)
+        watcher = _Watcher(view)
+        ending, selection = launch.run(config, plan, resume=resume, progress=watcher, say=say, heard=watcher.heard)
         if selection is not None:
             view.event("selected", **standings.selection_to_dict(selection))
         code = _exit_code(ending)
@@ -48,8 +49,18 @@ class _Watcher:
     def __init__(self, view: View) -> None:
         self._view = view
         self._drawn: tuple[str, float] = ("", 0.0)
+        self._busy = 0
+
+    def heard(self, stop: StopRequest) -> None:
+        """Say at once what a signal has asked for; called from its handler."""
+        if stop.level > 1:
+            self._view.event("stopping", "stopping at once")
+            return
+        running = "1 running candidate finishes" if self._busy == 1 else f"{self._busy} running candidates finish"
+        self._view.event("stopping", f"stopping: {running}; Ctrl-C again stops at once")
 
     def __call__(self, progress: Progress) -> None:
+        self._busy = progress.busy
         if progress.outcome is not None:
             self._tell(progress.outcome)
         phase, drawn = self._drawn

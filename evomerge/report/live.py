@@ -1,7 +1,11 @@
 """The view of a running search: a live table on a terminal, one JSON line per event elsewhere."""
 
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any, Protocol
 
 from rich.console import Console
@@ -10,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report import words
-from evomerge.report.snapshot import Snapshot, leading
+from evomerge.report.snapshot import Snapshot, leading, standing_to_dict
 
 
 class View(Protocol):
@@ -52,24 +56,37 @@ class LiveView:
 
 
 class JsonLines:
-    """One line of JSON per event; a `progress` line whenever a trial ended or the phase changed."""
+    """One line of JSON per event.
+
+    `baseline`: what a baseline scored, once. `progress`: whenever a trial ended or the phase changed, the phase,
+    the count of trials, and of the rest of the state what is not as in the line before.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._shown: tuple[str, int] | None = None
+        self._state: dict[str, Any] = {}
+        self._baselines: set[int] = set()
 
     def __enter__(self) -> "JsonLines":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stream.flush()
+        """Every line has been flushed."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Write a progress line if there is progress."""
-        now = snapshot.phase, snapshot.told
-        if now != self._shown:
-            self._shown = now
-            self._write({"event": "progress", **snapshot.as_dict()})
+        """Write the baselines that are new, and a progress line if there is progress."""
+        for standing in sorted(snapshot.baselines, key=lambda baseline: baseline.number):
+            if standing.number not in self._baselines:
+                self._baselines.add(standing.number)
+                self._write({"event": "baseline", **standing_to_dict(standing)})
+        state = snapshot.as_dict()
+        del state["baselines"]
+        now = {"phase": state["phase"], "told": state["told"]}
+        if now.items() <= self._state.items():
+            return
+        changed = {key: value for key, value in state.items() if key not in self._state or self._state[key] != value}
+        self._state = state
+        self._write({"event": "progress", **now, **changed})
 
     def event(self, kind: str, message: str = "", **data: Any) -> None:
         """Write an event."""
@@ -77,8 +94,56 @@ class JsonLines:
         self._write({"event": kind, **said, **data})
 
     def _write(self, data: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(data, allow_nan=False, default=str) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(data, allow_nan=False, default=str) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            # The reader has gone; a night's search is worth more than its output. All that follows, and what is
+            # flushed when Python ends, goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            with suppress(OSError):
+                sys.stderr.write("Nobody reads the output any more. The search goes on without it.\n")
+
+
+class Interruptible:
+    """A view that may be used from a signal handler: what comes while it writes is written after that."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._writing = False
+
+    def __enter__(self) -> "Interruptible":
+        self._view.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._view.__exit__(*error)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show where the search stands now."""
+        self._write(lambda: self._view.update(snapshot))
+
+    def event(self, kind: str, message: str = "", **data: Any) -> None:
+        """Say that something happened."""
+        self._write(lambda: self._view.event(kind, message, **data))
+
+    def _write(self, action: Callable[[], None]) -> None:
+        self._waiting.append(action)
+        # A handler may run between any two of these steps, and then finds everything waiting or being written.
+        while self._waiting and not self._writing:
+            self._writing = True
+            try:
+                self._write_next()
+            finally:
+                self._writing = False
+
+    def _write_next(self) -> None:
+        try:
+            action = self._waiting.popleft()
+        except IndexError:  # a handler has just written it
+            return
+        action()
 
 
 def choose(console: Console, *, as_json: bool) -> View:
@@ -99,7 +164,8 @@ def table(snapshot: Snapshot, width: int) -> Table:
 def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
     if snapshot.best is not None:
-        rows.append(("best", f"{words.score(snapshot.best)} (trial {snapshot.best.number})"))
+        beside = words.beside([baseline.score for baseline in snapshot.baselines], snapshot.best.score)
+        rows.append(("best candidate", f"{words.score(snapshot.best)} (trial {snapshot.best.number}{beside})"))
     rows += [(standing.label, words.score(standing)) for standing in leading(snapshot.baselines)]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))

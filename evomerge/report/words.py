@@ -1,6 +1,7 @@
 """Numbers in words: durations, scores, stages. Plain ASCII, so that every terminal can show them."""
 
 import math
+from collections.abc import Sequence
 
 from evomerge.report.snapshot import Standing
 
@@ -20,6 +21,14 @@ def score(standing: Standing) -> str:
     low, high = standing.interval
     digits = decimals(standing.error)
     return f"{standing.score:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def beside(baselines: Sequence[float], score: float) -> str:
+    """`, 2 of 9 baselines are better`: where a score stands among the baselines; nothing without any."""
+    better = sum(baseline > score for baseline in baselines)
+    if not baselines:
+        return ""
+    return f", {better or 'none'} of {len(baselines)} baselines {'is' if better <= 1 else 'are'} better"
 
 
 def decimals(error: float) -> int:

@@ -125,6 +125,58 @@ def test_a_signal_ends_a_search_resumable(tmp_path: Path, number: signal.Signals
     assert Study.read(tmp_path / "study").events[-1][0] == "stopped"
 
 
+def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -> None:
+    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 10_000.0}}
+    script = Path(sys.executable).with_name("evomerge")
+    command = [str(script), "search", str(write(tmp_path, tasks=tasks))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if '"busy": 1' in line)
+        process.send_signal(signal.SIGINT)
+        said = json.loads(next(line for line in process.stdout if '"stopping"' in line))
+        assert said["message"] == "stopping: 1 running candidate finishes; Ctrl-C again stops at once"
+        process.send_signal(signal.SIGINT)
+        lines = [json.loads(line) for line in process.stdout]
+    assert process.returncode == lines[-1]["exit_code"] == 130
+    study = Study.read(tmp_path / "study")
+    assert [trial.number for trial in study.pending] == [0]
+    assert study.events[-1][0] == "stopped"
+
+
+def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
+    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.5}}
+    script = Path(sys.executable).with_name("evomerge")
+    command = [str(script), "search", str(write(tmp_path, tasks=tasks))]
+    controller, terminal = os.openpty()
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        read_until(controller, b"best candidate")
+        process.send_signal(signal.SIGINT)
+        read_until(controller, b"; Ctrl-C again stops at once")
+        read_until(controller, b"To go on: evomerge search")
+    os.close(controller)
+    assert process.returncode == 75
+
+
+def read_until(terminal: int, wanted: bytes) -> None:
+    seen = b""
+    while wanted not in seen:
+        seen += os.read(terminal, 4096)
+
+
+def test_a_search_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("evomerge")
+    command = [str(script), "search", str(write(tmp_path, budget={"trials": 12}))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, "Nobody reads the output any more. The search goes on without it.\n")
+    assert candidates(Study.read(tmp_path / "study")) == 12
+
+
 def test_a_resume_with_another_configuration_is_refused(tmp_path: Path) -> None:
     assert run("search", write(tmp_path, budget={"trials": 8})).exit_code == 0
     result = run("search", write(tmp_path, budget={"trials": 8}, seed=4), "--resume")

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from evomerge import strict_yaml
-from evomerge.config import SearchConfig, load_config
+from evomerge.config import ConfigError, SearchConfig, load_config
+from evomerge.execution.base import ExecutorError
 from evomerge.launch import LaunchError, environment, prepare, run
 from evomerge.merging.checkpoint import CheckpointError
 from evomerge.merging.sources import open_models
+from evomerge.models import ModelError
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.recipe import Recipe
 from evomerge.study import ConfigurationChanged, StudyExists
 from evomerge.trial import build_space
 from search_spaces.base import SpaceError
+from tests.evomerge.merging.folders import llama
 from tests.toys import search_file
 
 Configured = Callable[..., SearchConfig]
@@ -83,6 +87,31 @@ def test_models_that_do_not_fit_are_refused(configured: Configured, tmp_path: Pa
         prepare(config)
 
 
+def test_tasks_that_read_text_need_a_whole_model_folder(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("Once upon a time\n" * 50, encoding="utf-8")
+    tasks = {"prose": {"evaluator": "perplexity", "file": str(tmp_path / "prose.txt")}}
+    with pytest.raises(ModelError, match=r"models/base\.safetensors: config\.json missing"):
+        prepare(configured(tasks=tasks))
+
+
+def test_tasks_that_read_text_need_a_tokenizer(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("Once upon a time\n" * 50, encoding="utf-8")
+    tasks = {"prose": {"evaluator": "perplexity", "file": str(tmp_path / "prose.txt")}}
+    base = llama(tmp_path / "llama")
+    config = configured(tasks=tasks, base=str(base), experts={"a": str(llama(tmp_path / "expert", 1))})
+    with pytest.raises(ModelError, match=r"llama: tokenizer\.json missing"):
+        prepare(config)
+
+
+def test_a_study_is_begun_only_when_workers_have_started(configured: Configured) -> None:
+    config = configured()
+    plan = prepare(config)
+    broken = replace(plan, spec=replace(plan.spec, device="cuda:999"))
+    with pytest.raises(ExecutorError):
+        run(config, broken, resume=False)
+    assert not config.study.exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
@@ -92,6 +121,7 @@ def test_models_that_do_not_fit_are_refused(configured: Configured, tmp_path: Pa
         ({"method": "tyes"}, PluginError, "ties"),
         ({"objective": "pareto"}, OptimizerError, "objective"),
         ({"tasks": {"one": {"evaluator": "synthetic", "n_examples": 1}}}, LaunchError, "falls on the"),
+        ({"device": "cuda:999"}, ConfigError, "Use device: auto"),
     ],
 )
 def test_mistakes_are_found_before_the_first_merge(

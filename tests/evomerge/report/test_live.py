@@ -3,11 +3,12 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from evomerge.report.live import JsonLines, LiveView, choose, table
+from evomerge.report.live import Interruptible, JsonLines, LiveView, choose, table
 from evomerge.report.snapshot import Snapshot, Standing
 
 BEST = Standing("search", 37, 0.731, 0.015, {"add": 0.8})
@@ -43,7 +44,13 @@ def test_the_table_says_what_matters() -> None:
     console = terminal(100)
     console.print(table(SNAPSHOT, 100))
     text = shown(console)
-    for part in ("41 of 200 [", "0.731 [0.702, 0.760] (trial 37)", "0.652", "about 40 min left", "2 of 2 busy"):
+    for part in (
+        "41 of 200 [",
+        "0.731 [0.702, 0.760] (trial 37, none of 1",
+        "0.652",
+        "about 40 min left",
+        "2 of 2 busy",
+    ):
         assert part in text
     assert "evaluate:add 90 %, merge 10 %" in text
     assert "nonfinite 2" in text
@@ -85,10 +92,61 @@ def test_without_a_terminal_there_is_one_json_line_per_event() -> None:
         view.update(SNAPSHOT)
         view.event("failed", number=9)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["event"] for line in lines] == ["message", "progress", "failed"]
+    assert [line["event"] for line in lines] == ["message", "baseline", "progress", "failed"]
     assert lines[0]["message"] == "checking\nthe models"
-    assert (lines[1]["told"], lines[1]["best"]["number"], lines[1]["seconds_left"]) == (41, 37, 2400.0)
-    assert lines[2] == {"event": "failed", "number": 9}
+    assert (lines[1]["label"], lines[1]["score"]) == ("parent:größe", 0.652)
+    assert (lines[2]["told"], lines[2]["best"]["number"], lines[2]["seconds_left"]) == (41, 37, 2400.0)
+    assert lines[3] == {"event": "failed", "number": 9}
+
+
+def test_a_progress_line_says_only_what_changed() -> None:
+    stream = io.StringIO()
+    view = JsonLines(stream)
+    later = replace(SNAPSHOT, told=42, busy=1)
+    for snapshot in (SNAPSHOT, replace(SNAPSHOT, busy=1), later, replace(later, phase="select")):
+        view.update(snapshot)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["baseline", "progress", "progress", "progress"]
+    assert lines[2] == {"event": "progress", "phase": "search", "told": 42, "busy": 1}
+    assert lines[3] == {"event": "progress", "phase": "select", "told": 42}
+    merged: dict[str, object] = {}
+    for line in lines[1:]:
+        merged |= line
+    whole = replace(later, phase="select").as_dict()
+    del whole["baselines"]
+    assert merged == {"event": "progress", **whole}
+
+
+class Nested:
+    """A view that a signal interrupts in the middle of every first writing of an event."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.outside: Interruptible
+
+    def __enter__(self) -> "Nested":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, snapshot: Snapshot) -> None:
+        self.event("update")
+
+    def event(self, kind: str, message: str = "", **data: object) -> None:
+        self.written.append(f"begin {kind}")
+        if kind == "update":
+            self.outside.event("stopping")
+        self.written.append(f"end {kind}")
+
+
+def test_what_a_signal_handler_says_never_lands_inside_a_line() -> None:
+    inner = Nested()
+    with Interruptible(inner) as view:
+        inner.outside = view
+        view.update(SNAPSHOT)
+        view.event("failed")
+    assert inner.written == [f"{at} {kind}" for kind in ("update", "stopping", "failed") for at in ("begin", "end")]
 
 
 def test_json_can_be_asked_for_on_a_terminal() -> None:

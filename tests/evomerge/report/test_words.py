@@ -28,6 +28,19 @@ def test_shares_are_ranked_and_sum_to_a_hundred() -> None:
     assert words.shares({"merge": 0.0}) == "-"
 
 
+@pytest.mark.parametrize(
+    ("baselines", "text"),
+    [
+        ([], ""),
+        ([0.5], ", none of 1 baselines is better"),
+        ([0.5, 0.7, 0.4], ", 1 of 3 baselines is better"),
+        ([0.7, 0.8], ", 2 of 2 baselines are better"),
+    ],
+)
+def test_a_score_beside_the_baselines(baselines: list[float], text: str) -> None:
+    assert words.beside(baselines, 0.5) == text
+
+
 @pytest.mark.parametrize(("done", "bar"), [(0, "[----------]"), (50, "[#####-----]"), (120, "[##########]")])
 def test_bars(done: int, bar: str) -> None:
     assert words.bar(done, 100, 12) == bar
