@@ -61,6 +61,12 @@ class Candidate:
             chosen = _only(self._options, self.method.survey_takes)
             self._surveyed = self.method.survey(sources, **self._same_everywhere(), **chosen)
 
+    @property
+    def state(self) -> Mapping[str, Any] | None:
+        """What a later merge needs to go on from this one: the `state` of what the survey found, if it has one."""
+        state: Mapping[str, Any] | None = getattr(self._surveyed, "state", None)
+        return state
+
     def merge(self, source: Source, out: Tensor) -> int:
         """Write the merged tensor to `out`, contiguous and of the wanted type; returns how many of its values
         are not finite.

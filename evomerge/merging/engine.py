@@ -72,6 +72,8 @@ class MergeEngine:
         self._on_device: dict[str, list[Tensor]] = {}
         # What was applied last: tensor name -> (settings and coefficients, the tensor written to).
         self._applied: dict[str, tuple[Hashable, Tensor]] = {}
+        #: Of the last `stream` that was begun: what a later merge needs to go on from it, plain data.
+        self.state: Mapping[str, Any] | None = None
 
     def apply(self, merge: Merge, into: Mapping[str, Tensor]) -> tuple[str, ...]:
         """Merge into resident tensors, in place; returns the names of those that were written.
@@ -102,6 +104,7 @@ class MergeEngine:
         """
         candidate = self._candidate(merge)
         candidate.survey(_Sources(self, candidate, keep=False))
+        self.state = candidate.state
         for name in self._models[0].names:
             if name in self._present:
                 source = self._source(candidate, name, keep=False)

@@ -35,6 +35,7 @@ class Manifest:
     """What `evomerge.json` records of an export: enough to check every file that went in and came out.
 
     inputs: model name (the base first) -> its source, revision and {file: sha256}; outputs: file -> sha256.
+    state: of a method that can go on from here, the options with which it does; else None.
     """
 
     recipe: str
@@ -43,6 +44,7 @@ class Manifest:
     inputs: Mapping[str, Mapping[str, Any]]
     outputs: Mapping[str, str]
     scores: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] | None = None
 
 
 def materialize(
@@ -78,6 +80,7 @@ def materialize(
         scores=scores,
         progress=progress,
         max_shard_bytes=max_shard_bytes,
+        state=lambda: engine.state,
     )
 
 
@@ -91,9 +94,11 @@ def write_folder(
     scores: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    state: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> Manifest:
     """Write merged tensors (any order, every tensor of the base once) and all that belongs to them.
 
+    state: asked after the last tensor for what the manifest records under that name.
     Raises as `materialize` does.
     """
     check_output(folder, sources.models, overwrite=overwrite)
@@ -108,7 +113,7 @@ def write_folder(
             shutil.copyfile(source, partial / name)
         written = Checkpoint.open(partial)
         check_weights(written, plan, sums)
-        manifest = _manifest(replace(merge, recipe=recipe), sources, written, scores)
+        manifest = replace(_manifest(replace(merge, recipe=recipe), sources, written, scores), state=state())
         _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
         _write_recipes(replace(merge, recipe=recipe), base, partial)
         origins = {name: entry["source"] for name, entry in manifest.inputs.items()}

@@ -65,7 +65,8 @@ class MergeMethod:
     CopyOf.
     survey(sources, *, ...) -> surveyed: what must be known of the whole model before any tensor is merged;
     `sources` gives one Source per merged tensor each time it is iterated over. A parameter that it takes has
-    to be the same for all tensors. `prepare` and kernel may ask for `surveyed`.
+    to be the same for all tensors. `prepare` and kernel may ask for `surveyed`. If that has a `state` (plain
+    data: what a later merge needs to go on), an export records it.
     whole: the kernel gets whole tensors in their shape instead of tiles, reads them only when it takes them
     (`Models`), runs in one thread, and may ask for `source` (its cache, statistics from data).
     linear_in: parameters in which the merged delta is linear while all others stay.

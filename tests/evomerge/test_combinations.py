@@ -13,6 +13,8 @@ from tests.toys import search_file
 
 #: Methods that merge one model into the base, or without it.
 ONE_EXPERT = ("slerp", "passthrough")
+#: Methods without a weight per model.
+NO_WEIGHTS = (*ONE_EXPERT, "opcm")
 
 
 def finish(folder: Path, **changes: object) -> Study:
@@ -37,8 +39,8 @@ def test_every_method_in_every_space(tmp_path: Path, method: str, space: str) ->
         experts = settings["experts"]
         assert isinstance(experts, dict)
         changes["experts"] = {"a": experts["a"]}
-    if space == "simplex" and method in ONE_EXPERT:
-        # Neither has a weight per model that could lie on a simplex.
+    if space == "simplex" and method in NO_WEIGHTS:
+        # None of them has a weight per model that could lie on a simplex.
         with pytest.raises(SpaceError, match="with one value per input"):
             finish(tmp_path, **changes)
         return

@@ -1,0 +1,90 @@
+"""OPCM: orthogonal projections, one model after the other (Tang et al., 2025). https://arxiv.org/abs/2501.09522."""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.method import Bounds, MethodError, Shared, merge_method
+from evomerge.merging.projection import Compat, Progress, projected_sum
+from evomerge.merging.tiles import Models, Source
+
+#: One for the whole model, as the norm is; searched only where a range is given, with one group (space: uniform).
+Alpha = Annotated[Shared, Bounds(0.5, 0.5, 0.5)]
+#: Embeddings take part without a projection, which is for linear layers.
+EMBEDDINGS = "*embed*, *wte*, *wpe*"
+
+
+def _square(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+
+def _progress(
+    sources: Iterable[Source],
+    *,
+    alpha: Alpha,
+    exclude: str = EMBEDDINGS,
+    compat: Compat = "official",
+    earlier_models: int = 1,
+    earlier_raw: float = 1.0,
+    earlier_norm: float = 0.0,
+) -> Progress:
+    if not 0 <= alpha <= 1 or earlier_models < 1 or earlier_raw <= 0 or earlier_norm < 0:
+        raise MethodError(
+            f"opcm: alpha must lie between 0 and 1, earlier_models be 1 or more, earlier_raw above 0, earlier_norm "
+            f"0 or more; they are {alpha}, {earlier_models}, {earlier_raw} and {earlier_norm}."
+        )
+    # A tensor may lack inputs; one that has all of them says which is the first.
+    fullest = sorted((source.input_names for source in sources), key=len, reverse=True)
+    names = list(dict.fromkeys(name for present in fullest for name in present))
+    squares = dict.fromkeys(names, 0.0)
+    whole = 0.0
+
+    def look(source: Source) -> float:
+        deltas = Models(source, deltas=True)
+        for index, name in enumerate(source.input_names):
+            squares[name] += _square(deltas[index])
+        return _square(projected_sum(deltas, source, names[0], earlier_raw, alpha, exclude, compat))
+
+    for source in sources:
+        if not source.identical:
+            whole += source.alone(partial(look, source))
+    norms = [math.sqrt(squares[name]) for name in names]
+    models = earlier_models + len(names) - 1
+    norm = (earlier_models * (earlier_norm or norms[0]) + sum(norms[1:])) / models
+    raw = math.sqrt(whole) / norm if whole else 1.0
+    return Progress(models, raw, norm, names[0], earlier_raw)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2501.09522",
+    survey=_progress,
+    whole=True,
+    linear_in=("scale",),
+)
+def opcm(
+    deltas: Sequence[Tensor],
+    *,
+    alpha: Alpha,
+    scale: Annotated[Shared, Bounds(1.0, 0.1, 2.0)],
+    exclude: str = EMBEDDINGS,
+    compat: Compat = "official",
+    surveyed: Progress,
+    source: Source,
+) -> Tensor:
+    """Each next delta without what lies along the merge so far, rescaled to the deltas' mean norm (whole model).
+
+    In the order of the inputs. alpha: the share of the singular values whose directions are closed to the next
+    delta altogether. exclude: name patterns, divided by commas, of matrices that are added without a projection,
+    as all other tensors are. To add a model later, give the result (made with scale 1) as the first input and
+    the `state` of its evomerge.json as options. Keeps a float32 copy of every tensor in a search.
+
+    compat: "official" closes the directions before the one with which the share exceeds alpha, none at alpha 1;
+    "paper" closes that one too. Both leave the null space alone, of which upstream takes arbitrary directions.
+    """
+    made = projected_sum(deltas, source, surveyed.first, surveyed.entered, alpha, exclude, compat)
+    return made * (scale / surveyed.raw)
