@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := experiments/00-quickstart
+# mergekit and PEFT, which evomerge is compared with, have an environment of their own.
+ORACLE := .venv-conformance
+IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 
-.PHONY: demo test slow gpu bench lint format clean
+.PHONY: demo test slow gpu bench conformance lint format clean
 
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (found again at once the next time)"
@@ -26,6 +29,13 @@ slow: $(READY)
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
 
+conformance: $(READY) $(ORACLE)/.ready
+	@echo "== Conformance: the same models and files merged by mergekit and by evomerge, compared tensor by tensor"
+	$(IN_ORACLE) -m tests.conformance.oracle models
+	$(BIN)/python -m tests.conformance.draws
+	$(IN_ORACLE) -m tests.conformance.oracle merge
+	$(BIN)/python -m tests.conformance.compare
+
 bench: $(READY)
 	@echo "== Benchmarks: every figure is a ratio of two things measured in this run"
 	$(BIN)/python -m tests.benchmarks.bench_merge
@@ -43,10 +53,16 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@echo "== Setting up $(VENV) (a few minutes the first time)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(ORACLE)/.ready: tests/conformance/requirements.txt constraints.txt
+	@echo "== Setting up $(ORACLE) (a few minutes the first time)"
+	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/conformance/requirements.txt
 	@touch $@
