@@ -75,6 +75,7 @@ class Recipe:
     dtype: "float32", "bfloat16", "float16", or None for the base's own. tokenizer: "base", an input's name, or
     "union" of all: rows of embeddings are matched by token; None: the base's, and rows are matched by place.
     slices: where the result's blocks come from; none: each from the same block of every model.
+    chat_template: the text of the result's chat template (Jinja), instead of its tokenizer's own.
     """
 
     base: Input
@@ -85,6 +86,7 @@ class Recipe:
     tokenizer: str | None = None
     slices: tuple[Slice, ...] = ()
     vocabulary: Vocabulary | None = None
+    chat_template: str | None = None
 
     def __post_init__(self) -> None:
         names = [model.name for model in (self.base, *self.inputs)]
@@ -123,7 +125,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
         for key in ("adapter", "statistics"):
             if model[key] is None:
                 del model[key]
-    for key in ("slices", "vocabulary"):
+    for key in ("slices", "vocabulary", "chat_template"):
         if not data[key]:
             del data[key]
     return data

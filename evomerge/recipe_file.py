@@ -32,6 +32,7 @@ def merge_to_dict(merge: Merge) -> dict[str, Any]:
         "dtype": merge.recipe.dtype,
         "tokenizer": merge.recipe.tokenizer,
         **({"vocabulary": asdict(merge.recipe.vocabulary)} if merge.recipe.vocabulary else {}),
+        **({"chat_template": merge.recipe.chat_template} if merge.recipe.chat_template else {}),
         "seed": merge.seed,
         "groups": {group: list(members) for group, members in merge.table.groups.items()},
         "coefficients": {
@@ -87,8 +88,8 @@ def _input_to_dict(model: Input) -> dict[str, Any]:
 
 _REQUIRED = ("evomerge", "base", "inputs", "method")
 _KEYS = (
-    *(*_REQUIRED, "slices", "options", "dtype", "tokenizer", "vocabulary", "seed"),
-    *("groups", "coefficients"),
+    *(*_REQUIRED, "slices", "options", "dtype", "tokenizer", "vocabulary", "chat_template"),
+    *("seed", "groups", "coefficients"),
 )
 
 
@@ -117,8 +118,9 @@ class _Reader(Reader):
         tokenizer = self.choice(data.get("tokenizer"), ("tokenizer",), (None, "base", "union", *names))
         vocabulary = self.vocabulary(data["vocabulary"], [base.name, *names]) if data.get("vocabulary") else None
         slices = self.slices(data.get("slices") or [])
+        template = None if data.get("chat_template") is None else self.text(data["chat_template"], ("chat_template",))
         try:
-            recipe = Recipe(base, inputs, method, options, dtype, tokenizer, slices, vocabulary)
+            recipe = Recipe(base, inputs, method, options, dtype, tokenizer, slices, vocabulary, template)
         except RecipeError as error:
             self.refuse(("slices",) if slices else ("inputs",), str(error))
         try:

@@ -55,6 +55,15 @@ def write_config(base: Model, folder: Path, dtype: str | None) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def write_chat_template(folder: Path, template: str) -> None:
+    """Give the tokenizer in a folder this chat template (Jinja) in place of all that it has."""
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    settings = read_json(folder, "tokenizer_config.json")
+    if settings is not None and settings.pop("chat_template", None) is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The configuration with every type it names replaced, in those of its parts (text, vision) too."""
     changed = dict(config)
