@@ -71,7 +71,9 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "SearchConfig":
         if isinstance(self.objective, Mapping) and set(self.objective) != set(self.tasks):
-            _refuse("objective", f"needs one weight for each task: {', '.join(self.tasks)}")
+            strange = [unknown_key(name, self.tasks, "task") for name in self.objective if name not in self.tasks]
+            needed = f"needs one weight for each task: {', '.join(self.tasks)}"
+            _refuse("objective", ". ".join([needed, *strange]))
         names = ["base", "union", *(model.name for model in self.experts)]
         if self.tokenizer is not None and self.tokenizer not in names:
             _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
@@ -139,6 +141,10 @@ class SearchConfig(Section):
 
 def load_config(path: Path) -> SearchConfig:
     """Read and check a search file. Raises ConfigError with the line of every mistake."""
+    if path.is_dir():
+        own = path / "search.yaml"
+        there = f"; the one of this run is {own}" if own.is_file() else ""
+        raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
     try:
         document = strict_yaml.load(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from evomerge.models import smoke_test
 from evomerge.objective import Objective
 from evomerge.recipe import Merge
 from evomerge.records import Trial
-from evomerge.selection import SelectionError, Standing, selection
+from evomerge.report import status
+from evomerge.report.snapshot import take
+from evomerge.selection import Selection, SelectionError, Standing, selection
 from evomerge.statistics import Estimate, estimate
 from evomerge.study import Entry, Study, StudyError
 from evomerge.trial import build_evaluator, build_space
@@ -23,11 +26,15 @@ from evomerge.trial import build_evaluator, build_space
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate of a study, completely: its label, its merge, and scores (model -> column -> value)."""
+    """A candidate of a study, completely: its label, its merge, and scores (model -> column -> value).
+
+    The winner's scores begin with the verdict, a sentence; notes: what else there is to say to people.
+    """
 
     label: str
     merge: Merge
     scores: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def choose(run: Path, number: int | None = None) -> Choice:
@@ -38,17 +45,20 @@ def choose(run: Path, number: int | None = None) -> Choice:
     study, config = Study.read(run), load_config(run / "search.yaml")
     objective = objective_of(config)
     if number is None:
-        result = selection(study, objective)
-        scores = {standing.label: _standing(standing) for standing in result.standings}
+        result = _selection(study, objective)
+        scores: dict[str, Any] = {"verdict": result.verdict}
+        scores |= {standing.label: _standing(standing) for standing in result.standings}
         whole = _on_all_examples(study, result.winner.label)
         if whole is not None:
             scores[f"{result.winner.label}, all examples"] = _row(
                 "all", estimate(objective.contributions(whole)), whole
             )
-        return Choice(result.winner.label, merge_of(config, result.winner), scores)
+        origin = status.origin(study, result.winner.label)
+        notes = (result.verdict, *([f"{result.winner.label} is {origin}."] if origin else ()))
+        return Choice(result.winner.label, merge_of(config, result.winner), scores, notes)
     entry = study.entries.get(number)
     if entry is None:
-        raise StudyError(f"{run} has no trial {number}; it has 0 to {study.next_number - 1}.")
+        raise StudyError(f"{run} has no trial {number}. {_trials(study)}")
     label = f"trial:{number}"
     return Choice(label, merge_of(config, entry.trial), {label: _measured(entry, objective)})
 
@@ -81,6 +91,25 @@ def objective_of(config: SearchConfig) -> Objective:
     """The objective of a search file; asks the evaluators in which direction they count."""
     lower = {task for task, spec in config.tasks.items() if not build_evaluator(spec).higher_is_better}
     return Objective(config.weights, frozenset(lower), config.pareto)
+
+
+def _selection(study: Study, objective: Objective) -> Selection:
+    """The result; without one, what can be done."""
+    try:
+        return selection(study, objective)
+    except SelectionError as error:
+        best = take(study).best
+        now = "" if best is None else f", or export a candidate now with --trial N; the best so far is {best.number}"
+        raise SelectionError(f"{error} Finish it with `{status.resume_command(study.folder)}`{now}.") from error
+
+
+def _trials(study: Study) -> str:
+    """Which trials there are, by what they were scored on."""
+    if not study.entries:
+        return "It has none yet."
+    runs = groupby(study.entries.values(), key=lambda entry: entry.trial.split)
+    listed = [(split, [entry.trial.number for entry in entries]) for split, entries in runs]
+    return f"It has {', '.join(f'{n[0]} to {n[-1]} (on the {split} split)' for split, n in listed)}."
 
 
 def _standing(standing: Standing) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 from evomerge.strict_yaml import Document, Path
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
+def unknown_key(key: str, known: Iterable[str], what: str = "key") -> str:
     """What to say of a key that a file may not have, with the nearest one that it may."""
     names = tuple(known)
     near = difflib.get_close_matches(key, names, n=1)
-    return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}")
+    return f"unknown {what} {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}")
 
 
 def sentence(text: str) -> str:

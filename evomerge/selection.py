@@ -113,7 +113,7 @@ def selection(study: Study, objective: Objective) -> Selection:
     entries = [e for e in study.told if e.trial.split == "report" and e.outcome is not None and e.outcome.scores]
     by_label = {entry.trial.label: entry for entry in entries}
     if label not in by_label:
-        raise SelectionError("The winner has no score on the report split yet: resume the search to finish it.")
+        raise SelectionError("The winner has no score on the report split yet: the search is not finished.")
     winner = by_label.pop(label)
     ranked = sorted(by_label.values(), key=lambda e: -_standing(objective, e, None).score.mean)
     standings = [_standing(objective, winner, None), *(_standing(objective, e, winner) for e in ranked)]
@@ -189,7 +189,7 @@ def _verdict(winner: Entry, standings: Sequence[Standing]) -> str:
     delta = max(abs(gap.mean), 0.005)
     spread = gap.standard_error**2 * gap.n_examples
     needed = examples_needed(spread, delta)
+    more = f", or evaluate on at least {needed:,} examples" if needed > gap.n_examples else ""
     return (
-        f"No merge was shown to be better than {best.label} on held-out examples ({points}). "
-        f"Keep {best.label}, or evaluate on at least {needed:,} examples."
+        f"No merge was shown to be better than {best.label} on held-out examples ({points}). Keep {best.label}{more}."
     )

@@ -16,6 +16,7 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
     if missing:
         raise ConfigError("These files are not there:\n" + "\n".join(missing))
     plan = launch.prepare(config)
+    n_baselines = sum(trial.merge is not None for trial in plan.planned)
     data = {
         "method": config.method.kind,
         "space": config.space.kind,
@@ -25,6 +26,7 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
         "coefficients": list(plan.names),
         "examples": {task: dict(counts) for task, counts in plan.examples.items()},
         "planned": [trial.label for trial in plan.planned],
+        "baselines": n_baselines,
         "model_bytes": plan.model_bytes,
         "notes": list(plan.notes),
     }
@@ -33,9 +35,19 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
         f"{plan.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
         *(f"task {task}: {_counts(counts)} examples" for task, counts in plan.examples.items()),
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
+        _baselines(n_baselines, config.budget.trials),
         *(f"note: {note}" for note in plan.notes),
     ]
     return data, lines
+
+
+def _baselines(count: int, trials: int | None) -> str:
+    """What of the budget is spent before the search proper."""
+    canary = "the canary, which tries whether coefficients change anything, is not counted"
+    if trials is None:
+        return f"{count} baselines count as trials; {canary}"
+    short = "" if trials > count + 1 else ": none is left to search with, give it a larger budget"
+    return f"{min(count, trials)} of the {trials} trials are baselines{short}; {canary}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

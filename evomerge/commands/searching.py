@@ -10,11 +10,11 @@ from evomerge import launch
 from evomerge.budget import seconds_left
 from evomerge.commands import faults
 from evomerge.config import SearchConfig
-from evomerge.report import standings
+from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
-from evomerge.report.status import resume_command
 from evomerge.search import Ending, Progress, StopRequest
+from evomerge.study import Study
 
 #: Seconds between two drawings while nothing ends.
 PAUSE = 1.0
@@ -39,6 +39,9 @@ def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json:
         view.event("ended", _last_words(ending, Path(config.study)), ending=ending.kind, exit_code=code)
     if selection is not None and console.is_terminal and not as_json:
         console.print(standings.render(selection))
+        origin = status.origin(Study.read(Path(config.study)), selection.winner.label)
+        if origin:
+            console.print(f"{selection.winner.label} is {origin}.", soft_wrap=True)
         console.print(f"\nTo write it out: evomerge export {config.study} -o DIR", soft_wrap=True)
     return code
 
@@ -104,4 +107,4 @@ def _last_words(ending: Ending, folder: Path) -> str:
     if ending.kind == "done":
         return f"done; everything is in {folder}"
     why = f": {ending.message}" if ending.message else ""
-    return f"{ending.kind}{why}\nNothing is lost. To go on: {resume_command(folder)}"
+    return f"{ending.kind}{why}\nNothing is lost. To go on: {status.resume_command(folder)}"

@@ -19,6 +19,7 @@ def write_export(
     """
     choice = export.choose(run, trial)
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
+    data["notes"] = list(choice.notes)
     if not recipe_only and format_ == "evomerge":
         return data | asdict(export.export(choice, output, overwrite=overwrite))
     if output.exists() and not overwrite:

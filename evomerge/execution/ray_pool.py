@@ -242,5 +242,5 @@ class RayPool:
         elif now >= self._last_alive + self._startup_timeout:
             raise ExecutorError(
                 f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. "
-                "See that the machines are up and large enough, then resume: what was told is safe."
+                "See that the machines are up and large enough, then go on with --resume: what was told is safe."
             )

@@ -23,7 +23,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
 
 def render(selection: Selection) -> Group:
     """The table and the verdict for people: scores with 95 % intervals, and how far the winner is ahead."""
-    rows = Table(title="Held-out examples (report split)", title_justify="left", pad_edge=False)
+    rows = Table(title="Held-out examples (report split); ± is a 95 % interval", title_justify="left", pad_edge=False)
     rows.add_column("model", overflow="fold")
     for name in ("score", *selection.standings[0].tasks, "winner ahead by", "p"):
         rows.add_column(name, justify="right", overflow="fold")

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evomerge.budget import RECOMMENDED
 from evomerge.report import words
 from evomerge.report.snapshot import Standing, take
 from evomerge.study import Study
@@ -31,6 +32,7 @@ def status(study: Study) -> dict[str, Any]:
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
         "paused_because": _last(study, "paused").get("reason") if state == "paused" else None,
         "selected": _last(study, "selected").get("label"),
+        "selected_is": origin(study, _last(study, "selected").get("label")),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
         "next": None if state == "done" else resume_command(study.folder),
     }
@@ -47,6 +49,15 @@ def state_of(study: Study) -> str:
     return "done" if reported and not study.pending and "report_split_read" in kinds else "open"
 
 
+def origin(study: Study, label: str | None) -> str:
+    """Where a winner's number comes from when the budget does not say it; else nothing."""
+    number = (label or "").removeprefix("trial:")
+    trial = study.entries[int(number)].trial if number.isdigit() and int(number) in study.entries else None
+    if trial is None or not trial.label.startswith(RECOMMENDED):
+        return ""
+    return "the point that the optimizer recommends at its end, scored beyond the budget"
+
+
 def resume_command(folder: Path) -> str:
     """The command that goes on with the study in `folder`."""
     return f"evomerge search {folder / SEARCH_FILE} --resume"
@@ -59,9 +70,12 @@ def render(data: Mapping[str, Any]) -> Group:
     rows.add_column(overflow="fold")
     for name, value in _rows(data):
         rows.add_row(Text(name), Text(value))
-    if data["next"] is None:
-        return Group(rows)
-    return Group(rows, Text(f"\nTo go on: {data['next']}"))
+    parts: list[RenderableType] = [rows]
+    if data["best"] or data["baselines"]:
+        parts.append(Text("Scores are of the search split, with 95 % intervals; the best of many was also lucky."))
+    if data["next"] is not None:
+        parts.append(Text(f"\nTo go on: {data['next']}"))
+    return Group(*parts)
 
 
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
@@ -73,10 +87,12 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["paused_because"]:
         rows.append(("because", data["paused_because"]))
     if data["best"]:
-        rows.append(("best", f"{_score(data['best'])} (trial {data['best']['number']})"))
+        beside = words.beside([baseline["score"] for baseline in data["baselines"]], data["best"]["score"])
+        rows.append(("best candidate", f"{_score(data['best'])} (trial {data['best']['number']}{beside})"))
     rows += [(baseline["label"], _score(baseline)) for baseline in data["baselines"]]
     if data["selected"]:
-        rows.append(("selected", data["selected"]))
+        origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
+        rows.append(("selected", data["selected"] + origin_))
     rows.append(("time", words.duration(data["seconds"])))
     if data["stages"]:
         rows.append(("spent on", words.shares(data["stages"])))

@@ -93,7 +93,11 @@ MISTAKES = [
     (("workers: auto", "workers: 0"), ":13: workers: expected auto or a whole number from 1; got 0."),
     (("workers: auto", "workers: true"), ":13: workers: expected auto or a whole number from 1; got True."),
     (("report: 0.3", "report: 0.2"), ":15: split: the shares must sum to 1; they sum to 0.9."),
-    (("{sort: 1, add: 2}", "{srt: 1, add: 2}"), ":9: objective: needs one weight for each task: add, sort."),
+    (
+        ("{sort: 1, add: 2}", "{srt: 1, add: 2}"),
+        ":9: objective: needs one weight for each task: add, sort. unknown task 'srt'; did you mean 'sort'?",
+    ),
+    (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task: add, sort."),
     (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto or a mapping"),
     (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto or a mapping"),
     (("evaluator: multiple_choice, ", ""), ":7: tasks.add: expected a name, or {evaluator: NAME"),

@@ -25,6 +25,7 @@ def test_the_table(tmp_path: Path) -> None:
     text = console.export_text()
     for part in ("trial:4", "0.750 ± 0.039", "parent:a", "0.500 ± 0.049", "+0.250 ± 0.059", "<0.0001"):
         assert part in text
+    assert "± is a 95 % interval" in text
     assert text.rstrip().endswith("trial:4 beats parent:a.")
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -47,10 +48,30 @@ def test_a_study_is_done_when_its_report_is_complete(tmp_path: Path) -> None:
     assert (data["told"], data["best"]) == (0, None)
 
 
+def test_a_winner_beyond_the_budget_is_explained(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    tell(study, Trial(8, np.array([0.5]), label="recommended:7"), [1.0] * 4, [0.0] * 4)
+    study.event("selected", label="trial:6", candidates=7)
+    assert status(study)["selected_is"] == ""
+    study.event("selected", label="trial:8", candidates=7)
+    data = status(study)
+    assert data["selected_is"] == "the point that the optimizer recommends at its end, scored beyond the budget"
+    study.event("selected", label="uniform", candidates=7)
+    assert status(study)["selected_is"] == ""
+
+
 def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
     console.print(render(status(write_study(tmp_path / "s"))))
     console.file.close()
     text = console.export_text()
-    for part in ("open", "6 told, 1 pending, 1 failed", "(trial 4)", "parent:a", "NonFiniteScore 1", "--resume"):
+    for part in (
+        "open",
+        "6 told, 1 pending, 1 failed",
+        "best candidate",
+        "(trial 4, none of 2 baselines is better)",
+        "parent:a",
+        "NonFiniteScore 1",
+        "--resume",
+    ):
         assert part in text
