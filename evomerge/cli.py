@@ -14,18 +14,36 @@ from evomerge.commands import faults
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
+#: What a command line that is typed wrongly raises; typer gives it no name of its own.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
 class _Commands(TyperGroup):
-    """Ends every expected error with one message on stderr and its exit code; `--debug` shows the traceback."""
+    """Ends every expected error with one message on stderr, or with `--json` one object on stdout, and its exit code.
+
+    `--debug` shows the traceback.
+    """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        as_json = "--json" in ctx.args
         try:
             return super().invoke(ctx)
-        except (ValueError, RuntimeError, OSError) as error:
-            code = faults.exit_code(error)
-            if code is None or ctx.params.get("debug"):
+        except _UsageError as error:
+            if not as_json:
                 raise
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(code) from error
+            code, message = faults.USAGE, error.format_message()
+        except BrokenPipeError:
+            raise  # whoever read the output has gone, and needs no message
+        except (ValueError, RuntimeError, OSError) as error:
+            found = faults.exit_code(error)
+            if found is None or ctx.params.get("debug"):
+                raise
+            code, message = found, str(error)
+        if as_json:
+            typer.echo(json.dumps({"event": "error", "error": message, "code": code}))
+        else:
+            typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(code)
 
 
 app = typer.Typer(
@@ -93,7 +111,10 @@ def check(
     file: Annotated[Path, typer.Argument(help="The search file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a search file and everything it names, without merging or scoring."""
+    """Check a search file and everything that it names.
+
+    Nothing is merged or scored yet.
+    """
     from evomerge.config import load_config
 
     config = load_config(file)  # before anything heavy: a typing error is told at once
@@ -111,7 +132,10 @@ def search(
     hours: Annotated[float | None, typer.Option(min=0.0, help="Hours in all, instead of the file's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search; Ctrl-C once lets running candidates finish and saves, twice stops at once."""
+    """Search, select and report; with --resume go on.
+
+    Ctrl-C once lets running candidates finish, twice stops at once; nothing is lost.
+    """
     from evomerge.config import load_config
 
     config = load_config(file).with_budget(trials=trials, hours=hours)
@@ -155,7 +179,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a study's best merge: weights, tokenizer, recipe, manifest and model card."""
+    """Write a study's winner, or another trial, as a checkpoint.
+
+    The folder holds weights, tokenizer, recipe, manifest and model card.
+    """
     from evomerge.commands.writing import write_export
 
     if best and trial is not None:
@@ -163,7 +190,7 @@ def export(
     if format_ not in ("evomerge", "mergekit"):
         raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
     data = write_export(run, output, trial, recipe_only=recipe_only, format_=format_, overwrite=overwrite)
-    _print(as_json, data, f"Wrote {data['label']} to {output}")
+    _print(as_json, data, f"Wrote {data['label']} to {output}", *data["notes"])
 
 
 @app.command()
@@ -173,7 +200,7 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge the models of a recipe into a folder that transformers loads."""
+    """Merge the models of a recipe into a checkpoint."""
     from evomerge.commands.writing import merge_recipe
 
     data = merge_recipe(recipe, output, overwrite=overwrite)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +28,7 @@ def run(*arguments: object) -> Result:
 
 def console_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     script = Path(sys.executable).with_name("evomerge")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "80"}
     command = [str(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -49,6 +51,7 @@ def test_the_console_script_says_its_version_and_commands() -> None:
     shown = console_script("--help").stdout
     for command in ("init", "check", "search", "status", "export", "merge", "--install-completion"):
         assert command in shown
+    assert "..." not in shown.partition("Commands:")[2], "what a command does is not cut off at 80 columns"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,11 @@ def test_status_of_a_finished_search(finished: Path) -> None:
 
 def test_an_exported_recipe_gives_the_exported_weights_again(finished: Path, tmp_path: Path) -> None:
     study = finished / "study"
-    assert run("export", study, "-o", tmp_path / "a").exit_code == 0
+    exported = run("export", study, "-o", tmp_path / "a")
+    verdict = json.loads(run("status", study, "--json").stdout)["result"]["verdict"]
+    assert exported.exit_code == 0
+    assert verdict in exported.stdout
+    assert verdict in (tmp_path / "a" / "README.md").read_text()
     assert run("export", study, "-o", tmp_path / "r.yaml", "--recipe-only").exit_code == 0
     assert run("merge", tmp_path / "r.yaml", "-o", tmp_path / "b").exit_code == 0
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
@@ -98,7 +105,21 @@ def test_another_trial_and_another_format(finished: Path, tmp_path: Path) -> Non
     assert "merge_method: task_arithmetic" in (tmp_path / "m.yaml").read_text()
     assert run("export", study, "--trial", 12, "-o", tmp_path / "m.yaml", "--recipe-only").exit_code == 2
     assert run("export", study, "--trial", 12, "--best", "-o", tmp_path / "x").exit_code == 2
+    missing = run("export", study, "--trial", 999, "-o", tmp_path / "x")
+    assert missing.exit_code == 2
+    assert re.search(r"no trial 999. It has 0 to 31 \(on the search split\), 32 to \d+ \(on the select", missing.stderr)
     assert run("export", study, "--format", "gguf", "-o", tmp_path / "x").exit_code == 2
+
+
+def test_an_export_before_the_end_says_what_can_be_done(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "study", tmp_path / "study")
+    ledger = tmp_path / "study" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(line for line in lines[: len(lines) // 2]))
+    early = run("export", tmp_path / "study", "-o", tmp_path / "x")
+    assert early.exit_code == 2
+    assert f"evomerge search {tmp_path / 'study' / 'search.yaml'} --resume" in early.stderr
+    assert "--trial N; the best so far is" in early.stderr
 
 
 def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Path) -> None:
@@ -213,6 +234,11 @@ def test_check_says_what_a_search_will_do(tmp_path: Path) -> None:
     data = json.loads(result.stdout)
     assert (result.exit_code, data["dimension"], data["experts"]) == (0, 10, ["a", "b"])
     assert sum(data["examples"]["one"].values()) == 200
+    # The base, two parents, the uniform average, and five of task arithmetic without the one that is uniform.
+    assert data["baselines"] == 9
+    assert "9 of the 30 trials are baselines; the canary" in run("check", tmp_path / "search.yaml").stdout
+    short = run("check", write(tmp_path, budget={"trials": 9})).stdout
+    assert "9 of the 9 trials are baselines: none is left to search with" in short
     assert not (tmp_path / "study").exists()
 
 
@@ -222,6 +248,29 @@ def test_an_error_is_one_message_on_stderr_without_a_traceback(tmp_path: Path) -
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: {tmp_path / 'bad.yaml'}:2: duplicate key 'base' (first at line 1).\n"
+
+
+def test_with_json_an_error_is_an_object_on_stdout(tmp_path: Path) -> None:
+    for command, code, said in (
+        (["status", tmp_path], 2, "no study"),
+        (["search", tmp_path / "gone.yaml"], 2, "Cannot read the search file"),
+        (["merge"], 2, "Missing argument"),
+        (["serch", "x"], 2, "No such command 'serch'"),
+    ):
+        done = console_script(*command, "--json")
+        error = json.loads(done.stdout)
+        assert (done.returncode, done.stderr, error["event"], error["code"]) == (code, "", "error", code)
+        assert said in error["error"]
+    refused = write(tmp_path)
+    (tmp_path / "models" / "a.safetensors").write_bytes(b"")
+    assert json.loads(run("check", refused, "--json").stdout)["code"] == 3
+
+
+def test_a_folder_is_no_search_file_but_may_hold_one(finished: Path, tmp_path: Path) -> None:
+    given = run("search", finished / "study", "--resume")
+    assert given.exit_code == 2
+    assert f"the one of this run is {finished / 'study' / 'search.yaml'}" in given.stderr
+    assert "is a folder, and a search file is expected." in run("check", tmp_path).stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
