@@ -6,8 +6,9 @@ from typing import Annotated
 
 from torch import Tensor
 
+from evomerge.merging.gram import gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import Source
 
 #: Above this cosine the sine in the denominator is noise: straight line instead. Also for opposite models.
 COLINEAR = 0.9995
@@ -19,27 +20,15 @@ def _coefficients(source: Source, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
         return CopyOf(BASE)
     if t == 1:
         return CopyOf(0)
-    cosine = _cosine(source)
+    (aa, ab), (_, bb) = gram(source, "weights", with_base=True).tolist()
+    norms = [math.sqrt(square) for square in (aa, bb)]
+    # A tensor that is all but zero keeps its length, as it has no direction.
+    lengths = [norm if norm > _SHORT else 1.0 for norm in norms]
+    cosine = ab / (lengths[0] * lengths[1])
     if abs(cosine) > COLINEAR:
         return 1 - t, t
     angle = math.acos(cosine)
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
-
-
-def _cosine(source: Source) -> float:
-    """Cosine of the angle between the flattened tensors, from their float64 Gram matrix, made once."""
-
-    def gram(tile: Tile) -> tuple[float, float, float]:
-        a, b = source.base(tile).double(), source.weights(0, tile).double()
-        return total(a * a), total(a * b), total(b * b)
-
-    if "gram" not in source.cache:
-        source.cache["gram"] = [math.fsum(column) for column in zip(*source.map(gram), strict=True)]
-    aa, ab, bb = source.cache["gram"]
-    norms = [math.sqrt(square) for square in (aa, bb)]
-    # A tensor that is all but zero keeps its length, as it has no direction.
-    lengths = [norm if norm > _SHORT else 1.0 for norm in norms]
-    return float(ab / (lengths[0] * lengths[1]))
 
 
 @merge_method(

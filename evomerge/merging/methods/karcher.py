@@ -1,0 +1,81 @@
+"""Karcher mean (Grove & Karcher, 1973; on model weights: 2026): the mean on the sphere. https://arxiv.org/abs/2603.04972."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, sole_input
+from evomerge.merging.gram import FloatArray, gram
+from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+#: From this sine on, two directions are opposite, and no arc between them is the shortest.
+_OPPOSITE = 1e-4
+
+
+def _coefficients(
+    source: Source, *, weight: Weight, max_iter: int = 10, tol: float = 1e-5
+) -> CopyOf | tuple[float, ...]:
+    if max_iter < 0 or tol <= 0:
+        raise MethodError(f"karcher needs max_iter >= 0 and tol > 0; they are {max_iter} and {tol}.")
+    if abs(sum(weight)) < 1e-8:
+        raise MethodError(f"{source.tensor}: the weights {list(weight)} add up to 0 and cannot be normalized.")
+    shares = normalized(weight)
+    sole = sole_input(shares)
+    if sole is not None or source.identical:
+        return CopyOf(BASE if sole is None else sole)
+    products = gram(source, "weights")
+    lengths = np.sqrt(np.diagonal(products))
+    used = [i for i, share in enumerate(shares) if lengths[i] > tol and share]
+    weights = np.array([shares[i] for i in used])
+    if not used or weights.sum() == 0:
+        return shares
+    units = products[np.ix_(used, used)] / np.outer(lengths[used], lengths[used])
+    mean = _mean(units, weights / weights.sum(), max_iter, tol)
+    coefficients = np.zeros(len(shares))
+    coefficients[used] = mean / lengths[used] * (np.array(shares) @ lengths)
+    return tuple(coefficients.tolist())
+
+
+def _mean(units: FloatArray, weights: FloatArray, max_iter: int, tol: float) -> FloatArray:
+    """Coefficients (n,) by which unit vectors sum up to their mean; units: their Gram matrix (n, n)."""
+    mean = weights / max(_length(units, weights), tol)
+    if _length(units, weights) < tol:
+        mean = np.eye(len(weights))[0]
+    for _ in range(max_iter):
+        cosine = np.clip(units @ mean, -1.0, 1.0)
+        angle = np.arccos(cosine)
+        # Those at the mean pull nowhere, those opposite to it everywhere.
+        pulls = (angle >= tol) & (np.sin(angle) >= _OPPOSITE * np.minimum(angle, 1.0))
+        pull = np.where(pulls, weights * angle / np.where(pulls, np.sin(angle), 1.0), 0.0)
+        tangent = pull - (pull @ cosine) * mean
+        step = _length(units, tangent)
+        if step < tol:
+            break
+        mean = math.cos(step) * mean + math.sin(step) / step * tangent
+        mean = mean / max(_length(units, mean), tol)
+    return mean
+
+
+def _length(units: FloatArray, coefficients: FloatArray) -> float:
+    return math.sqrt(max(float(coefficients @ units @ coefficients), 0.0))
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://arxiv.org/abs/2603.04972",
+    prepare=_coefficients,
+)
+def karcher(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+    """Per tensor, the point on the sphere nearest to all directions, by weight, times the weighted mean length.
+
+    At most `max_iter` steps, until one is shorter than `tol`. A model whose tensor is shorter than `tol` has a
+    length but no direction; where none has one the result is the weighted mean.
+
+    compat: mergekit's weights are all equal, the default here; where no model has a direction it gives zeros.
+    """
+    return combine(weights, prepared)

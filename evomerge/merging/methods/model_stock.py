@@ -1,0 +1,77 @@
+"""Model Stock (Jang et al., 2024): average, then back to the base by the angle between the deltas. https://arxiv.org/abs/2403.19522."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import combine
+from evomerge.merging.gram import FloatArray, cosines, gram, line_grams
+from evomerge.merging.lines import Lines
+from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+Compat = Literal["paper", "mergekit"]
+#: Smallest product of two lengths in mergekit's cosine.
+_SHORT = 1e-6
+#: Nearer to zero than this, the ratio's denominator says nothing.
+_SINGULAR = 1e-6
+
+
+@dataclass(frozen=True)
+class _PerRow:
+    lines: Lines
+    ratios: Tensor
+
+
+def _ratio(
+    source: Source,
+    *,
+    scale: Annotated[Shared, Bounds(1.0, 0.0, 1.5)],
+    filter_wise: bool = False,
+    clamp: bool = True,
+    compat: Compat = "paper",
+) -> CopyOf | float | _PerRow:
+    if not filter_wise:
+        ratio = scale * float(_stock(gram(source, "deltas"), clamp, compat))
+        return ratio if ratio else CopyOf(BASE)
+    lines = Lines.of(source.shape, "row")
+    ratios = scale * _stock(line_grams(source, "deltas", lines), clamp, compat)
+    return _PerRow(lines, torch.from_numpy(ratios).to(source.device, torch.float32))
+
+
+def _stock(products: FloatArray, clamp: bool, compat: Compat) -> FloatArray:
+    """Share of the way from the base to the mean, (...), from Gram matrices of the deltas (..., n, n)."""
+    n = products.shape[-1]
+    pairs = cosines(products, _SHORT if compat == "mergekit" else 0.0)[..., *np.triu_indices(n, 1)]
+    cosine = pairs.mean(-1) if compat == "mergekit" else np.cos(np.arccos(pairs).mean(-1))
+    # Right angles: the arccosine of 0 comes back as 6e-17.
+    cosine = np.where(np.abs(cosine) < 1e-15, 0.0, cosine)
+    if clamp:
+        cosine = np.maximum(cosine, 0.0)
+    divisor = 1 + (n - 1) * cosine
+    singular = np.abs(divisor) < _SINGULAR
+    return np.where(singular, 0.0, n * cosine / np.where(singular, 1.0, divisor))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2403.19522",
+    prepare=_ratio,
+    min_inputs=2,
+    linear_in=("scale",),
+)
+def model_stock(deltas: Sequence[Tensor], *, prepared: float | _PerRow, tile: Tile) -> Tensor:
+    """Base + scale * t * mean delta, t = n cos / (1 + (n - 1) cos) from the angle between the n deltas of a tensor.
+
+    filter_wise: an angle per row instead. clamp: t stays within 0 and 1, so that deltas which point away from
+    each other give the base.
+
+    compat: "paper" takes the cosine of the mean angle, "mergekit" the mean of the cosines, in which a product of
+    lengths below 1e-6 counts as 1e-6. mergekit never clamps: `clamp: false`.
+    """
+    mean = combine(deltas, [1.0 / len(deltas)] * len(deltas))
+    return mean.mul_(prepared) if isinstance(prepared, float) else prepared.lines.scale(mean, prepared.ratios, tile)

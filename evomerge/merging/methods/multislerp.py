@@ -1,0 +1,66 @@
+"""Multi-SLERP (Goddard, 2025): weighted mean of directions and of lengths. https://goddard.blog/posts/multislerp-wow-what-a-cool-idea."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, sole_input
+from evomerge.merging.gram import FloatArray, gram
+from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+#: Added to every length.
+_EPS = 1e-8
+#: Directions whose sum is shorter than this, by the sum of their weights, cancel each other: none is left.
+_CANCELLED = 1e-4
+
+
+def _coefficients(
+    source: Source, *, weight: Weight, relative_to_base: bool = False, normalize: bool = True
+) -> CopyOf | tuple[float, ...]:
+    if relative_to_base and not any(weight):
+        return CopyOf(BASE)
+    if normalize and abs(sum(weight)) < 1e-8:
+        raise MethodError(f"{source.tensor}: the weights {list(weight)} add up to 0 and cannot be normalized.")
+    weights = normalized(weight) if normalize else tuple(weight)
+    sole = sole_input(weights)
+    if sole is not None:
+        return CopyOf(sole)
+    if source.identical and (normalize or relative_to_base):
+        return CopyOf(BASE)
+    products = gram(source, "deltas" if relative_to_base else "weights")
+    return _direction_times_length(products, np.array(weights))
+
+
+def _direction_times_length(products: FloatArray, weights: FloatArray) -> tuple[float, ...]:
+    lengths = np.sqrt(np.diagonal(products))
+    shares = weights / (lengths + _EPS)
+    direction = np.sqrt(max(float(shares @ products @ shares), 0.0))
+    if direction <= _CANCELLED * np.abs(weights).sum():
+        return tuple(weights.tolist())
+    return tuple((shares * (weights @ lengths) / direction).tolist())
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+    prepare=_coefficients,
+)
+def multislerp(
+    weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False, prepared: tuple[float, ...]
+) -> Tensor:
+    """Per tensor, the direction of the weighted sum of unit vectors times the weighted sum of lengths.
+
+    relative_to_base: of the deltas, to which the base is added. normalize: weights are divided by their sum.
+    Where directions cancel, the weighted sum of the models takes their place.
+
+    compat: mergekit projects onto the tangent space at this direction and back, which changes nothing but
+    rounding; given a base model it works on deltas (`relative_to_base: true`). It refuses three or more models
+    whose directions cancel, such as those that leave a tensor as it was.
+    """
+    if not relative_to_base:
+        return combine(weights, prepared)
+    return combine([model.sub_(base) for model in weights], prepared).add_(base)

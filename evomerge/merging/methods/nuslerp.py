@@ -1,0 +1,84 @@
+"""NuSLERP (mergekit, 2024): slerp of two models or deltas by weight. https://github.com/arcee-ai/mergekit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import combine
+from evomerge.merging.gram import FloatArray, Of, cosines, gram, line_grams
+from evomerge.merging.lines import Lines
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+#: Weights whose sum is smaller than this meet half way.
+_CANCELLED = 1e-6
+#: Below this sine an arc is its chord in float32; between opposite models no arc is shorter than the others.
+_COLINEAR = 1e-4
+#: Length of what counts as a vector of zeros.
+_SHORT = 1e-7
+
+
+@dataclass(frozen=True)
+class _PerLine:
+    lines: Lines
+    factors: tuple[Tensor, ...]
+
+
+Prepared = tuple[float, ...] | _PerLine
+
+
+def _coefficients(
+    source: Source, *, weight: Weight, relative_to_base: bool = False, flatten: bool = True, row_wise: bool = True
+) -> CopyOf | Prepared:
+    if source.identical:
+        return CopyOf(BASE)
+    total = sum(weight)
+    t = weight[1] / total if abs(total) >= _CANCELLED else 0.5
+    if t in (0, 1):
+        return CopyOf(int(t))
+    of: Of = "deltas" if relative_to_base else "weights"
+    if flatten:
+        return tuple(_arc(gram(source, of), t).tolist())
+    lines = Lines.of(source.shape, "row" if row_wise else "column")
+    factors = torch.from_numpy(_arc(line_grams(source, of, lines), t)).to(source.device, torch.float32)
+    return _PerLine(lines, tuple(factors))
+
+
+def _arc(products: FloatArray, t: float) -> FloatArray:
+    """Coefficients (2, ...) of the two vectors at share t of the way, from their Gram matrices (..., 2, 2)."""
+    angle = np.arccos(cosines(products, _SHORT**2)[..., 0, 1])
+    curved = np.sin(angle) >= _COLINEAR
+    sine = np.where(curved, np.sin(angle), 1.0)
+    return np.stack([np.where(curved, np.sin(share * angle) / sine, share) for share in (1 - t, t)])
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://github.com/arcee-ai/mergekit",
+    prepare=_coefficients,
+    min_inputs=2,
+    max_inputs=2,
+)
+def nuslerp(
+    weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False, prepared: Prepared, tile: Tile
+) -> Tensor:
+    """Spherical interpolation of two models, or of their deltas (relative_to_base), by the ratio of their weights.
+
+    flatten: one angle per tensor; else one per row (last dimension), or with row_wise false per column (first).
+
+    compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here. It slerps deltas whenever a
+    base model is given: `relative_to_base: true`. Opposite models are interpolated linearly, where mergekit's
+    result is rounding noise.
+    """
+    models = [model.sub_(base) for model in weights] if relative_to_base else weights
+    if isinstance(prepared, _PerLine):
+        first, second = (prepared.lines.scale(m, f, tile) for m, f in zip(models, prepared.factors, strict=True))
+        merged = first.add_(second)
+    else:
+        merged = combine(models, prepared)
+    return merged.add_(base) if relative_to_base else merged
