@@ -33,12 +33,17 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     names = [name for name, _ in entries]
     if len(set(names)) != len(names):
         raise DraftError(f"Two tasks have the same name; they are {', '.join(names)}. Rename a file.")
-    notes = tuple(tokenizer_differences(opened, named))
+    differences = tuple(tokenizer_differences(opened, named))
+    taken = tuple(
+        f"task {text!r} is taken as an lm-eval task: there is no file of that name"
+        for text, (_, entry) in zip(tasks, entries, strict=True)
+        if entry.get("task") == text
+    )
     facts = _facts(opened)
     folder = file.absolute().parent
     place = {
         "facts": facts,
-        "notes": "".join(f"# Look at: {note}\n" for note in notes),
+        "notes": "".join(f"# Look at: {note}\n" for note in differences),
         "base": _inline(_model(base, folder)),
         "experts": _block({name: _model(path, folder) for name, path in _names(experts).items()}),
         "dtype": _dtype(opened),
@@ -46,7 +51,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
         "study": _inline(study),
     }
-    return Draft(_TEMPLATE.format(**place), facts, notes)
+    return Draft(_TEMPLATE.format(**place), facts, differences + taken)
 
 
 def _names(experts: Sequence[str]) -> dict[str, str]:

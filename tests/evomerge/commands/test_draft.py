@@ -34,6 +34,14 @@ def test_the_draft_loads_and_names_models_and_tasks(tmp_path: Path, models: tupl
     assert drafted.facts in drafted.text
 
 
+def test_a_name_that_is_no_file_is_said_to_be_an_lm_eval_task(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    (tmp_path / "say.txt").write_text("hello", encoding="utf-8")
+    (tmp_path / "own.yaml").write_text("task: own\n", encoding="utf-8")
+    tasks = ["count", str(tmp_path / "say.txt"), str(tmp_path / "own.yaml")]
+    drafted = draft(*models, tasks, tmp_path / "s.yaml", "s")
+    assert drafted.notes == ("task 'count' is taken as an lm-eval task: there is no file of that name",)
+
+
 def test_paths_below_the_search_file_are_written_relative(tmp_path: Path, models: tuple[str, list[str]]) -> None:
     inside = draft(*models, ["t"], tmp_path / "search.yaml", "s").text
     assert "base: models/base.safetensors\n" in inside
