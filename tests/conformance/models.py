@@ -1,12 +1,13 @@
 """The tiny models of the conformance corpus: real transformers folders with real tokenizers, the same every time.
 
 One Llama with fine-tunes (small deltas with exact zeros, tensors that nobody touched), relatives with another
-vocabulary, another order of it, another depth or type or no relation, two LoRA adapters, a tied Qwen2 with biases.
+vocabulary, another order of it, another depth or type or no relation, LoRA adapters, a tied Qwen2 with biases.
 """
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import peft
 import tokenizers
@@ -105,24 +106,26 @@ def _other_vocabularies(folder: Path, base: Weights, shared: Weights) -> None:
 
 
 def _adapters(folder: Path) -> None:
-    """Two LoRA adapters on the base: one plain, one with rank-stabilised scaling and ranks of its own."""
-    settings = {
-        "adapter": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]},
-        "adapter_rs": {
-            "r": 4,
-            "lora_alpha": 6,
-            "use_rslora": True,
-            "target_modules": ["q_proj", "k_proj", "o_proj", "gate_proj"],
-            "rank_pattern": {"o_proj": 2},
-        },
+    """LoRA adapters on the base, of every kind that can be folded into weights."""
+    attention = ["q_proj", "v_proj", "down_proj"]
+    stabilised = {"lora_alpha": 6, "use_rslora": True, "rank_pattern": {"o_proj": 2}}
+    settings: dict[str, dict[str, Any]] = {
+        "adapter": {"lora_alpha": 8, "target_modules": attention},
+        "adapter_b": {"lora_alpha": 6, "target_modules": attention},
+        "adapter_c": {"lora_alpha": 4, "target_modules": attention},
+        "adapter_rs": {**stabilised, "target_modules": ["q_proj", "k_proj", "o_proj", "gate_proj"]},
+        "adapter_dora": {"lora_alpha": 8, "use_dora": True, "target_modules": ["q_proj", "up_proj"]},
+        "adapter_head": {"lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        "adapter_tokens": {"lora_alpha": 8, "target_modules": ["embed_tokens", "lm_head", "k_proj"]},
     }
     for seed, (name, changes) in enumerate(settings.items(), start=21):
         model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
-        tuned = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **changes))
+        tuned = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=4, **changes))
         generator = torch.Generator().manual_seed(seed)
         for key, value in tuned.named_parameters():
-            if "lora_" in key:
-                value.data.copy_(torch.randn(value.shape, generator=generator) * 0.1)
+            if "lora_" in key or "modules_to_save" in key:
+                start = value.data if "lora_" not in key or "magnitude" in key else 0.0
+                value.data.copy_(start + torch.randn(value.shape, generator=generator) * 0.1)
         tuned.save_pretrained(folder / name)
 
 
@@ -134,11 +137,12 @@ def _qwen(folder: Path) -> None:
 
     letters = [chr(code) for code in range(97, 123)]
     pairs = [(letters[place], letters[(3 * place + 1) % 26]) for place in range(26)]
-    pieces = [*SPECIAL, *letters, *(first + second for first, second in pairs)]
+    # transformers adds this token to every Qwen2 tokenizer that lacks it.
+    pieces = [*SPECIAL, "<|endoftext|>", *letters, *(first + second for first, second in pairs)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, pairs, unk_token="<unk>"))
     tokens = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<|endoftext|>"
     )
     base = _random(config(), seed=30)
     shared = _delta(base, seed=31)
