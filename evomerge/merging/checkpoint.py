@@ -45,6 +45,8 @@ _HUB_FILES = (
     "README.md",
 )
 
+#: Bytes of a model that stay mapped where it is read once, in passing.
+WINDOW = 64 << 20
 _PACKED = (".weight", ".qweight", ".qzeros", ".weight_packed")
 
 
@@ -63,6 +65,9 @@ class Checkpoint(Model):
         self._entries: dict[str, TensorEntry] = {}
         self._shard_of: dict[str, Path] = {}
         self._opened: dict[Path, Any] = {}
+        self._hashes: dict[str, str] = {}
+        self._window: int | None = None
+        self._mapped = 0
         for file, header in shards:
             for name, entry in header.items():
                 if name in self._entries:
@@ -74,18 +79,20 @@ class Checkpoint(Model):
         self.names = tuple(self._entries)
 
     @classmethod
-    def open(cls, path: str | Path, revision: str | None = None) -> "Checkpoint":
+    def open(cls, path: str | Path, revision: str | None = None, *, passing: bool = False) -> "Checkpoint":
         """Open a model folder, one .safetensors file, or a model of the Hugging Face hub (`owner/name`).
 
-        Reads headers and configuration, no weights. Raises CheckpointError for everything that is refused.
+        Reads headers and configuration, no weights. passing: tensors are read one after the other and let go, so
+        that no more than some of a file stays mapped; else all that was read stays, which makes reading it again
+        faster. Raises CheckpointError for everything that is refused.
         """
-        local = Path(path)
-        if not local.exists():
-            local = _download(str(path), revision)
-        elif revision is not None:
-            raise CheckpointError(
-                f"{path} is a local path, which has no revision; revision {revision!r} was asked for."
-            )
+        opened = cls._open(path, revision)
+        opened._window = WINDOW if passing else None
+        return opened
+
+    @classmethod
+    def _open(cls, path: str | Path, revision: str | None) -> "Checkpoint":
+        local = locate(path, revision)
         if not local.is_dir():
             return cls(local, [(local, read_header(local))], None)
         config = read_json(local, "config.json")
@@ -115,21 +122,36 @@ class Checkpoint(Model):
         Read only by agreement: a write would stay in this process but be seen by its later reads.
         """
         file = self._shard_of[name]
+        if self._window is not None and self._mapped > self._window:
+            # A mapped file is let go with the last tensor of it that somebody holds.
+            self._opened.clear()
+            self._mapped = 0
         try:
             if file not in self._opened:
                 self._opened[file] = safe_open(file, framework="pt")
             tensor: Tensor = self._opened[file].get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: tensor {shown(name)} cannot be read: {error}.") from error
+        self._mapped += tensor.nbytes
         return tensor
 
     def sha256(self) -> dict[str, str]:
-        """SHA-256 of every weight file by file name; reads all of them."""
-        hashes = {}
+        """SHA-256 of every weight file by file name; reads all of them, once: several adapters may be on one model."""
         for file in self._shards:
-            with file.open("rb") as stream:
-                hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return hashes
+            if file.name not in self._hashes:
+                with file.open("rb") as stream:
+                    self._hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return dict(self._hashes)
+
+
+def locate(path: str | Path, revision: str | None = None) -> Path:
+    """Where a model lies on this machine, downloaded first where it is one of the hub. Raises CheckpointError."""
+    local = Path(path)
+    if not local.exists():
+        return _download(str(path), revision)
+    if revision is not None:
+        raise CheckpointError(f"{path} is a local path, which has no revision; revision {revision!r} was asked for.")
+    return local
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from evomerge import __version__, plugins
-from evomerge.merging.assets import companions, write_config
+from evomerge.merging.assets import companions, write_chat_template, write_config
 from evomerge.merging.card import model_card
-from evomerge.merging.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.checkpoint import Checkpoint, CheckpointError, locate
 from evomerge.merging.compatibility import check_compatible, find_nonfinite
 from evomerge.merging.header import shown
 from evomerge.merging.interop import mergekit
@@ -64,7 +64,7 @@ def materialize(
     Raises CheckpointError for inputs that are refused, OutputError for the folder, WriteError for the
     weights; PluginError, MethodError, SpaceError or MergeError for a merge that cannot be made.
     """
-    sources = open_models(merge.recipe)
+    sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
     _check_method(merge, sources.base)
     check_compatible(sources.base, sources.inputs, partial=bool(merge.recipe.slices))
@@ -111,12 +111,17 @@ def write_folder(
         write_config(base, partial, recipe.dtype)
         for name, source in copies.items():
             shutil.copyfile(source, partial / name)
-        written = Checkpoint.open(partial)
+        if recipe.chat_template is not None:
+            write_chat_template(partial, recipe.chat_template)
+        written = Checkpoint.open(partial, passing=True)
         check_weights(written, plan, sums)
         manifest = replace(_manifest(replace(merge, recipe=recipe), sources, written, scores), state=state())
         _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
         _write_recipes(replace(merge, recipe=recipe), base, partial)
-        origins = {name: entry["source"] for name, entry in manifest.inputs.items()}
+        origins = {
+            name: " + ".join(entry[key] for key in ("source", "adapter") if key in entry)
+            for name, entry in manifest.inputs.items()
+        }
         _write_text(partial / "README.md", model_card(merge, folder.absolute().name, origins, scores))
     return manifest
 
@@ -155,7 +160,7 @@ def _pinned(recipe: Recipe) -> Recipe:
     def pinned(model: Input) -> Input:
         if Path(model.path).exists():
             return model
-        return replace(model, revision=Checkpoint.open(model.path, model.revision).path.name)
+        return replace(model, revision=locate(model.path, model.revision).name)
 
     return replace(recipe, base=pinned(recipe.base), inputs=tuple(map(pinned, recipe.inputs)))
 
@@ -169,7 +174,8 @@ def _manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: Mappi
         versions={"evomerge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         inputs={
             model.name: {
-                "source": _source(model),
+                "source": _source(model.path),
+                **({"adapter": _source(model.adapter)} if model.adapter else {}),
                 "revision": model.revision,
                 "sha256": models[model.name].sha256(),
             }
@@ -180,10 +186,10 @@ def _manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: Mappi
     )
 
 
-def _source(model: Input) -> str:
+def _source(path: str) -> str:
     """What may be published of a model's path: a hub name as it is, of a local path the last part only."""
-    local = Path(model.path)
-    return local.resolve().name if local.exists() else model.path
+    local = Path(path)
+    return local.resolve().name if local.exists() else path
 
 
 def _write_recipes(merge: Merge, base: Model, folder: Path) -> None:

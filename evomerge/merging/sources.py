@@ -1,18 +1,19 @@
 """The models of a recipe, opened: folders, adapters on them, vocabularies matched, blocks put together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.adapter import Adapted, is_adapter
+from evomerge.merging.checkpoint import Checkpoint, CheckpointError, locate
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.model import Model
 from evomerge.merging.moments import MomentsFile
 from evomerge.merging.mosaic import assemble
 from evomerge.merging.vocabulary import Tokens, align
-from evomerge.recipe import Recipe, Vocabulary
+from evomerge.recipe import Input, Recipe, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class Sources:
         )
 
 
-def open_models(recipe: Recipe) -> Sources:
-    """Open every model of a recipe; reads headers and configurations, no weights. Raises CheckpointError."""
-    everything = (recipe.base, *recipe.inputs)
-    models: dict[str, Model] = {model.name: Checkpoint.open(model.path, model.revision) for model in everything}
+def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
+    """Open every model of a recipe; reads headers and configurations, no weights. Raises CheckpointError.
+
+    passing: the weights are read once, see `Checkpoint.open`.
+    """
+    models = open_folders(recipe.base, recipe.inputs, passing=passing)
     moments = {model.name: MomentsFile(Path(model.statistics)) for model in recipe.inputs if model.statistics}
     tokens = Tokens(models[recipe.base.name].path)
     if recipe.tokenizer is not None:
@@ -62,3 +65,34 @@ def open_models(recipe: Recipe) -> Sources:
         models = assemble(recipe, models)
     base = models.pop(recipe.base.name)
     return Sources(base, models, moments, tokens)
+
+
+def open_folders(base: Input, inputs: Sequence[Input], *, passing: bool = False) -> dict[str, Model]:
+    """The models by name, the base first: folders and files as they are, adapters on their models.
+
+    An input that is nothing but an adapter is put on the base. A model that several name is one object, so that
+    it shows that their adapters are on the same one. Raises CheckpointError.
+    """
+    whole: dict[Path, Model] = {}
+
+    def opened(place: Path) -> Model:
+        key = place.resolve()
+        if key not in whole:
+            whole[key] = Checkpoint.open(place, passing=passing)
+        return whole[key]
+
+    place = locate(base.path, base.revision)
+    if is_adapter(place):
+        raise CheckpointError(f"{base.path} is an adapter (LoRA): name the model that it was trained on as the base.")
+    below = opened(place) if base.adapter is None else Adapted(opened(place), Path(base.adapter), rounded=True)
+    models = {base.name: below}
+    for model in inputs:
+        place = locate(model.path, model.revision)
+        if not is_adapter(place):
+            on = opened(place)
+            models[model.name] = on if model.adapter is None else Adapted(on, Path(model.adapter))
+        elif model.adapter is None:
+            models[model.name] = Adapted(below, place)
+        else:
+            raise CheckpointError(f"{model.name}: {model.path} is an adapter (LoRA); an adapter goes on a whole model.")
+    return models

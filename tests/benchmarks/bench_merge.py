@@ -49,7 +49,7 @@ def shapes(megabytes: int, itemsize: int) -> dict[str, tuple[int, ...]]:
         found[f"{prefix}mlp.down_proj.weight"] = (HIDDEN, INNER)
         found |= {f"{prefix}{name}_layernorm.weight": (HIDDEN,) for name in ("input", "post_attention")}
         layer += 1
-    return found
+    return found | {"model.norm.weight": (HIDDEN,)}
 
 
 def write_models(folder: Path, megabytes: int, dtype: str) -> list[Path]:

@@ -218,3 +218,15 @@ def test_a_file_that_vanishes_is_refused_when_it_is_read(tmp_path: Path) -> None
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="tensor 'a' cannot be read"):
         checkpoint.tensor("a")
+
+
+def test_reading_in_passing_lets_go_of_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Checkpoint.open(llama(tmp_path / "m"), passing=True)
+    monkeypatch.setattr("evomerge.merging.checkpoint.WINDOW", 4096)
+    small = Checkpoint.open(tmp_path / "m", passing=True)
+    held = [small.tensor(name) for name in small.names]
+    mapped = Path("/proc/self/maps").read_text().count(str(tmp_path / "m" / "model.safetensors"))
+    assert mapped > 1, "tensors that somebody holds keep their own mapping"
+    assert all(torch.equal(tensor, model.tensor(name)) for tensor, name in zip(held, model.names, strict=True))
+    del held, model, small
+    assert str(tmp_path / "m" / "model.safetensors") not in Path("/proc/self/maps").read_text()
