@@ -207,6 +207,30 @@ def merge(
     _print(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}")
 
 
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of the documentation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the merge methods with their coefficients and options.
+
+    What each needs, its coefficients with their search bounds, its options.
+    """
+    from rich.console import Console
+
+    from evomerge.commands.describing import as_markdown, describe
+
+    if markdown:
+        typer.echo(as_markdown())
+        return
+    data, text = describe(name)
+    if as_json:
+        typer.echo(json.dumps(data))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(text)
+
+
 def _print(as_json: bool, data: dict[str, Any], *lines: str) -> None:
     typer.echo(json.dumps(data, default=str) if as_json else "\n".join(lines))
 
