@@ -59,12 +59,13 @@ class Vocabulary:
     """How embeddings are made where vocabularies differ.
 
     multiple_of: their number of rows is rounded up to it, the mean of all rows filling up. missing: what a token
-    gets in a model that lacks it while several others have it: the base's row ("base", where it has one) or the
-    mean of theirs ("mean"); of a token that one model has, that model's. tokens: exceptions.
+    gets in a model that lacks it while several others have it: the base's row ("base", where it has one), the mean
+    of theirs ("mean"), or of those that are inputs ("inputs", zeros where none is), for methods that do not merge the
+    base; of a token that one model has, that model's. tokens: exceptions.
     """
 
     multiple_of: int | None = None
-    missing: Literal["base", "mean"] = "base"
+    missing: Literal["base", "mean", "inputs"] = "base"
     tokens: Mapping[str, TokenRow] = field(default_factory=dict)
 
 

@@ -181,7 +181,7 @@ class _Reader(Reader):
             token: self.token_row(value, (*path, "tokens", token), models)
             for token, value in self.mapping(given.get("tokens") or {}, (*path, "tokens")).items()
         }
-        missing = self.choice(given.get("missing", "base"), (*path, "missing"), ("base", "mean"))
+        missing = self.choice(given.get("missing", "base"), (*path, "missing"), ("base", "mean", "inputs"))
         return Vocabulary(multiple, missing, tokens)
 
     def token_row(self, data: Any, path: strict_yaml.Path, models: list[str]) -> TokenRow:

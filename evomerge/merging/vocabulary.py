@@ -157,7 +157,7 @@ def _told(token: str, rule: TokenRow, vocabs: Mapping[str, Vocab]) -> Donors:
 
 def _found(at: Mapping[str, int], base: str, missing: str) -> Donors:
     """Where a token's row comes from in models without it; `at`: the row that it has in each, or -1."""
-    having = tuple((label, row) for label, row in at.items() if row >= 0)
+    having = tuple((label, row) for label, row in at.items() if row >= 0 and (label != base or missing != "inputs"))
     if len(having) > 1 and missing == "base" and at[base] >= 0:
         return ((base, at[base]),)
     return having

@@ -115,13 +115,14 @@ def test_what_a_token_gets_in_a_model_without_it(folders: Path) -> None:
 
 def test_a_token_that_several_others_have(folders: Path) -> None:
     tokenizer(llama(folders / "fourth", 9, vocab_size=3), "ab")
-    for missing in ("base", "mean"):
+    rows = [row(folders, model, "c") for model in WORDS]
+    expected = {"base": rows[0], "mean": torch.stack(rows).mean(0), "inputs": torch.stack(rows[1:]).mean(0)}
+    for missing in ("base", "mean", "inputs"):
         made = recipe(folders, "base", Vocabulary(missing=missing))
         made = Recipe(made.base, (*made.inputs, Input("fourth", str(folders / "fourth"))), made.method,
                       tokenizer="base", vocabulary=made.vocabulary)  # fmt: skip
         found = open_models(made).inputs["fourth"].tensor(EMBED)[3]
-        rows = [row(folders, model, "c") for model in WORDS]
-        torch.testing.assert_close(found, rows[0] if missing == "base" else torch.stack(rows).mean(0))
+        torch.testing.assert_close(found, expected[missing])
 
 
 def test_the_number_of_rows(folders: Path) -> None:

@@ -1,0 +1,144 @@
+"""mergekit's merge methods as data: what each is here, and how its parameters are called, in both directions.
+
+https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md. Its parameters are parameters of our methods,
+with a value per group of tensors, or options, with one for the whole merge; the methods' own signatures say which.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: What a value in the file may be: a number, a whole number, or true and false.
+Kind = Literal["number", "whole", "flag"]
+#: A parameter without this default must be given.
+REQUIRED = None
+
+
+@dataclass(frozen=True)
+class Key:
+    """A parameter of a mergekit method.
+
+    ours: the parameter or option that it is here; "" for one that changes no weights. default: mergekit's own.
+    each: whether every model has its own; then a model's entry may hold it. values: what its values are called
+    here, where that differs; one that is not there is not supported.
+    """
+
+    ours: str
+    default: float | bool | None = REQUIRED
+    each: bool = False
+    kind: Kind = "number"
+    values: Mapping[Any, Any] | None = None
+
+    def native(self, value: Any) -> Any:
+        """Our value of mergekit's. Raises KeyError for one that is not supported."""
+        return value if self.values is None else self.values[value]
+
+    def foreign(self, value: Any) -> Any:
+        """mergekit's value of ours. Raises KeyError for one that it does not have."""
+        if self.values is None:
+            return value
+        return {ours: theirs for theirs, ours in self.values.items()}[value]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of mergekit.
+
+    ours: its name here. base: whether it works on differences to a base model. keys: its parameters.
+    fixed: options of ours under which the weights are mergekit's. with_base: the same, where a base is optional,
+    for a merge with one and without.
+    """
+
+    ours: str
+    base: Literal["required", "optional", "none"]
+    keys: Mapping[str, Key]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    with_base: Mapping[bool, Mapping[str, Any]] = field(default_factory=lambda: {True: {}, False: {}})
+
+
+def _flag(ours: str, default: bool, values: Mapping[Any, Any] | None = None) -> Key:
+    return Key(ours, default, kind="flag", values=values)
+
+
+_WEIGHT = Key("weight", each=True)
+_DENSITY = Key("density", 1.0, each=True)
+_LAMBDA = Key("scale", 1.0)
+#: Of no effect on float32 masks.
+_INT8 = {"int8_mask": _flag("", False)}
+_EPSILON = Key("epsilon", 0.15, each=True)
+_GAMMA = Key("gamma", 0.01, each=True)
+_MERGEKIT = {"compat": "mergekit"}
+#: Angles are between deltas as soon as there is a base.
+_RELATIVE = {True: {"relative_to_base": True}, False: {"relative_to_base": False}}
+
+
+def _only(default: float | bool) -> Key:
+    """One that has no equal here, but at its default changes nothing."""
+    return Key("", default, kind="flag" if isinstance(default, bool) else "number", values={default: default})
+
+
+def _rescale(default: bool) -> Key:
+    return _flag("rescale", default, {True: "mergekit", False: "none"})
+
+
+def _deltas(ours: str, *, normalize: bool, fixed: Mapping[str, Any] | None = None, **keys: Key) -> Row:
+    """One of the family that sums up weighted task vectors."""
+    own = {"weight": _WEIGHT, "density": _DENSITY, "normalize": _flag("normalize", normalize), "lambda": _LAMBDA}
+    return Row(ours, "required", own | keys | _INT8, fixed or {})
+
+
+#: mergekit's name -> its method.
+METHODS: Mapping[str, Row] = {
+    "linear": Row("linear", "none", {"weight": _WEIGHT, "normalize": _flag("normalize", True)}),
+    "slerp": Row("slerp", "required", {"t": Key("t")}),
+    "nuslerp": Row(
+        "nuslerp",
+        "optional",
+        {
+            "weight": _WEIGHT,
+            "nuslerp_flatten": _flag("flatten", True),
+            # True means vectors along the first dimension there, false the last.
+            "nuslerp_row_wise": _flag("row_wise", False, {True: False, False: True}),
+        },
+        with_base=_RELATIVE,
+    ),
+    "multislerp": Row(
+        "multislerp",
+        "optional",
+        {"weight": _WEIGHT, "normalize_weights": _flag("normalize", True), "eps": _only(1e-8)},
+        with_base=_RELATIVE,
+    ),
+    "karcher": Row("karcher", "none", {"max_iter": Key("max_iter", 10, kind="whole"), "tol": Key("tol", 1e-5)}),
+    "task_arithmetic": _deltas(
+        "task_arithmetic",
+        normalize=False,
+        density=Key("", 1.0, each=True),
+        rescale=_flag("", False),
+    ),
+    "ties": _deltas("ties", normalize=True, rescale=_only(default=False), fixed=_MERGEKIT),
+    "dare_linear": _deltas("dare_linear", normalize=False, rescale=_rescale(default=True)),
+    "dare_ties": _deltas("dare_ties", normalize=False, rescale=_rescale(default=True), fixed=_MERGEKIT),
+    "breadcrumbs": _deltas(
+        "breadcrumbs", normalize=False, rescale=_rescale(default=False), gamma=_GAMMA, fixed=_MERGEKIT
+    ),
+    "breadcrumbs_ties": _deltas(
+        "breadcrumbs_ties", normalize=False, rescale=_rescale(default=False), gamma=_GAMMA, fixed=_MERGEKIT
+    ),
+    "della": _deltas("della", normalize=True, rescale=_rescale(default=True), epsilon=_EPSILON, fixed=_MERGEKIT),
+    "della_linear": _deltas(
+        "della_linear", normalize=False, rescale=_rescale(default=True), epsilon=_EPSILON, fixed=_MERGEKIT
+    ),
+    "sce": Row("sce", "required", {"select_topk": Key("select_topk", 1.0)} | _INT8, _MERGEKIT),
+    "model_stock": Row(
+        "model_stock", "required", {"filter_wise": _flag("filter_wise", False)}, _MERGEKIT | {"clamp": False}
+    ),
+    "nearswap": Row("nearswap", "required", {"t": Key("t")}),
+    "arcee_fusion": Row("arcee_fusion", "required", {}),
+    "ram": Row("ram", "required", {"epsilon": Key("epsilon", 1e-5)}),
+    "ramplus_tl": Row(
+        "ram_plus", "required", {"r": Key("r", 0.1), "alpha": Key("alpha", 0.2), "epsilon": Key("epsilon", 1e-5)}
+    ),
+    "passthrough": Row("passthrough", "none", {"scale": Key("scale", 1.0, each=True)}),
+}
+#: Our name -> mergekit's.
+NAMES: Mapping[str, str] = {row.ours: name for name, row in METHODS.items()}

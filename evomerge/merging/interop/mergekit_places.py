@@ -1,0 +1,104 @@
+"""Where tensors stand in the slices of a mergekit configuration, and groups of tensors with equal coefficients."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.base import Layout
+
+#: The number of the block in a tensor's name.
+_BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of the result: its slice, and where along the slice's layers, from 0 to 1, gradients are read.
+
+    offset: the number of its layer in the slice; None outside of layers.
+    """
+
+    tensor: str
+    piece: int
+    depth: float
+    offset: int | None = None
+
+    def in_source(self, first: int) -> str:
+        """The tensor's name in a source of the slice that begins with layer `first` of a model."""
+        return self.tensor if self.offset is None else _BLOCK.sub(str(first + self.offset), self.tensor, count=1)
+
+
+def places(names: Sequence[str], blocks: Sequence[int] | None) -> list[Place]:
+    """The places of all tensors of the result. blocks: layers of each slice; None where nothing is sliced.
+
+    As mergekit has it: what is in front of the layers belongs to the first slice, what is behind to the last, both
+    at depth 0; the only layer of a slice is at depth 1.
+    """
+    layout = Layout.from_names(names)
+    rows = list(zip(layout.names, layout.blocks, layout.components, strict=True))
+    if blocks is None:
+        lengths = _stacks(name for name, block, _ in rows if block is not None)
+        return [_unsliced(name, block, lengths) for name, block, _ in rows]
+    at = [(piece, offset, size) for piece, size in enumerate(blocks) for offset in range(size)]
+    return [_sliced(name, block, component, at) for name, block, component in rows]
+
+
+def _stacks(names: Any) -> dict[str, int]:
+    """What stands before the number of a block -> how many blocks there are."""
+    lengths: dict[str, int] = {}
+    for name in names:
+        stack, number = _numbered(name)
+        lengths[stack] = max(lengths.get(stack, 0), number + 1)
+    return lengths
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    found = _BLOCK.search(name)
+    return (name[: found.start()], int(found.group())) if found else (name, 0)
+
+
+def _unsliced(name: str, block: int | None, lengths: Mapping[str, int]) -> Place:
+    if block is None:
+        return Place(name, 0, 0.0)
+    stack, number = _numbered(name)
+    return Place(name, 0, _depth(number, lengths[stack]), number)
+
+
+def _sliced(name: str, block: int | None, component: str, at: Sequence[tuple[int, int, int]]) -> Place:
+    if block is None:
+        return Place(name, 0 if component == "embedding" else at[-1][0], 0.0)
+    piece, offset, size = at[block]
+    return Place(name, piece, _depth(offset, size), offset)
+
+
+def _depth(number: int, n_layers: int) -> float:
+    return number / (n_layers - 1) if n_layers > 1 else 1.0
+
+
+def grouped(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Groups of tensors with equal values: all in one, by block, by component of a block, or numbered."""
+    layout = Layout.from_names(tuple(values))
+    rows = list(zip(layout.names, layout.blocks, layout.components, strict=True))
+    by: Sequence[Callable[[int | None, str], str]] = (
+        lambda _block, _component: "all",
+        lambda block, component: component if block is None else f"block.{block}",
+        lambda block, component: component if block is None else f"block.{block}.{component}",
+    )
+    for label in by:
+        groups: dict[str, list[str]] = {}
+        for name, block, component in rows:
+            groups.setdefault(label(block, component), []).append(name)
+        if all(values[name] == values[members[0]] for members in groups.values() for name in members):
+            return {group: tuple(members) for group, members in groups.items()}
+    return _numbered_groups(values)
+
+
+def _numbered_groups(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    found: list[tuple[Any, list[str]]] = []
+    for name, value in values.items():
+        members = next((members for known, members in found if known == value), None)
+        if members is None:
+            found.append((value, [name]))
+        else:
+            members.append(name)
+    return {f"group.{n}": tuple(members) for n, (_, members) in enumerate(found)}
