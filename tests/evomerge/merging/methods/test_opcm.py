@@ -134,6 +134,22 @@ def test_the_whole_model_has_the_mean_norm() -> None:
     assert norm(minus(opcm(made), made[0])) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_the_norm_that_was_handed_on_counts_for_all_earlier_models() -> None:
+    """Rounding the earlier result to bfloat16 may have changed its norm."""
+    made = models(2)
+    wanted = (3 * 5.0 + norm(minus(made[2], made[0]))) / 4
+    result = opcm(made, earlier_models=3, earlier_norm=5.0)
+    assert norm(minus(result, made[0])) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_of_it_closes_no_leading_direction_upstream(seed: int) -> None:
+    """Nothing exceeds a share of 1, whichever way the sum of the singular values is rounded."""
+    first, second = torch.randn(2, 30, 30, generator=torch.Generator().manual_seed(seed))
+    ends = [merged("opcm", torch.zeros(30, 30), [first, second], {"alpha": alpha}) for alpha in (0.0, 1.0)]
+    assert torch.equal(*ends)
+
+
 def test_one_model_is_that_model() -> None:
     made = models(1)
     for name, tensor in opcm(made).items():
@@ -162,7 +178,7 @@ def test_excluded_matrices_are_added_as_they_are() -> None:
 def test_an_input_that_lacks_a_tensor() -> None:
     made = models(3)
     del made[1]["wide"]
-    result = minus(opcm(made), made[0])
+    result = minus(opcm(made, earlier_models=2, earlier_raw=2.0), made[0])
     alone = minus(opcm([{"wide": model["wide"]} for model in (made[0], made[2], made[3])]), {"wide": made[0]["wide"]})
     factor = result["wide"] / alone["wide"]
     torch.testing.assert_close(factor, factor[:1, :1].expand(5, 8), rtol=1e-4, atol=0)

@@ -61,6 +61,13 @@ def test_worked_example() -> None:
     torch.testing.assert_close(twin(inputs, values), torch.diag(torch.tensor([1.5 + 0.75 * 1.5 - 0.25 * 1.5, 1])))
 
 
+def test_one_weight_alone_gives_that_input_only_at_full_rank() -> None:
+    inputs = [torch.diag(torch.tensor([3.0, 0])), torch.diag(torch.tensor([0.0, 2]))]
+    assert torch.equal(twin(inputs, {"weight": [2, 0], "density": 1.0}), inputs[0])
+    half = twin(inputs, {"weight": [2, 0], "density": 0.5, "scale": 0.5})
+    torch.testing.assert_close(half, torch.diag(torch.tensor([3.0, 1])))
+
+
 def test_vectors_keep_the_whole_exclusive_part() -> None:
     inputs = [torch.tensor([3.0, 0]), torch.tensor([0.0, 2])]
     values = {"weight": [0.5, 0.25], "density": 0.1, "scale": 0.5}
