@@ -156,7 +156,19 @@ def _tokenizer(model: Model) -> dict[str, Any]:
             parts[key] = tokenizer[key]
     if parts:
         parts["chat template"] = _chat_template(model, settings)
+        parts |= _endings(model, core.get("vocab") if isinstance(core, dict) else None)
     return parts
+
+
+def _endings(model: Model, vocabulary: Any) -> dict[str, Any]:
+    """What ends a text when the model writes one: eos_token_id, as tokens where the vocabulary has them."""
+    generation = read_json(model.path, "generation_config.json") or {}
+    ids = generation.get("eos_token_id", (model.config or {}).get("eos_token_id"))
+    if ids is None:
+        return {}
+    tokens = {row: token for token, row in vocabulary.items()} if isinstance(vocabulary, dict) else {}
+    listed = ids if isinstance(ids, list) else [ids]
+    return {"end of text (eos_token_id)": ", ".join(str(tokens.get(row, row)) for row in listed)}
 
 
 def _content(token: Any) -> Any:

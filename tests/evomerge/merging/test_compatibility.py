@@ -112,6 +112,16 @@ def test_tokenizer_differences(tmp_path: Path) -> None:
     ]
 
 
+def test_what_ends_a_text_is_compared_as_tokens(tmp_path: Path) -> None:
+    base, other = tokenizer(llama(tmp_path / "a")), tokenizer(llama(tmp_path / "b", 1))
+    for folder in (base, other):
+        (folder / "generation_config.json").unlink()
+        change_config(folder, eos_token_id=0)
+    assert differences(base, other) == []
+    (other / "generation_config.json").write_text('{"eos_token_id": [0, 3]}')
+    assert differences(base, other) == ["math: end of text (eos_token_id) is '<eos>, c', the base's is '<eos>'"]
+
+
 def test_tokenizer_files_are_untrusted(tmp_path: Path) -> None:
     base, other = tokenizer(llama(tmp_path / "a")), tokenizer(llama(tmp_path / "b"))
     (other / "tokenizer.json").write_text('{"model": [], "added_tokens": 3, "normalizer": {"type": "NFC"}}')
