@@ -1,0 +1,96 @@
+"""ComPEFT: a delta as signs times one number (Yadav et al., 2023). https://arxiv.org/abs/2311.13171."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, one_model
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import Cut, trim
+from evomerge.merging.thresholds import Largest, remembered
+from evomerge.merging.tiles import Source, Tile, total
+
+#: The paper's alpha, times the weight of the merge. Published: 0.5 to 10, the higher the fewer elements are kept.
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 4.0)]
+Density = Annotated[PerInput, Bounds(0.2, 0.05, 0.5)]
+#: One direction with the weights, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+Values = Literal["std", "stc", "prune"]
+
+Prepared = tuple[tuple[float, ...], tuple[Cut | None, ...]]
+
+
+class _Deltas:
+    """Selections and sizes of whole deltas."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = sources
+        self.largest = Largest(sources)
+
+    def size(self, name: str, density: float, values: Values) -> float:
+        """What the signs of input `name` are multiplied by."""
+        if values == "prune":
+            return 1.0
+        make, key = (self._deviation, 0.0) if values == "std" else (partial(self._mean_kept, density), density)
+        return remembered(self.largest.found, values, (name, key), partial(make, name), keep=64)
+
+    def _deviation(self, name: str) -> float:
+        """The unbiased standard deviation; 0 of a single element."""
+        numel, sums, squares = self.largest.numel[name], 0.0, 0.0
+        for source, index in self._having(name):
+            for tile in source.tiles:
+                delta = source.deltas(index, tile)
+                sums += total(delta)
+                squares += total(delta.double().square_())
+        return math.sqrt(max(squares - sums * sums / numel, 0.0) / (numel - 1)) if numel > 1 else 0.0
+
+    def _mean_kept(self, density: float, name: str) -> float:
+        sums = counts = 0.0
+        for source, index in self._having(name):
+            cut = self.largest.cut(source, name, density)
+            for tile in source.tiles:
+                kept = trim(source.deltas(index, tile), cut, tile).abs_()
+                sums += total(kept)
+                counts += total(kept.sign_())
+        return sums / counts if counts else 0.0
+
+    def _having(self, name: str) -> Iterator[tuple[Source, int]]:
+        for source in self._sources:
+            if name in source.input_names:
+                yield source, source.input_names.index(name)
+
+
+def _prepared(
+    source: Source, *, weight: Weight, density: Density, scale: Scale, values: Values = "std", surveyed: _Deltas
+) -> CopyOf | Prepared:
+    weights = tuple(scale * value for value in weight)
+    if not any(weights):
+        return CopyOf(BASE)
+    cuts = surveyed.largest.cuts(source, density)
+    if values == "prune" and cuts == (None,) * len(cuts):
+        return one_model(weights) or (weights, cuts)
+    sizes = [surveyed.size(name, share, values) for name, share in zip(source.input_names, density, strict=True)]
+    return tuple(value * size for value, size in zip(weights, sizes, strict=True)), cuts
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2311.13171",
+    prepare=_prepared,
+    survey=_Deltas,
+    linear_in=("weight", "scale"),
+)
+def compeft(deltas: Sequence[Tensor], *, values: Values = "std", prepared: Prepared, tile: Tile) -> Tensor:
+    """Base + scale * sum of weight times compressed delta: of its `density` largest elements, over the whole model,
+    the signs times one number.
+
+    values: that number is "std", the standard deviation of the whole delta; "stc", the mean magnitude of what is kept
+    (sparse ternary compression); "prune" keeps the elements as they are. The authors' code takes the signed mean for
+    "stc", whose sign may turn the whole delta around; that is not offered.
+    """
+    coefficients, cuts = prepared
+    kept = [trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)]
+    return combine(kept if values == "prune" else [delta.sign_() for delta in kept], coefficients)

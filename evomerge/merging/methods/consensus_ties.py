@@ -1,0 +1,69 @@
+"""Consensus TIES, by TALL masks (Wang et al., 2024). https://arxiv.org/abs/2405.07813."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.consensus import elect
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.methods._tall_masks import check_task, kept
+from evomerge.merging.sparsify import Cut, trim
+from evomerge.merging.thresholds import Largest
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Threshold = Annotated[PerInput, Bounds(0.4, 0.2, 0.6)]
+Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
+
+
+def _largest(sources: Iterable[Source], *, task: str = "") -> Largest:
+    check_task(sources, task=task)
+    return Largest(sources)
+
+
+def _cuts(
+    source: Source,
+    *,
+    weight: Weight,
+    density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0)],
+    scale: Scale,
+    votes: int = 2,
+    task: str = "",
+    surveyed: Largest,
+) -> CopyOf | tuple[Cut | None, ...]:
+    if scale == 0 or not any(weight) or (task not in source.input_names if task else votes > len(weight)):
+        return CopyOf(BASE)
+    return surveyed.cuts(source, density)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2405.07813",
+    prepare=_cuts,
+    survey=_largest,
+)
+def consensus_ties(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    threshold: Threshold,
+    scale: Scale,
+    votes: int = 2,
+    task: str = "",
+    prepared: tuple[Cut | None, ...],
+    tile: Tile,
+) -> Tensor:
+    """TIES on the elements that at least `votes` models need; the others stay the base's.
+
+    The merged delta is TIES' (each delta trimmed to the `density` largest of the whole model, weighted election and
+    mean), and a model needs an element where its whole delta is larger than `threshold` times its distance from
+    that; see `consensus_ta` for votes and task.
+    """
+    trimmed = [
+        trim(tile.scratch(("trimmed", index), delta).copy_(delta), cut, tile)
+        for index, (delta, cut) in enumerate(zip(deltas, prepared, strict=True))
+    ]
+    merged = elect(trimmed, weight, tile, normalize=True)
+    mask = kept(deltas, merged, threshold, tile, votes=votes, task=task)
+    return merged.mul_(mask).mul_(scale)

@@ -1,0 +1,38 @@
+"""Exponential moving average over the checkpoints of one run, where LCSC starts (Liu et al., 2024). https://arxiv.org/abs/2404.02241."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, sole_input
+from evomerge.merging.method import Bounds, CopyOf, MethodError, Shared, merge_method
+from evomerge.merging.tiles import Source
+
+Rate = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
+
+
+def _coefficients(source: Source, *, rate: Rate) -> CopyOf | tuple[float, ...]:
+    if not 0 <= rate <= 1:
+        raise MethodError(f"{source.tensor}: the rate of an average must lie between 0 and 1; it is {rate}.")
+    if source.identical:
+        return CopyOf(0)
+    last = len(source.input_names) - 1
+    later = ((1 - rate) * rate ** (last - step) for step in range(1, last + 1))
+    coefficients = (float(rate**last), *later)
+    sole = sole_input(coefficients)
+    return coefficients if sole is None else CopyOf(sole)
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://arxiv.org/abs/2404.02241",
+    prepare=_coefficients,
+)
+def ema(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+    """Checkpoints in the order of the inputs, averaged as in training: average = rate * average + (1 - rate) * next.
+
+    rate 0 is the last checkpoint, 1 the first. LCSC then searches a free coefficient of either sign per checkpoint:
+    that is `linear`, with ranges below zero for its weights.
+    """
+    return combine(weights, prepared)

@@ -1,0 +1,27 @@
+"""ExPO: beyond an aligned model, away from where it started (Zheng et al., 2024). https://arxiv.org/abs/2404.16792."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import one_model
+from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.tiles import Source
+
+Alpha = Annotated[Shared, Bounds(0.3, 0.0, 1.0)]
+
+
+def _exact(_source: Source, *, alpha: Alpha) -> CopyOf | None:
+    return one_model((1 + alpha,))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2404.16792",
+    prepare=_exact,
+    max_inputs=1,
+)
+def expo(deltas: Sequence[Tensor], *, alpha: Alpha) -> Tensor:
+    """model + alpha * (model - base): the base is the checkpoint before alignment, the input the aligned model."""
+    return deltas[0].mul_(1 + alpha)

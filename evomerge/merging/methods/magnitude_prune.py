@@ -1,0 +1,42 @@
+"""Magnitude pruning of deltas (PEFT's magnitude_prune; Han et al., 2015). https://arxiv.org/abs/1506.02626."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, one_model
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import Cut, largest, trim
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+#: One direction with the weights, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+Prepared = tuple[tuple[float, ...], tuple[Cut | None, ...]]
+
+
+def _cuts(source: Source, *, weight: Weight, density: Density, scale: Scale) -> CopyOf | Prepared:
+    coefficients = tuple(scale * value for value in weight)
+    if not any(coefficients):
+        return CopyOf(BASE)
+    cuts = tuple(largest(source, index, value) for index, value in enumerate(density))
+    alone = one_model(coefficients) if cuts == (None,) * len(cuts) else None
+    return alone or (coefficients, cuts)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/1506.02626",
+    prepare=_cuts,
+    linear_in=("weight", "scale"),
+)
+def magnitude_prune(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> Tensor:
+    """Base + scale * sum of weight times the int(density * numel) largest elements of each delta, per tensor.
+
+    PEFT prunes the two factors of an adapter one by one; here it is the delta itself.
+    """
+    coefficients, cuts = prepared
+    return combine([trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)], coefficients)

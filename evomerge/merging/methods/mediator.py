@@ -1,0 +1,86 @@
+"""Mediator's choice per layer, by conflict (Lai et al., 2025). https://arxiv.org/abs/2502.04411."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import combine, one_model
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.methods._weights import in_proportion, taking_part
+from evomerge.merging.thresholds import remembered
+from evomerge.merging.tiles import Source, Tile, total
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Threshold = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
+Score = Literal["signs", "magnitudes"]
+
+
+class _Conflict(NamedTuple):
+    signs: float
+    magnitudes: float
+    #: Of every input's delta, its squared length.
+    squares: tuple[float, ...]
+
+
+def _choice(
+    source: Source, *, weight: Weight, threshold: Threshold, score: Score = "signs"
+) -> CopyOf | tuple[float, ...]:
+    part = taking_part(source, weight)
+    if not part:
+        return CopyOf(BASE)
+    shares = in_proportion(source, weight)
+    found = remembered(source.cache, "conflict", part, partial(_conflict, source, part), keep=4)
+    if (found.signs if score == "signs" else found.magnitudes) > threshold:
+        lengths = [share * square**0.5 for share, square in zip(shares, found.squares, strict=True)]
+        return CopyOf(lengths.index(max(lengths)))
+    return one_model(shares) or shares
+
+
+def _conflict(source: Source, part: tuple[int, ...]) -> _Conflict:
+    def measure(tile: Tile) -> list[float]:
+        base = source.base(tile)
+        deltas = [source.deltas(index, tile, base) for index in part]
+        squares = [total(delta * delta) for delta in deltas]
+        return [*_opposed(deltas), *_cancelled(deltas), *squares]
+
+    opposed, met, left, there, *squares = (sum(column) for column in zip(*source.map(measure), strict=True))
+    by_input = dict(zip(part, squares, strict=True))
+    return _Conflict(
+        signs=opposed / met if met else 0.0,
+        magnitudes=1 - left / there if there else 0.0,
+        squares=tuple(by_input.get(index, 0.0) for index in range(len(source.input_names))),
+    )
+
+
+def _opposed(deltas: Sequence[Tensor]) -> tuple[float, float]:
+    """How many elements two models move in opposite directions, and how many two models move at all."""
+    signs = torch.stack([delta.sign() for delta in deltas])
+    opposed = signs.amax(0).sub_(signs.amin(0)).eq(2)
+    met = signs.abs_().sum(0).ge(2)
+    return float(torch.count_nonzero(opposed)), float(torch.count_nonzero(met))
+
+
+def _cancelled(deltas: Sequence[Tensor]) -> tuple[float, float]:
+    """The length of the sum and the sum of lengths, both in absolute values, summed up over the elements."""
+    stacked = torch.stack(list(deltas))
+    return total(stacked.sum(0).abs_()), total(stacked.abs_().sum(0))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2502.04411",
+    prepare=_choice,
+)
+def mediator(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+    """Average a tensor where the models' conflict is at most `threshold`; above, take one model's: that of the largest
+    weight times length of its delta.
+
+    score: the conflict, from 0 to 1: "signs" the share of the elements that at least two models change in which two
+    go opposite ways, "magnitudes" what cancels out of the deltas' absolute values when they are summed up.
+    Only the choice between averaging and not is Mediator's; it sends its input to one of several experts where this
+    method takes one for good, and its own score and threshold are not known here.
+    """
+    return combine(deltas, prepared)

@@ -1,0 +1,54 @@
+"""Metrics-weighted averaging of checkpoints (Yu and Choi, 2025). https://arxiv.org/abs/2504.18580."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, sole_input
+from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.tiles import Source
+
+#: A fact about a checkpoint, not searched.
+Metric = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
+Penalty = Annotated[Shared, Bounds(1.0, 0.0, 10.0)]
+By = Literal["loss", "exponential", "step", "rank"]
+
+
+def _coefficients(source: Source, *, metric: Metric, penalty: Penalty, by: By = "loss") -> CopyOf | tuple[float, ...]:
+    if source.identical:
+        return CopyOf(0)
+    logarithms = [penalty * value for value in _merits(source, metric, by)]
+    shares = [math.exp(value - max(logarithms)) for value in logarithms]
+    coefficients = tuple(share / sum(shares) for share in shares)
+    sole = sole_input(coefficients)
+    return coefficients if sole is None else CopyOf(sole)
+
+
+def _merits(source: Source, metric: Sequence[float], by: By) -> list[float]:
+    """Logarithms of the weights at a penalty of 1."""
+    if by in ("loss", "step") and min(metric) <= 0:
+        raise MethodError(f"{source.tensor}: a {by} must be above 0 to be weighted by; they are {list(metric)}.")
+    if by == "exponential":
+        return [-value for value in metric]
+    if by == "rank":
+        # 1 for the smallest; equal ones share the mean of their ranks.
+        ordered = sorted(metric)
+        return [-math.log(ordered.index(value) + (ordered.count(value) + 1) / 2) for value in metric]
+    return [math.log(value) if by == "step" else -math.log(value) for value in metric]
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://arxiv.org/abs/2504.18580",
+    prepare=_coefficients,
+)
+def metrics_weighted(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+    """Average of checkpoints, each weighted by a metric of its own to the power of `penalty`; 0 is the plain average.
+
+    by: "loss" (1 / metric) ** penalty, "exponential" exp(-penalty * metric), "step" metric ** penalty, "rank"
+    (1 / rank) ** penalty with rank 1 for the smallest metric. The paper weights by training loss and by step with
+    one penalty factor; that its formula is one of these could not be checked.
+    """
+    return combine(weights, prepared)

@@ -1,0 +1,35 @@
+"""NearSwap (alchemonaut, 2024): towards another model by at most t. https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, Shared, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+#: In units of the weights.
+T = Annotated[Shared, Bounds(1e-3, 1e-5, 1e-2)]
+
+
+def _exact(source: Source, *, t: T) -> CopyOf | None:
+    if t < 0:
+        raise MethodError(f"{source.tensor}: t is how far a weight may move, at least 0; it is {t}.")
+    return CopyOf(BASE) if t == 0 or source.identical else None
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
+    prepare=_exact,
+    max_inputs=1,
+)
+def nearswap(weights: Sequence[Tensor], *, base: Tensor, t: T, tile: Tile) -> Tensor:
+    """The other model where it is at most `t` away from the base, else the base moved towards it by `t`.
+
+    mergekit takes distances below 1e-6 for 1e-6, which differs only where t is below that, too.
+    """
+    lowest = torch.sub(base, t, out=tile.scratch("lowest", base))
+    highest = torch.add(base, t, out=tile.scratch("highest", base))
+    return torch.clamp(weights[0], lowest, highest, out=weights[0])

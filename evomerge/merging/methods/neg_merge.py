@@ -1,0 +1,43 @@
+"""NegMerge: unlearn what several models agree on (Kim et al., 2025). https://arxiv.org/abs/2410.05583."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import combine
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.methods._weights import in_proportion, taking_part
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+#: Published: the largest of 21 values from 0 to 1 that costs at most 5 % of the accuracy on what is to be kept.
+Scale = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
+
+
+def _coefficients(source: Source, *, weight: Weight, scale: Scale) -> CopyOf | tuple[float, ...]:
+    if not taking_part(source, weight) or scale == 0:
+        return CopyOf(BASE)
+    return tuple(-scale * value for value in in_proportion(source, weight))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2410.05583",
+    prepare=_coefficients,
+    linear_in=("scale",),
+)
+def neg_merge(deltas: Sequence[Tensor], *, prepared: tuple[float, ...], tile: Tile) -> Tensor:
+    """Base - scale * average of the deltas, where all of them have one sign and none is zero; the inputs were
+    fine-tuned on what is to be forgotten.
+
+    A weight of zero leaves its model out of the agreement, too.
+    """
+    used = [index for index, value in enumerate(prepared) if value]
+    lowest, highest = (tile.scratch(key, deltas[0]).copy_(deltas[used[0]]) for key in ("lowest", "highest"))
+    for index in used[1:]:
+        torch.minimum(lowest, deltas[index], out=lowest)
+        torch.maximum(highest, deltas[index], out=highest)
+    agreed = lowest.sign_().mul_(highest.sign_()).relu_()
+    return combine(deltas, prepared).mul_(agreed)

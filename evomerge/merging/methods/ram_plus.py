@@ -1,0 +1,90 @@
+"""RAM+: RAM that amplifies what is unique (Yuan et al., 2026). https://arxiv.org/abs/2601.13572."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import one_model
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.methods._overlap import average_of_changes, changed
+from evomerge.merging.methods._weights import taking_part
+from evomerge.merging.thresholds import remembered
+from evomerge.merging.tiles import Source, Tile, total
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.0)]
+Epsilon = Annotated[Shared, Bounds(1e-5, 1e-5, 1e-5)]
+
+
+def _amplification(
+    source: Source,
+    *,
+    weight: Weight,
+    scale: Scale,
+    epsilon: Epsilon,
+    r: Annotated[Shared, Bounds(0.1, 0.0, 1.0)],
+    alpha: Annotated[Shared, Bounds(0.2, 0.0, 1.0)],
+) -> CopyOf | tuple[float, ...]:
+    """By how much more than 1 every input's unique elements count (n_inputs)."""
+    part = taking_part(source, weight)
+    if not part or scale == 0:
+        return CopyOf(BASE)
+    alone = one_model(weight) if scale == 1 and epsilon == 0 else None
+    if alone:
+        return alone
+    counts = remembered(source.cache, "overlaps", (part, epsilon), partial(_overlaps, source, part, epsilon), keep=4)
+    return tuple(r * min(shared / unique, alpha) if unique else 0.0 for shared, unique in counts)
+
+
+def _overlaps(source: Source, part: tuple[int, ...], epsilon: float) -> list[tuple[float, float]]:
+    """For each input how many of the elements that it changes others change too, and how many it alone."""
+    n_inputs = len(source.input_names)
+
+    def count(tile: Tile) -> list[tuple[float, float]]:
+        base = source.base(tile)
+        masks = [changed(source.deltas(index, tile, base), epsilon, tile).clone() for index in part]
+        contributors = torch.stack(masks).sum(0)
+        alone = torch.eq(contributors, 1, out=contributors)
+        found = [(0.0, 0.0)] * n_inputs
+        for index, mask in zip(part, masks, strict=True):
+            everything, unique = total(mask), total(mask.mul_(alone))
+            found[index] = (everything - unique, unique)
+        return found
+
+    tiles = source.map(count)
+    return [(sum(t[i][0] for t in tiles), sum(t[i][1] for t in tiles)) for i in range(n_inputs)]
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2601.13572",
+    prepare=_amplification,
+    linear_in=("scale",),
+)
+def ram_plus(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    scale: Scale,
+    epsilon: Epsilon,
+    prepared: tuple[float, ...],
+    tile: Tile,
+) -> Tensor:
+    """RAM with elements that one model alone changes times 1 + r * min(rho, alpha).
+
+    rho: of the model's changes to the tensor, those shared over those that are unique. Per tensor as in mergekit's
+    `ramplus_tl`. The published method has neither weights nor scale: they are 1.
+    """
+    merged = average_of_changes(deltas, weight, epsilon, tile)
+    contributors = tile.scratch("contributors", merged).zero_()
+    more = tile.scratch("more", merged).zero_()
+    for delta, value, amplified in zip(deltas, weight, prepared, strict=True):
+        if value > 0:
+            mask = changed(delta, epsilon, tile)
+            contributors.add_(mask)
+            more.add_(mask, alpha=amplified)
+    alone = torch.eq(contributors, 1, out=contributors)
+    return merged.mul_(more.mul_(alone).add_(1.0)).mul_(scale)

@@ -1,0 +1,78 @@
+"""Sparse model soups: averages that stay pruned (Zimmer et al., 2024). https://arxiv.org/abs/2306.16788."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import combine, sole_input
+from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.methods._weights import in_proportion, taking_part
+from evomerge.merging.thresholds import remembered
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Masks = Literal["equal", "intersect", "union"]
+
+
+def _coefficients(source: Source, *, weight: Weight, masks: Masks = "equal") -> CopyOf | tuple[float, ...]:
+    part = taking_part(source, weight)
+    if not part:
+        raise MethodError(f"{source.tensor}: the weights {list(weight)} add up to 0 and cannot be normalized.")
+    coefficients = in_proportion(source, weight)
+    sole = sole_input(coefficients)
+    if sole is not None:
+        return CopyOf(sole)
+    if source.identical:
+        return CopyOf(0)
+    if masks == "equal":
+        _check_masks(source, part)
+    return coefficients
+
+
+def _check_masks(source: Source, part: tuple[int, ...]) -> None:
+    differing = remembered(source.cache, "masks", part, partial(_differing, source, part), keep=4)
+    other = next((index for index in part if differing[index]), None)
+    if other is not None:
+        first, name = source.input_names[part[0]], source.input_names[other]
+        raise MethodError(
+            f"{source.tensor}: {first!r} and {name!r} are not pruned alike: {differing[other]} of {source.numel} "
+            f"elements are zero in one of them only. Merge models of one pruned parent, or choose with "
+            f"masks: intersect (zero where any is) or masks: union (zero where all are)."
+        )
+
+
+def _differing(source: Source, part: tuple[int, ...]) -> dict[int, int]:
+    """Input -> how many elements are zero in it or in the first input, but not in both."""
+
+    def count(tile: Tile) -> list[int]:
+        first = source.weights(part[0], tile).eq(0)
+        return [int(torch.count_nonzero(source.weights(index, tile).eq(0) != first)) for index in part]
+
+    counts = zip(*source.map(count), strict=True)
+    return {index: sum(column) for index, column in zip(part, counts, strict=True)}
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://arxiv.org/abs/2306.16788",
+    prepare=_coefficients,
+)
+def sparse_soup(
+    weights: Sequence[Tensor], *, prepared: tuple[float, ...], masks: Masks = "equal", tile: Tile
+) -> Tensor:
+    """Weighted average of models that were fine-tuned from one pruned parent: what is zero in all stays exactly zero.
+
+    masks: "equal" refuses models whose zeros are not the same, "intersect" keeps what all of them keep, "union" what
+    any of them keeps. Statistics of batch normalization are averaged like weights: estimate them anew afterwards.
+    """
+    if masks != "intersect":
+        return combine(weights, prepared)
+    kept = tile.scratch("kept", weights[0]).fill_(1.0)
+    nonzero = tile.scratch("nonzero", weights[0])
+    for weight, share in zip(weights, prepared, strict=True):
+        if share:
+            kept.mul_(torch.ne(weight, 0, out=nonzero))
+    return combine(weights, prepared).mul_(kept)

@@ -1,0 +1,28 @@
+"""WiSE-FT: between the base and a fine-tuned model (Wortsman et al., 2022). https://arxiv.org/abs/2109.01903."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import one_model
+from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.tiles import Source
+
+T = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
+
+
+def _exact(_source: Source, *, t: T) -> CopyOf | None:
+    return one_model((t,))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2109.01903",
+    prepare=_exact,
+    max_inputs=1,
+    linear_in=("t",),
+)
+def wise_ft(deltas: Sequence[Tensor], *, t: T) -> Tensor:
+    """(1 - t) * base + t * model: 0 is the base, 1 the fine-tuned model, both bit for bit; beyond 1 extrapolates."""
+    return deltas[0].mul_(t)
