@@ -135,13 +135,17 @@ def _alignment(
     for label, vocab in vocabs.items():
         for token, row in wanted.items():
             rows[label][row] = vocab.get(token, -1)
+    # A base that is also an input counts once.
+    twin = any(models[label].files == models[base].files for label in models if label != base)
+    copies = {base} if twin and vocabulary.missing == "mean" else set()
     donors = {}
     for token, row in wanted.items():
         rule = vocabulary.tokens.get(token)
         if rule is not None:
             donors[row] = _told(token, rule, vocabs)
         elif any(rows[label][row] < 0 for label in models):
-            donors[row] = _found({label: int(rows[label][row]) for label in models}, base, vocabulary.missing)
+            at = {label: int(rows[label][row]) for label in models if label not in copies}
+            donors[row] = _found(at, base, vocabulary.missing)
     forced = frozenset(wanted[token] for token, rule in vocabulary.tokens.items() if rule.force)
     return Alignment(max(wanted.values()) + 1, n_rows, rows, donors, forced)
 
@@ -158,7 +162,7 @@ def _told(token: str, rule: TokenRow, vocabs: Mapping[str, Vocab]) -> Donors:
 def _found(at: Mapping[str, int], base: str, missing: str) -> Donors:
     """Where a token's row comes from in models without it; `at`: the row that it has in each, or -1."""
     having = tuple((label, row) for label, row in at.items() if row >= 0 and (label != base or missing != "inputs"))
-    if len(having) > 1 and missing == "base" and at[base] >= 0:
+    if len(having) > 1 and missing == "base" and at.get(base, -1) >= 0:
         return ((base, at[base]),)
     return having
 

@@ -125,6 +125,16 @@ def test_a_token_that_several_others_have(folders: Path) -> None:
         torch.testing.assert_close(found, expected[missing])
 
 
+def test_a_base_that_is_also_an_input_counts_once_in_a_mean(folders: Path) -> None:
+    tokenizer(llama(folders / "fourth", 9, vocab_size=3), "ab")
+    inputs = tuple(Input(name, str(folders / path)) for name, path in
+                   (("a", "base"), ("b", "more"), ("c", "fourth")))  # fmt: skip
+    made = Recipe(Input("base", str(folders / "base")), inputs, "linear", tokenizer="base",
+                  vocabulary=Vocabulary(missing="mean"))  # fmt: skip
+    found = open_models(made).inputs["c"].tensor(EMBED)[3]
+    torch.testing.assert_close(found, (row(folders, "base", "c") + row(folders, "more", "c")) / 2)
+
+
 def test_the_number_of_rows(folders: Path) -> None:
     result = merged(recipe(folders, "union", Vocabulary(multiple_of=8)))[EMBED]
     assert result.shape[0] == 8
