@@ -72,7 +72,7 @@ def render(data: Mapping[str, Any]) -> Group:
         rows.add_row(Text(name), Text(value))
     parts: list[RenderableType] = [rows]
     if data["best"] or data["baselines"]:
-        parts.append(Text("Scores are of the search split, with 95 % intervals; the best of many was also lucky."))
+        parts.append(Text("Scores are of the search split, with 95 % intervals; the best of many is partly luck."))
     if data["next"] is not None:
         parts.append(Text(f"\nTo go on: {data['next']}"))
     return Group(*parts)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -146,13 +147,28 @@ def test_a_signal_ends_a_search_resumable(tmp_path: Path, number: signal.Signals
     assert Study.read(tmp_path / "study").events[-1][0] == "stopped"
 
 
+ENDLESS = """
+import pathlib, time
+
+def score(model, ids, mark):
+    pathlib.Path(mark).touch()
+    time.sleep(10_000)
+"""
+
+
 def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -> None:
-    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 10_000.0}}
+    (tmp_path / "endless.py").write_text(ENDLESS, encoding="utf-8")
+    (tmp_path / "examples.txt").write_text("\n".join(map(str, range(60))), encoding="utf-8")
+    task = {"evaluator": "callable", "function": "endless:score", "examples": "examples.txt"}
+    file = write(tmp_path, tasks={"one": {**task, "mark": str(tmp_path / "running")}})
     script = Path(sys.executable).with_name("evomerge")
-    command = [str(script), "search", str(write(tmp_path, tasks=tasks))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [str(script), "search", str(file)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
-        next(line for line in process.stdout if '"busy": 1' in line)
+        while not (tmp_path / "running").exists() and process.poll() is None:
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         said = json.loads(next(line for line in process.stdout if '"stopping"' in line))
         assert said["message"] == "stopping: 1 running candidate finishes; Ctrl-C again stops at once"
