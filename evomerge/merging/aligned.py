@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evomerge.merging.factors import Factors
 from evomerge.merging.header import CheckpointError
 from evomerge.merging.model import Model
 
@@ -76,6 +77,12 @@ class Aligned(Model):
         if name not in self._made:
             self._made[name] = self._aligned(name)
         return self._made[name]
+
+    def factors(self, name: str, base: Model) -> Factors | None:
+        """The change to the aligned base, of all but embeddings."""
+        if not isinstance(base, Aligned) or name in self._rows:
+            return None
+        return self._model.factors(name, base._model)
 
     def sha256(self) -> dict[str, str]:
         """SHA-256 of every file by its name."""

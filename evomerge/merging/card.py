@@ -20,7 +20,7 @@ MAX_ROWS = 64
 def model_card(merge: Merge, title: str, sources: Mapping[str, str], scores: Mapping[str, Any] | None) -> str:
     """README.md of an exported merge.
 
-    sources: model name -> where it comes from, the base first.
+    sources: model name -> where it comes from, the base first; of an adapter on a model `MODEL + ADAPTER`.
     scores: row -> column -> number or text. A text in place of a row, such as the verdict, stands above the table.
     """
     lines = [_front_matter(sources), f"# {title}", "", _summary(merge, sources), ""]
@@ -40,7 +40,7 @@ def model_card(merge: Merge, title: str, sources: Mapping[str, str], scores: Map
 
 def _front_matter(sources: Mapping[str, str]) -> str:
     data = {
-        "base_model": list(dict.fromkeys(sources.values())),
+        "base_model": list(dict.fromkeys(part for source in sources.values() for part in source.split(" + "))),
         "base_model_relation": "merge",
         "tags": ["merge", "mergekit", "evomerge"],
     }

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.candidate import Candidate, MergeError
+from evomerge.merging.factors import Factors
 from evomerge.merging.method import BASE
+from evomerge.merging.model import Model
 from evomerge.merging.tiles import Moments, Source, Workers
 from evomerge.recipe import Merge
 
@@ -123,7 +125,7 @@ class MergeEngine:
         candidate = Candidate(merge, self._names, self._present)
         for kind in candidate.method.needs:
             for name, moments in zip(self._names, self._moments[1:] or [None] * len(self._names), strict=True):
-                if moments is None or kind not in moments.kinds:
+                if moments is None or moments.kinds.isdisjoint(kind.split("|")):
                     raise MergeError(
                         f"{candidate.method.name} needs the statistics {kind!r} of every input, and {name!r} has none: "
                         f"collect them with `evomerge statistics MODEL --data FILE -o STATISTICS.safetensors` and name "
@@ -150,7 +152,12 @@ class MergeEngine:
             cache=cache if keep else dict(cache),
             workers=self._workers,
             moments=[self._moments[0], *(self._moments[index + 1] for index in present)] if self._moments else (),
+            factors=lambda index: self._factors(present[index], name),
         )
+
+    def _factors(self, index: int, name: str) -> Factors | None:
+        base, model = self._models[0], self._models[index + 1]
+        return model.factors(name, base) if isinstance(base, Model) and isinstance(model, Model) else None
 
     def _load(self, name: str) -> list[Tensor]:
         base = self._models[0].tensor(name)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evomerge.merging.factors import Factors
 from search_spaces.base import Layout
 
 # Tensors that a network computes and does not learn, as older checkpoints hold them.
@@ -53,6 +54,10 @@ class Model(ABC):
     @abstractmethod
     def sha256(self) -> dict[str, str]:
         """SHA-256 of every file by its name; reads all of them."""
+
+    def factors(self, name: str, base: "Model") -> Factors | None:  # noqa: ARG002
+        """A matrix's change to that of `base` as factors, where the model holds it so (rank 0: no change), or None."""
+        return None
 
     @property
     def nbytes(self) -> int:

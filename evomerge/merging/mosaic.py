@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evomerge.merging.factors import Factors
 from evomerge.merging.header import CheckpointError
 from evomerge.merging.model import Model
 from evomerge.recipe import Recipe, Slice
@@ -53,6 +54,13 @@ class Mosaic(Model):
         """A tensor on the CPU, to be read only."""
         model, source = self._pieces[name]
         return model.tensor(source)
+
+    def factors(self, name: str, base: Model) -> Factors | None:
+        """The change to another mosaic, where both have the same block there."""
+        if not isinstance(base, Mosaic) or base._pieces[name][1] != self._pieces[name][1]:
+            return None
+        model, source = self._pieces[name]
+        return model.factors(source, base._pieces[name][0])
 
     def sha256(self) -> dict[str, str]:
         """SHA-256 of every file by its name."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from evomerge.merging.factors import Factors
+
 #: Stands for the base where an input is named by its index.
 BASE = -1
 #: Elements of a tile on the CPU: 1 MiB in float32. A few of them stay in the cache of a core, and an operation
@@ -130,7 +132,8 @@ class Source:
 
     models: the base's tensor, then one per input, of one shape. cache: kept with the tensor between merges, for
     what depends on no coefficient (angles, histograms, decompositions); a method names its entries.
-    moments: statistics from data of the base, then of each input, None for a model without.
+    moments: statistics from data of the base, then of each input, None for a model without. factors: input's index
+    -> its change to the base as factors, or None.
     A tile that was read is the caller's to overwrite, and valid until that model is read again.
     """
 
@@ -144,6 +147,7 @@ class Source:
         cache: dict[Hashable, Any],
         workers: Workers,
         moments: Sequence[Moments | None] = (),
+        factors: Callable[[int], Factors | None] = lambda _: None,
     ) -> None:
         self.tensor = tensor
         self.input_names = input_names
@@ -155,6 +159,7 @@ class Source:
         self._models = [model.reshape(-1) for model in models]
         self._workers = workers
         self._moments = moments
+        self._factors = factors
         self._on_cpu = models[0].device.type == "cpu"
 
     @cached_property
@@ -199,6 +204,16 @@ class Source:
         moments = self._moments[model + 1] if self._moments else None
         found = None if moments is None else moments.tensor(kind, self.tensor)
         return None if found is None else found.to(self.device)
+
+    def factors(self, index: int) -> Factors | None:
+        """Input `index`'s change to the base where it is one of low rank, held as factors; None where it is not."""
+        found = self._factors(index)
+        return None if found is None else found.to(self.device)
+
+    def kinds(self, model: int) -> frozenset[str]:
+        """The kinds of statistics from data that an input, or the base (-1), brings for some tensor."""
+        moments = self._moments[model + 1] if self._moments else None
+        return frozenset() if moments is None else moments.kinds
 
     def shaped(self, model: int) -> Tensor:
         """The whole tensor of an input, or of the base (-1), in float32 and its shape: a copy, the caller's own."""

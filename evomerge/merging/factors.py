@@ -1,0 +1,39 @@
+"""Factors: a change of low rank to a matrix, as an adapter holds it (LoRA). https://arxiv.org/abs/2106.09685."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """scale * left @ right, or its transpose where `transposed`: what is added to a matrix.
+
+    left: (n_outputs, rank), `lora_B`. right: (rank, n_inputs), `lora_A`. Rank 0: no change. transposed: the matrix
+    is stored with a row for each input, as GPT-2's projections and embeddings are.
+    """
+
+    left: Tensor
+    right: Tensor
+    scale: float
+    transposed: bool = False
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> "Factors":
+        """No change to a matrix of this shape."""
+        return cls(torch.zeros(shape[0], 0), torch.zeros(0, shape[1]), 0.0)
+
+    @property
+    def rank(self) -> int:
+        """The number of rows of `right`."""
+        return self.right.shape[0]
+
+    def delta(self) -> Tensor:
+        """The change itself, float32, in the shape of the matrix; rounded where PEFT rounds it."""
+        product = self.left.float() @ self.right.float()
+        return (product.T if self.transposed else product) * self.scale
+
+    def to(self, device: torch.device) -> "Factors":
+        """The same on another device."""
+        return replace(self, left=self.left.to(device), right=self.right.to(device))

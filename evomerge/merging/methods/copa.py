@@ -1,0 +1,76 @@
+"""CoPA-Merging, also RobustMerge: pruned factors, complementary scales (Zeng et al., 2025). https://arxiv.org/abs/2502.17159."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.lora_parts import pairs
+from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import check_density
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]
+
+
+def _pruned(values: Tensor, density: float) -> Tensor:
+    """All but what is smaller than the int(numel * (1 - density))-th smallest magnitude."""
+    place = int(values.numel() * (1 - check_density(density)))
+    if place < 1:
+        return values
+    sizes = values.abs()
+    return values * (sizes >= sizes.flatten().kthvalue(place).values)
+
+
+def _scales(whole: Tensor, pruned: Tensor, share: float) -> Tensor:
+    """What pruning took from each row of A, as a factor; none below the smallest of the largest `share` of them."""
+    before, after = whole.abs().sum(1), pruned.abs().sum(1)
+    # The published code divides by zero where nothing of a row is left, and there is nothing to scale.
+    scales = torch.where(after > 0, before / after.clamp_min(torch.finfo().tiny), torch.ones_like(before))
+    rank = len(scales)
+    return scales.clamp_min(float(scales.sort().values[min(int(rank * (1 - share)), rank - 1)]))
+
+
+def _sole(source: Source, *, weight: Weight) -> CopyOf | None:
+    if not any(weight):
+        return CopyOf(BASE)
+    return None if pairs(source, "copa") else one_model(normalized(weight))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2502.17159",
+    prepare=_sole,
+    whole=True,
+)
+def copa(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0)],
+    clamp: Annotated[Shared, Bounds(0.2, 0.0, 1.0)],
+    source: Source,
+) -> Tensor:
+    """A: weighted sum of pruned A. B: mean of pruned B, weighted by what pruning took from each adapter's A.
+
+    density: what stays of A and B. clamp: the share of the largest such scales to whose smallest all are raised.
+    The published weight, 2, counts in both factors. Changes that are no factors: their mean, weighted.
+    """
+    used = pairs(source, "copa")
+    if not used:
+        return combine(list(deltas), normalized(weight))
+    if not 0.0 <= clamp <= 1.0:
+        raise MethodError(f"copa: clamp is a share from 0 to 1; it is {clamp}.")
+    first = used[0][1]
+    right, left, total = torch.zeros_like(first.right), torch.zeros_like(first.left), torch.zeros(first.rank)
+    for index, factors in used:
+        pruned = _pruned(factors.right.float(), density[index])
+        scales = _scales(factors.right.float(), pruned, clamp)
+        right = right + weight[index] * pruned
+        columns = _pruned(factors.left.float(), density[index]) * scales
+        left = left + weight[index] * factors.scale / first.scale * columns
+        total = total + scales
+    product = left / total @ right * first.scale
+    return product.T if first.transposed else product

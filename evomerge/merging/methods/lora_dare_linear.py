@@ -1,0 +1,37 @@
+"""LoRA factors by DARE (Yu et al., 2024), as PEFT's `dare_linear` applies it. https://arxiv.org/abs/2311.03099."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import one_model
+from evomerge.merging.lora_parts import merge_parts, thinned, weighted
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+
+
+def _sole(_source: Source, *, weight: Weight, density: Density) -> CopyOf | None:
+    if not any(weight):
+        return CopyOf(BASE)
+    return one_model(weight) if all(share == 1 for share in density) else None
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2311.03099",
+    prepare=_sole,
+    whole=True,
+    random=True,
+)
+def lora_dare_linear(
+    deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: Source, tile: Tile
+) -> Tensor:
+    """Elements of each A and each B dropped at random, the rest divided by the density, summed up as lora_linear does.
+
+    Changes that are no factors are thinned and summed up as they are.
+    """
+    return merge_parts(deltas, weight, source, tile, "lora_dare_linear", lambda part: weighted(thinned(part, density)))

@@ -1,0 +1,40 @@
+"""LoRA factors by DARE and TIES (Yu et al., 2024), as PEFT's `dare_ties` applies it. https://arxiv.org/abs/2311.03099."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.consensus import Election
+from evomerge.merging.lora_parts import elected, merge_parts, thinned
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+
+
+def _none(_source: Source, *, weight: Weight) -> CopyOf | None:
+    return None if any(weight) else CopyOf(BASE)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2311.03099",
+    prepare=_none,
+    whole=True,
+    random=True,
+)
+def lora_dare_ties(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    density: Density,
+    election: Election = "total",
+    source: Source,
+    tile: Tile,
+) -> Tensor:
+    """A and B thinned at random as lora_dare_linear does, then signs elected and averaged as lora_ties does."""
+    return merge_parts(
+        deltas, weight, source, tile, "lora_dare_ties", lambda part: elected(thinned(part, density), election)
+    )

@@ -1,0 +1,33 @@
+"""LoRA factors, weighted sums: `linear` of PEFT (Mangrulkar et al., 2022). https://github.com/huggingface/peft."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import one_model
+from evomerge.merging.lora_parts import merge_parts, weighted
+from evomerge.merging.method import Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+
+
+def _sole(_source: Source, *, weight: Weight) -> CopyOf | None:
+    return one_model(weight)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://github.com/huggingface/peft",
+    prepare=_sole,
+    whole=True,
+)
+def lora_linear(deltas: Sequence[Tensor], *, weight: Weight, source: Source, tile: Tile) -> Tensor:
+    """A and B of adapters of one rank summed up with the roots of the weights; their product mixes the adapters.
+
+    Changes that are no factors (full models, DoRA, biases) are summed up as they are. The exact sum is
+    task_arithmetic, which is PEFT's `cat`, and with `--lora RANK` its `svd`; likewise ties (compat: peft),
+    dare_linear, dare_ties and magnitude_prune with `--lora RANK` are its `ties_svd` and so on.
+    """
+    return merge_parts(deltas, weight, source, tile, "lora_linear", weighted)

@@ -1,0 +1,46 @@
+"""LoRA factors by TIES (Yadav et al., 2023), as PEFT's `ties` applies it. https://arxiv.org/abs/2306.01708."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.consensus import Election
+from evomerge.merging.lora_parts import Part, elected, keep_largest, merge_parts
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+
+
+def _none(_source: Source, *, weight: Weight) -> CopyOf | None:
+    return None if any(weight) else CopyOf(BASE)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2306.01708",
+    prepare=_none,
+    whole=True,
+)
+def lora_ties(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    density: Density,
+    election: Election = "total",
+    source: Source,
+    tile: Tile,
+) -> Tensor:
+    """Trim, elect signs and average who agrees, on A and B of adapters of one rank, with the roots of the weights.
+
+    All adapters vote, also those of weight zero. Changes that are no factors are merged in the same way as they are.
+    """
+
+    def merged(part: Part) -> Tensor:
+        for value, index in zip(part.values, part.inputs, strict=True):
+            keep_largest(value, density[index])
+        return elected(part, election)
+
+    return merge_parts(deltas, weight, source, tile, "lora_ties", merged)
