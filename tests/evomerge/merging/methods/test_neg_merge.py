@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_a_weight_of_zero_has_no_say() -> None:
 def test_a_model_more_shrinks_the_support_only() -> None:
     base, *inputs = random_models(2, 4, torch.bfloat16, (30, 1001))
     supports = [merged("neg_merge", base, inputs[:n], {}, dtype=torch.float32) != base.float() for n in (2, 3, 4)]
-    for more, fewer in zip(supports, supports[1:], strict=False):
+    for more, fewer in pairwise(supports):
         assert bool((more | ~fewer).all())
         assert int(more.sum()) > int(fewer.sum())
 

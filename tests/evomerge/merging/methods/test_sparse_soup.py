@@ -57,7 +57,7 @@ def test_intersect_and_union() -> None:
 
 
 def test_a_weight_of_zero_takes_no_part() -> None:
-    base, inputs, mask = pruned(2)
+    base, inputs, _ = pruned(2)
     dense = base + 1
     values = {"weight": [0.5, 0.5, 0]}
     expected = merged("sparse_soup", base, inputs, {"weight": [0.5, 0.5]})
