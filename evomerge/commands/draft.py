@@ -8,8 +8,10 @@ from typing import Any
 from evomerge import strict_yaml
 from evomerge.commands.tasks import DraftError, guess_task
 from evomerge.config_fields import PATH_OPTIONS
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.compatibility import check_compatible, tokenizer_differences
+from evomerge.merging.model import Model
+from evomerge.merging.sources import open_folders
+from evomerge.recipe import Input
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
 
     Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
     """
-    opened = Checkpoint.open(base)
-    named = {name: Checkpoint.open(path) for name, path in _names(experts).items()}
+    named = open_folders(Input("base", base), [Input(name, path) for name, path in _names(experts).items()])
+    opened = named.pop("base")
     check_compatible(opened, named)
     entries = [guess_task(task) for task in tasks]
     names = [name for name, _ in entries]
@@ -81,7 +83,7 @@ def _task(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {k: _relative(v, folder) if k in PATH_OPTIONS else v for k, v in entry.items()}
 
 
-def _facts(base: Checkpoint) -> str:
+def _facts(base: Model) -> str:
     layout = base.layout()
     parameters = sum(_numel(base.shape(name)) for name in layout.names)
     config: Mapping[str, Any] = base.config or {}
@@ -89,7 +91,7 @@ def _facts(base: Checkpoint) -> str:
     return f"{architecture}, {parameters / 1e6:.4g}M parameters, {layout.n_blocks} blocks, {_dtype(base)}"
 
 
-def _dtype(base: Checkpoint) -> str:
+def _dtype(base: Model) -> str:
     """The type that most parameters of the base have."""
     sizes: dict[str, int] = {}
     for name in base.layout().names:
@@ -121,11 +123,11 @@ _TEMPLATE = """\
 # The model that the experts were fine-tuned from.
 base: {base}
 
-# The models to merge into it, by a short name each.
+# The models to merge into it, by a short name each; a LoRA adapter is put on the base.
+# Another model below it: NAME: {{path: MODEL, adapter: ADAPTER}}
 experts:
 {experts}
-# How they are merged: linear, task_arithmetic, slerp, ties, dare_linear, dare_ties, passthrough.
-# With options: {{kind: ties, normalize: true}}
+# How they are merged; `evomerge methods` lists the ways. With options: {{kind: ties, normalize: true}}
 method: task_arithmetic
 
 # Type of the merged weights: float32, bfloat16 or float16.
@@ -146,7 +148,7 @@ split: {{search: 0.5, select: 0.2, report: 0.3}}
 # Who proposes candidates: random, sobol, cma_es, sep_cma_es, tpe, gp, nsga2.
 optimizer: cma_es
 
-# When to stop, whichever comes first: trials, hours, until (a time such as 07:00).
+# When to stop, whichever comes first: trials (baselines count), hours, until (a time such as 07:00).
 budget: {{trials: 200}}
 
 # ray (several workers) or serial (this process); device auto takes a GPU where there is one.
