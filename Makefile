@@ -34,6 +34,7 @@ conformance: $(READY) $(ORACLE)/.ready
 	$(IN_ORACLE) -m tests.conformance.oracle models
 	$(BIN)/python -m tests.conformance.draws
 	$(IN_ORACLE) -m tests.conformance.oracle merge
+	$(IN_ORACLE) -m tests.conformance.peft_oracle
 	$(BIN)/python -m tests.conformance.compare
 
 bench: $(READY)

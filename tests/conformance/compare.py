@@ -1,4 +1,4 @@
-"""Our results for the corpus against mergekit's: every tensor, and what else belongs to a model.
+"""Our results against mergekit's and PEFT's: every tensor, and what else belongs to a model.
 
     python -m tests.conformance.compare [NAME ...]
 
@@ -8,8 +8,7 @@ Writes tests/conformance/TABLE.md (all files only) and exits with 1 where a file
 import json
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +18,51 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from evomerge.merging.materialize import materialize
+from evomerge.recipe import Merge
+from tests.conformance import peft_compare
 from tests.conformance.corpus import WORK, Case, read
 from tests.conformance.expected import EXPECTED
+from tests.conformance.peft_cases import CASES
 from tests.conformance.reading import imported, refuses
-from tests.conformance.table import Row, write
+from tests.conformance.table import Difference, Row, write
 
 #: Largest difference over the largest magnitude of a tensor: float32 arithmetic in another order; else one unit in
 #: the last place, on which two float32 results that are equal up to 1e-6 may come down on either side.
 LIMITS = {torch.float32: 1e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+WITH_TOKENS = ("model.embed_tokens.weight", "lm_head.weight")
 #: Entries of config.json that a merge decides on.
 DECIDED = ("num_hidden_layers", "vocab_size", "dtype", "tie_word_embeddings")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What was compared of two folders, and what is not the same. relative: of the worst tensor."""
-
-    n_tensors: int
-    relative: float
-    faults: tuple[str, ...]
 
 
 def compared(ours: Path, theirs: Path) -> Difference:
     """Every tensor and the decided entries of the configuration, tokenizer and chat template of two folders."""
     mine, other = _tensors(ours), _tensors(theirs)
-    faults = [f"{name} is missing here" for name in other.keys() - mine.keys()]
-    faults += [f"{name} is missing there" for name in mine.keys() - other.keys()]
+    faults = [f"{name} is missing here" for name in sorted(other.keys() - mine.keys())]
+    faults += [f"{name} is missing there" for name in sorted(mine.keys() - other.keys())]
     rows = _matching_rows(ours, theirs)
-    worst = 0.0
-    names = sorted(mine.keys() & other.keys())
-    for name in names:
-        mine_now, other_now = mine[name], other[name]
-        if rows is not None and _has_tokens(name):
-            mine_now = mine_now[rows] if len(rows) == len(mine_now) else mine_now
-        if mine_now.shape != other_now.shape or mine_now.dtype != other_now.dtype:
-            faults.append(f"{name} is {_looks(mine_now)} here, {_looks(other_now)} there")
-            continue
-        relative = _relative(mine_now, other_now)
-        worst = max(worst, relative)
-        if not relative <= LIMITS[other_now.dtype]:
-            faults.append(f"{name} differs by {relative:.1e}")
-    faults += _other_faults(ours, theirs)
-    return Difference(len(names), worst, tuple(sorted(faults)))
+    found: dict[str, tuple[float, int]] = {}
+    for name in sorted(mine.keys() & other.keys()):
+        here, there = mine[name], other[name]
+        if here.shape != there.shape or here.dtype != there.dtype:
+            faults.append(f"{name} is {_looks(here)} here, {_looks(there)} there")
+        else:
+            found[name] = _deviation(here[rows] if rows is not None and name in WITH_TOKENS else here, there)
+    n_elements = sum(other[name].numel() for name in found)
+    return Difference(
+        len(found),
+        max((relative for relative, _ in found.values()), default=0.0),
+        sum(count for _, count in found.values()) / max(n_elements, 1),
+        tuple(f"{name} differs by {relative:.1e}" for name, (relative, count) in found.items() if count),
+        (*faults, *_other_faults(ours, theirs)),
+    )
+
+
+def _deviation(here: Tensor, there: Tensor) -> tuple[float, int]:
+    """Largest deviation of a tensor over its largest magnitude, and how many elements are beyond the limit."""
+    same = (here == there) | (here.isnan() & there.isnan())
+    deviation = (here.double() - there.double()).abs().masked_fill(same, 0.0).nan_to_num(nan=float("inf"))
+    largest = max(float(there.double().abs().max()), 1e-30)
+    return float(deviation.max()) / largest, int((deviation > LIMITS[there.dtype] * largest).sum())
 
 
 def _other_faults(ours: Path, theirs: Path) -> list[str]:
@@ -84,15 +86,6 @@ def _other_faults(ours: Path, theirs: Path) -> list[str]:
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
-
-
-def _relative(mine: Tensor, other: Tensor) -> float:
-    difference = (mine.double() - other.double()).abs().max().item()
-    return difference / max(other.double().abs().max().item(), 1e-30) if difference else 0.0
-
-
-def _has_tokens(name: str) -> bool:
-    return name in ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def _matching_rows(ours: Path, theirs: Path) -> Tensor | None:
@@ -129,43 +122,76 @@ def _looks(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _merged(case: Case, folder: Path) -> str | None:
-    """Merge a file with evomerge; the refusal, or None."""
+def _refusal(merge: Callable[[Path], None], folder: Path) -> str | None:
+    """Write our merge to `folder`; the refusal, or None."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        materialize(imported(case), folder)
+        merge(folder)
     except Exception as error:  # noqa: BLE001 - a fault of ours must not hide the files after it
         ours = "" if refuses(error) else "CRASH "
         return f"{ours}{type(error).__name__}: {' '.join(str(error).split())}".replace(str(WORK.absolute()) + "/", "")
     return None
 
 
-def judged(case: Case, theirs: Mapping[str, Any]) -> Row:
-    """One row of the table."""
-    folder, oracle = WORK / "ours" / case.name, WORK / "mergekit" / case.name
-    refusal = _merged(case, folder)
-    difference = Difference(0, 0.0, ())
-    if refusal is None and oracle.exists():
-        difference = compared(folder, oracle)
+def judged(case: Case, merge: Callable[[Path], None], oracle: Path, theirs: Mapping[str, Any]) -> Row:
+    """One row of the table: our merge against the folder of the other's."""
+    folder = WORK / "ours" / case.name
+    refusal = _refusal(merge, folder)
+    difference = compared(folder, oracle) if refusal is None and oracle.exists() else Difference()
     float32 = refusal is None and any(value.dtype == torch.float32 for value in _tensors(folder).values())
-    return Row(case, difference.n_tensors, difference.relative, float32, theirs, refusal, difference.faults)
+    return Row(case, difference, float32, theirs, refusal)
 
 
-def main(names: list[str]) -> None:
+def with_mergekit(names: Sequence[str]) -> list[Row]:
+    """The rows of the YAML files named, or of all."""
+    results = json.loads((WORK / "mergekit.json").read_text())["results"]
+    return [
+        judged(
+            case,
+            lambda folder, case=case: _materialized(imported(case), folder),
+            WORK / "mergekit" / case.name,
+            results[case.name],
+        )
+        for case in read(WORK / "models")
+        if not names or case.name in names
+    ]
+
+
+def with_peft(names: Sequence[str]) -> list[Row]:
+    """The rows of the combinations of adapters named, or of all."""
+    results = json.loads((WORK / "peft.json").read_text())["results"]
+    return [
+        judged(
+            case.case(),
+            lambda folder, case=case: peft_compare.write(case, folder),
+            WORK / "peft" / case.name,
+            results[case.name],
+        )
+        for case in CASES
+        if not names or case.case().name in names
+    ]
+
+
+def _materialized(merge: Merge, folder: Path) -> None:
+    materialize(merge, folder)
+
+
+def main(names: Sequence[str]) -> None:
     """Compare the files named, or all; write the table when all are."""
-    answer = json.loads((WORK / "mergekit.json").read_text())
-    results = answer["results"]
-    cases = [case for case in read(WORK / "models") if not names or case.name in names]
-    rows = [judged(case, results[case.name]) for case in cases]
+    tables = {"mergekit": with_mergekit(names), "peft": with_peft(names)}
+    rows = [row for part in tables.values() for row in part]
     for row in rows:
         if row.verdict(EXPECTED) not in ("same", "both refuse") or names:
-            print(f"{row.case.name}: {row.verdict(EXPECTED)} ({row.relative:.1e}) {row.why(EXPECTED)}")
+            print(f"{row.case.name}: {row.verdict(EXPECTED)} ({row.difference.relative:.1e}) {row.why(EXPECTED)}")
     if not names:
-        write(rows, EXPECTED, answer["mergekit"], Path(__file__).parent / "TABLE.md")
+        versions = {tool: json.loads((WORK / f"{tool}.json").read_text())[tool] for tool in tables}
+        write(tables, EXPECTED, versions, Path(__file__).parent / "TABLE.md")
     bad = [row.case.name for row in rows if row.unexplained(EXPECTED)]
     if bad:
-        sys.exit(f"{len(bad)} of {len(rows)} files differ without a reason: {', '.join(bad)}")
-    print(f"{len(rows)} files, {sum(row.n_tensors for row in rows)} tensors: no difference without a reason")
+        sys.exit(f"{len(bad)} of {len(rows)} differ without a reason: {', '.join(bad)}")
+    print(
+        f"{len(rows)} merges, {sum(row.difference.n_tensors for row in rows)} tensors: no difference without a reason"
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from evomerge.merging.sparsify import drop_at_random
 from evomerge.merging.tiles import Scratch, Tile
 from evomerge.recipe import Merge
 from tests.conformance.corpus import WORK, Case, read
+from tests.conformance.peft_cases import CASES, DRAWS
 from tests.conformance.reading import imported, refuses
 
 #: More elements than any tensor of the tiny models has.
@@ -64,6 +65,13 @@ def numbers_of(merge: Merge) -> dict[str, Tensor]:
     return found
 
 
+def numbers_for_peft() -> dict[str, Tensor]:
+    """`tensor|adapter` -> its numbers, for weights and for their factors."""
+    adapters = dict.fromkeys(name for case in CASES if case.random for name in case.adapters)
+    tensors = [f"{tensor}{ending}" for tensor in _tensors() for ending in ("", ".lora_A", ".lora_B")]
+    return {f"{tensor}|{name}": torch.from_numpy(uniforms(0, tensor, name)) for tensor in tensors for name in adapters}
+
+
 def _tensors() -> Iterator[str]:
     yield from OUTSIDE
     for layer in range(8):
@@ -89,7 +97,8 @@ def main() -> None:
     shutil.rmtree(WORK / "draws", ignore_errors=True)
     (WORK / "draws").mkdir(parents=True)
     written = sum(_write(case) for case in read(WORK / "models") if case.random)
-    print(f"random numbers for {written} files in {WORK / 'draws'}")
+    save_file(numbers_for_peft(), DRAWS)
+    print(f"random numbers for {written} files and PEFT in {WORK / 'draws'}")
 
 
 if __name__ == "__main__":

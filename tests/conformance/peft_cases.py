@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.conformance.corpus import Case
+from tests.conformance.corpus import WORK, Case
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class PeftCase:
     majority: str = "total"
     rank: int | None = None
 
+    @property
+    def random(self) -> bool:
+        """Whether PEFT draws random masks."""
+        return (self.combination or "").startswith("dare")
+
     def case(self) -> Case:
         """As a row of the table names it."""
         arguments = [] if self.combination is None else [f"weights {', '.join(map(str, self.weights))}"]
@@ -28,9 +33,12 @@ class PeftCase:
         )
 
 
+#: Where our random numbers for PEFT are.
+DRAWS = WORK / "draws" / "peft.safetensors"
 FOLDED = ("adapter", "adapter_rs", "adapter_dora", "adapter_head", "adapter_tokens")
 THREE = ("adapter", "adapter_b", "adapter_c")
 WEIGHTS = (0.7, 0.4, -0.3)
+POSITIVE = (0.7, 0.4, 0.3)
 MIXED = ("adapter", "adapter_rs")
 
 CASES = (
@@ -42,13 +50,13 @@ CASES = (
     PeftCase("cat-other-modules", MIXED, "cat", (0.6, 0.5)),
     PeftCase("svd", THREE, "svd", WEIGHTS, rank=6),
     PeftCase("svd-full", THREE, "svd", WEIGHTS, rank=12),
-    PeftCase("ties", THREE, "ties", (0.7, 0.4, 0.3), 0.5),
-    PeftCase("ties-frequency", THREE, "ties", (0.7, 0.4, 0.3), 0.7, "frequency"),
-    PeftCase("ties-svd", THREE, "ties_svd", (0.7, 0.4, 0.3), 0.4, rank=16),
-    PeftCase("dare-linear", THREE, "dare_linear", (0.7, 0.4, 0.3), 1.0),
-    PeftCase("dare-linear-svd", THREE, "dare_linear_svd", (0.7, 0.4, 0.3), 1.0, rank=5),
-    PeftCase("dare-ties", THREE, "dare_ties", (0.7, 0.4, 0.3), 1.0),
-    PeftCase("dare-ties-svd", THREE, "dare_ties_svd", (0.7, 0.4, 0.3), 1.0, rank=16),
+    PeftCase("ties", THREE, "ties", POSITIVE, 0.5),
+    PeftCase("ties-frequency", THREE, "ties", POSITIVE, 0.7, "frequency"),
+    PeftCase("ties-svd", THREE, "ties_svd", POSITIVE, 0.4, rank=16),
+    PeftCase("dare-linear", THREE, "dare_linear", WEIGHTS, 0.5),
+    PeftCase("dare-linear-svd", THREE, "dare_linear_svd", WEIGHTS, 0.6, rank=5),
+    PeftCase("dare-ties", THREE, "dare_ties", POSITIVE, 0.7),
+    PeftCase("dare-ties-svd", THREE, "dare_ties_svd", POSITIVE, 0.5, rank=16),
     PeftCase("magnitude-prune", THREE, "magnitude_prune", WEIGHTS, 0.5),
     PeftCase("magnitude-prune-svd", THREE, "magnitude_prune_svd", WEIGHTS, 0.3, rank=16),
 )

@@ -6,6 +6,8 @@ python -m tests.conformance.peft_oracle
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,66 @@ from typing import Any
 import peft
 import torch
 import transformers
+from peft.tuners.lora.model import LoraModel
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from tests.conformance.corpus import WORK
-from tests.conformance.peft_cases import CASES, PeftCase
+from tests.conformance.peft_cases import CASES, DRAWS, PeftCase
+
+
+class Masks:
+    """Stands in for torch's Bernoulli masks inside of PEFT's combinations."""
+
+    def __init__(self, uniforms: dict[str, Tensor]) -> None:
+        self.uniforms = uniforms
+        self.used = 0
+        self._keys: list[str] = []
+
+    @contextmanager
+    def injected(self) -> Iterator[None]:
+        """While it is entered, PEFT's masks come from the uniform numbers."""
+        factors = LoraModel._generalized_task_arithmetic_weighted_adapter
+        dense, bernoulli = LoraModel._svd_generalized_task_arithmetic_weighted_adapter, torch.bernoulli
+
+        def name_of(model: Any, target: Any, ending: str) -> str:
+            name = next(name for name, module in model.named_modules() if module is target)
+            return f"{name.removeprefix('model.')}.weight{ending}"
+
+        def by_factors(model: Any, kind: str, adapters: list[str], weights: Any, target: Any, *rest: Any) -> Any:
+            having = [adapter for adapter in adapters if adapter in target.lora_A]
+            names = [name_of(model, target, ending) for ending in (".lora_A", ".lora_B")]
+            self._keys = [f"{name}|{adapter}" for name in names for adapter in having]
+            return factors(model, kind, adapters, weights, target, *rest)
+
+        def by_product(
+            model: Any, kind: str, adapters: list[str], weights: Any, rank: int, target: Any, *rest: Any, **more: Any
+        ) -> Any:
+            name = name_of(model, target, "")
+            self._keys = [f"{name}|{adapter}" for adapter in adapters if adapter in target.lora_A]
+            return dense(model, kind, adapters, weights, rank, target, *rest, **more)
+
+        def mask(probabilities: Tensor) -> Tensor:
+            numbers = self.uniforms[self._keys.pop(0)][: probabilities.numel()].view(probabilities.shape)
+            self.used += 1
+            return (numbers < probabilities.double()).to(probabilities.dtype)
+
+        LoraModel._generalized_task_arithmetic_weighted_adapter = by_factors
+        LoraModel._svd_generalized_task_arithmetic_weighted_adapter = by_product
+        torch.bernoulli = mask
+        try:
+            yield
+        finally:
+            LoraModel._generalized_task_arithmetic_weighted_adapter = factors
+            LoraModel._svd_generalized_task_arithmetic_weighted_adapter = dense
+            torch.bernoulli = bernoulli
 
 
 def merge(case: PeftCase, folder: Path) -> dict[str, Any]:
     """Write the base with the case's adapters to `folder`. Returns {"error": message} where PEFT fails."""
     shutil.rmtree(folder, ignore_errors=True)
+    masks = Masks(load_file(DRAWS) if case.random else {})
     models = WORK / "models"
     base = transformers.AutoModelForCausalLM.from_pretrained(models / "base", dtype=torch.float32)
     try:
@@ -29,17 +82,21 @@ def merge(case: PeftCase, folder: Path) -> dict[str, Any]:
         model = peft.PeftModel.from_pretrained(base, models / first, adapter_name=first)
         for name in others:
             model.load_adapter(models / name, adapter_name=name)
+        if case.rank is not None:
+            # In float32 a decomposition is exact to some 1e-6 only.
+            model = model.double()
         if case.combination is not None:
             arguments = {"svd_rank": case.rank, "density": case.density, "majority_sign_method": case.majority}
-            model.add_weighted_adapter(
-                list(case.adapters), list(case.weights), "merged", combination_type=case.combination, **arguments
-            )
+            with masks.injected():
+                model.add_weighted_adapter(
+                    list(case.adapters), list(case.weights), "merged", combination_type=case.combination, **arguments
+                )
             model.set_adapter("merged")
-        model.merge_and_unload().save_pretrained(folder)
+        model.merge_and_unload().float().save_pretrained(folder)
     except Exception as error:  # noqa: BLE001 - whatever PEFT raises is its answer
         shutil.rmtree(folder, ignore_errors=True)
         return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
-    return {}
+    return {"injected": masks.used}
 
 
 def main() -> None:
