@@ -6,15 +6,14 @@ import pytest
 
 from evomerge import launch, strict_yaml
 from evomerge.config import load_config
-from evomerge.plugins import names
+from evomerge.merging.method import MergeMethod
+from evomerge.plugins import load, names
 from evomerge.study import Study
 from search_spaces.base import SpaceError
 from tests.toys import search_file
 
-#: Methods that merge one model into the base, or without it.
-ONE_EXPERT = ("slerp", "passthrough")
-#: Methods without a weight per model.
-NO_WEIGHTS = (*ONE_EXPERT, "opcm")
+#: Facts about the models without which a method has nothing to search: parameter -> a value per model.
+FACTS = {"metrics_weighted": {"metric": [0.5, 0.7]}}
 
 
 def finish(folder: Path, **changes: object) -> Study:
@@ -33,14 +32,15 @@ def finish(folder: Path, **changes: object) -> Study:
 @pytest.mark.parametrize("space", names("search space"))
 @pytest.mark.parametrize("method", names("merge method"))
 def test_every_method_in_every_space(tmp_path: Path, method: str, space: str) -> None:
-    changes: dict[str, object] = {"method": method, "space": space}
-    if method in ONE_EXPERT:
+    declared = load("merge method", method, MergeMethod)
+    facts = {"freeze": {"*": FACTS[method]}} if method in FACTS else {}
+    changes: dict[str, object] = {"method": method, "space": {"kind": space, **facts}}
+    if declared.max_inputs == 1:
         settings = search_file(tmp_path)
         experts = settings["experts"]
         assert isinstance(experts, dict)
         changes["experts"] = {"a": experts["a"]}
-    if space == "simplex" and method in NO_WEIGHTS:
-        # None of them has a weight per model that could lie on a simplex.
+    if space == "simplex" and not any(p.name == "weight" and p.per_input for p in declared.parameters):
         with pytest.raises(SpaceError, match="with one value per input"):
             finish(tmp_path, **changes)
         return

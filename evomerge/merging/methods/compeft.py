@@ -84,12 +84,12 @@ def _prepared(
     linear_in=("weight", "scale"),
 )
 def compeft(deltas: Sequence[Tensor], *, values: Values = "std", prepared: Prepared, tile: Tile) -> Tensor:
-    """Base + scale * sum of weight times compressed delta: of its `density` largest elements, over the whole model,
-    the signs times one number.
+    """Base + scale * sum of weight times compressed delta: the signs of its largest elements times one number.
 
-    values: that number is "std", the standard deviation of the whole delta; "stc", the mean magnitude of what is kept
-    (sparse ternary compression); "prune" keeps the elements as they are. The authors' code takes the signed mean for
-    "stc", whose sign may turn the whole delta around; that is not offered.
+    The `density` largest are those of the whole model.
+    values: the number is "std", the standard deviation of the whole delta; "stc", the mean magnitude of what is kept
+    (sparse ternary compression); or "prune" keeps the elements as they are. The authors' code takes the signed mean
+    for "stc", whose sign may turn the whole delta around; that is not offered.
     """
     coefficients, cuts = prepared
     kept = [trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)]

@@ -75,9 +75,9 @@ def _cancelled(deltas: Sequence[Tensor]) -> tuple[float, float]:
     prepare=_choice,
 )
 def mediator(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
-    """Average a tensor where the models' conflict is at most `threshold`; above, take one model's: that of the largest
-    weight times length of its delta.
+    """Average a tensor of the models where their conflict is at most `threshold`; above, take that of one model.
 
+    That is the one of the largest weight times length of its delta.
     score: the conflict, from 0 to 1: "signs" the share of the elements that at least two models change in which two
     go opposite ways, "magnitudes" what cancels out of the deltas' absolute values when they are summed up.
     Only the choice between averaging and not is Mediator's; it sends its input to one of several experts where this

@@ -29,10 +29,10 @@ def _coefficients(source: Source, *, weight: Weight, scale: Scale) -> CopyOf | t
     linear_in=("scale",),
 )
 def neg_merge(deltas: Sequence[Tensor], *, prepared: tuple[float, ...], tile: Tile) -> Tensor:
-    """Base - scale * average of the deltas, where all of them have one sign and none is zero; the inputs were
-    fine-tuned on what is to be forgotten.
+    """Base - scale * average of the deltas, where all of them have one sign and none is zero.
 
-    A weight of zero leaves its model out of the agreement, too.
+    The inputs are models that were fine-tuned on what is to be forgotten. A weight of zero leaves
+    its model out of the agreement, too.
     """
     used = [index for index, value in enumerate(prepared) if value]
     lowest, highest = (tile.scratch(key, deltas[0]).copy_(deltas[used[0]]) for key in ("lowest", "highest"))

@@ -63,7 +63,7 @@ def _differing(source: Source, part: tuple[int, ...]) -> dict[int, int]:
 def sparse_soup(
     weights: Sequence[Tensor], *, prepared: tuple[float, ...], masks: Masks = "equal", tile: Tile
 ) -> Tensor:
-    """Weighted average of models that were fine-tuned from one pruned parent: what is zero in all stays exactly zero.
+    """Weighted average of models fine-tuned from one pruned parent: what is zero in all stays exactly zero.
 
     masks: "equal" refuses models whose zeros are not the same, "intersect" keeps what all of them keep, "union" what
     any of them keeps. Statistics of batch normalization are averaged like weights: estimate them anew afterwards.
