@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evomerge import strict_yaml
 from evomerge.config_fields import (
+    MODEL_KEYS,
     PATH_OPTIONS,
     Amount,
     Base,
@@ -189,7 +190,8 @@ def _keys(section: type[Section]) -> list[str]:
 
 
 def _model_data(model: Input) -> str | dict[str, str]:
-    return model.path if model.revision is None else {"path": model.path, "revision": model.revision}
+    data = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
+    return model.path if data.keys() == {"path"} else data
 
 
 def _plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:

@@ -25,6 +25,9 @@ from evomerge.recipe_file import resolve_path
 #: Options of plug-ins that name a file or folder.
 PATH_OPTIONS = ("file", "include_path", "examples", "start")
 
+#: What a model is given by, beside its name: see `recipe.Input`.
+MODEL_KEYS = ("path", "revision", "adapter", "statistics")
+
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
@@ -105,11 +108,17 @@ def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
         raise ValueError(f"expected the path of a model; got {data!r}")
     path, revision = data["path"], data.get("revision")
     for key in data:
-        if key not in ("path", "revision"):
-            raise ValueError(unknown_key(key, ("path", "revision")))
+        if key not in MODEL_KEYS:
+            raise ValueError(unknown_key(key, MODEL_KEYS))
+    files: dict[str, str] = {}
+    for key in ("adapter", "statistics"):
+        if key in data:
+            if not isinstance(data[key], str) or not data[key]:
+                raise ValueError(f"expected the path of {key}; got {data[key]!r}")
+            files[key] = resolve_path(data[key], _folder(info))
     if revision is not None:
-        return Input(name or Path(path).name, path, str(revision))
-    return Input(name or Path(path).name, resolve_path(path, _folder(info)))
+        return Input(name or Path(path).name, path, str(revision), **files)
+    return Input(name or Path(path).name, resolve_path(path, _folder(info)), **files)
 
 
 def _base(data: Any, info: ValidationInfo) -> Input:
