@@ -6,48 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from evomerge import __version__
-from evomerge.commands import faults
+from evomerge.commands.group import Commands
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
-#: What a command line that is typed wrongly raises; typer gives it no name of its own.
-_UsageError: Any = typer.BadParameter.__bases__[0]
-
-
-class _Commands(TyperGroup):
-    """Ends every expected error with one message on stderr, or with `--json` one object on stdout, and its exit code.
-
-    `--debug` shows the traceback.
-    """
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        as_json = "--json" in ctx.args
-        try:
-            return super().invoke(ctx)
-        except _UsageError as error:
-            if not as_json:
-                raise
-            code, message = faults.USAGE, error.format_message()
-        except BrokenPipeError:
-            raise  # whoever read the output has gone, and needs no message
-        except (ValueError, RuntimeError, OSError) as error:
-            found = faults.exit_code(error)
-            if found is None or ctx.params.get("debug"):
-                raise
-            code, message = found, str(error)
-        if as_json:
-            typer.echo(json.dumps({"event": "error", "error": message, "code": code}))
-        else:
-            typer.echo(f"error: {message}", err=True)
-        raise typer.Exit(code)
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
