@@ -1,37 +1,22 @@
 """Write a merge as a mergekit configuration, where mergekit can express it.
 
-Schema: https://github.com/arcee-ai/mergekit/blob/main/README.md. A coefficient there is a number or a list of
-{filter, value}: a filter is a plain substring of the tensor name, the first that matches wins, and `*` takes
-the rest. mergekit's `lambda` is our `scale`.
+Schema: https://github.com/arcee-ai/mergekit/blob/main/README.md. What its keys cannot say (names of models, the seed,
+options that come to the same) stands in one more key, `evomerge`, which mergekit passes over.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge import plugins, strict_yaml
-from evomerge.merging.method import MergeMethod
-from evomerge.recipe import Input, Merge
+from evomerge import strict_yaml
+from evomerge.merging.interop.mergekit_coefficients import Coefficients
+from evomerge.merging.interop.mergekit_configuration import OWN
+from evomerge.merging.interop.mergekit_configuration import InteropError as InteropError
+from evomerge.merging.interop.mergekit_models import reference, tokenizer
+from evomerge.recipe import Input, Merge, Slice
+from evomerge.recipe_file import merge_to_dict
 
-#: Methods that mergekit has, and the options that mean the same there.
-_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "linear": ("normalize",),
-    "task_arithmetic": ("normalize",),
-    "slerp": (),
-    "ties": ("normalize",),
-    "dare_linear": ("normalize",),
-    "dare_ties": ("normalize",),
-    "passthrough": (),
-}
-_WITHOUT_BASE = ("linear", "passthrough")
-#: Options that mergekit lacks: only its own way can be written.
-_ONLY = {"compat": "mergekit", "election": "total"}
-
-Arguments = dict[str, Any]
-
-
-class InteropError(ValueError):
-    """A merge that mergekit cannot express; the message says which part."""
+#: The type that mergekit computes in, and writes where nothing else is asked for.
+_ARITHMETIC = "float32"
 
 
 def to_mergekit(merge: Merge, *, out_dtype: str | None = None) -> dict[str, Any]:
@@ -40,126 +25,118 @@ def to_mergekit(merge: Merge, *, out_dtype: str | None = None) -> dict[str, Any]
     out_dtype: type of the merged weights where the recipe leaves it to the base. Arithmetic is in float32.
     Raises InteropError for what cannot be expressed.
     """
-    recipe = merge.recipe
-    if recipe.method not in _OPTIONS:
-        raise InteropError(f"mergekit has no method {recipe.method!r} as evomerge means it.")
-    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
-    options = {**method.options, **recipe.options}
-    per_tensor = {name: _arguments(merge, method, options, name) for name in _tensors(merge)}
-    per_input = [parameter.name for parameter in method.parameters if parameter.per_input]
-    shared = [parameter.name for parameter in method.parameters if not parameter.per_input]
-    models = [
-        {
-            "model": _reference(model),
-            "parameters": {name: _setting({t: a[name][i] for t, a in per_tensor.items()}) for name in per_input},
-        }
-        for i, model in enumerate(recipe.inputs)
-    ]
-    if recipe.method == "slerp":
-        models = [{"model": _reference(model)} for model in (recipe.base, *recipe.inputs)]
-    parameters = {
-        **_options(recipe.method, options),
-        **{_foreign(name): _setting({t: a[name] for t, a in per_tensor.items()}) for name in shared},
-    }
-    config: dict[str, Any] = {"merge_method": recipe.method}
-    if recipe.method not in _WITHOUT_BASE:
-        config["base_model"] = _reference(recipe.base)
-    config |= {"models": models}
-    if parameters:
-        config["parameters"] = parameters
-    config["dtype"] = "float32"
-    if recipe.dtype or out_dtype:
-        config["out_dtype"] = recipe.dtype or out_dtype
-    if recipe.tokenizer is not None:
-        named = {model.name: model for model in recipe.inputs}.get(recipe.tokenizer)
-        config["tokenizer"] = {"source": _reference(named) if named else recipe.tokenizer}
-    return config
+    return _Writer(merge, out_dtype).configuration()
 
 
 def dump(merge: Merge, *, out_dtype: str | None = None) -> str:
     """The text of `mergekit_config.yml`. Raises InteropError for what cannot be expressed."""
-    text = strict_yaml.dump(to_mergekit(merge, out_dtype=out_dtype))
-    notes = ["# Run it with mergekit-yaml. recipe.yaml is the exact record of this merge."]
-    if merge.recipe.method.startswith("dare"):
-        notes.append("# mergekit draws other random masks: the weights agree in distribution, not one by one.")
-    return "\n".join([*notes, text])
+    writer = _Writer(merge, out_dtype)
+    text = strict_yaml.dump({**writer.configuration(), OWN: writer.own()})
+    return "\n".join([*(f"# {note}" for note in writer.notes()), text])
 
 
-def _tensors(merge: Merge) -> list[str]:
-    names = [name for members in merge.table.groups.values() for name in members]
-    if len(merge.table.groups) > 1:
-        for name in names:
-            if any(character in name for character in "*?["):
-                raise InteropError(
-                    f"The group pattern {name!r} has no equal in mergekit: bind the table to tensor names."
-                )
-    return names
+class _Writer:
+    def __init__(self, merge: Merge, out_dtype: str | None) -> None:
+        self.merge, self.recipe = merge, merge.recipe
+        self.out_dtype = merge.recipe.dtype or out_dtype
+        self.models = {model.name: model for model in (self.recipe.base, *self.recipe.inputs)}
+        self.coefficients = Coefficients(merge)
+        self.on_base = self.coefficients.on_base
+        # Where no base is needed, mergekit would merge it like any other model.
+        is_input = reference(self.recipe.base) in [reference(model) for model in self.recipe.inputs]
+        self.names_base = self.on_base or (self.coefficients.row.base == "none" and is_input)
+
+    def configuration(self) -> dict[str, Any]:
+        """All keys but our own."""
+        config: dict[str, Any] = {"merge_method": self.coefficients.name}
+        if self.names_base:
+            config["base_model"] = reference(self.recipe.base)
+        config |= self.slices() if self.recipe.slices else self.whole_models()
+        config["dtype"] = _ARITHMETIC
+        extras = {
+            "out_dtype": self.out_dtype,
+            "tokenizer": tokenizer(self.recipe, with_base=self.names_base),
+            "chat_template": self.recipe.chat_template,
+        }
+        return config | {key: value for key, value in extras.items() if value is not None}
+
+    def own(self) -> dict[str, Any]:
+        """What mergekit's keys leave open: the recipe in our words, without coefficients."""
+        data = merge_to_dict(self.merge)
+        said = {key: data[key] for key in data if key not in (OWN, "groups", "coefficients")}
+        if self.recipe.dtype is None:
+            said["out_dtype"] = self.out_dtype or _ARITHMETIC
+        if self.coefficients.divided:
+            said["weight"] = self.coefficients.exact_weights()
+        return said
+
+    def notes(self) -> list[str]:
+        """Sentences on how mergekit's weights would differ."""
+        said = ["Run it with mergekit-yaml or `evomerge merge`. recipe.yaml is the exact record of this merge."]
+        if self.coefficients.method.random:
+            said.append("mergekit draws other random masks: the weights agree in distribution, not one by one.")
+        if len({len(part.inputs) for part in self.recipe.slices}) > 1:
+            said.append("mergekit takes the final norm and the head from as many models as the first slice has.")
+        if self.recipe.tokenizer and not (self.recipe.vocabulary and self.recipe.vocabulary.multiple_of):
+            said.append("mergekit drops rows of embeddings that belong to no token.")
+        return said
+
+    def whole_models(self) -> dict[str, Any]:
+        """`models` and `parameters`."""
+        everything = Slice(0, (self.recipe.base.name, 0), {model.name: 0 for model in self.recipe.inputs})
+        parameters = self.coefficients.options() | self.coefficients.shared(0)
+        return {"models": self.sources(0, everything)} | _if_any("parameters", parameters)
+
+    def slices(self) -> dict[str, Any]:
+        """`slices` and the `parameters` that are the same in all of them."""
+        shared = [self.coefficients.shared(number) for number in range(len(self.recipe.slices))]
+        same = {
+            name: value
+            for name, value in shared[0].items()
+            if not isinstance(value, list) and all(other[name] == value for other in shared)
+        }
+        written = []
+        for number, part in enumerate(self.recipe.slices):
+            entry: dict[str, Any] = {"sources": self.sources(number, part)}
+            if self.on_base and part.base[0] != self.recipe.base.name:
+                entry["base_model"] = reference(self.models[part.base[0]])
+            rest = {name: value for name, value in shared[number].items() if name not in same}
+            written.append(entry | _if_any("parameters", rest))
+        self.check_used()
+        return {"slices": written} | _if_any("parameters", self.coefficients.options() | same)
+
+    def check_used(self) -> None:
+        """Refuse a model that is in no slice."""
+        used = {
+            name for part in self.recipe.slices for name in (*part.inputs, *([part.base[0]] if self.on_base else []))
+        }
+        idle = next((model.name for model in self.recipe.inputs if model.name not in used), None)
+        if idle is not None:
+            raise InteropError(f"mergekit cannot name a model that is in no slice: {idle!r}.")
+
+    def sources(self, number: int, part: Slice) -> list[dict[str, Any]]:
+        """The models of a slice, and the base where mergekit does not add it by itself."""
+        base, inputs = self.models[part.base[0]], dict(part.inputs)
+        if self.on_base and [reference(self.models[name]) for name in inputs] == [reference(base)]:
+            inputs = {}  # the base merged with itself
+        merged = [*([base] if self.on_base else []), *(self.models[name] for name in inputs)]
+        named = [reference(model) for model in merged]
+        twice = next((model for n, model in enumerate(named) if model in named[:n]), None)
+        if twice is not None:
+            raise InteropError(f"mergekit takes a model only once, and this merge has {twice!r} twice.")
+        sources = [
+            self.entry(self.models[name], part, first, self.coefficients.per_input(number, name, first))
+            for name, first in inputs.items()
+        ]
+        if self.on_base and (part.blocks or self.coefficients.method.max_inputs == 1 or not inputs):
+            sources.insert(0, self.entry(base, part, part.base[1], {}))
+        return sources
+
+    def entry(self, model: Input, part: Slice, first: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """One entry of `models` or `sources`."""
+        layers = {"layer_range": [first, first + part.blocks]} if part.blocks else {}
+        return {"model": reference(model), **layers} | _if_any("parameters", parameters)
 
 
-def _arguments(merge: Merge, method: MergeMethod, options: Mapping[str, Any], tensor: str) -> Arguments:
-    arguments = method.arguments(merge.table.at(tensor), len(merge.recipe.inputs))
-    if options.get("rescale") == "paper":
-        # mergekit rescales to the same L1 norm; dividing the weight by the density is the paper's rescaling.
-        if options.get("normalize"):
-            raise InteropError("mergekit cannot combine normalize with DARE's own rescaling (rescale: paper).")
-        pairs = zip(arguments["weight"], arguments["density"], strict=True)
-        arguments["weight"] = tuple(weight / density if density else 0.0 for weight, density in pairs)
-    return arguments
-
-
-def _options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    known = _OPTIONS[method]
-    written: dict[str, Any] = {name: options[name] for name in known if name in options}
-    for name, value in options.items():
-        if name == "rescale":
-            written["rescale"] = value == "mergekit"
-        elif name not in known and _ONLY.get(name) != value:
-            raise InteropError(f"mergekit's {method} cannot express {name}: {value!r}.")
-    return written
-
-
-def _foreign(parameter: str) -> str:
-    return "lambda" if parameter == "scale" else parameter
-
-
-def _reference(model: Input) -> str:
-    if "@" in model.path or "+" in model.path:
-        raise InteropError(f"mergekit cannot name a model whose path has '@' or '+' in it: {model.path!r}.")
-    return model.path if model.revision is None else f"{model.path}@{model.revision}"
-
-
-def _setting(values: Mapping[str, float]) -> float | list[dict[str, Any]]:
-    """One number where all tensors agree; else filters, the most common value last, for all that is left."""
-    (common, count), *_ = Counter(values.values()).most_common(1)
-    if count == len(values):
-        return common
-    by_prefix = _filters(values, common, "")
-    # Without "model." or "transformer." in front the filters also fit where these are left out.
-    root = Counter(name.partition(".")[0] for name in values).most_common(1)[0][0] + "."
-    all_bare = [(text.removeprefix(root), value) for text, value in by_prefix]
-    blocks_bare = [(text.removeprefix(root) if text.endswith(".") else text, value) for text, value in by_prefix]
-    for filters in (all_bare, blocks_bare, by_prefix):
-        if all(_first_match(filters, name, common) == value for name, value in values.items()):
-            return _listed(filters, common)
-    # A longer name is never part of a shorter one, so each name finds its own filter first.
-    return _listed(sorted(values.items(), key=lambda item: -len(item[0])), common)
-
-
-def _filters(values: Mapping[str, float], common: float, prefix: str) -> list[tuple[str, float]]:
-    """Filters for all but the most common value: a prefix, to its dot, where all tensors under it agree."""
-    if (len(values) > 1 and prefix and len(set(values.values())) == 1) or set(values) == {prefix}:
-        value = next(iter(values.values()))
-        return [] if value == common else [(prefix, value)]
-    parts: dict[str, dict[str, float]] = {}
-    for name, value in values.items():
-        head, dot, _ = name.removeprefix(prefix).partition(".")
-        parts.setdefault(prefix + head + dot, {})[name] = value
-    return [entry for start, members in parts.items() for entry in _filters(members, common, start)]
-
-
-def _first_match(filters: list[tuple[str, float]], name: str, otherwise: float) -> float:
-    return next((value for text, value in filters if text in name), otherwise)
-
-
-def _listed(filters: list[tuple[str, float]], common: float) -> list[dict[str, Any]]:
-    return [{"filter": text, "value": value} for text, value in filters] + [{"value": common}]
+def _if_any(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: dict(values)} if values else {}

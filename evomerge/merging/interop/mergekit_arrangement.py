@@ -33,16 +33,20 @@ class Arrangement:
     parts: tuple[Part, ...]
 
 
-def arrange(reader: FileReader, configuration: Configuration) -> Arrangement:
-    """Give every model its role and its name. Raises InteropError for models that the method does not take."""
-    return _Arranger(reader, configuration).arrangement()
+def arrange(reader: FileReader, configuration: Configuration, base: Reference | None = None) -> Arrangement:
+    """Give every model its role and its name. base: whose configuration the result has where no base_model says it.
+
+    Raises InteropError for models that the method does not take.
+    """
+    return _Arranger(reader, configuration, base).arrangement()
 
 
 class _Arranger:
-    def __init__(self, reader: FileReader, configuration: Configuration) -> None:
+    def __init__(self, reader: FileReader, configuration: Configuration, base: Reference | None) -> None:
         self.reader = reader
         self.configuration = configuration
-        self.base = configuration.base or configuration.pieces[0].base or configuration.pieces[0].sources[0].model
+        self.told = configuration.base or base
+        self.base = self.told or configuration.pieces[0].base or configuration.pieces[0].sources[0].model
         #: Model -> its name as an input.
         self.names: dict[Reference, str] = {}
 
@@ -67,7 +71,7 @@ class _Arranger:
 
     def say_whose_configuration(self) -> None:
         models = {source.model for piece in self.configuration.pieces for source in piece.sources}
-        if self.configuration.base is None and len(models) > 1:
+        if self.told is None and len(models) > 1:
             self.reader.note(
                 f"without base_model, configuration and tokenizer come from {self.base.path}; mergekit takes those of "
                 "any of the models"

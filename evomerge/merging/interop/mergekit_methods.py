@@ -46,7 +46,8 @@ class Row:
 
     ours: its name here. base: whether it works on differences to a base model. keys: its parameters.
     fixed: options of ours under which the weights are mergekit's. with_base: the same, where a base is optional,
-    for a merge with one and without.
+    for a merge with one and without. by_density: whether DARE's own rescaling, which mergekit does not have, is the
+    same as weights divided by densities.
     """
 
     ours: str
@@ -54,6 +55,7 @@ class Row:
     keys: Mapping[str, Key]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     with_base: Mapping[bool, Mapping[str, Any]] = field(default_factory=lambda: {True: {}, False: {}})
+    by_density: bool = False
 
 
 def _flag(ours: str, default: bool, values: Mapping[Any, Any] | None = None) -> Key:
@@ -81,10 +83,12 @@ def _rescale(default: bool) -> Key:
     return _flag("rescale", default, {True: "mergekit", False: "none"})
 
 
-def _deltas(ours: str, *, normalize: bool, fixed: Mapping[str, Any] | None = None, **keys: Key) -> Row:
+def _deltas(
+    ours: str, *, normalize: bool, fixed: Mapping[str, Any] | None = None, by_density: bool = False, **keys: Key
+) -> Row:
     """One of the family that sums up weighted task vectors."""
     own = {"weight": _WEIGHT, "density": _DENSITY, "normalize": _flag("normalize", normalize), "lambda": _LAMBDA}
-    return Row(ours, "required", own | keys | _INT8, fixed or {})
+    return Row(ours, "required", own | keys | _INT8, fixed or {}, by_density=by_density)
 
 
 #: mergekit's name -> its method.
@@ -116,8 +120,10 @@ METHODS: Mapping[str, Row] = {
         rescale=_flag("", False),
     ),
     "ties": _deltas("ties", normalize=True, rescale=_only(default=False), fixed=_MERGEKIT),
-    "dare_linear": _deltas("dare_linear", normalize=False, rescale=_rescale(default=True)),
-    "dare_ties": _deltas("dare_ties", normalize=False, rescale=_rescale(default=True), fixed=_MERGEKIT),
+    "dare_linear": _deltas("dare_linear", normalize=False, rescale=_rescale(default=True), by_density=True),
+    "dare_ties": _deltas(
+        "dare_ties", normalize=False, rescale=_rescale(default=True), fixed=_MERGEKIT, by_density=True
+    ),
     "breadcrumbs": _deltas(
         "breadcrumbs", normalize=False, rescale=_rescale(default=False), gamma=_GAMMA, fixed=_MERGEKIT
     ),

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import plugins
+from evomerge import plugins, strict_yaml
 from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit_arrangement import Part, arrange
-from evomerge.merging.interop.mergekit_configuration import Configuration, Note, Settings, Taken
+from evomerge.merging.interop.mergekit_configuration import OWN, Configuration, Note, Reference, Settings, Taken
 from evomerge.merging.interop.mergekit_file import FileReader, load_file
 from evomerge.merging.interop.mergekit_methods import REQUIRED, Key
+from evomerge.merging.interop.mergekit_models import reference
+from evomerge.merging.interop.mergekit_own import read_own, restored
 from evomerge.merging.interop.mergekit_places import Place, grouped, places
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.model import Model
@@ -40,18 +42,27 @@ def read_mergekit(path: Path, *, lenient: bool = False, note: Note = ignore) -> 
     wrong or has no equal here, and CheckpointError for models that cannot be opened.
     """
     reader = FileReader(load_file(path), lenient=lenient, note=note)
-    return _Resolver(reader, reader.configuration()).merge()
+    configuration = reader.configuration()
+    own = read_own(reader, configuration.own)
+    base = None if own is None else reader.reference(reference(own.merge.recipe.base), (OWN, "base"))
+
+    def resolved(data: Mapping[str, Any]) -> Merge:
+        again = FileReader(strict_yaml.Document(data), lenient=False, note=ignore)
+        return _Resolver(again, again.configuration(), base).merge()
+
+    found = _Resolver(reader, configuration, base).merge()
+    return found if own is None else restored(found, own, resolved, note)
 
 
 class _Resolver:
     """Finds every parameter's value for every tensor: of the source, the slice, the whole merge, or the default."""
 
-    def __init__(self, reader: FileReader, configuration: Configuration) -> None:
+    def __init__(self, reader: FileReader, configuration: Configuration, base: Reference | None) -> None:
         self.reader = reader
         self.configuration = configuration
         self.row = configuration.row
         self.method: MergeMethod = plugins.load("merge method", self.row.ours, MergeMethod)
-        arrangement = arrange(reader, configuration)
+        arrangement = arrange(reader, configuration, base)
         self.recipe, self.parts = arrangement.recipe, arrangement.parts
         self.inputs = tuple(model.name for model in self.recipe.inputs)
         #: Option -> the value that it has wherever it was looked up so far.
