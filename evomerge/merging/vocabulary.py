@@ -8,7 +8,7 @@ order. A token that a model lacks gets the row of a model that has it, so that n
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,10 @@ def align(
     vocabs = {label: first if vocab is None else vocab for label, vocab in given.items()}
     tokens = Tokens(models[chosen].path)
     wanted = vocabs[chosen]
-    if tokenizer == "union" and any(vocab.keys() - first.keys() for vocab in vocabs.values()):
-        tokens = _union(models[base].path, vocabs)
+    adding = vocabs if tokenizer == "union" else {}
+    made = [token for token, rule in vocabulary.tokens.items() if rule.token is not None or rule.id is not None]
+    if any(vocab.keys() - wanted.keys() for vocab in (*adding.values(), dict.fromkeys(made, 0))):
+        tokens = _extended(models[chosen].path, {models[label].path: vocab for label, vocab in adding.items()}, made)
         wanted = _read(tokens.folder)
     wanted = _with_tokens(wanted, vocabulary)
     n_rows = _n_rows(models, vocabs, wanted, vocabulary)
@@ -74,28 +76,39 @@ def read_vocabulary(model: Model) -> dict[str, int] | None:
 
 
 def _read(folder: Path) -> dict[str, int]:
+    vocab: dict[str, int] = _load(folder).get_vocab()
+    return dict(sorted(vocab.items(), key=lambda item: item[1]))
+
+
+def _load(folder: Path) -> Tokenizer:
     try:
-        vocab: dict[str, int] = Tokenizer.from_file(str(check_inside(folder, "tokenizer.json"))).get_vocab()
+        return Tokenizer.from_file(str(check_inside(folder, "tokenizer.json")))
     except CheckpointError:
         raise
     except Exception as error:
         raise CheckpointError(f"{folder}/tokenizer.json cannot be read: {error}.") from error
-    return dict(sorted(vocab.items(), key=lambda item: item[1]))
 
 
-def _union(base: Path, vocabs: Mapping[str, Vocab]) -> Tokens:
-    """The base's tokenizer with the tokens of all others added, model by model, in the order of their ids."""
+def _extended(start: Path, vocabs: Mapping[Path, Vocab], made: Sequence[str]) -> Tokens:
+    """A tokenizer with the tokens of others added, model by model, in the order of their ids, then those `made` anew.
+
+    A token that was added to its own tokenizer keeps its settings: special ones stay special.
+    """
     # Saving a tokenizer with its settings is transformers' business; only this needs it.
     from transformers import AutoTokenizer
 
     tokens = Tokens(Path(tempfile.mkdtemp(prefix="evomerge-tokenizer-")))
     weakref.finalize(tokens, shutil.rmtree, tokens.folder, ignore_errors=True)
-    tokenizer = AutoTokenizer.from_pretrained(str(base), trust_remote_code=False, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(start), trust_remote_code=False, local_files_only=True)
     known = dict.fromkeys(tokenizer.get_vocab())
-    for vocab in vocabs.values():
+    for folder, vocab in vocabs.items():
         added = [token for token in vocab if token not in known]
-        tokenizer.add_tokens(added)
+        settings = (
+            {token.content: token for token in _load(folder).get_added_tokens_decoder().values()} if added else {}
+        )
+        tokenizer.add_tokens([settings.get(token, token) for token in added])
         known |= dict.fromkeys(added)
+    tokenizer.add_tokens([token for token in made if token not in known])
     tokenizer.save_pretrained(tokens.folder)
     return tokens
 
@@ -104,8 +117,8 @@ def _with_tokens(wanted: dict[str, int], vocabulary: Vocabulary) -> dict[str, in
     unknown = next((token for token in vocabulary.tokens if token not in wanted), None)
     if unknown is not None:
         raise CheckpointError(
-            f"vocabulary.tokens names {unknown!r}, which the result's tokenizer does not have: "
-            "add it to a model's tokenizer first, or use `tokenizer: union`."
+            f"vocabulary.tokens names {unknown!r}, which the result's tokenizer does not have: say with `token` or "
+            "`id` whose row a new token gets, or use `tokenizer: union`."
         )
     return wanted
 

@@ -84,6 +84,26 @@ def test_the_union_of_all_tokens_loads_and_is_right_row_by_row(folders: Path) ->
     torch.testing.assert_close(embeddings[vocab["a"]], a[0] + 0.5 * (a[1] - a[0]) + 0.25 * (a[2] - a[0]))
 
 
+def test_added_tokens_stay_special_in_the_union(folders: Path) -> None:
+    path = folders / "more" / "tokenizer.json"
+    body = json.loads(path.read_text())
+    body["added_tokens"].append({**body["added_tokens"][0], "id": 4, "content": "x"})
+    path.write_text(json.dumps(body))
+    materialize(merge_of(recipe(folders, "union")), folders / "out")
+    written = transformers.AutoTokenizer.from_pretrained(folders / "out").added_tokens_decoder.values()
+    assert {token.content: token.special for token in written} == {"<eos>": True, "x": True, "y": False}
+
+
+@pytest.mark.parametrize("wanted", ["base", "union"])
+def test_a_token_that_nobody_has_is_made_with_another_ones_row(folders: Path, wanted: str) -> None:
+    rules = {"new": TokenRow("more", token="x"), "newer": TokenRow("other", id=2)}
+    materialize(merge_of(recipe(folders, wanted, Vocabulary(tokens=rules))), folders / "out")
+    vocab, embeddings = vocabulary_of(folders / "out"), Checkpoint.open(folders / "out").tensor(EMBED)
+    assert sorted(vocab, key=lambda token: vocab[token])[-2:] == ["new", "newer"]
+    torch.testing.assert_close(embeddings[vocab["new"]], row(folders, "more", "x"))
+    torch.testing.assert_close(embeddings[vocab["newer"]], row(folders, "other", "b"))
+
+
 def test_an_inputs_tokens_and_how_its_texts_end(folders: Path) -> None:
     change_config(folders / "other", eos_token_id=3)
     (folders / "base" / "generation_config.json").write_text('{"eos_token_id": 0}')
