@@ -175,6 +175,28 @@ def merge(
 
 
 @app.command()
+def align(
+    model: Annotated[str, typer.Argument(help="The model whose hidden units are reordered.")],
+    to: Annotated[str, typer.Option("--to", help="The model that they are matched to.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    residual: Annotated[bool, typer.Option("--residual", help="The channels between the blocks as well.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the steps.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Match a model's hidden units to another's (Git Re-Basin).
+
+    For models trained apart from each other; fine-tuned models of one base need none of it. The outputs stay.
+    """
+    from evomerge.commands.aligning import align_model
+
+    data = align_model(model, to, output, residual=residual, seed=seed, overwrite=overwrite)
+    before, after = data["cosine"]
+    moved = f"Moved {data['moved']} of {data['units']} units; cosine of the weights {before:.4f} -> {after:.4f}."
+    _print(as_json, data, moved, f"Wrote {output}")
+
+
+@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table of the documentation.")] = False,

@@ -12,6 +12,7 @@ SIGNAL = 128
 
 # By name, so that no module is imported to look at an error: its own has been.
 _CODES = {
+    "AlignError": REFUSED,
     "CanaryError": PAUSED,
     "CheckpointError": REFUSED,
     "ConfigError": USAGE,

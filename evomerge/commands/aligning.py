@@ -1,0 +1,70 @@
+"""`evomerge align`: a model with its hidden units in the order of another's, as an ordinary checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from evomerge import __version__
+from evomerge.merging.assets import companions, write_config
+from evomerge.merging.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.rebasin import Matching, match
+from evomerge.merging.staging import MARK, check_output, staged
+from evomerge.merging.symmetries import find_units
+from evomerge.merging.writer import check_weights, plan_tensors, write_weights
+
+
+def align_model(
+    model: str, to: str, output: Path, *, residual: bool = False, seed: int = 0, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write `model` to the folder `output`, its units matched to those of `to`; returns what to print and record.
+
+    Raises CheckpointError for models that are refused or do not fit, AlignError for one whose units are not known,
+    OutputError for the folder.
+    """
+    moving, target = Checkpoint.open(model), Checkpoint.open(to)
+    check_output(output, [moving, target], overwrite=overwrite)
+    check_compatible(target, {"the model": moving})
+    for checkpoint in (moving, target):
+        found = find_nonfinite(checkpoint)
+        if found is not None:
+            raise CheckpointError(f"{checkpoint.path} has {found[1]} values that are not finite in {found[0]}.")
+    shapes = {name: moving.shape(name) for name in moving.names if moving.mergeable(name)}
+    units = find_units(shapes, moving.config, residual=residual)
+    matching = match(moving, target, units, seed=seed)
+    record = {
+        "aligned": _source(model),
+        "to": _source(to),
+        "sha256": {"model": moving.sha256(), "to": target.sha256()},
+        "seed": seed,
+        "kinds": len(units),
+        "units": sum(one.count for one in units),
+        "moved": matching.moved,
+        "sweeps": len(matching.agreement) - 1,
+        "agreement": [matching.agreement[0], matching.agreement[-1]],
+        "cosine": list(matching.cosine),
+        "evomerge": __version__,
+    }
+    _write(moving, matching, output, record)
+    return record
+
+
+def _source(model: str) -> str:
+    """What may be published of a model's path: a hub name as it is, of a local path the last part only."""
+    local = Path(model)
+    return local.resolve().name if local.exists() else model
+
+
+def _write(model: Checkpoint, matching: Matching, output: Path, record: dict[str, Any]) -> None:
+    plan = plan_tensors(model, None)
+    copies = companions(model.path, model.path)
+    nbytes = sum(tensor.nbytes for tensor in plan) + sum(source.stat().st_size for source in copies.values())
+    with staged(output, nbytes) as partial:
+        tensors = ((name, matching.tensors.get(name, model.tensor(name))) for name in model.names)
+        sums = write_weights(partial, plan, tensors)
+        write_config(model, partial, None)
+        for name, source in copies.items():
+            shutil.copyfile(source, partial / name)
+        check_weights(Checkpoint.open(partial), plan, sums)
+        (partial / MARK).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
