@@ -1,6 +1,7 @@
 """Agreeing on a sign per element and averaging those who agree: the election of TIES, https://arxiv.org/abs/2306.01708."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -8,9 +9,23 @@ from torch import Tensor
 
 from evomerge.merging.tiles import Tile
 
-#: "mergekit": the weighted deltas vote, and the sum is divided by the weights of those who agree.
-#: "peft": the deltas vote unweighted, also those of weight zero, and the sum is divided by their number.
+
+@dataclass(frozen=True)
+class Rule:
+    """How an election goes.
+
+    weighted_votes: deltas vote by their weights; else all alike, also those of weight zero. weighted_mean: a
+    normalized sum is divided by the weights of those who agree, not by their number. undecided: the sign where
+    the votes add up to exactly zero, 1 or -1, or 0 for nothing at all.
+    """
+
+    weighted_votes: bool = True
+    weighted_mean: bool = True
+    undecided: int = 1
+
+
 Compat = Literal["mergekit", "peft"]
+RULES: Mapping[Compat, Rule] = {"mergekit": Rule(), "peft": Rule(weighted_votes=False, weighted_mean=False)}
 #: "total": the sum decides. "frequency": the number of inputs on each side decides.
 Election = Literal["total", "frequency"]
 
@@ -25,40 +40,53 @@ def elect(
     tile: Tile,
     *,
     normalize: bool,
-    compat: Compat = "mergekit",
+    rule: Rule = RULES["mergekit"],
     election: Election = "total",
 ) -> Tensor:
     """Weighted sum, at each element, of the deltas (n_inputs tiles, overwritten) whose sign won the election.
 
-    A sum of exactly zero elects plus. A negative weight turns its delta around and counts as positive: as it
-    stands it would make the divisor vanish. normalize: divide as `compat` says, instead of summing up.
+    A negative weight turns its delta around and counts as positive: as it stands it would make the divisor
+    vanish. normalize: divide as the rule says, instead of summing up.
     """
-    for delta, weight in zip(deltas, weights, strict=True):
-        if weight < 0:
-            delta.neg_()
     shares = [abs(weight) for weight in weights]
-    # Starting from +0, no sum is ever -0, so the sign bit is set exactly where minus wins.
-    minus = _votes(deltas, shares, tile, compat, election).view(torch.int32).bitwise_and_(_SIGN_BIT)
+    votes = ballot(deltas, weights, tile, rule=rule, election=election)
+    decided = tile.scratch("decided", votes).copy_(votes).sign_().abs_() if rule.undecided == 0 else None
+    minus = _minus(votes, rule)
     total = tile.scratch("total", deltas[0]).zero_()
     divisor = tile.scratch("divisor", deltas[0]).zero_() if normalize else None
     for delta, share in zip(deltas, shares, strict=True):
         _flip(delta, minus).relu_()
         total.add_(delta, alpha=share)
         if divisor is not None:
-            divisor.add_(delta.sign_(), alpha=share if compat == "mergekit" else 1.0)
+            divisor.add_(delta.sign_(), alpha=share if rule.weighted_mean else 1.0)
     if divisor is not None:
         total.div_(divisor.clamp_min_(_SMALLEST))
-    return _flip(total, minus)
+    return _flip(total if decided is None else total.mul_(decided), minus)
 
 
-def _votes(deltas: Sequence[Tensor], shares: Sequence[float], tile: Tile, compat: Compat, election: Election) -> Tensor:
+def ballot(
+    deltas: Sequence[Tensor], weights: Sequence[float], tile: Tile, *, rule: Rule, election: Election = "total"
+) -> Tensor:
+    """Sum of the votes at each element, never -0; turns deltas of negative weight around."""
     votes = tile.scratch("votes", deltas[0]).zero_()
-    for delta, share in zip(deltas, shares, strict=True):
+    for delta, weight in zip(deltas, weights, strict=True):
+        share = abs(weight) if rule.weighted_votes else 1.0
+        if weight < 0:
+            delta.neg_()
         if election == "frequency":
-            votes.add_(delta.sign(), alpha=1.0 if compat == "peft" or share else 0.0)
+            votes.add_(delta.sign(), alpha=1.0 if share else 0.0)
         else:
-            votes.add_(delta, alpha=share if compat == "mergekit" else 1.0)
+            votes.add_(delta, alpha=share)
     return votes
+
+
+def _minus(votes: Tensor, rule: Rule) -> Tensor:
+    """The sign bit set where minus wins, int32, in place of the votes."""
+    if rule.undecided < 0:
+        # Nor is -x + 0 ever -0: its sign bit is set exactly where plus wins.
+        bits = votes.neg_().add_(0.0).view(torch.int32)
+        return bits.bitwise_and_(_SIGN_BIT).bitwise_xor_(_SIGN_BIT)
+    return votes.view(torch.int32).bitwise_and_(_SIGN_BIT)
 
 
 def _flip(values: Tensor, minus: Tensor) -> Tensor:

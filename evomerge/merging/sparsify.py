@@ -5,7 +5,7 @@ as much per element, and these give the same bits on every device, in every tile
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -21,6 +21,8 @@ from evomerge.merging.tiles import Source, Tile, total
 #: "paper": divide by the density, which leaves the expected value as it was.
 #: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
 Rescale = Literal["paper", "mergekit", "none"]
+#: Gives a tile of values, float32, in memory that may be overwritten.
+Read = Callable[[Tile], Tensor]
 
 #: Multipliers of a 32-bit mixing function found by search, https://github.com/skeeto/hash-prospector,
 #: as signed integers.
@@ -48,6 +50,22 @@ def drop_at_random(delta: Tensor, tile: Tile, index: int, density: float) -> Ten
     An element stays where its number u in [0, 1) is below the density, so the kept sets are nested. u depends
     on the seed, the names of tensor and input, and the element's index (modulo 2**32) alone.
     """
+    kept = _uniform(delta, tile, index).sub_(round(density * 2**31) - 2**30).bitwise_right_shift_(31)
+    delta.view(torch.int32).bitwise_and_(kept)
+    return delta
+
+
+def drop_unevenly(delta: Tensor, tile: Tile, index: int, probability: Tensor) -> Tensor:
+    """The same with a probability per element, float32 of the tile's size, which is only read."""
+    limits = tile.scratch("limits", delta).view(torch.int32)
+    limits.copy_(torch.mul(probability, 2.0**31, out=tile.scratch("scaled", delta)).sub_(2.0**30).clamp_max_(2.0**30))
+    kept = _uniform(delta, tile, index).sub_(limits).bitwise_right_shift_(31)
+    delta.view(torch.int32).bitwise_and_(kept)
+    return delta
+
+
+def _uniform(delta: Tensor, tile: Tile, index: int) -> Tensor:
+    """u * 2**31 - 2**30 for each element, int32."""
     offset, shift = _keys(tile.seed, tile.tensor, tile.input_names[index])
     bits, high = (tile.scratch(key, delta).view(torch.int32) for key in ("bits", "high"))
     torch.add(_counter(len(delta), str(delta.device)), _signed(tile.start * _STEP + offset), out=bits)
@@ -55,10 +73,7 @@ def drop_at_random(delta: Tensor, tile: Tile, index: int, density: float) -> Ten
     bits.bitwise_xor_(high).mul_(_MULTIPLIERS[0])
     torch.bitwise_right_shift(bits, 15, out=high).bitwise_and_(0x1FFFF)
     bits.bitwise_xor_(high).add_(shift).mul_(_MULTIPLIERS[1])
-    # u has 31 bits here: all ones where u < density, else zero.
-    kept = bits.bitwise_right_shift_(1).sub_(round(density * 2**31) - 2**30).bitwise_right_shift_(31)
-    delta.view(torch.int32).bitwise_and_(kept)
-    return delta
+    return bits.bitwise_right_shift_(1)
 
 
 def rescale_factors(source: Source, density: Sequence[float], rescale: Rescale) -> tuple[float, ...]:
@@ -71,11 +86,16 @@ def _rescale_factor(source: Source, index: int, density: float, rescale: Rescale
         return 1.0
     if rescale == "paper":
         return 1.0 / density
+    return restoring_factor(source, index, lambda delta, tile: drop_at_random(delta, tile, index, density))
+
+
+def restoring_factor(source: Source, index: int, thin: Callable[[Tensor, Tile], Tensor]) -> float:
+    """What gives input `index`'s delta its L1 norm back after `thin`; 1 where either norm is below 1e-7."""
 
     def norms(tile: Tile) -> tuple[float, float]:
         delta = source.deltas(index, tile)
         whole = total(delta.abs())
-        return whole, total(drop_at_random(delta, tile, index, density).abs_())
+        return whole, total(thin(delta, tile).abs_())
 
     whole, kept = (sum(part) for part in zip(*source.map(norms), strict=True))
     return whole / kept if min(whole, kept) >= 1e-7 else 1.0
@@ -89,20 +109,28 @@ class Cut:
     end: int
 
 
-def largest(source: Source, index: int, density: float) -> Cut | None:
+def largest(source: Source, index: int, density: float, *, at_least: int = 0) -> Cut | None:
     """The cut that keeps the int(density * numel) largest of input `index`'s delta; None keeps everything.
 
+    at_least: how many stay of a tensor with as many elements, unless the density is zero.
     Among equal magnitudes the lowest index wins. The histogram is made once per tensor and input; a new
     density then reads the tensor once and sorts nothing but the bucket that holds the threshold.
     """
-    count = int(check_density(density) * source.numel)
+    count = max(int(check_density(density) * source.numel), at_least if density else 0)
+    return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
+
+
+def largest_of(source: Source, key: Hashable, read: Read, count: int) -> Cut | None:
+    """The cut that keeps the `count` largest of any values, which `read` gives for a tile, to be overwritten.
+
+    key: of the histogram in the source's cache.
+    """
     if count >= source.numel:
         return None
-    key = ("magnitudes", index)
     if key not in source.cache:
-        source.cache[key] = _Magnitudes(source, index)
+        source.cache[key] = _Magnitudes(source, read)
     magnitudes: _Magnitudes = source.cache[key]
-    return magnitudes.cut(source, index, count)
+    return magnitudes.cut(source, read, count)
 
 
 def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
@@ -119,13 +147,13 @@ def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
 
 
 class _Magnitudes:
-    """Histogram of a delta's magnitudes by the leading bits of the float; only buckets that are not empty."""
+    """Histogram of magnitudes by the leading bits of the float; only buckets that are not empty."""
 
-    def __init__(self, source: Source, index: int) -> None:
+    def __init__(self, source: Source, read: Read) -> None:
         counts = np.zeros(_MAGNITUDE + 1 >> _BUCKET_BITS, dtype=np.int64)
 
         def count(tile: Tile) -> None:
-            buckets = source.deltas(index, tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
+            buckets = read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
             buckets.bitwise_right_shift_(_BUCKET_BITS)
             np.add(counts, np.bincount(buckets.cpu().numpy(), minlength=len(counts)), out=counts)
 
@@ -135,14 +163,14 @@ class _Magnitudes:
         self._from_here_up = counts[::-1].cumsum()[::-1][self._buckets]
         self._cuts: dict[int, Cut] = {}
 
-    def cut(self, source: Source, index: int, count: int) -> Cut:
+    def cut(self, source: Source, read: Read, count: int) -> Cut:
         if count not in self._cuts:
             while len(self._cuts) >= _CUTS_KEPT:
                 del self._cuts[next(iter(self._cuts))]
-            self._cuts[count] = self._find(source, index, count)
+            self._cuts[count] = self._find(source, read, count)
         return self._cuts[count]
 
-    def _find(self, source: Source, index: int, count: int) -> Cut:
+    def _find(self, source: Source, read: Read, count: int) -> Cut:
         if count == 0:
             return Cut(float("inf"), 0)
         place = int(np.searchsorted(-self._from_here_up, -count, side="right")) - 1
@@ -150,7 +178,7 @@ class _Magnitudes:
         bucket = int(self._buckets[place]) << _BUCKET_BITS
 
         def members(tile: Tile) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-            bits = source.deltas(index, tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
+            bits = read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
             buckets = tile.scratch("buckets", bits).view(torch.int32)
             inside = _positions(torch.bitwise_and(bits, -1 << _BUCKET_BITS, out=buckets), bucket)
             return inside + tile.start, bits.cpu().numpy()[inside]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.consensus import Compat, Election, elect
+from evomerge.merging.consensus import RULES, Compat, Election, elect
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.sparsify import Rescale, drop_at_random, rescale_factors
 from evomerge.merging.tiles import Source, Tile
@@ -43,8 +43,11 @@ def dare_ties(
     prepared: tuple[float, ...],
     tile: Tile,
 ) -> Tensor:
-    """Thin each delta at random, rescale it as `dare_linear` does, elect signs and merge as `ties` does."""
+    """Thin each delta at random, rescale it as `dare_linear` does, elect signs and merge as `ties` does.
+
+    compat: who votes and what divides a normalized sum, "mergekit" or "peft" as for `ties`.
+    """
     thinned = [
         drop_at_random(delta, tile, index, density[index]).mul_(prepared[index]) for index, delta in enumerate(deltas)
     ]
-    return elect(thinned, weight, tile, normalize=normalize, compat=compat, election=election).mul_(scale)
+    return elect(thinned, weight, tile, normalize=normalize, rule=RULES[compat], election=election).mul_(scale)

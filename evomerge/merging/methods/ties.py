@@ -1,39 +1,62 @@
 """TIES: trim, elect a sign, merge those who agree (Yadav et al., 2023). https://arxiv.org/abs/2306.01708."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 from torch import Tensor
 
 from evomerge.merging.combination import one_model
-from evomerge.merging.consensus import Compat, Election, elect
+from evomerge.merging.consensus import RULES, Election, Rule, elect
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.sparsify import Cut, largest, trim
 from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.whole_ties import Convention, WholeModel
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
+Compat = Literal["mergekit", "peft", "official", "mergelm"]
+
+
+class _Prepared(NamedTuple):
+    cuts: tuple[Cut | None, ...]
+    rule: Rule
+
+
+def _whole(sources: Iterable[Source], *, compat: Compat = "mergekit") -> WholeModel | None:
+    if compat == "official" or compat == "mergelm":
+        convention: Convention = compat
+        return WholeModel(sources, convention)
+    return None
 
 
 def _cuts(
     source: Source,
     *,
     weight: Weight,
-    density: Annotated[PerInput, Bounds(0.5, 0.05, 1.0)],
+    density: Density,
     scale: Scale,
     compat: Compat = "mergekit",
-) -> CopyOf | tuple[Cut | None, ...]:
+    election: Election = "total",
+    surveyed: WholeModel | None,
+) -> CopyOf | _Prepared:
     if scale == 0 or not any(weight):
         return CopyOf(BASE)
+    if surveyed is not None:
+        return _Prepared(surveyed.cuts(source, density), surveyed.rule(source, density, weight, election))
     untrimmed = all(value == 1 for value in density)
     alone = one_model(weight) if untrimmed and scale == 1 and compat == "mergekit" else None
-    return alone or tuple(largest(source, index, value) for index, value in enumerate(density))
+    # mergekit keeps an element of every tensor, PEFT does not.
+    at_least = 1 if compat == "mergekit" else 0
+    cuts = tuple(largest(source, index, value, at_least=at_least) for index, value in enumerate(density))
+    return alone or _Prepared(cuts, RULES["mergekit" if compat == "mergekit" else "peft"])
 
 
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2306.01708",
     prepare=_cuts,
+    survey=_whole,
     linear_in=("scale",),
 )
 def ties(
@@ -42,15 +65,19 @@ def ties(
     weight: Weight,
     scale: Scale,
     normalize: bool = True,
-    compat: Compat = "mergekit",
     election: Election = "total",
-    prepared: tuple[Cut | None, ...],
+    prepared: _Prepared,
     tile: Tile,
 ) -> Tensor:
     """Keep the int(density * numel) largest of each delta per tensor, elect signs, average who agrees, scale.
 
-    compat: who votes and what divides, see `consensus`; both trim per tensor, not over the whole model.
+    compat: "mergekit", the default, trims every tensor by itself, so that a density may differ from layer to
+    layer; weighted deltas vote, a sum of zero elects plus, and the weights of those who agree divide. "peft"
+    trims alike, lets all deltas vote unweighted, also those of weight zero, and divides by their number.
+    "official" trims by one threshold for the whole model, with all elements equal to it, votes and divides as
+    "peft", and fills votes of zero with the sign that wins most elements of the model. "mergelm" rounds the
+    number of dropped instead of kept elements, and keeps nothing where the model is undecided too.
     """
-    trimmed = [trim(delta, cut, tile) for delta, cut in zip(deltas, prepared, strict=True)]
-    merged = elect(trimmed, weight, tile, normalize=normalize, compat=compat, election=election)
+    trimmed = [trim(delta, cut, tile) for delta, cut in zip(deltas, prepared.cuts, strict=True)]
+    merged = elect(trimmed, weight, tile, normalize=normalize, rule=prepared.rule, election=election)
     return merged.mul_(scale)

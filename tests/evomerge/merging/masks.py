@@ -1,5 +1,8 @@
 """The mask of a random method at every element, from the generator by itself."""
 
+import hashlib
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,3 +18,14 @@ def kept(like: Tensor, seed: int, input_name: str, density: float, tensor: str =
         tile = Tile(tensor, (input_name,), seed, start, start + len(part), Scratch())
         drop_at_random(part, tile, 0, density)
     return mask.double().view(like.shape)
+
+
+def uniform(like: Tensor, seed: int, input_name: str, tensor: str = "x") -> Tensor:
+    """The number in [0, 1) of each element that is compared with its probability, written down a second time."""
+    key = hashlib.blake2b(f"{seed}\0{tensor}\0{input_name}".encode(), digest_size=8).digest()
+    offset, shift = np.frombuffer(key, dtype="<u4")
+    bits = np.arange(like.numel(), dtype=np.uint32) * np.uint32(0x9E3779B9) + offset
+    bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x21F0AAAD)
+    bits = ((bits ^ (bits >> np.uint32(15))) + shift) * np.uint32(0xD35A2D97)
+    signed = bits.view(np.int32).astype(np.float64)
+    return torch.from_numpy(np.floor(signed / 2) / 2**31 + 0.5).view(like.shape)

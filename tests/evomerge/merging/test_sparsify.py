@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evomerge.merging.masks import kept
+from evomerge.merging.sparsify import drop_unevenly
+from evomerge.merging.tiles import Scratch, Tile
+from tests.evomerge.merging.masks import kept, uniform
 
 SIZE = 1 << 20
 ONES = torch.ones(SIZE)
@@ -39,3 +41,14 @@ def test_masks_are_nested_in_density() -> None:
 def test_masks_stay_what_they_are() -> None:
     """Golden: a recipe's seed must give the same weights in every later version, on every machine."""
     assert "".join(str(int(bit)) for bit in kept(ONES[:48], 0, "math", 0.5)) == GOLDEN
+
+
+def test_an_element_stays_where_its_number_is_below_its_probability() -> None:
+    like = torch.ones(20_000)
+    numbers = uniform(like, 5, "math")
+    for density in (0.001, 0.25, 0.9):
+        assert torch.equal(kept(like, 5, "math", density), (numbers < density).double())
+    probability = torch.linspace(-0.01, 1.01, len(like))
+    tile = Tile("x", ("math",), 5, 0, len(like), Scratch())
+    mask = drop_unevenly(like.clone(), tile, 0, probability)
+    assert torch.equal(mask.double(), (numbers < probability.double()).double())

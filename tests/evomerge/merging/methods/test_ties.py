@@ -1,13 +1,27 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging import tiles
 from evomerge.merging.method import MethodError
-from tests.contracts.merge_method import MergeMethodContract, examples, fixed, merged, random_models
+from search_spaces.base import CoefficientTable
+from tests.contracts.merge_method import (
+    MergeMethodContract,
+    examples,
+    fixed,
+    make_engine,
+    make_merge,
+    merged,
+    random_models,
+)
 from tests.evomerge.merging.vectors import check, merged_delta
 
 ONE = {"weight": [1, 1, 1]}
@@ -34,13 +48,30 @@ class TestTiesAsPeft(MergeMethodContract):
     one_hot = None
 
 
+class TestTiesOfTheAuthors(MergeMethodContract):
+    name = "ties"
+    options = fixed({"compat": "official"})
+    values = fixed({"weight": [0.3, 0.9, 0.5], "density": [0.4, 0.7, 1.0], "scale": 0.8})
+    one_hot = None  # an input of weight zero votes and is counted
+    local = False  # one threshold for the whole model
+
+
+class TestTiesOfMergeLM(MergeMethodContract):
+    name = "ties"
+    options = fixed({"compat": "mergelm"})
+    values = fixed({"weight": [1.0, 1.0, 1.0], "density": [0.4, 0.7, 1.0]})
+    one_hot = None  # an input of weight zero votes and is counted
+    local = False  # one threshold for the whole model
+
+
 def reference(
     base: Tensor, inputs: list[Tensor], weight: list[float], density: list[float], normalize: bool, compat: str
 ) -> Tensor:
     """Whole tensors in float64, with a stable sort: magnitude descending, then index ascending."""
     deltas = np.stack([(model.float() - base.float()).flatten().double().numpy() for model in inputs])
     for delta, share in zip(deltas, density, strict=True):
-        delta[np.argsort(-np.abs(delta), kind="stable")[int(share * delta.size) :]] = 0
+        count = max(int(share * delta.size), 1 if compat == "mergekit" else 0)
+        delta[np.argsort(-np.abs(delta), kind="stable")[count:]] = 0
     weights = np.array(weight)[:, None]
     deltas, weights = deltas * np.where(weights < 0, -1.0, 1.0), np.abs(weights)
     votes = deltas if compat == "peft" else weights * deltas
@@ -152,10 +183,135 @@ def test_exactly_k_elements_are_kept_the_first_of_equals(seed: int, share: float
     assert torch.equal(result, kept)
 
 
-def test_small_tensors_may_keep_nothing() -> None:
-    assert merged_delta("ties", {"density": [0.1] * 3}).tolist() == [0] * 6
+def test_one_element_of_a_small_tensor_stays_but_not_in_peft() -> None:
+    check(merged_delta("ties", {"density": [0.1] * 3}), [4, -3.5, -4, 0, 0, 0])
+    assert merged_delta("ties", {"density": [0] * 3}).tolist() == [0] * 6
+    assert merged_delta("ties", {"density": [0.1] * 3}, options={"compat": "peft"}).tolist() == [0] * 6
 
 
 def test_a_density_that_is_no_share_is_refused() -> None:
     with pytest.raises(MethodError, match=r"between 0 and 1; it is 1\.5"):
         merged_delta("ties", {"density": [0.5, 1.5, 0.5]})
+
+
+Model = dict[str, Tensor]
+
+
+def whole(base: Model, inputs: list[Model], **given: Any) -> Model:
+    """The merge of a model of several tensors."""
+    engine = make_engine(base, inputs)
+    values = given.pop("values")
+    return dict(engine.stream(make_merge("ties", len(inputs), values, **given)))
+
+
+def deltas_merged(rows: Sequence[Sequence[float]], compat: str, share: float, **options: Any) -> Tensor:
+    """The merged delta of one tensor."""
+    inputs = [torch.tensor(row, dtype=torch.float32) for row in rows]
+    settings = {"compat": compat, **options}
+    values = {"density": [share] * len(rows)}
+    return merged("ties", torch.zeros_like(inputs[0]), inputs, values, options=settings)
+
+
+@pytest.mark.parametrize("density", [0.5, 0.34])
+def test_worked_examples_of_the_authors(density: float) -> None:
+    """One more than int(density * n) is kept: with 3 or 4 elements each the election ends the same."""
+    values = {"density": [density] * 3}
+    official = {"compat": "official"}
+    check(merged_delta("ties", values, options=official), [3, -3.25, -4, -1.2, -2.5, 0])
+    summed = merged_delta("ties", values, options={**official, "normalize": False})
+    check(summed, [6, -6.5, -4, -1.2, -2.5, 0])
+
+
+def test_worked_example_of_mergelm() -> None:
+    check(merged_delta("ties", {"density": [0.5] * 3}, options={"compat": "mergelm"}), [3, -3.25, -4, -1.2, -2.5, 0])
+
+
+def test_all_elements_equal_to_the_threshold_stay_and_the_model_breaks_ties() -> None:
+    rows = [[4, -3, 2, 1, 0, -0.5], [-1, -3, 1, -1, 2, 0.5], [2, 1, -4, 0, -2, 0.25]]
+    check(deltas_merged(rows, "official", 0.5), [3, -3, -4, -1, -2, 0])
+    turned = [[-x for x in row] for row in rows]
+    check(deltas_merged(turned, "official", 0.5), [-3, 3, 4, 1, 2, 0])
+
+
+def test_a_model_that_is_undecided() -> None:
+    rows = [[1, -2, 3, -4], [-1, 2, 1, -1]]
+    check(deltas_merged(rows, "official", 1), [-1, -2, 2, -2.5])
+    check(deltas_merged(rows, "mergelm", 1), [0, 0, 2, -2.5])
+    check(deltas_merged(rows, "mergelm", 1, normalize=False), [0, 0, 4, -5])
+
+
+def test_one_threshold_for_the_whole_model() -> None:
+    base = {"x": torch.zeros(4), "y": torch.zeros(4)}
+    inputs = [
+        {"x": torch.tensor([4.0, 3, 2, 1]), "y": torch.tensor([0.4, -0.3, 0.2, 0.1])},
+        {"x": torch.tensor([1, -2, 3, 0.5]), "y": torch.tensor([-0.5, 0.25, 0.6, -0.7])},
+    ]
+    result = whole(base, inputs, values={"density": [0.5, 0.5]}, options={"compat": "official"})
+    check(result["x"], [2.5, 3, 2.5, 1])
+    check(result["y"], [0.4, 0, 0.6, -0.7])
+
+
+def of_the_whole(rows: NDArray[np.float64], density: list[float], compat: str) -> NDArray[np.float64]:
+    """Merged flat deltas (n_inputs, n), by sorting all of them."""
+    n = rows.shape[1]
+    kept = rows.copy()
+    for row, share in zip(kept, density, strict=True):
+        rank = n - int(n * share) if compat == "official" else int(round(n * (1 - share), 6))
+        if rank:
+            row[np.abs(row) < np.sort(np.abs(row))[rank - 1]] = 0
+    signs = np.sign(kept.sum(0))
+    signs[signs == 0] = np.sign(signs.sum())
+    agree = np.where(signs > 0, kept > 0, kept < 0)
+    if compat == "mergelm":
+        agree &= signs != 0
+    return np.asarray((kept * agree).sum(0) / np.maximum(agree.sum(0), 1))
+
+
+@examples
+@given(seed=st.integers(0, 2**31), compat=st.sampled_from(["official", "mergelm"]))
+def test_against_the_flattened_model(seed: int, compat: str) -> None:
+    random = np.random.default_rng(seed)
+    # Few different magnitudes: many elements at the threshold, many votes of zero.
+    rows = random.integers(-9, 10, (3, 5000)) / 8
+    rows += random.choice([0, 1 / 8], p=[0.8, 0.2], size=rows.shape)
+    density = random.uniform(0, 1, 3).round(2).tolist()
+    base = {"a": torch.zeros(1000), "b": torch.zeros(40, 50), "c": torch.zeros(2000)}
+    flat = torch.from_numpy(rows).float()
+    parts = [{"a": row[:1000], "b": row[1000:3000].view(40, 50), "c": row[3000:]} for row in flat]
+    result = whole(base, parts, values={"density": density}, options={"compat": compat})
+    together = torch.cat([part.view(-1) for part in result.values()])
+    expected = of_the_whole(rows, density, compat)
+    torch.testing.assert_close(together.double(), torch.from_numpy(expected), rtol=1e-6, atol=1e-7)
+
+
+def test_a_threshold_for_the_density_of_each_group() -> None:
+    """Densities may differ between tensors: each has the model's threshold at its own."""
+    base = {"x": torch.zeros(50), "y": torch.zeros(70)}
+    inputs = [
+        {name: torch.randn(len(t), generator=torch.Generator().manual_seed(i)) for name, t in base.items()}
+        for i in range(2)
+    ]
+    engine = make_engine(base, inputs)
+    groups = {"first": ("x",), "rest": ("*",)}
+    table = CoefficientTable(groups, {"density": np.array([[0.3, 0.3], [0.6, 0.6]])})
+    merge = replace(make_merge("ties", 2, {}, options={"compat": "official"}), table=table)
+    result = dict(engine.stream(merge))
+    for name, density in (("x", 0.3), ("y", 0.6)):
+        alike = whole(base, inputs, values={"density": [density] * 2}, options={"compat": "official"})
+        assert torch.equal(result[name], alike[name])
+
+
+def test_what_was_found_out_about_the_model_is_kept() -> None:
+    base, *inputs = random_models(0, 3, torch.float32, (30, 40))
+    engine = make_engine({"x": base, "y": base[:5]}, [{"x": m, "y": m[:5]} for m in inputs])
+    into = {"x": torch.zeros(30, 40), "y": torch.zeros(5, 40)}
+    for density in (0.3, 0.6, 0.3):
+        merge = make_merge("ties", 3, {"density": [density] * 3}, options={"compat": "official"})
+        engine.apply(merge, into)
+        expected = whole(
+            {"x": base, "y": base[:5]},
+            [{"x": m, "y": m[:5]} for m in inputs],
+            values={"density": [density] * 3},
+            options={"compat": "official"},
+        )
+        assert all(torch.equal(into[name], expected[name]) for name in into)

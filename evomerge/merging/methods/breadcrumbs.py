@@ -1,0 +1,61 @@
+"""Model Breadcrumbs: neither the largest nor the smallest of a delta (Davari & Belilovsky, 2024). https://arxiv.org/abs/2312.06795."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.middle import Compat, Middle, Rescale, middle, middle_factors
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9)]
+Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05)]
+#: One direction with the weights, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+
+class _Prepared(NamedTuple):
+    middles: tuple[Middle, ...]
+    coefficients: tuple[float, ...]
+
+
+def _coefficients(
+    source: Source,
+    *,
+    weight: Weight,
+    density: Density,
+    gamma: Gamma,
+    scale: Scale,
+    rescale: Rescale = "none",
+    normalize: bool = False,
+    compat: Compat = "official",
+) -> CopyOf | _Prepared:
+    weights = [scale * value for value in (normalized(weight) if normalize else weight)]
+    middles = middle(source, density, gamma, compat)
+    everything = all(found.everything for found in middles) or not any(weights)
+    alone = one_model(weights) if everything else None
+    if alone is not None:
+        return alone
+    factors = middle_factors(source, middles, rescale)
+    return _Prepared(middles, tuple(value * factor for value, factor in zip(weights, factors, strict=True)))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2312.06795",
+    prepare=_coefficients,
+    linear_in=("weight", "scale"),
+)
+def breadcrumbs(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) -> Tensor:
+    """Base + scale * sum of weight times each delta's middle: without its `gamma` largest, the `density` next ones.
+
+    rescale: "mergekit" restores each delta's L1 norm per tensor.
+
+    compat: "official" counts in every row, int(n * gamma) and int(n * density) elements; "mergekit" in the whole
+    tensor, keeps int(n * density) elements even if that leaves fewer outliers to remove, and all at density 1.
+    """
+    kept = [found.keep(delta, tile) for found, delta in zip(prepared.middles, deltas, strict=True)]
+    return combine(kept, prepared.coefficients)

@@ -1,0 +1,61 @@
+"""Model Breadcrumbs (Davari & Belilovsky, 2024) with the election of TIES. https://arxiv.org/abs/2312.06795."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+from torch import Tensor
+
+from evomerge.merging.consensus import elect
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.middle import Compat, Middle, Rescale, middle, middle_factors
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9)]
+Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05)]
+#: One direction with the weights unless they are normalized, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+
+class _Prepared(NamedTuple):
+    middles: tuple[Middle, ...]
+    factors: tuple[float, ...]
+
+
+def _middles(
+    source: Source,
+    *,
+    weight: Weight,
+    density: Density,
+    gamma: Gamma,
+    scale: Scale,
+    rescale: Rescale = "none",
+    compat: Compat = "official",
+) -> CopyOf | _Prepared:
+    if scale == 0 or not any(weight):
+        return CopyOf(BASE)
+    middles = middle(source, density, gamma, compat)
+    return _Prepared(middles, middle_factors(source, middles, rescale))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2312.06795",
+    prepare=_middles,
+    linear_in=("scale",),
+)
+def breadcrumbs_ties(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    scale: Scale,
+    normalize: bool = False,
+    prepared: _Prepared,
+    tile: Tile,
+) -> Tensor:
+    """Keep each delta's middle, as `breadcrumbs` does, elect signs and merge as `ties` does.
+
+    compat: rows ("official") or whole tensors ("mergekit"), see `breadcrumbs`.
+    """
+    kept = [found.keep(delta, tile).mul_(factor) for found, factor, delta in zip(*prepared, deltas, strict=True)]
+    return elect(kept, weight, tile, normalize=normalize).mul_(scale)

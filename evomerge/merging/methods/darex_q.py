@@ -1,0 +1,78 @@
+"""DAREx-q: DARE whose rescaling is searched instead of 1 / density (Deng et al., 2025). https://arxiv.org/abs/2410.09344."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evomerge.merging.combination import combine, one_model
+from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import check_density, drop_at_random
+from evomerge.merging.tiles import Source, Tile
+
+#: One direction with inverse_q, therefore not searched by itself.
+Weight = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
+#: Share of elements that stay: the paper drops 90 % and more.
+Density = Annotated[PerInput, Bounds(0.1, 0.01, 0.5)]
+#: 1 / q, from no rescaling to DARE's at the default density.
+InverseQ = Annotated[PerInput, Bounds(10.0, 1.0, 10.0)]
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+#: End of the authors' grid of values for q.
+_LARGEST_Q = 0.998
+
+
+def _coefficients(
+    _source: Source, *, weight: Weight, density: Density, inverse_q: InverseQ, scale: Scale
+) -> CopyOf | tuple[float, ...]:
+    coefficients = tuple(scale * value * inverse for value, inverse in zip(weight, inverse_q, strict=True))
+    kept_whole = all(check_density(value) == 1 for value in density) or not any(coefficients)
+    return (one_model(coefficients) if kept_whole else None) or coefficients
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2410.09344",
+    prepare=_coefficients,
+    linear_in=("weight", "inverse_q", "scale"),
+    random=True,
+)
+def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:
+    """Base + scale * sum of weight * inverse_q times thinned delta; an element stays with probability `density`.
+
+    inverse_q = 1 / density is DARE. Less gives up being unbiased for a smaller error, which pays where few
+    elements stay. `analytic_q` estimates q from data.
+    """
+    thinned = [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
+    return combine(thinned, prepared)
+
+
+def analytic_q(
+    contributions: NDArray[np.floating], density: float, *, eta: float = 0.45, certainty: float = 0.95
+) -> NDArray[np.float64]:
+    """The q of each output of a layer that bounds its change best, within [density, 0.998] (n_rows,).
+
+    contributions (n_rows, n_columns): a delta's element times the mean of the input it meets; a bias is one more
+    column. eta: the paper's scale of the error, tuned from outside. certainty: the bound holds with this
+    probability. A layer's q is the mean over its rows, `inverse_q` its inverse. Minimises
+    |eta (1 - density / q) sum c + eta^2 phi sum c^2 / (4 q^2) + ln(2 / (1 - certainty))|, the paper's objective,
+    exactly; the authors scan a grid in float16. Raises ValueError for shares outside of (0, 1).
+    """
+    for name, share in (("density", density), ("certainty", certainty)):
+        if not 0 < share < 1:
+            raise ValueError(f"analytic_q needs a {name} between 0 and 1; it is {share}.")
+    sums = np.asarray(contributions, dtype=np.float64).sum(axis=1)
+    squares = np.square(np.asarray(contributions, dtype=np.float64)).sum(axis=1)
+    # The variance proxy of a Bernoulli variable, 1/2 at one half: (1 - 2p) / ln((1 - p) / p) with p dropped.
+    phi = 0.5 if density == 0.5 else (2 * density - 1) / math.log(density / (1 - density))
+    spread = eta**2 * phi * squares / 4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # With a positive sum the objective is positive; its derivative vanishes here.
+        lowest = 2 * spread / (eta * density * sums)
+        # Else it falls: x = 1 / q at its zero, where there is one.
+        offset, slope = eta * sums + math.log(2 / (1 - certainty)), -eta * density * sums
+        zero = 2 * spread / (-slope + np.sqrt(slope**2 - 4 * spread * offset))
+    found = np.where(sums > 0, lowest, np.where(offset < 0, zero, _LARGEST_Q))
+    return np.asarray(np.clip(np.nan_to_num(found, nan=_LARGEST_Q), min(density, _LARGEST_Q), _LARGEST_Q))

@@ -1,0 +1,72 @@
+"""DELLA: drop deltas at random, small ones first, then elect signs (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+from torch import Tensor
+
+from evomerge.merging.combination import one_model
+from evomerge.merging.consensus import elect
+from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.ranks import DellaCompat, Magprune, magprune, magprune_factors
+from evomerge.merging.sparsify import Rescale
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+Epsilon = Annotated[PerInput, Bounds(0.15, 0.0, 0.3)]
+Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
+
+
+class _Prepared(NamedTuple):
+    prunes: tuple[Magprune, ...]
+    factors: tuple[float, ...]
+
+
+def _prunes(
+    source: Source,
+    *,
+    weight: Weight,
+    density: Density,
+    epsilon: Epsilon,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    compat: DellaCompat = "official",
+) -> CopyOf | _Prepared:
+    if scale == 0 or not any(weight):
+        return CopyOf(BASE)
+    untouched = all(value == 1 for value in density) and scale == 1
+    alone = one_model(weight) if untouched else None
+    if alone is not None:
+        return alone
+    prunes = magprune(source, density, epsilon, compat)
+    return _Prepared(prunes, magprune_factors(source, prunes, rescale))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2406.11617",
+    prepare=_prunes,
+    linear_in=("scale",),
+    random=True,
+)
+def della(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    normalize: bool = True,
+    prepared: _Prepared,
+    tile: Tile,
+) -> Tensor:
+    """Thin each delta at random by its elements' ranks, as `della_linear` does, elect signs and merge as `ties` does.
+
+    compat: "mergekit" refuses an epsilon that leads outside of (0, 1); otherwise it is narrowed to where it does
+    not. mergekit's own rescaling is `rescale: mergekit`.
+    """
+    thinned = [
+        prune.drop(delta, tile, index, rescale=rescale == "paper").mul_(factor)
+        for index, (prune, factor, delta) in enumerate(zip(*prepared, deltas, strict=True))
+    ]
+    return elect(thinned, weight, tile, normalize=normalize).mul_(scale)

@@ -1,0 +1,66 @@
+"""DELLA without an election: drop deltas at random, small ones first, and add (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.ranks import DellaCompat, Magprune, magprune, magprune_factors
+from evomerge.merging.sparsify import Rescale
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+Epsilon = Annotated[PerInput, Bounds(0.15, 0.0, 0.3)]
+#: One direction with the weights, therefore not searched by itself.
+Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
+
+
+class _Prepared(NamedTuple):
+    prunes: tuple[Magprune, ...]
+    coefficients: tuple[float, ...]
+
+
+def _coefficients(
+    source: Source,
+    *,
+    weight: Weight,
+    density: Density,
+    epsilon: Epsilon,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    normalize: bool = False,
+    compat: DellaCompat = "official",
+) -> CopyOf | _Prepared:
+    weights = [scale * value for value in (normalized(weight) if normalize else weight)]
+    kept_whole = all(value == 1 for value in density) or not any(weights)
+    alone = one_model(weights) if kept_whole else None
+    if alone is not None:
+        return alone
+    prunes = magprune(source, density, epsilon, compat)
+    factors = magprune_factors(source, prunes, rescale)
+    return _Prepared(prunes, tuple(value * factor for value, factor in zip(weights, factors, strict=True)))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2406.11617",
+    prepare=_coefficients,
+    linear_in=("weight", "scale"),
+    random=True,
+)
+def della_linear(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepared: _Prepared, tile: Tile) -> Tensor:
+    """Base + scale * sum of weight times thinned delta; an element stays by its rank in its row.
+
+    Its probability is density - epsilon for the smallest magnitude of the row, density + epsilon for the largest,
+    in equal steps between them. rescale: "paper" divides each element by its probability (unbiased), "mergekit"
+    restores each delta's L1 norm per tensor. The ranks are kept with the models: two bytes per element and input.
+
+    compat: "mergekit" refuses an epsilon that leads outside of (0, 1); otherwise it is narrowed to where it does
+    not. mergekit's own rescaling is `rescale: mergekit`.
+    """
+    pairs = zip(prepared.prunes, deltas, strict=True)
+    thinned = [prune.drop(d, tile, i, rescale=rescale == "paper") for i, (prune, d) in enumerate(pairs)]
+    return combine(thinned, prepared.coefficients)

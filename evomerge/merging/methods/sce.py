@@ -1,0 +1,68 @@
+"""SCE: select elements, calculate weights, erase minorities (Wan et al., 2024). https://arxiv.org/abs/2408.07990."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
+
+from torch import Tensor
+
+from evomerge.merging.consensus import Rule, elect
+from evomerge.merging.disagreement import mean_squares, select, selection
+from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.sparsify import Cut
+from evomerge.merging.tiles import Source, Tile
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+SelectTopk = Annotated[Shared, Bounds(0.1, 0.05, 1.0)]
+Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
+Compat = Literal["official", "mergekit"]
+#: Signs are elected without weights, which count in the mean.
+_RULE = Rule(weighted_votes=False)
+#: Sum of the deltas' mean squares below which mergekit's weights are all equal.
+_SMALL = 1e-6
+
+
+class _Prepared(NamedTuple):
+    cut: Cut | None
+    weights: tuple[float, ...]
+
+
+def _prepare(
+    source: Source, *, weight: Weight, select_topk: SelectTopk, scale: Scale, compat: Compat = "official"
+) -> CopyOf | _Prepared:
+    if not 0 <= select_topk <= 1:
+        raise MethodError(f"select_topk must lie between 0 and 1; it is {select_topk}.")
+    if scale == 0 or not any(weight):
+        return CopyOf(BASE)
+    cut = selection(source, select_topk)
+    squares = mean_squares(source, select_topk)
+    whole = sum(squares)
+    uniform = whole < _SMALL if compat == "mergekit" else whole == 0
+    shares = [1 / len(squares) if uniform else square / whole for square in squares]
+    return _Prepared(cut, tuple(value * share for value, share in zip(weight, shares, strict=True)))
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2408.07990",
+    prepare=_prepare,
+    linear_in=("scale",),
+)
+def sce(
+    deltas: Sequence[Tensor],
+    *,
+    scale: Scale,
+    compat: Compat = "official",
+    prepared: _Prepared,
+    tile: Tile,
+) -> Tensor:
+    """Average, at each element, of the deltas with the sign of their sum, weighted by their squares where they differ.
+
+    A delta's weight in a tensor is its mean square over the `select_topk` share of elements whose variance between
+    the inputs is largest, times `weight`.
+
+    compat: "official" merges all elements, "mergekit" only the selected ones, and gives equal weights where the
+    mean squares add up to less than 1e-6, as those of fine-tuned models often do.
+    """
+    if compat == "mergekit":
+        select(deltas, prepared.cut, tile)
+    return elect(deltas, prepared.weights, tile, normalize=True, rule=_RULE).mul_(scale)
