@@ -70,7 +70,7 @@ class MergeMethod:
     whole: the kernel gets whole tensors in their shape instead of tiles, reads them only when it takes them
     (`Models`), runs in one thread, and may ask for `source` (its cache, statistics from data).
     linear_in: parameters in which the merged delta is linear while all others stay.
-    needs: kinds of statistics from data that every input must bring.
+    needs: kinds of statistics from data that every input must bring; "a|b" is one of two.
     random: whether the result depends on the seed.
     """
 

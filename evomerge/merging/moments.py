@@ -2,9 +2,11 @@
 
 A tensor `fisher/NAME` there is the second moment of the loss's gradient with respect to the parameter NAME, of
 its shape; `gram/NAME` the second moment (in x in) of what a linear layer reads whose weight is NAME, and
-`gram_out/NAME` that of the gradient (out x out) of what it writes.
+`gram_out/NAME` that of the gradient (out x out) of what it writes. `transposed/NAME` marks a layer whose weight is
+stored in x out, as GPT-2's are.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from evomerge.merging.header import CheckpointError, read_header
+from evomerge.merging.method import MethodError
+from evomerge.merging.tiles import Source
 
-KINDS = ("fisher", "gram", "gram_out")
+KINDS = ("fisher", "gram", "gram_out", "transposed")
 
 
 class MomentsFile:
@@ -42,3 +46,27 @@ class MomentsFile:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.path}: statistic {kind}/{name} cannot be read: {error}.") from error
         return tensor
+
+
+def input_moments(source: Source, kind: str, shape: Sequence[int]) -> list[Tensor] | None:
+    """The statistic of every input for a tensor, as stored; None where no input has one.
+
+    Raises MethodError where only some have it, and for another shape than `shape`.
+    """
+    found = {name: source.moment(kind, index) for index, name in enumerate(source.input_names)}
+    there = {name: moment for name, moment in found.items() if moment is not None}
+    if not there:
+        return None
+    if len(there) < len(found):
+        lacking = ", ".join(name for name in found if name not in there)
+        raise MethodError(
+            f"{source.tensor}: {', '.join(there)} bring the statistic {kind!r}, {lacking} do not: "
+            f"collect the statistics of all inputs in the same way."
+        )
+    for name, moment in there.items():
+        if tuple(moment.shape) != tuple(shape):
+            raise MethodError(
+                f"{source.tensor}: the statistic {kind!r} of {name} has shape {tuple(moment.shape)}, expected "
+                f"{tuple(shape)}: it was collected from another model."
+            )
+    return list(there.values())

@@ -23,6 +23,7 @@ from evomerge import plugins
 from evomerge.merging import tiles
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.tiles import Moments
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 
@@ -44,6 +45,17 @@ dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 def fixed(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Values of a class attribute that no test can change."""
     return MappingProxyType(dict(values))
+
+
+class Statistics(dict[str, Tensor]):
+    """Statistics from data in memory, named as in their files: `fisher/x`."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(name.partition("/")[0] for name in self)
+
+    def tensor(self, kind: str, name: str) -> Tensor | None:
+        return self.get(f"{kind}/{name}")
 
 
 class Tensors(dict[str, Tensor]):
@@ -85,7 +97,7 @@ def make_engine(base: Mapping[str, Tensor], inputs: Sequence[Mapping[str, Tensor
 
 def merged(method: str, base: Tensor, inputs: Sequence[Tensor], values: Values, **given: Any) -> Tensor:
     """The merge of one tensor, called `x`."""
-    settings = {key: given.pop(key) for key in ("dtype", "threads") if key in given}
+    settings = {key: given.pop(key) for key in ("dtype", "threads", "moments") if key in given}
     engine = make_engine({"x": base}, [{"x": tensor} for tensor in inputs], names=given.get("names", NAMES), **settings)
     return dict(engine.stream(make_merge(method, len(inputs), values, **given)))["x"]
 
@@ -133,8 +145,18 @@ class MergeMethodContract:
         loaded: MergeMethod = plugins.load("merge method", self.name, MergeMethod)
         return loaded
 
+    def moments(self, model: str, tensors: Mapping[str, Tensor]) -> Moments | None:
+        """Statistics from data of the input called `model`, for a method that needs them; the same for a name."""
+        return None
+
+    def engine_settings(self, inputs: Sequence[Mapping[str, Tensor]], names: Sequence[str] = NAMES) -> dict[str, Any]:
+        """What the engine is told besides the models: statistics from data, where the method needs them."""
+        found = [self.moments(name, model) for name, model in zip(names, inputs, strict=False)]
+        return {"moments": [None, *found]} if self.method.needs else {}
+
     def merge(self, base: Tensor, inputs: Sequence[Tensor], **given: Any) -> Tensor:
         values = given.pop("values", self.values)
+        given |= self.engine_settings([{"x": tensor} for tensor in inputs], given.get("names", NAMES))
         return merged(self.name, base, inputs, values, **{"options": self.options, **given})
 
     def test_declares_itself(self) -> None:
@@ -223,7 +245,7 @@ class MergeMethodContract:
         assert torch.equal(self.merge(base, inputs, threads=5), expected)
         merge = make_merge(self.name, self.n_inputs, self.values, options=self.options)
         several = [{"a": t[:, :9], "x": t, "b": t[:, 9:] * 2} for t in (base, *inputs)]
-        engine = make_engine(several[0], several[1:])
+        engine = make_engine(several[0], several[1:], **self.engine_settings(several[1:]))
         if self.local:
             assert torch.equal(dict(engine.stream(merge))["x"], expected)
         monkeypatch.setattr(tiles, "TILE", 1009)
@@ -235,10 +257,11 @@ class MergeMethodContract:
     def test_p7_resident_and_streamed_are_the_same(self) -> None:
         models = [{"x": t, "y": t[:4] * 3} for t in random_models(3, self.n_inputs, torch.bfloat16, (40, 1300))]
         merge = make_merge(self.name, self.n_inputs, self.values, options=self.options, seed=5)
-        engine = make_engine(models[0], models[1:], threads=2)
+        informed = self.engine_settings(models[1:])
+        engine = make_engine(models[0], models[1:], threads=2, **informed)
         into = {name: torch.zeros_like(tensor) for name, tensor in models[0].items()}
         assert engine.apply(merge, into) == ("x", "y")
-        for name, tensor in make_engine(models[0], models[1:]).stream(merge):
+        for name, tensor in make_engine(models[0], models[1:], **informed).stream(merge):
             assert torch.equal(tensor, into[name]), name
 
     def test_p7_another_process_and_hash_seed(self) -> None:

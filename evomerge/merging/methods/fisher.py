@@ -1,0 +1,45 @@
+"""Fisher-weighted averaging (Matena and Raffel, 2021). https://arxiv.org/abs/2111.09832."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from evomerge.merging.combination import combine
+from evomerge.merging.information import Average, average, scales
+from evomerge.merging.method import merge_method
+from evomerge.merging.tiles import Tile
+
+Compat = Literal["official", "mergelm"]
+
+
+@merge_method(
+    operates_on="weights",
+    reference="https://arxiv.org/abs/2111.09832",
+    survey=scales,
+    prepare=average,
+    needs=("fisher",),
+)
+def fisher(weights: Sequence[Tensor], *, compat: Compat = "official", prepared: Average, tile: Tile) -> Tensor:
+    """Average of the models at each element by weight times Fisher information, each divided by its norm (whole model).
+
+    normalize: whether it is divided by that norm. floor: least Fisher information, absolute or with relative_floor
+    in units of the model's mean: that of large models may lie below the published 1e-6, where all of them being
+    floored means a plain average. target: the name of the only input that gets the floor, so that elements
+    of which no other model knows anything stay as they are there. Tensors without statistics get the weighted
+    average.
+
+    compat: "official" takes at least the floor, "mergelm" adds it.
+    """
+    if not prepared.fishers:
+        return combine(weights, prepared.coefficients)
+    part, divisor = tile.scratch("part", weights[0]), tile.scratch("divisor", weights[0]).zero_()
+    merged = tile.scratch("merged", weights[0]).zero_()
+    for model, moment, coefficient, floor in zip(
+        weights, prepared.fishers, prepared.coefficients, prepared.floors, strict=True
+    ):
+        part.copy_(moment[tile.start : tile.stop])
+        part = part.clamp_min_(floor) if compat == "official" else part.clamp_min_(0.0).add_(floor)
+        divisor.add_(part.mul_(coefficient))
+        merged.addcmul_(part, model)
+    return merged.div_(divisor)

@@ -1,0 +1,81 @@
+"""MaTS: merging in task subspaces by conjugate gradients (Tam et al., 2023). https://arxiv.org/abs/2312.04339."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from evomerge.merging.combination import normalized, sole_input
+from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.normal_equations import KINDS, Objective, conjugate_gradients, operators, total
+from evomerge.merging.spectral import weighted_sum
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+Initial = Literal["task_arithmetic", "average", "base"]
+
+
+def _shares(
+    source: Source, *, weight: Weight, objective: Objective = "regmean", initial: Initial = "task_arithmetic"
+) -> CopyOf | tuple[float, ...]:
+    for index, name in enumerate(source.input_names):
+        lacking = [kind for kind in KINDS[objective] if kind not in source.kinds(index)]
+        if lacking:
+            raise MethodError(
+                f"mats with objective {objective} needs the statistics {lacking[0]!r} of {name}: collect them with "
+                f"`evomerge statistics MODEL --data FILE --kinds {','.join(KINDS[objective])} -o FILE`."
+            )
+    if min(weight) < 0 or not any(weight):
+        raise MethodError(f"{source.tensor}: mats needs weights from 0 and one above it; they are {list(weight)}.")
+    shares = normalized(weight)
+    sole = sole_input(shares) if initial == "average" else None
+    return shares if sole is None else CopyOf(sole)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2312.04339",
+    prepare=_shares,
+    whole=True,
+    needs=("gram|fisher",),
+)
+def mats(
+    deltas: Sequence[Tensor],
+    *,
+    weight: Weight,
+    scale: Annotated[Shared, Bounds(0.3, 0.0, 1.0)],
+    iterations: Annotated[Shared, Bounds(100.0, 1.0, 200.0)],
+    # One as published; below, the objective is another one.
+    off_diagonal: Annotated[Shared, Bounds(1.0, 1.0, 1.0)],
+    objective: Objective = "regmean",
+    initial: Initial = "task_arithmetic",
+    tolerance: float = 1e-5,
+    prepared: tuple[float, ...],
+    source: Source,
+) -> Tensor:
+    """Conjugate gradients from an initial merge towards the solution of sum(w_i G_i W O_i) = sum(w_i G_i W_i O_i).
+
+    objective: "regmean" takes the second moment G_i of what a linear layer reads and no O_i, "kfac" that of the
+    gradient of what it writes as O_i, "fisher" each element's Fisher information (at least 1e-8), "average" neither.
+    initial: `scale` times the sum of the weighted deltas, their mean, or the base; tensors without the statistics
+    keep it. iterations (rounded) stop early, on purpose, or when the residual is below `tolerance`.
+    """
+    size = round(iterations)
+    if size < 0 or tolerance < 0 or not 0 <= off_diagonal <= 1:
+        raise MethodError(
+            f"mats: iterations and tolerance must be 0 or more, off_diagonal between 0 and 1; they are {iterations}, "
+            f"{tolerance} and {off_diagonal}."
+        )
+    factors = {"task_arithmetic": [scale * w for w in weight], "average": list(prepared), "base": [0.0] * len(weight)}
+    terms = operators(source, objective, off_diagonal)
+    if terms is None:
+        return weighted_sum(deltas, factors[initial])
+    wide = [delta.double() for delta in deltas]
+    # In float64, since the iterations make a rounding error of the start a thousand times as large.
+    start = total(wide, factors[initial])
+    goal = total([term(delta) for term, delta in zip(terms, wide, strict=True)], prepared)
+
+    def operator(delta: Tensor) -> Tensor:
+        return total([term(delta) for term in terms], prepared)
+
+    return conjugate_gradients(operator, goal, start, size, tolerance).float()

@@ -1,0 +1,68 @@
+"""RegMean: the regression mean of linear layers (Jin et al., 2022). https://arxiv.org/abs/2212.09849."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from evomerge.merging.combination import normalized, sole_input
+from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.normal_equations import layer, shrunk, shrunk_diagonal, solve, total
+from evomerge.merging.spectral import weighted_sum
+from evomerge.merging.tiles import Source
+
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
+
+
+def _shares(source: Source, *, weight: Weight) -> CopyOf | tuple[float, ...]:
+    if min(weight) < 0 or not any(weight):
+        raise MethodError(f"{source.tensor}: regmean needs weights from 0 and one above it; they are {list(weight)}.")
+    shares = normalized(weight)
+    sole = sole_input(shares)
+    return shares if sole is None else CopyOf(sole)
+
+
+@merge_method(
+    operates_on="deltas",
+    reference="https://arxiv.org/abs/2212.09849",
+    prepare=_shares,
+    whole=True,
+    needs=("gram",),
+)
+def regmean(
+    deltas: Sequence[Tensor],
+    *,
+    off_diagonal: Annotated[Shared, Bounds(0.9, 0.1, 1.0)],
+    ridge: float = 1e-5,
+    prepared: tuple[float, ...],
+    source: Source,
+) -> Tensor:
+    """The weights of each linear layer whose outputs differ least from the models' own on what they read there.
+
+    The solution W of sum(w_i G_i) W = sum(w_i G_i W_i), G_i the second moment of what the layer reads in model i
+    with its off-diagonal multiplied by `off_diagonal`, and `ridge` of each input's own and the mean second moment
+    added to its diagonal (0 as published): inputs that the data never used are averaged. Tensors without statistics
+    get the weighted average. Only the weights' ratios matter. Keeps float64 products of every layer in a search.
+    """
+    if not 0 <= off_diagonal <= 1 or ridge < 0:
+        raise MethodError(
+            f"regmean: off_diagonal must lie between 0 and 1 and ridge be 0 or more; they are {off_diagonal} and "
+            f"{ridge}."
+        )
+    found = layer(source)
+    if found.grams is None:
+        return weighted_sum(deltas, prepared)
+    if "regmean" not in source.cache:
+        # What no coefficient changes: G_i D_i of every input.
+        source.cache["regmean"] = [
+            gram.double() @ found.columns(delta) for gram, delta in zip(found.grams, deltas, strict=True)
+        ]
+    system = total([shrunk(gram, off_diagonal, ridge) for gram in found.grams], prepared)
+    if not system.diagonal().any():
+        return weighted_sum(deltas, prepared)
+    right = total(source.cache["regmean"], [share * off_diagonal for share in prepared])
+    for gram, delta, share in zip(found.grams, deltas, prepared, strict=True):
+        own = gram.diagonal().double()
+        extra = shrunk_diagonal(own, ridge) - off_diagonal * own
+        right.addcmul_(extra[:, None], found.columns(delta), value=share)
+    return found.stored(solve(system, right))
