@@ -116,6 +116,13 @@ class Coefficients:
                 raise InteropError(f"mergekit's {self.name} cannot express {name}: {value!r}.")
         if self.divided and self._options["normalize"]:
             raise InteropError("mergekit cannot combine normalize with DARE's own rescaling (rescale: paper).")
+        if self.row.elects and self._options["normalize"]:
+            weights = [weight for place in self.places for weight in self._exact(place)["weight"]]
+            if min(weights) < 0:
+                raise InteropError(
+                    f"mergekit's {self.name} cannot express a negative weight ({min(weights)}) with normalize: it "
+                    "divides by a sum in which weights cancel."
+                )
         for name in [name for name in self._parameters if name not in said]:
             default = self._parameters[name].default
             for place in self.places:

@@ -47,7 +47,8 @@ class Row:
     ours: its name here. base: whether it works on differences to a base model. keys: its parameters.
     fixed: options of ours under which the weights are mergekit's. with_base: the same, where a base is optional,
     for a merge with one and without. by_density: whether DARE's own rescaling, which mergekit does not have, is the
-    same as weights divided by densities.
+    same as weights divided by densities. elects: whether signs are elected; normalized, mergekit divides by a sum in
+    which negative weights cancel others, which is not done here.
     """
 
     ours: str
@@ -56,6 +57,7 @@ class Row:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     with_base: Mapping[bool, Mapping[str, Any]] = field(default_factory=lambda: {True: {}, False: {}})
     by_density: bool = False
+    elects: bool = False
 
 
 def _flag(ours: str, default: bool, values: Mapping[Any, Any] | None = None) -> Key:
@@ -84,11 +86,17 @@ def _rescale(default: bool) -> Key:
 
 
 def _deltas(
-    ours: str, *, normalize: bool, fixed: Mapping[str, Any] | None = None, by_density: bool = False, **keys: Key
+    ours: str,
+    *,
+    normalize: bool,
+    fixed: Mapping[str, Any] | None = None,
+    by_density: bool = False,
+    elects: bool = False,
+    **keys: Key,
 ) -> Row:
     """One of the family that sums up weighted task vectors."""
     own = {"weight": _WEIGHT, "density": _DENSITY, "normalize": _flag("normalize", normalize), "lambda": _LAMBDA}
-    return Row(ours, "required", own | keys | _INT8, fixed or {}, by_density=by_density)
+    return Row(ours, "required", own | keys | _INT8, fixed or {}, by_density=by_density, elects=elects)
 
 
 #: mergekit's name -> its method.
@@ -119,18 +127,25 @@ METHODS: Mapping[str, Row] = {
         density=Key("", 1.0, each=True),
         rescale=_flag("", False),
     ),
-    "ties": _deltas("ties", normalize=True, rescale=_only(default=False), fixed=_MERGEKIT),
+    "ties": _deltas("ties", normalize=True, rescale=_only(default=False), fixed=_MERGEKIT, elects=True),
     "dare_linear": _deltas("dare_linear", normalize=False, rescale=_rescale(default=True), by_density=True),
     "dare_ties": _deltas(
-        "dare_ties", normalize=False, rescale=_rescale(default=True), fixed=_MERGEKIT, by_density=True
+        "dare_ties", normalize=False, rescale=_rescale(default=True), fixed=_MERGEKIT, by_density=True, elects=True
     ),
     "breadcrumbs": _deltas(
         "breadcrumbs", normalize=False, rescale=_rescale(default=False), gamma=_GAMMA, fixed=_MERGEKIT
     ),
     "breadcrumbs_ties": _deltas(
-        "breadcrumbs_ties", normalize=False, rescale=_rescale(default=False), gamma=_GAMMA, fixed=_MERGEKIT
+        "breadcrumbs_ties",
+        normalize=False,
+        rescale=_rescale(default=False),
+        gamma=_GAMMA,
+        fixed=_MERGEKIT,
+        elects=True,
     ),
-    "della": _deltas("della", normalize=True, rescale=_rescale(default=True), epsilon=_EPSILON, fixed=_MERGEKIT),
+    "della": _deltas(
+        "della", normalize=True, rescale=_rescale(default=True), epsilon=_EPSILON, fixed=_MERGEKIT, elects=True
+    ),
     "della_linear": _deltas(
         "della_linear", normalize=False, rescale=_rescale(default=True), epsilon=_EPSILON, fixed=_MERGEKIT
     ),

@@ -80,6 +80,12 @@ class _Resolver:
         groups = grouped(values) if len(values) > 1 else {"all": tuple(values)}
         rows = [values[members[0]] for members in groups.values()]
         table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        if self.row.elects and self.options["normalize"] and (table["weight"] < 0).any():
+            self.reader.refuse(
+                (),
+                f"mergekit's {self.configuration.method} with `normalize` and a negative weight is not supported: it "
+                "divides by a sum in which weights cancel; set `normalize: false`",
+            )
         fixed = {**self.row.fixed, **self.row.with_base[self.parts[0].on_base]}
         recipe = replace(self.recipe, options={**fixed, **self.options})
         return Merge(recipe, CoefficientTable(groups, table))

@@ -40,6 +40,7 @@ def coefficient(merge: Merge, tensor: str, name: str = "weight") -> list[float]:
     return [float(value) for value in merge.table.at(tensor)[name]]
 
 
+LINEAR = "merge_method: linear\nparameters: {weight: 1}\n"
 TIES = """\
 merge_method: ties
 base_model: base
@@ -77,7 +78,7 @@ def test_without_a_base_the_first_model_gives_configuration_and_tokenizer(tmp_pa
 
 def test_a_base_that_a_method_does_not_need_is_one_more_model(tmp_path: Path) -> None:
     notes: list[str] = []
-    text = "merge_method: linear\nbase_model: base\nmodels: [{model: math, parameters: {weight: 2}}]\nparameters: {weight: 1}"
+    text = LINEAR + "base_model: base\nmodels: [{model: math, parameters: {weight: 2}}]"
     merge = read(tmp_path, text, note=notes.append)
     assert [model.path for model in merge.recipe.inputs] == ["math", "base"]
     assert coefficient(merge, "*") == [2, 1]
@@ -297,9 +298,6 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
     ]
 
 
-LINEAR = "merge_method: linear\nparameters: {weight: 1}\n"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -317,6 +315,7 @@ LINEAR = "merge_method: linear\nparameters: {weight: 1}\n"
             TIES.replace("int8_mask: true", "normalize: {filter: mlp, value: 0}"),
             "normalize must be the same for all tens",
         ),
+        (TIES.replace("weight: 0.25", "weight: -0.25"), "ties with `normalize` and a negative weight is not supported"),
         (TIES + "slices: [{sources: [{model: base}]}]", "expected either `models` or `slices`; there is models and sl"),
         (TIES + "modules: {vision: {models: [{model: base}]}}", "modules other than one `default`.*not supported"),
         (TIES + "tokenizer: {source: other}", "other takes no part in the merge"),
@@ -335,9 +334,8 @@ LINEAR = "merge_method: linear\nparameters: {weight: 1}\n"
             "slerp needs a model besides the base",
         ),
         (
-            "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
-            "slices: [{sources: [{model: math, layer_range: [0, 1]}]}]",
-            ":4: slices.0: the base model base must be a source of every slice",
+            TIES[:36] + "slices: [{sources: [{model: math, layer_range: [0, 1]}]}]",
+            ":3: slices.0: the base model base must be a source of every slice",
         ),
         (
             "merge_method: karcher\nmodels: [{model: math}]\nparameters: {max_iter: [1, 2]}",
