@@ -10,6 +10,10 @@ import typer
 from evomerge import __version__
 from evomerge.commands.group import Commands
 
+Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
+Whole = Annotated[
+    bool, typer.Option("--modules-to-save", help="With --lora: what has no factors (norms, embeddings) goes in whole.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
@@ -143,6 +147,8 @@ def export(
     trial: Annotated[int | None, typer.Option(min=0, help="Another trial, by its number.")] = None,
     recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
     format_: Annotated[str, typer.Option("--format", help="Of the recipe: evomerge or mergekit.")] = "evomerge",
+    lora: Lora = None,
+    modules_to_save: Whole = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +162,18 @@ def export(
         raise typer.BadParameter("choose --best or --trial N, not both")
     if format_ not in ("evomerge", "mergekit"):
         raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
-    data = write_export(run, output, trial, recipe_only=recipe_only, format_=format_, overwrite=overwrite)
+    if lora is not None and (recipe_only or format_ != "evomerge"):
+        raise typer.BadParameter("--lora writes weights; leave out --recipe-only and --format")
+    data = write_export(
+        run,
+        output,
+        trial,
+        recipe_only=recipe_only,
+        format_=format_,
+        overwrite=overwrite,
+        lora=lora,
+        modules_to_save=modules_to_save,
+    )
     _print(as_json, data, f"Wrote {data['label']} to {output}", *data["notes"])
 
 
@@ -164,14 +181,16 @@ def export(
 def merge(
     recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    lora: Lora = None,
+    modules_to_save: Whole = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge the models of a recipe into a checkpoint."""
+    """Merge the models of a recipe into a checkpoint, or into a LoRA on the base."""
     from evomerge.commands.writing import merge_recipe
 
-    data = merge_recipe(recipe, output, overwrite=overwrite)
-    _print(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}")
+    data = merge_recipe(recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save)
+    _print(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}", *data.get("notes", ()))
 
 
 @app.command()

@@ -1,25 +1,41 @@
 """`evomerge export` and `evomerge merge`: weights, or only the recipe, on disk."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from evomerge import export
+from evomerge.merging.adapter import WEIGHTS
 from evomerge.merging.interop import mergekit
+from evomerge.merging.lora_export import export_lora
 from evomerge.merging.materialize import materialize
+from evomerge.recipe import Merge
 from evomerge.recipe_file import read_merge, write_merge
 
 
 def write_export(
-    run: Path, output: Path, trial: int | None, *, recipe_only: bool, format_: str, overwrite: bool
+    run: Path,
+    output: Path,
+    trial: int | None,
+    *,
+    recipe_only: bool,
+    format_: str,
+    overwrite: bool,
+    lora: int | None = None,
+    modules_to_save: bool = False,
 ) -> dict[str, Any]:
     """Export the winner or a trial of the study in `run`; returns what to print.
 
-    With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written.
+    With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
+    the adapter that is written instead of whole weights, see `export_lora`.
     """
     choice = export.choose(run, trial)
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
     data["notes"] = list(choice.notes)
+    if lora is not None:
+        written = _as_lora(choice.merge, output, lora, modules_to_save, overwrite=overwrite, scores=choice.scores)
+        return data | {**written, "notes": [*data["notes"], *written["notes"]]}
     if not recipe_only and format_ == "evomerge":
         return data | asdict(export.export(choice, output, overwrite=overwrite))
     if output.exists() and not overwrite:
@@ -31,6 +47,24 @@ def write_export(
     return data
 
 
-def merge_recipe(recipe: Path, output: Path, *, overwrite: bool) -> dict[str, Any]:
-    """Merge the models of a recipe file into the folder `output`; returns the manifest."""
-    return asdict(materialize(read_merge(recipe), output, overwrite=overwrite))
+def merge_recipe(
+    recipe: Path, output: Path, *, overwrite: bool, lora: int | None = None, modules_to_save: bool = False
+) -> dict[str, Any]:
+    """Merge the models of a recipe file into the folder `output`; returns the manifest, or what a LoRA holds."""
+    merge = read_merge(recipe)
+    if lora is not None:
+        return _as_lora(merge, output, lora, modules_to_save, overwrite=overwrite)
+    return asdict(materialize(merge, output, overwrite=overwrite))
+
+
+def _as_lora(
+    merge: Merge,
+    output: Path,
+    rank: int,
+    modules_to_save: bool,
+    *,
+    overwrite: bool,
+    scores: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    report = export_lora(merge, output, rank, modules_to_save=modules_to_save, overwrite=overwrite, scores=scores)
+    return {"output": str(output), "outputs": [WEIGHTS], "lora": asdict(report), "notes": report.text}

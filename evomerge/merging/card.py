@@ -4,7 +4,7 @@ Format: https://huggingface.co/docs/hub/model-cards.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,28 +17,47 @@ from search_spaces.base import FloatArray
 MAX_ROWS = 64
 
 
-def model_card(merge: Merge, title: str, sources: Mapping[str, str], scores: Mapping[str, Any] | None) -> str:
+def model_card(
+    merge: Merge,
+    title: str,
+    sources: Mapping[str, str],
+    scores: Mapping[str, Any] | None,
+    *,
+    adapter: Sequence[str] = (),
+    options: str = "",
+) -> str:
     """README.md of an exported merge.
 
     sources: model name -> where it comes from, the base first; of an adapter on a model `MODEL + ADAPTER`.
+    adapter: what a LoRA holds of the merge, in sentences, where it is one. options: of the command that makes it.
     scores: row -> column -> number or text. A text in place of a row, such as the verdict, stands above the table.
     """
-    lines = [_front_matter(sources), f"# {title}", "", _summary(merge, sources), ""]
+    lines = [_front_matter(sources, adapter=bool(adapter)), f"# {title}", "", _summary(merge, sources), ""]
     lines += _models(sources)
+    if adapter:
+        lines += ["## What the adapter holds", "", *(f"{sentence}  " for sentence in adapter), ""]
     if scores:
         lines += ["## Scores", "", *_score_table(scores)]
     lines += ["## Coefficients", "", *_coefficients(merge)]
     lines += [
         "## The same weights again",
         "",
-        "`evomerge merge recipe.yaml -o DIR` makes them from the models above, bit for bit;",
+        f"`evomerge merge recipe.yaml -o DIR{options}` makes them from the models above, bit for bit;",
         "`evomerge.json` holds the SHA-256 of every file of weights that went in and came out.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _front_matter(sources: Mapping[str, str]) -> str:
+def _front_matter(sources: Mapping[str, str], *, adapter: bool) -> str:
+    if adapter:
+        data: dict[str, Any] = {
+            "base_model": next(iter(sources.values())),
+            "base_model_relation": "adapter",
+            "library_name": "peft",
+            "tags": ["lora", "merge", "evomerge"],
+        }
+        return f"---\n{strict_yaml.dump(data)}---\n"
     data = {
         "base_model": list(dict.fromkeys(part for source in sources.values() for part in source.split(" + "))),
         "base_model_relation": "merge",
