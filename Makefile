@@ -33,7 +33,9 @@ conformance: $(READY) $(ORACLE)/.ready
 	@echo "== Conformance: the same models and files merged by mergekit and by evomerge, compared tensor by tensor"
 	$(IN_ORACLE) -m tests.conformance.oracle models
 	$(BIN)/python -m tests.conformance.draws
+	$(BIN)/python -m tests.conformance.ours
 	$(IN_ORACLE) -m tests.conformance.oracle merge
+	$(IN_ORACLE) -m tests.conformance.oracle back
 	$(IN_ORACLE) -m tests.conformance.peft_oracle
 	$(BIN)/python -m tests.conformance.compare
 

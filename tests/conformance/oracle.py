@@ -2,6 +2,7 @@
 
     python -m tests.conformance.oracle models    builds the tiny models
     python -m tests.conformance.oracle merge     merges every file of the corpus with mergekit
+    python -m tests.conformance.oracle back      merges the configurations that evomerge's results bring along
 
 Random methods ask torch for Bernoulli masks. Where `draws/NAME.safetensors` has uniform numbers for a tensor of a
 model, a mask is where they are below the probabilities that mergekit computed: all but the generator is mergekit's.
@@ -15,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,14 @@ def merge(case: Case, folder: Path) -> dict[str, Any]:
     return {"injected": masks.used}
 
 
+def brought_along() -> Iterator[Case]:
+    """mergekit's configuration in each of evomerge's results of the corpus."""
+    for case in read(WORK / "models"):
+        path = WORK / "ours" / case.name / "mergekit_config.yml"
+        if path.exists():
+            yield replace(case, text=path.read_text())
+
+
 def main(command: str) -> None:
     """Build the models, or merge the corpus; results go below WORK."""
     warnings.simplefilter("ignore")
@@ -103,9 +113,12 @@ def main(command: str) -> None:
         return
     if os.environ.get("PYTHONHASHSEED") != "0":
         sys.exit("mergekit's result depends on the hash seed: run this with PYTHONHASHSEED=0.")
-    results = {case.name: merge(case, WORK / "mergekit" / case.name) for case in read(WORK / "models")}
+    name = {"merge": "mergekit", "back": "back"}[command]
+    shutil.rmtree(WORK / name, ignore_errors=True)
+    cases = read(WORK / "models") if command == "merge" else list(brought_along())
+    results = {case.name: merge(case, WORK / name / case.name) for case in cases}
     answer = {"mergekit": version("mergekit"), "results": results}
-    (WORK / "mergekit.json").write_text(json.dumps(answer, indent=1))
+    (WORK / f"{name}.json").write_text(json.dumps(answer, indent=1))
     failed = sum("error" in result for result in results.values())
     print(f"mergekit merged {len(results) - failed} files and refused {failed}")
 

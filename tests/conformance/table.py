@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conformance.corpus import Case
+from tests.conformance.difference import Difference
 from tests.conformance.expected import Deviation
 
 HEAD = """# Conformance with mergekit and PEFT
@@ -25,23 +26,12 @@ tying in `config.json`, the tokenizer's tokens and its chat template. It wrote t
 * What differs as meant stands in `tests/conformance/expected.py`, with how much it may differ.
 """
 
-TITLES = {"mergekit": "mergekit: YAML files", "peft": "PEFT: adapters folded, and `add_weighted_adapter`"}
+TITLES = {
+    "mergekit": "mergekit: YAML files",
+    "back": "Back to mergekit: the `mergekit_config.yml` in our results, merged by mergekit",
+    "peft": "PEFT: adapters folded, and `add_weighted_adapter`",
+}
 COLUMNS = "| {name} | method | features | tensors | difference | verdict |\n|---|---|---|---:|---:|---|"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What was compared of two folders, and what is not the same.
-
-    relative: of the worst tensor. share: of all elements, those beyond the limit. faults: of tensors, where
-    their values differ; of anything else.
-    """
-
-    n_tensors: int = 0
-    relative: float = 0.0
-    share: float = 0.0
-    values: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,7 @@ def write(
     parts = [HEAD.format(**versions)]
     for tool, rows in tables.items():
         parts += [f"## {TITLES[tool]}\n", summary(rows, expected) + "\n"]
-        parts += [COLUMNS.format(name="file" if tool == "mergekit" else "case")]
+        parts += [COLUMNS.format(name="case" if tool == "peft" else "file")]
         parts += [*(_line(row, expected) for row in rows), ""]
     path.write_text("\n".join(parts).rstrip("\n") + "\n", encoding="utf-8")
 
