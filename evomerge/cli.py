@@ -239,6 +239,51 @@ def methods(
         Console(width=None if sys.stdout.isatty() else 160).print(text)
 
 
+@app.command()
+def statistics(
+    data: Annotated[
+        list[str],
+        typer.Option("--data", help="A text file or JSON lines; with --through NAME=FILE for each input."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through a folder.")],
+    model: Annotated[str | None, typer.Argument(help="The model; none with --through.")] = None,
+    kinds: Annotated[str, typer.Option(help="Of fisher, gram and gram_out, divided by commas.")] = "fisher,gram",
+    through: Annotated[
+        Path | None, typer.Option(help="A recipe: gram of all its inputs behind layers merged already (RegMean++).")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="So many examples; all by default.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass without gradients.")] = 4096,
+    labels: Annotated[str, typer.Option(help="What gradients are of: data, or sampled from the model.")] = "data",
+    seed: Annotated[int, typer.Option(min=0, help="Of sampled labels.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="To load the model in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Collect what fisher, regmean and mats need of a model."""
+    if (model is None) == (through is None) or (through is None and len(data) != 1):
+        raise typer.BadParameter("give MODEL and one --data FILE, or --through RECIPE and --data NAME=FILE per input")
+    if through is not None and (dtype is not None or labels != "data" or kinds not in ("gram", "fisher,gram")):
+        raise typer.BadParameter("--through collects gram, in the type of the recipe: no --kinds, --labels, --dtype")
+    from evomerge.collection.collect import Settings
+    from evomerge.commands import collecting
+
+    reading = collecting.Reading(examples, length, dtype, device, separator)
+    if through is not None:
+        files = collecting.name_data(data)
+        facts, lines = collecting.collect_through_recipe(
+            through, files, output, batch_tokens, reading, overwrite=overwrite
+        )
+    else:
+        settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
+        facts, lines = collecting.collect_statistics(
+            str(model), Path(data[0]), output, settings, reading, overwrite=overwrite
+        )
+    _print(as_json, facts, *lines)
+
+
 def _print(as_json: bool, data: dict[str, Any], *lines: str) -> None:
     typer.echo(json.dumps(data, default=str) if as_json else "\n".join(lines))
 

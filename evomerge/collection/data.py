@@ -1,0 +1,116 @@
+"""The data that statistics come from: texts, or prompts with answers, as tokens that one model reads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators._examples import Line, as_texts, read_json_lines, read_text
+from evaluators._tokens import encode, encode_pair, max_length, prefix_token
+from evaluators.base import EvaluatorError
+
+JSON_LINES = (".jsonl", ".ndjson")
+#: Tokens of an example, unless the model reads fewer or another number is asked for.
+LENGTH = 512
+
+
+class CollectionError(ValueError):
+    """Statistics that cannot be collected: data without text, a model of another kind, memory or disk too small."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One example: what is given, and what is learnt from. Plain text gives nothing."""
+
+    given: str
+    learnt: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """Tokens of one example; those from index `first`, at least 1, are its labels. The last is only predicted."""
+
+    tokens: tuple[int, ...]
+    first: int
+
+    @property
+    def length(self) -> int:
+        """How many tokens the model reads of it."""
+        return len(self.tokens) - 1
+
+
+def read_texts(file: Path, separator: str = " ") -> list[Text]:
+    """The examples of a text file (one), or of JSON lines (.jsonl, .ndjson).
+
+    A line has "text"; or "question" or "prompt", and "answer"; or also "choices", and the answer's index or text.
+    separator: between prompt and answer. Raises EvaluatorError for other lines and files that cannot be read.
+    """
+    if file.suffix in JSON_LINES:
+        return [_text(line, separator) for line in read_json_lines(file)]
+    return [Text("", read_text(file))]
+
+
+def encode_texts(texts: Sequence[Text], tokenizer: Any, length: int, limit: int | None = None) -> list[Example]:
+    """The first `limit` examples (all for None) of up to `length` tokens: long texts in pieces, prompts cut in front.
+
+    Raises CollectionError when there is none.
+    """
+    found: list[Example] = []
+    for text in texts:
+        found += _answered(text, tokenizer, length) if text.given else _pieces(text.learnt, tokenizer, length)
+        if limit is not None and len(found) >= limit:
+            break
+    if not found:
+        raise CollectionError("The data have no text of at least two tokens.")
+    return found[:limit]
+
+
+def readable_length(network: Any, tokenizer: Any, wanted: int | None) -> int:
+    """Tokens of an example: as wanted, else 512, or what the model reads at once where that is less."""
+    most = max_length(network, tokenizer)
+    if wanted is not None and not 2 <= wanted <= most:
+        raise CollectionError(f"The length is {wanted}; expected 2 to {most} tokens, which the model reads at once.")
+    return wanted or min(LENGTH, most)
+
+
+def batches(examples: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
+    """Examples of equal length together, up to `batch_tokens` tokens: nothing has to be padded, or masked."""
+    ordered = sorted(examples, key=lambda example: -example.length)  # stable; running out of memory shows at once
+    batch: list[Example] = []
+    for example in ordered:
+        full = (len(batch) + 1) * example.length > batch_tokens
+        if batch and (full or example.length != batch[0].length):
+            yield batch
+            batch = []
+        batch.append(example)
+    yield batch
+
+
+def _text(line: Line, separator: str) -> Text:
+    if "text" in line.fields:
+        return Text("", str(line.field("text")))
+    prompt, answer = line.prompt(None, None), line.field("answer")
+    if "choices" not in line.fields:
+        return Text(prompt, separator + as_texts(answer, f"{line.where}, answer")[0])
+    choices = as_texts(line.field("choices"), f"{line.where}, choices")
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
+        return Text(prompt, separator + choices[answer])
+    if answer in choices:
+        return Text(prompt, separator + str(answer))
+    raise EvaluatorError(
+        f"{line.where}: answer is {answer!r}; expected an index from 0 to {len(choices) - 1} or one of {choices!r}."
+    )
+
+
+def _pieces(text: str, tokenizer: Any, length: int) -> list[Example]:
+    tokens, prefix = encode(tokenizer, text), prefix_token(tokenizer)
+    if prefix is not None and tokens[:1] != (prefix,):
+        tokens = (prefix, *tokens)
+    pieces = (tokens[start : start + length] for start in range(0, len(tokens), length))
+    return [Example(piece, 1) for piece in pieces if len(piece) > 1]
+
+
+def _answered(text: Text, tokenizer: Any, length: int) -> list[Example]:
+    given, learnt = encode_pair(tokenizer, text.given, text.learnt)
+    tokens = (given + learnt)[-length:]
+    return [Example(tokens, max(len(tokens) - len(learnt), 1))]

@@ -1,0 +1,147 @@
+"""`evomerge statistics`: Fisher information and second moments of models on data, as files for merges."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from evomerge.collection import collect
+from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
+from evomerge.collection.through import check_merge, collect_through
+from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.compatibility import check_compatible
+from evomerge.merging.model import Model
+from evomerge.merging.sources import open_models
+from evomerge.merging.staging import OutputError
+from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
+from evomerge.recipe import DTYPES
+from evomerge.recipe_file import read_merge, write_merge
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How data are read: so many examples (None: all) of so many tokens (None: 512), model type and device.
+
+    separator: between prompt and answer.
+    """
+
+    examples: int | None = None
+    length: int | None = None
+    dtype: str | None = None
+    device: str = "auto"
+    separator: str = " "
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, *DTYPES):
+            raise CollectionError(f"dtype is {self.dtype!r}; expected {', '.join(DTYPES)}.")
+
+
+def collect_statistics(
+    model: str, data: Path, output: Path, settings: collect.Settings, reading: Reading, *, overwrite: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Collect the statistics of one model into the file `output`; returns what to print.
+
+    Raises EvaluatorError or CollectionError for the data, CheckpointError, ModelError or CollectionError for the
+    model, OutputError for the output; all of them before the first example is read, if they can be known then.
+    """
+    check_place(output, overwrite=overwrite)
+    texts = read_texts(data, reading.separator)
+    checkpoint = Checkpoint.open(model)
+    check_reads_text(checkpoint, checkpoint.path)
+    resident = _load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
+    length = readable_length(resident.network, resident.tokenizer, reading.length)
+    examples = encode_texts(texts, resident.tokenizer, length, reading.examples)
+    shapes = collect.planned(resident, settings.kinds)
+    with _bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
+        statistics = collect.collect(resident, examples, settings, progress)
+    collect.write(statistics, output)
+    facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
+    lines = [
+        f"{facts['examples']} examples, {facts['tokens']} tokens; {_sizes(shapes)}",
+        f"Wrote {output}. In a recipe: {{path: {model}, statistics: {output}}}",
+    ]
+    return {"output": str(output), **facts}, lines
+
+
+def collect_through_recipe(
+    recipe: Path, data: Mapping[str, Path], output: Path, batch_tokens: int, reading: Reading, *, overwrite: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Collect the second moments of all inputs of a recipe through the merge into the folder `output`.
+
+    A file for each input, and recipe.yaml, which names them. Raises as `collect_statistics`, and RecipeError.
+    """
+    merge = read_merge(recipe)
+    check_merge(merge, list(data))
+    if output.exists() and not (output.is_dir() and overwrite):
+        raise OutputError(f"The output {output} exists. Choose another folder, or replace its files (--overwrite).")
+    texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
+    bare = replace(merge.recipe, inputs=tuple(replace(model, statistics=None) for model in merge.recipe.inputs))
+    sources = open_models(bare)
+    check_compatible(sources.base, sources.inputs)
+    check_reads_text(sources.base, sources.tokenizer)
+    # In the type in which the merge will be written, as its layers will run.
+    resident = _load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
+    length = readable_length(resident.network, resident.tokenizer, reading.length)
+    examples = {name: encode_texts(part, resident.tokenizer, length, reading.examples) for name, part in texts.items()}
+    with _bar(f"{len(texts)} inputs") as progress:
+        found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
+    output.mkdir(parents=True, exist_ok=True)
+    files = {name: output / f"{name}.safetensors" for name in found}
+    for name, statistics in found.items():
+        collect.write(statistics, files[name])
+    inputs = tuple(replace(model, statistics=str(files[model.name])) for model in merge.recipe.inputs)
+    write_merge(replace(merge, recipe=replace(merge.recipe, inputs=inputs)), output / "recipe.yaml")
+    facts = {"output": str(output), "inputs": {name: _facts(part) for name, part in examples.items()}}
+    return facts, [f"Wrote {len(files)} statistics. Next: evomerge merge {output / 'recipe.yaml'} -o DIR"]
+
+
+def name_data(pairs: Sequence[str]) -> dict[str, Path]:
+    """`NAME=FILE` of each input. Raises CollectionError for what is no such pair."""
+    found = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file) or name in found:
+            raise CollectionError(f"--data is {pair!r}; expected NAME=FILE once for each input of the recipe.")
+        found[name] = Path(file)
+    return found
+
+
+def check_place(output: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there, or without a folder to be in. Raises OutputError."""
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise OutputError(f"The output {output} exists. Choose another file, or replace it (--overwrite).")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"The output {output} has no folder to be in: {output.absolute().parent} does not exist.")
+
+
+def _load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> ResidentModel:
+    place, wanted = torch.device(choose_device(device)), None if dtype is None else getattr(torch, dtype)
+    nbytes = sum(prod(base.shape(name)) * (wanted or base.dtype(name)).itemsize for name in base.names)
+    collect.check_memory(nbytes, place, "The weights")
+    return load_resident(base, tokenizer, wanted, str(place))
+
+
+def _facts(examples: Sequence[Example]) -> dict[str, int]:
+    return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
+
+
+def _sizes(shapes: collect.Shapes) -> str:
+    found = {kind: size for kind, size in collect.sizes(shapes).items() if kind in collect.KINDS}
+    return ", ".join(f"{kind} {size / 1e6:.4g} MB" for kind, size in found.items())
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A line on a terminal's stderr with the share of tokens read and the time left."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
