@@ -73,7 +73,9 @@ class Ledger:
         ledger = cls(folder, files)
         try:
             if ledger.path.exists():
-                raise StudyExists(f"There is a study in {folder} already: go on with --resume, or choose another folder.")
+                raise StudyExists(
+                    f"There is a study in {folder} already: go on with --resume, or choose another folder."
+                )
             new = ledger.path.with_suffix(".new")
             ledger._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
             ledger._reserve()
