@@ -11,8 +11,8 @@ from evomerge import strict_yaml
 from evomerge.merging.interop.mergekit_coefficients import Coefficients
 from evomerge.merging.interop.mergekit_configuration import OWN
 from evomerge.merging.interop.mergekit_configuration import InteropError as InteropError
-from evomerge.merging.interop.mergekit_models import reference, tokenizer
-from evomerge.recipe import Input, Merge, Slice
+from evomerge.merging.interop.mergekit_models import Reference, references, tokenizer
+from evomerge.recipe import Merge, Slice
 from evomerge.recipe_file import merge_to_dict
 
 #: The type that mergekit computes in, and writes where nothing else is asked for.
@@ -39,18 +39,19 @@ class _Writer:
     def __init__(self, merge: Merge, out_dtype: str | None) -> None:
         self.merge, self.recipe = merge, merge.recipe
         self.out_dtype = merge.recipe.dtype or out_dtype
-        self.models = {model.name: model for model in (self.recipe.base, *self.recipe.inputs)}
+        self.models = references(self.recipe)
+        self.base = self.models[self.recipe.base.name]
         self.coefficients = Coefficients(merge)
         self.on_base = self.coefficients.on_base
         # Where no base is needed, mergekit would merge it like any other model.
-        is_input = reference(self.recipe.base) in [reference(model) for model in self.recipe.inputs]
+        is_input = self.base in [self.models[model.name] for model in self.recipe.inputs]
         self.names_base = self.on_base or (self.coefficients.row.base == "none" and is_input)
 
     def configuration(self) -> dict[str, Any]:
         """All keys but our own."""
         config: dict[str, Any] = {"merge_method": self.coefficients.name}
         if self.names_base:
-            config["base_model"] = reference(self.recipe.base)
+            config["base_model"] = self.base
         config |= self.slices() if self.recipe.slices else self.whole_models()
         config["dtype"] = _ARITHMETIC
         extras = {
@@ -99,7 +100,7 @@ class _Writer:
         for number, part in enumerate(self.recipe.slices):
             entry: dict[str, Any] = {"sources": self.sources(number, part)}
             if self.on_base and part.base[0] != self.recipe.base.name:
-                entry["base_model"] = reference(self.models[part.base[0]])
+                entry["base_model"] = self.models[part.base[0]]
             rest = {name: value for name, value in shared[number].items() if name not in same}
             written.append(entry | _if_any("parameters", rest))
         self.check_used()
@@ -117,10 +118,9 @@ class _Writer:
     def sources(self, number: int, part: Slice) -> list[dict[str, Any]]:
         """The models of a slice, and the base where mergekit does not add it by itself."""
         base, inputs = self.models[part.base[0]], dict(part.inputs)
-        if self.on_base and [reference(self.models[name]) for name in inputs] == [reference(base)]:
+        if self.on_base and [self.models[name] for name in inputs] == [base]:
             inputs = {}  # the base merged with itself
-        merged = [*([base] if self.on_base else []), *(self.models[name] for name in inputs)]
-        named = [reference(model) for model in merged]
+        named = [*([base] if self.on_base else []), *(self.models[name] for name in inputs)]
         twice = next((model for n, model in enumerate(named) if model in named[:n]), None)
         if twice is not None:
             raise InteropError(f"mergekit takes a model only once, and this merge has {twice!r} twice.")
@@ -132,10 +132,10 @@ class _Writer:
             sources.insert(0, self.entry(base, part, part.base[1], {}))
         return sources
 
-    def entry(self, model: Input, part: Slice, first: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def entry(self, model: Reference, part: Slice, first: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """One entry of `models` or `sources`."""
         layers = {"layer_range": [first, first + part.blocks]} if part.blocks else {}
-        return {"model": reference(model), **layers} | _if_any("parameters", parameters)
+        return {"model": model, **layers} | _if_any("parameters", parameters)
 
 
 def _if_any(key: str, values: Mapping[str, Any]) -> dict[str, Any]:

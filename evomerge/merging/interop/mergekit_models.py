@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from evomerge.merging.adapter import is_adapter
 from evomerge.merging.interop.mergekit_configuration import InteropError
 from evomerge.recipe import Input, Recipe, TokenRow, Vocabulary
 
@@ -27,6 +30,19 @@ def reference(model: Input) -> Reference:
     return {"model": where} | ({} if model.adapter is None else {"lora": {"path": model.adapter}})
 
 
+def references(recipe: Recipe) -> dict[str, Reference]:
+    """Every model of a recipe by name; an input that is nothing but an adapter is on the base. Raises InteropError."""
+    return {model.name: reference(_whole(model, recipe.base)) for model in (recipe.base, *recipe.inputs)}
+
+
+def _whole(model: Input, base: Input) -> Input:
+    if not is_adapter(Path(model.path)):
+        return model
+    if base.adapter is not None:
+        raise InteropError(f"mergekit puts one adapter on a model, and {model.path} is one on top of {base.adapter}.")
+    return replace(base, name=model.name, adapter=model.path)
+
+
 def tokenizer(recipe: Recipe, *, with_base: bool) -> dict[str, Any] | None:
     """mergekit's `tokenizer`, or None where the recipe leaves tokens alone.
 
@@ -37,10 +53,10 @@ def tokenizer(recipe: Recipe, *, with_base: bool) -> dict[str, Any] | None:
     vocabulary = recipe.vocabulary or Vocabulary()
     if vocabulary.missing != ("base" if with_base else "inputs"):
         raise InteropError(f"mergekit's {recipe.method} cannot express vocabulary.missing: {vocabulary.missing!r}.")
-    models = {model.name: model for model in (recipe.base, *recipe.inputs)}
+    models = references(recipe)
     source: Reference = recipe.tokenizer
     if source not in ("base", "union") or (source == "base" and not with_base):
-        source = reference(recipe.base if source == "base" else models[recipe.tokenizer])
+        source = models[recipe.base.name if source == "base" else recipe.tokenizer]
     written: dict[str, Any] = {"source": source}
     if vocabulary.tokens:
         written["tokens"] = {token: _token(rule, models) for token, rule in vocabulary.tokens.items()}
@@ -49,13 +65,13 @@ def tokenizer(recipe: Recipe, *, with_base: bool) -> dict[str, Any] | None:
     return written
 
 
-def _token(rule: TokenRow, models: Mapping[str, Input]) -> dict[str, Any]:
+def _token(rule: TokenRow, models: Mapping[str, Reference]) -> dict[str, Any]:
     source: Reference
     if rule.model is None:
         source = {"kind": "zero"}
     elif rule.token is None and rule.id is None:
-        source = reference(models[rule.model])
+        source = models[rule.model]
     else:
         which = {"token": rule.token} if rule.id is None else {"token_id": rule.id}
-        source = {"kind": "model_token", "model": reference(models[rule.model]), **which}
+        source = {"kind": "model_token", "model": models[rule.model], **which}
     return {"source": source} | ({"force": True} if rule.force else {})

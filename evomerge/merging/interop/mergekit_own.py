@@ -15,7 +15,7 @@ from evomerge.merging.interop.mergekit import to_mergekit
 from evomerge.merging.interop.mergekit_configuration import OWN, Note
 from evomerge.merging.interop.mergekit_file import FileReader
 from evomerge.merging.interop.mergekit_methods import METHODS, NAMES
-from evomerge.merging.interop.mergekit_models import reference
+from evomerge.merging.interop.mergekit_models import references
 from evomerge.merging.interop.mergekit_settings import Setting, read_setting
 from evomerge.merging.method import MergeMethod
 from evomerge.recipe import Merge, RecipeError
@@ -74,8 +74,7 @@ def restored(found: Merge, own: Own, read: Read, note: Note) -> Merge:
 
 def _table(found: Merge, wanted: Merge, exact: Mapping[str, Setting]) -> CoefficientTable | None:
     """The coefficients in the order of the inputs wanted; None where these are other models."""
-    theirs = [reference(model) for model in found.recipe.inputs]
-    ours = [reference(model) for model in wanted.recipe.inputs]
+    theirs, ours = ([references(r)[model.name] for model in r.inputs] for r in (found.recipe, wanted.recipe))
     if wanted.recipe.method != found.recipe.method or sorted(map(str, theirs)) != sorted(map(str, ours)):
         return None
     order = [theirs.index(model) for model in ours]
