@@ -26,8 +26,9 @@ def _sole(_source: Source, *, weight: Weight) -> CopyOf | None:
 def lora_linear(deltas: Sequence[Tensor], *, weight: Weight, source: Source, tile: Tile) -> Tensor:
     """A and B of adapters of one rank summed up with the roots of the weights; their product mixes the adapters.
 
-    Changes that are no factors (full models, DoRA, biases) are summed up as they are. The exact sum is
-    task_arithmetic, which is PEFT's `cat`, and with `--lora RANK` its `svd`; likewise ties (compat: peft),
-    dare_linear, dare_ties and magnitude_prune with `--lora RANK` are its `ties_svd` and so on.
+    Changes that are no factors (full models, DoRA, biases) are summed up as they are.
+
+    compat: the exact sum is task_arithmetic: PEFT's `cat`, and written with `--lora RANK` its `svd`. Likewise ties
+    (compat: peft), dare_linear, dare_ties (compat: peft) and magnitude_prune are its types `..._svd`.
     """
     return merge_parts(deltas, weight, source, tile, "lora_linear", weighted)

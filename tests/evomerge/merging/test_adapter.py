@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from evomerge.merging.adapter import Adapted
 from evomerge.merging.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.materialize import materialize
 from evomerge.merging.sources import open_models
-from evomerge.recipe import Input, Merge, Recipe
+from evomerge.recipe import Input, Merge, Recipe, Slice
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.adapters import bare_lora, change_lora, lora, merged_by_peft
 from tests.evomerge.merging.folders import bare, llama, tokenizer
@@ -324,3 +325,31 @@ def test_refuses_pickles_and_files_outside(tmp_path: Path) -> None:
     weights.write_bytes(b"PK\x03\x04 a pickle")
     with pytest.raises(CheckpointError, match="is a pickle file"):
         Adapted(base, adapter)
+
+
+@pytest.mark.parametrize("how", ["slices", "tokenizer"])
+def test_factors_are_seen_through_slices_and_vocabularies(tmp_path: Path, how: str) -> None:
+    """Weights of the same two blocks, or of the same tokens, are merged by their factors as without either."""
+    base = tokenizer(llama(tmp_path / "base", vocab_size=4))
+    inputs = tuple(Input(name, str(lora(tmp_path / name, base, seed))) for seed, name in enumerate("ab"))
+    plain = Recipe(Input("base", str(base)), inputs, "lora_linear")
+    blocks = tuple(Slice(1, ("base", n), {"a": n, "b": n}) for n in (0, 1))
+    other = replace(plain, slices=blocks) if how == "slices" else replace(plain, tokenizer="base")
+    table = CoefficientTable({"all": ("*",)}, {"weight": np.array([[0.5, 0.3]])})
+    found, expected = (dict(open_models(r).engine().stream(Merge(r, table))) for r in (other, plain))
+    summed = replace(plain, method="task_arithmetic")
+    exact = dict(open_models(summed).engine().stream(Merge(summed, table)))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert not torch.allclose(
+        expected["model.layers.1.self_attn.q_proj.weight"], exact["model.layers.1.self_attn.q_proj.weight"]
+    )
+
+
+def test_another_block_than_the_bases_has_no_factors(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    inputs = (Input("a", str(lora(tmp_path / "a", base))),)
+    crossed = (Slice(1, ("base", 0), {"a": 1}), Slice(1, ("base", 1), {"a": 1}))
+    sources = open_models(Recipe(Input("base", str(base)), inputs, "lora_linear", slices=crossed))
+    name = "model.layers.{}.self_attn.q_proj.weight"
+    assert sources.inputs["a"].factors(name.format(0), sources.base) is None
+    assert sources.inputs["a"].factors(name.format(1), sources.base) is not None

@@ -90,6 +90,26 @@ def test_a_smaller_rank_is_the_svd_of_peft_and_the_error_is_true(tmp_path: Path)
     assert settings["target_modules"] == ["q_proj", "v_proj"]
 
 
+@pytest.mark.parametrize(
+    ("method", "options"), [("ties", {"compat": "peft"}), ("magnitude_prune", {})], ids=["ties", "magnitude_prune"]
+)
+@pytest.mark.parametrize("density", [1.0, 0.6])
+def test_combinations_of_whole_changes_are_those_of_peft(
+    tmp_path: Path, method: str, options: dict[str, Any], density: float
+) -> None:
+    """`ties_svd` and `magnitude_prune_svd`, cut off at rank 8 of the smaller side's 8 or 16."""
+    base = llama(tmp_path / "base")
+    models = [lora(tmp_path / "a", base, 1), lora(tmp_path / "b", base, 2)]
+    merge = recipe_of(base, models, (0.7, 0.4), method)
+    table = CoefficientTable({"all": ("*",)}, {**merge.table.values, "density": np.array([[density]])})
+    recipe = Recipe(merge.recipe.base, merge.recipe.inputs, method, options)
+    export_lora(Merge(recipe, table), tmp_path / "out", 8)
+    said = {"combination_type": f"{method}_svd", "svd_rank": 8, "density": density}
+    expected = combined_by_peft(base, models, (0.7, 0.4), **said)
+    for name, tensor in loaded_by_peft(tmp_path / "out").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=2e-6)
+
+
 def test_whole_models_and_what_a_lora_cannot_hold(tmp_path: Path) -> None:
     base, models = llama(tmp_path / "base"), [llama(tmp_path / "a", 1), llama(tmp_path / "b", 2)]
     merge = recipe_of(base, models, (0.5, 0.25))
