@@ -78,6 +78,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     spec = BenchSpec(recipe, config.space, dict(config.tasks), config.split.shares, config.device, threads)
     layout = base.layout()
     space = build_space(spec.space, recipe, layout)
+    sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
     notes = list(tokenizer_differences(base, named))
     say("reading the tasks")
     examples, lower = _read_tasks(spec, notes)
@@ -117,6 +118,12 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
         seed=config.seed,
         start=plan.start,
     )
+    n_models = len(plan.spec.recipe.inputs)
+    if optimizer.one_coordinate_per_model and plan.dimension != n_models:
+        raise LaunchError(
+            f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
+            f"there are {plan.dimension}: search one weight per model (method: linear, space: uniform)."
+        )
     return optimizer
 
 

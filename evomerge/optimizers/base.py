@@ -48,6 +48,8 @@ class Optimizer(ABC):
 
     #: The largest number of objectives it handles; None = any.
     max_objectives: ClassVar[int | None] = 1
+    #: Whether a coordinate stands for a model, so that there have to be as many of them.
+    one_coordinate_per_model: ClassVar[bool] = False
 
     def __init__(self, dimension: int, n_objectives: int, seed: int, start: FloatArray | None = None) -> None:
         """dimension: coordinates. start: where the search begins, (dimension,); the cube's centre by default.

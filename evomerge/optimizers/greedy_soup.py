@@ -1,0 +1,93 @@
+"""Greedy soup (Wortsman et al., 2022): models join an average when it gets better. https://arxiv.org/abs/2203.05482."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+
+from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposal
+
+Members = frozenset[int]
+
+
+class GreedySoup(Optimizer):
+    """Every model alone, then, from the best to the worst, each model added to the average of those kept so far.
+
+    For `method: linear` in the space `uniform`: a coordinate is a model's weight, 1 for a member and 0 for the
+    others. A model stays when the loss gets smaller, with `strict: false` also when it stays the same. n models
+    take at most 2 n - 1 trials; after them come random weights. While answers are pending it goes on with what
+    either answer would ask for next.
+    """
+
+    one_coordinate_per_model: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        dimension: int,
+        n_objectives: int,
+        seed: int,
+        start: FloatArray | None = None,
+        *,
+        strict: bool = True,
+    ) -> None:
+        super().__init__(dimension, n_objectives, seed, start)
+        self._strict = strict
+        self._order = [int(model) for model in self._rng(0).permutation(dimension)]
+        #: Loss of the averages that were tried, None where the trial failed.
+        self._losses: dict[Members, float | None] = {}
+        self._last = -1
+
+    def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
+        busy = {members for x in pending.values() if (members := _members(x)) is not None}
+        # Numbers beyond the next one are of slots that ask at the same time.
+        ahead = max(number - max(self._last, *pending, -1) - 1, 0)
+        members = next(islice(self._wanted(busy), ahead, None), None)
+        if members is None:
+            return Proposal(self._rng(number).random(self.dimension))
+        return Proposal(np.array([float(model in members) for model in range(self.dimension)]))
+
+    def _tell(self, observation: Observation) -> None:
+        self._last = max(self._last, observation.number)
+        members = _members(observation.x)
+        if members is not None:
+            self._losses.setdefault(members, None if observation.losses is None else float(observation.losses[0]))
+
+    def _wanted(self, busy: set[Members]) -> Iterator[Members]:
+        """Averages whose loss is asked for, the most useful first; without those that are being evaluated."""
+        for model in self._order:
+            alone = frozenset([model])
+            if alone not in self._losses and alone not in busy:
+                yield alone
+        scored = [(loss, model) for model in range(self.dimension) if (loss := self._loss(model)) is not None]
+        queue = [model for _, model in sorted(scored)]
+        # A soup, its loss, and how many models had their turn; a loss that is not known yet is None.
+        states: deque[tuple[Members, float | None, int]] = deque()
+        if queue:
+            states.append((frozenset(queue[:1]), self._loss(queue[0]), 1))
+        while states:
+            soup, loss, turn = states.popleft()
+            while turn < len(queue) and loss is not None and (soup | {queue[turn]}) in self._losses:
+                soup, loss = self._better(soup, loss, soup | {queue[turn]})
+                turn += 1
+            if turn < len(queue):
+                larger = soup | {queue[turn]}
+                if larger not in self._losses and larger not in busy:
+                    yield larger
+                states.extend([(larger, self._losses.get(larger), turn + 1), (soup, loss, turn + 1)])
+
+    def _loss(self, model: int) -> float | None:
+        return self._losses.get(frozenset([model]))
+
+    def _better(self, soup: Members, loss: float, larger: Members) -> tuple[Members, float]:
+        new = self._losses[larger]
+        accepted = new is not None and (new < loss or (new == loss and not self._strict))
+        return (larger, new) if accepted and new is not None else (soup, loss)
+
+
+def _members(x: FloatArray) -> Members | None:
+    """The models of an average with equal weights; None for any other point."""
+    if not x.any() or not np.isin(x, (0.0, 1.0)).all():
+        return None
+    return frozenset(int(model) for model in np.flatnonzero(x))
