@@ -247,6 +247,7 @@ def statistics(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through a folder.")],
     model: Annotated[str | None, typer.Argument(help="The model; none with --through.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA on the model.")] = None,
     kinds: Annotated[str, typer.Option(help="Of fisher, gram and gram_out, divided by commas.")] = "fisher,gram",
     through: Annotated[
         Path | None, typer.Option(help="A recipe: gram of all its inputs behind layers merged already (RegMean++).")
@@ -269,6 +270,7 @@ def statistics(
         raise typer.BadParameter("--through collects gram, in the type of the recipe: no --kinds, --labels, --dtype")
     from evomerge.collection.collect import Settings
     from evomerge.commands import collecting
+    from evomerge.recipe import Input
 
     reading = collecting.Reading(examples, length, dtype, device, separator)
     if through is not None:
@@ -279,7 +281,7 @@ def statistics(
     else:
         settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
         facts, lines = collecting.collect_statistics(
-            str(model), Path(data[0]), output, settings, reading, overwrite=overwrite
+            Input("model", str(model), adapter=adapter), Path(data[0]), output, settings, reading, overwrite=overwrite
         )
     _print(as_json, facts, *lines)
 

@@ -1,5 +1,6 @@
 """Bare tensor files to merge: no network, no tokenizer, milliseconds per candidate."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,22 @@ def write_toys(folder: Path, n_experts: int = 2) -> tuple[Path, dict[str, Path]]
         delta = {key: torch.tensor(rng.normal(size=(4, 6)) * 0.1, dtype=torch.float32) for key in NAMES}
         save_file({key: base[key] + delta[key] for key in NAMES}, experts[name])
     return folder / "base.safetensors", experts
+
+
+def write_statistics(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Statistics from made-up data for the toys' experts, for methods that need some."""
+    rng = np.random.default_rng(8)
+    files = {}
+    for name in names:
+        found = {}
+        for key in NAMES:
+            rows, columns = rng.normal(size=(20, 6)), rng.normal(size=(20, 4))
+            found[f"fisher/{key}"] = rng.exponential(size=(4, 6))
+            found[f"gram/{key}"] = rows.T @ rows
+            found[f"gram_out/{key}"] = columns.T @ columns
+        files[name] = folder / f"{name}-statistics.safetensors"
+        save_file({key: torch.tensor(value, dtype=torch.float32) for key, value in found.items()}, files[name])
+    return files
 
 
 def search_file(folder: Path, *, method: str = "task_arithmetic", **changes: object) -> dict[str, object]:

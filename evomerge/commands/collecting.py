@@ -14,13 +14,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from evomerge.collection import collect
 from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
 from evomerge.collection.through import check_merge, collect_through
-from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.adapter import Adapted
 from evomerge.merging.compatibility import check_compatible
 from evomerge.merging.model import Model
-from evomerge.merging.sources import open_models
+from evomerge.merging.sources import open_folders, open_models
 from evomerge.merging.staging import OutputError
 from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
-from evomerge.recipe import DTYPES
+from evomerge.recipe import DTYPES, Input
 from evomerge.recipe_file import read_merge, write_merge
 
 
@@ -43,16 +43,16 @@ class Reading:
 
 
 def collect_statistics(
-    model: str, data: Path, output: Path, settings: collect.Settings, reading: Reading, *, overwrite: bool
+    model: Input, data: Path, output: Path, settings: collect.Settings, reading: Reading, *, overwrite: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Collect the statistics of one model into the file `output`; returns what to print.
+    """Collect the statistics of one model, with its adapter, into the file `output`; returns what to print.
 
     Raises EvaluatorError or CollectionError for the data, CheckpointError, ModelError or CollectionError for the
     model, OutputError for the output; all of them before the first example is read, if they can be known then.
     """
     check_place(output, overwrite=overwrite)
     texts = read_texts(data, reading.separator)
-    checkpoint = Checkpoint.open(model)
+    checkpoint = open_folders(model, ())[model.name]
     check_reads_text(checkpoint, checkpoint.path)
     resident = _load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
@@ -62,9 +62,10 @@ def collect_statistics(
         statistics = collect.collect(resident, examples, settings, progress)
     collect.write(statistics, output)
     facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
+    adapter = f", adapter: {model.adapter}" if model.adapter else ""
     lines = [
         f"{facts['examples']} examples, {facts['tokens']} tokens; {_sizes(shapes)}",
-        f"Wrote {output}. In a recipe: {{path: {model}, statistics: {output}}}",
+        f"Wrote {output}. In a recipe: {{path: {model.path}{adapter}, statistics: {output}}}",
     ]
     return {"output": str(output), **facts}, lines
 
@@ -124,7 +125,11 @@ def _load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> Resid
     place, wanted = torch.device(choose_device(device)), None if dtype is None else getattr(torch, dtype)
     nbytes = sum(prod(base.shape(name)) * (wanted or base.dtype(name)).itemsize for name in base.names)
     collect.check_memory(nbytes, place, "The weights")
-    return load_resident(base, tokenizer, wanted, str(place))
+    resident = load_resident(base, tokenizer, wanted, str(place))
+    if isinstance(base, Adapted):
+        for name, tensor in resident.tensors.items():
+            tensor.copy_(base.tensor(name))
+    return resident
 
 
 def _facts(examples: Sequence[Example]) -> dict[str, int]:

@@ -116,6 +116,10 @@ class MergeEngine:
             else:
                 yield name, self._models[0].tensor(name)
 
+    def check(self, merge: Merge) -> None:
+        """Raise what `apply` and `stream` raise for a recipe, its coefficients and statistics; reads no weights."""
+        self._candidate(merge)
+
     def sources(self, candidate: Candidate, *, keep: bool) -> Iterator[Source]:
         """The merged tensors of a candidate one after the other. keep: what is cached stays for the next merge."""
         for name in self._present:

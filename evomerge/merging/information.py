@@ -32,16 +32,22 @@ class Average:
     fishers: tuple[Tensor, ...] = ()
 
 
-def scales(sources: Iterable[Source]) -> dict[str, Scale]:
-    """The scale of each input's Fisher information, by name. Raises MethodError where it is not finite."""
+def scales(sources: Iterable[Source], *, normalize: bool = True, relative_floor: bool = False) -> dict[str, Scale]:
+    """The scale of each input's Fisher information, by name, where an option asks for it.
+
+    Raises MethodError where it is not finite.
+    """
+    if not (normalize or relative_floor):
+        return {}
     sums: dict[str, list[float]] = {}
     for source in sources:
-        fishers = input_moments(source, "fisher", source.shape)
-        if fishers is None:
-            continue
         if "fisher" not in source.cache:
-            source.cache["fisher"] = [_sums(source, moment.reshape(-1)) for moment in fishers]
-        for name, found in zip(source.input_names, source.cache["fisher"], strict=True):
+            fishers = input_moments(source, "fisher", source.shape) or ()
+            source.cache["fisher"] = {
+                name: _sums(source, moment.reshape(-1))
+                for name, moment in zip(source.input_names, fishers, strict=bool(fishers))
+            }
+        for name, found in source.cache["fisher"].items():
             sums[name] = [a + b for a, b in zip(sums.get(name, [0.0, 0.0, 0.0]), found, strict=True)]
     for name, (squares, _, _) in sums.items():
         if not math.isfinite(squares):
@@ -84,7 +90,7 @@ def average(
     if fishers is None:
         return Average(shares)
     names = source.input_names
-    found = [surveyed[name] for name in names]
+    found = [surveyed.get(name, Scale(1.0, 1.0)) for name in names]
     coefficients = [w / (s.norm if normalize and s.norm else 1.0) for w, s in zip(shares, found, strict=True)]
     floors = [floor * (s.mean if relative_floor and s.mean else 1.0) for s in found]
     if target in names and weight[names.index(target)]:
