@@ -114,7 +114,7 @@ class Ranking:
         def count(tile: Tile) -> None:
             for row, values in zip(counts, self._values(source, tile), strict=True):
                 buckets = _ordered(values).bitwise_right_shift_(_HALF).add_(_BUCKETS // 2)
-                row += np.bincount(buckets.cpu().numpy(), minlength=_BUCKETS)
+                row += torch.bincount(buckets, minlength=_BUCKETS).cpu().numpy()
 
         source.map(count)
         return [(np.flatnonzero(row).astype(np.uint16), row[row > 0]) for row in counts]

@@ -58,7 +58,8 @@ def consensus_ties(
 
     The merged delta is TIES' (each delta trimmed to the `density` largest of the whole model, weighted election and
     mean), and a model needs an element where its whole delta is larger than `threshold` times its distance from
-    that; see `consensus_ta` for votes and task.
+    that; see `consensus_ta` for votes and task. With weights of 1 this is the authors', but for deltas of one
+    magnitude at the threshold, of which they keep all, and for sums of exactly zero, which are positive here.
     """
     trimmed = [
         trim(tile.scratch(("trimmed", index), delta).copy_(delta), cut, tile)

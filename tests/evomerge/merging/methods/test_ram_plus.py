@@ -35,6 +35,8 @@ def test_alpha_bounds_the_amplification_and_r_scales_it() -> None:
 def test_only_those_who_take_part_are_counted() -> None:
     # Without A, everything that B and C change is theirs alone.
     check(merged("ram_plus", torch.zeros(6), INPUTS, {"weight": [0, 1, 1]}), [0, 0.25, 3, 2, 0, -1])
+    inputs = [torch.tensor(row) for row in ([1.0, 0, 0], [1.0, 1, 0], [0.0, 1, 1])]
+    check(merged("ram_plus", torch.zeros(3), inputs, {"weight": [0, 1, 1]}), [1.02, 1, 1.02])
 
 
 def test_what_is_counted_is_counted_in_all_tiles() -> None:
