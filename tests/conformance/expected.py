@@ -8,17 +8,20 @@ from dataclasses import dataclass
 class Deviation:
     """A difference that is meant, and how large it may be.
 
-    relative: of the worst tensor. share: of the elements, those that differ by more than rounding. refused: we
-    refuse what the other merges.
+    relative: of the worst tensor. share: of the elements, those that differ by more than rounding. parts: what the
+    faults that are no values are about. refused: we refuse what the other merges.
     """
 
     reason: str
     relative: float = 0.0
     share: float = 0.0
+    parts: tuple[str, ...] = ()
     refused: bool = False
 
 
-#: File -> what is meant.
+#: Ends the name of a file that is the configuration in our result.
+BACK = " (back)"
+#: File -> what is meant; with BACK, in that direction only.
 EXPECTED: Mapping[str, Deviation] = {
     "arcee-fusion": Deviation(
         "single elements at the threshold, where mergekit's divergences are rounded to float32; none in float64",
@@ -29,11 +32,33 @@ EXPECTED: Mapping[str, Deviation] = {
     "chat-template-chatml": Deviation("templates that mergekit brings along are not ours to give away", refused=True),
     "linear-unknown-keys": Deviation("keys that do not exist are refused, with a flag to ignore them", refused=True),
     "slerp-parameter-of-a-model": Deviation("a key that has no effect is refused, with a flag", refused=True),
+    "linear-buffers": Deviation(
+        "buffers in the base's files are copied; mergekit writes what its definition of the architecture names",
+        parts=("inv_freq is missing there",),
+    ),
+    "linear-tied-and-not": Deviation("a head that a model lacks is not made of its embeddings", refused=True),
+    "linear-tied-base": Deviation(
+        "as linear-tied-and-not; mergekit's result has a head that its config.json ties", refused=True
+    ),
+    "olmo-slices": Deviation(
+        "where mergekit has no definition it leaves num_hidden_layers, and takes head and norm from the first slice",
+        relative=0.5,
+        share=0.1,
+        parts=("num_hidden_layers",),
+    ),
     "slices-single-and-pairs": Deviation(
         "mergekit takes final norm and head from as many models as the first slice has", relative=0.5, share=0.2
     ),
     "task-arithmetic-bfloat16": Deviation(
         "mergekit adds up in bfloat16, we round once: up to two units in the last place", relative=2.0**-6, share=0.2
     ),
+    "ties-negative-weight": Deviation("weights that cancel in the divisor are refused", refused=True),
+    "ties-rescaled": Deviation("trimmed changes are not rescaled here", refused=True),
     "tokenizer-of-a-stranger": Deviation("a tokenizer comes from a model that takes part in the merge", refused=True),
+    f"arcee-fusion-float64{BACK}": Deviation("as arcee-fusion: written with dtype float32", relative=0.2, share=1e-3),
 }
+
+
+def expected(name: str) -> Deviation:
+    """What may differ for a file; nothing where nothing is said."""
+    return EXPECTED.get(name) or EXPECTED.get(name.removesuffix(BACK)) or Deviation("")

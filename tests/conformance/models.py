@@ -1,7 +1,8 @@
 """The tiny models of the conformance corpus: real transformers folders with real tokenizers, the same every time.
 
 One Llama with fine-tunes (small deltas with exact zeros, tensors that nobody touched), relatives with another
-vocabulary, another order of it, another depth or type or no relation, LoRA adapters, a tied Qwen2 with biases.
+vocabulary, another order of it, another depth or type or no relation, LoRA adapters, a tied Qwen2 with biases,
+a GPT-2 and an OLMo.
 """
 
 import shutil
@@ -13,6 +14,7 @@ import peft
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Weights = dict[str, Tensor]
@@ -58,6 +60,8 @@ def build(folder: Path) -> dict[str, str]:
     _other_vocabularies(folder, base, shared)
     _adapters(folder)
     _qwen(folder)
+    _relatives(folder, base, shared)
+    _other_architectures(folder)
     return {path.name: str(path) for path in sorted(folder.iterdir())}
 
 
@@ -103,6 +107,35 @@ def _other_vocabularies(folder: Path, base: Weights, shared: Weights) -> None:
     relative("shuffled", 12, (*SPECIAL, *(WORDS[place] for place in order)))
     relative("foreign", 13, (*SPECIAL, *WORDS[20:], "new0", "extra"), (MARK,))
     relative("padded", 14, everything, surplus=4)
+
+
+def _relatives(folder: Path, base: Weights, shared: Weights) -> None:
+    """tied: a fine-tune without a head of its own. older: one whose files hold a buffer that is computed today."""
+    tied = {name: value for name, value in _tuned(base, shared, 41).items() if name != "lm_head.weight"}
+    config = _llama(4, 100)
+    config.tie_word_embeddings = True
+    _save(folder / "tied", config, tied, tokenizer(SPECIAL + WORDS))
+    _save(folder / "older", _llama(4, 100), _tuned(base, shared, 42), tokenizer(SPECIAL + WORDS))
+    path = folder / "older" / "model.safetensors"
+    buffers = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(8) for layer in range(4)}
+    save_file({**load_file(path), **buffers}, path, metadata={"format": "pt"})
+
+
+def _other_architectures(folder: Path) -> None:
+    """A GPT-2, whose tensors have other names and places, and an OLMo, which mergekit does not know."""
+    sizes = {"vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2}
+    small = {key: value for key, value in SIZES.items() if not key.endswith("token_id")}
+    configs = {
+        "gpt2": transformers.GPT2Config(n_embd=32, n_head=2, n_layer=4, n_positions=64, **sizes),
+        "olmo": transformers.OlmoConfig(num_hidden_layers=4, **small, **sizes),
+    }
+    for seed, (kind, config) in enumerate(configs.items()):
+        base = _random(config, seed=50 + seed)
+        shared = _delta(base, seed=60 + seed)
+        _save(folder / f"{kind}_base", config, base, tokenizer(SPECIAL + WORDS))
+        for number, name in enumerate(("math", "code")):
+            tuned = _tuned(base, shared, 70 + 10 * seed + number)
+            _save(folder / f"{kind}_{name}", config, tuned, tokenizer(SPECIAL + WORDS))
 
 
 def _adapters(folder: Path) -> None:

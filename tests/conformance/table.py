@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.conformance.corpus import Case
 from tests.conformance.difference import Difference
-from tests.conformance.expected import Deviation
+from tests.conformance.expected import expected
 
 HEAD = """# Conformance with mergekit and PEFT
 
@@ -44,14 +44,14 @@ class Row:
     theirs: Mapping[str, Any]
     refusal: str | None
 
-    def verdict(self, expected: Mapping[str, Deviation]) -> str:
+    def verdict(self) -> str:
         """The word for it."""
         if "error" in self.theirs:
-            return "both refuse" if self.refusal else "the other fails"
+            return "both refuse" if self.refusal else "mergekit fails"
         if self.refusal:
             return "refused here"
         if self.differs:
-            return "differs" if self.unexplained(expected) else "differs as meant"
+            return "differs" if self.unexplained() else "differs as meant"
         return "same"
 
     @property
@@ -59,54 +59,50 @@ class Row:
         """Whether the results are not the same."""
         return bool(self.difference.values or self.difference.faults)
 
-    def why(self, expected: Mapping[str, Deviation]) -> str:
+    def why(self) -> str:
         """The reason, where the verdict needs one."""
-        if self.unexplained(expected):
+        if self.unexplained():
             return self.refusal or "; ".join((self.difference.faults + self.difference.values)[:3])
         if self.differs or (self.refusal and "error" not in self.theirs):
-            return expected[self.case.name].reason
+            return expected(self.case.name).reason
         return str(self.theirs.get("error", ""))
 
-    def unexplained(self, expected: Mapping[str, Deviation]) -> bool:
+    def unexplained(self) -> bool:
         """Whether it is a failure: another outcome than the other's that nobody meant, or a crash of ours."""
+        limit = expected(self.case.name)
         if self.refusal is not None:
-            meant = self.case.name in expected and expected[self.case.name].refused
-            return self.refusal.startswith("CRASH") or not ("error" in self.theirs or meant)
-        if not self.differs:
-            return False
-        limit = expected.get(self.case.name, Deviation(""))
+            return self.refusal.startswith("CRASH") or not ("error" in self.theirs or limit.refused)
         within = self.difference.relative <= limit.relative and self.difference.share <= limit.share
-        return bool(self.difference.faults) or not within
+        meant = all(any(part in fault for part in limit.parts) for fault in self.difference.faults)
+        return not meant or bool(self.difference.values and not within)
 
 
-def write(
-    tables: Mapping[str, Sequence[Row]], expected: Mapping[str, Deviation], versions: Mapping[str, str], path: Path
-) -> None:
+def write(tables: Mapping[str, Sequence[Row]], versions: Mapping[str, str], path: Path) -> None:
     """Write one table for each of the others."""
     parts = [HEAD.format(**versions)]
     for tool, rows in tables.items():
-        parts += [f"## {TITLES[tool]}\n", summary(rows, expected) + "\n"]
+        parts += [f"## {TITLES[tool]}\n", summary(rows) + "\n"]
         parts += [COLUMNS.format(name="case" if tool == "peft" else "file")]
-        parts += [*(_line(row, expected) for row in rows), ""]
+        parts += [*(_line(row) for row in rows), ""]
     path.write_text("\n".join(parts).rstrip("\n") + "\n", encoding="utf-8")
 
 
-def summary(rows: Sequence[Row], expected: Mapping[str, Deviation]) -> str:
+def summary(rows: Sequence[Row]) -> str:
     """One sentence about all rows."""
-    verdicts = Counter(row.verdict(expected) for row in rows)
+    verdicts = Counter(row.verdict() for row in rows)
     parts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    same = [row for row in rows if row.verdict(expected) == "same" and row.float32]
+    same = [row for row in rows if row.verdict() == "same" and row.float32]
     worst = max((row.difference.relative for row in same), default=0.0)
     n_tensors = sum(row.difference.n_tensors for row in rows)
     return f"{len(rows)}: {parts}. {n_tensors} tensors compared; the largest difference of float32 is {worst:.1e}."
 
 
-def _line(row: Row, expected: Mapping[str, Deviation]) -> str:
+def _line(row: Row) -> str:
     n_tensors, relative = row.difference.n_tensors, row.difference.relative
     masks = " *masks*" if row.theirs.get("injected") else ""
     difference = ("0" if not relative else f"{relative:.1e}") if n_tensors else ""
-    why = row.why(expected).replace("|", "\\|")
-    verdict = row.verdict(expected) + (f": {_short(why)}" if why else "")
+    why = row.why().replace("|", "\\|")
+    verdict = row.verdict() + (f": {_short(why)}" if why else "")
     cells = (row.case.name, row.case.method, row.case.features + masks, str(n_tensors or ""), difference, verdict)
     return f"| {' | '.join(cells)} |"
 
