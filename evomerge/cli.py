@@ -14,6 +14,7 @@ Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank
 Whole = Annotated[
     bool, typer.Option("--modules-to-save", help="With --lora: what has no factors (norms, embeddings) goes in whole.")
 ]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Pass over keys that mergekit does not know, as it does.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
@@ -179,18 +180,39 @@ def export(
 
 @app.command()
 def merge(
-    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe file, or a mergekit configuration.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     lora: Lora = None,
     modules_to_save: Whole = False,
+    lenient: Lenient = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge the models of a recipe into a checkpoint, or into a LoRA on the base."""
     from evomerge.commands.writing import merge_recipe
 
-    data = merge_recipe(recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save)
-    _print(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}", *data.get("notes", ()))
+    data = merge_recipe(
+        recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save, lenient=lenient
+    )
+    _print(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}", *data["notes"])
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A configuration of mergekit or mergekit-evolve.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; recipe.yaml or search.yaml.")
+    ] = None,
+    lenient: Lenient = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a mergekit configuration into a recipe, one of mergekit-evolve into a search file."""
+    from evomerge.commands.importing import import_file
+
+    data = import_file(file, output, lenient=lenient, overwrite=overwrite)
+    notes = [f"note: {note}" for note in data["notes"]]
+    _print(as_json, data, *notes, f"Wrote the {data['kind']} {data['file']}. Next: {data['next']}")
 
 
 @app.command()

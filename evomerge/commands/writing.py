@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import export
+from evomerge.commands.importing import read_recipe
 from evomerge.merging.adapter import WEIGHTS
 from evomerge.merging.interop import mergekit
 from evomerge.merging.lora_export import export_lora
 from evomerge.merging.materialize import materialize
 from evomerge.recipe import Merge
-from evomerge.recipe_file import read_merge, write_merge
+from evomerge.recipe_file import write_merge
 
 
 def write_export(
@@ -48,13 +49,24 @@ def write_export(
 
 
 def merge_recipe(
-    recipe: Path, output: Path, *, overwrite: bool, lora: int | None = None, modules_to_save: bool = False
+    recipe: Path,
+    output: Path,
+    *,
+    overwrite: bool,
+    lora: int | None = None,
+    modules_to_save: bool = False,
+    lenient: bool = False,
 ) -> dict[str, Any]:
-    """Merge the models of a recipe file into the folder `output`; returns the manifest, or what a LoRA holds."""
-    merge = read_merge(recipe)
+    """Merge the models of a recipe file or mergekit configuration into the folder `output`.
+
+    Returns the manifest, or what a LoRA holds, and notes.
+    """
+    notes: list[str] = []
+    merge = read_recipe(recipe, lenient=lenient, note=notes.append)
     if lora is not None:
-        return _as_lora(merge, output, lora, modules_to_save, overwrite=overwrite)
-    return asdict(materialize(merge, output, overwrite=overwrite))
+        written = _as_lora(merge, output, lora, modules_to_save, overwrite=overwrite)
+        return written | {"notes": [*notes, *written["notes"]]}
+    return asdict(materialize(merge, output, overwrite=overwrite)) | {"notes": notes}
 
 
 def _as_lora(

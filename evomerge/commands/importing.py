@@ -1,0 +1,65 @@
+"""`evomerge import`, and recipes in whatever format they are: recognised by what they hold, not by their names."""
+
+from pathlib import Path
+from typing import Any
+
+from evomerge import strict_yaml
+from evomerge.config import load_config
+from evomerge.merging.interop.mergekit_configuration import InteropError, Note
+from evomerge.merging.interop.mergekit_evolve import read_evolve
+from evomerge.merging.interop.mergekit_file import load_file
+from evomerge.merging.interop.mergekit_read import read_mergekit
+from evomerge.recipe import Merge
+from evomerge.recipe_file import read_merge, write_merge
+
+
+def read_recipe(path: Path, *, lenient: bool, note: Note) -> Merge:
+    """The merge that a recipe or a mergekit configuration describes.
+
+    Raises RecipeError or InteropError, and CheckpointError for models that a mergekit configuration needs to be read.
+    """
+    if "merge_method" in _keys(path):
+        return read_mergekit(path, lenient=lenient, note=note)
+    return read_merge(path)
+
+
+def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bool) -> dict[str, Any]:
+    """Write a mergekit configuration as a recipe, one of mergekit-evolve as a search file; returns what to print.
+
+    Raises InteropError for a file that is neither, FileExistsError for one that is in the way.
+    """
+    notes: list[str] = []
+    keys = _keys(path)
+    if "merge_method" in keys:
+        merge = read_mergekit(path, lenient=lenient, note=notes.append)
+        target = _free(output or Path("recipe.yaml"), overwrite)
+        write_merge(merge, target)
+        kind, go_on = "recipe", f"evomerge merge {target} -o DIR"
+    elif "genome" in keys:
+        search = read_evolve(load_file(path), lenient=lenient, note=notes.append)
+        target = _free(output or Path("search.yaml"), overwrite)
+        target.write_text(_commented(search, path, notes), encoding="utf-8")
+        load_config(target)
+        kind, go_on = "search file", f"evomerge check {target}"
+    else:
+        raise InteropError(
+            f"{path} is no configuration of mergekit (`merge_method`) or mergekit-evolve (`genome`); "
+            f"it has the keys {', '.join(keys) or 'none'}."
+        )
+    return {"file": str(target), "kind": kind, "notes": notes, "next": go_on}
+
+
+def _keys(path: Path) -> list[str]:
+    data = load_file(path).data
+    return list(data) if isinstance(data, dict) else []
+
+
+def _free(path: Path, overwrite: bool) -> Path:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give another file with -o, or --overwrite to replace it.")
+    return path
+
+
+def _commented(search: dict[str, Any], origin: Path, notes: list[str]) -> str:
+    lines = [f"# From {origin.name}, a configuration of mergekit-evolve.", *(f"# Note: {note}" for note in notes)]
+    return "\n".join([*lines, "", strict_yaml.dump(search)])
