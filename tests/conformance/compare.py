@@ -44,7 +44,15 @@ def back_to_mergekit(cases: Sequence[Case], refusals: Refusals) -> list[Row]:
 def with_peft(cases: Sequence[PeftCase], refusals: Refusals) -> list[Row]:
     """The rows of the adapters."""
     results = json.loads((WORK / "peft.json").read_text())["results"]
-    return [_judged(case.case(), WORK / "peft" / case.name, results[case.name], refusals) for case in cases]
+    rows = [_judged(case.case(), WORK / "peft" / case.name, results[case.name], refusals) for case in cases]
+    for case in cases:
+        if case.loaded in results:
+            row = _judged(case.case(), WORK / "peft" / case.loaded, results[case.loaded], refusals)
+            features = f"the LoRA that we write of {row.case.name}, loaded by PEFT"
+            rows.append(
+                replace(row, case=replace(row.case, name=f"peft-{case.loaded}", method="fold", features=features))
+            )
+    return rows
 
 
 def _judged(case: Case, oracle: Path, theirs: Mapping[str, Any], refusals: Refusals) -> Row:

@@ -30,8 +30,6 @@ EXPECTED: Mapping[str, Deviation] = {
     ),
     "arcee-fusion-bfloat16": Deviation("as arcee-fusion", relative=0.2, share=1e-3),
     "chat-template-chatml": Deviation("templates that mergekit brings along are not ours to give away", refused=True),
-    "linear-unknown-keys": Deviation("keys that do not exist are refused, with a flag to ignore them", refused=True),
-    "slerp-parameter-of-a-model": Deviation("a key that has no effect is refused, with a flag", refused=True),
     "linear-buffers": Deviation(
         "buffers in the base's files are copied; mergekit writes what its definition of the architecture names",
         parts=("inv_freq is missing there",),

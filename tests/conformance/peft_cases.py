@@ -22,6 +22,11 @@ class PeftCase:
         """Whether PEFT draws random masks."""
         return (self.combination or "").startswith("dare")
 
+    @property
+    def loaded(self) -> str | None:
+        """The name of PEFT's model with our adapter on it, where our result is an adapter."""
+        return None if self.rank is None else f"{self.name}-loaded"
+
     def case(self) -> Case:
         """As a row of the table names it."""
         arguments = [] if self.combination is None else [f"weights {', '.join(map(str, self.weights))}"]
@@ -35,6 +40,8 @@ class PeftCase:
 
 #: Where our random numbers for PEFT are.
 DRAWS = WORK / "draws" / "peft.safetensors"
+#: Our merges as adapters, one folder for each case with a rank.
+ADAPTERS = WORK / "adapters"
 FOLDED = ("adapter", "adapter_rs", "adapter_dora", "adapter_head", "adapter_tokens")
 THREE = ("adapter", "adapter_b", "adapter_c")
 WEIGHTS = (0.7, 0.4, -0.3)

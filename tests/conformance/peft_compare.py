@@ -1,19 +1,19 @@
 """Our merges of the adapters that PEFT combined: which method of ours is which of PEFT's."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
+from evomerge.merging.lora_export import export_lora
 from evomerge.merging.materialize import materialize
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 from tests.conformance.corpus import WORK
-from tests.conformance.peft_cases import PeftCase
+from tests.conformance.peft_cases import ADAPTERS, PeftCase
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,13 @@ def merge_of(case: PeftCase) -> Merge:
 
 
 def write(case: PeftCase, folder: Path) -> None:
-    """Write our result as a model folder; where PEFT cuts a merged change to a rank, so is ours, in float64."""
-    materialize(merge_of(case), folder)
-    if case.rank is not None:
-        _truncate(folder, case.rank)
-
-
-def _truncate(folder: Path, rank: int) -> None:
-    base = load_file(WORK / "models" / "base" / "model.safetensors")
-    (path,) = folder.glob("*.safetensors")
-    merged = load_file(path)
-    for name, value in merged.items():
-        change = value.double() - base[name].double()
-        if change.ndim == 2 and change.any():
-            left, sizes, right = torch.linalg.svd(change, full_matrices=False)
-            merged[name] = (base[name] + (left[:, :rank] * sizes[:rank]) @ right[:rank]).float()
-    save_file(merged, path, metadata={"format": "pt"})
+    """Write our result as a model folder; where PEFT cuts a merged change to a rank, so does our LoRA of it."""
+    if case.rank is None:
+        materialize(merge_of(case), folder)
+        return
+    adapter = (ADAPTERS / case.name).absolute()
+    shutil.rmtree(adapter, ignore_errors=True)
+    export_lora(merge_of(case), adapter, case.rank)
+    base = str((WORK / "models" / "base").absolute())
+    folded = Recipe(Input("base", base), (Input(case.name, base, adapter=str(adapter)),), "passthrough")
+    materialize(Merge(folded, CoefficientTable({"all": ("*",)}, {})), folder)

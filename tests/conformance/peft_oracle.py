@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from tests.conformance.corpus import WORK
-from tests.conformance.peft_cases import CASES, DRAWS, PeftCase
+from tests.conformance.peft_cases import ADAPTERS, CASES, DRAWS, PeftCase
 
 
 class Masks:
@@ -99,12 +99,22 @@ def merge(case: PeftCase, folder: Path) -> dict[str, Any]:
     return {"injected": masks.used}
 
 
+def load(adapter: Path, folder: Path) -> dict[str, Any]:
+    """Write the base with an adapter of evomerge's to `folder`."""
+    base = transformers.AutoModelForCausalLM.from_pretrained(WORK / "models" / "base", dtype=torch.float32)
+    peft.PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)
+    return {}
+
+
 def main() -> None:
     """Merge every case; results go below WORK."""
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     results = {case.name: merge(case, WORK / "peft" / case.name) for case in CASES}
+    for case in CASES:
+        if case.loaded is not None and (ADAPTERS / case.name).exists():
+            results[case.loaded] = load(ADAPTERS / case.name, WORK / "peft" / case.loaded)
     (WORK / "peft.json").write_text(json.dumps({"peft": version("peft"), "results": results}, indent=1))
     failed = sum("error" in result for result in results.values())
     print(f"PEFT merged {len(results) - failed} adapters and refused {failed}")

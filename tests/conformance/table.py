@@ -22,7 +22,7 @@ tying in `config.json`, the tokenizer's tokens and its chat template. It wrote t
 * Rows of embeddings are matched by token: mergekit numbers several new tokens at random.
 * Random methods (marked *masks*) draw from torch's global generator there. In its place they get our uniform random
   numbers, to compare with the probabilities that they computed themselves; everything else is theirs.
-* Where PEFT cuts a change to a rank it computes in float64, and our change is cut in float64 by the harness.
+* Where PEFT cuts a change to a rank, it does so in float64 here: in float32 its decomposition is good for some 1e-6.
 * What differs as meant stands in `tests/conformance/expected.py`, with how much it may differ.
 """
 
