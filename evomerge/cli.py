@@ -207,7 +207,7 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a mergekit configuration into a recipe, one of mergekit-evolve into a search file."""
+    """Make a recipe or search file of a mergekit configuration."""
     from evomerge.commands.importing import import_file
 
     data = import_file(file, output, lenient=lenient, overwrite=overwrite)

@@ -50,7 +50,7 @@ def test_starting_loads_nothing_heavy(module: str) -> None:
 def test_the_console_script_says_its_version_and_commands() -> None:
     assert console_script("--version").stdout == f"evomerge {__version__}\n"
     shown = console_script("--help").stdout
-    for command in ("init", "check", "search", "status", "export", "merge", "--install-completion"):
+    for command in ("init", "check", "search", "status", "export", "merge", "import", "--install-completion"):
         assert command in shown
     assert "..." not in shown.partition("Commands:")[2], "what a command does is not cut off at 80 columns"
 
