@@ -188,7 +188,7 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge the models of a recipe into a checkpoint, or into a LoRA on the base."""
+    """Merge the models of a recipe into a checkpoint or a LoRA."""
     from evomerge.commands.writing import merge_recipe
 
     data = merge_recipe(
