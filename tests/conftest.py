@@ -1,7 +1,7 @@
 """What all tests share: an offline, quiet, single-threaded environment, and the tiny trained models."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 import pytest  # noqa: E402
+
+from tests.contracts.other_process import OtherProcess  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,11 @@ def tiny() -> TinyModels:
         tasks={task.name: root / "data" / f"{task.name}.jsonl" for task in TINY.tasks},
         lm_eval=root / "lm_eval",
     )
+
+
+@pytest.fixture(scope="session")
+def other_process() -> Iterator[OtherProcess]:
+    """A process with another hash seed and another number of threads."""
+    process = OtherProcess()
+    yield process
+    process.close()

@@ -4,8 +4,6 @@ The tests P1 to P13 are properties that hold for families of methods; a flag dec
 """
 
 import hashlib
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from evomerge.merging.method import MergeMethod
 from evomerge.merging.tiles import Moments
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
+from tests.contracts.other_process import OtherProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("math", "code", "chat", "law", "art")
@@ -264,24 +263,8 @@ class MergeMethodContract:
         for name, tensor in make_engine(models[0], models[1:], **informed).stream(merge):
             assert torch.equal(tensor, into[name]), name
 
-    def test_p7_another_process_and_hash_seed(self) -> None:
-        if self.options:
-            pytest.skip("once per method: a new process takes seconds")
-        code = (
-            "import torch\n"
-            f"from {type(self).__module__} import {type(self).__name__} as Contract\n"
-            "torch.set_num_threads(2)\n"
-            "print(Contract().fingerprint(threads=2))\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": "12345"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == self.fingerprint(threads=1)
+    def test_p7_another_process_and_hash_seed(self, other_process: OtherProcess) -> None:
+        assert other_process.fingerprint(type(self)) == self.fingerprint(threads=1)
 
     def fingerprint(self, threads: int) -> str:
         """Hash of a merge."""

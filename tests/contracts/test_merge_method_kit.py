@@ -11,6 +11,7 @@ from evomerge.merging.method import Bounds, MergeMethod, PerInput, merge_method
 from evomerge.merging.sparsify import drop_at_random
 from evomerge.merging.tiles import Tile
 from tests.contracts.merge_method import MergeMethodContract, fixed
+from tests.contracts.other_process import OtherProcess
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 REFERENCE = "https://example.org"
@@ -143,6 +144,6 @@ class TestByHash(MergeMethodContract):
     __test__ = False
 
 
-def test_a_method_that_depends_on_the_hash_seed_fails() -> None:
+def test_a_method_that_depends_on_the_hash_seed_fails(other_process: OtherProcess) -> None:
     with pytest.raises(AssertionError):
-        TestByHash().test_p7_another_process_and_hash_seed()
+        TestByHash().test_p7_another_process_and_hash_seed(other_process)
