@@ -28,6 +28,7 @@ class Coefficients:
         self.method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
         self._options = {**self.method.options, **merge.recipe.options}
         self._parameters = {parameter.name: parameter for parameter in self.method.parameters}
+        self._arguments: dict[str, dict[str, Any]] = {}
         self._inputs = [model.name for model in merge.recipe.inputs]
         self.divided = self.row.by_density and self._options["rescale"] == "paper"
         relative = self.row.with_base[True].items()
@@ -86,15 +87,19 @@ class Coefficients:
         return [place for place in self.places if place.piece == piece]
 
     def _exact(self, place: Place) -> dict[str, Any]:
-        return self.method.arguments(self.merge.table.at(place.tensor), len(self._inputs))
+        """The method's arguments for a tensor, to be read only."""
+        if place.tensor not in self._arguments:
+            found = self.method.arguments(self.merge.table.at(place.tensor), len(self._inputs))
+            self._arguments[place.tensor] = found
+        return self._arguments[place.tensor]
 
     def _value(self, key: Key, place: Place, name: str | None) -> Any:
         """mergekit's value for a tensor, of one input where every input has its own."""
         arguments = self._exact(place)
-        if self.divided:
-            pairs = zip(arguments["weight"], arguments["density"], strict=True)
-            arguments["weight"] = tuple(weight / density if density else 0.0 for weight, density in pairs)
         value = arguments[key.ours]
+        if self.divided and key.ours == "weight":
+            pairs = zip(value, arguments["density"], strict=True)
+            value = tuple(weight / density if density else 0.0 for weight, density in pairs)
         if isinstance(value, tuple):
             if name is None and len(set(value)) > 1:
                 raise InteropError(f"mergekit's {self.name} has one {key.ours} for all models; here it is {value!r}.")

@@ -10,6 +10,9 @@ from search_spaces.base import Layout
 #: The number of the block in a tensor's name.
 _BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
 
+#: A tensor's values of one parameter: one per input, or one for all.
+Row = tuple[float, ...]
+
 
 @dataclass(frozen=True)
 class Place:
@@ -75,7 +78,7 @@ def _depth(number: int, n_layers: int) -> float:
     return number / (n_layers - 1) if n_layers > 1 else 1.0
 
 
-def grouped(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def grouped(values: Mapping[str, Mapping[str, Row]]) -> dict[str, tuple[str, ...]]:
     """Groups of tensors with equal values: all in one, by block, by component of a block, or numbered."""
     layout = Layout.from_names(tuple(values))
     rows = list(zip(layout.names, layout.blocks, layout.components, strict=True))
@@ -93,12 +96,8 @@ def grouped(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return _numbered_groups(values)
 
 
-def _numbered_groups(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    found: list[tuple[Any, list[str]]] = []
+def _numbered_groups(values: Mapping[str, Mapping[str, Row]]) -> dict[str, tuple[str, ...]]:
+    found: dict[Any, list[str]] = {}
     for name, value in values.items():
-        members = next((members for known, members in found if known == value), None)
-        if members is None:
-            found.append((value, [name]))
-        else:
-            members.append(name)
-    return {f"group.{n}": tuple(members) for n, (_, members) in enumerate(found)}
+        found.setdefault(tuple(value.items()), []).append(name)
+    return {f"group.{n}": tuple(members) for n, members in enumerate(found.values())}

@@ -19,15 +19,12 @@ from evomerge.merging.interop.mergekit_file import FileReader, load_file
 from evomerge.merging.interop.mergekit_methods import REQUIRED, Key
 from evomerge.merging.interop.mergekit_models import reference
 from evomerge.merging.interop.mergekit_own import read_own, restored
-from evomerge.merging.interop.mergekit_places import Place, grouped, places
+from evomerge.merging.interop.mergekit_places import Place, Row, grouped, places
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.model import Model
 from evomerge.merging.sources import open_models
 from evomerge.recipe import Merge, Recipe
 from search_spaces.base import CoefficientTable
-
-#: A tensor's values of one parameter: one per input, or one for all.
-Row = tuple[float, ...]
 
 
 def ignore(_sentence: str) -> None:
