@@ -25,8 +25,8 @@ class Squares:
     n_examples: int = 0
 
     def means(self) -> dict[str, Tensor]:
-        """Fisher information by the name in the file."""
-        return {f"fisher/{name}": total / max(self.n_examples, 1) for name, total in self.sums.items()}
+        """Fisher information by the name in the file, in the memory of the sums: once, at the end."""
+        return {f"fisher/{name}": total.div_(max(self.n_examples, 1)) for name, total in self.sums.items()}
 
 
 def parameters(model: ResidentModel) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def shapes(layers: Sequence[LinearLayer], kinds: Sequence[str]) -> dict[str, tup
 
 
 class Accumulator:
-    """Sums of products over tokens, by name, in float32; `means` divides each by its number of tokens."""
+    """Sums of products over tokens, by name, in float32; `means` turns each into a mean, once, at the end."""
 
     def __init__(self, sizes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
         self._sums = {name: torch.zeros(shape, device=device) for name, shape in sizes.items()}
@@ -98,7 +98,7 @@ class Accumulator:
 
     def means(self) -> dict[str, Tensor]:
         """The second moments; zeros where there was no token."""
-        return {name: total / max(self._counts[name], 1) for name, total in self._sums.items()}
+        return {name: total.div_(max(self._counts[name], 1)) for name, total in self._sums.items()}
 
 
 @contextmanager

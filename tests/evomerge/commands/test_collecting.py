@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -14,6 +15,7 @@ from evomerge import strict_yaml
 from evomerge.cli import app
 from evomerge.merging.checkpoint import Checkpoint
 from tests.conftest import TinyModels
+from tests.evomerge.merging.adapters import lora, merged_by_peft
 
 TASKS = ("count", "sort")
 
@@ -124,3 +126,24 @@ def test_what_is_refused_before_anything_is_loaded(tiny: TinyModels, tmp_path: P
         assert "Traceback" not in result.output
     assert output.read_text() == "mine"
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_with_its_lora(tiny: TinyModels, tmp_path: Path) -> None:
+    adapter = lora(tmp_path / "lora", tiny.base)
+    transformers.AutoTokenizer.from_pretrained(tiny.base).save_pretrained(tmp_path / "whole")
+    network = transformers.AutoModelForCausalLM.from_pretrained(tiny.base)
+    network.load_state_dict(merged_by_peft(tiny.base, adapter))
+    network.save_pretrained(tmp_path / "whole")
+    common = ("--data", tiny.tasks["count"], "--examples", 3, "--kinds", "gram")
+    for name, arguments in {
+        "a": (tiny.base, "--adapter", adapter),
+        "b": (tmp_path / "whole",),
+        "c": (tiny.base,),
+    }.items():
+        done = run("statistics", *arguments, *common, "-o", tmp_path / f"{name}.safetensors")
+        assert done.exit_code == 0, done.output
+    with_adapter, whole, without = (load_file(tmp_path / f"{name}.safetensors") for name in "abc")
+    for name, moment in whole.items():
+        torch.testing.assert_close(with_adapter[name], moment, rtol=1e-4, atol=1e-5)
+    last = "gram/model.layers.2.mlp.down_proj.weight"
+    assert not torch.allclose(with_adapter[last], without[last], rtol=0.01)

@@ -88,19 +88,23 @@ def test_tiny_information_counts_when_the_floor_is_relative() -> None:
     tiny = [[1e-22, 3e-22], [3e-22, 1e-22]]
     torch.testing.assert_close(fisher(tiny), torch.tensor([2.0, 4.0]))
     torch.testing.assert_close(fisher(tiny, relative_floor=True), torch.tensor([2.5, 3.0]))
+    # A norm whose inverse no float32 holds.
+    assert torch.equal(fisher([[1e-44, 0], [0, 1e-44]]), torch.tensor([2.0, 4.0]))
 
 
 def test_the_norm_is_that_of_the_whole_model() -> None:
     models = [{"x": torch.tensor([float(n)]), "y": torch.tensor([float(-n)])} for n in (0, 1, 2)]
     given = [
         Statistics({"fisher/x": torch.tensor([3.0]), "fisher/y": torch.tensor([4.0])}),
-        Statistics({"fisher/x": torch.tensor([6.0]), "fisher/y": torch.tensor([8.0])}),
+        Statistics({"fisher/x": torch.tensor([5.0]), "fisher/y": torch.tensor([12.0])}),
     ]
     engine = make_engine(models[0], models[1:], moments=[None, *given])
     merge = make_merge("fisher", 2, {"weight": [1.0, 1.0]})
     result = dict(engine.stream(merge))
-    torch.testing.assert_close(result["x"], torch.tensor([1.5]))
-    # Only x has information here: norms 3 and 6 instead of 5 and 10, the same ratio; y is averaged.
+    # The norms are 5 and 13.
+    torch.testing.assert_close(result["x"], torch.tensor([(3 / 5 + 2 * 5 / 13) / (3 / 5 + 5 / 13)]))
+    torch.testing.assert_close(result["y"], torch.tensor([-(4 / 5 + 2 * 12 / 13) / (4 / 5 + 12 / 13)]))
+    # Without information about y, y is averaged.
     for moment in given:
         del moment["fisher/y"]
     given[1]["fisher/x"] = torch.tensor([3.0])
