@@ -60,6 +60,7 @@ class Ranking:
 
     `sources` gives the same tensors each time it is iterated over. key: names the values, and what they depend on;
     under it histograms are kept with their tensors, and what was found with the first of them.
+    Whatever is not known yet costs a pass over all the tensors, however many places are asked for at once.
     """
 
     def __init__(self, sources: Iterable[Source], key: Hashable, values: Values) -> None:

@@ -34,7 +34,8 @@ def ama(deltas: Sequence[Tensor], *, alpha: Alpha) -> Tensor:
     """alpha * base + (1 - alpha) * model in linear layers: the base is the model before RLHF, the input the one after.
 
     others: what is no linear layer (vectors, embeddings) is "base", as in the authors' code, or "merge"d as well.
-    The authors hold the mean of alpha over their three groups of layers at its start, 0.2. That ties groups to
-    each other, so it belongs to the space that is searched; a merge sees one group at a time.
+    The authors hold the mean of alpha over their three groups of layers at its start, 0.2: group k has 0.2 * n_groups *
+    a[k] / sum(a), where a = sigmoid(s) + 0.2 for a free s. That ties groups to each other, so it belongs to the space
+    that is searched; a merge sees one group at a time.
     """
     return deltas[0].mul_(1 - alpha)

@@ -19,9 +19,9 @@ def _threshold(source: Source, *, multiplier: Annotated[Shared, Bounds(1.5, 0.0,
     if source.identical:
         return CopyOf(BASE)
     length = source.shape[-1] if source.shape else 1
-    if "divergence" not in source.cache:
-        source.cache["divergence"] = _divergence(source, length)
-    divergence: Tensor = source.cache["divergence"]
+    if "arcee_fusion" not in source.cache:
+        source.cache["arcee_fusion"] = _divergence(source, length)
+    divergence: Tensor = source.cache["arcee_fusion"]
 
     def importances(source: Source, tile: Tile) -> list[Tensor]:
         return [_importance(source.deltas(0, tile), divergence, length, tile)]

@@ -22,10 +22,10 @@ def _rescalers(sources: Iterable[Source], *, rescale: Rescale = "paper") -> Mapp
     """Input name -> what its share of the unified delta is multiplied by."""
     sums: dict[str, tuple[float, float]] = {}
     for source in sources if rescale != "none" else ():
-        if "sizes" not in source.cache:
-            source.cache["sizes"] = _sizes(source)
+        if "emr" not in source.cache:
+            source.cache["emr"] = _sizes(source)
         divisor = max(source.numel, 1) if rescale == "official" else 1
-        for name, (own, unified) in zip(source.input_names, source.cache["sizes"], strict=True):
+        for name, (own, unified) in zip(source.input_names, source.cache["emr"], strict=True):
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + own / divisor, before[1] + unified / divisor)
     return {name: own / unified if unified else 1.0 for name, (own, unified) in sums.items()}

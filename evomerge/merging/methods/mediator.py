@@ -32,7 +32,7 @@ def _choice(
     if not part:
         return CopyOf(BASE)
     shares = in_proportion(source, weight)
-    found = remembered(source.cache, "conflict", part, partial(_conflict, source, part), keep=4)
+    found = remembered(source.cache, "mediator", part, partial(_conflict, source, part), keep=4)
     if (found.signs if score == "signs" else found.magnitudes) > threshold:
         lengths = [share * square**0.5 for share, square in zip(shares, found.squares, strict=True)]
         return CopyOf(lengths.index(max(lengths)))

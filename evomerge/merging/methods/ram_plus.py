@@ -35,7 +35,7 @@ def _amplification(
     alone = one_model(weight) if scale == 1 and epsilon == 0 else None
     if alone:
         return alone
-    counts = remembered(source.cache, "overlaps", (part, epsilon), partial(_overlaps, source, part, epsilon), keep=4)
+    counts = remembered(source.cache, "ram_plus", (part, epsilon), partial(_overlaps, source, part, epsilon), keep=4)
     return tuple(r * min(shared / unique, alpha) if unique else 0.0 for shared, unique in counts)
 
 

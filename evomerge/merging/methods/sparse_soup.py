@@ -33,7 +33,7 @@ def _coefficients(source: Source, *, weight: Weight, masks: Masks = "equal") -> 
 
 
 def _check_masks(source: Source, part: tuple[int, ...]) -> None:
-    differing = remembered(source.cache, "masks", part, partial(_differing, source, part), keep=4)
+    differing = remembered(source.cache, "sparse_soup", part, partial(_differing, source, part), keep=4)
     other = next((index for index in part if differing[index]), None)
     if other is not None:
         first, name = source.input_names[part[0]], source.input_names[other]
