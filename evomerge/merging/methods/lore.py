@@ -63,8 +63,9 @@ def lore(
 ) -> Tensor:
     """A base estimated from the models plus the scaled average of their low-rank deltas to it; no base is needed.
 
-    mu: what each round takes off every singular value; with threshold "relative" in units of the largest one
-    of the models' differences to their mean. Tensors that are no matrices or are excluded: the models' mean.
+    mu: what each round takes off every singular value, as the paper's algorithm does (its objective has the squared
+    nuclear norm); with threshold "relative" in units of the largest one of the models' differences to their mean.
+    Tensors that are no matrices or are excluded: the models' mean. Keeps a float32 copy per input in a search.
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, [1 / len(deltas)] * len(deltas))

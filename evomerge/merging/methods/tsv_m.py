@@ -48,9 +48,9 @@ def tsv_m(
 ) -> Tensor:
     """Each delta's leading singular triplets, an equal share of the rank each, with vectors made orthogonal.
 
-    Linear in the weights, so a re-merge is a sum of parts. Tensors that are no matrices, and those whose names
-    fit a pattern of `exclude` (divided by commas), get the scaled mean of the weighted deltas. Keeps float32
-    parts of every matrix in a search: its size twice over, or less.
+    Linear in the weights, so a re-merge is a sum of parts. Matrices only, embeddings too: other tensors, and those
+    whose names fit a pattern of `exclude` (divided by commas), get the scaled mean of the weighted deltas. Keeps
+    float32 parts of every matrix in a search: its size twice over, or less.
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, weight).mul_(scale / len(deltas))
