@@ -84,7 +84,7 @@ def _listed(names: list[str]) -> str:
 
 def _cause_of_names(base: Model, model: Model, lacks: list[str], adds: list[str]) -> str:
     if any("lora_" in name for name in adds):
-        return "It is an adapter (LoRA): merge it into its base model first."
+        return "It is an adapter (LoRA): name its folder, with adapter_config.json, as an input or a model's `adapter`."
     if set(Layout.from_names([*lacks, *adds]).components) == {"head"}:
         tied, other = ("The input", "the base") if lacks else ("The base", "the input")
         return (

@@ -101,7 +101,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _no_weights(folder: Path) -> str:
     if any(folder.glob("adapter_model.*")):
-        return f"{folder} is an adapter (LoRA), not a model: merge it into its base model first."
+        return f"{folder} is an adapter (LoRA), not a model: name its model, and this folder as the model's `adapter`."
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return (

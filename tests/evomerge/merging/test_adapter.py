@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from evomerge.merging.adapter import Adapted
 from evomerge.merging.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.factors import Factors
 from evomerge.merging.materialize import materialize
 from evomerge.merging.sources import open_models
 from evomerge.recipe import Input, Merge, Recipe, Slice
@@ -134,7 +135,10 @@ def test_tensors_without_adapter_are_the_files_own(tmp_path: Path) -> None:
         assert same_memory == ("q_proj" not in name), name
 
 
-def test_threads_do_not_change_bits(tmp_path: Path) -> None:
+def test_threads_do_not_change_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor could they where products of matrices depend on them: these run in one."""
+    seen, delta = [], Factors.delta
+    monkeypatch.setattr(Factors, "delta", lambda factors: (seen.append(torch.get_num_threads()), delta(factors))[1])
     random = torch.Generator().manual_seed(1)
     weight = torch.randn(700, 900, generator=random)
     factors = {
@@ -154,6 +158,7 @@ def test_threads_do_not_change_bits(tmp_path: Path) -> None:
         torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+    assert seen == [1, 1, 1]
 
 
 def one_hot(recipe: Recipe, index: int) -> Merge:
