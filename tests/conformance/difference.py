@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-#: Largest difference over the largest magnitude of a tensor: float32 arithmetic in another order; else one unit in
-#: the last place, on which two float32 results that are equal up to 1e-6 may come down on either side.
-LIMITS = {torch.float32: 1e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+#: Of a tensor's largest magnitude: float32 arithmetic in another order.
+ROUNDING = 1e-6
+#: Of an element, beside that: one unit in the last place, on which two results that agree may come down on either side.
+UNIT = {torch.float32: 0.0, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 WITH_TOKENS = ("model.embed_tokens.weight", "lm_head.weight")
 #: Entries of config.json that a merge decides on.
 DECIDED = ("num_hidden_layers", "vocab_size", "dtype", "tie_word_embeddings")
@@ -62,7 +63,8 @@ def _deviation(here: Tensor, there: Tensor) -> tuple[float, int]:
     same = (here == there) | (here.isnan() & there.isnan())
     deviation = (here.double() - there.double()).abs().masked_fill(same, 0.0).nan_to_num(nan=float("inf"))
     largest = max(float(there.double().abs().max()), 1e-30)
-    return float(deviation.max()) / largest, int((deviation > LIMITS[there.dtype] * largest).sum())
+    limit = ROUNDING * largest + UNIT[there.dtype] * there.double().abs()
+    return float(deviation.max()) / largest, int((deviation > limit).sum())
 
 
 def _other_faults(ours: Path, theirs: Path) -> list[str]:
