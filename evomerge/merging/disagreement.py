@@ -1,4 +1,4 @@
-"""The elements of a tensor between which the inputs' deltas vary most: the selection of SCE, https://arxiv.org/abs/2408.07990."""
+"""Where the inputs' deltas differ most: the selection of SCE, https://arxiv.org/abs/2408.07990."""
 
 from collections.abc import Sequence
 
@@ -61,10 +61,11 @@ def _variance_of(source: Source, tile: Tile) -> Tensor:
 def _variance(deltas: Sequence[Tensor], tile: Tile) -> Tensor:
     """Variance over the inputs at each element, to be overwritten, valid until the next one."""
     mean, variance, away = (tile.scratch(("variance", key), deltas[0]) for key in ("mean", "sum", "away"))
+    # From the first one on, so that the mean of equal deltas is exactly theirs.
     mean.zero_()
-    for delta in deltas:
-        mean.add_(delta)
-    mean.div_(len(deltas))
+    for delta in deltas[1:]:
+        mean.add_(torch.sub(delta, deltas[0], out=away))
+    mean.div_(len(deltas)).add_(deltas[0])
     variance.zero_()
     for delta in deltas:
         variance.addcmul_(torch.sub(delta, mean, out=away), away)

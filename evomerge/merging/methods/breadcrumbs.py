@@ -1,4 +1,4 @@
-"""Model Breadcrumbs: neither the largest nor the smallest of a delta (Davari & Belilovsky, 2024). https://arxiv.org/abs/2312.06795."""
+"""Model Breadcrumbs: the middle of a delta (Davari & Belilovsky, 2024). https://arxiv.org/abs/2312.06795."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple

@@ -1,4 +1,4 @@
-"""DAREx-q: DARE whose rescaling is searched instead of 1 / density (Deng et al., 2025). https://arxiv.org/abs/2410.09344."""
+"""DAREx-q: DARE with a rescaling of its own (Deng et al., 2025). https://arxiv.org/abs/2410.09344."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""DELLA: drop deltas at random, small ones first, then elect signs (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
+"""DELLA: drop small deltas at random, then elect signs (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple

@@ -1,4 +1,4 @@
-"""DELLA without an election: drop deltas at random, small ones first, and add (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
+"""DELLA without election: drop small deltas at random, add (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple

@@ -1,4 +1,4 @@
-"""Karcher mean (Grove & Karcher, 1973; on model weights: 2026): the mean on the sphere. https://arxiv.org/abs/2603.04972."""
+"""Karcher mean (Grove & Karcher, 1973), of models: the mean on the sphere. https://arxiv.org/abs/2603.04972."""
 
 import math
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ def _coefficients(
     products = gram(source, "weights")
     lengths = np.sqrt(np.diagonal(products))
     used = [i for i, share in enumerate(shares) if lengths[i] > tol and share]
-    weights = np.array([shares[i] for i in used])
-    if not used or weights.sum() == 0:
+    weights = np.array(shares)[used]
+    if weights.sum() == 0:
         return shares
     units = products[np.ix_(used, used)] / np.outer(lengths[used], lengths[used])
     mean = _mean(units, weights / weights.sum(), max_iter, tol)

@@ -1,4 +1,4 @@
-"""Model Stock (Jang et al., 2024): average, then back to the base by the angle between the deltas. https://arxiv.org/abs/2403.19522."""
+"""Model Stock (Jang et al., 2024): how far to the mean, by the deltas' angle. https://arxiv.org/abs/2403.19522."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Multi-SLERP (Goddard, 2025): weighted mean of directions and of lengths. https://goddard.blog/posts/multislerp-wow-what-a-cool-idea."""
+"""Multi-SLERP (Goddard, 2025): mean direction and length. https://goddard.blog/posts/multislerp-wow-what-a-cool-idea."""
 
 from collections.abc import Sequence
 from typing import Annotated

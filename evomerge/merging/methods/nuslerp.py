@@ -1,8 +1,7 @@
 """NuSLERP (mergekit, 2024): slerp of two models or deltas by weight. https://github.com/arcee-ai/mergekit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ _COLINEAR = 1e-4
 _SHORT = 1e-7
 
 
-@dataclass(frozen=True)
-class _PerLine:
+class _PerLine(NamedTuple):
     lines: Lines
     factors: tuple[Tensor, ...]
 
@@ -71,14 +69,13 @@ def nuslerp(
 
     flatten: one angle per tensor; else one per row (last dimension), or with row_wise false per column (first).
 
-    compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here. It slerps deltas whenever a
-    base model is given: `relative_to_base: true`. Opposite models are interpolated linearly, where mergekit's
-    result is rounding noise.
+    compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here, and with a base model it is
+    always `relative_to_base: true`. Opposite models are interpolated linearly; there they give rounding noise.
     """
     models = [model.sub_(base) for model in weights] if relative_to_base else weights
     if isinstance(prepared, _PerLine):
-        first, second = (prepared.lines.scale(m, f, tile) for m, f in zip(models, prepared.factors, strict=True))
-        merged = first.add_(second)
+        lines, factors = prepared
+        merged = lines.scale(models[0], factors[0], tile).add_(lines.scale(models[1], factors[1], tile))
     else:
         merged = combine(models, prepared)
     return merged.add_(base) if relative_to_base else merged

@@ -10,7 +10,7 @@ from evomerge.merging.consensus import RULES, Election, Rule, elect
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.sparsify import Cut, largest, trim
 from evomerge.merging.tiles import Source, Tile
-from evomerge.merging.whole_ties import Convention, WholeModel
+from evomerge.merging.whole_ties import WholeModel
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
@@ -24,10 +24,7 @@ class _Prepared(NamedTuple):
 
 
 def _whole(sources: Iterable[Source], *, compat: Compat = "mergekit") -> WholeModel | None:
-    if compat == "official" or compat == "mergelm":
-        convention: Convention = compat
-        return WholeModel(sources, convention)
-    return None
+    return WholeModel(sources, compat) if compat == "official" or compat == "mergelm" else None
 
 
 def _cuts(

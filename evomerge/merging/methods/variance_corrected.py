@@ -1,4 +1,4 @@
-"""Variance-corrected model averaging (Tian et al., 2024): an average as spread out as its models. https://arxiv.org/abs/2404.04616."""
+"""Variance-corrected averaging (Tian et al., 2024): as spread out as its models. https://arxiv.org/abs/2404.04616."""
 
 import math
 from collections.abc import Sequence

@@ -46,6 +46,21 @@ def test_worked_examples() -> None:
     check(merged("karcher", ZERO, [A, C, D], {}, options=converged), [1.540183, 2.89646, 4.620549])
 
 
+def test_a_single_step_goes_along_the_great_circle() -> None:
+    units = [model.double() / model.norm() for model in (A, C, D)]
+    mean = sum(units, start=ZERO.double())
+    mean = mean / mean.norm()
+    angles = [torch.acos(unit @ mean) for unit in units]
+    pulls = [a / torch.sin(a) * (u - torch.cos(a) * mean) / 3 for a, u in zip(angles, units, strict=True)]
+    tangent = sum(pulls, start=ZERO.double())
+    expected = torch.cos(tangent.norm()) * mean + torch.sin(tangent.norm()) * tangent / tangent.norm()
+    length = (5 + 10 + 2) / 3
+    result = merged("karcher", ZERO, [A, C, D], {}, options={"max_iter": 1}).double()
+    torch.testing.assert_close(result, expected * length, rtol=1e-6, atol=1e-6)
+    unmoved = merged("karcher", ZERO, [A, C, D], {}, options={"max_iter": 0}).double()
+    torch.testing.assert_close(unmoved, mean * length, rtol=1e-6, atol=1e-6)
+
+
 def test_two_models_meet_where_multislerp_does() -> None:
     expected = merged("multislerp", ZERO, [A, C], {})
     torch.testing.assert_close(merged("karcher", ZERO, [A, C], {}), expected)

@@ -222,6 +222,12 @@ def test_worked_examples_of_the_authors(density: float) -> None:
     check(summed, [6, -6.5, -4, -1.2, -2.5, 0])
 
 
+def test_weights_count_for_the_authors_as_in_peft() -> None:
+    values = fixed({"weight": [1, 0], "density": [1, 1]})
+    for compat in ("official", "mergelm"):
+        check(merged_delta("ties", values, n_inputs=2, options={"compat": compat}), [4, -1.5, 1, 0, 0.05, 0])
+
+
 def test_worked_example_of_mergelm() -> None:
     check(merged_delta("ties", {"density": [0.5] * 3}, options={"compat": "mergelm"}), [3, -3.25, -4, -1.2, -2.5, 0])
 
@@ -231,6 +237,19 @@ def test_all_elements_equal_to_the_threshold_stay_and_the_model_breaks_ties() ->
     check(deltas_merged(rows, "official", 0.5), [3, -3, -4, -1, -2, 0])
     turned = [[-x for x in row] for row in rows]
     check(deltas_merged(turned, "official", 0.5), [-3, 3, 4, 1, 2, 0])
+
+
+def test_a_majority_belongs_to_its_density_and_to_the_signs_of_the_weights() -> None:
+    rows = [[4, -3, 2, 1, 0, -0.5], [-1, -3, 1, -1, 2, 0.5], [2, 1, -4, 0, -2, 0.25]]
+    inputs = [{"x": torch.tensor(row)} for row in rows]
+    engine = make_engine({"x": torch.zeros(6)}, inputs)
+    found = []
+    for sign in (1.0, -1.0, 1.0):
+        merge = make_merge("ties", 3, {"density": [0.5] * 3, "weight": [sign] * 3}, options={"compat": "official"})
+        into = {"x": torch.zeros(6)}
+        engine.apply(merge, into)
+        found.append(into["x"].tolist())
+    assert found == [[3, -3, -4, -1, -2, 0], [-3, 3, 4, 1, 2, 0], [3, -3, -4, -1, -2, 0]]
 
 
 def test_a_model_that_is_undecided() -> None:
