@@ -81,7 +81,8 @@ def opcm(
     In the order of the inputs. alpha: the share of the singular values whose directions are closed to the next
     delta altogether. exclude: name patterns, divided by commas, of matrices that are added without a projection,
     as all other tensors are. To add a model later, give the result (made with scale 1) as the first input and
-    the `state` of its evomerge.json as options. Keeps a float32 copy of every tensor in a search.
+    the `state` of its evomerge.json as options. Keeps a float32 copy of every tensor in a search; an export keeps
+    none and projects twice, once for the norm and once for the weights.
 
     compat: "official" closes the directions before the one with which the share exceeds alpha, none at alpha 1;
     "paper" closes that one too. Both leave the null space alone, of which upstream takes arbitrary directions.
