@@ -129,7 +129,8 @@ class Adapted(Model):
 
     def _folded(self, start: Tensor, pair: _Pair) -> Tensor:
         delta = self._factors(pair).delta()
-        folded = (start + delta).contiguous()
+        # In place: fresh memory costs as much as the product. A base in float64 keeps its own type.
+        folded = (delta.add_(start) if start.dtype.itemsize <= 4 else start + delta).contiguous()
         if pair.magnitude is None:
             return folded
         outputs = folded.T if pair.transposed else folded

@@ -3,7 +3,8 @@
 Every tensor goes through `_merge`, whoever asks: what a search scored is what an export writes, bit for bit.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -163,22 +164,27 @@ class MergeEngine:
         base, model = self._models[0], self._models[index + 1]
         return model.factors(name, base) if isinstance(base, Model) and isinstance(model, Model) else None
 
-    def _load(self, name: str) -> list[Tensor]:
+    def _load(self, name: str) -> Sequence[Tensor]:
         base = self._models[0].tensor(name)
-        models = [base]
-        for index in self._present[name]:
+        present = self._present[name]
+
+        def read(place: int) -> Tensor:
+            if place == 0:
+                return base.to(self._device)
+            index = present[place - 1]
             model = self._models[index + 1].tensor(name)
             if model.shape != base.shape:
                 shapes = f"{tuple(model.shape)} in {self._names[index]!r} and {tuple(base.shape)} in the base"
                 raise MergeError(f"{name} has shape {shapes}.")
-            models.append(model)
-        return [model.to(self._device) for model in models]
+            return model.to(self._device)
 
-    def _resident(self, name: str) -> list[Tensor]:
+        return _Reading(len(present) + 1, read)
+
+    def _resident(self, name: str) -> Sequence[Tensor]:
         if self._device.type == "cpu":
             return self._load(name)
         if name not in self._on_device:
-            self._on_device[name] = self._load(name)
+            self._on_device[name] = list(self._load(name))
         return self._on_device[name]
 
     def _target(self, base: Tensor) -> torch.dtype:
@@ -194,6 +200,22 @@ class MergeEngine:
             raise MergeError(
                 f"{name}: the resident tensor must be {_shown(wanted)}, contiguous; it is {_shown(found)}."
             )
+
+
+class _Reading(Sequence[Tensor]):
+    """One tensor of the base and the inputs, each read when it is first asked for: folding an adapter takes time."""
+
+    def __init__(self, size: int, read: Callable[[int], Tensor]) -> None:
+        self._size = size
+        self._read = lru_cache(maxsize=None)(read)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, place: Any) -> Any:
+        if not 0 <= place < self._size:
+            raise IndexError(place)
+        return self._read(place)
 
 
 class _Sources:

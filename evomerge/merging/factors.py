@@ -32,7 +32,9 @@ class Factors:
     def delta(self) -> Tensor:
         """The change itself, float32, in the shape of the matrix; rounded where PEFT rounds it."""
         product = self.left.float() @ self.right.float()
-        return (product.T if self.transposed else product) * self.scale
+        if self.scale != 1.0:
+            product.mul_(self.scale)
+        return product.T if self.transposed else product
 
     def to(self, device: torch.device) -> "Factors":
         """The same on another device."""

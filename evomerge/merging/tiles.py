@@ -156,7 +156,7 @@ class Source:
         self.numel = models[0].numel()
         self.shape = models[0].shape
         self._shaped = models
-        self._models = [model.reshape(-1) for model in models]
+        self._flat: dict[int, Tensor] = {}
         self._workers = workers
         self._moments = moments
         self._factors = factors
@@ -236,8 +236,10 @@ class Source:
 
     def _identical(self, tile: Tile) -> bool:
         base = self.base(tile)
-        return all(torch.equal(base, self.weights(index, tile)) for index in range(len(self._models) - 1))
+        return all(torch.equal(base, self.weights(index, tile)) for index in range(len(self.input_names)))
 
     def _values(self, model: int, tile: Tile) -> Tensor:
-        values = self._models[model][tile.start : tile.stop]
+        if model not in self._flat:
+            self._flat[model] = self._shaped[model].reshape(-1)
+        values = self._flat[model][tile.start : tile.stop]
         return self._workers.memory.get(model, len(values), values.device).copy_(values)
