@@ -64,7 +64,8 @@ def copa(
     if not 0.0 <= clamp <= 1.0:
         raise MethodError(f"copa: clamp is a share from 0 to 1; it is {clamp}.")
     first = used[0][1]
-    right, left, total = torch.zeros_like(first.right), torch.zeros_like(first.left), torch.zeros(first.rank)
+    right, left = torch.zeros_like(first.right), torch.zeros_like(first.left)
+    total = torch.zeros(first.rank, device=right.device)
     for index, factors in used:
         pruned = _pruned(factors.right.float(), density[index])
         scales = _scales(factors.right.float(), pruned, clamp)
