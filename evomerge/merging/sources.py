@@ -60,11 +60,25 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
     moments = {model.name: MomentsFile(Path(model.statistics)) for model in recipe.inputs if model.statistics}
     tokens = Tokens(models[recipe.base.name].path)
     if recipe.tokenizer is not None:
+        before = models
         models, tokens = align(models, recipe.base.name, recipe.tokenizer, recipe.vocabulary or Vocabulary())
+        if any(models[name] is not model for name, model in before.items()):
+            _refuse_statistics("rows of embeddings matched by token", moments, "fisher")
     if recipe.slices:
+        _refuse_statistics("blocks in other places (slices)", moments, "")
         models = assemble(recipe, models)
     base = models.pop(recipe.base.name)
     return Sources(base, models, moments, tokens)
+
+
+def _refuse_statistics(why: str, moments: Mapping[str, MomentsFile], kind: str) -> None:
+    """Refuse statistics that name tensors, or rows of them, as they are in an input's own files."""
+    name = next((name for name, found in moments.items() if not kind or kind in found.kinds), None)
+    if name is not None:
+        raise CheckpointError(
+            f"The statistics of {name!r} ({moments[name].path}) are of the model as it is in its files; the recipe "
+            f"merges {why}: leave the statistics out, or merge the models as they are."
+        )
 
 
 def open_folders(base: Input, inputs: Sequence[Input], *, passing: bool = False) -> dict[str, Model]:

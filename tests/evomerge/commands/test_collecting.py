@@ -147,3 +147,17 @@ def test_a_model_with_its_lora(tiny: TinyModels, tmp_path: Path) -> None:
         torch.testing.assert_close(with_adapter[name], moment, rtol=1e-4, atol=1e-5)
     last = "gram/model.layers.2.mlp.down_proj.weight"
     assert not torch.allclose(with_adapter[last], without[last], rtol=0.01)
+
+
+def test_statistics_of_other_blocks_or_rows_are_refused(tiny: TinyModels, collected: Path, tmp_path: Path) -> None:
+    slices = [{"blocks": 3, "inputs": dict.fromkeys(TASKS, 0)}]
+    rows = {"tokenizer": "base", "vocabulary": {"multiple_of": 64}}
+    for changes, message in (
+        ({"method": "regmean", "slices": slices}, "blocks in other places"),
+        ({"method": "fisher", **rows}, "rows of embeddings matched"),
+    ):
+        done = run("merge", recipe(tiny, tmp_path, collected, **changes), "-o", tmp_path / "out")
+        assert (done.exit_code, message in done.stderr) == (3, True), done.output
+    # Vocabularies that agree leave every row where it is.
+    same = recipe(tiny, tmp_path, collected, method="fisher", tokenizer="base")
+    assert run("merge", same, "-o", tmp_path / "out").exit_code == 0
