@@ -69,7 +69,6 @@ EXPECTED: Mapping[str, Deviation] = {
     ),
     "task-arithmetic-bfloat16": Deviation("mergekit adds up in bfloat16, we round once", relative=2.0**-6, share=0.05),
     "ties-negative-weight": Deviation("weights that cancel in the divisor are refused", refused=True),
-    "ties-rescaled": Deviation("trimmed changes are not rescaled here", refused=True),
     "tokenizer-of-a-stranger": Deviation("a tokenizer comes from a model that takes part in the merge", refused=True),
     f"arcee-fusion-float64{BACK}": Deviation("as arcee-fusion: written with dtype float32", relative=0.2, share=1e-3),
 }

@@ -27,6 +27,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.merge_methods import generalized_task_arithmetic
 from mergekit.options import MergeOptions
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -87,9 +88,16 @@ def merge(case: Case, folder: Path) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - whatever mergekit raises is its answer
         if not any(folder.glob("model*.safetensors")):
             shutil.rmtree(folder, ignore_errors=True)
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return {"error": message.replace(str(WORK.absolute()) + "/", "")}
+        return {"error": _message(error)}
     return {"injected": masks.used}
+
+
+def _message(error: Exception) -> str:
+    """An error in one line, without paths of this machine."""
+    said = str(error)
+    if isinstance(error, ValidationError):
+        said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    return " ".join(f"{type(error).__name__}: {said}".split()).replace(str(WORK.absolute()) + "/", "")
 
 
 def brought_along() -> Iterator[Case]:

@@ -127,7 +127,7 @@ METHODS: Mapping[str, Row] = {
         density=Key("", 1.0, each=True),
         rescale=_flag("", False),
     ),
-    "ties": _deltas("ties", normalize=True, rescale=_only(default=False), fixed=_MERGEKIT, elects=True),
+    "ties": _deltas("ties", normalize=True, rescale=_rescale(default=False), fixed=_MERGEKIT, elects=True),
     "dare_linear": _deltas("dare_linear", normalize=False, rescale=_rescale(default=True), by_density=True),
     "dare_ties": _deltas(
         "dare_ties", normalize=False, rescale=_rescale(default=True), fixed=_MERGEKIT, by_density=True, elects=True

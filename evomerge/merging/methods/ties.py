@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.combination import one_model
 from evomerge.merging.consensus import RULES, Election, Rule, elect
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import Cut, largest, trim
+from evomerge.merging.sparsify import Cut, largest, restoring_factor, trim
 from evomerge.merging.tiles import Source, Tile
 from evomerge.merging.whole_ties import WholeModel
 
@@ -16,10 +16,13 @@ Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 Compat = Literal["mergekit", "peft", "official", "mergelm"]
+#: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
+Rescale = Literal["none", "mergekit"]
 
 
 class _Prepared(NamedTuple):
     cuts: tuple[Cut | None, ...]
+    factors: tuple[float, ...]
     rule: Rule
 
 
@@ -35,18 +38,32 @@ def _cuts(
     scale: Scale,
     compat: Compat = "mergekit",
     election: Election = "total",
+    rescale: Rescale = "none",
     surveyed: WholeModel | None,
 ) -> CopyOf | _Prepared:
     if scale == 0 or not any(weight):
         return CopyOf(BASE)
     if surveyed is not None:
-        return _Prepared(surveyed.cuts(source, density), surveyed.rule(source, density, weight, election))
+        cuts = surveyed.cuts(source, density)
+        rule = surveyed.rule(source, density, weight, election)
+        return _Prepared(cuts, _factors(source, cuts, rescale), rule)
     untrimmed = all(value == 1 for value in density)
     alone = one_model(weight) if untrimmed and scale == 1 and compat == "mergekit" else None
     # mergekit keeps an element of every tensor, PEFT does not.
     at_least = 1 if compat == "mergekit" else 0
     cuts = tuple(largest(source, index, value, at_least=at_least) for index, value in enumerate(density))
-    return alone or _Prepared(cuts, RULES["mergekit" if compat == "mergekit" else "peft"])
+    rule = RULES["mergekit" if compat == "mergekit" else "peft"]
+    return alone or _Prepared(cuts, _factors(source, cuts, rescale), rule)
+
+
+def _factors(source: Source, cuts: Sequence[Cut | None], rescale: Rescale) -> tuple[float, ...]:
+    """What each trimmed delta (n_inputs) is multiplied by."""
+
+    def factor(index: int, cut: Cut | None) -> float:
+        trimmed = cut is not None and rescale == "mergekit"
+        return restoring_factor(source, index, lambda delta, tile: trim(delta, cut, tile)) if trimmed else 1.0
+
+    return tuple(factor(index, cut) for index, cut in enumerate(cuts))
 
 
 @merge_method(
@@ -75,6 +92,7 @@ def ties(
     "peft", and fills votes of zero with the sign that wins most elements of the model. "mergelm" rounds the
     number of dropped instead of kept elements, and keeps nothing where the model is undecided too.
     """
-    trimmed = [trim(delta, cut, tile) for delta, cut in zip(deltas, prepared.cuts, strict=True)]
+    parts = zip(deltas, prepared.cuts, prepared.factors, strict=True)
+    trimmed = [trim(delta, cut, tile).mul_(factor) for delta, cut, factor in parts]
     merged = elect(trimmed, weight, tile, normalize=normalize, rule=prepared.rule, election=election)
     return merged.mul_(scale)

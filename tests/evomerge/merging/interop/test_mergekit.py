@@ -103,7 +103,7 @@ def test_slerp_lists_the_base_first_and_shares_t() -> None:
 def test_ties_with_what_the_table_leaves_to_the_method() -> None:
     config = to_mergekit(merge("ties", {"weight": [[1, 2]]}, {"all": ["*"]}, options={"normalize": False}))
     assert config["models"][1]["parameters"] == {"weight": 2.0, "density": 0.5}
-    assert config["parameters"] == {"normalize": False, "lambda": 1.0}
+    assert config["parameters"] == {"normalize": False, "rescale": False, "lambda": 1.0}
 
 
 def test_dare_divides_by_the_density_as_the_paper_does() -> None:

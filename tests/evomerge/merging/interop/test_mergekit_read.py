@@ -60,7 +60,7 @@ def test_defaults_are_written_out_and_the_base_is_no_input(tmp_path: Path) -> No
     assert merge.recipe.base == Input("base", "base")
     assert merge.recipe.inputs == (Input("math", "math"), Input("code", "code"))
     assert merge.recipe.method == "ties"
-    assert merge.recipe.options == {"compat": "mergekit", "normalize": True}
+    assert merge.recipe.options == {"compat": "mergekit", "normalize": True, "rescale": "none"}
     assert (merge.recipe.dtype, merge.recipe.tokenizer, merge.recipe.vocabulary) == ("bfloat16", None, None)
     assert dict(merge.table.groups) == {"all": ("*",)}
     values = {name: array.tolist() for name, array in merge.table.values.items()}
@@ -310,7 +310,10 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
         ),
         (TIES.replace("dtype: bfloat16", "dtype: float64"), "expected one of 'float32'.*got 'float64'"),
         (TIES.replace("density: 0.3", "lambda: 0.3"), "parameters.lambda: lambda counts for all models alike"),
-        (TIES.replace("int8_mask: true", "rescale: true"), "mergekit's ties with rescale: True is not supported"),
+        (
+            "merge_method: multislerp\nmodels: [{model: math}, {model: code}]\nparameters: {weight: 1, eps: 1e-3}",
+            "mergekit's multislerp with eps: 0.001 is not supported",
+        ),
         (
             TIES.replace("int8_mask: true", "normalize: {filter: mlp, value: 0}"),
             "normalize must be the same for all tens",

@@ -41,6 +41,13 @@ class TestTiesWholeDeltas(MergeMethodContract):
     hull = True
 
 
+class TestTiesRescaled(MergeMethodContract):
+    name = "ties"
+    options = fixed({"rescale": "mergekit"})
+    values = fixed({"weight": [0.3, 0.9, 0.5], "density": [0.4, 0.7, 1.0], "scale": 0.8})
+    one_hot = fixed({"density": [1.0, 1.0, 1.0], "scale": 1.0})
+
+
 class TestTiesAsPeft(MergeMethodContract):
     name = "ties"
     options = fixed({"compat": "peft", "election": "frequency"})
@@ -62,6 +69,16 @@ class TestTiesOfMergeLM(MergeMethodContract):
     values = fixed({"weight": [1.0, 1.0, 1.0], "density": [0.4, 0.7, 1.0]})
     one_hot = None  # an input of weight zero votes and is counted
     local = False  # one threshold for the whole model
+
+
+def test_rescaled_trimmed_deltas_have_their_norm_back() -> None:
+    values = {"weight": [1, 1], "density": [0.5, 0.5]}
+    result = merged_delta("ties", values, 2, options={"rescale": "mergekit"})
+    # Of L1 norms 10.6 and 9, trimming leaves 9 and 6.7; the mean is by the plain weights.
+    first, second = 10.6 / 9, 9 / 6.7
+    check(result, [4 * first, (-3 * first - 3.5 * second) / 2, 2 * first, -1.2 * second, 2 * second, 0])
+    nothing = merged_delta("ties", values | {"density": [0, 1]}, 2, options={"rescale": "mergekit"})
+    check(nothing, merged_delta("ties", values | {"density": [0, 1]}, 2).tolist())
 
 
 def reference(
