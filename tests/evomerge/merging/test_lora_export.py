@@ -278,3 +278,11 @@ def test_a_rank_above_what_is_needed_leaves_zeros() -> None:
     assert found.left[:, 1:].count_nonzero() == 0
     assert found.error < 1e-5
     torch.testing.assert_close(found.left @ found.right, change)
+
+
+def test_tied_embeddings_do_not_go_in_whole(tmp_path: Path) -> None:
+    """PEFT would take them apart: the output embeddings would stay the base's."""
+    base, model = (llama(tmp_path / name, seed, tie_word_embeddings=True) for seed, name in enumerate(("base", "a")))
+    report = export_lora(recipe_of(base, [model], (0.5,)), tmp_path / "out", 4, modules_to_save=True)
+    assert set(report.left_out) == {"model.embed_tokens.weight"}
+    assert report.saved == ()
