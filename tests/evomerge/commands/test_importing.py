@@ -49,15 +49,16 @@ dtype: bfloat16
 
 def test_a_mergekit_file_is_merged_as_it_is_and_as_the_recipe_it_becomes(tmp_path: Path) -> None:
     file, recipe = tmp_path / "config.yml", tmp_path / "recipe.yaml"
-    file.write_text(TIES)
+    file.write_text(TIES + "chat_template: \"{{ messages[0]['content'] }}\"\ntokenizer: {source: math}\n")
     done = run("merge", file, "-o", tmp_path / "direct")
     assert done.exit_code == 0, done.output
     done = run("import", file, "-o", recipe)
     assert (done.exit_code, "Wrote the recipe" in done.output) == (0, True), done.output
     assert all(Path(model.path).is_absolute() for model in read_merge(recipe).recipe.inputs)
     assert run("merge", recipe, "-o", tmp_path / "imported").exit_code == 0
-    direct, imported = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("direct", "imported"))
-    assert direct == imported
+    for written in ("model.safetensors", "chat_template.jinja", "tokenizer.json"):
+        assert (tmp_path / "direct" / written).read_bytes() == (tmp_path / "imported" / written).read_bytes()
+    assert (tmp_path / "direct" / "chat_template.jinja").read_text() == "{{ messages[0]['content'] }}"
     assert run("import", file, "-o", recipe).exit_code == 2
     assert run("import", file, "-o", recipe, "--overwrite").exit_code == 0
 
