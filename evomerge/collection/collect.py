@@ -1,6 +1,7 @@
 """Fisher information and second moments of one model on data, in one file for the merge methods that need them."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -23,6 +24,7 @@ Progress = Callable[[int, int], None]
 Shapes = Mapping[str, tuple[int, ...]]
 #: Of the free memory; activations need the rest.
 _SHARE = 0.9
+_FEWER = "Collect fewer kinds at a time (--kinds), or load the model in another type (--dtype bfloat16)."
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,22 @@ def sizes(found: Shapes) -> dict[str, int]:
     return totals
 
 
-def check_memory(needed: int, device: torch.device, what: str) -> None:
+def check_memory(needed: int, device: torch.device, what: str, advice: str = _FEWER) -> None:
     """Raises CollectionError when `needed` bytes do not fit into the free memory of the device."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     if needed > _SHARE * free:
         raise CollectionError(
-            f"{what} need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free on {device}. Collect fewer "
-            "kinds at a time (--kinds), or load the model in another type (--dtype bfloat16)."
+            f"{what} need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free on {device}. {advice}"
+        )
+
+
+def check_disk(needed: int, folder: Path) -> None:
+    """Raises CollectionError when `needed` bytes do not fit onto the disk of a folder that is there."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CollectionError(
+            f"These statistics need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {folder}. Collect fewer "
+            "kinds (--kinds), or write to another disk."
         )
 
 

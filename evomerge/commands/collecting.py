@@ -58,7 +58,8 @@ def collect_statistics(
     length = readable_length(resident.network, resident.tokenizer, reading.length)
     examples = encode_texts(texts, resident.tokenizer, length, reading.examples)
     shapes = collect.planned(resident, settings.kinds)
-    with _bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
+    collect.check_disk(sum(collect.sizes(shapes).values()), output.absolute().parent)
+    with progress_bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
         statistics = collect.collect(resident, examples, settings, progress)
     collect.write(statistics, output)
     facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
@@ -79,7 +80,7 @@ def collect_through_recipe(
     """
     merge = read_merge(recipe)
     check_merge(merge, list(data))
-    if output.exists() and not (output.is_dir() and overwrite):
+    if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise OutputError(f"The output {output} exists. Choose another folder, or replace its files (--overwrite).")
     texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
     bare = replace(merge.recipe, inputs=tuple(replace(model, statistics=None) for model in merge.recipe.inputs))
@@ -90,9 +91,11 @@ def collect_through_recipe(
     resident = _load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
     examples = {name: encode_texts(part, resident.tokenizer, length, reading.examples) for name, part in texts.items()}
-    with _bar(f"{len(texts)} inputs") as progress:
-        found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
     output.mkdir(parents=True, exist_ok=True)
+    shapes = collect.planned(resident, ("gram",))
+    collect.check_disk(len(texts) * sum(collect.sizes(shapes).values()), output)
+    with progress_bar(f"{len(texts)} inputs, {_sizes(shapes)} each") as progress:
+        found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
     files = {name: output / f"{name}.safetensors" for name in found}
     for name, statistics in found.items():
         collect.write(statistics, files[name])
@@ -142,7 +145,7 @@ def _sizes(shapes: collect.Shapes) -> str:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A line on a terminal's stderr with the share of tokens read and the time left."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))

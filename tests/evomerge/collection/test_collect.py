@@ -201,6 +201,12 @@ def test_what_is_refused(llama: ResidentModel, monkeypatch: pytest.MonkeyPatch) 
         collect.collect(llama, examples_for(llama), Settings(("gram",)))
 
 
+def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
+    collect.check_disk(1, tmp_path)
+    with pytest.raises(CollectionError, match=r"need 1000000000.0 GB, .* GB are free"):
+        collect.check_disk(10**18, tmp_path)
+
+
 def test_sizes_are_those_of_the_file(gpt2: ResidentModel) -> None:
     kinds = ("fisher", "gram", "gram_out")
     found = collect.collect(gpt2, examples_for(gpt2), Settings(kinds))
