@@ -1,0 +1,53 @@
+"""The application that commands register with, and what they share."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from evomerge import __version__
+from evomerge.commands.group import Commands
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
+Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
+Whole = Annotated[
+    bool, typer.Option("--modules-to-save", help="With --lora: what has no factors (norms, embeddings) goes in whole.")
+]
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Find the coefficients with which to merge fine-tuned models.",
+)
+
+
+def main() -> None:
+    """The console script `evomerge`."""
+    # A terminal that cannot show a model's name shows its code points instead of stopping the night's work.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app()
+
+
+def show(as_json: bool, data: dict[str, Any], *lines: str) -> None:
+    """Print what a command found out: one JSON object, or lines for people."""
+    typer.echo(json.dumps(data, default=str) if as_json else "\n".join(lines))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"evomerge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Find the coefficients with which to merge fine-tuned models."""

@@ -1,0 +1,75 @@
+"""Commands that merge, and that say how. Every heavy import is in a body."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.application import AsJson, Lora, Whole, show
+
+commands = typer.Typer()
+
+Lenient = Annotated[bool, typer.Option("--lenient", help="Pass over keys that mergekit does not know, as it does.")]
+
+
+@commands.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file, or a mergekit configuration.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    lora: Lora = None,
+    modules_to_save: Whole = False,
+    lenient: Lenient = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the models of a recipe into a checkpoint or a LoRA."""
+    from evomerge.commands.writing import merge_recipe
+
+    data = merge_recipe(
+        recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save, lenient=lenient
+    )
+    show(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}", *data["notes"])
+
+
+@commands.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A configuration of mergekit or mergekit-evolve.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; recipe.yaml or search.yaml.")
+    ] = None,
+    lenient: Lenient = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a recipe or search file of a mergekit configuration."""
+    from evomerge.commands.importing import import_file
+
+    data = import_file(file, output, lenient=lenient, overwrite=overwrite)
+    notes = [f"note: {note}" for note in data["notes"]]
+    show(as_json, data, *notes, f"Wrote the {data['kind']} {data['file']}. Next: {data['next']}")
+
+
+@commands.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of the documentation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the merge methods with their coefficients and options.
+
+    What each needs, its coefficients with their search bounds, its options.
+    """
+    from rich.console import Console
+
+    from evomerge.commands.describing import as_markdown, describe
+
+    if markdown:
+        typer.echo(as_markdown())
+        return
+    data, text = describe(name)
+    if as_json:
+        typer.echo(json.dumps(data))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(text)

@@ -1,0 +1,138 @@
+"""Commands of a search, from its draft to its export. Every heavy import is in a body."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.application import AsJson, Lora, Whole, show
+
+commands = typer.Typer()
+
+
+@commands.command()
+def init(
+    base: Annotated[str, typer.Argument(help="The model that the experts were fine-tuned from.")],
+    experts: Annotated[list[str], typer.Argument(help="The models to merge into it.")],
+    task: Annotated[
+        list[str], typer.Option("--task", "-t", help="A JSONL, text or task YAML file, or an lm-eval task; repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
+    study: Annotated[str, typer.Option(help="The folder of the run, in the search file.")] = "runs/search",
+    force: Annotated[bool, typer.Option("--force", help="Replace a search file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the models and write a commented search file."""
+    from evomerge.commands.draft import draft
+    from evomerge.commands.tasks import DraftError
+    from evomerge.config import load_config
+
+    if output.exists() and not force:
+        raise DraftError(f"{output} exists. Give another file with -o, or --force to replace it.")
+    drafted = draft(base, experts, task, output, study)
+    output.write_text(drafted.text, encoding="utf-8")
+    load_config(output)
+    data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes)}
+    notes = [f"note: {note}" for note in drafted.notes]
+    show(as_json, data, drafted.facts, *notes, f"Wrote {output}. Next: evomerge check {output}")
+
+
+@commands.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The search file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a search file and everything that it names.
+
+    Nothing is merged or scored yet.
+    """
+    from evomerge.config import load_config
+
+    config = load_config(file)  # before anything heavy: a typing error is told at once
+    from evomerge.commands.checking import check_search
+
+    data, lines = check_search(config)
+    show(as_json, data, *lines, f"Ready: evomerge search {file}")
+
+
+@commands.command()
+def search(
+    file: Annotated[Path, typer.Argument(help="The search file.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study where it stopped.")] = False,
+    trials: Annotated[int | None, typer.Option(min=1, help="Candidates in all, instead of the file's.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Hours in all, instead of the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search, select and report; with --resume go on.
+
+    Ctrl-C once lets running candidates finish, twice stops at once; nothing is lost.
+    """
+    from evomerge.config import load_config
+
+    config = load_config(file).with_budget(trials=trials, hours=hours)
+    from rich.console import Console
+
+    from evomerge.commands.searching import run_search
+
+    code = run_search(config, Console(), resume=resume, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@commands.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    plot: Annotated[bool, typer.Option("--plot", help="Draw progress.png in the folder of the run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study has come to, while it runs or afterwards."""
+    from rich.console import Console
+
+    from evomerge.commands.watching import study_status
+
+    data, text = study_status(run, plot=plot)
+    if as_json:
+        show(as_json, data)
+    else:
+        # A file has no width; eighty columns would break the labels.
+        Console(width=None if sys.stdout.isatty() else 120).print(text)
+
+
+@commands.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder, or with --recipe-only the file, to write.")
+    ],
+    best: Annotated[bool, typer.Option("--best", help="The selected winner; this is the default.")] = False,
+    trial: Annotated[int | None, typer.Option(min=0, help="Another trial, by its number.")] = None,
+    recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="Of the recipe: evomerge or mergekit.")] = "evomerge",
+    lora: Lora = None,
+    modules_to_save: Whole = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study's winner, or another trial, as a checkpoint.
+
+    The folder holds weights, tokenizer, recipe, manifest and model card.
+    """
+    from evomerge.commands.writing import write_export
+
+    if best and trial is not None:
+        raise typer.BadParameter("choose --best or --trial N, not both")
+    if format_ not in ("evomerge", "mergekit"):
+        raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
+    if lora is not None and (recipe_only or format_ != "evomerge"):
+        raise typer.BadParameter("--lora writes weights; leave out --recipe-only and --format")
+    data = write_export(
+        run,
+        output,
+        trial,
+        recipe_only=recipe_only,
+        format_=format_,
+        overwrite=overwrite,
+        lora=lora,
+        modules_to_save=modules_to_save,
+    )
+    show(as_json, data, f"Wrote {data['label']} to {output}", *data["notes"])
