@@ -28,7 +28,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
 
     Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
     """
-    named = open_folders(Input("base", base), [Input(name, path) for name, path in _names(experts).items()])
+    named = open_folders(Input("base", base), [Input(name, path) for name, path in expert_names(experts).items()])
     opened = named.pop("base")
     check_compatible(opened, named)
     entries = [guess_task(task) for task in tasks]
@@ -47,7 +47,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "facts": facts,
         "notes": "".join(f"# Look at: {note}\n" for note in differences),
         "base": _inline(_model(base, folder)),
-        "experts": _block({name: _model(path, folder) for name, path in _names(experts).items()}),
+        "experts": _block({name: _model(path, folder) for name, path in expert_names(experts).items()}),
         "dtype": _dtype(opened),
         "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
         "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
@@ -56,7 +56,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     return Draft(_TEMPLATE.format(**place), facts, differences + taken)
 
 
-def _names(experts: Sequence[str]) -> dict[str, str]:
+def expert_names(experts: Sequence[str]) -> dict[str, str]:
     """Expert name -> path: the folder's name, numbered where two folders have the same."""
     named: dict[str, str] = {}
     for path in experts:

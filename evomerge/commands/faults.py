@@ -32,6 +32,7 @@ _CODES = {
     "PluginError": USAGE,
     "RecipeError": USAGE,
     "SelectionError": USAGE,
+    "SoupError": USAGE,
     "SpaceError": USAGE,
     "StudyBusy": BUSY,
     "StudyError": USAGE,
