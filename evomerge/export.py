@@ -10,8 +10,8 @@ import numpy as np
 
 from evaluators.base import SPLITS, Scores
 from evomerge.config import SearchConfig, load_config
-from evomerge.merging.manifest import Manifest
-from evomerge.merging.materialize import materialize
+from evomerge.merging.output.manifest import Manifest
+from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
 from evomerge.models import smoke_test
 from evomerge.objective import Objective

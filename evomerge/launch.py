@@ -17,10 +17,10 @@ from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
 from evomerge.merging.baselines import baselines
-from evomerge.merging.compatibility import check_compatible, find_nonfinite, tokenizer_differences
-from evomerge.merging.header import CheckpointError
 from evomerge.merging.method import MergeMethod
-from evomerge.merging.model import Model
+from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
 from evomerge.merging.sources import open_models
 from evomerge.models import check_reads_text
 from evomerge.objective import Objective

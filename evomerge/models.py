@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from evomerge.merging.checkpoint import Checkpoint
-from evomerge.merging.model import Model
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.model import Model
 from search_spaces.base import FloatArray
 
 

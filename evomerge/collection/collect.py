@@ -14,9 +14,9 @@ from torch import Tensor
 from evomerge.collection.data import CollectionError, Example, batches
 from evomerge.collection.gradients import Labels, Squares, backwards, parameters
 from evomerge.collection.layers import Accumulator, Collected, linear_layers, recording, shapes
-from evomerge.merging.shards import SINGLE
-from evomerge.merging.staging import staged
-from evomerge.merging.writer import Planned, write_weights
+from evomerge.merging.models.shards import SINGLE
+from evomerge.merging.output.staging import staged
+from evomerge.merging.output.writer import Planned, write_weights
 from evomerge.models import ResidentModel
 
 KINDS = ("fisher", "gram", "gram_out")

@@ -19,7 +19,7 @@ from evomerge.collection.layers import Accumulator, Collected, LinearLayer, line
 from evomerge.collection.layers import shapes as layer_shapes
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.method import MergeMethod
-from evomerge.merging.model import Model
+from evomerge.merging.models.model import Model
 from evomerge.merging.sources import Sources
 from evomerge.models import ResidentModel
 from evomerge.recipe import Merge

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import __version__
-from evomerge.merging.assets import companions, write_config
-from evomerge.merging.checkpoint import Checkpoint, CheckpointError
-from evomerge.merging.compatibility import check_compatible, find_nonfinite
-from evomerge.merging.rebasin import Matching, match
-from evomerge.merging.staging import MARK, check_output, staged
-from evomerge.merging.symmetries import find_units
-from evomerge.merging.writer import check_weights, plan_tensors, write_weights
+from evomerge.merging.alignment.rebasin import Matching, match
+from evomerge.merging.alignment.symmetries import find_units
+from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.output.assets import companions, write_config
+from evomerge.merging.output.staging import MARK, check_output, staged
+from evomerge.merging.output.writer import check_weights, plan_tensors, write_weights
 
 
 def align_model(

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from evomerge.collection import collect
 from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
 from evomerge.collection.through import check_merge, collect_through
-from evomerge.merging.adapter import Adapted
-from evomerge.merging.compatibility import check_compatible
-from evomerge.merging.model import Model
+from evomerge.merging.models.adapter import Adapted
+from evomerge.merging.models.compatibility import check_compatible
+from evomerge.merging.models.model import Model
+from evomerge.merging.output.staging import OutputError
 from evomerge.merging.sources import open_folders, open_models
-from evomerge.merging.staging import OutputError
 from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
 from evomerge.recipe import DTYPES, Input
 from evomerge.recipe_file import read_merge, write_merge

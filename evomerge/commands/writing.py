@@ -7,10 +7,10 @@ from typing import Any
 
 from evomerge import export
 from evomerge.commands.importing import read_recipe
-from evomerge.merging.adapter import WEIGHTS
 from evomerge.merging.interop import mergekit
-from evomerge.merging.lora_export import export_lora
-from evomerge.merging.materialize import materialize
+from evomerge.merging.models.adapter import WEIGHTS
+from evomerge.merging.output.lora_export import export_lora
+from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Merge
 from evomerge.recipe_file import write_merge
 

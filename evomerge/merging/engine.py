@@ -13,7 +13,7 @@ from torch import Tensor
 from evomerge.merging.candidate import Candidate, MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.method import BASE
-from evomerge.merging.model import Model
+from evomerge.merging.models.model import Model
 from evomerge.merging.tiles import Moments, Source, Workers
 from evomerge.recipe import Merge
 

@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evomerge.merging.header import CheckpointError, read_header
 from evomerge.merging.method import MethodError
+from evomerge.merging.models.header import CheckpointError, read_header
 from evomerge.merging.tiles import Source
 
 KINDS = ("fisher", "gram", "gram_out", "transposed")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from evomerge.merging.adapter import Adapted, is_adapter
-from evomerge.merging.checkpoint import Checkpoint, CheckpointError, locate
 from evomerge.merging.engine import MergeEngine
-from evomerge.merging.model import Model
+from evomerge.merging.models.adapter import Adapted, is_adapter
+from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError, locate
+from evomerge.merging.models.model import Model
+from evomerge.merging.models.mosaic import assemble
+from evomerge.merging.models.vocabulary import Tokens, align
 from evomerge.merging.moments import MomentsFile
-from evomerge.merging.mosaic import assemble
-from evomerge.merging.vocabulary import Tokens, align
 from evomerge.recipe import Input, Recipe, Vocabulary
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.engine import MergeEngine
-from evomerge.merging.materialize import materialize
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evomerge.merging.sparsify import drop_at_random
+from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.tiles import Scratch, Tile
 from evomerge.recipe import Merge
 from tests.conformance.corpus import WORK, Case, read
@@ -52,7 +52,9 @@ def check(seed: int, tensor: str, input_name: str) -> None:
     for density in (0.03, 0.3, 0.5, 0.77):
         mask = drop_at_random(torch.ones(N_ELEMENTS), tile, 0, density)
         if not np.array_equal(mask.numpy() != 0, numbers < density):
-            raise RuntimeError("The random numbers of evomerge.merging.sparsify are not those written down here.")
+            raise RuntimeError(
+                "The random numbers of evomerge.merging.kernels.sparsify are not those written down here."
+            )
 
 
 def numbers_of(merge: Merge) -> dict[str, Tensor]:

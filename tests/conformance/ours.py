@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from evomerge.merging.materialize import materialize
+from evomerge.merging.output.materialize import materialize
 from tests.conformance import peft_compare
 from tests.conformance.corpus import WORK, Case, read
 from tests.conformance.peft_cases import CASES

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.merging.lora_export import export_lora
-from evomerge.merging.materialize import materialize
+from evomerge.merging.output.lora_export import export_lora
+from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 from tests.conformance.corpus import WORK

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.method import Bounds, MergeMethod, PerInput, merge_method
-from evomerge.merging.sparsify import drop_at_random
 from evomerge.merging.tiles import Tile
 from tests.contracts.merge_method import MergeMethodContract, fixed
 from tests.contracts.other_process import OtherProcess

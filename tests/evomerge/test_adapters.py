@@ -12,8 +12,8 @@ from evomerge import export, launch, strict_yaml
 from evomerge.cli import app
 from evomerge.commands.draft import draft
 from evomerge.config import ConfigError, load_config
-from evomerge.merging.adapter import Adapted
-from evomerge.merging.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.models.adapter import Adapted
+from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.recipe import Input
 from evomerge.study import Study
 from tests.evomerge.merging.adapters import bare_lora

@@ -13,7 +13,7 @@ from evomerge import strict_yaml
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
 from evomerge.launch import LaunchError, environment, prepare, run
-from evomerge.merging.checkpoint import CheckpointError
+from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.sources import open_models
 from evomerge.models import ModelError
 from evomerge.optimizers.base import OptimizerError

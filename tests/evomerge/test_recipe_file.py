@@ -138,7 +138,10 @@ REFUSED = [
     (("{math: models/a, code: ../b}", "[]"), ":3: inputs: A recipe needs at least one model"),
     (("{math: models/a, code: ../b}", "7"), ":3: inputs: inputs must be a list or a mapping of models; it is 7."),
     (("method:", "dtype: float64\nmethod:"), ":4: dtype: expected one of 'float32', 'bfloat16', 'float16'"),
-    (("method:", "tokenizer: mth\nmethod:"), ":4: tokenizer: expected one of 'base', 'union', 'math', 'code'; got 'mth'."),
+    (
+        ("method:", "tokenizer: mth\nmethod:"),
+        ":4: tokenizer: expected one of 'base', 'union', 'math', 'code'; got 'mth'.",
+    ),
     (("method:", "seed: -1\nmethod:"), ":4: seed: expected a whole number from 0; got -1."),
     (("method:", "groups: {a: ['*'], b: ['*']}\nmethod:"), ":6: coefficients: "),
     (("method:", "groups: {a: [1]}\nmethod:"), ":4: groups.a.0: expected text; got 1."),

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import strict_yaml
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit_configuration import Note, Reference
 from evomerge.merging.interop.mergekit_file import FileReader
+from evomerge.merging.models.checkpoint import Checkpoint
 from search_spaces.base import Layout
 
 #: Its method -> what it is here. It fixes normalize to true for the last three of them unless it is given.

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.merging.adapter import is_adapter
 from evomerge.merging.interop.mergekit_configuration import InteropError
+from evomerge.merging.models.adapter import is_adapter
 from evomerge.recipe import Input, Recipe, TokenRow, Vocabulary
 
 #: A model in a download cache of the Hugging Face hub.

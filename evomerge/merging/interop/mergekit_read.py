@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from evomerge import plugins, strict_yaml
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit_arrangement import Part, arrange
 from evomerge.merging.interop.mergekit_configuration import OWN, Configuration, Note, Reference, Settings, Taken
 from evomerge.merging.interop.mergekit_file import FileReader, load_file
@@ -21,7 +20,8 @@ from evomerge.merging.interop.mergekit_models import reference
 from evomerge.merging.interop.mergekit_own import read_own, restored
 from evomerge.merging.interop.mergekit_places import Place, Row, grouped, places
 from evomerge.merging.method import MergeMethod
-from evomerge.merging.model import Model
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.model import Model
 from evomerge.merging.sources import open_models
 from evomerge.recipe import Merge, Recipe
 from search_spaces.base import CoefficientTable

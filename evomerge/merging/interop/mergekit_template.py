@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit_configuration import Reference
 from evomerge.merging.interop.mergekit_file import FileReader
-from evomerge.merging.shards import check_inside, read_json
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.shards import check_inside, read_json
 
 #: Templates that come with mergekit.
 _BUILT_IN = ("alpaca", "chatml", "exaone", "llama3", "mistral")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
+from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import Source
 from search_spaces.base import Layout

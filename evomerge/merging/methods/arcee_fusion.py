@@ -6,8 +6,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.thresholds import Ranking
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.thresholds import Ranking
 from evomerge.merging.tiles import TILE, Source, Tile
 
 _SMOOTHING = 1e-8

@@ -5,9 +5,9 @@ from typing import Annotated, NamedTuple
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.kernels.combination import combine, normalized, one_model
+from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
 from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.middle import Compat, Middle, Rescale, middle, middle_factors
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, one_model
+from evomerge.merging.kernels.combination import combine, one_model
+from evomerge.merging.kernels.sparsify import Cut, trim
+from evomerge.merging.kernels.thresholds import Largest, remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import Cut, trim
-from evomerge.merging.thresholds import Largest, remembered
 from evomerge.merging.tiles import Source, Tile, total
 
 #: The paper's alpha, times the weight of the merge. Published: 0.5 to 10, the higher the fewer elements are kept.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, one_model
+from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
 from evomerge.merging.tiles import Source, Tile

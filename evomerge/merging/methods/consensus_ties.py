@@ -5,11 +5,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.consensus import elect
+from evomerge.merging.kernels.consensus import elect
+from evomerge.merging.kernels.sparsify import Cut, trim
+from evomerge.merging.kernels.thresholds import Largest
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
-from evomerge.merging.sparsify import Cut, trim
-from evomerge.merging.thresholds import Largest
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

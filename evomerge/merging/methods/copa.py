@@ -6,10 +6,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from evomerge.merging.combination import combine, normalized, one_model
-from evomerge.merging.lora_parts import pairs
+from evomerge.merging.kernels.combination import combine, normalized, one_model
+from evomerge.merging.kernels.lora_parts import pairs
+from evomerge.merging.kernels.sparsify import check_density
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import check_density
 from evomerge.merging.tiles import Source
 
 Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.consensus import RULES, Compat, Election, elect
+from evomerge.merging.kernels.consensus import RULES, Compat, Election, elect
+from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import Rescale, drop_at_random, rescale_factors
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

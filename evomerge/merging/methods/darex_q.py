@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.combination import combine, one_model
+from evomerge.merging.kernels.combination import combine, one_model
+from evomerge.merging.kernels.sparsify import check_density, drop_at_random
 from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import check_density, drop_at_random
 from evomerge.merging.tiles import Source, Tile
 
 #: One direction with inverse_q, therefore not searched by itself.

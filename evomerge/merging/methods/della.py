@@ -5,11 +5,11 @@ from typing import Annotated, NamedTuple
 
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
-from evomerge.merging.consensus import elect
+from evomerge.merging.kernels.combination import one_model
+from evomerge.merging.kernels.consensus import elect
+from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
+from evomerge.merging.kernels.sparsify import Rescale
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.ranks import DellaCompat, Magprune, magprune, magprune_factors
-from evomerge.merging.sparsify import Rescale
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

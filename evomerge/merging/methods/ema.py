@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, sole_input
+from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, Shared, merge_method
 from evomerge.merging.tiles import Source
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
+from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import Source
 

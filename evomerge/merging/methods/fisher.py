@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine
-from evomerge.merging.information import Average, average, scales
+from evomerge.merging.kernels.combination import combine
+from evomerge.merging.kernels.information import Average, average, scales
 from evomerge.merging.method import merge_method
 from evomerge.merging.tiles import Tile
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.spectral import NOISE, PROJECTIONS, is_spectral, polar, remembered, spectrum, weighted_sum
 from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.spectral import NOISE, PROJECTIONS, is_spectral, polar, remembered, spectrum, weighted_sum
 from evomerge.merging.tiles import Source
 
 Compat = Literal["guarded", "official"]

@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 from torch import Tensor
 
-from evomerge.merging.combination import combine, normalized, sole_input
-from evomerge.merging.gram import FloatArray, gram
+from evomerge.merging.kernels.combination import combine, normalized, sole_input
+from evomerge.merging.kernels.gram import FloatArray, gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.tiles import Source
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, normalized, sole_input
+from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.tiles import Source
 

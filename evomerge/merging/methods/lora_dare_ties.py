@@ -5,8 +5,8 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.consensus import Election
-from evomerge.merging.lora_parts import elected, merge_parts, thinned
+from evomerge.merging.kernels.consensus import Election
+from evomerge.merging.kernels.lora_parts import elected, merge_parts, thinned
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import Source, Tile
 

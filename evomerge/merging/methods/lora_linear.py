@@ -5,8 +5,8 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
-from evomerge.merging.lora_parts import merge_parts, weighted
+from evomerge.merging.kernels.combination import one_model
+from evomerge.merging.kernels.lora_parts import merge_parts, weighted
 from evomerge.merging.method import Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import Source, Tile
 

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.spectral import (
+from evomerge.merging.kernels.spectral import (
     PROJECTIONS,
     accumulate,
     compact,
@@ -16,6 +15,7 @@ from evomerge.merging.spectral import (
     spectrum,
     weighted_sum,
 )
+from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 
 Threshold = Literal["absolute", "relative"]

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, one_model
+from evomerge.merging.kernels.combination import combine, one_model
+from evomerge.merging.kernels.sparsify import Cut, largest, trim
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import Cut, largest, trim
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]

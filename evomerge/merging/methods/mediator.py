@@ -7,10 +7,10 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from evomerge.merging.combination import combine, one_model
+from evomerge.merging.kernels.combination import combine, one_model
+from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
-from evomerge.merging.thresholds import remembered
 from evomerge.merging.tiles import Source, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, sole_input
+from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 

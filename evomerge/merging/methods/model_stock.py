@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.merging.combination import combine
-from evomerge.merging.gram import FloatArray, cosines, gram, line_grams
-from evomerge.merging.lines import Lines
+from evomerge.merging.kernels.combination import combine
+from evomerge.merging.kernels.gram import FloatArray, cosines, gram, line_grams
+from evomerge.merging.kernels.lines import Lines
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 

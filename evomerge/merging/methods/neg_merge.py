@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from evomerge.merging.combination import combine
+from evomerge.merging.kernels.combination import combine
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
 from evomerge.merging.tiles import Source, Tile

@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.projection import Compat, Progress, projected_sum
 from evomerge.merging.method import Bounds, MethodError, Shared, merge_method
-from evomerge.merging.projection import Compat, Progress, projected_sum
 from evomerge.merging.tiles import Models, Source
 
 #: One for the whole model, as the norm is; searched only where a range is given, with one group (space: uniform).

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.sparsify import check_density
+from evomerge.merging.kernels.thresholds import Ranking, magnitudes
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import check_density
-from evomerge.merging.thresholds import Ranking, magnitudes
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.8, 1.3)]

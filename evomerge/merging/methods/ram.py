@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
+from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._overlap import average_of_changes
 from evomerge.merging.methods._weights import taking_part

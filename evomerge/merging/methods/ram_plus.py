@@ -7,11 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
+from evomerge.merging.kernels.combination import one_model
+from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._overlap import average_of_changes, changed
 from evomerge.merging.methods._weights import taking_part
-from evomerge.merging.thresholds import remembered
 from evomerge.merging.tiles import Source, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import normalized, sole_input
+from evomerge.merging.kernels.combination import normalized, sole_input
+from evomerge.merging.kernels.normal_equations import layer, shrunk, shrunk_diagonal, solve, total
+from evomerge.merging.kernels.spectral import weighted_sum
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.normal_equations import layer, shrunk, shrunk_diagonal, solve, total
-from evomerge.merging.spectral import weighted_sum
 from evomerge.merging.tiles import Source
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

@@ -5,10 +5,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from torch import Tensor
 
-from evomerge.merging.consensus import Rule, elect
-from evomerge.merging.disagreement import mean_squares, select, selection
+from evomerge.merging.kernels.consensus import Rule, elect
+from evomerge.merging.kernels.disagreement import mean_squares, select, selection
+from evomerge.merging.kernels.sparsify import Cut
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import Cut
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.gram import gram
+from evomerge.merging.kernels.gram import gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import Source
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from evomerge.merging.combination import combine, sole_input
+from evomerge.merging.kernels.combination import combine, sole_input
+from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
-from evomerge.merging.thresholds import remembered
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]

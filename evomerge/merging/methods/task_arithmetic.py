@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.combination import combine, normalized, one_model
+from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 

@@ -5,12 +5,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from torch import Tensor
 
-from evomerge.merging.combination import one_model
-from evomerge.merging.consensus import RULES, Election, Rule, elect
+from evomerge.merging.kernels.combination import one_model
+from evomerge.merging.kernels.consensus import RULES, Election, Rule, elect
+from evomerge.merging.kernels.sparsify import Cut, largest, restoring_factor, trim
+from evomerge.merging.kernels.whole_ties import WholeModel
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.sparsify import Cut, largest, restoring_factor, trim
 from evomerge.merging.tiles import Source, Tile
-from evomerge.merging.whole_ties import WholeModel
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]

@@ -6,8 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
-from evomerge.merging.spectral import (
+from evomerge.merging.kernels.spectral import (
     PROJECTIONS,
     accumulate,
     compact,
@@ -17,6 +16,7 @@ from evomerge.merging.spectral import (
     spectrum,
     weighted_sum,
 )
+from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 
 

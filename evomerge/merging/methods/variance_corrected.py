@@ -7,8 +7,8 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from evomerge.merging.combination import combine, normalized, sole_input
-from evomerge.merging.gram import gram, means
+from evomerge.merging.kernels.combination import combine, normalized, sole_input
+from evomerge.merging.kernels.gram import gram, means
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 

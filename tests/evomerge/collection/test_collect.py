@@ -14,7 +14,7 @@ from evomerge.collection import collect
 from evomerge.collection.collect import Settings
 from evomerge.collection.data import CollectionError, Example, Text, encode_texts
 from evomerge.collection.gradients import sample
-from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.moments import MomentsFile
 from evomerge.models import ResidentModel, load_resident
 from tests.evaluators.tiny_llama import build

@@ -7,9 +7,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from evomerge.cli import app
-from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.models.checkpoint import Checkpoint
+from tests.evomerge.merging.alignment.test_symmetries import MODELS, logits, random_model, same, shuffled, units_of
 from tests.evomerge.merging.folders import change_config, tokenizer
-from tests.evomerge.merging.test_symmetries import MODELS, logits, random_model, same, shuffled, units_of
 
 
 def run(*arguments: object) -> Result:

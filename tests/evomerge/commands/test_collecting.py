@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from evomerge import strict_yaml
 from evomerge.cli import app
-from evomerge.merging.checkpoint import Checkpoint
+from evomerge.merging.models.checkpoint import Checkpoint
 from tests.conftest import TinyModels
 from tests.evomerge.merging.adapters import lora, merged_by_peft
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 from evomerge.cli import app
 from evomerge.commands.importing import import_file, read_recipe
 from evomerge.config import load_config
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit_configuration import InteropError
+from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.recipe_file import read_merge
 from evomerge.trial import build_space
 from tests.evomerge.merging.folders import llama, tokenizer

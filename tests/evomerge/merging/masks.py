@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.merging.sparsify import drop_at_random
+from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.tiles import TILE, Scratch, Tile
 
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evomerge.merging.checkpoint import CheckpointError
 from evomerge.merging.engine import MergeError
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.moments import MomentsFile
 from evomerge.merging.tiles import TILE, Source, total
 from tests.contracts.merge_method import make_engine, make_merge, random_models

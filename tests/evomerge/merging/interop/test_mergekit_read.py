@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit import InteropError
 from evomerge.merging.interop.mergekit_read import read_mergekit
-from evomerge.merging.materialize import materialize
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Input, Merge, Slice, TokenRow, Vocabulary
 from tests.evomerge.merging.folders import llama, tokenizer
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from evomerge import plugins
-from evomerge.merging.checkpoint import Checkpoint
 from evomerge.merging.interop.mergekit import InteropError, dump
 from evomerge.merging.interop.mergekit_methods import METHODS
 from evomerge.merging.interop.mergekit_read import read_mergekit
-from evomerge.merging.materialize import materialize
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Input, Merge, Recipe, Slice, Vocabulary
 from search_spaces.base import CoefficientTable, Layout
 from tests.evomerge.merging.folders import llama, tokenizer

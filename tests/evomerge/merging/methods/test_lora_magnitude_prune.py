@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge.merging.lora_parts import keep_largest
+from evomerge.merging.kernels.lora_parts import keep_largest
 from tests.contracts.merge_method import MergeMethodContract, fixed
 from tests.evomerge.merging.adapters import check_like_peft, lora
 from tests.evomerge.merging.folders import llama

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from evomerge.merging.materialize import materialize
 from evomerge.merging.method import MethodError
+from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 from tests.contracts.merge_method import MergeMethodContract, fixed, make_engine, make_merge, merged

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evomerge.merging import spectral
+from evomerge.merging.kernels import spectral
 from tests.contracts.merge_method import MergeMethodContract, fixed, make_engine, make_merge, merged, random_models
 
 A = torch.tensor([[1.0, 2, 0], [0, 1, 1]])

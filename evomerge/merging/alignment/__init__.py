@@ -1,0 +1,1 @@
+"""Before or after a merge: hidden units matched to another model's, their statistics repaired."""

@@ -1,0 +1,1 @@
+"""What merge methods compute with: combinations, elections, selections, Gram matrices, decompositions."""

@@ -1,0 +1,72 @@
+"""Where the inputs' deltas differ most: the selection of SCE, https://arxiv.org/abs/2408.07990."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.kernels.sparsify import Cut, largest_of, trim
+from evomerge.merging.kernels.thresholds import remembered
+from evomerge.merging.tiles import Source, Tile, total
+
+_SHARES_KEPT = 8
+
+
+def selection(source: Source, share: float) -> Cut | None:
+    """The cut on the variance between inputs that keeps this share of the elements where it is not zero.
+
+    None, at a share of 1, for all elements.
+    """
+    if share == 1:
+        return None
+    if "varying" not in source.cache:
+        counts = source.map(lambda tile: int(torch.count_nonzero(_variance_of(source, tile))))
+        source.cache["varying"] = sum(counts)
+    count = int(source.cache["varying"] * share)
+    return largest_of(source, "variances", lambda tile: _variance_of(source, tile), count)
+
+
+def mean_squares(source: Source, share: float) -> list[float]:
+    """Mean over all elements of each delta's square, zero where it is not selected (n_inputs)."""
+
+    def squares(tile: Tile) -> list[float]:
+        deltas = _deltas(source, tile)
+        select(deltas, cut, tile)
+        return [total(delta.square_()) for delta in deltas]
+
+    def measure() -> list[float]:
+        return [sum(column) / source.numel for column in zip(*source.map(squares), strict=True)]
+
+    cut = selection(source, share)
+    return remembered(source.cache, "selected squares", share, measure, keep=_SHARES_KEPT)
+
+
+def select(deltas: Sequence[Tensor], cut: Cut | None, tile: Tile) -> None:
+    """Set what is not selected to zero in all deltas (n_inputs tiles), in place."""
+    if cut is not None:
+        selected = trim(_variance(deltas, tile), cut, tile).sign_()
+        for delta in deltas:
+            delta.mul_(selected)
+
+
+def _deltas(source: Source, tile: Tile) -> list[Tensor]:
+    base = source.base(tile)
+    return [source.deltas(index, tile, base) for index in range(len(source.input_names))]
+
+
+def _variance_of(source: Source, tile: Tile) -> Tensor:
+    return _variance(_deltas(source, tile), tile)
+
+
+def _variance(deltas: Sequence[Tensor], tile: Tile) -> Tensor:
+    """Variance over the inputs at each element, to be overwritten, valid until the next one."""
+    mean, variance, away = (tile.scratch(("variance", key), deltas[0]) for key in ("mean", "sum", "away"))
+    # From the first one on, so that the mean of equal deltas is exactly theirs.
+    mean.zero_()
+    for delta in deltas[1:]:
+        mean.add_(torch.sub(delta, deltas[0], out=away))
+    mean.div_(len(deltas)).add_(deltas[0])
+    variance.zero_()
+    for delta in deltas:
+        variance.addcmul_(torch.sub(delta, mean, out=away), away)
+    return variance.div_(len(deltas))

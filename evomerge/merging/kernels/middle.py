@@ -1,0 +1,92 @@
+"""The middle of a delta by magnitude: without outliers, and without what is small. https://arxiv.org/abs/2312.06795."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from evomerge.merging.kernels.ranks import RowRanks, keep_ranks, row_length, row_ranks
+from evomerge.merging.kernels.sparsify import Cut, check_density, largest_of, restoring_factor, trim
+from evomerge.merging.method import MethodError
+from evomerge.merging.tiles import Source, Tile
+
+#: "official" counts in every row, "mergekit" in the whole tensor.
+Compat = Literal["official", "mergekit"]
+#: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
+Rescale = Literal["none", "mergekit"]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Ranks [low, high) of each row; all of it where the ranks are missing."""
+
+    ranks: RowRanks | None
+    low: int
+    high: int
+
+    @property
+    def everything(self) -> bool:
+        return self.ranks is None
+
+    def keep(self, delta: Tensor, tile: Tile) -> Tensor:
+        """Set the rest of the delta to zero, in place."""
+        return delta if self.ranks is None else keep_ranks(delta, tile, self.ranks, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """The largest of a tensor without the outliers, the largest of these."""
+
+    largest: Cut | None
+    outliers: Cut | None
+
+    @property
+    def everything(self) -> bool:
+        return self.largest is None and self.outliers == _NONE
+
+    def keep(self, delta: Tensor, tile: Tile) -> Tensor:
+        """Set the rest of the delta to zero, in place."""
+        outliers = trim(tile.scratch("outliers", delta).copy_(delta), self.outliers, tile)
+        return trim(delta, self.largest, tile).sub_(outliers)
+
+
+Middle = _Rows | _Tensor
+_NONE = Cut(float("inf"), 0)
+
+
+def middle(source: Source, density: Sequence[float], gamma: Sequence[float], compat: Compat) -> tuple[Middle, ...]:
+    """For every input (n_inputs): of the elements that are not among the `gamma` largest, the `density` largest.
+
+    Both are shares of all elements. Raises MethodError for one that is no share.
+    """
+    for value in gamma:
+        if not 0.0 <= value <= 1.0:
+            raise MethodError(f"A gamma must lie between 0 and 1; it is {value}.")
+    one = _of_rows if compat == "official" else _of_tensor
+    return tuple(one(source, i, check_density(d), g) for i, (d, g) in enumerate(zip(density, gamma, strict=True)))
+
+
+def middle_factors(source: Source, middles: Sequence[Middle], rescale: Rescale) -> tuple[float, ...]:
+    """What each delta's middle (n_inputs) is multiplied by, see `Rescale`."""
+    if rescale == "none":
+        return (1.0,) * len(middles)
+    return tuple(1.0 if m.everything else restoring_factor(source, i, m.keep) for i, m in enumerate(middles))
+
+
+def _of_rows(source: Source, index: int, density: float, gamma: float) -> Middle:
+    length = row_length(source)
+    high = length - int(length * gamma)
+    low = max(high - int(length * density), 0)
+    return _Rows(None if (low, high) == (0, length) else row_ranks(source, index), low, high)
+
+
+def _of_tensor(source: Source, index: int, density: float, gamma: float) -> Middle:
+    n = source.numel
+    wanted = int(density * n)
+    outliers = min(int(gamma * n), n - wanted)
+
+    def cut(count: int) -> Cut | None:
+        return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
+
+    return _Tensor(cut(wanted + outliers), cut(outliers) if outliers else _NONE)

@@ -1,0 +1,74 @@
+"""Sums of deltas where each next one is projected away from what was summed before, and how far they have come."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.kernels.spectral import is_spectral, remembered, spectrum
+from evomerge.merging.tiles import Source
+
+Compat = Literal["official", "paper"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sequence of merges has come.
+
+    models: how many have been merged. raw: the merged delta times this is the sum of what every model added.
+    norm: the mean norm of the models' deltas, which the merged delta has. first, entered: the first input, and
+    the `raw` with which it came in.
+    """
+
+    models: int
+    raw: float
+    norm: float
+    first: str
+    entered: float
+
+    @property
+    def state(self) -> dict[str, float]:
+        """The options with which a later merge goes on, the result of this one (at scale 1) its first input."""
+        return {"earlier_models": self.models, "earlier_raw": self.raw, "earlier_norm": self.norm}
+
+
+def projected_sum(
+    deltas: Sequence[Tensor], source: Source, first: str, entered: float, alpha: float, exclude: str, compat: Compat
+) -> Tensor:
+    """What all models add, in order, in float32: that each step rescales the sum before it drops out of it.
+
+    first, entered: as in Progress. Matrices are projected unless their names fit `exclude`; other tensors are
+    summed up as they are.
+    """
+
+    def make() -> Tensor:
+        total = deltas[0].double() * (entered if source.input_names[0] == first else 1.0)
+        for index in range(1, len(deltas)):
+            delta = deltas[index].double()
+            total += _projected(delta, total, alpha, compat) if is_spectral(source, exclude) else delta
+        return total.float()
+
+    return remembered(source.cache, "projected sum", (entered, alpha, exclude, compat), make)
+
+
+def _projected(delta: Tensor, merged: Tensor, alpha: float, compat: Compat) -> Tensor:
+    """What of `delta` touches neither the leading block of `merged` nor any of its singular triplets."""
+    found = spectrum(merged)
+    if not len(found.values):
+        return delta
+    along = found.left.T @ delta @ found.right.T
+    split = _split(found.values, alpha, compat)
+    taken = torch.diag(along.diagonal())
+    taken[:split, :split] = along[:split, :split]
+    rest: Tensor = delta - found.left @ taken @ found.right
+    return rest
+
+
+def _split(values: Tensor, alpha: float, compat: Compat) -> int:
+    """How many of the leading triplets are closed to the next model."""
+    above = (values.cumsum(0) / values.sum() > alpha).nonzero()
+    if compat == "official":
+        return int(above[0]) if len(above) and alpha < 1 else 0
+    return int(above[0]) + 1 if len(above) else len(values)

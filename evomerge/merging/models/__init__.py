@@ -1,0 +1,1 @@
+"""Models as merging sees them: checkpoints, adapters on them, other vocabularies, blocks of several."""

@@ -1,0 +1,123 @@
+"""Aligned: a model whose embeddings have the rows of another vocabulary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evomerge.merging.factors import Factors
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
+
+#: Rows of one model, each of the model's label and the row there; their mean is taken. Empty: zeros.
+Donors = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What happens to the embeddings of all models.
+
+    rows: model -> (n_rows,) the row that a token has there, or -1. donors: token's row -> where it comes from in
+    models without it. forced: rows that every model takes from the donors. n_tokens: rows beyond are padding.
+    """
+
+    n_tokens: int
+    n_rows: int
+    rows: Mapping[str, NDArray[np.int64]]
+    donors: Mapping[int, Donors]
+    forced: frozenset[int]
+
+
+class Aligned(Model):
+    """A model whose embeddings have the rows of another vocabulary. `label`: which of the `models` it is."""
+
+    def __init__(
+        self, label: str, models: Mapping[str, Model], alignment: Alignment, config: Mapping[str, Any]
+    ) -> None:
+        self._model = models[label]
+        self._models = models
+        self._label = label
+        self._alignment = alignment
+        self._rows = frozenset(_vocabulary_tensors(self._model))
+        self._made: dict[str, Tensor] = {}
+        self.path = self._model.path
+        self.config = MappingProxyType(dict(config))
+        self.names = self._model.names
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The model's files."""
+        return self._model.files
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        shape = self._model.shape(name)
+        return (self._alignment.n_rows, *shape[1:]) if name in self._rows else shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a tensor: of embeddings, one that holds those of all models."""
+        if name not in self._rows:
+            return self._model.dtype(name)
+        wide = self._model.dtype(name)
+        for model in self._models.values():
+            if name in model.names:
+                wide = torch.promote_types(wide, model.dtype(name))
+        return wide
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor on the CPU, to be read only; embeddings are put together once and kept."""
+        if name not in self._rows:
+            return self._model.tensor(name)
+        if name not in self._made:
+            self._made[name] = self._aligned(name)
+        return self._made[name]
+
+    def factors(self, name: str, base: Model) -> Factors | None:
+        """The change to the aligned base, of all but embeddings."""
+        if not isinstance(base, Aligned) or name in self._rows:
+            return None
+        return self._model.factors(name, base._model)
+
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of every file by its name."""
+        return self._model.sha256()
+
+    def _aligned(self, name: str) -> Tensor:
+        plan = self._alignment
+        rows = torch.from_numpy(plan.rows[self._label])
+        own = self._model.tensor(name).to(self.dtype(name))
+        out = own[rows.clamp_min(0)]
+        out[rows < 0] = 0
+        for row, donors in plan.donors.items():
+            if rows[row] < 0 or row in plan.forced:
+                out[row] = self._mean(name, donors, out[row])
+        out[plan.n_tokens :] = out[: plan.n_tokens].mean(0)
+        return out
+
+    def _mean(self, name: str, donors: Donors, like: Tensor) -> Tensor:
+        total = torch.zeros_like(like)
+        for label, row in donors:
+            model = self._models[label]
+            if name not in model.names or row >= model.shape(name)[0]:
+                raise CheckpointError(f"{label} ({model.path}) has no row {row} of {name}, which others would take.")
+            total = total + model.tensor(name)[row]
+        return total / max(len(donors), 1)
+
+
+def _vocabulary_tensors(model: Model) -> Sequence[str]:
+    """The embeddings and the bias of the output, where there is one."""
+    matrices = model.vocabulary_matrices()
+    n_rows = model.shape(matrices[0])[0] if matrices else -1
+    layout = model.layout()
+    biases = [
+        name
+        for name, component in zip(layout.names, layout.components, strict=True)
+        if component == "head" and model.shape(name) == (n_rows,)
+    ]
+    return [*matrices, *biases]

@@ -1,0 +1,178 @@
+"""Mosaic: blocks of several models put together into one of another depth. https://arxiv.org/abs/2312.15166."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.factors import Factors
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
+from evomerge.recipe import Recipe, Slice
+from search_spaces.base import Layout
+
+#: What config.json calls the number of blocks.
+_DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+#: The number of the block in a tensor's name.
+_PLACE = re.compile(r"(?<=\.)\d+(?=\.)")
+#: One tensor of a mosaic: the model and the name it has there.
+Piece = tuple[Model, str]
+
+
+class Mosaic(Model):
+    """Tensors of other models under the names of a new one.
+
+    template: whose configuration and tokenizer it has. pieces: name -> where the tensor comes from.
+    """
+
+    def __init__(self, template: Model, pieces: Mapping[str, Piece], config: Mapping[str, Any] | None) -> None:
+        self.path = template.path
+        self.config = None if config is None else MappingProxyType(dict(config))
+        self.names = tuple(pieces)
+        self._pieces = dict(pieces)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all models that it has tensors of."""
+        return tuple(dict.fromkeys(file for model, _ in self._pieces.values() for file in model.files))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        model, source = self._pieces[name]
+        return model.shape(source)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a tensor as it is stored."""
+        model, source = self._pieces[name]
+        return model.dtype(source)
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor on the CPU, to be read only."""
+        model, source = self._pieces[name]
+        return model.tensor(source)
+
+    def factors(self, name: str, base: Model) -> Factors | None:
+        """The change to another mosaic, where both have the same block there."""
+        if not isinstance(base, Mosaic) or base._pieces[name][1] != self._pieces[name][1]:
+            return None
+        model, source = self._pieces[name]
+        return model.factors(source, base._pieces[name][0])
+
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of every file by its name."""
+        models = dict.fromkeys(model for model, _ in self._pieces.values())
+        return {name: digest for model in models for name, digest in model.sha256().items()}
+
+
+def assemble(recipe: Recipe, models: Mapping[str, Model]) -> dict[str, Model]:
+    """The models of a sliced recipe, by name, as they take part in the result: blocks in their new places.
+
+    What is in front of the blocks (embeddings) comes from the first slice's models, what is behind them (final
+    norm, head) from the last slice's. An input has the tensors of the slices that name it only.
+    Raises CheckpointError for blocks that a model does not have and for models of more than one stack.
+    """
+    blocks = {label: _blocks(label, model) for label, model in models.items()}
+    config = _config(models[recipe.base.name], recipe.slices)
+
+    def assembled(label: str) -> Model:
+        pieces: dict[str, Piece] = {}
+        place = 0
+        for part in recipe.slices:
+            origin = _origin(recipe, part, label)
+            if origin is not None:
+                name, first = origin
+                pieces |= _pieces(name, models[name], blocks[name], range(first, first + part.blocks), place)
+            place += part.blocks
+        for part, behind in ((recipe.slices[0], False), (recipe.slices[-1], True)):
+            origin = _origin(recipe, part, label)
+            if origin is not None:
+                model = models[origin[0]]
+                pieces |= {name: (model, name) for name in _outside(model, behind=behind)}
+        return Mosaic(models[label], _in_order(pieces), config)
+
+    return {label: assembled(label) for label in models}
+
+
+def _origin(recipe: Recipe, part: Slice, label: str) -> tuple[str, int] | None:
+    """The model, and its first block, that stands for the model `label` in a slice; None where it is absent."""
+    if label == recipe.base.name:
+        return part.base
+    return (label, part.inputs[label]) if label in part.inputs else None
+
+
+def _blocks(label: str, model: Model) -> dict[int, list[str]]:
+    """Depth -> the tensors of that block. Raises CheckpointError for a model of several stacks."""
+    layout = Layout.from_names(model.names)
+    found: dict[int, list[str]] = {}
+    for name, depth in zip(layout.names, layout.blocks, strict=True):
+        if depth is not None:
+            if [str(depth)] != _PLACE.findall(name)[:1]:
+                raise CheckpointError(
+                    f"{label} ({model.path}) has several stacks of blocks ({name!r} is block {depth} of all): "
+                    "slices are for models with one."
+                )
+            found.setdefault(depth, []).append(name)
+    return found
+
+
+def _pieces(label: str, model: Model, blocks: Mapping[int, list[str]], wanted: range, place: int) -> dict[str, Piece]:
+    """The tensors of the blocks `wanted`, under the names that they have from block `place` on."""
+    if wanted.stop > len(blocks):
+        raise CheckpointError(
+            f"A slice takes blocks {wanted.start} to {wanted.stop - 1} of {label} ({model.path}), "
+            f"which has {len(blocks)}, counted from 0."
+        )
+    return {
+        _PLACE.sub(str(place + n), name, count=1): (model, name)
+        for n, block in enumerate(wanted)
+        for name in blocks[block]
+    }
+
+
+def _outside(model: Model, *, behind: bool) -> list[str]:
+    layout = Layout.from_names(model.names)
+    return [
+        name
+        for name, depth, component in zip(layout.names, layout.blocks, layout.components, strict=True)
+        if depth is None and (component == "embedding") != behind
+    ]
+
+
+def _in_order(pieces: Mapping[str, Piece]) -> dict[str, Piece]:
+    """As checkpoints are ordered: embeddings, blocks by depth, the rest."""
+    layout = Layout.from_names(tuple(pieces))
+
+    def rank(item: tuple[str, int | None, str]) -> tuple[int, int]:
+        _, depth, component = item
+        return (0 if component == "embedding" else 2, 0) if depth is None else (1, depth)
+
+    ordered = sorted(zip(layout.names, layout.blocks, layout.components, strict=True), key=rank)
+    return {name: pieces[name] for name, _, _ in ordered}
+
+
+def _config(template: Model, slices: Sequence[Slice]) -> dict[str, Any] | None:
+    """The template's configuration for the new depth; lists with one entry per block follow their blocks."""
+    if template.config is None:
+        return None
+    origins = [part.base[1] + n for part in slices for n in range(part.blocks)]
+    return _with_depth(dict(template.config), origins)
+
+
+def _with_depth(config: dict[str, Any], origins: Sequence[int]) -> dict[str, Any]:
+    changed = dict(config)
+    depth = next((config[key] for key in _DEPTHS if type(config.get(key)) is int), None)
+    for key, value in config.items():
+        if key in _DEPTHS:
+            changed[key] = len(origins)
+        elif isinstance(value, dict) and key.endswith("_config"):
+            changed[key] = _with_depth(value, origins)
+        elif isinstance(value, list) and len(value) == depth and "layer" in key:
+            changed[key] = [value[origin % len(value)] for origin in origins]
+        elif key == "max_window_layers" and type(value) is int:
+            # Blocks below it attend to everything; a deeper model must not begin to use windows by its depth alone.
+            changed[key] = len(origins) if depth is not None and value >= depth else value
+    return changed

@@ -1,0 +1,93 @@
+"""A merge as a LoRA on its base: factors for what changed, in a folder that PEFT loads. https://arxiv.org/abs/2106.09685."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evomerge.merging.models.adapter import WEIGHTS, Adapted
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.lora_config import CONFIG
+from evomerge.merging.output.card import model_card
+from evomerge.merging.output.lora_report import LoraReport
+from evomerge.merging.output.lora_weights import LoraWeights
+from evomerge.merging.output.manifest import make_manifest, pinned
+from evomerge.merging.output.materialize import checked_sources
+from evomerge.merging.output.staging import MARK, staged
+from evomerge.merging.sources import Sources
+from evomerge.recipe import Input, Merge
+from evomerge.recipe_file import write_merge
+
+
+def export_lora(
+    merge: Merge,
+    folder: Path,
+    rank: int,
+    *,
+    modules_to_save: bool = False,
+    overwrite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    threads: int = 1,
+) -> LoraReport:
+    """Write a merge as a LoRA of `rank` on its base to `folder`; returns how much of the merge it holds.
+
+    modules_to_save: modules that changed and have no factors (norms, embeddings) go into the adapter whole.
+    Raises as `materialize` does, and CheckpointError for a base that is no model on disk.
+    """
+    if rank < 1:
+        raise ValueError(f"The rank of a LoRA is a whole number from 1; it is {rank}.")
+    sources = checked_sources(merge, folder, overwrite=overwrite)
+    if not isinstance(sources.base, Checkpoint):
+        raise CheckpointError(
+            "A LoRA is put on a model as it lies on disk; this recipe's base is made first (an adapter on it, another "
+            "vocabulary, blocks in other places). Export whole weights instead."
+        )
+    weights = LoraWeights(sources.base, rank, whole=modules_to_save)
+    for name, merged, change in _changes(merge, sources, threads):
+        weights.add(name, merged, change, [model.factors(name, sources.base) for model in sources.inputs.values()])
+    if modules_to_save:
+        weights.save_whole()
+    if not weights.tensors:
+        raise CheckpointError("The merge changes nothing that a LoRA can hold: there is no adapter to write.")
+    report = weights.report()
+    merge = replace(merge, recipe=pinned(merge.recipe))
+    with staged(folder, sum(tensor.nbytes for tensor in weights.tensors.values())) as partial:
+        save_file(weights.tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        _write_json(partial / CONFIG, dict(sorted({**weights.settings(), **_origin(merge.recipe.base)}.items())))
+        Adapted(sources.base, partial)  # what would not fit is refused before it is there
+        manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS), scores)
+        _write_json(partial / MARK, {**asdict(manifest), "lora": asdict(report)})
+        write_merge(merge, partial / "recipe.yaml")
+        again = f" --lora {rank}" + (" --modules-to-save" if modules_to_save else "")
+        title = folder.absolute().name
+        card = model_card(merge, title, manifest.origins, scores, adapter=report.text, options=again)
+        (partial / "README.md").write_text(card.rstrip("\n") + "\n", encoding="utf-8")
+    return report
+
+
+def _changes(merge: Merge, sources: Sources, threads: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, merged tensor and its change to the base, in float32, of every tensor that changed."""
+    engine = sources.engine(dtype=torch.float32, threads=threads)
+    for name, merged in engine.stream(merge):
+        if sources.base.mergeable(name):
+            change = merged - sources.base.tensor(name).float()
+            if bool(change.any()):
+                yield name, merged, change
+
+
+def _origin(base: Input) -> dict[str, str | None]:
+    local = Path(base.path)
+    return {
+        "base_model_name_or_path": str(local.absolute()) if local.exists() else base.path,
+        "revision": base.revision,
+    }
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")

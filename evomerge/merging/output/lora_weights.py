@@ -1,0 +1,135 @@
+"""The tensors of an adapter (LoRA) that a merge becomes, with the names that PEFT and transformers know them by."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge.merging.factors import Factors
+from evomerge.merging.models.adapter import PREFIX, stored_by_input
+from evomerge.merging.models.model import SPEAKING, Model
+from evomerge.merging.output.lora_approximation import Approximation, approximate
+from evomerge.merging.output.lora_report import LoraReport
+from evomerge.merging.tiles import Workers
+
+#: Roundings to float32 that a merged weight has behind it: of the folded input, and of the merge.
+_ROUNDINGS = 4 * 2.0**-24
+
+
+class LoraWeights:
+    """An adapter on `base` that grows tensor by tensor.
+
+    rank: of every factor. whole: keep modules without factors (norms, embeddings) whole, `modules_to_save`.
+    tensors: the adapter's, by their names in its file.
+    """
+
+    def __init__(self, base: Model, rank: int, *, whole: bool) -> None:
+        layout = base.layout()
+        self.tensors: dict[str, Tensor] = {}
+        self._base, self._rank, self._whole = base, rank, whole
+        self._components = dict(zip(layout.names, layout.components, strict=True))
+        self._prefix = _prefix(base)
+        self._found: dict[str, Approximation] = {}
+        self._rest: dict[str, float] = {}
+        self._merged: dict[str, Tensor] = {}
+        self._saved: dict[str, float] = {}
+
+    def add(self, name: str, merged: Tensor, change: Tensor, parts: Sequence[Factors | None]) -> None:
+        """Take in a tensor that changed: factors of a linear layer's weight; what else changed is kept for later.
+
+        parts: each input's own change, see `Model.factors`.
+        """
+        if len(change.shape) != 2 or not name.endswith(".weight") or self._components[name] in ("embedding", "norm"):
+            self._rest[name] = float(torch.linalg.norm(change.double()))
+            if self._whole:
+                self._merged[name] = merged
+            return
+        known = [] if any(part is None for part in parts) else [part for part in parts if part and part.rank]
+        by_input = known[0].transposed if known else self._by_input and self._components[name] != "head"
+        noise = _ROUNDINGS * float(torch.linalg.norm(merged.double()))
+        turned = change.T if by_input else change
+        made = Workers(1).alone(lambda: approximate(turned, self._rank, known, noise))
+        module = PREFIX + self._module(name)
+        self.tensors |= {f"{module}.lora_A.weight": made.right, f"{module}.lora_B.weight": made.left}
+        self._found[name] = made
+
+    def save_whole(self) -> None:
+        """Take the modules of the rest into the adapter, all of their tensors, as PEFT reads them."""
+        layers = {name.rpartition(".")[0] for name in self._found}
+        tied = self._base.vocabulary_matrices() if self._base.tied else []
+        for module in dict.fromkeys(name.rpartition(".")[0] for name in self._merged):
+            own = [name for name in self._base.names if name.rpartition(".")[0] == module]
+            if module in layers or any(name in tied for name in own):
+                continue
+            self._saved[self._module(own[0])] = math.hypot(*(self._rest.pop(name, 0.0) for name in own))
+            for name in own:
+                tensor = self._merged[name] if name in self._merged else self._base.tensor(name).clone()
+                self.tensors[PREFIX + self._name(name)] = tensor
+
+    def settings(self) -> dict[str, Any]:
+        """adapter_config.json, without where the base is."""
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM" if self._base.has_architecture(SPEAKING[:2]) else None,
+            "r": self._rank,
+            "lora_alpha": self._rank,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": self._by_input,
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "target_modules": self._targets(),
+            "modules_to_save": list(self._saved) or None,
+        }
+
+    def report(self) -> LoraReport:
+        """What the adapter holds of the change."""
+        error = math.hypot(*(made.error for made in self._found.values()))
+        size = math.hypot(*(made.size for made in self._found.values()))
+        everything = math.hypot(size, *self._rest.values(), *self._saved.values())
+        sizes = {name: float(torch.linalg.norm(self._base.tensor(name).double())) for name in self._rest}
+        return LoraReport(
+            rank=self._rank,
+            error=_ratio(error, size),
+            missing=_ratio(math.hypot(error, *self._rest.values()), everything),
+            layers={name: _ratio(made.error, made.size) for name, made in self._found.items()},
+            left_out={name: _ratio(change, sizes[name]) for name, change in self._rest.items()},
+            saved=tuple(self._saved),
+        )
+
+    @property
+    def _by_input(self) -> bool:
+        return bool(stored_by_input(self._base))
+
+    def _name(self, name: str) -> str:
+        """A tensor's name in the network that transformers makes."""
+        return name if self._components.get(name) == "head" else self._prefix + name
+
+    def _module(self, name: str) -> str:
+        return self._name(name).rpartition(".")[0]
+
+    def _targets(self) -> list[str]:
+        """The last parts of the modules' names where no other module has them, as adapters mostly say it; else all."""
+        modules = list(dict.fromkeys(self._module(name) for name in self._found))
+        ends = dict.fromkeys(module.rpartition(".")[2] for module in modules)
+        everything = dict.fromkeys(self._module(name) for name in self._base.names)
+        alike = [module for module in everything if module.rpartition(".")[2] in ends]
+        return sorted(ends) if len(alike) == len(modules) else modules
+
+
+def _prefix(base: Model) -> str:
+    """What the network's names begin with where the files leave it out, as GPT-2's on the hub do."""
+    if base.config is None or not base.has_architecture(SPEAKING):
+        return ""
+    # Only an export needs to know the class.
+    import transformers
+
+    architecture = getattr(transformers, base.config["architectures"][0], None)
+    prefix = f"{getattr(architecture, 'base_model_prefix', '')}."
+    return "" if prefix == "." or any(name.startswith(prefix) for name in base.names) else prefix
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0

@@ -1,0 +1,160 @@
+"""From a merge to a folder that transformers loads: streamed, verified, complete or not there at all."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge import plugins
+from evomerge.merging.interop import mergekit
+from evomerge.merging.method import MergeMethod
+from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.models.header import shown
+from evomerge.merging.models.model import Model
+from evomerge.merging.output.assets import companions, write_chat_template, write_config
+from evomerge.merging.output.card import model_card
+from evomerge.merging.output.manifest import Manifest, make_manifest, pinned
+from evomerge.merging.output.staging import MARK, check_output, staged
+from evomerge.merging.output.writer import MAX_SHARD_BYTES, WriteError, check_weights, plan_tensors, write_weights
+from evomerge.merging.sources import Sources, open_models
+from evomerge.recipe import Merge, Recipe
+from evomerge.recipe_file import write_merge
+
+Progress = Callable[[int, int], None]
+
+
+def materialize(
+    merge: Merge,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Manifest:
+    """Merge on disk: read the models of the recipe, check them, and write the result to `folder`.
+
+    scores: row -> column -> number or text, for card and manifest. progress: bytes written, bytes in all.
+    Raises CheckpointError for inputs that are refused, OutputError for the folder, WriteError for the
+    weights; PluginError, MethodError, SpaceError or MergeError for a merge that cannot be made.
+    """
+    sources = checked_sources(merge, folder, overwrite=overwrite)
+    engine = sources.engine(dtype=output_dtype(merge.recipe), device=device, threads=threads)
+    return write_folder(
+        merge,
+        sources,
+        engine.stream(merge),
+        folder,
+        overwrite=overwrite,
+        scores=scores,
+        progress=progress,
+        max_shard_bytes=max_shard_bytes,
+        state=lambda: engine.state,
+    )
+
+
+def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
+    """The models of a merge that is to be written to `folder`, opened and checked. Raises as `materialize` does."""
+    sources = open_models(merge.recipe, passing=True)
+    check_output(folder, sources.models, overwrite=overwrite)
+    _check_method(merge, sources.base)
+    check_compatible(sources.base, sources.inputs, partial=bool(merge.recipe.slices))
+    for name, model in {merge.recipe.base.name: sources.base, **sources.inputs}.items():
+        _check_finite(name, model)
+    return sources
+
+
+def write_folder(
+    merge: Merge,
+    sources: Sources,
+    tensors: Iterable[tuple[str, Tensor]],
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    state: Callable[[], Mapping[str, Any] | None] = lambda: None,
+) -> Manifest:
+    """Write merged tensors (any order, every tensor of the base once) and all that belongs to them.
+
+    state: asked after the last tensor for what the manifest records under that name.
+    Raises as `materialize` does.
+    """
+    check_output(folder, sources.models, overwrite=overwrite)
+    recipe, base = pinned(merge.recipe), sources.base
+    plan = plan_tensors(base, output_dtype(recipe))
+    copies = companions(base.path, sources.tokenizer)
+    nbytes = sum(t.nbytes for t in plan) + sum(source.stat().st_size for source in copies.values())
+    with staged(folder, nbytes) as partial:
+        sums = write_weights(partial, plan, tensors, max_shard_bytes=max_shard_bytes, progress=progress)
+        write_config(base, partial, recipe.dtype)
+        for name, source in copies.items():
+            shutil.copyfile(source, partial / name)
+        if recipe.chat_template is not None:
+            write_chat_template(partial, recipe.chat_template)
+        written = Checkpoint.open(partial, passing=True)
+        check_weights(written, plan, sums)
+        manifest = replace(make_manifest(replace(merge, recipe=recipe), sources, written, scores), state=state())
+        _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
+        _write_recipes(replace(merge, recipe=recipe), base, partial)
+        _write_text(partial / "README.md", model_card(merge, folder.absolute().name, manifest.origins, scores))
+    return manifest
+
+
+def output_dtype(recipe: Recipe) -> torch.dtype | None:
+    """The type of merged tensors, or None where each keeps the base's."""
+    if recipe.dtype is None:
+        return None
+    dtype = getattr(torch, recipe.dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise WriteError(f"dtype must be float32, bfloat16 or float16; it is {recipe.dtype!r}.")
+    return dtype
+
+
+def _check_method(merge: Merge, base: Model) -> None:
+    method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
+    for part in merge.recipe.slices or (merge.recipe,):
+        method.check(merge.recipe.options, len(part.inputs))
+    merge.table.bind(_mergeable(base))
+
+
+def _mergeable(base: Model) -> list[str]:
+    return [name for name in base.names if base.mergeable(name)]
+
+
+def _check_finite(name: str, model: Model) -> None:
+    found = find_nonfinite(model)
+    if found is not None:
+        tensor, count = found
+        raise CheckpointError(f"{name} ({model.path}) has {count} values that are not finite in {shown(tensor)}.")
+
+
+def _write_recipes(merge: Merge, base: Model, folder: Path) -> None:
+    write_merge(merge, folder / "recipe.yaml")
+    bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)
+    try:
+        text = mergekit.dump(bound, out_dtype=_main_dtype(base, merge.recipe))
+    except mergekit.InteropError:
+        return
+    _write_text(folder / "mergekit_config.yml", text)
+
+
+def _main_dtype(base: Model, recipe: Recipe) -> str:
+    if recipe.dtype is not None:
+        return recipe.dtype
+    largest = max(_mergeable(base), key=lambda name: math.prod(base.shape(name)))
+    return str(base.dtype(largest)).removeprefix("torch.")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")

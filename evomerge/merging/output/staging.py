@@ -1,0 +1,131 @@
+"""An output folder that appears complete or not at all: written beside its place, synced, then renamed."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
+
+#: The file that says that evomerge wrote a folder, and may replace it.
+MARK = "evomerge.json"
+
+
+class OutputError(ValueError):
+    """An output folder that cannot be written: it exists, another process writes it, or the disk is full."""
+
+
+def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> None:
+    """Refuse an output that touches an input (CheckpointError) or that must not be replaced (OutputError)."""
+    target = folder.resolve()
+    for model in models:
+        for place in (model.path, *model.files):
+            found = place.resolve()
+            if target == found or target in found.parents or (found.is_dir() and found in target.parents):
+                raise CheckpointError(
+                    f"The output {folder} is, contains or lies in the input {model.path}; "
+                    "an input is never written to. Choose another output folder."
+                )
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise OutputError(f"The output {folder} exists and is not a folder.")
+    if not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError(f"The output {folder} exists. Choose another folder, or overwrite it (--overwrite).")
+    if not (folder / MARK).is_file():
+        raise OutputError(
+            f"The output {folder} was not written by evomerge (it has no {MARK}) and is not replaced. "
+            "Choose another folder, or remove it yourself."
+        )
+
+
+@contextmanager
+def staged(folder: Path, nbytes: int) -> Iterator[Path]:
+    """A new folder beside `folder` to write into; it takes the place of `folder` when the block ends well.
+
+    nbytes: what will be written, compared with the free disk space. When the block raises, nothing is left;
+    what a killed process left is removed by the next one. Raises OutputError.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.evomerge-partial")
+    replaced = folder.with_name(f".{folder.name}.evomerge-replaced")
+    partial.mkdir(exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(lock, partial, folder)
+        try:
+            _restore(folder, replaced)
+            _empty(partial)
+            _check_space(folder.parent, nbytes)
+            yield partial
+            _sync_tree(partial)
+            _replace(partial, folder, replaced)
+        except BaseException:
+            if partial.exists():
+                shutil.rmtree(partial)
+            _restore(folder, replaced)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, partial: Path, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"Another process is writing {folder}.") from error
+    if not partial.exists() or not os.path.samestat(os.fstat(descriptor), partial.stat()):
+        raise OutputError(f"Another process has just written {folder}.")
+
+
+def _restore(folder: Path, replaced: Path) -> None:
+    """Finish what a process left that was killed while it replaced a folder."""
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)
+    elif replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _check_space(folder: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise OutputError(
+            f"need {nbytes / 1e9:.1f} GB for the export, {free / 1e9:.1f} GB free on {folder}. "
+            "Free some space, or write to another disk."
+        )
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(partial: Path, folder: Path, replaced: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        folder.rename(replaced)
+    partial.rename(folder)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,207 @@
+"""Write safetensors shards tensor by tensor: headers first, then the bytes; the same bytes in any process."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.header import ITEM_BYTES, shown
+from evomerge.merging.models.model import Model
+from evomerge.merging.models.shards import INDEX, SINGLE
+
+#: Shards are closed before they exceed this, as transformers closes them.
+MAX_SHARD_BYTES = 5_000_000_000
+
+_CHUNK_BYTES = 1 << 26
+_CODES: Mapping[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class WriteError(ValueError):
+    """Merged weights that cannot be written, or that did not arrive on disk as they were made."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor that will be written: its name, shape and type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return torch.Size(self.shape).numel() * ITEM_BYTES[_CODES[self.dtype]]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    file: str
+    header: bytes
+    offsets: Mapping[str, int]
+    size: int
+
+
+def plan_tensors(base: Model, dtype: torch.dtype | None) -> tuple[Planned, ...]:
+    """The tensors of a merge into `base`: merged ones in `dtype` (None: their own), others as they are."""
+    return tuple(
+        Planned(name, base.shape(name), dtype if dtype and base.mergeable(name) else base.dtype(name))
+        for name in base.names
+    )
+
+
+def write_weights(
+    folder: Path,
+    plan: Iterable[Planned],
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Write `tensors`, in any order, as the shards (and index) of `plan`; one tensor in memory at a time.
+
+    progress: called with bytes written and bytes in all. Returns each tensor's CRC-32, for `check_weights`.
+    Raises WriteError for a tensor that was not planned, is missing, comes twice, in another shape or type.
+    """
+    planned = {tensor.name: tensor for tensor in plan}
+    shards = _lay_out(tuple(planned.values()), max_shard_bytes)
+    place = {name: shard for shard in shards for name in shard.offsets}
+    total, done = sum(tensor.nbytes for tensor in planned.values()), 0
+    sums: dict[str, int] = {}
+    with ExitStack() as stack:
+        files = {shard.file: stack.enter_context(_create(folder / shard.file, shard)) for shard in shards}
+        for name, tensor in tensors:
+            _check_tensor(name, tensor, planned, sums)
+            file = files[place[name].file]
+            file.seek(place[name].offsets[name])
+            sums[name] = _write_tensor(file, tensor)
+            done += planned[name].nbytes
+            if progress is not None:
+                progress(done, total)
+        missing = [name for name in planned if name not in sums]
+        if missing:
+            raise WriteError(f"{len(missing)} tensors were not merged, the first is {shown(missing[0])}.")
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    if len(shards) > 1:
+        _write_index(folder, shards, total)
+    return sums
+
+
+def check_weights(checkpoint: Checkpoint, plan: Iterable[Planned], sums: Mapping[str, int]) -> None:
+    """Read written weights back and compare names, shapes, types and checksums. Raises WriteError."""
+    planned = {tensor.name: tensor for tensor in plan}
+    if set(checkpoint.names) != set(planned):
+        raise WriteError(f"{checkpoint.path} was written with {len(checkpoint.names)} of {len(planned)} tensors.")
+    for name, wanted in planned.items():
+        found = Planned(name, checkpoint.shape(name), checkpoint.dtype(name))
+        if found != wanted or _checksum(checkpoint.tensor(name)) != sums[name]:
+            raise WriteError(
+                f"{checkpoint.path}: tensor {shown(name)} was read back differently from what was written. "
+                "Check the disk and the memory of this machine."
+            )
+
+
+def _lay_out(plan: tuple[Planned, ...], max_shard_bytes: int) -> list[_Shard]:
+    groups: list[list[Planned]] = [[]]
+    size = 0
+    for tensor in plan:
+        if groups[-1] and size + tensor.nbytes > max_shard_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(tensor)
+        size += tensor.nbytes
+    n = len(groups)
+    files = [SINGLE] if n == 1 else [f"model-{i:05d}-of-{n:05d}.safetensors" for i in range(1, n + 1)]
+    return [_shard(file, group) for file, group in zip(files, groups, strict=True)]
+
+
+def _shard(file: str, group: list[Planned]) -> _Shard:
+    # Widest types first, so that every tensor begins at a multiple of its element size.
+    ordered = sorted(group, key=lambda tensor: -ITEM_BYTES[_CODES[tensor.dtype]])
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begins, position = {}, 0
+    for tensor in ordered:
+        end = position + tensor.nbytes
+        header[tensor.name] = {
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
+        begins[tensor.name] = position
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    data = 8 + len(text)
+    offsets = {name: data + begin for name, begin in begins.items()}
+    return _Shard(file, len(text).to_bytes(8, "little") + text, offsets, data + position)
+
+
+def _create(path: Path, shard: _Shard) -> BinaryIO:
+    file = path.open("xb")
+    file.write(shard.header)
+    file.truncate(shard.size)
+    return file
+
+
+def _check_tensor(name: str, tensor: Tensor, planned: Mapping[str, Planned], written: Mapping[str, int]) -> None:
+    if name not in planned or name in written:
+        raise WriteError(f"Tensor {shown(name)} was merged {'twice' if name in written else 'without a plan'}.")
+    found = Planned(name, tuple(tensor.shape), tensor.dtype)
+    if found != planned[name]:
+        raise WriteError(
+            f"Tensor {shown(name)} was merged as {tensor.dtype} {tuple(tensor.shape)}; "
+            f"expected {planned[name].dtype} {planned[name].shape}."
+        )
+
+
+def _chunks(tensor: Tensor) -> Iterable[NDArray[np.uint8]]:
+    flat: NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    for start in range(0, len(flat), _CHUNK_BYTES):
+        yield flat[start : start + _CHUNK_BYTES]
+
+
+def _write_tensor(file: BinaryIO, tensor: Tensor) -> int:
+    checksum = 0
+    for chunk in _chunks(tensor):
+        file.write(chunk.data)
+        checksum = zlib.crc32(chunk.data, checksum)
+    return checksum
+
+
+def _checksum(tensor: Tensor) -> int:
+    checksum = 0
+    for chunk in _chunks(tensor):
+        checksum = zlib.crc32(chunk.data, checksum)
+    return checksum
+
+
+def _write_index(folder: Path, shards: list[_Shard], total: int) -> None:
+    weight_map = {name: shard.file for shard in shards for name in shard.offsets}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,183 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
+from evomerge.merging.output.staging import MARK, OutputError, check_output, staged
+from tests.evomerge.merging.folders import bare
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Checkpoint:
+    return Checkpoint.open(bare(tmp_path / "models" / "base", {"a": torch.ones(1)}))
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], None]]:
+    before = os.umask(0)
+    os.umask(before)
+    yield lambda mask: [None, os.umask(mask)][0]
+    os.umask(before)
+
+
+@pytest.mark.parametrize("place", ["models/base", "models", ".", "models/base/out", "link", "models/x/../base"])
+def test_an_output_touches_no_input(tmp_path: Path, model: Checkpoint, place: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "models" / "base")
+    for given in (model, Checkpoint.open(model.files[0])):
+        if place == "models/base/out" and given is not model:
+            continue
+        with pytest.raises(CheckpointError, match="is, contains or lies in the input"):
+            check_output(tmp_path / place, [given], overwrite=True)
+
+
+def test_an_output_may_lie_beside_a_file_or_a_folder(tmp_path: Path, model: Checkpoint) -> None:
+    check_output(tmp_path / "models" / "out", [model], overwrite=False)
+    check_output(tmp_path / "models" / "base" / "out", [Checkpoint.open(model.files[0])], overwrite=False)
+
+
+def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path, model: Checkpoint) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    check_output(out, [model], overwrite=False)
+    (out / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"exists\. Choose another folder, or overwrite it \(--overwrite\)"):
+        check_output(out, [model], overwrite=False)
+    with pytest.raises(OutputError, match=f"was not written by evomerge .it has no {MARK}"):
+        check_output(out, [model], overwrite=True)
+    (out / MARK).write_text("{}")
+    check_output(out, [model], overwrite=True)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "lost").symlink_to("nowhere")
+    for place in ("file", "lost"):
+        with pytest.raises(OutputError, match="is not a folder"):
+            check_output(tmp_path / place, [model], overwrite=True)
+
+
+def test_appears_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "er" / "out"
+    with staged(out, 0) as partial:
+        (partial / "a").write_text("1")
+        assert not out.exists()
+        assert partial.parent == out.parent, "a rename must stay on one file system"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert (out / "a").read_text() == "1"
+
+
+def test_replaces_a_folder_completely(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("1")
+    with staged(out, 0) as partial:
+        (partial / "new").write_text("2")
+        assert (out / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_leaves_nothing_after_an_error(tmp_path: Path, error: BaseException) -> None:
+    def write() -> None:
+        with staged(tmp_path / "out", 0) as partial:
+            (partial / "a").write_text("1")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_says_how_much_space_is_missing(tmp_path: Path) -> None:
+    def write() -> None:
+        with staged(tmp_path / "out", 10**18):
+            pytest.fail("nothing is written without space")
+
+    with pytest.raises(OutputError, match=r"need 1000000000\.0 GB for the export, [\d.]+ GB free on "):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from evomerge.merging.output import staging
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2] == "replacing":
+    rename, renames = Path.rename, []
+    def second(self, target):
+        if renames: killed()
+        renames.append(rename(self, target))
+    Path.rename = second
+if sys.argv[2] == "cleaning":
+    staging.shutil.rmtree = killed
+with staging.staged(Path(sys.argv[1]), 0) as partial:
+    (partial / "a").write_text("new")
+    if sys.argv[2] == "writing":
+        killed()
+"""
+
+
+@pytest.mark.parametrize("moment", ["writing", "replacing"])
+def test_a_killed_process_leaves_the_old_or_nothing_and_the_next_one_cleans_up(tmp_path: Path, moment: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(out), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert out.exists() == (moment == "writing")
+    assert len(list(tmp_path.iterdir())) == 2, "the test must see a leftover"
+
+    def fail() -> None:
+        with staged(out, 0) as partial:
+            assert list(partial.iterdir()) == []
+            assert (out / "a").read_text() == "old", "back before anything new is written"
+            raise ValueError("again")
+
+    with pytest.raises(ValueError, match="again"):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "a").read_text() == "old"
+
+
+def test_a_process_killed_while_it_cleans_up_has_written_the_new_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(out), "cleaning"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (out / "a").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 2, "the test must see a leftover"
+    with staged(out, 0) as partial:
+        (partial / "a").write_text("newest")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "a").read_text() == "newest"
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
+    def second() -> None:
+        with staged(tmp_path / "out", 0):
+            pytest.fail("the first one writes")
+
+    with staged(tmp_path / "out", 0) as partial:
+        (partial / "a").write_text("1")
+        with pytest.raises(OutputError, match="Another process is writing"):
+            second()
+    assert (tmp_path / "out" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize(("mask", "folder_mode"), [(0o022, 0o755), (0o027, 0o750), (0o002, 0o775)])
+def test_the_folder_follows_the_umask(
+    tmp_path: Path, umask: Callable[[int], None], mask: int, folder_mode: int
+) -> None:
+    umask(mask)
+    with staged(tmp_path / "out", 0):
+        pass
+    assert (tmp_path / "out").stat().st_mode & 0o777 == folder_mode
