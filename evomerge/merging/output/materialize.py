@@ -140,11 +140,13 @@ def _check_finite(name: str, model: Model) -> None:
 
 
 def _write_recipes(merge: Merge, base: Model, folder: Path) -> None:
-    write_merge(merge, folder / "recipe.yaml")
+    recipe = folder / "recipe.yaml"
+    write_merge(merge, recipe)
     bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)
     try:
         text = mergekit.dump(bound, out_dtype=_main_dtype(base, merge.recipe))
-    except mergekit.InteropError:
+    except mergekit.InteropError as error:
+        _write_text(recipe, f"# There is no mergekit_config.yml: {error}\n{recipe.read_text(encoding='utf-8')}")
         return
     _write_text(folder / "mergekit_config.yml", text)
 

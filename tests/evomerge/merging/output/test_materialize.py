@@ -284,7 +284,9 @@ def test_a_method_that_mergekit_lacks_gives_no_mergekit_file(tmp_path: Path, mer
     recipe = replace(merge.recipe, method="ties", options={"compat": "peft"})
     materialize(Merge(recipe, merge.table), tmp_path / "out")
     assert not (tmp_path / "out" / "mergekit_config.yml").exists()
-    assert (tmp_path / "out" / "recipe.yaml").exists()
+    said = (tmp_path / "out" / "recipe.yaml").read_text().splitlines()[0]
+    assert said == "# There is no mergekit_config.yml: mergekit's ties cannot express compat: 'peft'."
+    assert read_merge(tmp_path / "out" / "recipe.yaml").recipe.options == {"compat": "peft"}
 
 
 def stand_in(merge: Merge, stop: int | None = None) -> Iterator[tuple[str, torch.Tensor]]:
