@@ -14,8 +14,8 @@ from evomerge.collection.data import Example, encode_texts, read_texts, readable
 from evomerge.commands.collecting import Reading, check_place, progress_bar
 from evomerge.commands.draft import expert_names
 from evomerge.learned_soup import Learned, Progress, Settings, Soup, SoupError, learn
-from evomerge.merging.compatibility import check_compatible, tokenizer_differences
-from evomerge.merging.manifest import pinned
+from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
+from evomerge.merging.output.manifest import pinned
 from evomerge.merging.sources import Sources, open_models
 from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
 from evomerge.recipe import Input, Recipe
@@ -69,6 +69,9 @@ def learn_soup(
         raise SoupError(f"A soup is made of at least two models; it was given {len(models)}: {', '.join(models)}.")
     texts = read_texts(data, reading.separator)
     inputs = tuple(Input(name, path) for name, path in expert_names(models).items())
+    vocabularies = ("base", "union", *(model.name for model in inputs))
+    if tokenizer not in (None, *vocabularies):
+        raise SoupError(f"The tokenizer is {tokenizer!r}; expected {', '.join(vocabularies)}.")
     recipe = Recipe(Input("base", base), inputs, "linear", tokenizer=tokenizer)
     sources = open_models(recipe)
     check_compatible(sources.base, sources.inputs)
@@ -76,7 +79,7 @@ def learn_soup(
     notes = [] if tokenizer else tokenizer_differences(sources.base, sources.inputs)
     resident, soup = _load(recipe, sources, reading, settings)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
-    parts = _split(encode_texts(texts, resident.tokenizer, length, reading.examples))
+    parts = split_examples(encode_texts(texts, resident.tokenizer, length, reading.examples))
     answers = all(text.given for text in texts)
     settings = replace(settings, temperature=answers)
     with progress_bar(f"{len(parts.learnt)} examples, {len(inputs)} models") as progress:
@@ -102,8 +105,11 @@ def _load(recipe: Recipe, sources: Sources, reading: Reading, settings: Settings
     return resident, Soup(pinned(recipe), sources, resident, engine, by_layer=settings.by_layer)
 
 
-def _split(examples: Sequence[Example]) -> _Parts:
-    """Two halves by content: what is there twice is on one side, and stays there when examples are added."""
+def split_examples(examples: Sequence[Example]) -> _Parts:
+    """Two halves by content: what is there twice is on one side, and stays there when others are added.
+
+    Raises SoupError for halves that are too small.
+    """
     ids = content_ids([" ".join(map(str, example.tokens)) for example in examples])
     sides = [split_of(name, (_LEARNT, 0.0, 1.0 - _LEARNT)) for name in ids]
     learnt = [example for example, side in zip(examples, sides, strict=True) if side == "search"]

@@ -131,6 +131,23 @@ def test_a_tensor_that_stands_for_two_names_has_one_gradient(tmp_path: Path) -> 
     assert loss_gradient(whole, logits)[0, 0] == pytest.approx(central(whole, logits, (0, 0)), rel=1e-4, abs=1e-5)
 
 
+def test_the_slope_is_the_product_of_gradient_and_model_in_float64(llama: list[Path]) -> None:
+    found = soup_of(llama).slope(np.array([[0.0, 1.0, 0.0]]), 1.3, EXAMPLES, 1, nothing)
+    networks = [transformers.AutoModelForCausalLM.from_pretrained(folder).double() for folder in llama[1:]]
+    loss = torch.zeros((), dtype=torch.float64)
+    for example in EXAMPLES:
+        ids = torch.tensor([example.tokens])
+        scores = networks[1](input_ids=ids[:, :-1]).logits[0, example.first - 1 :]
+        chances = (1.3 * scores).log_softmax(-1)
+        loss = loss - chances.gather(1, ids[0, example.first :, None]).mean() / len(EXAMPLES)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert found.loss == pytest.approx(float(loss.detach()), rel=1e-12)
+    for network, product in zip(networks, found.weights[0], strict=True):
+        pairs = zip(networks[1].parameters(), network.parameters(), strict=True)
+        expected = sum(float((own.grad * other.detach()).sum()) for own, other in pairs)
+        assert product == pytest.approx(expected, rel=1e-10)
+
+
 def test_tiles_and_batches_do_not_change_the_gradient(llama: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     soup, weights = soup_of(llama), np.array([[0.2, 0.5, 0.3]])
     whole = soup.slope(weights, 1.0, EXAMPLES, TOKENS, nothing)
@@ -187,13 +204,17 @@ def test_weights_move_to_the_model_that_knows_the_data(llama: list[Path], by_lay
     np.testing.assert_allclose(learned.weights.sum(1), 1.0, atol=2e-5)
 
 
-def test_the_first_step_of_adam_has_the_size_of_the_learning_rate(llama: list[Path]) -> None:
-    """From equal weights, each logit by the rate, against the sign of its gradient."""
+def test_the_steps_are_those_of_adam_without_decay(llama: list[Path]) -> None:
+    """Against Adam's own formulas (Kingma and Ba, 2015, algorithm 1), from equal weights on."""
     soup = soup_of(llama)
-    slope = loss_gradient(soup, np.ones((1, 3)))
-    settings = Settings(epochs=1, batch_examples=len(EXAMPLES), batch_tokens=TOKENS)
+    logits, mean, square = np.ones((1, 3)), np.zeros((1, 3)), np.zeros((1, 3))
+    for step in range(1, 5):
+        slope = loss_gradient(soup, logits)
+        mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+        logits = logits - 0.2 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+    settings = Settings(epochs=4, learning_rate=0.2, batch_examples=len(EXAMPLES), batch_tokens=TOKENS)
     learned = learn(soup, EXAMPLES, settings, nothing)
-    np.testing.assert_allclose(learned.weights, softmax(1.0 - 0.05 * np.sign(slope)), atol=1e-5)
+    np.testing.assert_allclose(learned.weights, softmax(logits), atol=6e-6)
 
 
 def test_a_temperature_is_learned_where_it_is_asked_for(llama: list[Path]) -> None:
