@@ -43,9 +43,11 @@ class _Writer:
         self.base = self.models[self.recipe.base.name]
         self.coefficients = Coefficients(merge)
         self.on_base = self.coefficients.on_base
-        # Where no base is needed, mergekit would merge it like any other model.
+        no_base = self.coefficients.row.base == "none"
         is_input = self.base in [self.models[model.name] for model in self.recipe.inputs]
-        self.names_base = self.on_base or (self.coefficients.row.base == "none" and is_input)
+        self.merges_base = self.on_base or (no_base and is_input)
+        # Where no base is needed, mergekit would merge it like any other model, but for slices, which list theirs.
+        self.names_base = self.merges_base or (no_base and bool(self.recipe.slices))
 
     def configuration(self) -> dict[str, Any]:
         """All keys but our own."""
@@ -56,7 +58,7 @@ class _Writer:
         config["dtype"] = _ARITHMETIC
         extras = {
             "out_dtype": self.out_dtype,
-            "tokenizer": tokenizer(self.recipe, with_base=self.names_base),
+            "tokenizer": tokenizer(self.recipe, with_base=self.merges_base),
             "chat_template": self.recipe.chat_template,
         }
         return config | {key: value for key, value in extras.items() if value is not None}
@@ -81,6 +83,12 @@ class _Writer:
         if self.recipe.tokenizer and not (self.recipe.vocabulary and self.recipe.vocabulary.multiple_of):
             said.append("mergekit drops rows of embeddings that belong to no token.")
         return said
+
+    def merges_base(self) -> bool:
+        """Whether the base takes part everywhere."""
+        everything = [[model.name for model in self.recipe.inputs]]
+        parts = [list(part.inputs) for part in self.recipe.slices] or everything
+        return self.on_base or all(self.base in [self.models[name] for name in part] for part in parts)
 
     def whole_models(self) -> dict[str, Any]:
         """`models` and `parameters`."""

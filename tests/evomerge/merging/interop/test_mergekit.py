@@ -241,3 +241,15 @@ def test_the_text_is_read_by_an_ordinary_yaml_reader_bit_for_bit() -> None:
     assert read == to_mergekit(made)
     assert "mergekit draws other random masks" in text
     assert "random masks" not in dump(merge("linear", {"weight": weight}, groups))
+
+
+@pytest.mark.parametrize("method", ["linear", "passthrough"])
+def test_slices_name_the_base_whose_configuration_the_result_has(method: str) -> None:
+    values = {"linear": {"weight": [[1, 1]]}, "passthrough": {"scale": [[1, 1]]}}[method]
+    slices = (Slice(1, ("math", 0), {"math": 0}), Slice(2, ("code", 2), {"code": 2}))
+    config = to_mergekit(merge(method, values, {"all": ["*"]}, slices=slices))
+    assert config["base_model"] == "models/base"
+    assert [[source["model"] for source in part["sources"]] for part in config["slices"]] == [
+        ["models/math"],
+        ["models/code"],
+    ]
