@@ -5,13 +5,14 @@ block is merged, and its merged weights take the data on to the next one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evomerge import plugins
+from evomerge.collection.blocks import Batch, blocks_of, enter, forward
 from evomerge.collection.collect import Progress, check_memory, check_network, finished, sizes, tokens_of
 from evomerge.collection.data import CollectionError, Example, batches
 from evomerge.collection.gradients import Squares
@@ -23,15 +24,6 @@ from evomerge.merging.models.model import Model
 from evomerge.merging.sources import Sources
 from evomerge.models import ResidentModel
 from evomerge.recipe import Merge
-
-
-@dataclass
-class _Batch:
-    """Hidden states on the way through the blocks, and what else each block reads with them."""
-
-    hidden: Tensor  # (n_examples, length, hidden)
-    further: list[tuple[tuple[Any, ...], dict[str, Any]]]
-    n_tokens: int
 
 
 class _Part:
@@ -114,43 +106,23 @@ class _Walk:
         """Go all the way; yields how many tokens were read."""
         with torch.no_grad():
             self._merge_part(self._outside)
-            batches_of: dict[str, list[_Batch]] = {}
+            batches_of: dict[str, list[Batch]] = {}
             for name, examples in self._examples.items():
-                batches_of[name] = [self._enter(batch) for batch in batches(examples, batch_tokens)]
+                batches_of[name] = [
+                    enter(self._network, self.blocks, batch) for batch in batches(examples, batch_tokens)
+                ]
                 yield sum(batch.n_tokens for batch in batches_of[name])
             for number, (block, names) in enumerate(zip(self.blocks, self._inside, strict=True)):
                 own = [layer for layer in self._layers if layer.name in set(names)]
                 for name, entered in batches_of.items():
                     self._become(name, names)
-                    self._record(name, own, lambda b=block, n=number, e=entered: [_forward(b, n, batch) for batch in e])
+                    self._record(name, own, lambda b=block, n=number, e=entered: [forward(b, n, batch) for batch in e])
                 self._merge_part(names)
                 for entered in batches_of.values():
                     for batch in entered:
-                        batch.hidden = _forward(block, number, batch)
+                        batch.hidden = forward(block, number, batch)
                         yield batch.n_tokens
             yield from self._leave(batch_tokens)
-
-    def _enter(self, batch: Sequence[Example]) -> _Batch:
-        """What the blocks read besides the hidden states, by one pass of the network as it is."""
-        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        handles = [
-            block.register_forward_pre_hook(
-                lambda _, args, kwargs: calls.append((args, dict(kwargs))), with_kwargs=True
-            )
-            for block in self.blocks
-        ]
-        try:
-            self._network(input_ids=tokens_of(batch, self._network.device), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if len(calls) != len(self.blocks):
-            raise CollectionError(f"The {len(self.blocks)} blocks of the network were run {len(calls)} times.")
-        first = calls[0]
-        hidden = first[0][0] if first[0] else first[1]["hidden_states"]
-        for _, kwargs in calls:
-            kwargs.pop("hidden_states", None)
-        return _Batch(hidden, [(args[1:], kwargs) for args, kwargs in calls], len(batch) * batch[0].length)
 
     def _become(self, name: str, tensors: Sequence[str]) -> None:
         """Give the network an input's own weights."""
@@ -203,23 +175,3 @@ class _Walk:
         scores = 8 * self._network.get_output_embeddings().weight.shape[0] * 4096
         needed = per_input * len(self.result) + hidden + scores
         check_memory(needed, self._network.device, f"The second moments of {len(self.result)} inputs")
-
-
-def blocks_of(network: Any) -> list[nn.Module]:
-    """The blocks of a decoder: the list of as many modules as the configuration has layers."""
-    config = getattr(network.config, "text_config", None) or network.config
-    depth = getattr(config, "num_hidden_layers", None)
-    found = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if len(found) != 1:
-        raise CollectionError(
-            f"{type(network).__name__} has {len(found)} lists of its {depth} blocks; expected one: its layers cannot "
-            "be merged one after the other."
-        )
-    return list(found[0])
-
-
-def _forward(block: nn.Module, number: int, batch: _Batch) -> Tensor:
-    args, kwargs = batch.further[number]
-    written = block(batch.hidden, *args, **kwargs)
-    hidden: Tensor = written[0] if isinstance(written, tuple) else written
-    return hidden

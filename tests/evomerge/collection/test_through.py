@@ -9,10 +9,11 @@ import transformers
 from torch import Tensor
 
 from evomerge.collection import collect
+from evomerge.collection.blocks import blocks_of
 from evomerge.collection.collect import Settings
 from evomerge.collection.data import CollectionError, Example, Text, encode_texts
 from evomerge.collection.layers import Collected
-from evomerge.collection.through import blocks_of, check_merge, collect_through
+from evomerge.collection.through import check_merge, collect_through
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.sources import Sources, open_models
 from evomerge.models import ResidentModel, load_resident
