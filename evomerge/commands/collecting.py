@@ -1,19 +1,17 @@
 """`evomerge statistics`: Fisher information and second moments of models on data, as files for merges."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evomerge.collection import collect
 from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
 from evomerge.collection.through import check_merge, collect_through
+from evomerge.commands.progress import progress_bar
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.compatibility import check_compatible
 from evomerge.merging.models.model import Model
@@ -54,7 +52,7 @@ def collect_statistics(
     texts = read_texts(data, reading.separator)
     checkpoint = open_folders(model, ())[model.name]
     check_reads_text(checkpoint, checkpoint.path)
-    resident = _load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
+    resident = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
     examples = encode_texts(texts, resident.tokenizer, length, reading.examples)
     shapes = collect.planned(resident, settings.kinds)
@@ -88,7 +86,7 @@ def collect_through_recipe(
     check_compatible(sources.base, sources.inputs)
     check_reads_text(sources.base, sources.tokenizer)
     # In the type in which the merge will be written, as its layers will run.
-    resident = _load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
+    resident = load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
     examples = {name: encode_texts(part, resident.tokenizer, length, reading.examples) for name, part in texts.items()}
     output.mkdir(parents=True, exist_ok=True)
@@ -124,7 +122,8 @@ def check_place(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"The output {output} has no folder to be in: {output.absolute().parent} does not exist.")
 
 
-def _load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> ResidentModel:
+def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> ResidentModel:
+    """A model to collect statistics from, if memory suffices. Raises CollectionError or ModelError."""
     place, wanted = torch.device(choose_device(device)), None if dtype is None else getattr(torch, dtype)
     nbytes = sum(prod(base.shape(name)) * (wanted or base.dtype(name)).itemsize for name in base.names)
     collect.check_memory(nbytes, place, "The weights")
@@ -142,14 +141,3 @@ def _facts(examples: Sequence[Example]) -> dict[str, int]:
 def _sizes(shapes: collect.Shapes) -> str:
     found = {kind: size for kind, size in collect.sizes(shapes).items() if kind in collect.KINDS}
     return ", ".join(f"{kind} {size / 1e6:.4g} MB" for kind, size in found.items())
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A line on a terminal's stderr with the share of tokens read and the time left."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -11,8 +11,9 @@ import torch
 from evaluators.base import content_ids, split_of
 from evomerge.collection.collect import check_memory
 from evomerge.collection.data import Example, encode_texts, read_texts, readable_length
-from evomerge.commands.collecting import Reading, check_place, progress_bar
+from evomerge.commands.collecting import Reading, check_place
 from evomerge.commands.draft import expert_names
+from evomerge.commands.progress import progress_bar
 from evomerge.learned_soup import Learned, Progress, Settings, Soup, SoupError, learn
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
 from evomerge.merging.output.manifest import pinned

@@ -7,6 +7,7 @@ from typing import Any
 
 from evomerge import export
 from evomerge.commands.importing import read_recipe
+from evomerge.commands.progress import cores, progress_bar
 from evomerge.merging.interop import mergekit
 from evomerge.merging.models.adapter import WEIGHTS
 from evomerge.merging.output.lora_export import export_lora
@@ -35,10 +36,12 @@ def write_export(
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
     data["notes"] = list(choice.notes)
     if lora is not None:
-        written = _as_lora(choice.merge, output, lora, modules_to_save, overwrite=overwrite, scores=choice.scores)
-        return data | {**written, "notes": [*data["notes"], *written["notes"]]}
+        adapter = _as_lora(choice.merge, output, lora, modules_to_save, overwrite=overwrite, scores=choice.scores)
+        return data | {**adapter, "notes": [*data["notes"], *adapter["notes"]]}
     if not recipe_only and format_ == "evomerge":
-        return data | asdict(export.export(choice, output, overwrite=overwrite))
+        with progress_bar(f"{choice.label}: merging") as progress:
+            written = export.export(choice, output, overwrite=overwrite, threads=cores(), progress=progress)
+        return data | asdict(written)
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists; give another file, or --overwrite to replace it.")
     if format_ == "mergekit":
@@ -66,7 +69,9 @@ def merge_recipe(
     if lora is not None:
         written = _as_lora(merge, output, lora, modules_to_save, overwrite=overwrite)
         return written | {"notes": [*notes, *written["notes"]]}
-    return asdict(materialize(merge, output, overwrite=overwrite)) | {"notes": notes}
+    with progress_bar("merging") as progress:
+        manifest = materialize(merge, output, overwrite=overwrite, threads=cores(), progress=progress)
+    return asdict(manifest) | {"notes": notes}
 
 
 def _as_lora(
@@ -78,5 +83,7 @@ def _as_lora(
     overwrite: bool,
     scores: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    report = export_lora(merge, output, rank, modules_to_save=modules_to_save, overwrite=overwrite, scores=scores)
+    report = export_lora(
+        merge, output, rank, modules_to_save=modules_to_save, overwrite=overwrite, scores=scores, threads=cores()
+    )
     return {"output": str(output), "outputs": [WEIGHTS], "lora": asdict(report), "notes": report.text}
