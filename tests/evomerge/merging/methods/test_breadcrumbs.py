@@ -71,7 +71,9 @@ def test_worked_examples_of_mergekit() -> None:
 def test_worked_examples_by_row() -> None:
     assert one(ROWS, 0.5, 0.2).tolist() == [[0, -3, 2, 1, 0, 0], [-10, 0, 0, -12, 20, 0]]
     pair = torch.stack(DELTAS[:2])
-    assert torch.equal(one(pair, 0.5, 0.2), torch.tensor([[0, -3, 2, 1, 0, 0], [-1, 0, 0, -1.2, 2, 0]]))
+    for compat in ("official", "mergekit"):
+        found = one(pair, 0.5, 0.2, compat=compat)
+        assert torch.equal(found, torch.tensor([[0, -3, 2, 1, 0, 0], [-1, 0, 0, -1.2, 2, 0]]))
     assert torch.equal(one(pair, 0.5, 0.1), torch.tensor([[4, -3, 2, 0, 0, 0], [0, -3.5, 0, -1.2, 2, 0]]))
 
 

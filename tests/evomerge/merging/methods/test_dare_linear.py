@@ -4,7 +4,7 @@ import torch
 from evomerge.merging.method import MethodError
 from tests.contracts.merge_method import MergeMethodContract, fixed, merged, random_models
 from tests.evomerge.merging.masks import kept
-from tests.evomerge.merging.vectors import merged_delta
+from tests.evomerge.merging.vectors import DELTAS, check, merged_delta
 
 VALUES = {"weight": [0.3, -0.2, 0.8], "density": [0.3, 0.5, 0.9], "scale": 1.1}
 
@@ -51,6 +51,38 @@ def test_against_whole_tensors_in_float64(rescale: str) -> None:
         factor = {"paper": 1 / density, "none": 1.0, "mergekit": float(delta.abs().sum() / thinned.abs().sum())}
         expected = expected + 1.1 * w * factor[rescale] * thinned
     torch.testing.assert_close(result.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def seed_that_keeps(mask: list[int]) -> int:
+    """One of the seeds under which exactly these elements stay at density 0.5."""
+    wanted = torch.tensor(mask).double()
+    return next(seed for seed in range(2000) if torch.equal(kept(DELTAS[0], seed, "math", 0.5), wanted))
+
+
+@pytest.mark.parametrize(
+    ("rescale", "expected"),
+    [
+        ("paper", [8, 0, 4, 2, 0.2, 0]),
+        ("mergekit", [5.971831, 0, 2.985916, 1.492958, 0.149296, 0]),
+        ("none", [4, 0, 2, 1, 0.1, 0]),
+    ],
+)
+def test_worked_example_of_a_mask(rescale: str, expected: list[float]) -> None:
+    seed = seed_that_keeps([1, 0, 1, 1, 1, 0])
+    check(merged("dare_linear", torch.zeros(6), DELTAS[:1], {}, options={"rescale": rescale}, seed=seed), expected)
+
+
+def test_restoring_the_norm_as_mergekit_does_is_biased() -> None:
+    drawn = torch.stack(
+        [
+            merged("dare_linear", torch.zeros(6), DELTAS[:1], {}, options={"rescale": "mergekit"}, seed=seed)
+            for seed in range(4000)
+        ]
+    )
+    error = drawn.std(0) / len(drawn) ** 0.5
+    expected = torch.tensor([3.12, -2.70, 2.12, 1.34, 0.31, -0.84])
+    assert bool(((drawn.mean(0) - expected).abs() < 4 * error + 0.02).all())
+    assert bool(((drawn.mean(0) - DELTAS[0]).abs() > 6 * error)[[0, 1, 3, 4, 5]].all())
 
 
 def test_rescaled_deltas_have_their_expected_value() -> None:

@@ -78,6 +78,21 @@ def test_worked_example_of_probabilities() -> None:
         assert bool(near.all()), result
 
 
+@pytest.mark.parametrize(
+    ("rescale", "expected"), [("paper", DELTAS[0].tolist()), ("mergekit", [4.20, -2.92, 1.86, 0.94, 0.11, -0.45])]
+)
+def test_mean_over_the_masks(rescale: str, expected: list[float]) -> None:
+    """mergekit's factor makes large elements larger still."""
+    values = {"density": [0.5], "epsilon": [0.2]}
+    options = {"rescale": rescale}
+    drawn = torch.stack(
+        [merged("della_linear", torch.zeros(6), DELTAS[:1], values, options=options, seed=seed) for seed in range(4000)]
+    )
+    error = drawn.std(0) / len(drawn) ** 0.5
+    printed = 0.02 if rescale == "mergekit" else 0.0
+    assert bool(((drawn.mean(0) - torch.tensor(expected)).abs() < 4 * error + printed).all())
+
+
 def test_without_epsilon_it_is_dare() -> None:
     values = {"weight": [0.3, -0.2, 0.8], "density": [0.3, 0.5, 0.9]}
     for rescale in ("paper", "mergekit", "none"):

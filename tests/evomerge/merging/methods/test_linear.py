@@ -27,6 +27,10 @@ def test_worked_example() -> None:
     check(merged_delta("linear", {"weight": [2, 1, 1]}) + BASE, [3.25, -1.15, 1.2, 1.275, 0.925, 0.9375])
 
 
+def test_worked_example_of_a_uniform_soup() -> None:
+    check(merged_delta("linear", {}), [1.666667, -1.866667, -0.4, 0.033333, -0.133333, 0.083333])
+
+
 def test_only_the_ratio_of_weights_matters() -> None:
     check(merged_delta("linear", {"weight": [8, 4, 4]}) + BASE, [3.25, -1.15, 1.2, 1.275, 0.925, 0.9375])
 

@@ -70,6 +70,10 @@ def test_worked_example() -> None:
     for iterations, second in enumerate((3.0, 2.833333, 2.666667, 2.5), 1):
         found = lore(DIAGONALS, {"mu": 0.5, "scale": 0.0}, iterations=iterations)
         torch.testing.assert_close(found, torch.diag(torch.tensor([2.0, second])), rtol=0, atol=2e-6)
+    for index, entries in enumerate(([0.5, -1], [-0.5, 0], [0.0, 3])):
+        alone = {"mu": 0.5, "weight": [float(index == other) for other in range(3)]}
+        found = lore(DIAGONALS, alone, iterations=4, aggregate="sum") - torch.diag(torch.tensor([2.0, 2.5]))
+        torch.testing.assert_close(found, torch.diag(torch.tensor(entries)), rtol=0, atol=2e-6)
     average = lore(DIAGONALS, {"mu": 0.5}, iterations=4)
     torch.testing.assert_close(average, torch.diag(torch.tensor([2.0, 3.166667])), rtol=0, atol=2e-6)
     summed = lore(DIAGONALS, {"mu": 0.5}, iterations=4, aggregate="sum")

@@ -1,6 +1,6 @@
 import torch
 
-from tests.contracts.merge_method import MergeMethodContract, fixed
+from tests.contracts.merge_method import MergeMethodContract, fixed, merged
 from tests.evomerge.merging.vectors import BASE, check, merged_delta
 
 
@@ -31,3 +31,10 @@ def test_weights_that_cancel_are_not_normalized() -> None:
 def test_weights_that_sum_to_one_average_the_models() -> None:
     values = fixed({"weight": [0.5, 0.3, 0.2]})
     torch.testing.assert_close(merged_delta("task_arithmetic", values), merged_delta("linear", values))
+
+
+def test_small_deltas_to_large_weights_are_summed_up_in_float32() -> None:
+    """In the checkpoints' bfloat16 the weighted deltas would be lost, or rounded up to 1.0078125."""
+    base, delta = torch.ones(3).bfloat16(), torch.tensor([2.0**-6, 2.0**-7, 0])
+    result = merged("task_arithmetic", base, [(1 + delta).bfloat16()], {"weight": 0.3}, dtype=torch.float32)
+    torch.testing.assert_close(result, torch.tensor([1.0046875, 1.00234375, 1]), rtol=0, atol=1e-7)

@@ -22,7 +22,7 @@ from tests.contracts.merge_method import (
     merged,
     random_models,
 )
-from tests.evomerge.merging.vectors import check, merged_delta
+from tests.evomerge.merging.vectors import DELTAS, check, merged_delta
 
 ONE = {"weight": [1, 1, 1]}
 
@@ -247,11 +247,17 @@ def test_weights_count_for_the_authors_as_in_peft() -> None:
 
 def test_worked_example_of_mergelm() -> None:
     check(merged_delta("ties", {"density": [0.5] * 3}, options={"compat": "mergelm"}), [3, -3.25, -4, -1.2, -2.5, 0])
+    for delta in DELTAS:
+        assert deltas_merged([delta.tolist()], "mergelm", 0.5).count_nonzero() == 4
 
 
 def test_all_elements_equal_to_the_threshold_stay_and_the_model_breaks_ties() -> None:
     rows = [[4, -3, 2, 1, 0, -0.5], [-1, -3, 1, -1, 2, 0.5], [2, 1, -4, 0, -2, 0.25]]
     check(deltas_merged(rows, "official", 0.5), [3, -3, -4, -1, -2, 0])
+    kept = [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 0]]
+    for row, mask in zip(rows, kept, strict=True):
+        assert deltas_merged([row], "official", 0.5).count_nonzero() == sum(mask)
+        check(deltas_merged([row], "official", 0.5), [x * m for x, m in zip(row, mask, strict=True)])
     turned = [[-x for x in row] for row in rows]
     check(deltas_merged(turned, "official", 0.5), [-3, 3, 4, 1, 2, 0])
 

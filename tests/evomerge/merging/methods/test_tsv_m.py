@@ -46,6 +46,7 @@ def test_against_full_decompositions(shape: tuple[int, int], n_inputs: int) -> N
 def test_worked_examples() -> None:
     close(delta([torch.diag(torch.tensor([2.0, 0])), torch.diag(torch.tensor([0.0, 1]))]), [[2, 0], [0, 1]])
     close(delta([A, B]), [[-0.112657, 2.41819, -0.210482], [1.946116, 0.297135, 1.233888]])
+    close(delta([torch.diag(torch.tensor([2.0, 0.5])), torch.ones(2, 2)]), 2 * torch.eye(2))
     close(delta([torch.tensor([1.0, 2]), torch.tensor([3.0, 0])]), [2, 1])
 
 
