@@ -204,6 +204,6 @@ def _lines(facts: Mapping[str, Any], output: Path) -> list[str]:
     elif not uniform["soup_is_better"]:
         lines.append("The soup is NOT shown to be better than the uniform average.")
     worse = [name for name, values in facts["models"].items() if values["soup_is_worse"]]
-    lines += [f"The soup is WORSE than {name} alone." for name in worse]
+    lines += [f"The soup is WORSE than {name} alone; more --epochs may take its weights further." for name in worse]
     lines.append(f"Wrote {output}. Next: evomerge merge {output} -o DIR")
     return lines

@@ -126,8 +126,8 @@ def test_it_says_when_one_model_alone_is_better(tiny: TinyModels, tmp_path: Path
     models = (tiny.experts[name] for name in NAMES)
     done = run("soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--epochs", 1)
     assert done.exit_code == 0, done.output
-    assert "The soup is WORSE than sort alone." in done.stdout
-    assert "The soup is WORSE than count alone." not in done.stdout
+    assert "The soup is WORSE than sort alone;" in done.stdout
+    assert "The soup is WORSE than count alone;" not in done.stdout
 
 
 def test_what_is_refused_before_anything_is_learned(tiny: TinyModels, tmp_path: Path) -> None:
