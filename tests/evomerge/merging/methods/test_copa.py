@@ -54,6 +54,19 @@ def test_without_pruning_a_is_summed_up_and_b_averaged(tmp_path: Path) -> None:
     torch.testing.assert_close(found, 3 * (b @ a))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_larger_density_keeps_more_and_all_equal_to_the_threshold(tmp_path: Path, dtype: torch.dtype) -> None:
+    """B is the identity, of which nothing is pruned: what stays of A is what stays of the change."""
+    sizes = torch.randint(1, 9, (4, 50), generator=torch.Generator().manual_seed(0)).to(dtype)
+    base = bare(tmp_path / "base", {"x.weight": torch.zeros(4, 50)})
+    factors = {"x.lora_A.weight": sizes / 8, "x.lora_B.weight": torch.eye(4, dtype=dtype)}
+    made = [bare_lora(tmp_path / "a", factors, r=4, lora_alpha=4)]
+    for density in (0.05, 0.2, 0.5, 0.8, 1.0):
+        found = merged_here(base, made, "copa", {"density": density})["x.weight"]
+        place = max(int(200 * (1 - density)), 1)
+        assert torch.equal(found != 0, sizes >= sizes.float().flatten().sort().values[place - 1])
+
+
 def test_order_does_not_matter(tmp_path: Path) -> None:
     base, made = adapters(tmp_path, (A1, B1), (A2, B2))
     values = {"density": (0.5, 0.3), "weight": (2.0, 1.0)}

@@ -4,7 +4,7 @@ import torch
 
 from evomerge.merging.method import MethodError
 from tests.contracts.merge_method import MergeMethodContract, fixed, make_engine, make_merge, merged, random_models
-from tests.evomerge.merging.vectors import check, merged_delta
+from tests.evomerge.merging.vectors import DELTAS, check, merged_delta
 
 
 class TestPcb(MergeMethodContract):
@@ -45,8 +45,8 @@ def test_worked_examples(compat: str, clip: float, expected: list[float]) -> Non
     check(merged_delta("pcb", {"density": [0.5] * 3, "clip": clip}, options={"compat": compat}), expected)
 
 
-def reference(deltas: np.ndarray, weight: list[float], density: list[float], clip: float, compat: str) -> np.ndarray:
-    """As it is written down, in float64, by sorting the whole model."""
+def competition(deltas: np.ndarray, density: list[float], clip: float, compat: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and clipped deltas, each (n_inputs, n), as they are written down: in float64, by sorting."""
     n, d = deltas.shape
 
     def between(row: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -66,8 +66,21 @@ def reference(deltas: np.ndarray, weight: list[float], density: list[float], cli
         inter = np.tanh(shares[:, None] * shares[None]).sum(1)
     balance = np.exp(n * shares**2) * inter
     scores = np.stack([minmax(between(row, int(d * (1 - r)), d - 1)) for row, r in zip(balance, density, strict=True)])
-    total = (np.array(weight)[:, None] * scores * np.sign(deltas) * sizes).sum(0)
-    return total / np.maximum(scores.sum(0), 1e-12)
+    return scores, np.sign(deltas) * sizes
+
+
+def reference(deltas: np.ndarray, weight: list[float], density: list[float], clip: float, compat: str) -> np.ndarray:
+    scores, clipped = competition(deltas, density, clip, compat)
+    return (np.array(weight)[:, None] * scores * clipped).sum(0) / np.maximum(scores.sum(0), 1e-12)
+
+
+def test_worked_scores_and_clipped_deltas_of_the_reference() -> None:
+    """What the method is compared with below; the merged delta of the example shows neither."""
+    scores, clipped = competition(np.stack([delta.double() for delta in DELTAS]), [0.5] * 3, 1e-4, "official")
+    expected = [[1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0.01742], [0, 0, 1, 0, 0.656758, 0]]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-6)
+    expected = [[3, -3, 2, 1, 0.1, -0.5], [-1, -2, 0.8, -1.2, 2, 0.5], [2, 0.9, -2.5, 0.3, -2.5, 0.25]]
+    np.testing.assert_allclose(clipped, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("compat", ["official", "vision", "vision_es"])
