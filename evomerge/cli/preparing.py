@@ -33,6 +33,55 @@ def align(
 
 
 @commands.command()
+def repair(
+    merged: Annotated[str, typer.Argument(help="The merged model; its tokenizer reads the data.")],
+    models: Annotated[list[str], typer.Argument(help="Its endpoints: the models that were merged.")],
+    data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Of the endpoints, divided by commas, as they were merged; equal by default.")
+    ] = None,
+    rescale: Annotated[bool, typer.Option("--rescale", help="Standard deviations only, no biases.")] = False,
+    examples: Annotated[int | None, typer.Option(min=1, help="So many examples; all by default.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass.")] = 4096,
+    dtype: Annotated[str | None, typer.Option(help="To run the models in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a merged model's hidden units the means and deviations that they have in its endpoints (REPAIR).
+
+    For models trained apart and aligned; merges of fine-tuned models of one base lose little, and need none of it.
+
+    Corrected, block by block, are the layers that write hidden units of the MLPs: gates, up projections, first
+    layers. Layers without a bias (Llama, Qwen, Mistral) get the standard deviations only, which is RESCALE. Queries,
+    keys, values and all that is added to the residual stream stay: norms and products there have their own scale.
+    """
+    try:
+        shares = None if weights is None else [float(weight) for weight in weights.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--weights is {weights!r}; expected numbers divided by commas") from error
+    from evomerge.commands.collecting import Reading
+    from evomerge.commands.repairing import repair_model
+
+    reading = Reading(examples, length, dtype, device, separator)
+    facts, lines = repair_model(
+        merged,
+        models,
+        data,
+        output,
+        reading,
+        weights=shares,
+        scale_only=rescale,
+        batch_tokens=batch_tokens,
+        overwrite=overwrite,
+    )
+    show(as_json, facts, *lines)
+
+
+@commands.command()
 def statistics(
     data: Annotated[
         list[str],

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from evomerge import __version__
-from evomerge.merging.alignment.rebasin import Matching, match
+from evomerge.merging.alignment.rebasin import match
 from evomerge.merging.alignment.symmetries import find_units
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
@@ -34,8 +37,8 @@ def align_model(
     units = find_units(shapes, moving.config, residual=residual)
     matching = match(moving, target, units, seed=seed)
     record = {
-        "aligned": _source(model),
-        "to": _source(to),
+        "aligned": source_name(model),
+        "to": source_name(to),
         "sha256": {"model": moving.sha256(), "to": target.sha256()},
         "seed": seed,
         "kinds": len(units),
@@ -46,22 +49,23 @@ def align_model(
         "cosine": list(matching.cosine),
         "evomerge": __version__,
     }
-    _write(moving, matching, output, record)
+    write_changed(moving, matching.tensors, output, record)
     return record
 
 
-def _source(model: str) -> str:
+def source_name(model: str) -> str:
     """What may be published of a model's path: a hub name as it is, of a local path the last part only."""
     local = Path(model)
     return local.resolve().name if local.exists() else model
 
 
-def _write(model: Checkpoint, matching: Matching, output: Path, record: dict[str, Any]) -> None:
+def write_changed(model: Checkpoint, changed: Mapping[str, Tensor], output: Path, record: Mapping[str, Any]) -> None:
+    """Write a model with some tensors changed, of the same shapes and types, and `record` as its manifest."""
     plan = plan_tensors(model, None)
     copies = companions(model.path, model.path)
     nbytes = sum(tensor.nbytes for tensor in plan) + sum(source.stat().st_size for source in copies.values())
     with staged(output, nbytes) as partial:
-        tensors = ((name, matching.tensors.get(name, model.tensor(name))) for name in model.names)
+        tensors = ((name, changed.get(name, model.tensor(name))) for name in model.names)
         sums = write_weights(partial, plan, tensors)
         write_config(model, partial, None)
         for name, source in copies.items():

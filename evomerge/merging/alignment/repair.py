@@ -25,15 +25,37 @@ class Channels:
     std: Tensor
 
 
-def measure(outputs: Iterable[Tensor]) -> Channels:
-    """Statistics of a layer's outputs before its activation function: batches of shape (..., n_outputs).
+class Running:
+    """Statistics of outputs that come batch by batch and are not kept (Chan, Golub, LeVeque, 1979)."""
 
-    The variance is the unbiased one. Raises ValueError for fewer than two vectors, which vary in nothing.
-    """
-    vectors = torch.cat([batch.detach().reshape(-1, batch.shape[-1]).double() for batch in outputs])
-    if len(vectors) < 2:
-        raise ValueError(f"A standard deviation needs two vectors of outputs at least; there are {len(vectors)}.")
-    return Channels(vectors.mean(0), vectors.std(0))
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, outputs: Tensor) -> None:
+        """Take in a layer's outputs before its activation function: (..., n_outputs)."""
+        vectors = outputs.detach().reshape(-1, outputs.shape[-1]).double()
+        mean, total = vectors.mean(0), self._count + len(vectors)
+        gap, share = mean - self._mean, len(vectors) / total
+        self._squares = self._squares + (vectors - mean).square().sum(0) + gap.square() * (self._count * share)
+        self._mean, self._count = self._mean + gap * share, total
+
+    def channels(self) -> Channels:
+        """Means and standard deviations so far, on the CPU; the variance is the unbiased one.
+
+        Raises ValueError for fewer than two vectors, which vary in nothing.
+        """
+        if self._count < 2:
+            raise ValueError(f"A standard deviation needs two vectors of outputs at least; there are {self._count}.")
+        return Channels(self._mean.cpu(), (self._squares / (self._count - 1)).sqrt().cpu())
+
+
+def measure(outputs: Iterable[Tensor]) -> Channels:
+    """Statistics of batches of outputs (..., n_outputs). Raises ValueError for fewer than two vectors in all."""
+    running = Running()
+    for batch in outputs:
+        running.add(batch)
+    return running.channels()
 
 
 def goal(endpoints: Sequence[Channels], weights: Sequence[float]) -> Channels:
@@ -51,7 +73,7 @@ def repair(weight: Tensor, bias: Tensor | None, found: Channels, wanted: Channel
     gain = _gain(found, wanted)
     old = torch.zeros_like(found.mean) if bias is None else bias.double()
     shifted = (old - found.mean) * gain + wanted.mean
-    return (weight.double() * gain[:, None]).to(weight.dtype), shifted.to(weight.dtype)
+    return (weight.double() * gain[:, None]).to(weight.dtype), shifted.to(weight.dtype if bias is None else bias.dtype)
 
 
 def rescale(weight: Tensor, bias: Tensor | None, found: Channels, wanted: Channels) -> tuple[Tensor, Tensor | None]:
@@ -62,5 +84,6 @@ def rescale(weight: Tensor, bias: Tensor | None, found: Channels, wanted: Channe
 
 
 def _gain(found: Channels, wanted: Channels) -> Tensor:
-    # An output that is always the same stays so: no factor makes it vary.
-    return torch.where(found.std > 0, wanted.std / found.std, 1.0)
+    # An output that is always the same, up to rounding, stays so: no factor makes it vary.
+    varies = found.std > torch.finfo(torch.float32).eps * found.mean.abs()
+    return torch.where(varies, wanted.std / found.std, 1.0)

@@ -81,6 +81,14 @@ def find_units(shapes: Shapes, config: Mapping[str, Any] | None, *, residual: bo
     return tuple(units for units in found if units.count > 1)
 
 
+def mlp_inputs(shapes: Shapes, config: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The weights whose outputs are hidden units of a decoder's MLPs: of gates, up projections, first layers."""
+    decoder = _Decoder(shapes, config or {})
+    parents = dict.fromkeys(name.rsplit(".", 2)[0] for name in shapes if name.count(".") >= 2)
+    places = (place for parent in parents for units in decoder.mlp(parent) for place in units.places[:-1])
+    return tuple(dict.fromkeys(place.tensor for place in places if place.tensor.endswith(".weight")))
+
+
 class _Decoder:
     """Names and shapes of a decoder's tensors, as places of its units."""
 
