@@ -8,8 +8,8 @@ from typing import Any
 from evomerge import strict_yaml
 from evomerge.commands.tasks import DraftError, guess_task
 from evomerge.config_fields import PATH_OPTIONS
-from evomerge.merging.compatibility import check_compatible, tokenizer_differences
-from evomerge.merging.model import Model
+from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
+from evomerge.merging.models.model import Model
 from evomerge.merging.sources import open_folders
 from evomerge.recipe import Input
 

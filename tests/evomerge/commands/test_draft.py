@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from evomerge.commands.draft import draft
 from evomerge.commands.tasks import DraftError
 from evomerge.config import load_config
-from evomerge.merging.header import CheckpointError
+from evomerge.merging.models.header import CheckpointError
 from tests.toys import write_toys
 
 

@@ -10,7 +10,7 @@ import evomerge
 import search_spaces
 from evomerge.commands import faults
 from evomerge.ledger.lines import StudyBusy, StudyExists, StudyPaused
-from evomerge.merging.header import CheckpointError
+from evomerge.merging.models.header import CheckpointError
 from evomerge.recipe import RecipeError
 
 #: Raised and caught inside, or raised by misuse of a function and not by a user.
