@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.consensus import elect
+from evomerge.merging.kernels.lora_parts import keep_largest
 from evomerge.merging.kernels.spectral import (
     PROJECTIONS,
     accumulate,
@@ -16,7 +18,7 @@ from evomerge.merging.kernels.spectral import (
     weighted_sum,
 )
 from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import Source, Tile
 
 Threshold = Literal["absolute", "relative"]
 Estimate = tuple[Tensor, list[tuple[Tensor, ...]]]
@@ -41,6 +43,17 @@ def _estimate(deltas: Sequence[Tensor], mu: float, threshold: Threshold, iterati
     return found_at.float(), parts
 
 
+def _elected(
+    parts: Sequence[tuple[Tensor, ...]], weight: Sequence[float], density: Sequence[float], like: Tensor, tile: Tile
+) -> Tensor:
+    """The low-rank deltas, trimmed to their largest elements, merged by TIES."""
+    trimmed = [
+        keep_largest(accumulate(torch.zeros_like(like), part, 1.0), share).view(-1)
+        for part, share in zip(parts, density, strict=True)
+    ]
+    return elect(trimmed, weight, tile, normalize=True).view_as(like)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2502.10749",
@@ -55,16 +68,20 @@ def lore(
     scale: Annotated[Shared, Bounds(1.0, 0.0, 2.0)],
     # Another threshold means new decompositions: searched only where a range is given for it.
     mu: Annotated[Shared, Bounds(0.01, 0.01, 0.01)],
+    # Of "ties" alone, therefore searched only where a range is given.
+    density: Annotated[PerInput, Bounds(0.2, 0.2, 0.2)],
     threshold: Threshold = "absolute",
-    aggregate: Literal["average", "sum"] = "average",
+    aggregate: Literal["average", "sum", "ties"] = "average",
     iterations: int = 20,
     exclude: str = PROJECTIONS,
     source: Source,
+    tile: Tile,
 ) -> Tensor:
     """A base estimated from the models plus the scaled average of their low-rank deltas to it; no base is needed.
 
     mu: what each round takes off every singular value, as the paper's algorithm does (its objective has the squared
     nuclear norm); with threshold "relative" in units of the largest one of the models' differences to their mean.
+    aggregate: "ties" trims each of these deltas to its `density` largest elements and elects signs as `ties` does.
     Tensors that are no matrices or are excluded: the models' mean. Keeps a float32 copy per input in a search.
     """
     if not is_spectral(source, exclude):
@@ -74,6 +91,8 @@ def lore(
     key = (mu, threshold, iterations)
     shift, parts = remembered(source.cache, "lore", key, lambda: _estimate(deltas, *key))
     total = shift.clone()
+    if aggregate == "ties":
+        return total.add_(_elected(parts, weight, density, total, tile), alpha=scale)
     share = scale / len(deltas) if aggregate == "average" else scale
     for part, value in zip(parts, weight, strict=True):
         accumulate(total, part, share * value)

@@ -27,6 +27,14 @@ class TestLoreRelative(MergeMethodContract):
     rotates = True
 
 
+class TestLoreByTies(MergeMethodContract):
+    name = "lore"
+    options = fixed({"threshold": "relative", "aggregate": "ties", "iterations": 3})
+    values = fixed({"mu": 0.2, "weight": [1.0, 0.7, 1.2], "density": [0.3, 0.5, 1.0], "scale": 0.8})
+    one_hot = None  # as above
+    rotates = False  # an election is one of elements
+
+
 class TestLoreWithoutThreshold(MergeMethodContract):
     name = "lore"
     options = fixed({"iterations": 2})
@@ -64,6 +72,28 @@ def test_against_the_steps_as_written(shape: tuple[int, int], iterations: int) -
         result = lore(inputs, values, base, aggregate=aggregate, iterations=iterations)
         wanted = found + 1.5 * share * (deltas[0] + 0.5 * deltas[1] + 2 * deltas[2])
         torch.testing.assert_close(result, torch.from_numpy(wanted).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_by_ties_the_low_rank_deltas_are_trimmed_and_elected() -> None:
+    base, *inputs = random_models(1, 3, torch.float32, (14, 23))
+    weight, density = np.array([1, 0.5, 2]), (0.3, 0.5, 1.0)
+    found, deltas = reference(inputs, 0.1, 3)
+    flat = np.stack([delta.ravel() for delta in deltas])
+    for delta, share in zip(flat, density, strict=True):
+        delta[np.argsort(-np.abs(delta), kind="stable")[int(share * delta.size) :]] = 0
+    votes = weight[:, None] * flat
+    agrees = votes * np.where(votes.sum(0) >= 0, 1, -1) > 0
+    divisor = (weight[:, None] * agrees).sum(0)
+    wanted = found + 1.5 * ((votes * agrees).sum(0) / np.where(divisor == 0, 1, divisor)).reshape(14, 23)
+    values = {"mu": 0.1, "weight": weight.tolist(), "density": density, "scale": 1.5}
+    result = lore(inputs, values, base, aggregate="ties", iterations=3)
+    torch.testing.assert_close(result, torch.from_numpy(wanted).float(), rtol=1e-5, atol=2e-6)
+    assert not np.allclose(wanted, reference(inputs, 0.1, 3)[0], atol=1e-3)
+
+
+def test_a_density_that_is_no_share_is_refused() -> None:
+    with pytest.raises(MethodError, match=r"between 0 and 1; it is 1\.5"):
+        lore(DIAGONALS, {"density": 1.5, "mu": 0.1}, aggregate="ties")
 
 
 def test_worked_example() -> None:
