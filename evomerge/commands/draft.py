@@ -1,6 +1,6 @@
 """`evomerge init`: look at the models, write a commented search file with sensible defaults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from evomerge.commands.tasks import DraftError, guess_task
 from evomerge.config_fields import PATH_OPTIONS
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
 from evomerge.merging.models.model import Model
-from evomerge.merging.sources import open_folders
-from evomerge.recipe import Input
+from evomerge.merging.sources import open_folders, open_models
+from evomerge.recipe import Input, Recipe
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,12 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
 
     Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
     """
-    named = open_folders(Input("base", base), [Input(name, path) for name, path in expert_names(experts).items()])
+    inputs = tuple(Input(name, path) for name, path in expert_names(experts).items())
+    named = open_folders(Input("base", base), inputs)
+    tokenizer = "union" if len(_rows(named.values())) > 1 else None
+    sources = open_models(Recipe(Input("base", base), inputs, "task_arithmetic", tokenizer=tokenizer))
     opened = named.pop("base")
-    check_compatible(opened, named)
+    check_compatible(sources.base, sources.inputs)
     entries = [guess_task(task) for task in tasks]
     names = [name for name, _ in entries]
     if len(set(names)) != len(names):
@@ -49,11 +52,17 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "base": _inline(_model(base, folder)),
         "experts": _block({name: _model(path, folder) for name, path in expert_names(experts).items()}),
         "dtype": _dtype(opened),
+        "tokenizer": tokenizer or "null",
         "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
         "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
         "study": _inline(study),
     }
     return Draft(_TEMPLATE.format(**place), facts, differences + taken)
+
+
+def _rows(models: Iterable[Model]) -> set[int]:
+    """How many rows the embeddings of the models have."""
+    return {model.shape(name)[0] for model in models for name in model.vocabulary_matrices()}
 
 
 def expert_names(experts: Sequence[str]) -> dict[str, str]:
@@ -133,6 +142,10 @@ method: task_arithmetic
 # Type of the merged weights: float32, bfloat16 or float16.
 dtype: {dtype}
 
+# Whose tokenizer the result gets, rows of embeddings being matched by token: union (of all), base, or an expert's
+# name. null: the base's, and rows stay where they are.
+tokenizer: {tokenizer}
+
 # What is searched: uniform (one coefficient per expert), layerwise, blockwise (attention, mlp, norms apart),
 # smooth (a few control points along the depth), simplex. With options: {{kind: smooth, points: 4}}
 # ranges: of every coefficient; a weight below 0 takes an expert's change away, one above 1 exaggerates it.
@@ -145,7 +158,7 @@ tasks:
 objective: mean
 split: {{search: 0.5, select: 0.2, report: 0.3}}
 
-# Who proposes candidates: random, sobol, cma_es, sep_cma_es, tpe, gp, nsga2.
+# Who proposes candidates: random, sobol, cma_es, sep_cma_es, tpe, gp, nsga2, greedy_soup.
 optimizer: cma_es
 
 # When to stop, whichever comes first: trials (baselines count), hours, until (a time such as 07:00).

@@ -10,6 +10,7 @@ from evomerge.commands.draft import draft
 from evomerge.commands.tasks import DraftError
 from evomerge.config import load_config
 from evomerge.merging.models.header import CheckpointError
+from tests.evomerge.merging.folders import llama, tokenizer
 from tests.toys import write_toys
 
 
@@ -74,3 +75,13 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path, models: tuple[str, l
 def test_two_tasks_of_the_same_name_are_refused(tmp_path: Path, models: tuple[str, list[str]]) -> None:
     with pytest.raises(DraftError, match="same name"):
         draft(*models, ["gsm8k", "gsm8k"], tmp_path / "s.yaml", "s")
+
+
+def test_models_of_other_vocabularies_get_the_union_of_all_tokens(tmp_path: Path) -> None:
+    base = tokenizer(llama(tmp_path / "base", vocab_size=4), "abc")
+    more = tokenizer(llama(tmp_path / "more", 1, vocab_size=5), "abcx")
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' * 3)
+    file = tmp_path / "search.yaml"
+    for experts, wanted in (([str(more)], "union"), ([str(base)], None)):
+        file.write_text(draft(str(base), experts, [str(tmp_path / "t.jsonl")], file, "run").text)
+        assert load_config(file).tokenizer == wanted
