@@ -54,6 +54,7 @@ def repair(
     """Give a merged model's hidden units the means and deviations that they have in its endpoints (REPAIR).
 
     For models trained apart and aligned; merges of fine-tuned models of one base lose little, and need none of it.
+    Score the result too: it is not always the better model, least of all without biases.
 
     Corrected, block by block, are the layers that write hidden units of the MLPs: gates, up projections, first
     layers. Layers without a bias (Llama, Qwen, Mistral) get the standard deviations only, which is RESCALE. Queries,
