@@ -5,6 +5,7 @@ from typing import Annotated, NamedTuple
 
 from torch import Tensor
 
+from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
@@ -35,7 +36,9 @@ def _middles(
     if scale == 0 or not any(weight):
         return CopyOf(BASE)
     middles = middle(source, density, gamma, compat)
-    return _Prepared(middles, middle_factors(source, middles, rescale))
+    everything = all(found.everything for found in middles) and scale == 1
+    alone = one_model(weight) if everything else None
+    return alone or _Prepared(middles, middle_factors(source, middles, rescale))
 
 
 @merge_method(

@@ -42,6 +42,7 @@ def _cuts(
     reference="https://arxiv.org/abs/2405.07813",
     prepare=_cuts,
     survey=_largest,
+    linear_in=("scale",),
 )
 def consensus_ties(
     deltas: Sequence[Tensor],

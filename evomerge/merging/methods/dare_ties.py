@@ -5,6 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
+from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import RULES, Compat, Election, elect
 from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
@@ -17,11 +18,19 @@ Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
 def _factors(
-    source: Source, *, weight: Weight, density: Density, scale: Scale, rescale: Rescale = "paper"
+    source: Source,
+    *,
+    weight: Weight,
+    density: Density,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    compat: Compat = "mergekit",
 ) -> CopyOf | tuple[float, ...]:
     if scale == 0 or not any(weight):
         return CopyOf(BASE)
-    return rescale_factors(source, density, rescale)
+    whole = all(value == 1 for value in density) and scale == 1 and compat == "mergekit"
+    alone = one_model(weight) if whole else None
+    return alone or rescale_factors(source, density, rescale)
 
 
 @merge_method(

@@ -8,19 +8,20 @@ from tests.evomerge.merging.vectors import merged_delta
 
 WEIGHT, DENSITY, GAMMA = [0.25, 0.5, 0.875], [0.3, 0.5, 0.9], [0.02, 0.05, 0.3]
 VALUES = fixed({"weight": WEIGHT, "density": DENSITY, "gamma": GAMMA, "scale": 1.1})
+WHOLE = fixed({"density": [1.0] * 3, "gamma": [0.0] * 3})
 
 
 class TestBreadcrumbsTies(MergeMethodContract):
     name = "breadcrumbs_ties"
     values = VALUES
-    one_hot = None  # the base is added back, so the last bit may differ
+    one_hot = WHOLE
 
 
 class TestBreadcrumbsTiesAsMergekit(MergeMethodContract):
     name = "breadcrumbs_ties"
     options = fixed({"compat": "mergekit", "normalize": True, "rescale": "mergekit"})
     values = VALUES
-    one_hot = None
+    one_hot = WHOLE
 
 
 def test_all_of_the_deltas_is_ties_without_trimming() -> None:

@@ -18,10 +18,10 @@ class TestTies(MergeMethodContract):
     name = "consensus_ties"
     options = fixed({"votes": 0})
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [1.0, 1.0, 1.0]})
-    one_hot = None
+    one_hot = None  # the base is added back, so the last bit may differ
     averages = True
     hull = True
-    local = False
+    local = False  # as above
 
 
 def test_no_votes_are_ties_over_the_whole_model() -> None:

@@ -5,19 +5,27 @@ from tests.evomerge.merging.masks import kept
 from tests.evomerge.merging.vectors import merged_delta
 
 VALUES = {"weight": [0.25, 0.5, 0.875], "density": [0.3, 0.5, 0.9], "scale": 1.1}
+WHOLE = fixed({"density": [1.0] * 3})
 
 
 class TestDareTies(MergeMethodContract):
     name = "dare_ties"
     values = VALUES
-    one_hot = None  # the base is added back, so the last bit may differ
+    one_hot = WHOLE
 
 
 class TestDareTiesAsMergekit(MergeMethodContract):
     name = "dare_ties"
     options = fixed({"rescale": "mergekit", "normalize": True})
     values = VALUES
-    one_hot = None
+    one_hot = WHOLE
+
+
+class TestDareTiesAsPeft(MergeMethodContract):
+    name = "dare_ties"
+    options = fixed({"compat": "peft", "normalize": True})
+    values = VALUES
+    one_hot = None  # an input of weight zero votes and is counted
 
 
 def test_density_one_is_ties_without_trimming() -> None:
