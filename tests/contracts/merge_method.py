@@ -310,17 +310,18 @@ class MergeMethodContract:
             torch.testing.assert_close(delta(a + b) - origin, delta(a) + delta(b) - 2 * origin, rtol=1e-4, atol=3e-6)
 
     @examples
-    @given(seed=seeds)
-    def test_p11_unbiased(self, seed: int) -> None:
+    @given(seed=seeds, dtype=dtypes)
+    def test_p11_unbiased(self, seed: int, dtype: torch.dtype) -> None:
         if not self.unbiased:
             pytest.skip("declared: no unbiased estimate of task arithmetic")
-        base, *inputs = random_models(seed, self.n_inputs, torch.float32, (1, 12))
+        base, *inputs = random_models(seed, self.n_inputs, dtype, (1, 12))
         many = [tensor.expand(4000, 12).contiguous() for tensor in (base, *inputs)]
-        drawn = (self.merge(many[0], many[1:], seed=seed) - base).double()
+        drawn = self.merge(many[0], many[1:], seed=seed, dtype=torch.float32).double() - base.double()
         weights = np.broadcast_to(np.asarray(self.values["weight"], dtype=float), self.n_inputs)
-        expected = sum(float(w) * (model - base).double() for w, model in zip(weights, inputs, strict=True))
+        expected = sum(float(w) * (model.double() - base.double()) for w, model in zip(weights, inputs, strict=True))
         error = drawn.std(0) / len(drawn) ** 0.5
-        assert bool(((drawn.mean(0) - expected).abs() < 4.5 * error).all())
+        # An element that nobody changed has no error.
+        assert bool(((drawn.mean(0) - expected).abs() <= 4.5 * error).all())
 
     @examples
     @given(seed=seeds)

@@ -14,7 +14,7 @@ class TestArceeFusion(MergeMethodContract):
     one_hot = fixed({"multiplier": -1e30})
     permutes = False  # there is one input
     scales = False  # weights are taken as logits
-    translates = False
+    translates = False  # likewise, and X differs from element to element
     hull = True
 
 

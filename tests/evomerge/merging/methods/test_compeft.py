@@ -18,8 +18,8 @@ class TestSparseTernary(MergeMethodContract):
     name = "compeft"
     options = fixed({"values": "stc"})
     values = fixed({"weight": [0.3, -0.9, 1.5], "density": [0.1, 0.4, 1.0]})
-    one_hot = None
-    local = False
+    one_hot = None  # as above
+    local = False  # as above
 
 
 class TestPruned(MergeMethodContract):
@@ -27,7 +27,7 @@ class TestPruned(MergeMethodContract):
     options = fixed({"values": "prune"})
     values = fixed({"weight": [0.3, -0.9, 1.5], "density": [0.1, 0.4, 1.0]})
     one_hot = fixed({"density": [1.0, 1.0, 1.0]})
-    local = False
+    local = False  # as above
 
 
 @pytest.mark.parametrize(

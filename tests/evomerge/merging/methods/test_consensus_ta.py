@@ -25,7 +25,7 @@ class TestReconstruction(MergeMethodContract):
     name = "consensus_ta"
     options = fixed({"task": "code"})
     values = fixed({"threshold": [0.3, 0.4, 0.6]})
-    one_hot = None
+    one_hot = None  # as above
 
 
 def test_worked_examples() -> None:

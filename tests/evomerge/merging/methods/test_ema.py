@@ -12,7 +12,6 @@ class TestEma(MergeMethodContract):
     one_hot = None  # the rate says how much each checkpoint counts
     averages = True
     permutes = False  # checkpoints are in order
-    scales = False  # without a base there is no delta
     hull = True
 
 

@@ -23,18 +23,18 @@ class TestEmrSummedUp(MergeMethodContract):
     name = "emr"
     options = fixed({"normalize": False, "rescale": "official"})
     values = fixed({"weight": [0.3, 0.9, 0.5]})
-    one_hot = None
-    local = False
+    one_hot = None  # as above
+    local = False  # as above
 
 
 class TestUnified(MergeMethodContract):
     name = "emr"
     options = fixed({"masks": False, "rescale": "none"})
     values = fixed({"scale": 1.0})
-    one_hot = None
+    one_hot = None  # it is of all tasks
     averages = True
     hull = True
-    linear = False
+    linear = False  # as above
 
 
 def one_hot(index: int) -> dict[str, list[float]]:

@@ -27,8 +27,7 @@ class TestFisher(MergeMethodContract):
     values = fixed({"weight": [0.25, 0.5, 0.75]})
     averages = True
     hull = True
-    # Each model's Fisher information is divided by its norm over the whole model.
-    local = False
+    local = False  # each model's Fisher information is divided by its norm over the whole model
 
     def moments(self, model: str, tensors: Mapping[str, Tensor]) -> Moments | None:
         return statistics(model, tensors, "fisher")

@@ -9,18 +9,16 @@ class TestLinear(MergeMethodContract):
     name = "linear"
     values = fixed({"weight": [0.2, 0.5, 0.4]})
     averages = True
-    scales = False  # without a base there is no delta; scaling models is below
     hull = True
-    linear = False
+    linear = False  # weights are normalized
 
 
 class TestLinearWithoutNormalization(MergeMethodContract):
     name = "linear"
     options = fixed({"normalize": False})
     values = fixed({"weight": [0.2, -0.5, 0.4]})
-    scales = False
-    translates = False
-    keeps = False
+    translates = False  # models are added up: X counts as often as the weights say
+    keeps = False  # likewise
 
 
 def test_worked_example() -> None:

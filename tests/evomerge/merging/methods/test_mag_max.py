@@ -8,6 +8,7 @@ class TestMagMax(MergeMethodContract):
     name = "mag_max"
     values = fixed({"scale": 0.8})
     one_hot = None  # there are no weights
+    hull = True
 
 
 def test_the_largest_of_each_element() -> None:

@@ -19,8 +19,7 @@ class TestMats(MergeMethodContract):
     name = "mats"
     # More iterations, short of the end, magnify the last bits: a thousand times in each ten here.
     values = fixed({"weight": [0.25, 0.5, 0.75], "iterations": 8})
-    # From another initial point, and with a tolerance, an input comes back in its first digits only.
-    one_hot = None
+    one_hot = None  # from another initial point, and with a tolerance, an input comes back in its first digits only
 
     def moments(self, model: str, tensors: Mapping[str, Tensor]) -> Moments | None:
         return statistics(model, tensors, "gram", "gram_out", "fisher")

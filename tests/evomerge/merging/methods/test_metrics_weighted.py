@@ -15,7 +15,6 @@ class TestMetricsWeighted(MergeMethodContract):
     values = fixed({"metric": LOSSES, "penalty": 2.0})
     one_hot = None  # weights follow from the metric
     averages = True
-    scales = False  # without a base there is no delta
     hull = True
 
 
@@ -23,9 +22,8 @@ class TestMetricsWeightedByRank(MergeMethodContract):
     name = "metrics_weighted"
     options = fixed({"by": "rank"})
     values = fixed({"metric": LOSSES, "penalty": 0.5})
-    one_hot = None
+    one_hot = None  # as above
     averages = True
-    scales = False
     hull = True
 
 

@@ -25,7 +25,7 @@ class TestModelStockIdenticalExperts(MergeMethodContract):
     name = "model_stock"
     options = fixed({"compat": "mergekit"})
     values = fixed({})
-    one_hot = None
+    one_hot = None  # as above
     averages = True
     hull = True
     rotates = True
@@ -35,7 +35,7 @@ class TestModelStockFilterWise(MergeMethodContract):
     name = "model_stock"
     options = fixed({"filter_wise": True, "clamp": False})
     values = fixed({})
-    one_hot = None
+    one_hot = None  # as above
     averages = True
 
 

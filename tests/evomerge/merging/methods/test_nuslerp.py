@@ -42,7 +42,7 @@ class TestNuslerpByColumn(MergeMethodContract):
     options = BY_COLUMN
     values = fixed({"weight": [0.3, 0.5]})
     averages = True
-    translates = False
+    translates = False  # as above
 
 
 def test_is_slerp_at_the_second_ones_share() -> None:

@@ -7,10 +7,9 @@ class TestPassthrough(MergeMethodContract):
     name = "passthrough"
     n_inputs = 1
     values = fixed({"scale": [0.5]})
-    permutes = False
-    scales = False
-    translates = False
-    keeps = False
+    permutes = False  # there is one input
+    translates = False  # the whole model is scaled, not its delta
+    keeps = False  # likewise
 
 
 def test_scale() -> None:

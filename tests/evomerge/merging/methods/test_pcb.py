@@ -19,17 +19,17 @@ class TestPcbOfSigns(MergeMethodContract):
     name = "pcb"
     options = fixed({"compat": "vision_es"})
     values = fixed({"weight": [0.9, 1.2, 0.8], "density": [0.3, 0.5, 0.7], "clip": 0.01})
-    one_hot = None
-    local = False
+    one_hot = None  # as above
+    local = False  # as above
 
 
 class TestPcbForVision(MergeMethodContract):
     name = "pcb"
     options = fixed({"compat": "vision"})
     values = fixed({"weight": [0.9, 1.2, 0.8], "density": [0.3, 0.5, 0.7], "clip": 0.01})
-    one_hot = None
-    scales = False
-    local = False
+    one_hot = None  # as above
+    scales = False  # as above
+    local = False  # as above
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class TestSceAsMergekit(MergeMethodContract):
     name = "sce"
     options = MERGEKIT
     values = fixed({"select_topk": 0.3})
-    one_hot = None
+    one_hot = None  # as above
     scales = False  # small deltas are weighted alike
 
 

@@ -12,9 +12,9 @@ class TestSlerp(MergeMethodContract):
     n_inputs = 1
     values = fixed({"t": 0.3})
     one_hot = fixed({"t": 1.0})
-    permutes = False
-    scales = False
-    translates = False
+    permutes = False  # there is one input
+    translates = False  # the angle is between the models themselves
+    rotates = True
 
 
 def slerp(a: list[float], b: list[float], t: float) -> Tensor:

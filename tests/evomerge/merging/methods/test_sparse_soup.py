@@ -14,7 +14,6 @@ class TestSparseSoup(MergeMethodContract):
     name = "sparse_soup"
     values = fixed({"weight": [0.2, 0.5, 0.4]})
     averages = True
-    scales = False  # without a base there is no delta
     translates = False  # zeros are special
     hull = True
 
@@ -24,7 +23,6 @@ class TestIntersection(MergeMethodContract):
     options = fixed({"masks": "intersect"})
     values = fixed({"weight": [0.2, 0.5, 0.4]})
     averages = True
-    scales = False
     translates = False  # zeros are special
     hull = True  # for models without zeros
 

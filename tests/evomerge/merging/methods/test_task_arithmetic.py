@@ -14,7 +14,8 @@ class TestNormalizedTaskArithmetic(MergeMethodContract):
     options = fixed({"normalize": True})
     values = fixed({"weight": [0.3, 0.2, 0.8]})
     averages = True
-    linear = False
+    hull = True
+    linear = False  # weights are normalized
 
 
 def test_worked_examples() -> None:

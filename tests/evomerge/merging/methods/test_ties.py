@@ -52,7 +52,7 @@ class TestTiesAsPeft(MergeMethodContract):
     name = "ties"
     options = fixed({"compat": "peft", "election": "frequency"})
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [0.4, 0.7, 1.0]})
-    one_hot = None
+    one_hot = None  # an input of weight zero is counted
 
 
 class TestTiesOfTheAuthors(MergeMethodContract):

@@ -20,8 +20,7 @@ class TestVarianceCorrectedTowardsTheBase(MergeMethodContract):
     name = "variance_corrected"
     values = fixed({"weight": [0.2, 0.5, 0.4], "base_share": 0.25})
     one_hot = None  # stretched to the base's variance
-    scales = False  # the kit's base has no variance
-    translates = False
+    translates = False  # as above
 
 
 class TestVarianceCorrectedWithEpsilon(MergeMethodContract):
@@ -30,7 +29,7 @@ class TestVarianceCorrectedWithEpsilon(MergeMethodContract):
     values = fixed({"weight": [0.2, 0.5, 0.4]})
     averages = True
     scales = False  # epsilon is in units of the weights
-    translates = False
+    translates = False  # as above
 
 
 def test_worked_examples() -> None:
