@@ -84,12 +84,6 @@ class _Writer:
             said.append("mergekit drops rows of embeddings that belong to no token.")
         return said
 
-    def merges_base(self) -> bool:
-        """Whether the base takes part everywhere."""
-        everything = [[model.name for model in self.recipe.inputs]]
-        parts = [list(part.inputs) for part in self.recipe.slices] or everything
-        return self.on_base or all(self.base in [self.models[name] for name in part] for part in parts)
-
     def whole_models(self) -> dict[str, Any]:
         """`models` and `parameters`."""
         everything = Slice(0, (self.recipe.base.name, 0), {model.name: 0 for model in self.recipe.inputs})
