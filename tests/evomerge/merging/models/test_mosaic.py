@@ -55,6 +55,17 @@ def test_a_frankenmerge_is_the_blocks_of_its_models_and_generates(tmp_path: Path
     assert tokens.shape[1] > 2
 
 
+def test_depth_up_scaling_repeats_the_middle_of_one_model(tmp_path: Path) -> None:
+    """SOLAR: of n blocks the first n - m, then the last n - m; here 4 and 1."""
+    slices = (Slice(3, ("add", 0), {"add": 0}), Slice(3, ("add", 1), {"add": 1}))
+    materialize(merge_of(recipe(tmp_path, slices), scale=[1.0, 1.0]), tmp_path / "out")
+    written, add = Checkpoint.open(tmp_path / "out"), Checkpoint.open(tmp_path / "add")
+    for place, block in enumerate((0, 1, 2, 1, 2, 3)):
+        assert torch.equal(written.tensor(BLOCK.format(place)), add.tensor(BLOCK.format(block)))
+    assert written.config is not None
+    assert written.config["num_hidden_layers"] == 6
+
+
 def test_slices_that_follow_the_base_are_the_plain_merge(tmp_path: Path) -> None:
     whole = Slice(4, ("base", 0), {"add": 0, "sort": 0})
     halves = (Slice(2, ("base", 0), {"add": 0, "sort": 0}), Slice(2, ("base", 2), {"add": 2, "sort": 2}))
