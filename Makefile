@@ -20,8 +20,8 @@ demo: $(READY)
 	$(BIN)/evomerge export runs/quickstart --best -o out/quickstart --overwrite
 
 test: $(READY)
-	@echo "== Tests (tiny models are trained once and kept in .cache)"
-	$(BIN)/python -m pytest
+	@echo "== Tests, on two cores (tiny models are trained once and kept in .cache)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 3600
