@@ -156,7 +156,10 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
 
 def _download(name: str, revision: str | None) -> Path:
     if not _HUB_NAME.fullmatch(name):
-        raise CheckpointError(f"{shown(name)} does not exist: expected a model folder or a .safetensors file.")
+        raise CheckpointError(
+            f"{shown(name)} does not exist: expected a model folder or a .safetensors file. "
+            "Relative paths in a recipe or search file start at that file's folder."
+        )
     # Only a model of the hub needs the hub's client.
     from huggingface_hub import snapshot_download
 

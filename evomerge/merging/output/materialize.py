@@ -64,9 +64,10 @@ def materialize(
 
 def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
     """The models of a merge that is to be written to `folder`, opened and checked. Raises as `materialize` does."""
+    _check_method(merge)  # a word that is spelt wrongly is told before any model is looked for
     sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
-    _check_method(merge, sources.base)
+    sources.engine().check(merge)
     check_compatible(sources.base, sources.inputs, partial=bool(merge.recipe.slices))
     for name, model in {merge.recipe.base.name: sources.base, **sources.inputs}.items():
         _check_finite(name, model)
@@ -121,11 +122,12 @@ def output_dtype(recipe: Recipe) -> torch.dtype | None:
     return dtype
 
 
-def _check_method(merge: Merge, base: Model) -> None:
+def _check_method(merge: Merge) -> None:
+    """What a method's declaration alone says of a merge's options, coefficients and number of models."""
     method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
     for part in merge.recipe.slices or (merge.recipe,):
         method.check(merge.recipe.options, len(part.inputs))
-    merge.table.bind(_mergeable(base))
+    method.arguments({name: values[0] for name, values in merge.table.values.items()}, len(merge.recipe.inputs))
 
 
 def _mergeable(base: Model) -> list[str]:

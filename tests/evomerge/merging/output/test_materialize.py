@@ -18,6 +18,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from evomerge import strict_yaml
+from evomerge.merging.candidate import MergeError
 from evomerge.merging.method import MethodError
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.output.materialize import materialize, write_folder
@@ -350,3 +351,22 @@ def test_a_killed_export_leaves_the_target_absent_or_as_it_was(tmp_path: Path, m
         materialize(merge, tmp_path / name, overwrite=True)
         assert hashes(tmp_path / name)["model.safetensors"] == before["model.safetensors"]
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_misspelt_word_is_told_before_any_model_is_looked_for(tmp_path: Path) -> None:
+    nowhere = Recipe(Input("base", "/nowhere"), (Input("add", "/nowhere/else"),), "ties")
+    everything: Mapping[str, tuple[str, ...]] = {"all": ("*",)}
+    with pytest.raises(MethodError, match="no parameter 'wieght'"):
+        materialize(Merge(nowhere, CoefficientTable(everything, {"wieght": np.ones((1, 1))})), tmp_path / "out")
+    recipe = replace(nowhere, options={"normalise": True})
+    with pytest.raises(MethodError, match="no option 'normalise'"):
+        materialize(Merge(recipe, CoefficientTable(everything, {})), tmp_path / "out")
+
+
+def test_missing_statistics_are_told_before_any_weights_are_read(tmp_path: Path) -> None:
+    for name in ("base", "add"):
+        model = bare(tmp_path / name, {"w": torch.full((3,), float("nan"))})
+        assert model.is_dir()
+    recipe = Recipe(Input("base", str(tmp_path / "base")), (Input("add", str(tmp_path / "add")),), "fisher")
+    with pytest.raises(MergeError, match="needs the statistics 'fisher'"):
+        materialize(Merge(recipe, CoefficientTable({"all": ("*",)}, {})), tmp_path / "out")
