@@ -51,7 +51,7 @@ def repair(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give a merged model's hidden units the means and deviations that they have in its endpoints (REPAIR).
+    """Restore the statistics of a merge's hidden units (REPAIR).
 
     For models trained apart and aligned; merges of fine-tuned models of one base lose little, and need none of it.
     Score the result too: it is not always the better model, least of all without biases.
