@@ -69,13 +69,10 @@ def export(
     folder: Path,
     *,
     overwrite: bool = False,
-    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Write the merged checkpoint and prove that it loads and computes finite numbers."""
-    manifest = materialize(
-        choice.merge, folder, overwrite=overwrite, scores=choice.scores, threads=threads, progress=progress
-    )
+    manifest = materialize(choice.merge, folder, overwrite=overwrite, scores=choice.scores, progress=progress)
     smoke_test(folder)
     return manifest
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge import export
 from evomerge.commands.importing import read_recipe
-from evomerge.commands.progress import cores, progress_bar
+from evomerge.commands.progress import progress_bar
 from evomerge.merging.interop import mergekit
 from evomerge.merging.models.adapter import WEIGHTS
 from evomerge.merging.output.lora_export import export_lora
@@ -40,7 +40,7 @@ def write_export(
         return data | {**adapter, "notes": [*data["notes"], *adapter["notes"]]}
     if not recipe_only and format_ == "evomerge":
         with progress_bar(f"{choice.label}: merging") as progress:
-            written = export.export(choice, output, overwrite=overwrite, threads=cores(), progress=progress)
+            written = export.export(choice, output, overwrite=overwrite, progress=progress)
         return data | asdict(written)
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists; give another file, or --overwrite to replace it.")
@@ -70,7 +70,7 @@ def merge_recipe(
         written = _as_lora(merge, output, lora, modules_to_save, overwrite=overwrite)
         return written | {"notes": [*notes, *written["notes"]]}
     with progress_bar("merging") as progress:
-        manifest = materialize(merge, output, overwrite=overwrite, threads=cores(), progress=progress)
+        manifest = materialize(merge, output, overwrite=overwrite, progress=progress)
     return asdict(manifest) | {"notes": notes}
 
 
@@ -83,7 +83,5 @@ def _as_lora(
     overwrite: bool,
     scores: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    report = export_lora(
-        merge, output, rank, modules_to_save=modules_to_save, overwrite=overwrite, scores=scores, threads=cores()
-    )
+    report = export_lora(merge, output, rank, modules_to_save=modules_to_save, overwrite=overwrite, scores=scores)
     return {"output": str(output), "outputs": [WEIGHTS], "lora": asdict(report), "notes": report.text}
