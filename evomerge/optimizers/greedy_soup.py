@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -37,19 +36,15 @@ class GreedySoup(Optimizer):
         self._order = [int(model) for model in self._rng(0).permutation(dimension)]
         #: Loss of the averages that were tried, None where the trial failed.
         self._losses: dict[Members, float | None] = {}
-        self._last = -1
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         busy = {members for x in pending.values() if (members := _members(x)) is not None}
-        # Numbers beyond the next one are of slots that ask at the same time.
-        ahead = max(number - max(self._last, *pending, -1) - 1, 0)
-        members = next(islice(self._wanted(busy), ahead, None), None)
+        members = next(self._wanted(busy), None)
         if members is None:
             return Proposal(self._rng(number).random(self.dimension))
         return Proposal(np.array([float(model in members) for model in range(self.dimension)]))
 
     def _tell(self, observation: Observation) -> None:
-        self._last = max(self._last, observation.number)
         members = _members(observation.x)
         if members is not None:
             self._losses.setdefault(members, None if observation.losses is None else float(observation.losses[0]))

@@ -17,6 +17,16 @@ class TestGreedySoup(OptimizerContract):
     plugin = GreedySoup
 
 
+def test_trials_that_are_no_points_of_the_space_cost_nothing() -> None:
+    optimizer = GreedySoup(3, 1, 0, np.full(3, 1 / 3))
+    optimizer.tell(Observation(1, np.full(3, 1 / 3), np.array([1.0])))
+    asked = []
+    for number in range(12, 15):
+        asked.append(optimizer.ask(number).x)
+        optimizer.tell(Observation(number, asked[-1], np.array([1.0])))
+    assert sorted(x.tolist() for x in asked) == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
+
+
 VALUES = np.array([3.0, -1.0, 0.5, 1.5, -4.0])
 
 
