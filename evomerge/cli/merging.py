@@ -27,6 +27,8 @@ def merge(
     """Merge the models of a recipe into a checkpoint or a LoRA."""
     from evomerge.commands.writing import merge_recipe
 
+    if modules_to_save and lora is None:
+        raise typer.BadParameter("--modules-to-save goes with --lora RANK")
     data = merge_recipe(
         recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save, lenient=lenient
     )

@@ -197,8 +197,8 @@ def _lines(facts: Mapping[str, Any], output: Path) -> list[str]:
         lines[-1] += f" (the weights were learned with outputs times {facts['temperature']:.3g}; no loss here is)"
     for name, values in {"uniform": uniform, **facts["models"]}.items():
         low, high = values["interval"]
-        gain = f"{values['soup_better_by']:.4f}, 95 % interval {low:.4f} to {high:.4f}"
-        lines.append(f"  {name} {values['loss']:.4f}; the soup's is smaller by {gain}")
+        gain = f"{values['soup_better_by']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+        lines.append(f"  {name} {values['loss']:.4f}; the soup is better by {gain}")
     if uniform["soup_is_worse"]:
         lines.append("The soup is WORSE than the uniform average: use equal weights.")
     elif not uniform["soup_is_better"]:

@@ -29,7 +29,7 @@ def fisher(weights: Sequence[Tensor], *, compat: Compat = "official", prepared: 
     of which no other model knows anything stay as they are there. Tensors without statistics get the weighted
     average.
 
-    compat: "official" takes at least the floor, "mergelm" adds it.
+    compat: "official" takes at least the floor, "mergelm" adds it; both before the division by the norm.
     """
     if not prepared.fishers:
         return combine(weights, prepared.coefficients)
