@@ -1,9 +1,11 @@
 """Methods that look further than a tile: whole tensors, whole models, statistics from data, missing tensors."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,7 +15,8 @@ from evomerge.merging.engine import MergeError
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.moments import MomentsFile
-from evomerge.merging.tiles import TILE, Source, total
+from evomerge.merging.tiles import TILE, Source, Workers, total
+from search_spaces.base import CoefficientTable
 from tests.contracts.merge_method import make_engine, make_merge, random_models
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -85,7 +88,7 @@ def test_a_stream_keeps_nothing_of_what_it_cached() -> None:
 
 def test_scratch_memory_larger_than_a_tile() -> None:
     base, other = (torch.zeros(TILE + 7), torch.ones(TILE + 7))
-    source = Source("x", ("a",), [base, other], seed=0, cache={}, workers=make_engine({"x": base}, [])._workers)
+    source = Source("x", ("a",), [base, other], seed=0, cache={}, workers=Workers(1))
     assert len(source.entire.scratch("more", base)) == TILE + 7
 
 
@@ -104,10 +107,9 @@ def test_a_survey_needs_the_same_coefficient_everywhere() -> None:
     made = models(1)
     merge = merge_of(unit, 1, {"scale": [2.0]}, groups={"one": ("x",), "other": ("y",)})
     dict(make_engine(made[0], made[1:]).stream(merge))
-    merge.table.values["scale"].flags.writeable = True
-    merge.table.values["scale"][1] = 3.0
+    other = CoefficientTable(merge.table.groups, {"scale": np.array([[2.0], [3.0]])})
     with pytest.raises(MethodError, match=r"one scale, which is the same for all tensors; it has 2 .* 2.0 and 3.0"):
-        dict(make_engine(made[0], made[1:]).stream(merge))
+        dict(make_engine(made[0], made[1:]).stream(replace(merge, table=other)))
 
 
 def test_an_input_without_a_tensor_takes_no_part_in_it() -> None:
