@@ -24,6 +24,7 @@ from evomerge.config_fields import (
     Split,
     Task,
 )
+from evomerge.objective import Kind
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe, RecipeError
@@ -91,9 +92,9 @@ class SearchConfig(Section):
         return {task: given[task] for task in self.tasks}
 
     @property
-    def pareto(self) -> bool:
-        """Whether every task is an objective of its own."""
-        return self.objective == "pareto"
+    def kind(self) -> Kind:
+        """The kind of the objective; weights by task are a weighted mean."""
+        return "mean" if isinstance(self.objective, Mapping) else self.objective
 
     def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
         """The same search with other limits where they are given."""

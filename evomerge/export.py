@@ -91,7 +91,7 @@ def merge_of(config: SearchConfig, trial: Trial) -> Merge:
 def objective_of(config: SearchConfig) -> Objective:
     """The objective of a search file; asks the evaluators in which direction they count."""
     lower = {task for task, spec in config.tasks.items() if not build_evaluator(spec).higher_is_better}
-    return Objective(config.weights, frozenset(lower), config.pareto)
+    return Objective(config.weights, frozenset(lower), config.kind)
 
 
 def _selection(study: Study, objective: Objective) -> Selection:

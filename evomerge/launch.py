@@ -82,7 +82,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     notes = list(tokenizer_differences(base, named))
     say("reading the tasks")
     examples, lower = _read_tasks(spec, notes)
-    objective = Objective(config.weights, frozenset(lower), config.pareto)
+    objective = Objective(config.weights, frozenset(lower), config.kind)
     start = space.default()
     planned = [
         Trial(0, start, label=CANARY, seed=config.seed),

@@ -1,7 +1,8 @@
 """From scores to losses: the one place where a sign flips. Optimizers minimise; people read scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,44 +11,106 @@ from evaluators.base import Scores
 
 FloatArray = NDArray[np.float64]
 
+Kind = Literal["mean", "pareto", "chebyshev", "retention"]
+
+#: What the mean of all tasks counts beside the worst of them, so that of two equally bad worst ones the better wins.
+_AUGMENTATION = 0.05
+#: What a unit of loss beyond a limit costs in a search with one objective: more than it can gain elsewhere.
+_PENALTY = 10.0
+
 
 class NonFiniteScore(ValueError):
     """A task with an example that has no finite score: the candidate failed, whatever the other tasks say."""
 
 
+class NoReference(ValueError):
+    """Losses that are relative to the parents, and no parent to compare with."""
+
+
 @dataclass(frozen=True)
 class Objective:
-    """What a search improves: a weighted mean of the tasks, or every task by itself (`pareto`).
+    """What a search improves.
 
     weights: task -> weight, in the order of the search file. lower_is_better: tasks such as perplexity.
+    kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; or the worst task, measured from the
+    best parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
+    https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost.
+    keep: task -> how far a merge may fall behind the best parent on it, in the task's unit.
     """
 
     weights: Mapping[str, float]
     lower_is_better: frozenset[str] = frozenset()
-    pareto: bool = False
+    kind: Kind = "mean"
+    keep: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.weights or min(self.weights.values()) < 0 or sum(self.weights.values()) <= 0:
             raise ValueError(f"Task weights must be at least 0 and not all 0; they are {dict(self.weights)}.")
 
     @property
+    def pareto(self) -> bool:
+        """Whether every task is an objective of its own."""
+        return self.kind == "pareto"
+
+    @property
     def n_objectives(self) -> int:
-        """1, or the number of tasks."""
+        """How many losses an optimizer sees: 1, or the number of tasks."""
         return len(self.weights) if self.pareto else 1
 
+    @property
+    def needs_parents(self) -> bool:
+        """Whether an optimizer can be told nothing before the parents' losses are known."""
+        return self.kind in ("chebyshev", "retention") or bool(self.keep)
+
     def losses(self, scores: Mapping[str, Scores]) -> FloatArray:
-        """Losses to minimise, (n_objectives,). Raises NonFiniteScore."""
+        """Losses as they are recorded: (1,) for `mean`, else one per task. Raises NonFiniteScore."""
+        by_task = self.by_task(scores)
+        return np.array([by_task @ self.shares]) if self.kind == "mean" else by_task
+
+    def by_task(self, scores: Mapping[str, Scores]) -> FloatArray:
+        """The loss on every task, (n_tasks,), whatever the kind. Raises NonFiniteScore."""
         means = self.means(scores)
-        signed = np.array([-self._sign(task) * means[task] for task in self.weights])
-        return signed if self.pareto else np.array([signed @ self.shares])
+        return np.array([-self.sign(task) * means[task] for task in self.weights])
+
+    def against(self, by_task: FloatArray, reference: FloatArray) -> FloatArray:
+        """What an optimizer sees where losses are relative to the parents, (n_objectives,).
+
+        by_task: the candidate's losses, (n_tasks,). reference: the best parent's on every task, (n_tasks,).
+        Raises NoReference where a share of a score of 0 would be needed.
+        """
+        if self.pareto:
+            return by_task
+        excess = np.maximum(0.0, by_task - self.limits(reference)).sum()
+        return np.array([self._scalar(by_task, reference) + _PENALTY * excess])
+
+    def _scalar(self, by_task: FloatArray, reference: FloatArray) -> float:
+        if self.kind == "mean":
+            return float(by_task @ self.shares)
+        gaps = by_task - reference
+        if self.kind == "chebyshev":
+            gaps = gaps * self.shares * len(gaps)
+        elif (reference == 0).any():
+            task = list(self.weights)[int(np.flatnonzero(reference == 0)[0])]
+            raise NoReference(
+                f"No parent scores anything on task {task!r}, so no share of it can be retained: "
+                "use objective: chebyshev, or leave the task out."
+            )
+        else:
+            gaps = gaps / np.abs(reference)
+        return float(gaps.max() + _AUGMENTATION * gaps.mean())
+
+    def limits(self, reference: FloatArray) -> FloatArray:
+        """The largest loss that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""
+        allowed = [self.keep.get(task, np.inf) for task in self.weights]
+        return np.asarray(reference + np.array(allowed), dtype=np.float64)
 
     def score(self, means: Mapping[str, float]) -> float:
         """The weighted mean of task means as people read it: larger is better."""
-        return float(sum(s * self._sign(t) * means[t] for s, t in zip(self.shares, self.weights, strict=True)))
+        return float(sum(s * self.sign(t) * means[t] for s, t in zip(self.shares, self.weights, strict=True)))
 
     @staticmethod
     def score_of(losses: Sequence[float]) -> float:
-        """The same score from recorded losses; with several objectives all tasks weigh the same."""
+        """The same score from recorded losses; with several of them all tasks weigh the same."""
         return -float(np.mean(losses))
 
     def means(self, scores: Mapping[str, Scores]) -> dict[str, float]:
@@ -64,10 +127,14 @@ class Objective:
             means[task] = float(values.mean())
         return means
 
+    def examples(self, scores: Mapping[str, Scores]) -> tuple[FloatArray, ...]:
+        """Per task, every example's loss, (n_examples,); their mean is the task's loss."""
+        return tuple(-self.sign(task) * scores[task].values for task in self.weights)
+
     def contributions(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:
         """Per task, every example's share of the score: the task means of these sum to `score`."""
         return {
-            task: share * self._sign(task) * scores[task].values
+            task: share * self.sign(task) * scores[task].values
             for share, task in zip(self.shares, self.weights, strict=True)
         }
 
@@ -78,5 +145,6 @@ class Objective:
         shares /= shares.sum()
         return shares
 
-    def _sign(self, task: str) -> float:
+    def sign(self, task: str) -> float:
+        """1 where a larger score is better, else -1."""
         return -1.0 if task in self.lower_is_better else 1.0

@@ -15,6 +15,11 @@ FloatArray = NDArray[np.float64]
 CANARY = "canary"
 
 
+def is_parent(label: str) -> bool:
+    """Whether a trial of this label is one of the models that are merged, or their base."""
+    return label == "base" or label.startswith("parent:")
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One candidate to score on one split.

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-
 from evomerge.budget import Budget
 from evomerge.execution.base import Executor
+from evomerge.lessons import Lessons
 from evomerge.objective import NonFiniteScore, Objective
-from evomerge.optimizers.base import Observation, Optimizer
-from evomerge.records import CANARY, Failure, Outcome, Trial
+from evomerge.optimizers.base import Optimizer
+from evomerge.records import CANARY, Failure, Outcome, Trial, is_parent
 from evomerge.study import Entry, Study
 
 #: So many failures of the same kind in a row are the system's fault, not the candidates'.
@@ -95,8 +94,9 @@ def search(
     planned: the trials before the optimizer's own (canary, start, baselines), told apart by their labels; those
     that the study has are not run again. seed: of the masks of random methods, one for all candidates.
     """
+    lessons = Lessons(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
     for entry in study.told:
-        _tell(optimizer, entry.trial, entry.losses)
+        lessons.take(entry)
     asked = {entry.trial.label for entry in study.entries.values() if not _failed_canary(entry)}
     waiting = deque(trial for trial in planned if trial.label not in asked)
 
@@ -107,12 +107,13 @@ def search(
         if waiting:
             return replace(waiting.popleft(), number=number)
         pending = {t.number: t.x for t in study.pending if t.split == "search" and t.x is not None}
+        if lessons.waiting or not optimizer.wants(pending):
+            return None
         return Trial(number, optimizer.ask(number, pending).x, seed=seed)
 
-    def on_tell(trial: Trial, losses: Sequence[float] | None) -> None:
-        _tell(optimizer, trial, losses)
-
-    return _drive(study, executor, objective, next_trial, on_tell, Driving(budget, stop, progress))
+    if lessons.problem:
+        return Ending("paused", lessons.problem)
+    return _drive(study, executor, objective, next_trial, lessons.take, Driving(budget, stop, progress))
 
 
 def score_all(
@@ -133,7 +134,7 @@ def score_all(
         return replace(waiting.popleft(), number=study.next_number) if waiting else None
 
     driving = Driving(Budget(), stop, progress, phase)
-    return _drive(study, executor, objective, next_trial, lambda _trial, _losses: None, driving)
+    return _drive(study, executor, objective, next_trial, lambda _entry: None, driving)
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,10 @@ def _drive(
     executor: Executor,
     objective: Objective,
     next_trial: Callable[[], Trial | None],
-    on_tell: Callable[[Trial, Sequence[float] | None], None],
+    on_tell: Callable[[Entry], str | None],
     driving: Driving,
 ) -> Ending:
+    """next_trial: None where there is nothing to ask for before a trial has ended. on_tell: why to pause, if so."""
     stop = driving.stop or StopRequest()
     again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
     running: dict[int, Trial] = {}
@@ -164,7 +166,7 @@ def _drive(
         while not (exhausted or paused or stop.level) and len(running) < executor.slots and not _alone(running):
             trial = again.popleft() if again else next_trial()
             if trial is None:
-                exhausted = True
+                exhausted = not running
                 break
             if trial.number not in study.entries:
                 study.ask(trial)
@@ -178,7 +180,7 @@ def _drive(
             outcome, losses = _judge(objective, outcome)
             trial = running.pop(outcome.number)
             if study.tell(outcome, losses):
-                on_tell(trial, losses)
+                paused = paused or on_tell(study.entries[trial.number])
             paused = paused or _fault(trial, outcome, failures)
         driving.progress(Progress(study, len(running), executor.slots, driving.budget, driving.phase, outcome))
     if paused:
@@ -221,14 +223,6 @@ def _judge(objective: Objective, outcome: Outcome) -> tuple[Outcome, list[float]
         return outcome, [float(loss) for loss in objective.losses(outcome.scores)]
     except NonFiniteScore as error:
         return replace(outcome, failure=Failure("nonfinite", str(error))), None
-
-
-def _tell(optimizer: Optimizer, trial: Trial, losses: Sequence[float] | None) -> None:
-    """Tell what the optimizer can use: points of its cube, scored on the search split."""
-    if trial.x is None or trial.split != "search" or trial.label == CANARY:
-        return
-    array = None if losses is None else np.array(losses, dtype=np.float64)
-    optimizer.tell(Observation(trial.number, trial.x, array, proposed=trial.label == "search"))
 
 
 def _failed_canary(entry: Entry) -> bool:

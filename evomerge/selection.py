@@ -12,7 +12,7 @@ from evaluators.base import Scores
 from evomerge.budget import RECOMMENDED, candidates
 from evomerge.execution.base import Executor
 from evomerge.objective import Objective
-from evomerge.records import CANARY, FloatArray, Trial
+from evomerge.records import CANARY, FloatArray, Trial, is_parent
 from evomerge.search import Ending, Progress, StopRequest, score_all
 from evomerge.statistics import Difference, Estimate, difference, estimate, examples_needed
 from evomerge.study import Entry, Study
@@ -144,7 +144,7 @@ def _search_score(objective: Objective, entry: Entry) -> float:
 def _best_on_select(study: Study, objective: Objective) -> Entry:
     """The best merge on the select split; a parent is no merge, but it stays in the comparison."""
     scored = [
-        e for e in study.told if e.trial.split == "select" and e.losses is not None and not _is_parent(e.trial.label)
+        e for e in study.told if e.trial.split == "select" and e.losses is not None and not is_parent(e.trial.label)
     ]
     if not scored:
         raise SelectionError("Every finalist failed on the select split; see `evomerge status`.")
@@ -158,12 +158,8 @@ def _selected(study: Study) -> str:
     return labels[-1]
 
 
-def _is_parent(label: str) -> bool:
-    return label == "base" or label.startswith("parent:")
-
-
 def _reported(label: str) -> bool:
-    return _is_parent(label) or label == "uniform"
+    return is_parent(label) or label == "uniform"
 
 
 def _standing(objective: Objective, entry: Entry, winner: Entry | None) -> Standing:
@@ -175,7 +171,7 @@ def _standing(objective: Objective, entry: Entry, winner: Entry | None) -> Stand
 
 
 def _verdict(winner: Entry, standings: Sequence[Standing]) -> str:
-    parents = [s for s in standings if _is_parent(s.label)]
+    parents = [s for s in standings if is_parent(s.label)]
     if not parents:
         return "No parent was scored on the report split: nothing to compare the winner with."
     best = max(parents, key=lambda standing: standing.score.mean)

@@ -6,7 +6,7 @@ A plug-in writes `_ask` and `_tell`; ranges, duplicates and finiteness are check
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -31,19 +31,32 @@ class Observation:
     """What became of a trial: its point and its losses (n_objectives,), or None when it failed.
 
     `proposed` is False for points that did not come from this optimizer: baselines and the start.
+    examples: what the losses are made of, one array (n_examples,) of the examples' losses per task, in the order of
+    the tasks; where every task is an objective, the mean of `examples[m]` is `losses[m]`. Empty when not known.
     """
 
     number: int
     x: FloatArray
     losses: FloatArray | None
     proposed: bool = True
+    examples: tuple[FloatArray, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A point that was not measured: x (dimension,), its predicted losses (n_objectives,) and their standard errors."""
+
+    x: FloatArray
+    losses: FloatArray
+    errors: FloatArray
 
 
 class Optimizer(ABC):
     """Proposes points of the unit cube and learns from their losses (smaller is better).
 
-    `ask(number, pending)` depends on what was told, in the order of telling, on `number` and on `pending`
-    only: a new object that is told the same history asks the same. Every random draw comes from `self._rng`.
+    `ask(number, pending)` depends on what was told, in the order of telling, on the preference and limits, on
+    `number` and on `pending` only: a new object that is told the same history asks the same. Every random draw
+    comes from `self._rng`.
     """
 
     #: The largest number of objectives it handles; None = any.
@@ -68,6 +81,10 @@ class Optimizer(ABC):
         self.n_objectives = n_objectives
         self.seed = seed
         self.start = np.full(dimension, 0.5) if start is None else self._checked(start)
+        #: How much each objective matters, (n_objectives,), summing to 1.
+        self.preference: FloatArray = np.full(n_objectives, 1.0 / n_objectives)
+        #: Losses that a wanted point does not exceed, (n_objectives,); infinite where nothing is asked.
+        self.limits: FloatArray = np.full(n_objectives, np.inf)
         self._told: dict[int, Observation] = {}
 
     def ask(self, number: int, pending: Mapping[int, FloatArray] | None = None) -> Proposal:
@@ -103,9 +120,31 @@ class Optimizer(ABC):
                     "Tell a failed trial with losses=None."
                 )
             losses.flags.writeable = False
-        told = Observation(observation.number, self._checked(observation.x), losses, observation.proposed)
+        told = replace(observation, x=self._checked(observation.x), losses=losses)
         self._told[told.number] = told
         self._tell(told)
+
+    def prefer(self, weights: Sequence[float]) -> None:
+        """Say how much each objective matters, (n_objectives,). Raises OptimizerError unless all are above 0."""
+        given = np.array(weights, dtype=np.float64)
+        if given.shape != (self.n_objectives,) or not np.isfinite(given).all() or given.min() <= 0:
+            raise OptimizerError(f"Expected {self.n_objectives} weights above 0; got {given.tolist()}.")
+        self.preference = given / given.sum()
+
+    def limit(self, losses: Sequence[float]) -> None:
+        """Say which losses no wanted point exceeds, (n_objectives,). Raises OptimizerError for NaN."""
+        given = np.array(losses, dtype=np.float64)
+        if given.shape != (self.n_objectives,) or np.isnan(given).any():
+            raise OptimizerError(f"Expected {self.n_objectives} limits; got {given.tolist()}.")
+        self.limits = given
+
+    def wants(self, pending: Mapping[int, FloatArray]) -> bool:  # noqa: ARG002 - for plug-ins that come to an end
+        """Whether another trial would serve it now; where none does and none is pending, the search ends."""
+        return True
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The front that it expects beyond what was measured; empty where it has no model of the losses."""
+        return ()
 
     def recommend(self) -> FloatArray | None:
         """A point that the optimizer believes in beyond what was measured (CMA-ES: its mean), or None."""

@@ -49,7 +49,7 @@ def test_a_full_search_file(tmp_path: Path) -> None:
     assert config.tasks["sort"].options == {"task": "sort", "include_path": str(tmp_path / "data/lm_eval")}
     assert config.weights == {"add": 2.0, "sort": 1.0}
     assert list(config.weights) == ["add", "sort"]
-    assert not config.pareto
+    assert config.kind == "mean"
     assert config.optimizer.options["sigma"] == 0.1
     assert (config.budget.trials, config.budget.hours, config.budget.until) == (200, 8, "07:00")
     assert config.split.shares == (0.5, 0.2, 0.3)

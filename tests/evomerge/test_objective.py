@@ -27,7 +27,7 @@ def test_perplexity_counts_the_other_way() -> None:
 
 
 def test_pareto_keeps_the_tasks_apart_in_order() -> None:
-    objective = Objective({"b": 5.0, "a": 1.0}, pareto=True)
+    objective = Objective({"b": 5.0, "a": 1.0}, kind="pareto")
     np.testing.assert_array_equal(objective.losses(scores(a=[1.0], b=[0.25])), [-0.25, -1.0])
 
 
