@@ -116,6 +116,12 @@ class Study:
         """The state of a study now, for reading only; its writer may go on meanwhile."""
         return cls(folder, read(folder / FILE).records)
 
+    def follow(self, record: Record) -> None:
+        """Go on by one record that another process wrote. Raises StudyError for a study open for writing."""
+        if self._writer is not None:
+            raise StudyError(f"The study in {self.folder} is open for writing; only a reader follows another writer.")
+        self._state.apply(record)
+
     @property
     def configuration(self) -> Mapping[str, Any]:
         """The configuration that the study was made with."""

@@ -49,3 +49,10 @@ def test_contributions_sum_to_the_score() -> None:
 def test_weights_must_mean_something() -> None:
     with pytest.raises(ValueError, match="not all 0"):
         Objective({"math": 0.0})
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, -2.0])
+def test_recorded_losses_tell_in_which_tasks_less_is_better(mean: float) -> None:
+    objective = Objective({"a": 1.0, "b": 1.0}, frozenset({"b"}), kind="pareto")
+    given = scores(a=[mean], b=[mean])
+    assert Objective.lower_of(objective.losses(given).tolist(), objective.means(given)) == {"b"}
