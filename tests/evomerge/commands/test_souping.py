@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from scipy import stats
 from typer.testing import CliRunner, Result
 
 from evomerge.cli import app
@@ -17,7 +18,6 @@ from evomerge.collection.data import Example, encode_texts, read_texts
 from evomerge.commands.souping import split_examples
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.recipe_file import read_merge
-from evomerge.statistics import Z95
 from tests.conftest import TinyModels
 
 NAMES = ("count", "largest", "sort")
@@ -84,7 +84,7 @@ def test_the_recipe_merges_into_the_model_that_was_scored(
     alone = losses_of(transformers.AutoModelForCausalLM.from_pretrained(tiny.experts["count"]), parts.held)
     compared, gain = facts["models"]["count"], np.subtract(alone, own)
     assert compared["loss"] == pytest.approx(np.mean(alone), rel=1e-5)
-    half = Z95 * gain.std(ddof=1) / len(gain) ** 0.5
+    half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)
     assert compared["interval"] == pytest.approx([gain.mean() - half, gain.mean() + half], rel=1e-4)
 
 

@@ -1,0 +1,49 @@
+"""Honest numbers: intervals, paired comparisons, the winner's curse, the joint bootstrap, several claims, power.
+
+Everywhere values are per example and per task, as `Objective.contributions` gives them: larger is better, and
+the sum of the task means is the score. n is the number of examples that all sides were scored on; NaN is an example that
+was not scored.
+"""
+
+from evomerge.statistics.bootstrap import (
+    Interval,
+    bootstrap_means,
+    hypervolume_interval,
+    indifference_set,
+    probability_best,
+    probability_non_dominated,
+)
+from evomerge.statistics.claims import holm
+from evomerge.statistics.estimates import Difference, Estimate, StatisticsError, difference, estimate, standard_error
+from evomerge.statistics.intervals import Z95, FloatArray
+from evomerge.statistics.optimism import Optimism, expected_maximum, optimism
+from evomerge.statistics.power import POWER, Power, detectable, examples_needed, power
+from evomerge.statistics.rerun import Rerun, rerun
+
+__all__ = [
+    "POWER",
+    "Z95",
+    "Difference",
+    "Estimate",
+    "FloatArray",
+    "Interval",
+    "Optimism",
+    "Power",
+    "Rerun",
+    "StatisticsError",
+    "bootstrap_means",
+    "detectable",
+    "difference",
+    "estimate",
+    "examples_needed",
+    "expected_maximum",
+    "holm",
+    "hypervolume_interval",
+    "indifference_set",
+    "optimism",
+    "power",
+    "probability_best",
+    "probability_non_dominated",
+    "rerun",
+    "standard_error",
+]

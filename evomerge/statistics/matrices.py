@@ -1,0 +1,33 @@
+"""Values of many candidates on the same examples: what must hold before they are compared."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evomerge.statistics.estimates import StatisticsError
+from evomerge.statistics.intervals import FloatArray
+
+
+def checked(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Task -> (n_candidates, n_examples), float64, every candidate scored on every example.
+
+    Raises StatisticsError: a mean over fewer examples would compare candidates on different questions.
+    """
+    matrices = {task: np.asarray(matrix, dtype=np.float64) for task, matrix in values.items()}
+    if not matrices:
+        raise StatisticsError("There are no tasks to compare candidates on; give at least one.")
+    n_candidates = next(iter(matrices.values())).shape[:1]
+    for task, matrix in matrices.items():
+        if matrix.ndim != 2 or matrix.shape[:1] != n_candidates or not matrix.size:
+            raise StatisticsError(
+                f"Task {task!r} needs values (n_candidates, n_examples), the same candidates in every task and at "
+                f"least one example; they have shape {matrix.shape}, and the first task has {n_candidates} candidates."
+            )
+        missing = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+        if len(missing):
+            count = int(np.sum(~np.isfinite(matrix[missing[0]])))
+            raise StatisticsError(
+                f"Candidate {missing[0]} has no finite value for {count} of {matrix.shape[1]} examples of task "
+                f"{task!r} ({len(missing)} such candidates in all). Leave out those that were not scored on every example."
+            )
+    return matrices

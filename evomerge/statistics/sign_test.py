@@ -1,0 +1,42 @@
+"""McNemar's exact test over several tasks. https://doi.org/10.1007/BF02295996
+
+If two models are equally good, each example on which they differ goes to either with probability one half. The
+statistic is the difference itself, the sum over tasks of weight x (wins - losses). Counting examples of all tasks alike
+would answer another question: which model wins more examples, where a large task outvotes small ones.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+#: Cells of the grid on which sums of unequal weights are counted. Rounding never makes p smaller.
+CELLS = 2**14
+
+
+def sign_test(wins: Sequence[int], losses: Sequence[int], weights: Sequence[float]) -> float:
+    """Two-sided p. wins, losses, weights: one per task; a weight is what one example moves the difference by."""
+    used = [row for row in zip(wins, losses, weights, strict=True) if row[0] + row[1] and row[2]]
+    if not used:
+        return 1.0
+    won, lost, sizes = (np.array(column) for column in zip(*used, strict=True))
+    if np.allclose(sizes, sizes[0], rtol=1e-9):
+        fewer, total = int(min(won.sum(), lost.sum())), int((won + lost).sum())
+        return min(1.0, 2 * float(stats.binom.cdf(fewer, total, 0.5)))
+    return _weighted(won, lost, sizes)
+
+
+def _weighted(won: NDArray[np.int64], lost: NDArray[np.int64], sizes: NDArray[np.float64]) -> float:
+    totals = won + lost
+    cell = float(totals @ sizes) / CELLS  # the sum of wins x size lies in [0, CELLS] cells
+    chances = np.ones(1)
+    for total, size in zip(totals, sizes, strict=True):
+        places = np.rint(np.arange(total + 1) * size / cell).astype(int)
+        longer = np.zeros(len(chances) + places[-1])
+        for place, chance in zip(places, stats.binom.pmf(np.arange(total + 1), total, 0.5), strict=True):
+            longer[place : place + len(chances)] += chance * chances
+        chances = longer
+    farthest = max(float(won @ sizes), float(lost @ sizes)) / cell
+    first = max(0, int(np.ceil(farthest - len(sizes) / 2 - 1e-6)))
+    return min(1.0, 2 * float(chances[first:].sum()))
