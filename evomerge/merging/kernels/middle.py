@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from evomerge.merging.kernels.ranks import RowRanks, keep_ranks, row_length, row_ranks
+from evomerge.merging.kernels.ranks import row_length
+from evomerge.merging.kernels.row_cuts import RowMiddle, row_middle
 from evomerge.merging.kernels.sparsify import Cut, check_density, largest_of, restoring_factor, trim
 from evomerge.merging.method import MethodError
 from evomerge.merging.tiles import Source, Tile
@@ -19,19 +20,17 @@ Rescale = Literal["none", "mergekit"]
 
 @dataclass(frozen=True)
 class _Rows:
-    """Ranks [low, high) of each row; all of it where the ranks are missing."""
+    """The same middle of each row; all of it where there is none."""
 
-    ranks: RowRanks | None
-    low: int
-    high: int
+    middle: RowMiddle | None
 
     @property
     def everything(self) -> bool:
-        return self.ranks is None
+        return self.middle is None
 
     def keep(self, delta: Tensor, tile: Tile) -> Tensor:
         """Set the rest of the delta to zero, in place."""
-        return delta if self.ranks is None else keep_ranks(delta, tile, self.ranks, self.low, self.high)
+        return delta if self.middle is None else self.middle.keep(delta, tile)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _of_rows(source: Source, index: int, density: float, gamma: float) -> Middle
     length = row_length(source)
     high = length - int(length * gamma)
     low = max(high - int(length * density), 0)
-    return _Rows(None if (low, high) == (0, length) else row_ranks(source, index), low, high)
+    return _Rows(None if (low, high) == (0, length) else row_middle(source, index, low, high))
 
 
 def _of_tensor(source: Source, index: int, density: float, gamma: float) -> Middle:

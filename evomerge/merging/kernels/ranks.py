@@ -1,4 +1,4 @@
-"""Dropping elements of a delta by their magnitude's rank in their row: the middle ones, or at random.
+"""Dropping elements of a delta at random, by their magnitude's rank in their row.
 
 A row is what one output of a layer is computed with: a matrix' row, the whole of a vector, and of a tensor with
 more dimensions all that its first index selects.
@@ -132,13 +132,3 @@ def _restoring(source: Source, index: int, prune: Magprune) -> float:
     if prune.density in (0.0, 1.0):
         return 1.0
     return restoring_factor(source, index, lambda delta, tile: prune.drop(delta, tile, index, rescale=False))
-
-
-def keep_ranks(delta: Tensor, tile: Tile, ranks: RowRanks, low: int, high: int) -> Tensor:
-    """Set what does not rank in [low, high) of its row to zero, in place."""
-    above = ranks.of(tile, delta)
-    below = torch.sub(high - 1, above, out=tile.scratch("below", delta).view(torch.int32))
-    # A sign bit where one of the differences is negative, spread out: all ones where the element goes.
-    dropped = above.sub_(low).bitwise_or_(below).bitwise_right_shift_(31)
-    delta.view(torch.int32).bitwise_and_(dropped.bitwise_not_())
-    return delta

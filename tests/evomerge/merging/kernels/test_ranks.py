@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging import tiles
-from evomerge.merging.kernels.ranks import keep_ranks, row_ranks
+from evomerge.merging.kernels.ranks import row_ranks
 from tests.contracts.merge_method import NAMES, random_models
 
 
@@ -28,11 +28,3 @@ def test_ranks_in_rows_the_first_of_equals_is_the_larger(
         expected[row, np.argsort(-values, kind="stable")] = np.arange(len(values))[::-1]
     assert np.array_equal(found.numpy(), expected.reshape(-1))
     assert ranks.stored.element_size() == (4 if 70_001 in shape else 2)
-
-
-def test_what_ranks_between_two_bounds_is_kept() -> None:
-    base, model = torch.zeros(2, 6), torch.tensor([[4, -3, 2, 1, 0.1, -0.5], [-10, -35, 8, -12, 20, 5]])
-    there = source(base, model)
-    delta = model.clone().view(-1)
-    keep_ranks(delta, there.entire, row_ranks(there, 0), 2, 5)
-    assert delta.view(2, 6).tolist() == [[0, -3, 2, 1, 0, 0], [-10, 0, 0, -12, 20, 0]]

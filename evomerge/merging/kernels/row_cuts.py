@@ -1,0 +1,121 @@
+"""The largest elements of each row of a delta, by two numbers per row; rows are those of `row_length`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evomerge.merging.kernels.lines import block, blocks
+from evomerge.merging.kernels.ranks import row_length
+from evomerge.merging.kernels.thresholds import remembered
+from evomerge.merging.tiles import BASE, Source, Tile
+
+_MAGNITUDE = 0x7FFFFFFF
+#: Pairs of counts remembered per tensor and input: a search comes back to few densities, a walk never.
+_PAIRS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class RowCuts:
+    """Of each row the elements above `threshold`, and those equal to it at a place before `end`.
+
+    Both (n_rows, 1), int32; a threshold is the bits of a magnitude, which are in the order of the magnitudes.
+    """
+
+    threshold: Tensor
+    end: Tensor
+
+    def beyond(self, bits: Tensor, places: Tensor, rows: slice, out: Tensor) -> Tensor:
+        """Negative where an element is none of them. bits: magnitudes, (n_rows, n_places); places: (n_places,)."""
+        torch.sub(self.end[rows] - 1, places, out=out).bitwise_right_shift_(31)
+        return out.add_(bits).sub_(self.threshold[rows])
+
+
+@dataclass(frozen=True)
+class RowMiddle:
+    """Of each row the elements of `inner` (None: all of them) that are not in `outer` (None: without exception)."""
+
+    length: int
+    inner: RowCuts | None
+    outer: RowCuts | None
+
+    def keep(self, delta: Tensor, tile: Tile) -> Tensor:
+        """Set the rest of the delta to zero, in place."""
+        bits, kept, other = (tile.scratch(key, delta).view(torch.int32) for key in ("bits", "kept", "other"))
+        torch.bitwise_and(delta.view(torch.int32), _MAGNITUDE, out=bits)
+        for rows, places, part in _pieces(tile, self.length):
+            shape = (rows.stop - rows.start, places.stop - places.start)
+            columns = torch.arange(places.start, places.stop, dtype=torch.int32, device=delta.device)
+            bits_of, kept_of, other_of = (memory[part].view(shape) for memory in (bits, kept, other))
+            # A sign bit says that the element stays, and is then spread out over all the others.
+            if self.outer is None:
+                kept_of.fill_(-1)
+            else:
+                self.outer.beyond(bits_of, columns, rows, kept_of)
+            if self.inner is not None:
+                kept_of.bitwise_and_(self.inner.beyond(bits_of, columns, rows, other_of).bitwise_not_())
+        delta.view(torch.int32).bitwise_and_(kept.bitwise_right_shift_(31))
+        return delta
+
+
+def row_middle(source: Source, index: int, low: int, high: int) -> RowMiddle:
+    """What ranks in [low, high) of each row of input `index`'s delta, from 0 for the smallest magnitude.
+
+    The lower index of equals ranks higher. 0 <= low <= high <= length; of a tensor with elements.
+    """
+    cache, key = source.cache, ("row middles", index)
+    return remembered(cache, key, (low, high), lambda: _find(source, index, low, high), keep=_PAIRS_KEPT)
+
+
+def _find(source: Source, index: int, low: int, high: int) -> RowMiddle:
+    length = row_length(source)
+    if low == high:
+        nothing = torch.zeros(source.numel // length, 1, dtype=torch.int32, device=source.device)
+        return RowMiddle(length, RowCuts(nothing + _MAGNITUDE, nothing), None)
+    starts = sorted({start for start in (low, high) if 0 < start < length})
+    found: dict[int, list[tuple[Tensor, Tensor]]] = {start: [] for start in starts}
+    for first, last in blocks(source, length):
+        delta = block(source, index, length, first, last).sub_(block(source, BASE, length, first, last))
+        bits = delta.view(torch.int32).bitwise_and_(_MAGNITUDE)
+        upper, skipped = bits, 0
+        for start in starts:
+            upper = _upper(upper, start - skipped)
+            skipped = start
+            found[start].append(_cut(bits, upper))
+    cuts = {start: RowCuts(*(torch.cat(parts) for parts in zip(*pairs, strict=True))) for start, pairs in found.items()}
+    return RowMiddle(length, cuts.get(low), cuts.get(high))
+
+
+def _upper(bits: Tensor, start: int) -> Tensor:
+    """Each row's elements without the `start` smallest ones, the smallest of them first."""
+    if bits.device.type == "cpu":
+        return torch.from_numpy(np.partition(bits.numpy(), start, axis=1))[
+            :, start:
+        ]  # vectorised, unlike torch.kthvalue
+    return bits.sort(dim=1).values[:, start:]
+
+
+def _cut(bits: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Threshold and end, (n_rows, 1) each, of what is to be kept of each row; `upper` holds its values."""
+    threshold = upper[:, :1].clone()
+    wanted = (upper == threshold).sum(dim=1)
+    rows, length = bits.shape
+    equal = (bits == threshold).view(-1)
+    places = torch.from_numpy(np.flatnonzero(equal.numpy())) if equal.device.type == "cpu" else equal.nonzero().view(-1)
+    begins = torch.arange(0, rows * length, length, device=bits.device)
+    last = places[torch.searchsorted(places, begins) + wanted - 1]
+    return threshold, (last - begins + 1).to(torch.int32).view(-1, 1)
+
+
+def _pieces(tile: Tile, length: int) -> Iterator[tuple[slice, slice, slice]]:
+    """A tile as up to three rectangles: their rows, their places in a row, and the part of the tile that they are."""
+    start = tile.start
+    while start < tile.stop:
+        row, place = divmod(start, length)
+        n_rows = (tile.stop - start) // length if place == 0 else 0
+        stop = start + n_rows * length if n_rows else min(start - place + length, tile.stop)
+        places = slice(0, length) if n_rows else slice(place, place + stop - start)
+        yield slice(row, row + max(n_rows, 1)), places, slice(start - tile.start, stop - tile.start)
+        start = stop
