@@ -87,6 +87,8 @@ class Evaluator(ABC):
     higher_is_better: bool = True
     #: Whether it reads or writes text: whether `score` needs a LanguageModel with its tokenizer.
     needs_language_model: bool = True
+    #: Whether it gives one value for a whole model (its size): one example, the same on every split.
+    whole_model: bool = False
 
     @property
     @abstractmethod

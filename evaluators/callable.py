@@ -27,7 +27,7 @@ class Callable(Evaluator):
 
     function: `module:function`. It is given the wanted `ids` when it has a parameter of that name, else it
     scores all. examples: ids, as a list or a file with one per line; without them the function returns one
-    number and is one example (which falls on one side of a split as a whole). NaN = not scored.
+    number for the whole model, the same on every split. NaN = not scored.
     Other options go to the function.
     """
 
@@ -48,6 +48,7 @@ class Callable(Evaluator):
         self._takes_ids = "ids" in inspect.signature(self._function).parameters
         self._ids = (function,) if examples is None else _read(examples)
         self.higher_is_better = higher_is_better
+        self.whole_model = examples is None
 
     @property
     def example_ids(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The search file: strict YAML in, validated objects out. Paths in it are relative to its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evomerge import strict_yaml
+from evomerge.aim import Aim, make_objective
 from evomerge.config_fields import (
     MODEL_KEYS,
     PATH_OPTIONS,
@@ -16,15 +17,17 @@ from evomerge.config_fields import (
     Count,
     Device,
     Experts,
+    Falls,
     Limits,
     Located,
-    Objective,
     Plugin,
     Section,
+    Sought,
     Split,
     Task,
+    Weights,
 )
-from evomerge.objective import Kind
+from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe, RecipeError
@@ -56,7 +59,9 @@ class SearchConfig(Section):
     tokenizer: str | None = None
     space: Plugin = PluginSpec("layerwise")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
-    objective: Objective = "mean"
+    objective: Sought = Aim()
+    prefer: Weights | None = None
+    keep: Falls | None = None
     optimizer: Plugin = PluginSpec("cma_es")
     budget: Limits = Limits(trials=200)
     executor: Literal["ray", "serial"] = "ray"
@@ -72,10 +77,14 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchConfig":
-        if isinstance(self.objective, Mapping) and set(self.objective) != set(self.tasks):
-            strange = [unknown_key(name, self.tasks, "task") for name in self.objective if name not in self.tasks]
-            needed = f"needs one weight for each task: {', '.join(self.tasks)}"
-            _refuse("objective", ". ".join([needed, *strange]))
+        _one_for_each_task("objective", self.objective.weights, self.tasks)
+        _one_for_each_task("prefer", self.prefer, self.tasks)
+        if self.prefer is not None and self.objective.kind != "pareto":
+            _refuse("prefer", "needs `objective: pareto`; another objective weighs tasks itself: {task: weight}")
+        if isinstance(self.keep, Mapping) and not self.keep.keys() <= self.tasks.keys():
+            _refuse(
+                "keep", ". ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
+            )
         names = ["base", "union", *(model.name for model in self.experts)]
         if self.tokenizer is not None and self.tokenizer not in names:
             _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
@@ -85,16 +94,9 @@ class SearchConfig(Section):
             _refuse("experts", f"{error} Write them as a mapping name: path")
         return self
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Task -> weight in the objective, in the order of the file."""
-        given = self.objective if isinstance(self.objective, Mapping) else dict.fromkeys(self.tasks, 1.0)
-        return {task: given[task] for task in self.tasks}
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of the objective; weights by task are a weighted mean."""
-        return "mean" if isinstance(self.objective, Mapping) else self.objective
+    def aim(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
+        """The objective, given the tasks in which less is better and those with one value per model."""
+        return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
 
     def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
         """The same search with other limits where they are given."""
@@ -114,6 +116,7 @@ class SearchConfig(Section):
             "method": _plugin_data(self.method),
             "space": _plugin_data(self.space),
             "tasks": {name: _plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
+            "objective": self.objective.data,
             "optimizer": _plugin_data(self.optimizer),
             "budget": self.budget.model_dump(exclude_none=True),
             "split": self.split.model_dump(),
@@ -164,6 +167,12 @@ def load_config(path: Path) -> SearchConfig:
 
 def _refuse(field: str, why: str) -> NoReturn:
     raise PydanticCustomError("inconsistent", "{why}", {"why": why, "at": field})
+
+
+def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: Mapping[str, PluginSpec]) -> None:
+    if weights is not None and weights.keys() != tasks.keys():
+        strange = [unknown_key(name, tasks, "task") for name in weights if name not in tasks]
+        _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *strange]))
 
 
 _SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}

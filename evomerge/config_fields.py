@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.aim import Aim, read_aim, read_falls, read_weights
 from evomerge.plain_data import unknown_key
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
@@ -160,14 +161,6 @@ def _device(text: str) -> str:
     return text
 
 
-def _objective(data: Any) -> Literal["mean", "pareto"] | dict[str, float]:
-    if data == "mean" or data == "pareto":
-        return "mean" if data == "mean" else "pareto"
-    if not isinstance(data, dict) or not all(_is_number(value) and value > 0 for value in data.values()):
-        raise ValueError(f"expected mean, pareto or a mapping task: weight above 0; got {data!r}")
-    return {task: float(weight) for task, weight in data.items()}
-
-
 def _auto_or(kind: type[int] | type[float], expected: str) -> PlainValidator:
     """Accepts `auto` or a positive number of this kind."""
 
@@ -195,7 +188,9 @@ Base = Annotated[Input, PlainValidator(_base)]
 Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]
 Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
 Task = Annotated[PluginSpec, PlainValidator(_task)]
-Objective = Annotated[Literal["mean", "pareto"] | dict[str, float], PlainValidator(_objective)]
+Sought = Annotated[Aim, PlainValidator(read_aim)]
+Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
+Falls = Annotated[float | dict[str, float], PlainValidator(read_falls)]
 Device = Annotated[str, AfterValidator(_device)]
 Located = Annotated[Path, PlainValidator(_located)]
 Count = Annotated[Literal["auto"] | int, _auto_or(int, "a whole number from 1")]

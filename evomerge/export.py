@@ -90,8 +90,9 @@ def merge_of(config: SearchConfig, trial: Trial) -> Merge:
 
 def objective_of(config: SearchConfig) -> Objective:
     """The objective of a search file; asks the evaluators in which direction they count."""
-    lower = {task for task, spec in config.tasks.items() if not build_evaluator(spec).higher_is_better}
-    return Objective(config.weights, frozenset(lower), config.kind)
+    built = {task: build_evaluator(spec) for task, spec in config.tasks.items()}
+    lower = [task for task, evaluator in built.items() if not evaluator.higher_is_better]
+    return config.aim(lower, [task for task, evaluator in built.items() if evaluator.whole_model])
 
 
 def _selection(study: Study, objective: Objective) -> Selection:

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 
 from evaluators.base import SPLITS, Evaluator
 from evomerge import plugins, strict_yaml
+from evomerge.aim import record_objective
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
-from evomerge.merging.baselines import baselines
+from evomerge.merging.baselines import baselines, same_weights
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
@@ -81,15 +82,19 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
     notes = list(tokenizer_differences(base, named))
     say("reading the tasks")
-    examples, lower = _read_tasks(spec, notes)
-    objective = Objective(config.weights, frozenset(lower), config.kind)
+    evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
+    examples = _count_examples(evaluators, spec.split, notes)
+    objective = config.aim(
+        [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
+        [task for task, evaluator in evaluators.items() if evaluator.whole_model],
+    )
     start = space.default()
     planned = [
         Trial(0, start, label=CANARY, seed=config.seed),
         Trial(0, start, label="start", seed=config.seed),
     ]
     planned += [
-        Trial(0, _point(space, recipe, merge), merge=merge, label=label, seed=config.seed)
+        Trial(0, _point(space, recipe, merge, base), merge=merge, label=label, seed=config.seed)
         for label, merge in baselines(recipe, layout.names)
     ]
     plan = Plan(
@@ -124,6 +129,8 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
             f"there are {plan.dimension}: search one weight per model (method: linear, space: uniform)."
         )
+    if plan.objective.pareto:
+        optimizer.prefer(list(plan.objective.weights.values()))
     return optimizer
 
 
@@ -152,6 +159,7 @@ def run(
         say(f"starting {config.executor} workers")
         executor = opened.enter_context(closing(start_executor(config, plan.spec, plan.model_bytes)))
         study = study or opened.enter_context(closing(open_study(config, resume=resume)))
+        record_objective(study, plan.objective)
         stop = StopRequest()
         with signals(stop, heard):
             ending = search(
@@ -199,15 +207,27 @@ def environment() -> dict[str, str]:
     }
 
 
-def _point(space: SearchSpace, recipe: Recipe, merge: Merge) -> FloatArray | None:
-    """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it."""
-    if (merge.recipe.method, merge.recipe.options) != (recipe.method, recipe.options):
-        return None
+def _point(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:
+    """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it.
+
+    A merge by another method counts where the searched one gives the same weights with the same coefficients.
+    """
     method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
     n_groups, n_inputs = len(merge.table.groups), len(recipe.inputs)
-    defaults = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
+    values = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
+    if not values.keys() >= merge.table.values.keys():
+        return None
+    table = CoefficientTable(merge.table.groups, values | dict(merge.table.values))
+    if (merge.recipe.method, merge.recipe.options) != (recipe.method, recipe.options):
+        # A tensor with each number of dimensions stands for all that have as many.
+        shape = {group: {len(base.shape(n)): n for n in members} for group, members in merge.table.groups.items()}
+        few = {group: tuple(found.values()) for group, found in shape.items()}
+        mine, its = (CoefficientTable(few, found.values) for found in (table, merge.table))
+        dimensions = {name: count for found in shape.values() for count, name in found.items()}
+        if not same_weights(Merge(recipe, mine), replace(merge, table=its), dimensions):
+            return None
     try:
-        return space.encode(CoefficientTable(merge.table.groups, defaults | dict(merge.table.values)))
+        return space.encode(table)
     except SpaceError:
         return None
 
@@ -217,24 +237,22 @@ def _needs_language_model(task: PluginSpec) -> bool:
     return evaluator.needs_language_model
 
 
-def _read_tasks(spec: BenchSpec, notes: list[str]) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """Examples of every task on every split, and the tasks in which less is better."""
+def _count_examples(
+    evaluators: Mapping[str, Evaluator], shares: tuple[float, float, float], notes: list[str]
+) -> dict[str, dict[str, int]]:
+    """Examples of every task on every split; notes: where they are few. Raises LaunchError for a split without any."""
     examples: dict[str, dict[str, int]] = {}
-    lower = []
-    for task, evaluator_spec in spec.tasks.items():
-        evaluator = build_evaluator(evaluator_spec)
-        examples[task] = {split: len(split_ids(evaluator, split, spec.split)) for split in SPLITS}
-        if not evaluator.higher_is_better:
-            lower.append(task)
+    for task, evaluator in evaluators.items():
+        examples[task] = {split: len(split_ids(evaluator, split, shares)) for split in SPLITS}
         for split, count in examples[task].items():
             if count == 0:
                 raise LaunchError(
                     f"Task {task!r} has {len(evaluator.example_ids)} examples and none of them falls on the "
-                    f"{split} split {spec.split}: give it more examples or another `split`."
+                    f"{split} split {shares}: give it more examples or another `split`."
                 )
-            if count < FEW_EXAMPLES:
+            if count < FEW_EXAMPLES and not evaluator.whole_model:
                 notes.append(f"task {task!r} has only {count} examples on the {split} split")
-    return examples, lower
+    return examples
 
 
 def _check_finite(name: str, checkpoint: Model) -> None:

@@ -31,7 +31,8 @@ class NoReference(ValueError):
 class Objective:
     """What a search improves.
 
-    weights: task -> weight, in the order of the search file. lower_is_better: tasks such as perplexity.
+    weights: task -> weight, in the order of the search file; in a Pareto search, how much it is preferred.
+    lower_is_better: tasks such as perplexity. whole_model: tasks with one value per model instead of examples.
     kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; or the worst task, measured from the
     best parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
     https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost.
@@ -42,6 +43,7 @@ class Objective:
     lower_is_better: frozenset[str] = frozenset()
     kind: Kind = "mean"
     keep: Mapping[str, float] = field(default_factory=dict)
+    whole_model: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.weights or min(self.weights.values()) < 0 or sum(self.weights.values()) <= 0:

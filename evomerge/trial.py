@@ -81,7 +81,9 @@ def build_evaluator(spec: PluginSpec) -> Evaluator:
 
 
 def split_ids(evaluator: Evaluator, split: str, fractions: tuple[float, float, float]) -> tuple[str, ...]:
-    """The examples of one split, in the evaluator's order."""
+    """The examples of one split, in the evaluator's order; what is measured of the whole model belongs to every one."""
+    if evaluator.whole_model:
+        return evaluator.example_ids
     return tuple(name for name in evaluator.example_ids if split_of(name, fractions) == split)
 
 

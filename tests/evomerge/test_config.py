@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.config import FREE, ConfigError, SearchConfig, load_config
+from evomerge.objective import Objective
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
 
@@ -47,9 +48,9 @@ def test_a_full_search_file(tmp_path: Path) -> None:
     assert config.space.kind == "smooth"
     assert config.space.options["start"] == str(tmp_path / "recipe.yaml")
     assert config.tasks["sort"].options == {"task": "sort", "include_path": str(tmp_path / "data/lm_eval")}
-    assert config.weights == {"add": 2.0, "sort": 1.0}
-    assert list(config.weights) == ["add", "sort"]
-    assert config.kind == "mean"
+    objective = config.aim(["sort"], ["add"])
+    assert objective == Objective({"add": 2.0, "sort": 1.0}, frozenset({"sort"}), "mean", {}, frozenset({"add"}))
+    assert list(objective.weights) == ["add", "sort"]
     assert config.optimizer.options["sigma"] == 0.1
     assert (config.budget.trials, config.budget.hours, config.budget.until) == (200, 8, "07:00")
     assert config.split.shares == (0.5, 0.2, 0.3)
@@ -74,8 +75,37 @@ def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
         "layerwise",
         "cma_es",
     )
-    assert config.weights == {"one": 1.0}
+    assert config.aim((), ()) == Objective({"one": 1.0})
     assert (config.workers, config.threads, config.gpus_per_worker) == ("auto", "auto", "auto")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mean", Objective({"one": 1.0, "two": 1.0})),
+        ("retention", Objective({"one": 1.0, "two": 1.0}, kind="retention")),
+        ("{kind: pareto}", Objective({"one": 1.0, "two": 1.0}, kind="pareto")),
+        ("{kind: mean, weights: {two: 2, one: 1}}", Objective({"one": 1.0, "two": 2.0})),
+        ("{kind: chebyshev, weights: {two: 2, one: 1}}", Objective({"one": 1.0, "two": 2.0}, kind="chebyshev")),
+        ("pareto\nprefer: {two: 3, one: 1}", Objective({"one": 1.0, "two": 3.0}, kind="pareto")),
+        ("mean\nkeep: 0.01", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.01, "two": 0.01})),
+        ("pareto\nkeep: {two: -1.5pt}", Objective({"one": 1.0, "two": 1.0}, kind="pareto", keep={"two": 0.015})),
+        ("mean\nkeep: {two: 2pt, one: 0}", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.0, "two": 0.02})),
+    ],
+)
+def test_kinds_of_objectives(tmp_path: Path, text: str, expected: Objective) -> None:
+    two = SMALL.replace("{one: synthetic}", "{one: synthetic, two: synthetic}")
+    config = load(tmp_path, f"{two}objective: {text}\n")
+    assert config.aim((), ()) == expected
+    again = tmp_path / "again.yaml"
+    config.write(again)
+    assert load_config(again) == config
+
+
+def test_tasks_may_be_called_like_keys(tmp_path: Path) -> None:
+    text = SMALL.replace("{one: synthetic}", "{kind: synthetic, weights: synthetic}")
+    config = load(tmp_path, f"{text}objective: {{kind: 2, weights: 1}}\n")
+    assert config.aim((), ()) == Objective({"kind": 2.0, "weights": 1.0})
 
 
 MISTAKES = [
@@ -98,8 +128,39 @@ MISTAKES = [
         ":9: objective: needs one weight for each task: add, sort. unknown task 'srt'; did you mean 'sort'?",
     ),
     (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task: add, sort."),
-    (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto or a mapping"),
-    (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto or a mapping"),
+    (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto, chebyshev, retention or a"),
+    (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
+    (("{sort: 1, add: 2}", "{kind: mxa}"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
+    (("{sort: 1, add: 2}", "{kind: mean, weigths: {add: 1}}"), ":9: objective: expected mean, pareto, chebyshev"),
+    (("{sort: 1, add: 2}", "{kind: mean, weights: }"), ":9: objective: expected mean, pareto, chebyshev"),
+    (
+        ("{sort: 1, add: 2}", "{kind: chebyshev, weights: {add: 1}}"),
+        ":9: objective: needs one weight for each task: add, sort.",
+    ),
+    (
+        ("{sort: 1, add: 2}", "{kind: pareto, weights: {add: 1, sort: 1}}"),
+        ":9: objective: weights do not change a search of kind pareto; say `prefer: {task: weight}`.",
+    ),
+    (
+        ("{sort: 1, add: 2}", "{kind: retention, weights: {add: 1, sort: 1}}"),
+        ":9: objective: weights do not change a search of kind retention; leave `weights` out, or use chebyshev.",
+    ),
+    (
+        ("seed: 0", "prefer: {add: 1, sort: 2}"),
+        ":16: prefer: needs `objective: pareto`; another objective weighs tasks itself: {task: weight}.",
+    ),
+    (
+        ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1}"),
+        ":10: prefer: needs one weight for each task: add, sort.",
+    ),
+    (
+        ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1, sort: 0}"),
+        ":10: prefer: expected a mapping task: weight above 0; got",
+    ),
+    (("seed: 0", "keep: {srt: 0.1}"), ":16: keep: unknown task 'srt'; did you mean 'sort'?"),
+    (("seed: 0", "keep: {sort: -0.1}"), ":16: keep: expected how far a merge may fall behind the best parent"),
+    (("seed: 0", "keep: 1 point"), ":16: keep: expected how far a merge may fall behind the best parent"),
+    (("seed: 0", "keep: {}"), ":16: keep: expected how far a merge may fall behind the best parent"),
     (("evaluator: multiple_choice, ", ""), ":7: tasks.add: expected a name, or {evaluator: NAME"),
     (("kind: ties", "knd: ties"), ":3: method: expected a name, or {kind: NAME, ...options}"),
     (("device: auto", "device: gpu"), ":14: device: expected auto, cpu, mps, cuda or cuda:N; got 'gpu'."),

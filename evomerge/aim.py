@@ -1,0 +1,166 @@
+"""What a search file asks for (objective, preference, what to keep), and the Objective of a study from its ledger."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from evaluators.base import Evaluator
+from evomerge import plugins
+from evomerge.objective import Kind, Objective
+from evomerge.plugins import PluginSpec
+from evomerge.study import Study, StudyError
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+#: Kinds in which weights mean something: the worst share of a parent's score is the worst whatever it weighs.
+WEIGHED = ("mean", "chebyshev")
+#: Name of the event that says what the evaluators say of their tasks.
+EVENT = "objectives"
+
+_FALL = re.compile(r"-?(\d+(?:\.\d*)?|\.\d+)(pt)?")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """`objective` of a search file. weights: task -> weight; None where none are given."""
+
+    kind: Kind = "mean"
+    weights: Mapping[str, float] | None = None
+
+    @property
+    def data(self) -> str | dict[str, Any]:
+        """As the file says it, in its shortest form."""
+        if self.weights is None:
+            return self.kind
+        weights = dict(self.weights)
+        return weights if self.kind == "mean" else {"kind": self.kind, "weights": weights}
+
+
+def read_aim(data: Any) -> Aim:
+    """`pareto`, `{task: weight}` or `{kind: chebyshev, weights: {task: weight}}`. Raises ValueError for others."""
+    if isinstance(data, str) and data in KINDS:
+        return Aim(data)
+    expected = (
+        f"expected {', '.join(KINDS)} or a mapping task: weight above 0, "
+        f"or {{kind: KIND, weights: {{task: weight}}}}; got {data!r}"
+    )
+    if not isinstance(data, Mapping):
+        raise ValueError(expected)
+    if not isinstance(data.get("kind"), str):  # else a task may be called `kind`
+        return Aim("mean", _weights(data, expected))
+    kind = data["kind"]
+    if kind not in KINDS or not data.keys() <= {"kind", "weights"}:
+        raise ValueError(expected)
+    if "weights" not in data:
+        return Aim(kind)
+    if kind not in WEIGHED:
+        instead = "say `prefer: {task: weight}`" if kind == "pareto" else "leave `weights` out, or use chebyshev"
+        raise ValueError(f"weights do not change a search of kind {kind}; {instead}")
+    return Aim(kind, _weights(data["weights"], expected))
+
+
+def read_weights(data: Any) -> dict[str, float]:
+    """`{task: weight}`. Raises ValueError unless every weight is above 0."""
+    return _weights(data, f"expected a mapping task: weight above 0; got {data!r}")
+
+
+def read_falls(data: Any) -> float | dict[str, float]:
+    """How far tasks may fall: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
+    if isinstance(data, Mapping) and data:
+        return {task: read_fall(value) for task, value in data.items()}
+    return read_fall(data)
+
+
+def read_fall(data: Any) -> float:
+    """How far a task may fall behind the best parent, in its own unit: 0.01, or `-1pt`, a hundredth.
+
+    Raises ValueError for what is neither.
+    """
+    if type(data) in (int, float) and data >= 0:
+        return float(data)
+    found = _FALL.fullmatch(data) if isinstance(data, str) else None
+    if found is None:
+        raise ValueError(
+            f"expected how far a merge may fall behind the best parent, from 0 on, such as 0.01 or -1pt; got {data!r}"
+        )
+    return float(found.group(1)) / (100 if found.group(2) else 1)
+
+
+def make_objective(
+    aim: Aim,
+    tasks: Collection[str],
+    prefer: Mapping[str, float] | None,
+    keep: float | Mapping[str, float] | None,
+    lower_is_better: Collection[str],
+    whole_model: Collection[str],
+) -> Objective:
+    """The objective over `tasks`, in their order; in a Pareto search its weights are the preference."""
+    given = aim.weights or prefer or {}
+    kept = dict.fromkeys(tasks, keep) if isinstance(keep, float) else keep or {}
+    return Objective(
+        {task: given.get(task, 1.0) for task in tasks},
+        frozenset(lower_is_better),
+        aim.kind,
+        {task: kept[task] for task in tasks if task in kept},
+        frozenset(whole_model),
+    )
+
+
+def record_objective(study: Study, objective: Objective) -> None:
+    """Write down, once, what the evaluators say of the tasks, so that nobody has to build them to read the study."""
+    if all(kind != EVENT for kind, _ in study.events):
+        tasks = objective.weights
+        study.event(
+            EVENT,
+            lower_is_better=[task for task in tasks if task in objective.lower_is_better],
+            whole_model=[task for task in tasks if task in objective.whole_model],
+        )
+
+
+def recorded_objective(study: Study) -> Objective | None:
+    """The objective of a study that says everything about its tasks; None for an older one."""
+    said = next((data for kind, data in study.events if kind == EVENT), None)
+    return None if said is None else _configured(study, said["lower_is_better"], said["whole_model"])
+
+
+def objective_of_study(study: Study) -> Objective:
+    """The objective of a study, from its ledger; one that does not say which way tasks count asks the evaluators.
+
+    Raises StudyError for a study without tasks.
+    """
+    recorded = recorded_objective(study)
+    if recorded is not None:
+        return recorded
+    built = {task: _evaluator(spec) for task, spec in study.configuration.get("tasks", {}).items()}
+    lower = [task for task, evaluator in built.items() if not evaluator.higher_is_better]
+    return _configured(study, lower, [task for task, evaluator in built.items() if evaluator.whole_model])
+
+
+def objective_as_named(study: Study) -> Objective:
+    """The objective as far as the study says it without evaluators: every task taken to be better when larger."""
+    return recorded_objective(study) or _configured(study, (), ())
+
+
+def _configured(study: Study, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
+    said = study.configuration
+    if not said.get("tasks"):
+        raise StudyError(f"The study in {study.folder} names no tasks: it was not made from a search file.")
+    aim = read_aim(said.get("objective", "mean"))
+    return make_objective(aim, list(said["tasks"]), said.get("prefer"), said.get("keep"), lower_is_better, whole_model)
+
+
+def _evaluator(data: str | Mapping[str, Any]) -> Evaluator:
+    if isinstance(data, str):
+        spec = PluginSpec(data)
+    else:
+        spec = PluginSpec(data["evaluator"], {key: value for key, value in data.items() if key != "evaluator"})
+    evaluator: Evaluator = plugins.build("evaluator", spec, Evaluator)
+    return evaluator
+
+
+def _weights(data: Any, expected: str) -> dict[str, float]:
+    if not isinstance(data, Mapping) or not data:
+        raise ValueError(expected)
+    if not all(type(weight) in (int, float) and weight > 0 for weight in data.values()):
+        raise ValueError(expected)
+    return {task: float(weight) for task, weight in data.items()}

@@ -1,0 +1,56 @@
+"""The objective of a study, read off its ledger; the settings themselves are tested in test_config.py."""
+
+from pathlib import Path
+
+import pytest
+
+from evomerge.aim import objective_as_named, objective_of_study, read_fall, record_objective
+from evomerge.objective import Objective
+from evomerge.study import Study, StudyError
+
+CONFIGURATION = {
+    "tasks": {"text": {"evaluator": "perplexity", "file": "gone.txt"}, "size": "model_size", "one": "synthetic"},
+    "objective": "pareto",
+    "prefer": {"text": 1, "size": 2, "one": 3},
+    "keep": {"one": 0.01},
+}
+OBJECTIVE = Objective(
+    {"text": 1.0, "size": 2.0, "one": 3.0}, frozenset({"text", "size"}), "pareto", {"one": 0.01}, frozenset({"size"})
+)
+
+
+def test_a_study_that_says_which_way_its_tasks_count_needs_no_evaluators(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "s", CONFIGURATION, {})
+    record_objective(study, OBJECTIVE)
+    record_objective(study, OBJECTIVE)
+    study.close()
+    again = Study.read(tmp_path / "s")
+    assert [kind for kind, _ in again.events] == ["objectives"]
+    assert objective_of_study(again) == OBJECTIVE
+    assert objective_as_named(again) == OBJECTIVE
+
+
+def test_an_older_study_asks_the_evaluators(tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("Once upon a time.\n")
+    tasks = {"text": {"evaluator": "perplexity", "file": str(tmp_path / "some.txt")}, "one": "synthetic"}
+    study = Study.create(tmp_path / "s", {"tasks": tasks, "objective": {"text": 2, "one": 1}}, {})
+    assert objective_of_study(study) == Objective({"text": 2.0, "one": 1.0}, frozenset({"text"}))
+    assert objective_as_named(study) == Objective({"text": 2.0, "one": 1.0})
+
+
+def test_a_study_without_tasks_has_no_objective(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="names no tasks"):
+        objective_of_study(Study.create(tmp_path / "s", {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("text", "fall"), [("-1pt", 0.01), ("2.5pt", 0.025), ("-.5pt", 0.005), ("0", 0.0), ("-0.02", 0.02), (1, 1.0)]
+)
+def test_how_far_a_task_may_fall(text: object, fall: float) -> None:
+    assert read_fall(text) == pytest.approx(fall)
+
+
+@pytest.mark.parametrize("text", [-0.01, "", "pt", "1 pt", "--1", "1e-2", True, None, float("nan")])
+def test_what_is_no_fall_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="0.01 or -1pt"):
+        read_fall(text)
