@@ -217,17 +217,11 @@ def _point(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> Flo
     values = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
     if not values.keys() >= merge.table.values.keys():
         return None
-    table = CoefficientTable(merge.table.groups, values | dict(merge.table.values))
-    if (merge.recipe.method, merge.recipe.options) != (recipe.method, recipe.options):
-        # A tensor with each number of dimensions stands for all that have as many.
-        shape = {group: {len(base.shape(n)): n for n in members} for group, members in merge.table.groups.items()}
-        few = {group: tuple(found.values()) for group, found in shape.items()}
-        mine, its = (CoefficientTable(few, found.values) for found in (table, merge.table))
-        dimensions = {name: count for found in shape.values() for count, name in found.items()}
-        if not same_weights(Merge(recipe, mine), replace(merge, table=its), dimensions):
-            return None
+    searched = Merge(recipe, CoefficientTable(merge.table.groups, values | dict(merge.table.values)), merge.seed)
+    if not same_weights(searched, merge, {name: len(base.shape(name)) for name in base.layout().names}):
+        return None
     try:
-        return space.encode(table)
+        return space.encode(searched.table)
     except SpaceError:
         return None
 

@@ -15,9 +15,10 @@ class GreedySoup(Optimizer):
     """Every model alone, then, from the best to the worst, each model added to the average of those kept so far.
 
     For `method: linear` in the space `uniform`: a coordinate is a model's weight, 1 for a member and 0 for the
-    others. A model stays when the loss gets smaller, with `strict: false` also when it stays the same. n models
-    take at most 2 n - 1 trials; after them come random weights. While answers are pending it goes on with what
-    either answer would ask for next.
+    others. A model stays when the loss gets smaller, with `strict: false` also when it stays the same. Models whose
+    own scores were told, as the baselines are, are not tried again: n of them then take at most n - 1 trials, more
+    with several workers, since it goes on with what either answer to a pending trial would ask for next. Then it
+    wants no more; asked all the same, it gives random weights.
     """
 
     one_coordinate_per_model: ClassVar[bool] = True
@@ -37,9 +38,12 @@ class GreedySoup(Optimizer):
         #: Loss of the averages that were tried, None where the trial failed.
         self._losses: dict[Members, float | None] = {}
 
+    def wants(self, pending: Mapping[int, FloatArray]) -> bool:
+        """Whether an average whose loss matters is neither known nor being evaluated."""
+        return next(self._wanted(_averages(pending)), None) is not None
+
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
-        busy = {members for x in pending.values() if (members := _members(x)) is not None}
-        members = next(self._wanted(busy), None)
+        members = next(self._wanted(_averages(pending)), None)
         if members is None:
             return Proposal(self._rng(number).random(self.dimension))
         return Proposal(np.array([float(model in members) for model in range(self.dimension)]))
@@ -79,6 +83,10 @@ class GreedySoup(Optimizer):
         new = self._losses[larger]
         accepted = new is not None and (new < loss or (new == loss and not self._strict))
         return (larger, new) if accepted and new is not None else (soup, loss)
+
+
+def _averages(pending: Mapping[int, FloatArray]) -> set[Members]:
+    return {members for x in pending.values() if (members := _members(x)) is not None}
 
 
 def _members(x: FloatArray) -> Members | None:

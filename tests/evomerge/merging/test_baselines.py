@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
-from evomerge.merging.baselines import baselines
-from evomerge.recipe import Input, Recipe
+from evomerge.merging.baselines import baselines, same_weights
+from evomerge.recipe import Input, Merge, Recipe
+from search_spaces.base import CoefficientTable
 from tests.contracts.merge_method import NAMES, make_engine, random_models
 
 
@@ -46,3 +50,28 @@ def test_recipes_keep_models_and_dtype() -> None:
         assert merge.recipe.options == {}
         assert dict(merge.table.groups) == {"all": ("x", "y")}
         assert np.shape(merge.table.values["weight"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "values", "label", "same"),
+    [
+        ("linear", {}, {"weight": [1, 0]}, "parent:math", True),
+        ("linear", {"normalize": False}, {"weight": [1, 0]}, "parent:math", True),
+        ("linear", {}, {"weight": [1, 0]}, "parent:code", False),
+        ("linear", {}, {"weight": [0, 0]}, "base", False),  # refused: weights that add up to nothing
+        ("linear", {}, {"weight": [0.4, 0.4]}, "task_arithmetic:0.4", False),
+        ("task_arithmetic", {}, {"weight": [0.4, 0.4]}, "task_arithmetic:0.4", True),
+        ("ties", {}, {"weight": [1, 0], "density": [1, 1]}, "parent:math", True),
+        ("ties", {}, {"weight": [1, 0], "density": [0.5, 0.5]}, "parent:math", False),
+        ("iso_c", {}, {"weight": [1, 0]}, "parent:math", False),  # another method for matrices alone
+        ("fisher", {}, {"weight": [1, 0]}, "parent:math", False),  # without statistics nothing can be tried
+    ],
+)
+def test_which_merges_are_one_model(
+    method: str, options: dict[str, bool], values: dict[str, list[float]], label: str, same: bool
+) -> None:
+    names = ("matrix", "vector", "another matrix")
+    other = dict(baselines(recipe(2), names))[label]
+    table = CoefficientTable({"all": names}, {name: np.array([value]) for name, value in values.items()})
+    merge = Merge(replace(recipe(2), method=method, options=options), table)
+    assert same_weights(merge, other, {"matrix": 2, "vector": 1, "another matrix": 2}) is same

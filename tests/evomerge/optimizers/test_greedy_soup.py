@@ -9,6 +9,7 @@ from evomerge import launch, strict_yaml
 from evomerge.config import load_config
 from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.optimizers.greedy_soup import GreedySoup
+from evomerge.study import Study
 from tests.contracts.optimizer import OptimizerContract
 from tests.toys import search_file
 
@@ -68,6 +69,28 @@ def test_every_model_alone_then_the_soup(seed: int) -> None:
     assert [sorted(members) for members in asked[5:9]] == [[1, 2], [1, 2, 3], [0, 1, 2], [1, 2, 4]]
     assert min(asked[:9], key=lambda members: every_loss()[members]) == soup(every_loss()) == frozenset([1, 2])
     assert asked[9:] == [frozenset()] * 3  # random weights
+
+
+def test_it_wants_no_more_when_the_soup_is_built() -> None:
+    optimizer = GreedySoup(5, 1, 0)
+    pending: dict[int, FloatArray] = {}
+    number = 0
+    while optimizer.wants(pending) or pending:
+        while optimizer.wants(pending) and len(pending) < 2:
+            pending[number] = optimizer.ask(number, pending).x
+            assert set(pending[number].tolist()) == {0.0, 1.0}, "no random weights before the end"
+            number += 1
+        done = min(pending)
+        optimizer.tell(Observation(done, pending[done], np.array([loss_of(pending.pop(done))])))
+    assert 9 <= number <= 12
+
+
+def test_it_wants_the_other_answer_of_what_is_pending_and_no_more() -> None:
+    optimizer = GreedySoup(2, 1, 0)
+    for model in range(2):
+        optimizer.tell(Observation(model, np.eye(2)[model], np.array([float(model)]), proposed=False))
+    assert optimizer.wants({})
+    assert not optimizer.wants({2: np.ones(2)})
 
 
 def test_an_equal_loss_is_no_better_unless_asked_for() -> None:
@@ -147,3 +170,16 @@ def test_a_coordinate_for_each_model_and_no_more(tmp_path: Path) -> None:
     for changes in ({"space": "simplex"}, {"space": "layerwise"}, {"method": "ties"}):
         with pytest.raises(launch.LaunchError, match=r"greedy_soup chooses among models, .* each of the 2; there are"):
             launch.prepare(load_config(search(tmp_path, **changes)))
+
+
+@pytest.mark.parametrize("trials", [40, 8])
+def test_a_search_ends_with_the_soup_and_counts_the_parents_as_its_singles(tmp_path: Path, trials: int) -> None:
+    config = load_config(search(tmp_path, budget={"trials": trials}))
+    ending, _ = launch.run(config, launch.prepare(config), resume=False)
+    assert ending.kind == "done"
+    study = Study.read(Path(config.study))
+    asked = [entry.trial for entry in study.entries.values() if entry.trial.split == "search"]
+    points = {trial.label: None if trial.x is None else trial.x.tolist() for trial in asked}
+    assert (points["parent:a"], points["parent:b"], points["base"]) == ([1, 0], [0, 1], None)
+    proposed = [trial.x.tolist() for trial in asked if trial.label == "search" and trial.x is not None]
+    assert proposed == ([[1, 1]] if trials == 40 else [])
