@@ -59,7 +59,8 @@ class Optimizer(ABC):
     comes from `self._rng`.
     """
 
-    #: The largest number of objectives it handles; None = any.
+    #: The smallest and the largest number of objectives it handles; None = any.
+    min_objectives: ClassVar[int] = 1
     max_objectives: ClassVar[int | None] = 1
     #: Whether a coordinate stands for a model, so that there have to be as many of them.
     one_coordinate_per_model: ClassVar[bool] = False
@@ -71,7 +72,11 @@ class Optimizer(ABC):
         """
         if dimension < 1:
             raise OptimizerError(f"A search needs at least one free coefficient; there are {dimension}.")
-        if n_objectives < 1 or (self.max_objectives is not None and n_objectives > self.max_objectives):
+        if n_objectives < self.min_objectives:
+            raise OptimizerError(
+                f"{type(self).__name__} needs at least {self.min_objectives} objective(s); there are {n_objectives}."
+            )
+        if self.max_objectives is not None and n_objectives > self.max_objectives:
             raise OptimizerError(
                 f"{type(self).__name__} handles {self.max_objectives} objective(s); there are {n_objectives}."
             )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
+from evomerge.pareto import hypervolume, non_dominated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,20 +74,22 @@ class OptimizerContract:
     plugin: ClassVar[type[Optimizer]]
     #: options given to the plug-in in every test
     options: ClassVar[Mapping[str, Any]] = {}
-    #: (dimension, n_objectives) to test; those with more objectives than the plug-in handles are left out
+    #: (dimension, n_objectives) to test; those with fewer or more objectives than the plug-in handles are left out
     shapes: ClassVar[tuple[tuple[int, int], ...]] = ((1, 1), (7, 1), (56, 1), (7, 2), (7, 3))
     #: trials of a simulated run
     n_trials: ClassVar[int] = 30
     #: whether it claims to beat random search, and the trials it gets to show it
     learns: ClassVar[bool] = False
+    #: the same for fronts of two objectives
+    learns_fronts: ClassVar[bool] = False
     budget: ClassVar[int] = 100
     learning_dimension: ClassVar[int] = 7
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "shape" in metafunc.fixturenames:
             cls = metafunc.cls
-            most = cls.plugin.max_objectives
-            shapes = [shape for shape in cls.shapes if most is None or shape[1] <= most]
+            least, most = cls.plugin.min_objectives, cls.plugin.max_objectives
+            shapes = [s for s in cls.shapes if least <= s[1] and (most is None or s[1] <= most)]
             metafunc.parametrize("shape", shapes, ids=[f"{d}d-{m}" for d, m in shapes])
 
     def make(self, shape: tuple[int, int], seed: int = 0, start: FloatArray | None = None) -> Optimizer:
@@ -123,8 +126,10 @@ class OptimizerContract:
         assert second[0] != second[1]
 
     def test_another_process_and_hash_seed_give_the_same_points(self) -> None:
-        here = asked(simulate(self.make((7, 1)), 3, self.n_trials))
-        what = (self.plugin.__module__, self.plugin.__name__, json.dumps(dict(self.options)), str(self.n_trials))
+        n_objectives = self.plugin.min_objectives
+        here = asked(simulate(self.make((7, n_objectives)), 3, self.n_trials))
+        name = (self.plugin.__module__, self.plugin.__name__, json.dumps(dict(self.options)))
+        what = (*name, str(n_objectives), str(self.n_trials))
         hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         there = subprocess.run(
             [sys.executable, "-m", "tests.contracts.optimizer", *what],
@@ -227,6 +232,8 @@ class OptimizerContract:
         if self.plugin.max_objectives is not None:
             with pytest.raises(OptimizerError):
                 self.make((shape[0], self.plugin.max_objectives + 1))
+        with pytest.raises(OptimizerError):
+            self.make((shape[0], self.plugin.min_objectives - 1))
 
     def test_arguments_stay_the_callers(self, shape: tuple[int, int]) -> None:
         """Nothing given is changed, and changing it afterwards changes nothing."""
@@ -262,9 +269,20 @@ class OptimizerContract:
             random.append(_best_true_loss(_Uniform(dimension, 1, seed), optimum, self.budget))
         assert np.median(ours) < 0.6 * np.median(random)
 
+    def test_covers_more_than_random_search(self) -> None:
+        """On two noisy bowls, judged by the true losses of the observed front; medians over three seeds."""
+        if not self.learns_fronts:
+            pytest.skip("does not claim to learn fronts")
+        shape = (self.learning_dimension, 2)
+        ours = [covered(self.make(shape, seed), self.budget, seed) for seed in range(3)]
+        random = [covered(_Uniform(*shape, seed), self.budget, seed) for seed in range(3)]
+        assert np.median(ours) > 1.2 * np.median(random)
+
 
 class _Uniform(Optimizer):
     """Random search, to compare with."""
+
+    max_objectives = None
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         return Proposal(self._rng(number).random(self.dimension))
@@ -285,10 +303,28 @@ def _best_true_loss(optimizer: Optimizer, optimum: FloatArray, budget: int) -> f
     return min(results)[1]
 
 
+def covered(optimizer: Optimizer, budget: int, seed: int) -> float:
+    """The hypervolume, within losses of 0.1, of the true losses of what looks like the front after `budget` trials.
+
+    Losses are those of `quadratic` with noise; a search that ends by itself is not asked further.
+    """
+    noise = np.random.default_rng(seed)
+    true, observed = [], []
+    for number in range(budget):
+        if not optimizer.wants({}):
+            break
+        x = optimizer.ask(number).x
+        true.append(quadratic(x, optimizer.n_objectives))
+        observed.append(true[-1] + 0.002 * noise.standard_normal(optimizer.n_objectives))
+        optimizer.tell(Observation(number, x, observed[-1]))
+    front = non_dominated(np.array(observed))
+    return hypervolume(np.array(true)[front], np.full(optimizer.n_objectives, 0.1))
+
+
 def main() -> None:
     """Print the points of the run that `test_another_process_and_hash_seed_give_the_same_points` compares."""
-    module, name, options, n_trials = sys.argv[1:]
-    optimizer = getattr(importlib.import_module(module), name)(7, 1, 0, None, **json.loads(options))
+    module, name, options, n_objectives, n_trials = sys.argv[1:]
+    optimizer = getattr(importlib.import_module(module), name)(7, int(n_objectives), 0, None, **json.loads(options))
     print(json.dumps(asked(simulate(optimizer, 3, int(n_trials)))))
 
 

@@ -1,5 +1,6 @@
 """The optimizers' kit catches what it is for: each optimizer here breaks one promise."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -166,10 +167,39 @@ BROKEN: list[tuple[type[Optimizer], str, dict[str, Any]]] = [
 ]
 
 
+class SumOfLosses(Sound):
+    """Steps at random from the point with the smallest sum of losses."""
+
+    max_objectives: ClassVar[int | None] = None
+
+    def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
+        finished = [told for told in self._told.values() if told.losses is not None]
+        centre = min(finished, key=lambda told: told.losses.sum()).x if finished else self.start
+        return Proposal(np.clip(centre + 0.1 * self._rng(number).standard_normal(self.dimension), 0.0, 1.0))
+
+
+class IgnorantOfFronts(Ignorant):
+    """Claims to learn fronts and searches at random."""
+
+    max_objectives: ClassVar[int | None] = None
+
+
+class NeedsMore(Sound):
+    """Says that it needs two objectives and takes one."""
+
+    min_objectives: ClassVar[int] = 2
+    max_objectives: ClassVar[int | None] = None
+
+    def __init__(self, dimension: int, n_objectives: int, *given: Any) -> None:
+        super().__init__(dimension, max(n_objectives, 2), *given)
+        self.n_objectives = n_objectives
+
+
 def contract(optimizer: type[Optimizer]) -> OptimizerContract:
     class Contract(OptimizerContract):
         plugin = optimizer
         learns = True
+        learns_fronts = True
 
     return Contract()
 
@@ -179,6 +209,17 @@ def test_a_broken_optimizer_fails(optimizer: type[Optimizer], test: str, given: 
     # OptimizerError and TypeError: a test also fails by what the plug-in itself raises.
     with pytest.raises((AssertionError, pytest.fail.Exception, OptimizerError, TypeError)):
         getattr(contract(optimizer), test)(**given)
+
+
+@pytest.mark.parametrize(("optimizer", "sound"), [(IgnorantOfFronts, False), (SumOfLosses, True)])
+def test_fronts_are_learnt_or_not(optimizer: type[Optimizer], sound: bool) -> None:
+    with contextlib.nullcontext() if sound else pytest.raises(AssertionError):
+        contract(optimizer).test_covers_more_than_random_search()
+
+
+def test_too_few_objectives_are_refused() -> None:
+    with pytest.raises(pytest.fail.Exception):
+        contract(NeedsMore).test_wrong_shapes_are_refused((3, 2))
 
 
 @pytest.mark.parametrize(

@@ -7,3 +7,4 @@ from tests.contracts.optimizer import OptimizerContract
 class TestNsga2(OptimizerContract):
     plugin = Nsga2
     learns = True
+    learns_fronts = True
