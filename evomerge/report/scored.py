@@ -1,0 +1,70 @@
+"""Which models of a study were scored on a split, on the same examples, and what each of them is."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from evaluators.base import Scores
+from evomerge.budget import RECOMMENDED
+from evomerge.objective import Objective
+from evomerge.records import CANARY, Trial, is_parent
+from evomerge.study import Study
+
+Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A model with its scores on one split.
+
+    label: `trial:7` for what a search proposed, else what it is. number: its trial on the search split.
+    """
+
+    label: str
+    number: int
+    kind: Kind
+    scores: Mapping[str, Scores]
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it is a point of the search, and no fixed point of comparison."""
+        return self.kind in ("candidate", "start", "recommended")
+
+
+def scored(study: Study, objective: Objective, split: str) -> tuple[list[Scored], int]:
+    """The models that were scored on a split, by trial number; and how many more were scored on other examples.
+
+    Only what was scored on the same examples can be compared: the largest set of examples counts.
+    """
+    found: dict[str, Scored] = {}
+    for entry in sorted(study.told, key=lambda entry: entry.trial.number):
+        if entry.trial.split == split and entry.trial.label != CANARY and entry.losses is not None and entry.outcome:
+            scores = {task: entry.outcome.scores[task] for task in objective.weights}
+            one = Scored(*identity(study, entry.trial), scores)
+            found.setdefault(one.label, one)
+    if not found:
+        return [], 0
+    examples = {one.label: tuple(scores.example_ids for scores in one.scores.values()) for one in found.values()}
+    shared = max(Counter(examples.values()).items(), key=lambda item: (sum(map(len, item[0])), item[1]))[0]
+    kept = [one for label, one in found.items() if examples[label] == shared]
+    return kept, len(found) - len(kept)
+
+
+def identity(study: Study, trial: Trial) -> tuple[str, int, Kind]:
+    """Label, number on the search split, and kind of a trial; on the other splits finalists are called `trial:N`."""
+    if trial.merge is not None:
+        kind: Kind = "base" if trial.label == "base" else "parent" if is_parent(trial.label) else "average"
+        return trial.label, _number_on_search(study, trial), kind
+    number = trial.label.removeprefix("trial:")
+    known = study.entries.get(int(number)) if number.isdigit() else None
+    origin = trial if known is None else known.trial
+    kind = (
+        "recommended" if origin.label.startswith(RECOMMENDED) else "start" if origin.label == "start" else "candidate"
+    )
+    return f"trial:{origin.number}", origin.number, kind
+
+
+def _number_on_search(study: Study, baseline: Trial) -> int:
+    on_search = (entry.trial for entry in study.entries.values() if entry.trial.split == "search")
+    return next((trial.number for trial in on_search if trial.label == baseline.label), baseline.number)
