@@ -57,6 +57,26 @@ def check(
 
 
 @commands.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="The search file.")],
+    measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to know the time.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a search takes and what its examples can show.
+
+    Time, memory and disk, and the difference between two models that the held-out examples can show. Where the study
+    has begun, its own trials are what is known.
+    """
+    from evomerge.config import load_config
+
+    config = load_config(file)
+    from evomerge.commands.planning import plan_search
+
+    data, lines = plan_search(config, measure=measure)
+    show(as_json, data, *lines)
+
+
+@commands.command()
 def search(
     file: Annotated[Path, typer.Argument(help="The search file.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study where it stopped.")] = False,

@@ -1,0 +1,216 @@
+"""`evomerge plan`: what a search will take (time, memory, disk), and what its examples can show."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from evaluators.base import Scores
+from evomerge import launch
+from evomerge.config import SearchConfig
+from evomerge.ledger.lines import FILE
+from evomerge.objective import Objective
+from evomerge.placement import placement
+from evomerge.records import Trial, is_parent
+from evomerge.report import words
+from evomerge.selection import FINALISTS
+from evomerge.statistics import POWER, power
+from evomerge.study import Study
+
+#: The share of examples on which two models are taken to differ while no two have been scored.
+DISAGREEMENT = 0.2
+#: Differences, in the unit of the score, for which the needed number of examples is told.
+WANTED = (0.01, 0.02, 0.05)
+#: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
+_BYTES_PER_VALUE = 40
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was seen of candidates: seconds of one and scores of models, both on the search split. source: where."""
+
+    seconds: float
+    scores: Mapping[str, Mapping[str, Scores]]
+    source: str
+
+
+def plan_search(config: SearchConfig, *, measure: bool) -> tuple[dict[str, Any], list[str]]:
+    """The plan as plain data and as lines for people.
+
+    measure: whether to score a candidate and a parent for it; where the study has begun, its own trials say it.
+    Raises what `launch.prepare` raises.
+    """
+    with _shown("checking the models and tasks"):
+        plan = launch.prepare(config)
+    workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.model_bytes)
+    measured = _from_study(config.study)
+    if measured is None and measure:
+        with _shown("scoring the start and a parent"):
+            measured = _probe(plan)
+    data = {
+        "coefficients": plan.dimension,
+        "workers": {"count": workers, "threads": threads, "gpus": gpus},
+        "memory_bytes": workers * (2 * plan.model_bytes + 600_000_000),
+        "disk": _disk(config, plan),
+        "time": _time(config, plan, workers, measured),
+        "power": _power(plan, measured),
+        "notes": list(plan.notes),
+    }
+    return data, _lines(data)
+
+
+def _from_study(folder: Path) -> Measured | None:
+    if not (folder / FILE).exists():
+        return None
+    study = Study.read(folder)
+    done = [e for e in study.told if e.outcome is not None and e.outcome.scores and e.trial.split == "search"]
+    if len(done) < 2:
+        return None
+    spent = [sum(e.outcome.seconds.values()) for e in done if e.outcome is not None]
+    known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
+    return Measured(sum(spent) / len(spent), known, f"{len(done)} trials of {folder}")
+
+
+def _is_model(trial: Trial) -> bool:
+    return is_parent(trial.label) or trial.label in ("start", "uniform")
+
+
+def _probe(plan: launch.Plan) -> Measured:
+    bench = plan.spec()
+    parent = next(trial for trial in plan.planned if is_parent(trial.label) and trial.label != "base")
+    trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
+    bench.run(trials[0])  # prompts are tokenised once per worker
+    begin = time.perf_counter()
+    outcomes = [bench.run(trial) for trial in trials]
+    seconds = (time.perf_counter() - begin) / len(trials)
+    failed = next((outcome.failure for outcome in outcomes if outcome.failure is not None), None)
+    if failed is not None:
+        raise launch.LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
+    known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
+    return Measured(seconds, known, "two candidates, scored now")
+
+
+def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
+    values = sum(counts["search"] for counts in plan.examples.values())
+    trials = config.budget.trials or 1000
+    folder = next(parent for parent in (config.study, *config.study.absolute().parents) if parent.exists())
+    return {
+        "ledger_bytes": values * trials * _BYTES_PER_VALUE,
+        "export_bytes": plan.model_bytes,
+        "free_bytes": shutil.disk_usage(folder).free,
+    }
+
+
+def _time(config: SearchConfig, plan: launch.Plan, workers: int, measured: Measured | None) -> dict[str, Any]:
+    """Seconds; None where nothing has been measured, and for a search without a limit of trials."""
+    if measured is None:
+        return {"source": None, "candidate_seconds": None, "search_seconds": None, "selection_seconds": None}
+    totals = {
+        split: sum(counts[split] for counts in plan.examples.values()) for split in ("search", "select", "report")
+    }
+    per_example = measured.seconds / totals["search"]
+    baselines = sum(trial.merge is not None for trial in plan.planned)
+    finalists = 2 * FINALISTS if plan.objective.pareto else FINALISTS
+    after = (finalists + baselines) * totals["select"] + (1 + len(config.experts) + 2) * totals["report"]
+    trials = config.budget.trials
+    return {
+        "source": measured.source,
+        "candidate_seconds": measured.seconds,
+        "search_seconds": None if trials is None else trials * measured.seconds / workers,
+        "selection_seconds": after * per_example / workers,
+    }
+
+
+def _power(plan: launch.Plan, measured: Measured | None) -> dict[str, Any]:
+    """The differences that the report split can show, per task and for the score, in the tasks' units."""
+    counts = {task: splits["report"] for task, splits in plan.examples.items()}
+    variances, source = dict.fromkeys(counts, DISAGREEMENT), None
+    if measured is not None and len(measured.scores) > 1:
+        variances, source = _disagreements(plan.objective, measured.scores), measured.source
+    shares = dict(zip(plan.objective.weights, plan.objective.shares, strict=True))
+    tasks = {task: POWER * sqrt(variances[task] / n) for task, n in counts.items()}
+    score = sqrt(sum((shares[task] * tasks[task]) ** 2 for task in tasks))
+    total = sum(counts.values())
+    return {
+        "split": "report",
+        "examples": counts,
+        "variance": variances,
+        "source": source,
+        "detectable": {"score": score, **tasks},
+        "examples_needed": {f"{wanted:g}": round(total * (score / wanted) ** 2) for wanted in WANTED},
+    }
+
+
+def _disagreements(objective: Objective, scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, float]:
+    """Task -> variance of paired differences per example, the mean over all pairs of models."""
+    found = {}
+    for task in objective.weights:
+        pairs = combinations([model[task].values for model in scores.values()], 2)
+        spreads = [power({task: a}, {task: b}).variance for a, b in pairs]
+        found[task] = sum(spreads) / len(spreads)
+    return found
+
+
+def _lines(data: Mapping[str, Any]) -> list[str]:
+    workers, disk, spent, shown = data["workers"], data["disk"], data["time"], data["power"]
+    on = f"{workers['gpus']:g} GPU" if workers["gpus"] else f"{workers['threads']} core{'s' * (workers['threads'] > 1)}"
+    free = _size(disk["free_bytes"])
+    lines = [
+        f"{data['coefficients']} coefficients, {workers['count']} workers with {on} each of {os.cpu_count()} cores",
+        f"memory: about {_size(data['memory_bytes'])} for the workers' models",
+        f"disk: ledger up to {_size(disk['ledger_bytes'])}, an export {_size(disk['export_bytes'])}, free {free}",
+    ]
+    if spent["source"] is None:
+        lines.append("time: not known before a candidate has been scored; --measure scores two")
+    else:
+        whole = spent["search_seconds"]
+        search = "as long as the budget says" if whole is None else f"about {words.duration(whole)}"
+        lines.append(
+            f"time: {spent['candidate_seconds']:.3g} s a candidate ({spent['source']}); search {search}, "
+            f"selection about {words.duration(spent['selection_seconds'])}"
+        )
+    return [*lines, *_power_lines(shown), *(f"note: {note}" for note in data["notes"])]
+
+
+def _power_lines(shown: Mapping[str, Any]) -> list[str]:
+    how = (
+        f"if two models differ on {DISAGREEMENT:.0%} of the examples (a guess; --measure asks two models)"
+        if shown["source"] is None
+        else f"as far as models differed in {shown['source']}"
+    )
+    tasks = ", ".join(
+        f"{task} {shown['detectable'][task]:.2g} ({count} examples)" for task, count in shown["examples"].items()
+    )
+    needed = ", ".join(f"{count:,} for {wanted}" for wanted, count in shown["examples_needed"].items())
+    least = f"{shown['detectable']['score']:.2g}"
+    return [
+        f"power: held-out examples show 4 times out of 5 that a score is better by {least}, {how}",
+        f"  by task: {tasks}",
+        f"  held-out examples needed in all: {needed}",
+    ]
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[None]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
