@@ -1,8 +1,8 @@
 """Honest numbers: intervals, paired comparisons, the winner's curse, the joint bootstrap, several claims, power.
 
 Everywhere values are per example and per task, as `Objective.contributions` gives them: larger is better, and
-the sum of the task means is the score. n is the number of examples that all sides were scored on; NaN is an example that
-was not scored.
+the sum of the task means is the score. n is the number of examples that all sides were scored on; NaN is an example
+that was not scored.
 """
 
 from evomerge.statistics.bootstrap import (

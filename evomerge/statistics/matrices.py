@@ -28,6 +28,6 @@ def checked(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
             count = int(np.sum(~np.isfinite(matrix[missing[0]])))
             raise StatisticsError(
                 f"Candidate {missing[0]} has no finite value for {count} of {matrix.shape[1]} examples of task "
-                f"{task!r} ({len(missing)} such candidates in all). Leave out those that were not scored on every example."
+                f"{task!r} ({len(missing)} such candidates in all). Leave out those not scored on all of them."
             )
     return matrices
