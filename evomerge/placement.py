@@ -34,10 +34,14 @@ def placement(config: SearchConfig, model_bytes: int) -> tuple[int, int, float]:
         workers = max(1, int(gpus / share)) if config.workers == "auto" else config.workers
         return workers, max(1, cores // workers), share
     threads = 1 if config.threads == "auto" else config.threads
-    # Resident weights, activations and a share of the page cache for the inputs.
-    fitting = max(1, int(0.8 * _memory() / (2 * model_bytes + 600e6)))
+    fitting = max(1, int(0.8 * _memory() / worker_bytes(model_bytes)))
     workers = max(1, min(cores // threads, fitting)) if config.workers == "auto" else config.workers
     return workers, threads, 0.0
+
+
+def worker_bytes(model_bytes: int) -> int:
+    """What a worker needs: resident weights, activations and a share of the page cache for the inputs."""
+    return 2 * model_bytes + 600_000_000
 
 
 def check_device(config: SearchConfig) -> None:

@@ -18,7 +18,7 @@ from evomerge import launch
 from evomerge.config import SearchConfig
 from evomerge.ledger.lines import FILE
 from evomerge.objective import Objective
-from evomerge.placement import placement
+from evomerge.placement import placement, worker_bytes
 from evomerge.records import Trial, is_parent
 from evomerge.report import words
 from evomerge.selection import FINALISTS
@@ -58,7 +58,7 @@ def plan_search(config: SearchConfig, *, measure: bool) -> tuple[dict[str, Any],
     data = {
         "coefficients": plan.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
-        "memory_bytes": workers * (2 * plan.model_bytes + 600_000_000),
+        "memory_bytes": workers * worker_bytes(plan.model_bytes),
         "disk": _disk(config, plan),
         "time": _time(config, plan, workers, measured),
         "power": _power(plan, measured),
