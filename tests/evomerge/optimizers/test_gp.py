@@ -22,4 +22,5 @@ class TestGaussianProcessLarge(OptimizerContract):
     shapes = ((7, 1), (56, 1), (7, 3))
     n_trials = 16
     learns = True
+    learns_fronts = True
     budget = 40
