@@ -15,8 +15,9 @@ class GaussianProcess(Optimizer):
 
     One process per objective. With one of them it maximises the log of the expected improvement, with several the log
     of the expected hypervolume improvement (logEHVI; same paper, section 4), whose reference point lies a little
-    beyond the worst losses told. Pending trials take part as samples of what they may bring (qLogEI, qLogEHVI); failed ones
-    are left out.
+    beyond the worst losses told. Pending trials take part as samples of what they may bring (qLogEI, qLogEHVI);
+    failed ones are left out.
+
     The most frugal with evaluations and the slowest to ask: 0.3 to 1 s at 32 coordinates and 200 trials,
     1.6 s at 128, 8 s at 64 coordinates and 1000 trials, 0.1 to 0.7 s more per pending trial. With 2, 3 and 4
     objectives 0.7, 1.2 and 1.4 s at 32 coordinates and 200 trials, 0.5, 1.0 and 1.7 s at 128 coordinates and 100
