@@ -80,7 +80,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     layout = base.layout()
     space = build_space(spec.space, recipe, layout)
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
-    notes = list(tokenizer_differences(base, named))
+    notes = [*tokenizer_differences(base, named), *sources.notes]
     say("reading the tasks")
     evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
     examples = _count_examples(evaluators, spec.split, notes)

@@ -14,7 +14,9 @@ from torch import Tensor
 from evomerge.collection.data import CollectionError, Example, batches
 from evomerge.collection.gradients import Labels, Squares, backwards, parameters
 from evomerge.collection.layers import Accumulator, Collected, linear_layers, recording, shapes
+from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import SINGLE
+from evomerge.merging.moments import MODEL, SOURCE
 from evomerge.merging.output.staging import staged
 from evomerge.merging.output.writer import Planned, write_weights
 from evomerge.models import ResidentModel
@@ -141,12 +143,16 @@ def tokens_of(batch: Sequence[Example], device: torch.device) -> Tensor:
     return torch.tensor([example.tokens[:-1] for example in batch], device=device)
 
 
-def write(statistics: Mapping[str, Tensor], file: Path) -> None:
-    """Write statistics as one safetensors file, complete or not at all. Raises OutputError for a full disk."""
+def write(statistics: Mapping[str, Tensor], file: Path, model: Model, source: str) -> None:
+    """Write statistics of a model as one safetensors file, complete or not at all. source: what the model is called.
+
+    Raises OutputError for a full disk.
+    """
+    metadata = {MODEL: model.fingerprint(), SOURCE: source}
     plan = [Planned(name, tuple(tensor.shape), tensor.dtype) for name, tensor in statistics.items()]
     folder = file.absolute().with_name(f".{file.name}.evomerge-new")
     with staged(folder, sum(tensor.nbytes for tensor in statistics.values())) as partial:
-        write_weights(partial, plan, statistics.items(), max_shard_bytes=2**63)
+        write_weights(partial, plan, statistics.items(), max_shard_bytes=2**63, metadata=metadata)
     (folder / SINGLE).replace(file)
     folder.rmdir()
 

@@ -11,6 +11,7 @@ import torch
 from evomerge.collection import collect
 from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
 from evomerge.collection.through import check_merge, collect_through
+from evomerge.commands.aligning import source_name
 from evomerge.commands.progress import progress_bar
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.compatibility import check_compatible
@@ -59,7 +60,7 @@ def collect_statistics(
     collect.check_disk(sum(collect.sizes(shapes).values()), output.absolute().parent)
     with progress_bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
         statistics = collect.collect(resident, examples, settings, progress)
-    collect.write(statistics, output)
+    collect.write(statistics, output, checkpoint, _called(model))
     facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
     adapter = f", adapter: {model.adapter}" if model.adapter else ""
     lines = [
@@ -95,8 +96,9 @@ def collect_through_recipe(
     with progress_bar(f"{len(texts)} inputs, {_sizes(shapes)} each") as progress:
         found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
     files = {name: output / f"{name}.safetensors" for name in found}
-    for name, statistics in found.items():
-        collect.write(statistics, files[name])
+    models = open_folders(bare.base, bare.inputs)
+    for model in bare.inputs:
+        collect.write(found[model.name], files[model.name], models[model.name], _called(model))
     inputs = tuple(replace(model, statistics=str(files[model.name])) for model in merge.recipe.inputs)
     write_merge(replace(merge, recipe=replace(merge.recipe, inputs=inputs)), output / "recipe.yaml")
     facts = {"output": str(output), "inputs": {name: _facts(part) for name, part in examples.items()}}
@@ -132,6 +134,10 @@ def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> Reside
         for name, tensor in resident.tensors.items():
             tensor.copy_(base.tensor(name))
     return resident
+
+
+def _called(model: Input) -> str:
+    return " + ".join(source_name(path) for path in (model.path, model.adapter) if path)
 
 
 def _facts(examples: Sequence[Example]) -> dict[str, int]:

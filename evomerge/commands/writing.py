@@ -12,6 +12,7 @@ from evomerge.merging.interop import mergekit
 from evomerge.merging.models.adapter import WEIGHTS
 from evomerge.merging.output.lora_export import export_lora
 from evomerge.merging.output.materialize import materialize
+from evomerge.merging.sources import notes_on, open_moments
 from evomerge.recipe import Merge
 from evomerge.recipe_file import write_merge
 
@@ -68,10 +69,14 @@ def merge_recipe(
     merge = read_recipe(recipe, lenient=lenient, note=notes.append)
     if lora is not None:
         written = _as_lora(merge, output, lora, modules_to_save, overwrite=overwrite)
-        return written | {"notes": [*notes, *written["notes"]]}
+        return written | {"notes": [*notes, *_notes(merge), *written["notes"]]}
     with progress_bar("merging") as progress:
         manifest = materialize(merge, output, overwrite=overwrite, progress=progress)
-    return asdict(manifest) | {"notes": notes}
+    return asdict(manifest) | {"notes": [*notes, *_notes(merge)]}
+
+
+def _notes(merge: Merge) -> list[str]:
+    return list(notes_on(open_moments(merge.recipe.inputs)))
 
 
 def _as_lora(

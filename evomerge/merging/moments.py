@@ -3,10 +3,11 @@
 A tensor `fisher/NAME` there is the second moment of the loss's gradient with respect to the parameter NAME, of
 its shape; `gram/NAME` the second moment (in x in) of what a linear layer reads whose weight is NAME, and
 `gram_out/NAME` that of the gradient (out x out) of what it writes. `transposed/NAME` marks a layer whose weight is
-stored in x out, as GPT-2's are.
+stored in x out, as GPT-2's are. The file's metadata say which model it is: `evomerge.model`, its fingerprint, and
+`evomerge.source`, what its folder was called.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ from evomerge.merging.method import MethodError
 from evomerge.merging.models.header import CheckpointError, read_header
 from evomerge.merging.tiles import Source
 
+#: Keys of the metadata.
+MODEL, SOURCE = "evomerge.model", "evomerge.source"
 KINDS = ("fisher", "gram", "gram_out", "transposed")
 
 
 class MomentsFile:
-    """The statistics of a model by kind and tensor, mapped from their file. Raises CheckpointError."""
+    """The statistics of a model by kind and tensor, mapped from their file. Raises CheckpointError.
+
+    model, source: fingerprint and name of the model that they were collected on, None where the file does not say.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -35,7 +41,10 @@ class MomentsFile:
                 f"{path} holds {stranger!r}, which is no statistic: expected names that begin with "
                 f"{', '.join(kind + '/' for kind in KINDS)}, as `evomerge statistics` writes them."
             )
-        self._file: Any = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
+        self._file = file
+        metadata: Mapping[str, str] = file.metadata() or {}
+        self.model, self.source = metadata.get(MODEL), metadata.get(SOURCE)
 
     def tensor(self, kind: str, name: str) -> Tensor | None:
         """The statistic of this kind for a tensor, or None where there is none."""

@@ -34,6 +34,11 @@ class Sources:
         return self.tokens.folder
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be known of them before they are merged."""
+        return notes_on(self.moments)
+
+    @property
     def models(self) -> tuple[Model, ...]:
         """The base, then every input."""
         return (self.base, *self.inputs.values())
@@ -57,7 +62,10 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
     passing: the weights are read once, see `Checkpoint.open`.
     """
     models = open_folders(recipe.base, recipe.inputs, passing=passing)
-    moments = {model.name: MomentsFile(Path(model.statistics)) for model in recipe.inputs if model.statistics}
+    moments = open_moments(recipe.inputs)
+    for model in recipe.inputs:
+        if model.name in moments:
+            _check_owner(moments[model.name], model, models[model.name])
     tokens = Tokens(models[recipe.base.name].path)
     if recipe.tokenizer is not None:
         before = models
@@ -69,6 +77,31 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
         models = assemble(recipe, models)
     base = models.pop(recipe.base.name)
     return Sources(base, models, moments, tokens)
+
+
+def open_moments(inputs: Sequence[Input]) -> dict[str, MomentsFile]:
+    """The statistics of those inputs that bring some, by name. Raises CheckpointError."""
+    return {model.name: MomentsFile(Path(model.statistics)) for model in inputs if model.statistics}
+
+
+def notes_on(moments: Mapping[str, MomentsFile]) -> tuple[str, ...]:
+    """What should be known of statistics before they are merged with."""
+    unknown = [f"{name} ({found.path})" for name, found in moments.items() if found.model is None]
+    said = f"the statistics of {', '.join(unknown)} do not say which model they are of, and are taken as they are"
+    return (said,) if unknown else ()
+
+
+def _check_owner(moments: MomentsFile, wanted: Input, model: Model) -> None:
+    """Refuse statistics of another model than the input that they are given for."""
+    if moments.model is None or moments.model == model.fingerprint():
+        return
+    adapter = f" --adapter {wanted.adapter}" if wanted.adapter else ""
+    raise CheckpointError(
+        f"The statistics {moments.path} were collected on another model than {wanted.name!r} "
+        f"({wanted.path}): on {moments.source or 'one'} with the fingerprint {moments.model}, here it is "
+        f"{model.fingerprint()}. Name the statistics of this model, or collect them: "
+        f"`evomerge statistics {wanted.path}{adapter} --data FILE -o {moments.path} --overwrite`."
+    )
 
 
 def _refuse_statistics(why: str, moments: Mapping[str, MomentsFile], kind: str) -> None:

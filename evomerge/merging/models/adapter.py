@@ -123,6 +123,11 @@ class Adapted(Model):
         config = hashlib.sha256((self.folder / CONFIG).read_bytes()).hexdigest()
         return {**self._base.sha256(), CONFIG: config, **self._adapter.sha256()}
 
+    def fingerprint(self) -> str:
+        """Of the base, and of the adapter with its settings."""
+        parts = (self._base.fingerprint(), self._adapter.fingerprint(), (self.folder / CONFIG).read_text("utf-8"))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
     def _factors(self, pair: _Pair) -> Factors:
         left, right = (self._adapter.tensor(name) for name in (pair.left, pair.right))
         return Factors(left, right, pair.scale, pair.transposed)

@@ -1,5 +1,6 @@
 """Model: what merging needs of a model, be it a folder, an adapter on one, or blocks put together from several."""
 
+import hashlib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -19,6 +20,8 @@ _BUFFER = re.compile(r"(?:^|[._])(?:inv_freq|position_ids|num_batches_tracked|ma
 _MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
 # Embeddings of positions and segments, which may have as many rows as the vocabulary has tokens.
 _NOT_TOKENS = re.compile(r"pos|wpe|type")
+#: Of a tensor's bytes, a fingerprint reads so many pieces of so many bytes.
+_SAMPLES, _SAMPLE = 8, 512
 #: Endings of the architectures that have output embeddings.
 SPEAKING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
 
@@ -58,6 +61,16 @@ class Model(ABC):
     def factors(self, name: str, base: "Model") -> Factors | None:  # noqa: ARG002
         """A matrix's change to that of `base` as factors, where the model holds it so (rank 0: no change), or None."""
         return None
+
+    def fingerprint(self) -> str:
+        """What tells these weights from others', whatever files they lie in: 16 hex digits; reads samples of them."""
+        digest = hashlib.sha256()
+        for name in sorted(self.names):
+            digest.update(f"{name} {self.shape(name)} {self.dtype(name)}\n".encode())
+            flat = self.tensor(name).reshape(-1).view(torch.uint8)
+            for start in range(0, len(flat), max(len(flat) // _SAMPLES, _SAMPLE)):
+                digest.update(flat[start : start + _SAMPLE].numpy().data)
+        return digest.hexdigest()[:16]
 
     @property
     def nbytes(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
@@ -80,15 +81,17 @@ def write_weights(
     tensors: Iterable[tuple[str, Tensor]],
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    metadata: Mapping[str, str] = MappingProxyType({}),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
     """Write `tensors`, in any order, as the shards (and index) of `plan`; one tensor in memory at a time.
 
-    progress: called with bytes written and bytes in all. Returns each tensor's CRC-32, for `check_weights`.
-    Raises WriteError for a tensor that was not planned, is missing, comes twice, in another shape or type.
+    metadata: of every file. progress: called with bytes written and bytes in all. Returns each tensor's CRC-32, for
+    `check_weights`. Raises WriteError for a tensor that was not planned, is missing, comes twice, or in another shape
+    or type.
     """
     planned = {tensor.name: tensor for tensor in plan}
-    shards = _lay_out(tuple(planned.values()), max_shard_bytes)
+    shards = _lay_out(tuple(planned.values()), max_shard_bytes, metadata)
     place = {name: shard for shard in shards for name in shard.offsets}
     total, done = sum(tensor.nbytes for tensor in planned.values()), 0
     sums: dict[str, int] = {}
@@ -127,7 +130,7 @@ def check_weights(checkpoint: Checkpoint, plan: Iterable[Planned], sums: Mapping
             )
 
 
-def _lay_out(plan: tuple[Planned, ...], max_shard_bytes: int) -> list[_Shard]:
+def _lay_out(plan: tuple[Planned, ...], max_shard_bytes: int, metadata: Mapping[str, str]) -> list[_Shard]:
     groups: list[list[Planned]] = [[]]
     size = 0
     for tensor in plan:
@@ -138,13 +141,13 @@ def _lay_out(plan: tuple[Planned, ...], max_shard_bytes: int) -> list[_Shard]:
         size += tensor.nbytes
     n = len(groups)
     files = [SINGLE] if n == 1 else [f"model-{i:05d}-of-{n:05d}.safetensors" for i in range(1, n + 1)]
-    return [_shard(file, group) for file, group in zip(files, groups, strict=True)]
+    return [_shard(file, group, metadata) for file, group in zip(files, groups, strict=True)]
 
 
-def _shard(file: str, group: list[Planned]) -> _Shard:
+def _shard(file: str, group: list[Planned], metadata: Mapping[str, str]) -> _Shard:
     # Widest types first, so that every tensor begins at a multiple of its element size.
     ordered = sorted(group, key=lambda tensor: -ITEM_BYTES[_CODES[tensor.dtype]])
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     begins, position = {}, 0
     for tensor in ordered:
         end = position + tensor.nbytes

@@ -170,14 +170,17 @@ def test_progress_reaches_all_tokens_of_both_passes(llama: ResidentModel) -> Non
 
 
 def test_written_files_are_read_by_merges(llama: ResidentModel, tmp_path: Path) -> None:
+    build(tmp_path / "model", 3)
+    model = Checkpoint.open(tmp_path / "model")
     found = collect.collect(llama, examples_for(llama), Settings(("fisher", "gram")))
-    collect.write(found, tmp_path / "s.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
+    collect.write(found, tmp_path / "s.safetensors", model, "owner/model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "s.safetensors"]
     moments = MomentsFile(tmp_path / "s.safetensors")
     assert moments.kinds == {"fisher", "gram"}
+    assert (moments.model, moments.source) == (model.fingerprint(), "owner/model")
     loaded = load_file(tmp_path / "s.safetensors")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in found.items())
-    collect.write(found, tmp_path / "s.safetensors")
+    collect.write(found, tmp_path / "s.safetensors", model, "owner/model")
 
 
 def test_what_is_refused(llama: ResidentModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,14 @@
 """`evomerge statistics`, then `evomerge merge`: on the tiny trained models, against what is computed directly."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
@@ -145,8 +146,47 @@ def test_a_model_with_its_lora(tiny: TinyModels, tmp_path: Path) -> None:
     with_adapter, whole, without = (load_file(tmp_path / f"{name}.safetensors") for name in "abc")
     for name, moment in whole.items():
         torch.testing.assert_close(with_adapter[name], moment, rtol=1e-4, atol=1e-5)
+    inputs = {"a": {"path": str(tiny.base), "adapter": str(adapter), "statistics": str(tmp_path / "a.safetensors")}}
+    for name, code in (("a", 0), ("c", 3)):
+        inputs["a"]["statistics"] = str(tmp_path / f"{name}.safetensors")
+        file = recipe(tiny, tmp_path, None, method="regmean", inputs=inputs)
+        done = run("merge", file, "-o", tmp_path / "out", "--overwrite")
+        assert (done.exit_code, f"--adapter {adapter}" in done.stderr) == (code, code == 3)
     last = "gram/model.layers.2.mlp.down_proj.weight"
     assert not torch.allclose(with_adapter[last], without[last], rtol=0.01)
+
+
+def test_statistics_of_another_model_are_refused(tiny: TinyModels, collected: Path, tmp_path: Path) -> None:
+    shutil.copyfile(collected / "sort.safetensors", tmp_path / "count.safetensors")
+    shutil.copyfile(collected / "sort.safetensors", tmp_path / "sort.safetensors")
+    done = run("merge", recipe(tiny, tmp_path, tmp_path, method="fisher"), "-o", tmp_path / "out")
+    assert done.exit_code == 3, done.output
+    assert f"another model than 'count' ({tiny.experts['count']}): on sort with" in done.stderr
+    assert f"`evomerge statistics {tiny.experts['count']} --data FILE -o" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_nobody_knows_which_model_are_taken_with_a_note(
+    tiny: TinyModels, collected: Path, tmp_path: Path
+) -> None:
+    for task in TASKS:
+        save_file(load_file(collected / f"{task}.safetensors"), tmp_path / f"{task}.safetensors")
+    shutil.copyfile(collected / "sort.safetensors", tmp_path / "sort.safetensors")
+    done = run("merge", recipe(tiny, tmp_path, tmp_path, method="fisher"), "-o", tmp_path / "out", "--json")
+    [note] = json.loads(done.stdout)["notes"]
+    assert note.startswith(f"the statistics of count ({tmp_path}/count.safetensors) do not say which model")
+
+
+def test_a_copy_of_the_model_is_the_model(tiny: TinyModels, collected: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(tiny.experts["count"], copied)
+    inputs = {"count": {"path": str(copied), "statistics": str(collected / "count.safetensors")}}
+    assert (
+        run(
+            "merge", recipe(tiny, tmp_path, collected, method="fisher", inputs=inputs), "-o", tmp_path / "out"
+        ).exit_code
+        == 0
+    )
 
 
 def test_statistics_of_other_blocks_or_rows_are_refused(tiny: TinyModels, collected: Path, tmp_path: Path) -> None:

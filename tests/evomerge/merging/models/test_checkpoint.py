@@ -87,6 +87,25 @@ def test_reads_the_tensors_of_a_sharded_folder(tmp_path: Path) -> None:
     }
 
 
+def test_a_fingerprint_is_of_the_weights_not_of_their_files(tmp_path: Path) -> None:
+    tensors = {"b": torch.randn(300, 70), "a": torch.arange(5), "none": torch.zeros(0, 3), "one": torch.tensor(2.0)}
+
+    def fingerprint(name: str, made: dict[str, torch.Tensor]) -> str:
+        save_file(made, tmp_path / f"{name}.safetensors", metadata={"format": name})
+        return Checkpoint.open(tmp_path / f"{name}.safetensors").fingerprint()
+
+    first = fingerprint("first", tensors)
+    assert fingerprint("again", dict(reversed(tensors.items()))) == first
+    changed = {
+        "values": {"b": tensors["b"] * 1.001},
+        "last value": {"a": torch.tensor([0, 1, 2, 3, 5])},
+        "shape": {"b": tensors["b"].view(70, 300)},
+        "type": {"a": tensors["a"].to(torch.uint64)},
+        "name": {"c": torch.zeros(1)},
+    }
+    assert len({first, *(fingerprint(name, tensors | change) for name, change in changed.items())}) == 6
+
+
 def test_tensors_are_mapped_not_copied(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(bare(tmp_path, {"a": torch.arange(4096.0)}))
     content = (tmp_path / "model.safetensors").read_bytes()
