@@ -14,10 +14,18 @@ FloatArray = NDArray[np.float64]
 #: Label of the trial that comes before all others: do different coefficients make a difference at all?
 CANARY = "canary"
 
+#: Label of what is scored a second time, before its own label: does the same model score the same?
+RERUN = "rerun:"
+
 
 def is_parent(label: str) -> bool:
     """Whether a trial of this label is one of the models that are merged, or their base."""
     return label == "base" or label.startswith("parent:")
+
+
+def is_rerun(label: str) -> bool:
+    """Whether a trial of this label repeats another one."""
+    return label.startswith(RERUN)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,5 +52,5 @@ def test_how_far_a_task_may_fall(text: object, fall: float) -> None:
 
 @pytest.mark.parametrize("text", [-0.01, "", "pt", "1 pt", "--1", "1e-2", True, None, float("nan")])
 def test_what_is_no_fall_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match="0.01 or -1pt"):
+    with pytest.raises(ValueError, match=r"0\.01 or -1pt"):
         read_fall(text)

@@ -1,0 +1,23 @@
+"""After the search: finalists and baselines meet on the select split, the winner or the front on the report split.
+
+A search that tries hundreds of candidates picks a lucky one; the split it was picked on cannot say by how much.
+"""
+
+from evomerge.selection.finalists import FINALISTS, FRONT_FINALISTS, finalists
+from evomerge.selection.ranking import SelectionError
+from evomerge.selection.result import Repeat, Selection, selection
+from evomerge.selection.select import select
+from evomerge.selection.verdict import Claim, Standing
+
+__all__ = [
+    "FINALISTS",
+    "FRONT_FINALISTS",
+    "Claim",
+    "Repeat",
+    "Selection",
+    "SelectionError",
+    "Standing",
+    "finalists",
+    "select",
+    "selection",
+]

@@ -1,0 +1,50 @@
+"""Who meets on the select split: the search's best or its front, what the optimizer recommends, all baselines."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from evomerge import pareto
+from evomerge.budget import RECOMMENDED
+from evomerge.objective import Objective
+from evomerge.records import RERUN, Trial, is_parent
+from evomerge.selection.ranking import Ranking, SelectionError
+from evomerge.study import Entry, Study
+
+#: How many of the search's best candidates meet on the select split.
+FINALISTS = 8
+#: How many of a Pareto search's front do.
+FRONT_FINALISTS = 16
+
+
+def finalists(study: Study, objective: Objective) -> list[Trial]:
+    """The trials for the select split; one parent comes twice, so that the noise of scoring itself is seen.
+
+    Raises SelectionError when nothing has scores.
+    """
+    ranking = Ranking(study, objective, "search")
+    if not ranking.entries:
+        raise SelectionError("No candidate of this study has scores; see the failures in `evomerge status`.")
+    searched = sorted((e for e in ranking.entries if e.trial.merge is None), key=ranking.key)
+    chosen = _spread(ranking, ranking.front(searched)) if objective.pareto else searched[:FINALISTS]
+    recommended = [e for e in searched if e.trial.label.startswith(RECOMMENDED) and e not in chosen]
+    named = [replace(entry.trial, label=f"trial:{entry.trial.number}") for entry in chosen + recommended]
+    named += [entry.trial for entry in ranking.entries if entry.trial.merge is not None]
+    parents = [trial for trial in named if is_parent(trial.label)]
+    again = [replace(trial, label=f"{RERUN}{trial.label}") for trial in parents if trial.label != "base"][:1]
+    return [replace(trial, split="select") for trial in named + again]
+
+
+def _spread(ranking: Ranking, front: list[Entry]) -> list[Entry]:
+    """At most FRONT_FINALISTS of a front: the first, then always the one that adds most to the hypervolume."""
+    if len(front) <= FRONT_FINALISTS:
+        return front
+    losses = ranking.losses(front)
+    everything = np.concatenate([losses, ranking.losses(e for e in ranking.entries if is_parent(e.trial.label))])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    reference = high + 0.1 * np.where(high > low, high - low, 1.0)  # so that the ends of the front count too
+    chosen = [0]
+    while len(chosen) < FRONT_FINALISTS:
+        rest = [row for row in range(len(front)) if row not in chosen]
+        chosen.append(max(rest, key=lambda row: pareto.hypervolume(losses[[*chosen, row]], reference)))
+    return [front[row] for row in chosen]

@@ -1,0 +1,142 @@
+"""The result of a study, read off its ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evaluators.base import Scores
+from evomerge.objective import Objective
+from evomerge.records import RERUN, Trial, is_parent, is_rerun
+from evomerge.selection.ranking import Ranking, SelectionError, scores_of
+from evomerge.selection.verdict import Claim, Standing, verdict
+from evomerge.statistics import Estimate, difference, estimate, holm
+from evomerge.study import Entry, Study
+from evomerge.yardstick import Yardstick, are_shares
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was selected. front, keeps, scale: see `Selection`."""
+
+    label: str
+    front: tuple[str, ...]
+    keeps: bool | None
+    scale: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One model scored twice on the same examples: how many got another value, by task, and how far its score moved."""
+
+    label: str
+    changed: Mapping[str, int]
+    examples: Mapping[str, int]
+    moved: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The result of a study: the winner's trial on the report split and everything it was compared with.
+
+    standings: winner first, then the others, best first. verdict: the sentences to print and to believe.
+    claims: task by task, the winner against the parent that is best on it. keeps: whether the winner keeps what the
+    search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model beats on the
+    select split. scale: task -> (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit.
+    """
+
+    winner: Trial
+    standings: tuple[Standing, ...]
+    verdict: str
+    looks: int
+    claims: tuple[Claim, ...] = ()
+    keeps: bool | None = None
+    front: tuple[str, ...] = ()
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    repeat: Repeat | None = None
+
+
+def was_chosen(study: Study, candidates: int) -> bool:
+    """Whether a winner was selected among so many candidates."""
+    return any(kind == "selected" and data["candidates"] == candidates for kind, data in study.events)
+
+
+def chosen(study: Study) -> Choice:
+    """The last choice. Raises SelectionError while there is none."""
+    data = next((data for kind, data in reversed(study.events) if kind == "selected"), None)
+    if data is None:
+        raise SelectionError("No winner has been selected yet: the search is not finished.")
+    scale = {task: (float(worst), float(best)) for task, (worst, best) in data.get("scale", {}).items()}
+    return Choice(str(data["label"]), tuple(data.get("front", ())), data.get("keeps"), scale)
+
+
+def selection(study: Study, objective: Objective) -> Selection:
+    """Read the result off the ledger. Raises SelectionError while there is none."""
+    choice = chosen(study)
+    ranking = Ranking(study, objective, "report")
+    by_label = {entry.trial.label: entry for entry in ranking.entries}
+    if choice.label not in by_label:
+        raise SelectionError("The winner has no score on the report split yet: the search is not finished.")
+    winner = by_label.pop(choice.label)
+    stick = Yardstick(objective, choice.scale)
+    others = sorted((_standing(stick, e, winner) for e in by_label.values()), key=lambda s: -s.score.mean)
+    standings = (_standing(stick, winner, None), *others)
+    claims = _claims(study, objective, winner, by_label)
+    models = [scores_of(entry) for entry in ranking.entries]
+    shares = [task for task in objective.weights if are_shares(objective, task, models)]
+    return Selection(
+        winner=winner.trial,
+        standings=standings,
+        verdict=verdict(objective, standings, claims, shares=shares, scaled=bool(choice.scale), keeps=choice.keeps),
+        looks=sum(kind == "report_split_read" for kind, _ in study.events),
+        claims=claims,
+        keeps=choice.keeps,
+        front=choice.front,
+        scale=choice.scale,
+        repeat=_repeat(study, stick),
+    )
+
+
+def _standing(stick: Yardstick, entry: Entry, winner: Entry | None) -> Standing:
+    scores = scores_of(entry)
+    parts = stick.contributions(scores)
+    behind = None if winner is None else difference(stick.contributions(scores_of(winner)), parts)
+    return Standing(entry.trial.label, estimate(parts), {task: _estimate(scores, task) for task in scores}, behind)
+
+
+def _estimate(scores: Mapping[str, Scores], task: str) -> Estimate:
+    return estimate({task: np.asarray(scores[task].values)})
+
+
+def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:
+    """The winner against the best parent of every task, which is found on the select split, where it is not lucky."""
+    ranking = Ranking(study, objective, "select")
+    parents = [e for e in ranking.entries if is_parent(e.trial.label) and e.trial.label in others]
+    tasks = [task for task in objective.weights if task not in objective.whole_model]
+    if not parents or len(objective.weights) < 2:
+        return ()
+    losses = ranking.losses(parents)
+    names = list(objective.weights)
+    found = {}
+    for task in tasks:
+        best = parents[int(losses[:, names.index(task)].argmin())].trial.label
+        sign, mine, theirs = objective.sign(task), scores_of(winner)[task], scores_of(others[best])[task]
+        found[task] = best, difference({task: sign * mine.values}, {task: sign * theirs.values})
+    adjusted = holm({task: gap.p for task, (_, gap) in found.items()})
+    return tuple(Claim(task, best, gap, adjusted[task]) for task, (best, gap) in found.items())
+
+
+def _repeat(study: Study, stick: Yardstick) -> Repeat | None:
+    """The last model that was scored twice on the select split."""
+    on_select = {e.trial.label: e for e in study.told if e.trial.split == "select" and e.losses is not None}
+    pairs = [(on_select.get(label.removeprefix(RERUN)), again) for label, again in on_select.items() if is_rerun(label)]
+    found = [(first, again) for first, again in pairs if first is not None]
+    if not found:
+        return None
+    first, again = (scores_of(entry) for entry in found[-1])
+    return Repeat(
+        found[-1][0].trial.label,
+        {task: int(np.sum(first[task].values != again[task].values)) for task in first},
+        {task: len(first[task].values) for task in first},
+        stick.score(again) - stick.score(first),
+    )

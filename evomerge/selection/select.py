@@ -1,0 +1,81 @@
+"""Select and report: the finalists are scored, one is chosen, and the report split is looked at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from evomerge.budget import RECOMMENDED, candidates
+from evomerge.execution.base import Executor
+from evomerge.objective import Objective
+from evomerge.records import FloatArray, Trial, is_parent, is_rerun
+from evomerge.search import Ending, Progress, StopRequest, score_all
+from evomerge.selection.finalists import finalists
+from evomerge.selection.ranking import Ranking, SelectionError
+from evomerge.selection.result import chosen, was_chosen
+from evomerge.study import Study
+
+
+def select(
+    study: Study,
+    executor: Executor,
+    objective: Objective,
+    recommended: FloatArray | None,
+    *,
+    seed: int = 0,
+    stop: StopRequest | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Ending:
+    """Score the finalists on select, then what is reported on report; record the choice.
+
+    recommended: the optimizer's own idea, (dimension,); it is scored on the search split first, as a candidate
+    beyond the budget. What the study has is not scored again; a study that was searched on selects anew.
+    """
+
+    def score(trials: Sequence[Trial], phase: str) -> Ending:
+        return score_all(study, executor, objective, trials, phase=phase, stop=stop, progress=progress)
+
+    n_candidates = candidates(study)
+    if recommended is not None:
+        ending = score([Trial(-1, recommended, label=f"{RECOMMENDED}:{n_candidates}", seed=seed)], "search")
+        if ending.kind != "done":
+            return ending
+    ending = score(finalists(study, objective), "select")
+    if ending.kind != "done":
+        return ending
+    if not was_chosen(study, n_candidates):
+        _choose(study, objective, n_candidates)
+    trials = _for_report(study)
+    read = {e.trial.label for e in study.entries.values() if e.trial.split == "report"}
+    if any(trial.label not in read for trial in trials):
+        study.event("report_split_read", winner=chosen(study).label)
+    return score(trials, "report")
+
+
+def _choose(study: Study, objective: Objective, n_candidates: int) -> None:
+    """Record the best merge on the select split; a parent is no merge, but it stays in the comparison.
+
+    front: the merges that no model beats there, of a Pareto search. keeps: whether the winner keeps what was asked for.
+    """
+    ranking = Ranking(study, objective, "select")
+    merges = [entry for entry in ranking.entries if not is_parent(entry.trial.label)]
+    if not merges:
+        raise SelectionError("Every finalist failed on the select split; see `evomerge status`.")
+    winner = min(merges, key=ranking.key)
+    front = ranking.front(ranking.entries) if objective.pareto else []
+    study.event(
+        "selected",
+        label=winner.trial.label,
+        candidates=n_candidates,
+        keeps=ranking.excess(winner) == 0 if objective.keep else None,
+        front=[entry.trial.label for entry in front if entry in merges],
+        scale={task: list(ends) for task, ends in ranking.yardstick.scale.items()},
+    )
+
+
+def _for_report(study: Study) -> list[Trial]:
+    """The winner, the front of a Pareto search, then the base, the parents and the uniform average."""
+    choice = chosen(study)
+    on_select = [e.trial for e in study.entries.values() if e.trial.split == "select" and not is_rerun(e.trial.label)]
+    wanted = [trial for trial in on_select if trial.label == choice.label]
+    wanted += [trial for trial in on_select if trial.label in choice.front and trial not in wanted]
+    wanted += [t for t in on_select if (is_parent(t.label) or t.label == "uniform") and t not in wanted]
+    return [replace(trial, split="report") for trial in wanted]

@@ -1,0 +1,72 @@
+"""One number for people: the weighted mean of the tasks, in their own unit or from 0 (worst) to 1 (best model)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evaluators.base import Scores
+from evomerge.objective import FloatArray, Objective
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """How the tasks of an objective add up to a score, larger is better.
+
+    scale: task -> (worst, best) mean of the models compared, which become 0 and 1; empty where tasks keep their unit.
+    """
+
+    objective: Objective
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def score(self, scores: Mapping[str, Scores]) -> float:
+        """The weighted mean. Raises NonFiniteScore."""
+        means = self.objective.means(scores)
+        return float(sum(self._weighted(task, np.array([mean]))[0] for task, mean in means.items()))
+
+    def contributions(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:
+        """Per task, every example's share of the score: the task means of these sum to `score`.
+
+        What is measured of the whole model has no sampling error: it moves the examples of the first other task.
+        """
+        parts = {task: self._weighted(task, scores[task].values) for task in self.objective.weights}
+        whole = [task for task in parts if task in self.objective.whole_model]
+        if not whole or len(whole) == len(parts):
+            return parts
+        constant = sum(float(parts.pop(task).mean()) for task in whole)
+        first = next(iter(parts))
+        return parts | {first: parts[first] + constant}
+
+    def _weighted(self, task: str, values: FloatArray) -> FloatArray:
+        weights = self.objective.weights
+        share = weights[task] / sum(weights.values())
+        if task not in self.scale:
+            return share * self.objective.sign(task) * values
+        worst, best = self.scale[task]
+        return share * (values - worst) / (best - worst) if best != worst else np.zeros(len(values))
+
+
+def yardstick(objective: Objective, models: Iterable[Mapping[str, Scores]]) -> Yardstick:
+    """The yardstick for comparing these models.
+
+    A mean, and chebyshev's weighted gaps, are in units that the search file's weights have to fit. Elsewhere tasks that
+    are not all shares in [0, 1] are scaled. Raises NonFiniteScore.
+    """
+    compared = list(models)
+    if objective.kind in ("mean", "chebyshev") or all(
+        are_shares(objective, task, compared) for task in objective.weights
+    ):
+        return Yardstick(objective)
+    means = [objective.means(scores) for scores in compared]
+    scale = {}
+    for task in objective.weights:
+        column = sorted((mean[task] for mean in means), key=lambda mean: objective.sign(task) * mean)
+        scale[task] = (column[0], column[-1])
+    return Yardstick(objective, scale)
+
+
+def are_shares(objective: Objective, task: str, models: Iterable[Mapping[str, Scores]]) -> bool:
+    """Whether a task's values are shares of something good, such as accuracies, and differences of them points."""
+    if task in objective.lower_is_better or task in objective.whole_model:
+        return False
+    return all(bool(((scores[task].values >= 0) & (scores[task].values <= 1)).all()) for scores in models)

@@ -1,0 +1,61 @@
+"""The number that people see: in its own unit where that means something, else from the worst to the best model."""
+
+import numpy as np
+import pytest
+
+from evaluators.base import Scores
+from evomerge.objective import Objective
+from evomerge.yardstick import Yardstick, are_shares, yardstick
+
+
+def scores(**tasks: list[float]) -> dict[str, Scores]:
+    return {t: Scores(tuple(f"{t}{i}" for i in range(len(v))), np.array(v)) for t, v in tasks.items()}
+
+
+MODELS = [scores(math=[0.0, 1.0], text=[9.0, 11.0]), scores(math=[1.0, 1.0], text=[20.0, 40.0])]
+MIXED = Objective({"math": 3.0, "text": 1.0}, frozenset({"text"}), "pareto")
+
+
+def test_shares_keep_their_unit() -> None:
+    stick = yardstick(Objective({"math": 1.0}, kind="pareto"), [scores(math=[0.0, 1.0])])
+    assert not stick.scale
+    assert stick.score(scores(math=[0.0, 1.0, 1.0, 1.0])) == 0.75
+
+
+def test_other_units_are_scaled_over_the_models_compared() -> None:
+    stick = yardstick(MIXED, MODELS)
+    assert stick.scale == {"math": (0.5, 1.0), "text": (30.0, 10.0)}
+    assert stick.score(MODELS[0]) == pytest.approx(0.75 * 0 + 0.25 * 1)
+    assert stick.score(MODELS[1]) == pytest.approx(0.75 * 1 + 0.25 * 0)
+    assert stick.score(scores(math=[0.75], text=[20.0])) == pytest.approx(0.5)
+
+
+def test_a_task_in_which_all_are_equal_counts_nothing() -> None:
+    stick = yardstick(MIXED, [MODELS[0], MODELS[0]])
+    assert stick.score(MODELS[0]) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["mean", "chebyshev"])
+def test_weights_of_a_search_file_fit_the_units(kind: str) -> None:
+    objective = Objective(MIXED.weights, MIXED.lower_is_better, kind)  # type: ignore[arg-type]
+    assert yardstick(objective, MODELS).score(MODELS[0]) == pytest.approx(0.75 * 0.5 - 0.25 * 10)
+
+
+def test_contributions_sum_to_the_score_and_a_whole_model_adds_no_error() -> None:
+    objective = Objective({"size": 1.0, "math": 1.0}, frozenset({"size"}), "pareto", {}, frozenset({"size"}))
+    models = [scores(size=[100.0], math=[0.0, 1.0]), scores(size=[200.0], math=[1.0, 1.0])]
+    stick = yardstick(objective, models)
+    parts = stick.contributions(models[0])
+    assert list(parts) == ["math"]
+    np.testing.assert_allclose(parts["math"], [0.5 - 0.5, 0.5 + 0.5])
+    assert parts["math"].mean() == pytest.approx(stick.score(models[0]))
+    alone = Objective({"size": 1.0}, frozenset({"size"}), "mean", {}, frozenset({"size"}))
+    assert Yardstick(alone).contributions(models[0])["size"].tolist() == [-100.0]
+
+
+def test_what_counts_as_a_share() -> None:
+    assert are_shares(MIXED, "math", MODELS)
+    assert not are_shares(MIXED, "text", [scores(text=[0.5])])
+    assert not are_shares(MIXED, "math", [scores(math=[0.0, 1.5])])
+    whole = Objective({"size": 1.0}, whole_model=frozenset({"size"}))
+    assert not are_shares(whole, "size", [scores(size=[0.5])])
