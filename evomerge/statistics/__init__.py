@@ -6,15 +6,14 @@ that was not scored.
 """
 
 from evomerge.statistics.bootstrap import (
-    Interval,
     bootstrap_means,
-    hypervolume_interval,
     indifference_set,
     probability_best,
     probability_non_dominated,
 )
 from evomerge.statistics.claims import holm
 from evomerge.statistics.estimates import Difference, Estimate, StatisticsError, difference, estimate, standard_error
+from evomerge.statistics.fronts import Interval, hypervolume_interval
 from evomerge.statistics.intervals import Z95, FloatArray
 from evomerge.statistics.optimism import Optimism, expected_maximum, optimism
 from evomerge.statistics.power import POWER, Power, detectable, examples_needed, power

@@ -5,7 +5,6 @@ Efron and Tibshirani (1993), https://doi.org/10.1201/9780429246593
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +14,6 @@ from evomerge.statistics.intervals import FloatArray
 from evomerge.statistics.matrices import checked
 
 N_RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def bootstrap_means(values: Mapping[str, FloatArray], *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> FloatArray:
@@ -66,18 +56,6 @@ def probability_non_dominated(means: FloatArray) -> FloatArray:
     """How often no other candidate beats each one on all tasks, (n_candidates,)."""
     share: FloatArray = np.mean([pareto.non_dominated(-resample) for resample in means], axis=0)
     return share
-
-
-def hypervolume_interval(values: Mapping[str, FloatArray], means: FloatArray, reference: FloatArray) -> Interval:
-    """Hypervolume of the candidates' front with its 95 % interval.
-
-    values, means: larger is better, in the units of `reference`, (n_tasks,), the losses up to which volume counts.
-    """
-    measured = np.stack([matrix.mean(axis=1) for matrix in checked(values).values()], axis=1)
-    volume = pareto.hypervolume(-measured, reference)
-    resampled = np.array([pareto.hypervolume(-resample, reference) for resample in means])
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Interval(volume, float(low), float(high))
 
 
 def _resampled(matrix: FloatArray, n_resamples: int, key: tuple[int, int]) -> FloatArray:

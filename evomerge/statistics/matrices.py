@@ -1,4 +1,4 @@
-"""Values of many candidates on the same examples: what must hold before they are compared."""
+"""Values of many candidates on the same examples: what must hold before they are compared, and their noise."""
 
 from collections.abc import Mapping
 
@@ -31,3 +31,16 @@ def checked(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
                 f"{task!r} ({len(missing)} such candidates in all). Leave out those not scored on all of them."
             )
     return matrices
+
+
+def noise(matrix: FloatArray) -> float:
+    """Variance of a candidate's mean given the examples that all share, from values (n_candidates, n_examples).
+
+    Half the mean variance of the paired differences of all pairs, / n_examples: in closed form the mean square of the
+    interaction of candidates and examples. 0 for fewer than two of either.
+    """
+    n_candidates, n_examples = matrix.shape
+    if n_candidates < 2 or n_examples < 2:
+        return 0.0
+    rest = matrix - matrix.mean(axis=1, keepdims=True) - matrix.mean(axis=0) + matrix.mean()
+    return float(np.sum(rest**2) / ((n_candidates - 1) * (n_examples - 1)) / n_examples)

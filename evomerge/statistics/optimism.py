@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from evomerge.statistics.intervals import FloatArray
-from evomerge.statistics.matrices import checked
+from evomerge.statistics.matrices import checked, noise
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def optimism(values: Mapping[str, FloatArray]) -> Optimism:
     """
     matrices = checked(values)
     measured: FloatArray = np.sum([matrix.mean(axis=1) for matrix in matrices.values()], axis=0)
-    noise = sum(_noise(matrix) for matrix in matrices.values())
+    variance = sum(noise(matrix) for matrix in matrices.values())
     total = float(measured.var(ddof=1)) if len(measured) > 1 else 0.0
-    spread = max(0.0, total - noise)
-    reliability = spread / (spread + noise) if spread + noise > 0 else 1.0
+    spread = max(0.0, total - variance)
+    reliability = spread / (spread + variance) if spread + variance > 0 else 1.0
     shrunk = measured.mean() + reliability * (measured - measured.mean())
-    expected = expected_maximum(len(measured)) * noise / math.sqrt(noise + spread) if noise > 0 else 0.0
-    return Optimism(measured, shrunk, _disagreement(matrices), noise, spread, reliability, expected)
+    expected = expected_maximum(len(measured)) * variance / math.sqrt(variance + spread) if variance > 0 else 0.0
+    return Optimism(measured, shrunk, _disagreement(matrices), variance, spread, reliability, expected)
 
 
 def expected_maximum(count: int) -> float:
@@ -61,15 +61,6 @@ def expected_maximum(count: int) -> float:
     grid = np.linspace(-10.0, 10.0, 20001)
     density = count * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (count - 1)
     return float(np.trapezoid(grid * density, grid))
-
-
-def _noise(matrix: FloatArray) -> float:
-    """Half the mean variance of paired differences, / n: the interaction mean square of candidates and examples."""
-    n_candidates, n_examples = matrix.shape
-    if n_candidates < 2 or n_examples < 2:
-        return 0.0
-    rest = matrix - matrix.mean(axis=1, keepdims=True) - matrix.mean(axis=0) + matrix.mean()
-    return float(np.sum(rest**2) / ((n_candidates - 1) * (n_examples - 1)) / n_examples)
 
 
 def _disagreement(matrices: Mapping[str, FloatArray]) -> float:
