@@ -9,7 +9,7 @@ from evaluators.base import Evaluator
 from evomerge import plugins
 from evomerge.objective import Kind, Objective
 from evomerge.plugins import PluginSpec
-from evomerge.study import Study, StudyError
+from evomerge.study import Study
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 #: Kinds in which weights mean something: the worst share of a parent's score is the worst whatever it weighs.
@@ -120,33 +120,35 @@ def record_objective(study: Study, objective: Objective) -> None:
 def recorded_objective(study: Study) -> Objective | None:
     """The objective of a study that says everything about its tasks; None for an older one."""
     said = next((data for kind, data in study.events if kind == EVENT), None)
-    return None if said is None else _configured(study, said["lower_is_better"], said["whole_model"])
+    return None if said is None else configured_objective(study.configuration, **said)
 
 
 def objective_of_study(study: Study) -> Objective:
     """The objective of a study, from its ledger; one that does not say which way tasks count asks the evaluators.
 
-    Raises StudyError for a study without tasks.
+    Raises ValueError for a study without tasks.
     """
     recorded = recorded_objective(study)
     if recorded is not None:
         return recorded
     built = {task: _evaluator(spec) for task, spec in study.configuration.get("tasks", {}).items()}
     lower = [task for task, evaluator in built.items() if not evaluator.higher_is_better]
-    return _configured(study, lower, [task for task, evaluator in built.items() if evaluator.whole_model])
+    whole = [task for task, evaluator in built.items() if evaluator.whole_model]
+    return configured_objective(study.configuration, lower, whole)
 
 
-def objective_as_named(study: Study) -> Objective:
-    """The objective as far as the study says it without evaluators: every task taken to be better when larger."""
-    return recorded_objective(study) or _configured(study, (), ())
-
-
-def _configured(study: Study, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
-    said = study.configuration
-    if not said.get("tasks"):
-        raise StudyError(f"The study in {study.folder} names no tasks: it was not made from a search file.")
-    aim = read_aim(said.get("objective", "mean"))
-    return make_objective(aim, list(said["tasks"]), said.get("prefer"), said.get("keep"), lower_is_better, whole_model)
+def configured_objective(
+    configuration: Mapping[str, Any], lower_is_better: Collection[str] = (), whole_model: Collection[str] = ()
+) -> Objective:
+    """The objective that a study's configuration asks for. Raises ValueError when it names no tasks."""
+    return make_objective(
+        read_aim(configuration.get("objective", "mean")),
+        list(configuration.get("tasks", {})),
+        configuration.get("prefer"),
+        configuration.get("keep"),
+        lower_is_better,
+        whole_model,
+    )
 
 
 def _evaluator(data: str | Mapping[str, Any]) -> Evaluator:

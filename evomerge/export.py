@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluators.base import SPLITS, Scores
+from evomerge.aim import objective_of_study
 from evomerge.config import SearchConfig, load_config
 from evomerge.merging.output.manifest import Manifest
 from evomerge.merging.output.materialize import materialize
@@ -22,7 +24,8 @@ from evomerge.report.snapshot import take
 from evomerge.selection import Selection, SelectionError, Standing, selection
 from evomerge.statistics import Estimate, estimate
 from evomerge.study import Entry, Study, StudyError
-from evomerge.trial import build_evaluator, build_space
+from evomerge.trial import build_space
+from evomerge.yardstick import Yardstick
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
     Raises StudyError for a trial that is not there, SelectionError while there is no winner.
     """
     study, config = Study.read(run), load_config(run / "search.yaml")
-    objective = objective_of(config)
+    objective = objective_of_study(study)
     if number is None:
         result = _selection(study, objective)
         scores: dict[str, Any] = {"verdict": result.verdict}
@@ -52,7 +55,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
         whole = _on_all_examples(study, result.winner.label)
         if whole is not None:
             scores[f"{result.winner.label}, all examples"] = _row(
-                "all", estimate(objective.contributions(whole)), whole
+                "all", estimate(Yardstick(objective, result.scale).contributions(whole)), whole
             )
         origin = status.origin(study, result.winner.label)
         notes = (result.verdict, *([f"{result.winner.label} is {origin}."] if origin else ()))
@@ -88,20 +91,18 @@ def merge_of(config: SearchConfig, trial: Trial) -> Merge:
     return Merge(recipe, build_space(config.space, recipe, base.layout()).decode(trial.x), trial.seed)
 
 
-def objective_of(config: SearchConfig) -> Objective:
-    """The objective of a search file; asks the evaluators in which direction they count."""
-    built = {task: build_evaluator(spec) for task, spec in config.tasks.items()}
-    lower = [task for task, evaluator in built.items() if not evaluator.higher_is_better]
-    return config.aim(lower, [task for task, evaluator in built.items() if evaluator.whole_model])
-
-
 def _selection(study: Study, objective: Objective) -> Selection:
     """The result; without one, what can be done."""
     try:
         return selection(study, objective)
     except SelectionError as error:
-        best = take(study).best
-        now = "" if best is None else f", or export a candidate now with --trial N; the best so far is {best.number}"
+        snapshot = take(study)
+        now = ""
+        if snapshot.best is not None:
+            now = f", or export a candidate now with --trial N; the best so far is {snapshot.best.number}"
+        elif snapshot.front is not None:
+            numbers = ", ".join(map(str, snapshot.front.numbers))
+            now = f", or export a candidate now with --trial N; the front so far is {numbers}"
         raise SelectionError(f"{error} Finish it with `{status.resume_command(study.folder)}`{now}.") from error
 
 
@@ -117,8 +118,10 @@ def _trials(study: Study) -> str:
 def _standing(standing: Standing) -> dict[str, Any]:
     row = _row("report", standing.score, standing.tasks)
     if standing.behind is not None:
-        low, high = standing.behind.interval
-        row |= {"winner minus this": standing.behind.mean, "from": low, "to": high, "p": standing.behind.p}
+        row["winner minus this"] = standing.behind.mean
+        if isfinite(standing.behind.half_width):
+            row["from"], row["to"] = standing.behind.interval
+            row["p"] = standing.behind.p
     return row
 
 
@@ -140,24 +143,20 @@ def _on_all_examples(study: Study, label: str) -> dict[str, Scores] | None:
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
-    ids = tuple(example for part in parts for example in part.example_ids)
-    return Scores(ids, np.concatenate([part.values for part in parts]))
+    # What is measured of the whole model is the same example on every split.
+    values = {example: value for part in parts for example, value in zip(part.example_ids, part.values, strict=True)}
+    return Scores(tuple(values), np.array(list(values.values())))
 
 
 def _measured(entry: Entry, objective: Objective) -> dict[str, Any]:
     if entry.outcome is None or entry.outcome.failure is not None:
         raise StudyError(f"Trial {entry.trial.number} has no scores: it failed or did not finish.")
     scores = entry.outcome.scores
-    return _row(entry.trial.split, estimate(objective.contributions(scores)), scores)
+    return _row(entry.trial.split, estimate(Yardstick(objective).contributions(scores)), scores)
 
 
 def _row(split: str, score: Estimate, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
-    low, high = score.interval
-    row: dict[str, Any] = {
-        "split": split,
-        "examples": score.n_examples,
-        "score": score.mean,
-        "low": low,
-        "high": high,
-    }
+    row: dict[str, Any] = {"split": split, "examples": score.n_examples, "score": score.mean}
+    if isfinite(score.half_width):
+        row["low"], row["high"] = score.interval
     return row | {task: value.mean for task, value in tasks.items()}

@@ -27,11 +27,10 @@ def study_status(run: Path, *, plot: bool) -> tuple[dict[str, Any], Group]:
 
 def _add_result(study: Study, data: dict[str, Any]) -> Group:
     # Only a finished study needs what reads results, and with it torch.
-    from evomerge.config import load_config
-    from evomerge.export import objective_of
+    from evomerge.aim import objective_of_study
     from evomerge.report import standings
     from evomerge.selection import selection
 
-    result = selection(study, objective_of(load_config(study.folder / status.SEARCH_FILE)))
+    result = selection(study, objective_of_study(study))
     data["result"] = standings.selection_to_dict(result)
     return standings.render(result)

@@ -166,6 +166,12 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     if snapshot.best is not None:
         beside = words.beside([baseline.score for baseline in snapshot.baselines], snapshot.best.score)
         rows.append(("best candidate", f"{words.score(snapshot.best)} (trial {snapshot.best.number}{beside})"))
+        if snapshot.best.gains:
+            rows.append(("against parents", words.gains(snapshot.best.gains)))
+    if snapshot.front is not None:
+        candidates = snapshot.told - len(snapshot.baselines)
+        rows.append(("front", words.front(len(snapshot.front.numbers), candidates, snapshot.front.hypervolume)))
+        rows += [(f"best {task}", f"{s:.4g} (trial {n})") for task, (n, s) in snapshot.front.best.items()]
     rows += [(standing.label, words.score(standing)) for standing in leading(snapshot.baselines)]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))

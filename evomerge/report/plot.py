@@ -48,9 +48,9 @@ def _draw_candidates(axes: Any, searched: list[Standing]) -> None:
     best = int(scores.argmax())
     axes.plot(order, scores, ".", color=_SOFT, markersize=5, label="candidates")
     axes.step(order, np.maximum.accumulate(scores), where="post", color=_ACCENT, linewidth=2, label="best so far")
-    error = searched[best].error
-    if np.isfinite(error):
-        low, high = searched[best].interval
+    interval = searched[best].interval
+    if interval is not None:
+        low, high = interval
         axes.fill_between(order[best:], low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")
 
 

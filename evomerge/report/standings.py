@@ -1,5 +1,6 @@
 """The result of a study: the winner and its rivals, on examples that were never searched on."""
 
+from math import isfinite
 from typing import Any
 
 from rich.console import Group
@@ -7,17 +8,33 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report.words import decimals
-from evomerge.selection import Selection, Standing
-from evomerge.statistics import Z95, Estimate
+from evomerge.selection import Repeat, Selection, Standing
+from evomerge.statistics import Estimate
 
 
 def selection_to_dict(selection: Selection) -> dict[str, Any]:
-    """Plain data, for JSON; standard errors that are not known are null."""
+    """Plain data, for JSON; what is not known is null."""
+    repeat = selection.repeat
     return {
         "winner": selection.winner.label,
         "verdict": selection.verdict,
         "looks_at_report": selection.looks,
+        "keeps": selection.keeps,
+        "front": list(selection.front),
+        "scale": {task: list(ends) for task, ends in selection.scale.items()},
         "standings": [_standing_to_dict(standing) for standing in selection.standings],
+        "by_task": [
+            {"task": claim.task, "best_parent": claim.parent, **_estimate_to_dict(claim.gain), "p_holm": claim.p}
+            for claim in selection.claims
+        ],
+        "scored_twice": None
+        if repeat is None
+        else {
+            "label": repeat.label,
+            "changed": dict(repeat.changed),
+            "examples": dict(repeat.examples),
+            "moved": repeat.moved,
+        },
     }
 
 
@@ -30,26 +47,54 @@ def render(selection: Selection) -> Group:
     for standing in selection.standings:
         tasks = [f"{task.mean:.{_digits(task)}f}" for task in standing.tasks.values()]
         rows.add_row(Text(standing.label), _estimate(standing.score), *tasks, *_ahead(standing))
-    return Group(rows, Text(selection.verdict))
+    return Group(rows, *(Text(line) for line in _lines(selection)))
+
+
+def _lines(selection: Selection) -> list[str]:
+    lines = [selection.verdict]
+    if selection.scale:
+        ends = ", ".join(f"{task} {worst:.4g} to {best:.4g}" for task, (worst, best) in selection.scale.items())
+        lines.append(
+            f"Tasks have different units: scores run from 0, the worst model on the select split, to 1 ({ends})."
+        )
+    if selection.front:
+        lines.append(f"Not beaten by any model on the select split: {', '.join(selection.front)}.")
+    if selection.repeat is not None:
+        lines.append(_repeat(selection.repeat))
+    return lines
+
+
+def _repeat(repeat: Repeat) -> str:
+    changed, examples = sum(repeat.changed.values()), sum(repeat.examples.values())
+    if not changed:
+        return f"Scored twice on the select split, {repeat.label} gave the same values for all {examples} examples."
+    where = ", ".join(f"{task} {count}" for task, count in repeat.changed.items() if count)
+    return (
+        f"Scored twice on the select split, {repeat.label} gave another value for {changed} of {examples} examples "
+        f"({where}), and its score moved by {repeat.moved:+.2g}."
+    )
 
 
 def _ahead(standing: Standing) -> tuple[str, str]:
     if standing.behind is None:
         return "", ""
-    p = f"{standing.behind.p:.2g}" if standing.behind.p >= 0.0001 else "<0.0001"
-    return f"{standing.behind.mean:+.{_digits(standing.behind)}f} {_margin(standing.behind)}", p
+    gap = standing.behind
+    p = f"{gap.p:.2g}" if gap.p >= 0.0001 else "<0.0001"
+    known = isfinite(gap.half_width)
+    return f"{gap.mean:+.{_digits(gap)}f}{_margin(gap)}", p if known else ""
 
 
 def _estimate(value: Estimate) -> str:
-    return f"{value.mean:.{_digits(value)}f} {_margin(value)}"
+    return f"{value.mean:.{_digits(value)}f}{_margin(value)}"
 
 
 def _margin(value: Estimate) -> str:
-    return f"± {Z95 * value.standard_error:.{_digits(value)}f}"
+    """Nothing where no standard error is known."""
+    return f" ± {value.half_width:.{_digits(value)}f}" if isfinite(value.half_width) else ""
 
 
 def _digits(value: Estimate) -> int:
-    return decimals(Z95 * value.standard_error)
+    return decimals(value.half_width)
 
 
 def _standing_to_dict(standing: Standing) -> dict[str, Any]:
@@ -64,7 +109,7 @@ def _standing_to_dict(standing: Standing) -> dict[str, Any]:
 
 
 def _estimate_to_dict(value: Estimate) -> dict[str, Any]:
-    known = value.standard_error < float("inf")
+    known = isfinite(value.standard_error) and isfinite(value.half_width)
     return {
         "mean": value.mean,
         "standard_error": value.standard_error if known else None,

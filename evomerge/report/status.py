@@ -9,8 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.budget import RECOMMENDED
+from evomerge.aim import objective_of_study
+from evomerge.budget import RECOMMENDED, is_candidate
 from evomerge.report import words
+from evomerge.report.measured import Measured, MeasuredFront
 from evomerge.report.snapshot import Standing, take
 from evomerge.study import Study
 
@@ -27,6 +29,7 @@ def status(study: Study) -> dict[str, Any]:
     return {
         "state": state,
         **{key: value for key, value in snapshot.as_dict().items() if key not in _LIVE_ONLY},
+        "front": None if snapshot.front is None else _front(study, snapshot.front),
         "pending": len(study.pending),
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
@@ -71,7 +74,9 @@ def render(data: Mapping[str, Any]) -> Group:
     for name, value in _rows(data):
         rows.add_row(Text(name), Text(value))
     parts: list[RenderableType] = [rows]
-    if data["best"] or data["baselines"]:
+    if data["front"]:
+        parts.append(Text("Scores are of the search split; a front of many candidates is partly luck."))
+    elif data["best"] or data["baselines"]:
         parts.append(Text("Scores are of the search split, with 95 % intervals; the best of many is partly luck."))
     if data["next"] is not None:
         parts.append(Text(f"\nTo go on: {data['next']}"))
@@ -79,6 +84,17 @@ def render(data: Mapping[str, Any]) -> Group:
 
 
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
+
+
+def _front(study: Study, front: MeasuredFront) -> dict[str, Any]:
+    """The front with its members, and its hypervolume after so many candidates."""
+    scored = [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
+    history = Measured(objective_of_study(study), scored).history()
+    return front.as_dict() | {
+        "numbers": list(front.numbers),
+        "candidates": sum(entry.trial.merge is None for entry in scored),
+        "hypervolume_after": [{"candidates": told, "hypervolume": volume} for told, volume in history],
+    }
 
 
 def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -89,6 +105,10 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["best"]:
         beside = words.beside([baseline["score"] for baseline in data["baselines"]], data["best"]["score"])
         rows.append(("best candidate", f"{_score(data['best'])} (trial {data['best']['number']}{beside})"))
+        if "ahead_of_best_parent" in data["best"]:
+            rows.append(("against parents", words.gains(data["best"]["ahead_of_best_parent"])))
+    if data["front"]:
+        rows += _front_rows(data["front"])
     rows += [(baseline["label"], _score(baseline)) for baseline in data["baselines"]]
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
@@ -100,6 +120,13 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("failures", words.counts(data["failures"])))
         rows.append(("last one", f"{data['last_failure']['kind']}: {data['last_failure']['message']}"))
     return rows
+
+
+def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("front", words.front(front["size"], front["candidates"], front["hypervolume"]))]
+    past = [f"{past['hypervolume']:.4g} after {past['candidates']}" for past in front["hypervolume_after"][:-1]]
+    rows += [("hypervolume", ", ".join(past))] if past else []
+    return rows + [(f"best {task}", f"{b['score']:.4g} (trial {b['number']})") for task, b in front["best"].items()]
 
 
 def _score(data: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Numbers in words: durations, scores, stages. Plain ASCII, so that every terminal can show them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evomerge.report.snapshot import Standing
 
@@ -15,20 +15,40 @@ def duration(seconds: float) -> str:
 
 
 def score(standing: Standing) -> str:
-    """`0.731 [0.702, 0.760]`, without the interval where its standard error is unknown."""
-    if not math.isfinite(standing.error):
+    """`0.731 [0.702, 0.760]`, without the interval where its standard error is unknown; else the tasks."""
+    if standing.score is None:
+        return tasks(standing.tasks)
+    if standing.interval is None:
         return f"{standing.score:.4g}"
     low, high = standing.interval
     digits = decimals(standing.error)
     return f"{standing.score:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def beside(baselines: Sequence[float], score: float) -> str:
+def tasks(values: Mapping[str, float]) -> str:
+    """`math 0.31, chat 0.2`."""
+    return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
+
+
+def gains(values: Mapping[str, float]) -> str:
+    """`math +0.012, chat -0.003`, the worst first."""
+    ranked = sorted(values.items(), key=lambda item: item[1])
+    return ", ".join(f"{task} {value:+.3g}" for task, value in ranked)
+
+
+def front(size: int, candidates: int, hypervolume: float | None) -> str:
+    """`7 of 180 candidates, hypervolume 0.0123`."""
+    volume = "" if hypervolume is None else f", hypervolume {hypervolume:.4g}"
+    return f"{size} of {candidates} candidates{volume}"
+
+
+def beside(baselines: Sequence[float | None], score: float | None) -> str:
     """`, 2 of 9 baselines are better`: where a score stands among the baselines; nothing without any."""
-    better = sum(baseline > score for baseline in baselines)
-    if not baselines:
+    known = [baseline for baseline in baselines if baseline is not None]
+    if not known or score is None:
         return ""
-    return f", {better or 'none'} of {len(baselines)} baselines {'is' if better <= 1 else 'are'} better"
+    better = sum(baseline > score for baseline in known)
+    return f", {better or 'none'} of {len(known)} baselines {'is' if better <= 1 else 'are'} better"
 
 
 def decimals(error: float) -> int:

@@ -1,5 +1,6 @@
 """The result of a study, read off its ledger."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -101,11 +102,14 @@ def _standing(stick: Yardstick, entry: Entry, winner: Entry | None) -> Standing:
     scores = scores_of(entry)
     parts = stick.contributions(scores)
     behind = None if winner is None else difference(stick.contributions(scores_of(winner)), parts)
-    return Standing(entry.trial.label, estimate(parts), {task: _estimate(scores, task) for task in scores}, behind)
+    tasks = {task: _estimate(stick.objective, task, scores[task]) for task in scores}
+    return Standing(entry.trial.label, estimate(parts), tasks, behind)
 
 
-def _estimate(scores: Mapping[str, Scores], task: str) -> Estimate:
-    return estimate({task: np.asarray(scores[task].values)})
+def _estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
+    if task in objective.whole_model:  # one value, with nothing to tell its standard error by
+        return Estimate(scores.mean, math.inf, len(scores.values))
+    return estimate({task: scores.values})
 
 
 def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:

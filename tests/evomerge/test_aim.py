@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.aim import objective_as_named, objective_of_study, read_fall, record_objective
+from evomerge.aim import configured_objective, objective_of_study, read_fall, record_objective
 from evomerge.objective import Objective
-from evomerge.study import Study, StudyError
+from evomerge.study import Study
 
 CONFIGURATION = {
     "tasks": {"text": {"evaluator": "perplexity", "file": "gone.txt"}, "size": "model_size", "one": "synthetic"},
@@ -27,7 +27,6 @@ def test_a_study_that_says_which_way_its_tasks_count_needs_no_evaluators(tmp_pat
     again = Study.read(tmp_path / "s")
     assert [kind for kind, _ in again.events] == ["objectives"]
     assert objective_of_study(again) == OBJECTIVE
-    assert objective_as_named(again) == OBJECTIVE
 
 
 def test_an_older_study_asks_the_evaluators(tmp_path: Path) -> None:
@@ -35,11 +34,11 @@ def test_an_older_study_asks_the_evaluators(tmp_path: Path) -> None:
     tasks = {"text": {"evaluator": "perplexity", "file": str(tmp_path / "some.txt")}, "one": "synthetic"}
     study = Study.create(tmp_path / "s", {"tasks": tasks, "objective": {"text": 2, "one": 1}}, {})
     assert objective_of_study(study) == Objective({"text": 2.0, "one": 1.0}, frozenset({"text"}))
-    assert objective_as_named(study) == Objective({"text": 2.0, "one": 1.0})
+    assert configured_objective(study.configuration) == Objective({"text": 2.0, "one": 1.0})
 
 
 def test_a_study_without_tasks_has_no_objective(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="names no tasks"):
+    with pytest.raises(ValueError, match="Task weights"):
         objective_of_study(Study.create(tmp_path / "s", {}, {}))
 
 

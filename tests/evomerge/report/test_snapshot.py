@@ -4,10 +4,18 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from evaluators.base import Scores
+from evomerge.aim import record_objective
+from evomerge.objective import Objective
+from evomerge.records import Outcome, Trial
 from evomerge.report.snapshot import Standing, leading, take, weights
-from tests.evomerge.report.studies import write_study
+from evomerge.report.status import render, status
+from evomerge.study import Study
+from tests.evomerge.report.studies import baseline, write_study
 
 
 def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
@@ -51,5 +59,67 @@ def test_equal_weights_where_the_objective_names_none() -> None:
 
 def test_the_best_of_every_family_of_baselines() -> None:
     scores = {"parent:a": 0.3, "grid:0.2": 0.5, "parent:b": 0.4, "grid:0.4": 0.2, "uniform": 0.1}
+    assert [s.label for s in leading([Standing("b", 0, None, 0.0, {}), Standing("b", 1, None, 0.0, {})])] == ["b", "b"]
     standings = [Standing(label, n, score, 0.0, {}) for n, (label, score) in enumerate(scores.items())]
     assert [standing.label for standing in leading(standings)] == ["grid:0.2", "parent:b", "uniform"]
+
+
+def kind_of(folder: Path, kind: str, keep: dict[str, float] | None = None) -> Study:
+    """Two parents and three candidates with 10 examples per task; `two` is an error rate."""
+    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), kind, keep or {})  # type: ignore[arg-type]
+    configuration = {"tasks": {"one": "x", "two": "x"}, "objective": kind} | ({"keep": keep} if keep else {})
+    study = Study.create(folder, configuration, {})
+    record_objective(study, objective)
+    rows = {"parent:a": (0.8, 0.6), "parent:b": (0.5, 0.2), "c1": (0.9, 0.5), "c2": (0.7, 0.3), "c3": (0.6, 0.5)}
+    for number, (label, values) in enumerate(rows.items()):
+        ids = tuple(f"{n}" for n in range(10))
+        scores = {
+            task: Scores(ids, (np.arange(10) < 10 * value - 0.5).astype(float))
+            for task, value in zip(("one", "two"), values, strict=True)
+        }
+        x, merge = (np.array([0.5]), None) if label.startswith("c") else (None, baseline(1.0))
+        study.ask(Trial(number, x, merge=merge, label=label))
+        study.tell(Outcome(number, scores), list(objective.losses(scores)))
+    return study
+
+
+def test_a_pareto_search_has_a_front_and_no_mean(tmp_path: Path) -> None:
+    snapshot = take(kind_of(tmp_path / "s", "pareto"))
+    assert snapshot.best is None
+    assert snapshot.front is not None
+    assert snapshot.front.numbers == (2, 3)
+    assert snapshot.front.best == {"one": (2, pytest.approx(0.9)), "two": (3, pytest.approx(0.3))}
+    # The reference is (0.5, 0.6): 0.4 x 0.1 and 0.2 x 0.3, of which 0.2 x 0.1 is counted twice.
+    assert snapshot.front.hypervolume == pytest.approx(0.04 + 0.06 - 0.02)
+    assert [baseline.score for baseline in snapshot.baselines] == [None, None]
+    data = snapshot.as_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert (data["front"]["size"], data["baselines"][0]["interval"]) == (2, None)
+
+
+def test_the_hypervolume_over_time(tmp_path: Path) -> None:
+    data = status(kind_of(tmp_path / "s", "pareto"))
+    assert data["front"]["numbers"] == [2, 3]
+    after = {row["candidates"]: row["hypervolume"] for row in data["front"]["hypervolume_after"]}
+    assert after == {1: pytest.approx(0.04), 2: pytest.approx(0.08), 3: pytest.approx(0.08)}
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(render(data))
+    console.file.close()
+    text = console.export_text()
+    for part in ("2 of 3 candidates, hypervolume 0.08", "0.04 after 1", "0.3 (trial 3)", "one 0.8, two 0.6"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "keep", "number"),
+    [("chebyshev", None, 3), ("retention", None, 3), ("mean", {"two": 0.1}, 3), ("mean", {"one": 0.0}, 2)],
+)
+def test_the_best_is_the_one_that_the_objective_prefers(
+    tmp_path: Path, kind: str, keep: dict[str, float] | None, number: int
+) -> None:
+    # Against the best parents, 0.8 and 0.2: c1 (+0.1, -0.3), c2 (-0.1, -0.1), c3 (-0.2, -0.3).
+    # As shares: c1 (+12 %, -150 %), c2 (-12 %, -50 %).
+    best = take(kind_of(tmp_path / "s", kind, keep)).best
+    assert best is not None
+    assert best.number == number
+    assert best.gains == {"one": pytest.approx([0.1, -0.1][number - 2]), "two": pytest.approx([-0.3, -0.1][number - 2])}

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from evomerge.records import Trial
 from evomerge.report.standings import render, selection_to_dict
-from evomerge.selection import Selection, Standing
+from evomerge.selection import Claim, Repeat, Selection, Standing
 from evomerge.statistics import Difference, Estimate
 
 WINNER = Standing("trial:4", Estimate(0.75, 0.02, 200), {"add": Estimate(0.75, 0.02, 200)}, None)
@@ -27,6 +27,36 @@ def test_the_table(tmp_path: Path) -> None:
         assert part in text
     assert "± is a 95 % interval" in text
     assert text.rstrip().endswith("trial:4 beats parent:a.")
+
+
+def test_what_else_there_is_to_say(tmp_path: Path) -> None:
+    size = {"size": Estimate(1e6, math.inf, 1)}
+    winner = Standing("trial:4", Estimate(0.75, math.inf, 1), size, None)
+    other = Standing("parent:a", Estimate(0.5, math.inf, 1), size, Difference(0.25, math.inf, 1, 1.0))
+    selection = Selection(
+        SELECTION.winner,
+        (winner, other),
+        "v",
+        1,
+        claims=(Claim("add", "parent:a", Difference(0.25, 0.03, 200, 0.01), 0.03),),
+        keeps=True,
+        front=("trial:4", "trial:5"),
+        scale={"size": (2e6, 1e6)},
+        repeat=Repeat("parent:a", {"add": 3, "size": 0}, {"add": 40, "size": 1}, -0.002),
+    )
+    console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
+    console.print(render(selection))
+    console.file.close()
+    text = console.export_text()
+    assert "inf" not in text
+    assert text.count("±") == 1, "only the title's"
+    assert "scores run from 0, the worst model on the select split, to 1 (size 2e+06 to 1e+06)" in text
+    assert "Not beaten by any model on the select split: trial:4, trial:5." in text
+    assert "parent:a gave another value for 3 of 41 examples (add 3), and its score moved by -0.002." in text
+    data = selection_to_dict(selection)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["by_task"][0]["p_holm"] == 0.03
+    assert data["scored_twice"]["changed"] == {"add": 3, "size": 0}
 
 
 def test_json_has_the_same_numbers_and_no_infinity() -> None:

@@ -20,6 +20,7 @@ def test_scores_show_two_digits_of_their_error() -> None:
     assert words.score(Standing("", 0, 0.7312, 0.015, {})) == "0.731 [0.702, 0.761]"
     assert words.score(Standing("", 0, 0.7312, 0.0015, {})) == "0.7312 [0.7283, 0.7341]"
     assert words.score(Standing("", 0, 0.5, math.inf, {})) == "0.5"
+    assert words.score(Standing("", 0, None, 0.1, {"a": 0.31, "b": 12345.678})) == "a 0.31, b 1.235e+04"
     assert words.score(Standing("", 0, 1.0, 0.0, {})) == "1.000 [1.000, 1.000]"
 
 

@@ -1,0 +1,90 @@
+"""What a search has measured, seen by an objective that is no mean: the front of a Pareto search, or the best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evomerge import pareto
+from evomerge.objective import FloatArray, NoReference, Objective
+from evomerge.records import is_parent
+from evomerge.study import Entry
+
+#: At how many moments the hypervolume is told.
+MOMENTS = 8
+
+
+@dataclass(frozen=True)
+class MeasuredFront:
+    """The candidates that no other candidate beats on the search split, by number.
+
+    best: task -> (number, score) of the candidate that is best on it. hypervolume: what the front covers beyond the
+    worst score of the base and the parents on every task; None before they are scored.
+    """
+
+    numbers: tuple[int, ...]
+    best: dict[str, tuple[int, float]]
+    hypervolume: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        best = {task: {"number": number, "score": score} for task, (number, score) in self.best.items()}
+        return {"size": len(self.numbers), "hypervolume": self.hypervolume, "best": best}
+
+
+class Measured:
+    """The scored trials of the search split, baselines among them, in telling order."""
+
+    def __init__(self, objective: Objective, scored: Sequence[Entry]) -> None:
+        self._objective = objective
+        self._searched = [entry for entry in scored if entry.trial.merge is None]
+        self._losses = self._by_task(self._searched)
+        self._parents = self._by_task([entry for entry in scored if is_parent(entry.trial.label)])
+
+    def front(self) -> MeasuredFront | None:
+        """The front; None without a candidate."""
+        if not self._searched:
+            return None
+        kept = [
+            e.trial.number for e, keep in zip(self._searched, pareto.non_dominated(self._losses), strict=True) if keep
+        ]
+        rows = self._losses.argmin(axis=0)
+        best = {
+            task: (self._searched[row].trial.number, float(-self._objective.sign(task) * self._losses[row, column]))
+            for column, (task, row) in enumerate(zip(self._objective.weights, rows, strict=True))
+        }
+        return MeasuredFront(tuple(sorted(kept)), best, self._hypervolume(len(self._searched)))
+
+    def history(self) -> list[tuple[int, float]]:
+        """(candidates, hypervolume) at up to MOMENTS moments, the last one now; empty before the parents are scored."""
+        told = np.unique(np.ceil(np.linspace(0, len(self._searched), MOMENTS + 1)[1:]).astype(int))
+        return [(int(n), volume) for n in told if n and (volume := self._hypervolume(int(n))) is not None]
+
+    def best(self) -> Entry | None:
+        """The candidate with the smallest loss against the best parents; None while that cannot be told."""
+        if not len(self._parents) or not self._searched:
+            return None
+        try:
+            losses = [self._objective.against(row, self._parents.min(axis=0))[0] for row in self._losses]
+        except NoReference:
+            return None
+        return self._searched[int(np.argmin(losses))]
+
+    def gains(self, entry: Entry) -> dict[str, float]:
+        """By task, how far a candidate is ahead of the best parent on it."""
+        ahead = self._parents.min(axis=0) - self._by_task([entry])[0]
+        return {task: float(gain) for task, gain in zip(self._objective.weights, ahead, strict=True)}
+
+    def _by_task(self, entries: Sequence[Entry]) -> FloatArray:
+        """(n_entries, n_tasks)."""
+        if self._objective.kind == "mean":  # one loss is recorded, and limits are on every task
+            rows = [self._objective.by_task(entry.outcome.scores) for entry in entries if entry.outcome is not None]
+        else:
+            rows = [np.array(entry.losses) for entry in entries]
+        return np.array(rows).reshape(len(rows), len(self._objective.weights))
+
+    def _hypervolume(self, count: int) -> float | None:
+        if not len(self._parents):
+            return None
+        return pareto.hypervolume(self._losses[:count], self._parents.max(axis=0))
