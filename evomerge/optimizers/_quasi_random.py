@@ -11,3 +11,9 @@ def sobol_point(dimension: int, seed: int, index: int) -> NDArray[np.float64]:
     if index:  # the library cannot forward by nothing
         engine.fast_forward(index)
     return np.asarray(engine.random(1)[0], dtype=np.float64)
+
+
+def sobol_points(dimension: int, seed: int, n: int) -> NDArray[np.float64]:
+    """The first n points, (n, dimension); n is a power of two."""
+    points = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed)).random(n)
+    return np.asarray(points, dtype=np.float64)

@@ -1,0 +1,140 @@
+"""The front of surrogates: smooth Chebyshev scalarisations, solved together by L-BFGS-B inside the cube.
+
+Smooth Chebyshev: Lin et al., 2024, https://arxiv.org/abs/2402.19078. Weights: Das and Dennis, 1998,
+https://doi.org/10.1137/S1052623496307510. The problems of all weights are independent; minimising their sum lets each
+step of one solver evaluate all of them at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+from evomerge import pareto
+from evomerge.optimizers._quasi_random import sobol_points
+from evomerge.optimizers.base import FloatArray
+
+#: Losses (n, n_objectives) of points (n, dimension), and their gradients (n, n_objectives, dimension).
+Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
+#: Weights at most (more only where there are more objectives than that), and starts for each.
+_N_WEIGHTS = 40
+_N_STARTS = 3
+#: Points among which starts are looked for; a power of two.
+_N_CANDIDATES = 512
+#: How sharply the largest term of a scalarisation stands out, in the first round and in the second.
+_SHARPNESS = (15.0, 80.0)
+#: What the mean of all objectives counts beside the worst, so that no objective is given away for nothing.
+_AUGMENTATION = 0.02
+#: What exceeding a limit costs, in ranges of the objective, squared.
+_PENALTY = 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """weights and sharpness: (n_rows, n_objectives) and (n_rows, 1); ideal, span and limits: (n_objectives,)."""
+
+    model: Model
+    weights: FloatArray
+    sharpness: FloatArray
+    ideal: FloatArray
+    span: FloatArray
+    limits: FloatArray
+
+    def scalars(self, losses: FloatArray) -> FloatArray:
+        """The scalarisation of every point under every weight: (n_rows, n)."""
+        scaled = (losses - self.ideal) / self.span
+        terms = self.sharpness[:, :, None] * self.weights[:, None, :] * scaled
+        worst = logsumexp(terms, axis=2) / self.sharpness
+        return np.asarray(worst + _AUGMENTATION * scaled.mean(axis=1) + self._excess(losses).sum(axis=1))
+
+    def value(self, flat: FloatArray, dimension: int) -> tuple[float, FloatArray]:
+        """The sum over the rows, each at its own point, and its gradient; flat: (n_rows * dimension,)."""
+        losses, slopes = self.model(flat.reshape(-1, dimension))
+        scaled = (losses - self.ideal) / self.span
+        terms = self.sharpness * self.weights * scaled
+        excess = np.maximum(0.0, losses - self.limits) / self.span
+        total = logsumexp(terms, axis=1) / self.sharpness[:, 0] + _AUGMENTATION * scaled.mean(axis=1)
+        pull = softmax(terms, axis=1) * self.weights + _AUGMENTATION / len(self.ideal) + 2.0 * _PENALTY * excess
+        gradient = np.einsum("rm,rmd->rd", pull / self.span, slopes)
+        return float(total.sum() + _PENALTY * np.sum(excess**2)), gradient.ravel()
+
+    def _excess(self, losses: FloatArray) -> FloatArray:
+        return np.asarray(_PENALTY * (np.maximum(0.0, losses - self.limits) / self.span) ** 2)
+
+    def improve(self, points: FloatArray) -> FloatArray:
+        """Each row's point (n_rows, dimension), moved to a minimum near it."""
+        dimension = points.shape[1]
+        found = minimize(
+            self.value,
+            points.ravel(),
+            args=(dimension,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0.0, 1.0)] * points.size,
+            options={"maxiter": 80, "maxcor": 20},
+        )
+        return np.asarray(np.clip(found.x.reshape(-1, dimension), 0.0, 1.0))
+
+
+def solve(model: Model, known: FloatArray, seed: int, preference: FloatArray, limits: FloatArray) -> FloatArray:
+    """Points (n, dimension) of the cube that no other one found beats under `model`; n is at most a few dozen.
+
+    known: points (n_known, dimension) to start from besides a scrambled Sobol set of `seed`. preference: weights
+    (n_objectives,); the first point is the best one under the weighted sum of losses that they make.
+    limits: losses (n_objectives,) that are penalised beyond.
+    """
+    dimension, n_objectives = known.shape[1], len(preference)
+    candidates = np.vstack([known, sobol_points(dimension, seed, _N_CANDIDATES)])
+    losses, _ = model(candidates)
+    ideal = losses.min(axis=0)
+    span = np.maximum(losses[pareto.non_dominated(losses)].max(axis=0) - ideal, 1e-3 * np.ptp(losses, axis=0) + 1e-12)
+    # A sharpness near 0 turns the largest term into the mean: the first row is the preference, the next the ends.
+    linear = np.vstack([preference * span / np.sum(preference * span), np.eye(n_objectives)])
+    weights = np.vstack([linear, simplex(n_objectives)])
+    is_linear = np.arange(len(weights))[:, None] < len(linear)
+    points = candidates
+    for sharpness in _SHARPNESS:
+        sharp = np.where(is_linear, 1e-3, sharpness)
+        problem = _Problem(model, weights, sharp, ideal, span, limits)
+        starts = 1 if sharpness == _SHARPNESS[-1] else _N_STARTS
+        chosen = _starts(problem.scalars(model(points)[0]), starts)
+        rows_of = np.repeat(np.arange(len(weights)), starts)
+        repeated = replace(problem, weights=weights[rows_of], sharpness=sharp[rows_of])
+        points = np.vstack([points, repeated.improve(points[chosen])])
+    final = points[-len(weights) :]
+    return _front(final, model(final)[0], limits)
+
+
+def simplex(n_objectives: int) -> FloatArray:
+    """Evenly spread weights (n, n_objectives) that sum to 1, after Das and Dennis."""
+    cuts = 1
+    while n_objectives > 1 and comb(cuts + n_objectives, n_objectives - 1) <= _N_WEIGHTS:
+        cuts += 1
+    bars = np.array(list(combinations(range(cuts + n_objectives - 1), n_objectives - 1)), dtype=np.int64)
+    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), cuts + n_objectives - 1)])
+    return np.asarray((np.diff(edges, axis=1) - 1) / cuts, dtype=np.float64)
+
+
+def _starts(scalars: FloatArray, n: int) -> FloatArray:
+    """For every row the best of each of `n` interleaved parts of the points: indices (n_rows * n,)."""
+    parts = [np.arange(part, scalars.shape[1], n) for part in range(n)]
+    best = np.stack([part[np.argmin(scalars[:, part], axis=1)] for part in parts], axis=1)
+    return np.asarray(best.ravel())
+
+
+def _front(points: FloatArray, losses: FloatArray, limits: FloatArray) -> FloatArray:
+    """The non-dominated points among those that keep the limits (among all where none does), each once."""
+    within = (losses <= limits + 1e-6).all(axis=1)
+    if within.any():
+        points, losses = points[within], losses[within]
+    points = points[pareto.non_dominated(losses)]
+    kept: list[FloatArray] = []
+    for point in points:
+        if all(np.abs(point - other).max() > 1e-3 for other in kept):
+            kept.append(point)
+    return np.array(kept)

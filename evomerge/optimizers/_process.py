@@ -1,0 +1,153 @@
+"""Gaussian process regression of latents (Rasmussen and Williams, 2006, chapters 2 and 5). https://gaussianprocess.org/gpml/
+
+Every surrogate ends up here: a quadratic is a process with another covariance.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from evomerge.optimizers._kernel import Kernel
+from evomerge.optimizers._links import Data
+from evomerge.optimizers.base import FloatArray
+
+_ROOT5 = 5.0**0.5
+#: Standard deviations of the normal priors on the logarithms of length scales, variances and the noise factor.
+_LOOSE = (1.0, 1.5, 1.5)
+#: The least share of the noise's upper bound that is believed.
+_LEAST_NOISE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """A posterior over latents given responses (n_points,) with variances `noise` at x (n_points, dimension).
+
+    offset: the mean before the data. calibration: what standard deviations are multiplied with.
+    """
+
+    kernel: Kernel
+    x: FloatArray
+    offset: float
+    responses: FloatArray
+    noise: FloatArray
+    factor: FloatArray
+    weights: FloatArray
+    calibration: float = 1.0
+
+    @classmethod
+    def given(
+        cls, kernel: Kernel, x: FloatArray, responses: FloatArray, noise: FloatArray, calibration: float = 1.0
+    ) -> "Process":
+        """The posterior after the responses."""
+        offset = float(np.average(responses, weights=1.0 / noise))
+        covariance = kernel(x, x)
+        covariance[np.diag_indices(len(x))] += noise
+        factor = cholesky(covariance, lower=True)
+        weights = cho_solve((factor, True), responses - offset)
+        return cls(kernel, x, offset, responses, noise, factor, weights, calibration)
+
+    def mean(self, points: FloatArray) -> FloatArray:
+        """Expected latents (n,) at points (n, dimension)."""
+        return np.asarray(self.offset + self.kernel(points, self.x) @ self.weights)
+
+    def mean_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected latents (n,) and their gradients (n, dimension)."""
+        mean, gradient = self.kernel.weighted(points, self.x, self.weights)
+        return self.offset + mean, gradient
+
+    def deviation(self, points: FloatArray) -> FloatArray:
+        """Standard deviations (n,) of the latents, without the noise of a measurement."""
+        known = solve_triangular(self.factor, self.kernel(self.x, points), lower=True)
+        variance = self.kernel.diagonal(points) - np.sum(known**2, axis=0)
+        return np.asarray(self.calibration * np.sqrt(np.maximum(variance, 0.0)))
+
+    def left_out(self) -> tuple[FloatArray, FloatArray]:
+        """Expected responses (n_points,), each from all others, and the variances of the responses around them."""
+        precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.x))))
+        return self.responses - self.weights / precision, 1.0 / precision
+
+    def calibrated(self) -> "Process":
+        """With standard deviations scaled so that left-out responses miss by one of theirs in the root mean square."""
+        expected, variance = self.left_out()
+        ratio = float(np.sqrt(np.mean((self.responses - expected) ** 2 / variance)))
+        return Process(**{**self.__dict__, "calibration": min(max(ratio, 0.3), 3.0)})
+
+    def believing(self, points: FloatArray) -> "Process":
+        """As if the expected latents had been measured at `points` (n, dimension): the same mean, less doubt."""
+        x, responses = np.vstack([self.x, points]), np.concatenate([self.responses, self.mean(points)])
+        noise = np.concatenate([self.noise, np.full(len(points), self.noise.mean())])
+        covariance = self.kernel(x, x)
+        covariance[np.diag_indices(len(x))] += noise
+        factor = cholesky(covariance, lower=True)
+        weights = cho_solve((factor, True), responses - self.offset)
+        return Process(self.kernel, x, self.offset, responses, noise, factor, weights, self.calibration)
+
+
+def fit_process(data: Data, mean: Kernel | None = None) -> Process:
+    """A Matern 5/2 process, by default around a constant; its length scales, variances and share of the noise
+    maximise the marginal likelihood under weak priors.
+
+    mean: the covariance, up to a factor that is fitted too, of a trend that the process is added to.
+    """
+    evidence = _Evidence(data, mean)
+    start = evidence.centre
+    found = minimize(
+        evidence.loss, start, jac=True, method="L-BFGS-B", bounds=evidence.bounds, options={"maxiter": 40, "maxcor": 10}
+    )
+    kernel, noise = evidence.unpack(found.x)
+    return Process.given(kernel, data.x, data.latents, noise).calibrated()
+
+
+class _Evidence:
+    """Minus the log marginal likelihood of (log lengths, log amplitude, log share of the noise, log trend)."""
+
+    def __init__(self, data: Data, trend: Kernel | None) -> None:
+        n_points, self.dimension = data.x.shape
+        self.x, self.noise = data.x, data.noise
+        self.variance = data.spread**2
+        self.residual = data.latents - np.average(data.latents, weights=1.0 / data.noise)
+        self.trend = trend
+        # (dimension, n_points, n_points)
+        self.squares = (data.x.T[:, :, None] - data.x.T[:, None, :]) ** 2
+        self.trend_part = trend(data.x, data.x) if trend else np.full((n_points, n_points), 10.0)
+        # Lengths grow with the cube's diagonal. https://arxiv.org/abs/2402.02229
+        lengths = np.full(self.dimension, 0.5 * np.log(self.dimension))
+        self.centre = np.concatenate([lengths, [0.0, np.log(0.3)], [-1.0] if trend else []])
+        self.loose = np.concatenate([np.full(self.dimension, _LOOSE[0]), _LOOSE[1:], [_LOOSE[1]] if trend else []])
+        self.bounds = [(c - 4.0, c + 4.0) for c in self.centre]
+        self.bounds[self.dimension + 1] = (np.log(_LEAST_NOISE), 0.0)
+
+    def unpack(self, theta: FloatArray) -> tuple[Kernel, FloatArray]:
+        """The covariance and the noise (n_points,)."""
+        d = self.dimension
+        share = float(np.exp(theta[d + 2])) if self.trend else 1.0
+        trend = self.trend.scaled(share) if self.trend else Kernel(10.0, 0.0, 0.0, 0.0, np.ones(d))
+        unit = Kernel(trend.constant, trend.linear, trend.square, float(np.exp(theta[d])), np.exp(theta[:d]))
+        return unit.scaled(self.variance), np.exp(theta[d + 1]) * self.noise
+
+    def loss(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """The value and its gradient; the priors are part of both."""
+        d = self.dimension
+        amplitude, share = self.variance * np.exp(theta[d]), np.exp(theta[d + 1])
+        scaled = self.squares * np.exp(-2.0 * theta[:d])[:, None, None]
+        r = _ROOT5 * np.sqrt(scaled.sum(axis=0))
+        decay = amplitude * np.exp(-r)
+        matern = (1.0 + r + r * r / 3.0) * decay
+        trend = self.variance * self.trend_part * (np.exp(theta[d + 2]) if self.trend else 1.0)
+        covariance = matern + trend
+        covariance[np.diag_indices(len(r))] += share * self.noise
+        factor = cholesky(covariance, lower=True)
+        weights = cho_solve((factor, True), self.residual)
+        inverse = cho_solve((factor, True), np.eye(len(r)))
+        slope = 0.5 * (inverse - np.outer(weights, weights))  # d loss / d covariance
+        gradient = np.empty_like(theta)
+        gradient[:d] = np.einsum("ij,kij->k", slope * (5.0 / 3.0 * (1.0 + r) * decay), scaled)
+        gradient[d] = np.sum(slope * matern)
+        gradient[d + 1] = np.sum(np.diag(slope) * share * self.noise)
+        if self.trend:
+            gradient[d + 2] = np.sum(slope * trend)
+        away = (theta - self.centre) / self.loose
+        value = 0.5 * self.residual @ weights + np.log(np.diag(factor)).sum() + 0.5 * away @ away
+        return float(value), gradient + away / self.loose

@@ -1,0 +1,99 @@
+"""Surrogates: what a loss is expected to be where it was not measured, chosen by leave-one-out error.
+
+Quadratic in the merging coefficients after MAP (Li et al., 2024, https://arxiv.org/abs/2406.07529), a Gaussian
+process, or a quadratic with a process for what it misses.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from evomerge.optimizers._links import Data, read
+from evomerge.optimizers._process import Process, fit_process
+from evomerge.optimizers._quadratic import fit_quadratic
+from evomerge.optimizers.base import FloatArray, Observation
+
+Choice = Literal["auto", "quadratic", "gp", "quadratic_gp"]
+#: Measurements below which no surrogate is fitted.
+FEWEST = 3
+
+FAMILIES: Mapping[str, Callable[[Data], Process]] = {
+    "quadratic": lambda data: fit_quadratic(data)[0],
+    "gp": fit_process,
+    "quadratic_gp": lambda data: fit_process(data, fit_quadratic(data)[1]),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """One objective's model. name: its family; error: its leave-one-out root mean square error, in the loss's unit."""
+
+    name: str
+    data: Data
+    process: Process
+
+    @property
+    def error(self) -> float:
+        """The leave-one-out root mean square error, in the loss's unit."""
+        return float(np.sqrt(np.mean((self.left_out() - self.data.losses) ** 2)))
+
+    def left_out(self) -> FloatArray:
+        """Losses (n_points,) expected at the measured points, each from the others."""
+        return self.data.link.losses(self.process.left_out()[0])
+
+    def predict(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected losses (n,) and their standard errors (n,) at points (n, dimension)."""
+        mean, deviation = self.process.mean(points), self.process.deviation(points)
+        link = self.data.link
+        # Half the distance between the ends: where a link is bent, the slope at the middle says too little.
+        return link.losses(mean), np.abs(link.losses(mean + deviation) - link.losses(mean - deviation)) / 2.0
+
+    def losses_and_gradients(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected losses (n,) and their gradients (n, dimension)."""
+        mean, gradient = self.process.mean_and_gradient(points)
+        link = self.data.link
+        return link.losses(mean), link.slopes(mean)[:, None] * gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogates:
+    """One model per objective."""
+
+    models: tuple[Surrogate, ...]
+
+    def predict(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected losses (n, n_objectives) and their standard errors (n, n_objectives)."""
+        both = [model.predict(points) for model in self.models]
+        return np.stack([losses for losses, _ in both], axis=1), np.stack([errors for _, errors in both], axis=1)
+
+    def losses_and_gradients(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Expected losses (n, n_objectives) and their gradients (n, n_objectives, dimension)."""
+        both = [model.losses_and_gradients(points) for model in self.models]
+        return np.stack([losses for losses, _ in both], axis=1), np.stack([slopes for _, slopes in both], axis=1)
+
+    def believing(self, points: Sequence[FloatArray]) -> "Surrogates":
+        """As if what is expected at `points` had been measured there."""
+        if not len(points):
+            return self
+        added = np.array(points)
+        return Surrogates(tuple(replace(m, process=m.process.believing(added)) for m in self.models))
+
+
+def fit(observations: Sequence[Observation], n_objectives: int, choice: Choice = "auto") -> Surrogates:
+    """Per objective the family of `choice`, or the one with the least leave-one-out error; so is the link.
+
+    observations: at least FEWEST with losses.
+    """
+    names = tuple(FAMILIES) if choice == "auto" else (choice,)
+    return Surrogates(tuple(_fit_one(read(observations, m), names) for m in range(n_objectives)))
+
+
+def _fit_one(suitable: Sequence[Data], names: Sequence[str]) -> Surrogate:
+    # Links are compared by their quadratics, which cost least.
+    data = suitable[0]
+    if len(suitable) > 1:
+        data = min(suitable, key=lambda each: Surrogate("quadratic", each, fit_quadratic(each)[0]).error)
+    fitted = [Surrogate(name, data, FAMILIES[name](data)) for name in names]
+    return min(fitted, key=lambda surrogate: surrogate.error)
