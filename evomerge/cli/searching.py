@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.application import AsJson, Lora, Whole, show
+from evomerge.cli.choosing import BestAt, DecidingSplit, Keep, Knee, Nearest, Prefer
 
 commands = typer.Typer()
 
@@ -126,6 +127,12 @@ def export(
     ],
     best: Annotated[bool, typer.Option("--best", help="The selected winner; this is the default.")] = False,
     trial: Annotated[int | None, typer.Option(min=0, help="Another trial, by its number.")] = None,
+    prefer: Prefer = None,
+    best_at: BestAt = None,
+    keep: Keep = None,
+    knee: Knee = False,
+    split: DecidingSplit = None,
+    nearest: Nearest = False,
     recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
     format_: Annotated[str, typer.Option("--format", help="Of the recipe: evomerge or mergekit.")] = "evomerge",
     lora: Lora = None,
@@ -135,20 +142,25 @@ def export(
 ) -> None:
     """Write a study's winner, or another trial, as a checkpoint.
 
-    The folder holds weights, tokenizer, recipe, manifest and model card.
+    Which one is said as in `evomerge pick`. The folder holds weights, tokenizer, recipe, manifest and model card.
     """
-    from evomerge.commands.writing import write_export
+    from evomerge.commands.picking import Request
 
-    if best and trial is not None:
-        raise typer.BadParameter("choose --best or --trial N, not both")
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest)
+    if best and (trial is not None or request.wishes):
+        raise typer.BadParameter("choose --best, --trial N, or one of --prefer, --max, --keep and --knee, not both")
+    if (split is not None or nearest) and not request.wishes:
+        raise typer.BadParameter("--split and --nearest go with --prefer, --max, --keep or --knee")
     if format_ not in ("evomerge", "mergekit"):
         raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
     if lora is not None and (recipe_only or format_ != "evomerge"):
         raise typer.BadParameter("--lora writes weights; leave out --recipe-only and --format")
+    from evomerge.commands.writing import write_export
+
     data = write_export(
         run,
         output,
-        trial,
+        request,
         recipe_only=recipe_only,
         format_=format_,
         overwrite=overwrite,

@@ -15,6 +15,7 @@ _CODES = {
     "AlignError": REFUSED,
     "CanaryError": PAUSED,
     "CheckpointError": REFUSED,
+    "ChoiceError": USAGE,
     "CollectionError": USAGE,
     "ConfigError": USAGE,
     "DraftError": USAGE,

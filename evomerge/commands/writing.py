@@ -1,12 +1,14 @@
 """`evomerge export` and `evomerge merge`: weights, or only the recipe, on disk."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge import export
+from evomerge.commands.decision import scores_for_card
 from evomerge.commands.importing import read_recipe
+from evomerge.commands.picking import Request, decide, number_to_write
 from evomerge.commands.progress import progress_bar
 from evomerge.merging.interop import mergekit
 from evomerge.merging.models.adapter import WEIGHTS
@@ -20,7 +22,7 @@ from evomerge.recipe_file import write_merge
 def write_export(
     run: Path,
     output: Path,
-    trial: int | None,
+    request: Request,
     *,
     recipe_only: bool,
     format_: str,
@@ -28,12 +30,12 @@ def write_export(
     lora: int | None = None,
     modules_to_save: bool = False,
 ) -> dict[str, Any]:
-    """Export the winner or a trial of the study in `run`; returns what to print.
+    """Export the winner of the study in `run`, a trial, or what a wish leads to; returns what to print.
 
     With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
     the adapter that is written instead of whole weights, see `export_lora`.
     """
-    choice = export.choose(run, trial)
+    choice = _choose(run, request)
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
     data["notes"] = list(choice.notes)
     if lora is not None:
@@ -50,6 +52,14 @@ def write_export(
     else:
         write_merge(choice.merge, output)
     return data
+
+
+def _choose(run: Path, request: Request) -> export.Choice:
+    if not request.wishes:
+        return export.choose(run, request.trial)
+    decision = decide(run, request)
+    choice = export.choose(run, number_to_write(decision, request))
+    return replace(choice, scores=scores_for_card(decision), notes=(decision.sentence, *decision.notes))
 
 
 def merge_recipe(

@@ -1,7 +1,7 @@
 """The front of a study on one split: every scored model, how sure its scores are, and which models no other beats."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from evaluators.base import Scores
 from evomerge import pareto
-from evomerge.objective import FloatArray, NoReference, Objective
+from evomerge.objective import FloatArray, Objective
 from evomerge.records import CANARY
-from evomerge.report.scored import Kind, Scored, scored
+from evomerge.report.scored import Kind, Scored, reruns, scored
+from evomerge.selection.ranking import Ranking
 from evomerge.statistics import (
     Estimate,
     Interval,
@@ -23,14 +24,15 @@ from evomerge.statistics import (
     probability_non_dominated,
 )
 from evomerge.study import Study
+from evomerge.yardstick import Yardstick
 
 BoolArray = NDArray[np.bool_]
 
 N_RESAMPLES = 2000
 #: More points than this are resampled less often, so that no study takes minutes.
 MANY_POINTS = 500
-#: From this many objectives a volume takes milliseconds, and the interval of one is made of so many of them.
-MANY_TASKS, FEW_RESAMPLES = 6, 50
+#: How many volumes the interval of one is made of; from MANY_TASKS on, where one takes milliseconds, fewer.
+N_VOLUMES, FEW_VOLUMES, MANY_TASKS = 500, 40, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,8 @@ class Point:
     """A model and what it scored on a split.
 
     number: its trial on the search split, which is what `export --trial` takes. tasks: scores as people read them.
-    score: the weighted mean of the study's objective, larger is better. losses: (n_tasks,). on_front: no other point is
+    score: their weighted mean, larger is better (see `Yardstick`). losses: (n_tasks,). order: sorts points as the
+    study's objective does: by how far they break what it keeps, then by what it improves. on_front: no other point is
     at least as good on every task and better on one. probability: how often that holds when examples are drawn anew.
     shrunk: the score that is likely to repeat, for the better half of the candidates of a search; None elsewhere.
     """
@@ -49,6 +52,7 @@ class Point:
     tasks: Mapping[str, Estimate]
     score: Estimate
     losses: FloatArray
+    order: tuple[float, float]
     on_front: bool
     probability: float
     shrunk: float | None
@@ -68,7 +72,8 @@ class Front:
     of all points, of_models that of the base and the parents alone; None where none of them is scored.
     examples: task -> how many each was scored on. left_out: models scored on other examples, which are not compared.
     pending: models that are asked for on this split and not scored yet.
-    optimism: how far the search's lead can be believed; None on other splits.
+    optimism: how far the search's lead can be believed; None on other splits. reruns: label -> second scores of what
+    was scored twice, which are no point of their own.
     """
 
     split: str
@@ -81,6 +86,7 @@ class Front:
     optimism: Optimism | None = None
     left_out: int = 0
     pending: int = 0
+    reruns: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -109,28 +115,13 @@ class Front:
     @property
     def preferred(self) -> Point | None:
         """The choice that the study's own objective prefers; of equal ones the earlier trial."""
-        return self.choices[int(np.argmin(self.preference()))] if self.choices else None
+        return min(self.choices, key=lambda point: (*point.order, point.number), default=None)
 
     @property
     def knee(self) -> Point | None:
         """The choice that bulges most, see `knee_distances`; None where none lies before the line of the extremes."""
         distances = knee_distances(_losses(self.choices)) if self.choices else np.zeros(0)
         return self.choices[int(np.argmax(distances))] if len(distances) and distances.max() > 1e-9 else None
-
-    def preference(self) -> FloatArray:
-        """What the study's objective makes of each choice, (n_choices,); smaller is better.
-
-        `pareto` weighs the tasks by their weights; limits of the objective count. Where it cannot be told from the
-        parents it is the weighted mean.
-        """
-        mean = replace(self.objective, kind="mean")
-        asked = mean if self.objective.pareto else self.objective
-        if self.best_models is not None:
-            try:
-                return np.array([asked.against(point.losses, self.best_models)[0] for point in self.choices])
-            except NoReference:
-                pass
-        return np.array([point.losses @ mean.shares for point in self.choices])
 
 
 def knee_distances(losses: FloatArray) -> FloatArray:
@@ -151,7 +142,8 @@ def knee_distances(losses: FloatArray) -> FloatArray:
 
 def front(study: Study, objective: Objective, split: str = "search") -> Front:
     """All that was scored on a split, compared; without points for a split on which nothing was scored yet."""
-    models, left_out = scored(study, objective, split)
+    ranking = Ranking(study, objective, split)
+    models, left_out = scored(study, ranking)
     pending = sum(trial.split == split and trial.label != CANARY for trial in study.pending)
     if not models:
         return Front(split, objective, (), pending=pending)
@@ -161,15 +153,16 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
     gains = {task: -np.stack([each[n] for each in examples]) for n, task in enumerate(objective.weights)}
     means = bootstrap_means(gains, n_resamples=min(N_RESAMPLES, N_RESAMPLES * MANY_POINTS // len(models)))
     on_front, probabilities = pareto.non_dominated(losses), probability_non_dominated(means)
-    curse, shrunk = _optimism(objective, models) if split == "search" else (None, {})
+    curse, shrunk = _optimism(ranking.yardstick, models) if split == "search" else (None, {})
     points = [
         Point(
             model.label,
             model.number,
             model.kind,
             {task: estimate({task: scores.values}) for task, scores in model.scores.items()},
-            estimate(objective.contributions(model.scores)),
+            estimate(ranking.yardstick.contributions(model.scores)),
             losses[row],
+            _order(ranking, model),
             bool(on_front[row]),
             float(probabilities[row]),
             shrunk.get(model.label),
@@ -178,7 +171,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         for row, model in enumerate(models)
     ]
     given = np.array([not point.is_merge for point in points])
-    volume, of_models, reference = _volumes(gains, means, losses, given, on_front | (probabilities > 0))
+    volume, of_models, reference = _volumes(gains, means, losses, given)
     return Front(
         split,
         objective,
@@ -190,6 +183,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         curse,
         left_out,
         pending,
+        reruns(study, split),
     )
 
 
@@ -198,38 +192,40 @@ def as_scores(objective: Objective, losses: FloatArray) -> dict[str, float]:
     return {task: float(-objective.sign(task) * loss) for task, loss in zip(objective.weights, losses, strict=True)}
 
 
-def _optimism(objective: Objective, models: Sequence[Scored]) -> tuple[Optimism | None, dict[str, float]]:
+def _order(ranking: Ranking, model: Scored) -> tuple[float, float]:
+    excess, loss, _ = ranking.key(model.entry)
+    return round(excess, 12), round(loss, 12)  # equal scores may differ in their last bits
+
+
+def _optimism(stick: Yardstick, models: Sequence[Scored]) -> tuple[Optimism | None, dict[str, float]]:
     """The winner's curse among the better half of the candidates, and their shrunk scores by label.
 
     What a search tried in its first steps spreads far more than what it chose from, and would hide the luck in that.
     """
     candidates = [model for model in models if model.is_candidate]
-    ranked = sorted(candidates, key=lambda model: (-objective.score(objective.means(model.scores)), model.number))
+    ranked = sorted(candidates, key=lambda model: (-stick.score(model.scores), model.number))
     better = ranked[: max(2, (len(ranked) + 1) // 2)]
     if len(better) < 2:
         return None, {}
-    parts = [objective.contributions(model.scores) for model in better]
-    found = optimism({task: np.stack([part[task] for part in parts]) for task in objective.weights})
+    parts = [stick.contributions(model.scores) for model in better]
+    found = optimism({task: np.stack([part[task] for part in parts]) for task in parts[0]})
     return found, {model.label: float(score) for model, score in zip(better, found.shrunk, strict=True)}
 
 
 def _volumes(
-    gains: Mapping[str, FloatArray], means: FloatArray, losses: FloatArray, models: BoolArray, counts: BoolArray
+    gains: Mapping[str, FloatArray], means: FloatArray, losses: FloatArray, models: BoolArray
 ) -> tuple[Interval | None, Interval | None, FloatArray | None]:
-    """Hypervolume of all points and of the models alone, and the reference, (n_tasks,), that both count from.
-
-    counts: the points that are ever on a front; the others add to no volume.
-    """
+    """Hypervolume of all points and of the models alone, and the reference, (n_tasks,), that both count from."""
     if not models.any():
         return None, None, None
     reference = losses[models].max(axis=0)
-    drawn = means[:FEW_RESAMPLES] if means.shape[2] >= MANY_TASKS else means
-
-    def volume(rows: BoolArray) -> Interval:
-        part = {task: matrix[rows] for task, matrix in gains.items()}
-        return hypervolume_interval(part, drawn[:, rows], reference)
-
-    return volume(counts), volume(models), reference
+    drawn = means[: FEW_VOLUMES if means.shape[2] >= MANY_TASKS else N_VOLUMES]
+    alone = {task: matrix[models] for task, matrix in gains.items()}
+    return (
+        hypervolume_interval(gains, drawn, reference),
+        hypervolume_interval(alone, drawn[:, models], reference),
+        reference,
+    )
 
 
 def _losses(points: Sequence[Point]) -> FloatArray:

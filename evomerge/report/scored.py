@@ -7,9 +7,9 @@ from typing import Literal
 
 from evaluators.base import Scores
 from evomerge.budget import RECOMMENDED
-from evomerge.objective import Objective
-from evomerge.records import CANARY, Trial, is_parent
-from evomerge.study import Study
+from evomerge.records import RERUN, Trial, is_parent, is_rerun
+from evomerge.selection.ranking import Ranking, scores_of
+from evomerge.study import Entry, Study
 
 Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
 
@@ -18,12 +18,14 @@ Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
 class Scored:
     """A model with its scores on one split.
 
-    label: `trial:7` for what a search proposed, else what it is. number: its trial on the search split.
+    label: `trial:7` for what a search proposed, else what it is. number: its trial on the search split. entry: that of
+    the scores.
     """
 
     label: str
     number: int
     kind: Kind
+    entry: Entry
     scores: Mapping[str, Scores]
 
     @property
@@ -32,23 +34,28 @@ class Scored:
         return self.kind in ("candidate", "start", "recommended")
 
 
-def scored(study: Study, objective: Objective, split: str) -> tuple[list[Scored], int]:
-    """The models that were scored on a split, by trial number; and how many more were scored on other examples.
+def scored(study: Study, ranking: Ranking) -> tuple[list[Scored], int]:
+    """The models that were scored on a split, by trial number, and how many more were scored on other examples.
 
     Only what was scored on the same examples can be compared: the largest set of examples counts.
     """
     found: dict[str, Scored] = {}
-    for entry in sorted(study.told, key=lambda entry: entry.trial.number):
-        if entry.trial.split == split and entry.trial.label != CANARY and entry.losses is not None and entry.outcome:
-            scores = {task: entry.outcome.scores[task] for task in objective.weights}
-            one = Scored(*identity(study, entry.trial), scores)
-            found.setdefault(one.label, one)
+    for entry in sorted(ranking.entries, key=lambda entry: entry.trial.number):
+        scores = scores_of(entry)
+        one = Scored(*identity(study, entry.trial), entry, {task: scores[task] for task in ranking.objective.weights})
+        found.setdefault(one.label, one)
     if not found:
         return [], 0
     examples = {one.label: tuple(scores.example_ids for scores in one.scores.values()) for one in found.values()}
     shared = max(Counter(examples.values()).items(), key=lambda item: (sum(map(len, item[0])), item[1]))[0]
     kept = [one for label, one in found.items() if examples[label] == shared]
     return kept, len(found) - len(kept)
+
+
+def reruns(study: Study, split: str) -> dict[str, Mapping[str, Scores]]:
+    """Label -> scores of the models that were scored on a split a second time."""
+    again = (e for e in study.told if e.trial.split == split and is_rerun(e.trial.label) and e.losses is not None)
+    return {entry.trial.label.removeprefix(RERUN): scores_of(entry) for entry in again}
 
 
 def identity(study: Study, trial: Trial) -> tuple[str, int, Kind]:

@@ -1,0 +1,151 @@
+"""A point that was chosen off a front: what it scored, against the best parents, in words, as data and for a card."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from evomerge.choosing import Chosen, Reached
+from evomerge.report.front import Front, Point
+from evomerge.report.front_table import estimate_to_dict, plus_minus
+from evomerge.statistics import Difference, difference
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A point on one split. gaps: task -> its best parent, and how far the point is ahead of it (paired)."""
+
+    front: Front
+    point: Point
+    gaps: Mapping[str, tuple[str, Difference]]
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What was chosen, and why. views: on the split that decided; then on report, where it was scored there too."""
+
+    chosen: Chosen
+    sentence: str
+    notes: tuple[str, ...]
+    views: tuple[View, ...]
+
+    @property
+    def point(self) -> Point:
+        """The point on the split that decided."""
+        return self.chosen.point
+
+
+def find(front: Front, number: int) -> Point | None:
+    """The point of a trial, by its number on the search split."""
+    return next((point for point in front.points if point.number == number), None)
+
+
+def view(deciding: Front, number: int, split: Front) -> View | None:
+    """A trial on `split`; None where it has no scores there.
+
+    Which parent is best is decided where the point was chosen, so that on other examples it has no luck either.
+    """
+    mine = find(split, number)
+    if mine is None:
+        return None
+    objective = deciding.objective
+    gaps = {}
+    for n, task in enumerate(deciding.tasks):
+        ranked = sorted((float(model.losses[n]), model.number) for model in deciding.models)
+        theirs = find(split, ranked[0][1]) if ranked else None
+        if theirs is not None and task not in objective.whole_model:
+            a, b = (objective.sign(task) * side.scores[task].values for side in (mine, theirs))
+            gaps[task] = theirs.label, difference({task: a}, {task: b})
+    return View(split, mine, gaps)
+
+
+def decision_to_dict(decision: Decision, run: Path) -> dict[str, Any]:
+    """Plain data, for JSON; `report` is null where the point was not scored there."""
+    point = decision.point
+    on_report = next((view for view in decision.views if view.front.split == "report"), None)
+    return {
+        "label": point.label,
+        "number": point.number,
+        "kind": point.kind,
+        "sentence": decision.sentence,
+        "met": decision.chosen.met,
+        "constraints": [_reached_to_dict(each) for each in decision.chosen.reached],
+        **_view_to_dict(decision.views[0]),
+        "report": None if on_report is None else _view_to_dict(on_report),
+        "notes": list(decision.notes),
+        "recipe": None,
+        "next": export_command(run, point),
+    }
+
+
+def decision_lines(decision: Decision, run: Path) -> list[str]:
+    """The same for people."""
+    lines = [decision.sentence, *(f"  {reached_line(each)}" for each in decision.chosen.reached)]
+    for view in decision.views:
+        counts = ", ".join(map(str, dict.fromkeys(view.front.examples.values())))
+        lines.append(f"On the {view.front.split} split ({counts} examples per task):")
+        for task, value in view.point.tasks.items():
+            ahead = f", {_signed(view.gaps[task][1])} against {view.gaps[task][0]}" if task in view.gaps else ""
+            lines.append(f"  {task} {plus_minus(value)}{ahead}")
+        lines.append(f"  score {plus_minus(view.point.score)}, on the front with P = {view.point.probability:.2f}")
+    return [
+        *lines,
+        *(f"note: {note}" for note in decision.notes),
+        f"To write it out: {export_command(run, decision.point)}",
+    ]
+
+
+def scores_for_card(decision: Decision) -> dict[str, Any]:
+    """What goes into the manifest and the model card of an exported choice."""
+    rows: dict[str, Any] = {"choice": decision.sentence}
+    for view in decision.views:
+        score = view.point.score
+        row = {"split": view.front.split, "examples": score.n_examples, "score": score.mean}
+        if isfinite(score.half_width):
+            row["low"], row["high"] = score.interval
+        tasks = {task: value.mean for task, value in view.point.tasks.items()}
+        rows[f"{view.point.label}, {view.front.split}"] = row | tasks
+    return rows
+
+
+def export_command(run: Path, point: Point) -> str:
+    """What to type to have a point as a checkpoint."""
+    return f"evomerge export {run} --trial {point.number} -o DIR"
+
+
+def reached_line(each: Reached) -> str:
+    """`chat>=-1pt: asked 0.79, reached 0.8`."""
+    text = f"{each.constraint.text}: asked {each.limit:.4g}, reached {each.value:.4g}"
+    return text + (f", misses it by {each.missed_by:.4g}" if each.missed_by > 0 else "")
+
+
+def _view_to_dict(view: View) -> dict[str, Any]:
+    tasks = {}
+    for task, value in view.point.tasks.items():
+        best, gap = view.gaps.get(task, (None, None))
+        ahead = None if gap is None else estimate_to_dict(gap)
+        tasks[task] = estimate_to_dict(value) | {"best_model": best, "ahead": ahead}
+    return {
+        "split": view.front.split,
+        "score": estimate_to_dict(view.point.score),
+        "tasks": tasks,
+        "on_front": view.point.on_front,
+        "probability": view.point.probability,
+        "shrunk": view.point.shrunk,
+    }
+
+
+def _reached_to_dict(each: Reached) -> dict[str, Any]:
+    return {
+        "text": each.constraint.text,
+        "task": each.constraint.task,
+        "limit": each.limit,
+        "value": each.value,
+        "missed_by": each.missed_by,
+    }
+
+
+def _signed(gap: Difference) -> str:
+    text = plus_minus(gap)
+    return text if text.startswith("-") else f"+{text}"

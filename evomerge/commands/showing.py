@@ -1,0 +1,85 @@
+"""`evomerge pareto`: the front of a study, what it covers, what is predicted beyond it, and what to type next."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from evomerge.aim import objective_of_study
+from evomerge.commands.decision import export_command
+from evomerge.optimizers.base import OptimizerError
+from evomerge.plugins import PluginError
+from evomerge.report import front_table
+from evomerge.report.front import Front, front
+from evomerge.report.front_plot import plot_front
+from evomerge.report.predicted import Predicted, predicted
+from evomerge.study import Study
+
+
+def show_front(
+    run: Path, split: str, width: int, *, everything: bool = False, plot: bool = False
+) -> tuple[dict[str, Any], RenderableType]:
+    """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters."""
+    study = Study.read(run)
+    objective = objective_of_study(study)
+    shown = front(study, objective, split)
+    searched = shown if split == "search" else front(study, objective)
+    held_out = shown if split == "report" else front(study, objective, "report")
+    beyond, notes = _predicted(study, searched)
+    notes = [*_notes(shown), *notes]
+    next_ = [f"evomerge pick {run}"]
+    if shown.preferred is not None:
+        next_.append(export_command(run, shown.preferred))
+    data = {
+        "study": str(run),
+        **front_table.front_to_dict(shown),
+        "hypervolume": {f.split: front_table.hypervolume_to_dict(f) for f in (searched, held_out)},
+        "predicted": front_table.predicted_to_dict(beyond),
+        "notes": notes,
+        "next": next_,
+        "picture": str(plot_front(study, shown)) if plot else None,
+    }
+    parts: list[RenderableType] = [Text(_heading(shown))]
+    if shown.points:
+        parts.append(front_table.render_front(shown, width, everything=everything))
+    parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
+    if beyond:
+        parts += [Text("\nPredicted, not measured; in brackets what the nearest measured point has:")]
+        parts.append(front_table.render_predicted(searched, beyond, width))
+    parts += [Text(f"note: {note}") for note in notes]
+    if plot:
+        parts.append(Text(f"picture: {data['picture']}"))
+    return data, Group(*parts, Text("\n" + "\n".join(f"next: {command}" for command in next_)))
+
+
+def _heading(shown: Front) -> str:
+    if not shown.points:
+        return f"Nothing is scored on the {shown.split} split yet."
+    examples = ", ".join(f"{task} {count}" for task, count in shown.examples.items())
+    on_front = sum(point.on_front for point in shown.points)
+    return (
+        f"{on_front} of {len(shown.points)} models are on the front (*) of the {shown.split} split "
+        f"({examples} examples); ± is half of a 95 % interval."
+    )
+
+
+def _predicted(study: Study, searched: Front) -> tuple[tuple[Predicted, ...], list[str]]:
+    try:
+        return predicted(study, searched.objective, searched.points), []
+    except (PluginError, OptimizerError) as error:
+        return (), [f"No predictions: {error}"]
+
+
+def _notes(shown: Front) -> list[str]:
+    notes = []
+    if shown.split == "search" and shown.optimism is not None:
+        notes.append(
+            f"The search chose on these examples: the best score is expected to be {shown.optimism.expected:.2g} too "
+            "high, and hypervolume is too large; the report split tells."
+        )
+    if shown.pending:
+        notes.append(f"{shown.pending} more are being scored.")
+    if shown.left_out:
+        notes.append(f"{shown.left_out} models were scored on other examples, and are left out.")
+    return notes

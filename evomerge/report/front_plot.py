@@ -1,0 +1,109 @@
+"""The picture of a front: two tasks against each other, or more of them side by side."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.report.front import Front, Point
+from evomerge.report.plot import PlotError
+from evomerge.study import Study
+
+FILE = "front.png"
+
+_INK, _SOFT, _ACCENT, _MODEL = "#333333", "#b8c4ce", "#1f6fb2", "#c05621"
+
+
+def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
+    """Draw a front; a PNG, `front.png` in the study by default. Raises PlotError."""
+    try:
+        from matplotlib.figure import Figure  # an extra: only pictures need it
+    except ImportError as error:
+        raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
+    if not front.choices:
+        raise PlotError(f"No merge of {study.folder} is scored on the {front.split} split yet: nothing to draw.")
+    figure = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    if len(front.tasks) == 2:
+        _draw_pair(axes, front)
+    else:
+        _draw_side_by_side(axes, front)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(f"{front.split} split; bars are 95 % intervals", color=_INK, fontsize=9, loc="left")
+    path = study.folder / FILE if path is None else path
+    figure.savefig(path)
+    return path
+
+
+def _draw_pair(axes: Any, front: Front) -> None:
+    """One task over the other; the front as steps, since what lies under them is beaten."""
+    first, second = front.tasks
+    rest = [point for point in front.points if point.is_merge and point not in front.choices]
+    axes.plot(
+        [p.tasks[first].mean for p in rest], [p.tasks[second].mean for p in rest], ".", color=_SOFT, label="beaten"
+    )
+    for points, color, label in (
+        (front.choices, _ACCENT, "merges of the front"),
+        (front.models, _MODEL, "base and parents"),
+    ):
+        x, y = ([point.tasks[task].mean for point in points] for task in front.tasks)
+        bars = [
+            _bars([point.tasks[task].interval for point in points], means)
+            for task, means in zip(front.tasks, (x, y), strict=True)
+        ]
+        axes.errorbar(
+            x,
+            y,
+            xerr=bars[0],
+            yerr=bars[1],
+            fmt="o",
+            color=color,
+            ecolor=color,
+            elinewidth=0.7,
+            markersize=4,
+            label=label,
+        )
+    for point in _named(front):
+        spot = tuple(point.tasks[task].mean for task in front.tasks)
+        axes.annotate(_name(point), spot, xytext=(4, 4), textcoords="offset points", fontsize=7, color=_INK)
+    axes.set_xlabel(_axis(front, first), color=_INK)
+    axes.set_ylabel(_axis(front, second), color=_INK)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_side_by_side(axes: Any, front: Front) -> None:
+    """Parallel axes: every task from the worst (0) to the best (1) of the points shown, a line per point."""
+    shown = [*front.choices, *front.models]
+    losses = np.stack([point.losses for point in shown])
+    low, high = losses.min(axis=0), losses.max(axis=0)
+    heights = 1 - (losses - low) / np.where(high > low, high - low, 1.0)
+    named = _named(front)
+    for point, line in zip(shown, heights, strict=True):
+        color = _MODEL if not point.is_merge else _ACCENT if point in named else _SOFT
+        style = {"label": _name(point)} if point in named else {}
+        axes.plot(
+            range(len(line)), line, "--" if not point.is_merge else "-", color=color, linewidth=1.2, marker=".", **style
+        )
+    axes.set_xticks(range(len(front.tasks)), [_axis(front, task) for task in front.tasks], fontsize=8)
+    axes.set_ylabel("worst to best of those shown", color=_INK)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
+    """Lengths below and above, (2, n_points); none where an interval is not known."""
+    lengths = np.abs(np.array(intervals, dtype=float).reshape(-1, 2).T - np.array(means))
+    return np.where(np.isfinite(lengths), lengths, 0.0)
+
+
+def _named(front: Front) -> list[Point]:
+    special = [point for point in (front.preferred, front.knee) if point is not None]
+    return [*dict.fromkeys(special), *front.models]
+
+
+def _name(point: Point) -> str:
+    return point.label.replace("$", r"\$")  # which would begin a formula
+
+
+def _axis(front: Front, task: str) -> str:
+    return task.replace("$", r"\$") + ("" if front.objective.sign(task) > 0 else " (less is better)")

@@ -1,0 +1,170 @@
+"""The front for people, as a table or on a narrow terminal as a list, and for programs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evomerge.report.front import Front, Point
+from evomerge.report.predicted import Predicted
+from evomerge.report.words import decimals
+from evomerge.statistics import Z95, Difference, Estimate, Interval
+
+#: Characters that a task, and all the other columns, take at least; on less there is a list.
+TASK_WIDTH, OTHER_WIDTH = 9, 44
+
+
+def front_to_dict(front: Front) -> dict[str, Any]:
+    """Plain data, for JSON; what is not known is null."""
+    curse = front.optimism
+    return {
+        "split": front.split,
+        "tasks": {task: "larger" if front.objective.sign(task) > 0 else "smaller" for task in front.tasks},
+        "examples": dict(front.examples),
+        "points": [_point_to_dict(point) for point in front.points],
+        "knee": None if front.knee is None else front.knee.label,
+        "preferred": None if front.preferred is None else front.preferred.label,
+        "optimism": None if curse is None else {"expected": curse.expected, "reliability": curse.reliability},
+        "left_out": front.left_out,
+        "pending": front.pending,
+    }
+
+
+def hypervolume_to_dict(front: Front) -> dict[str, Any] | None:
+    """The hypervolume of all points and of the models alone, and the reference; None without any of the models."""
+    if front.hypervolume is None or front.of_models is None or front.reference is None:
+        return None
+    return {
+        "of_all": _interval_to_dict(front.hypervolume),
+        "of_models": _interval_to_dict(front.of_models),
+        "reference": dict(front.reference),
+    }
+
+
+def predicted_to_dict(points: Sequence[Predicted]) -> list[dict[str, Any]]:
+    """Predictions, each with the measured point that is nearest."""
+    return [
+        {
+            "x": [float(value) for value in point.x],
+            "tasks": {task: estimate_to_dict(value) for task, value in point.tasks.items()},
+            "nearest": point.nearest.label,
+            "distance": point.distance,
+        }
+        for point in points
+    ]
+
+
+def estimate_to_dict(value: Estimate) -> dict[str, Any]:
+    """Plain data of a score or of a paired difference, which has a p; an error that is not known is null."""
+    known = value.standard_error < float("inf")
+    data = {
+        "mean": value.mean,
+        "standard_error": value.standard_error if known else None,
+        "interval": list(value.interval) if known else None,
+        "n_examples": value.n_examples,
+    }
+    return data | {"p": value.p} if isinstance(value, Difference) else data
+
+
+def render_front(front: Front, width: int, *, everything: bool = False) -> RenderableType:
+    """The points on the front, and the models and averages wherever they are; or every point that was scored."""
+    shown = [point for point in front.points if everything or point.on_front or _is_baseline(point)]
+    headings = ("model", *front.tasks, "score", "P(front)", "")
+    rows = [
+        (
+            ("* " if point.on_front else "  ") + point.label,
+            *(plus_minus(value) for value in point.tasks.values()),
+            plus_minus(point.score),
+            f"{point.probability:.2f}",
+            _remarks(front, point),
+        )
+        for point in shown
+    ]
+    last = sum(point.on_front for point in shown) - 1
+    return _table(headings, rows, width, len(front.tasks), last)
+
+
+def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> RenderableType:
+    """Predicted points by the score that they would have, with what was measured nearest to each."""
+    rows: list[tuple[str, ...]] = []
+    for point in points:
+        tasks = [f"{plus_minus(value)} ({point.nearest.tasks[task].mean:.3g})" for task, value in point.tasks.items()]
+        rows.append((f"predicted {len(rows) + 1}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
+    return _table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))
+
+
+def hypervolume_line(front: Front) -> str:
+    """`hypervolume on the search split: 0.19 [0.12, 0.26]; the models alone 0.06 [...]; from math 0.2, chat 0.2`."""
+    if front.hypervolume is None or front.of_models is None or front.reference is None:
+        return f"hypervolume on the {front.split} split: not known, since neither the base nor a parent is scored there"
+    start = ", ".join(f"{task} {value:.4g}" for task, value in front.reference.items())
+    return (
+        f"hypervolume on the {front.split} split: {_interval(front.hypervolume)}; the models alone "
+        f"{_interval(front.of_models)}; from the worst of them on every task: {start}"
+    )
+
+
+def plus_minus(value: Estimate) -> str:
+    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where that is not known."""
+    if not value.half_width < float("inf"):
+        return f"{value.mean:.4g}"
+    digits = decimals(value.half_width / Z95)
+    return f"{value.mean:.{digits}f} ±{value.half_width:.{digits}f}"
+
+
+def _is_baseline(point: Point) -> bool:
+    return point.kind in ("base", "parent", "average")
+
+
+def _remarks(front: Front, point: Point) -> str:
+    named = {"knee": front.knee, "preferred": front.preferred}
+    remarks = [name for name, special in named.items() if special is point]
+    if point.kind in ("start", "recommended"):
+        remarks.append(point.kind)
+    if not point.on_front:
+        remarks.append("beaten")
+    return ", ".join(remarks)
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, n_tasks: int, section: int = -1
+) -> RenderableType:
+    """A table; where it does not fit, one paragraph per row."""
+    if width < OTHER_WIDTH + TASK_WIDTH * n_tasks:
+        lines = []
+        for name, *cells in rows:
+            lines.append(name)
+            lines += [
+                f"    {heading} {cell}".rstrip() for heading, cell in zip(headings[1:], cells, strict=True) if cell
+            ]
+        return Text("\n".join(lines))
+    table = Table(pad_edge=False)
+    table.add_column(Text(headings[0]), overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(Text(heading), justify="right" if heading else "left", overflow="fold")
+    for number, row in enumerate(rows):
+        table.add_row(*map(Text, row), end_section=number == section)
+    return table
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+
+
+def _interval_to_dict(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _point_to_dict(point: Point) -> Mapping[str, Any]:
+    return {
+        "label": point.label,
+        "number": point.number,
+        "kind": point.kind,
+        "on_front": point.on_front,
+        "probability": point.probability,
+        "score": estimate_to_dict(point.score),
+        "shrunk": point.shrunk,
+        "tasks": {task: estimate_to_dict(value) for task, value in point.tasks.items()},
+    }

@@ -1,0 +1,77 @@
+"""The front that an optimizer expects beyond what was measured, from the ledger alone: no model is opened for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge import plugins
+from evomerge.lessons import Lessons
+from evomerge.objective import FloatArray, Objective
+from evomerge.optimizers.base import Optimizer, Prediction
+from evomerge.plugins import PluginSpec
+from evomerge.records import is_parent
+from evomerge.report.front import Point, as_scores
+from evomerge.statistics import Estimate
+from evomerge.study import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A point that was not measured, and the nearest one that was.
+
+    x: (dimension,). tasks: predicted scores as people read them. distance: root mean square difference of the
+    coordinates, so that 0 is the same point and 1 the opposite corner of the cube.
+    """
+
+    x: FloatArray
+    tasks: Mapping[str, Estimate]
+    nearest: Point
+    distance: float
+
+
+def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> tuple[Predicted, ...]:
+    """What the study's optimizer predicts of its objectives; empty where it has no model of them.
+
+    measured: the points of the search split. Raises PluginError or OptimizerError where the optimizer cannot be built.
+    """
+    near = [(point, x) for point in measured if (x := study.entries[point.number].trial.x) is not None]
+    if not objective.pareto or not near:
+        return ()
+    cloud = np.stack([x for _, x in near])
+    found = []
+    for prediction in predictions(study, objective):
+        distances = np.sqrt(((cloud - prediction.x) ** 2).mean(axis=1))
+        row = int(distances.argmin())
+        means = as_scores(objective, prediction.losses)
+        errors = zip(means.items(), prediction.errors, strict=True)
+        tasks = {task: Estimate(mean, float(error), 0) for (task, mean), error in errors}
+        found.append(Predicted(prediction.x, tasks, near[row][0], float(distances[row])))
+    return tuple(found)
+
+
+def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:
+    """The optimizer as it was after everything that the ledger holds, asked for its predictions."""
+    said = study.configuration.get("optimizer", "cma_es")
+    options = {} if isinstance(said, str) else {key: value for key, value in said.items() if key != "kind"}
+    spec = PluginSpec(said if isinstance(said, str) else said["kind"], options)
+    if plugins.load("optimizer", spec.kind, Optimizer).predictions is Optimizer.predictions:
+        return ()
+    points = {entry.trial.label: entry.trial.x for entry in study.entries.values() if entry.trial.x is not None}
+    start = points.get("start")
+    optimizer: Optimizer = plugins.build(
+        "optimizer",
+        spec,
+        Optimizer,
+        dimension=len(next(iter(points.values()))),
+        n_objectives=objective.n_objectives,
+        seed=study.configuration.get("seed", 0),
+        start=start,
+    )
+    if objective.pareto:
+        optimizer.prefer(list(objective.weights.values()))
+    parents = {e.trial.label for e in study.entries.values() if e.trial.split == "search" and is_parent(e.trial.label)}
+    lessons = Lessons(optimizer, objective, parents)
+    for entry in study.told:
+        lessons.take(entry)
+    return optimizer.predictions()
