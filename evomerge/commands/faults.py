@@ -18,6 +18,7 @@ _CODES = {
     "ChoiceError": USAGE,
     "CollectionError": USAGE,
     "ConfigError": USAGE,
+    "DashboardError": USAGE,
     "DraftError": USAGE,
     "EvaluatorError": USAGE,
     "ExecutorError": PAUSED,

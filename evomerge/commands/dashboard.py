@@ -1,0 +1,131 @@
+"""`evomerge dashboard`: optuna-dashboard over a study, live; a reader like any other, in a process of its own."""
+
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from evomerge.config import load_config
+from evomerge.merging.sources import open_models
+from evomerge.mirror import Mirror
+from evomerge.report.axes import Axis, of_space
+from evomerge.report.optuna_view import OptunaView
+from evomerge.report.status import SEARCH_FILE
+from evomerge.trial import build_space
+
+#: Seconds between two looks at the ledger.
+PAUSE = 1.0
+SQLITE = (".db", ".sqlite", ".sqlite3")
+JOURNAL = (".log", ".journal", ".jsonl")
+
+
+class DashboardError(RuntimeError):
+    """A dashboard that cannot be shown, or a file that cannot be written for one."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers one browser while another one waits."""
+
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base's
+        """A line per request is of no use to anybody."""
+
+
+def view_of(run: Path) -> OptunaView:
+    """The study in `run` as an Optuna study, up to now. Raises StudyError when there is none."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    mirror = Mirror(run)
+    view = OptunaView(mirror, _axes(run))
+    view.update()
+    return view
+
+
+def serve(run: Path, host: str, port: int, *, browser: bool, say: Callable[[str, OptunaView], None]) -> None:
+    """Serve the dashboard until Ctrl-C. say: told the address once it answers. port 0: a free one.
+
+    Raises StudyError when there is no study, and DashboardError when it cannot be served.
+    """
+    try:
+        from optuna_dashboard import wsgi  # an extra
+    except ImportError as error:
+        raise DashboardError("The dashboard needs optuna-dashboard: pip install 'evomerge[dashboard]'.") from error
+    view = view_of(run)
+    with _serving(wsgi(view.storage), host, port) as address, suppress(KeyboardInterrupt):
+        say(address, view)
+        if browser:
+            webbrowser.open(address)
+        while True:
+            time.sleep(PAUSE)
+            view.update()
+
+
+def export_view(run: Path, file: Path) -> int:
+    """Write the Optuna study for other tools: SQLite or Optuna's journal, by the file's ending. How many trials.
+
+    Raises DashboardError for another ending, a file that is there, and a study without a scored candidate.
+    """
+    if file.suffix not in SQLITE + JOURNAL:
+        raise DashboardError(
+            f"{file}: expected a name that ends in {', '.join(SQLITE)} (SQLite) or {', '.join(JOURNAL)} "
+            "(Optuna's journal, which is quicker to write)."
+        )
+    if file.exists():
+        raise DashboardError(f"{file} exists; give another name.")
+    view = view_of(run)
+    if not view.size:
+        raise DashboardError(f"The study in {run} has no scored candidate yet: nothing to write.")
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        optuna.copy_study(
+            from_study_name=view.name, from_storage=view.storage, to_storage=_file_storage(part, file.suffix)
+        )
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return view.size
+
+
+def _file_storage(file: Path, suffix: str) -> BaseStorage:
+    if suffix in SQLITE:
+        return RDBStorage(f"sqlite:///{file}")
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+@contextmanager
+def _serving(application: Any, host: str, port: int) -> Iterator[str]:
+    try:
+        server = make_server(host, port, application, server_class=_Server, handler_class=_Quiet)
+    except OSError as error:
+        raise DashboardError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Give another --port (0 takes a free one) or --host."
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_port}/dashboard"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _axes(run: Path) -> tuple[Axis, ...] | None:
+    """Names and ranges from the search space; None where the models are no longer there to ask."""
+    try:
+        config = load_config(run / SEARCH_FILE)
+        recipe = config.recipe()
+        return of_space(build_space(config.space, recipe, open_models(recipe).base.layout()))
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,89 @@
+"""Axes: what of a point of the cube is shown to people, few enough to look at, under the names of a search space."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_spaces.base import FloatArray, SearchSpace
+
+#: More than this nobody looks at, and a dashboard sends all of them again and again.
+MANY = 40
+
+_NAME = re.compile(r"(?P<parameter>[^\[]+)\[(?P<slot>.*?)(?:, (?P<label>[^,\]]+))?\]")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One number shown: the mean over `coordinates` of a point, scaled to [low, high]."""
+
+    name: str
+    coordinates: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+
+    def value(self, x: FloatArray) -> float:
+        """What is shown of a point, (dimension,)."""
+        value = self.low + (self.high - self.low) * float(np.mean(x[list(self.coordinates)]))
+        # People read it; and rounding may carry a mean a hair beyond the range that it is declared to have.
+        return min(max(float(f"{value:.12g}"), self.low), self.high)
+
+
+def of_points(dimension: int) -> tuple[Axis, ...]:
+    """Axes where no space is at hand: the coordinates by number, in runs of them where there are many."""
+    width = len(str(max(dimension - 1, 0)))
+    runs = np.array_split(np.arange(dimension), min(dimension, MANY))
+    return tuple(Axis(_run(int(run[0]), int(run[-1]), width), tuple(map(int, run))) for run in runs)
+
+
+def of_space(space: SearchSpace) -> tuple[Axis, ...]:
+    """The coordinates by name; the mean of every parameter and input over all groups where there are many.
+
+    Coefficients are shown where a coordinate is one but for its range, else the coordinate, from 0 to 1.
+    """
+    ranges = _ranges(space)
+    parts = [_parts(name) for name in space.names]
+    if space.dimension <= MANY:
+        return tuple(
+            Axis(name, (index,), *ranges.get(parameter, (0.0, 1.0)))
+            for index, (name, (parameter, _)) in enumerate(zip(space.names, parts, strict=True))
+        )
+    together: dict[tuple[str, str], list[int]] = {}
+    for index, part in enumerate(parts):
+        together.setdefault(part, []).append(index)
+    return tuple(
+        Axis(_mean(parameter, label), tuple(found), *ranges.get(parameter, (0.0, 1.0)))
+        for (parameter, label), found in together.items()
+    )
+
+
+def _ranges(space: SearchSpace) -> dict[str, tuple[float, float]]:
+    """Parameter -> range, for those whose values are their coordinates stretched to a range."""
+    at: Sequence[float] = (0.0, 0.25, 1.0)
+    tables = [space.decode(np.full(space.dimension, value)).values for value in at]
+    ranges = {}
+    for parameter, low in tables[0].items():
+        quarter, high = tables[1][parameter], tables[2][parameter]
+        free = low != high
+        if not free.any():
+            continue
+        a, b = float(low[free][0]), float(high[free][0])
+        if all(np.allclose(t[free], a + s * (b - a)) for s, t in zip(at, (low, quarter, high), strict=True)):
+            ranges[parameter] = (a, b)
+    return ranges
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """`weight[block.3, math]` -> weight, math."""
+    found = _NAME.fullmatch(name)
+    return (found["parameter"], found["label"] or "") if found else (name, "")
+
+
+def _mean(parameter: str, label: str) -> str:
+    return f"{parameter}[mean, {label}]" if label else f"{parameter}[mean]"
+
+
+def _run(first: int, last: int, width: int) -> str:
+    name = f"x{first:0{width}d}"
+    return name if first == last else f"{name}-{last:0{width}d}"

@@ -1,0 +1,166 @@
+"""The search split of a study as an Optuna study in memory, kept up with its ledger; a view, never the truth."""
+
+import warnings
+from datetime import datetime
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge.mirror import Mirror
+from evomerge.objective import Objective
+from evomerge.report.axes import Axis, of_points
+from evomerge.report.snapshot import standing, weights
+from evomerge.report.status import state_of
+from evomerge.study import Entry
+
+#: Characters kept of the reason of a failure.
+REASON = 300
+
+
+class OptunaView:
+    """Makes and updates one Optuna study, number 0 of `storage`, from what a mirror sees.
+
+    Values are scores as people read them: of every task where the ledger has a loss for each, else their weighted
+    mean. axes: the parameters; by number when not given. It is empty until it can be known which way tasks count:
+    until one candidate has been scored.
+    """
+
+    def __init__(self, mirror: Mirror, axes: tuple[Axis, ...] | None = None) -> None:
+        self.storage = InMemoryStorage()
+        self._mirror = mirror
+        self._axes = axes
+        self._weights: dict[str, float] = {}
+        self._by_task = False
+        self._distributions: dict[str, BaseDistribution] = {}
+        self._study_id: int | None = None
+        self._trials: dict[int, int] = {}
+        self._asked: dict[int, datetime] = {}
+        self._told: dict[int, datetime] = {}
+        self._said: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the Optuna study: that of the run's folder."""
+        return self._mirror.study.folder.resolve().name
+
+    @property
+    def size(self) -> int:
+        """How many trials it has."""
+        return len(self._trials)
+
+    def update(self) -> None:
+        """Take in what was written since the last call. Raises StudyError as a mirror does."""
+        changed: dict[int, None] = {}
+        for change in self._mirror.poll():
+            if change.number is not None:
+                changed[change.number] = None
+                (self._asked if change.kind == "asked" else self._told)[change.number] = change.at
+        study = self._mirror.study
+        if self._study_id is None:
+            first = next((entry for entry in study.told if entry.losses is not None), None)
+            if first is None:
+                return
+            self._begin(first)
+            changed = dict.fromkeys(study.entries)
+        for number in changed:
+            if study.entries[number].trial.split == "search":
+                self._put(study.entries[number])
+        self._say()
+
+    def _begin(self, first: Entry) -> None:
+        losses, outcome = first.losses, first.outcome
+        if losses is None or outcome is None:
+            raise ValueError(f"Trial {first.trial.number} was not scored: it cannot say which way its tasks count.")
+        self._weights = weights(self._mirror.study.configuration)
+        self._by_task = len(losses) == len(self._weights) > 1
+        names, lower = ["score"], frozenset[str]()
+        if self._by_task:
+            names = list(self._weights)
+            lower = Objective.lower_of(losses, {task: outcome.scores[task].mean for task in names})
+        if self._axes is None:
+            points = [entry.trial.x for entry in self._mirror.study.entries.values() if entry.trial.x is not None]
+            self._axes = of_points(len(points[0])) if points else ()
+        self._distributions = {axis.name: FloatDistribution(axis.low, axis.high) for axis in self._axes}
+        directions = [StudyDirection.MINIMIZE if name in lower else StudyDirection.MAXIMIZE for name in names]
+        self._study_id = self.storage.create_new_study(directions, self.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # since 2023
+            optuna.Study(self.name, self.storage).set_metric_names(names)
+
+    def _put(self, entry: Entry) -> None:
+        """Add a trial, or complete one that was running."""
+        number = entry.trial.number
+        if self._study_id is None:
+            return
+        if number not in self._trials:
+            self._trials[number] = self.storage.create_new_trial(self._study_id, self._frozen(entry))
+        elif entry.told_at is not None:
+            trial = self._trials[number]
+            for name, value in self._attributes(entry).items():
+                self.storage.set_trial_user_attr(trial, name, value)
+            self.storage.set_trial_state_values(trial, _state(entry), self._values(entry))
+
+    def _frozen(self, entry: Entry) -> FrozenTrial:
+        number, x = entry.trial.number, entry.trial.x
+        # After an extension its own numbers no longer are the study's, which count the select and report splits too.
+        own = {} if number == len(self._trials) else {"trial": number}
+        told = self._told.get(number)
+        return FrozenTrial(
+            number=-1,  # the storage counts
+            trial_id=-1,
+            state=_state(entry),
+            value=None,
+            values=self._values(entry),
+            params={} if x is None else {axis.name: axis.value(x) for axis in self._axes or ()},
+            distributions={} if x is None else self._distributions,
+            datetime_start=_local(self._asked[number]),
+            datetime_complete=None if told is None else _local(told),
+            user_attrs=own | self._attributes(entry),
+            system_attrs={},
+            intermediate_values={},
+        )
+
+    def _values(self, entry: Entry) -> list[float] | None:
+        if entry.losses is None or entry.outcome is None:
+            return None
+        if self._by_task:
+            return [entry.outcome.scores[task].mean for task in self._weights]
+        return [Objective.score_of(entry.losses)]
+
+    def _attributes(self, entry: Entry) -> dict[str, str | float]:
+        attributes: dict[str, str | float] = {"label": entry.trial.label}
+        if entry.outcome is None:
+            return attributes
+        if entry.losses is not None:
+            found = standing(entry, self._weights)
+            attributes |= {task: mean for task, mean in found.tasks.items() if not self._by_task}
+            if not self._by_task and found.error < float("inf"):
+                attributes["standard error"] = found.error
+        if entry.outcome.failure is not None:
+            attributes["failure"] = f"{entry.outcome.failure.kind}: {entry.outcome.failure.message}"[:REASON]
+        return attributes
+
+    def _say(self) -> None:
+        """State and winner, beside the name of the study."""
+        study = self._mirror.study
+        winners = [str(data["label"]) for kind, data in study.events if kind == "selected"]
+        said = {"folder": str(study.folder), "state": state_of(study), **({"selected": winners[-1]} if winners else {})}
+        for name, text in said.items():
+            if self._said.get(name) != text and self._study_id is not None:
+                self.storage.set_study_user_attr(self._study_id, name, text)
+        self._said = said
+
+
+def _state(entry: Entry) -> TrialState:
+    if entry.told_at is None:
+        return TrialState.RUNNING
+    return TrialState.FAIL if entry.losses is None else TrialState.COMPLETE
+
+
+def _local(at: datetime) -> datetime:
+    """Optuna's times are of this machine's zone and do not say so."""
+    return at.astimezone().replace(tzinfo=None)

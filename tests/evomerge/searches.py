@@ -1,0 +1,69 @@
+"""Real searches in processes of their own, and what they leave in their ledgers."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evomerge import strict_yaml
+from evomerge.study import Study
+from tests.toys import search_file
+
+
+def write_search(folder: Path, *, trials: int = 40, delay: float = 0.02, **changes: object) -> Path:
+    """A search file over the toys, one candidate at a time, whose first task takes `delay` seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = {
+        "one": {"evaluator": "synthetic", "n_examples": 60, "delay": delay, "fail": 0.05},
+        "two": {"evaluator": "synthetic", "task": 1, "n_examples": 60},
+    }
+    settings = search_file(folder, tasks=tasks, budget={"trials": trials}, **changes)
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(settings), encoding="utf-8")
+    return file
+
+
+@contextmanager
+def evomerge(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The command line in a process and session of its own, which ends with the block at the latest."""
+    command = [sys.executable, "-m", "evomerge.cli", *map(str, arguments)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(what: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Look again and again; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"not within {seconds} seconds"
+        time.sleep(0.05)
+
+
+def history(folder: Path) -> list[tuple[object, ...]]:
+    """All that a ledger says but times: numbers, points, losses, scores, in order of telling; and the events."""
+    study = Study.read(folder)
+    told = [
+        (
+            e.trial.number,
+            e.trial.label,
+            e.trial.split,
+            None if e.trial.x is None else e.trial.x.tobytes(),
+            e.losses,
+            None if e.outcome is None else {t: s.values.tobytes() for t, s in e.outcome.scores.items()},
+        )
+        for e in study.told
+    ]
+    return [*told, *((kind, sorted(data.items())) for kind, data in study.events)]
