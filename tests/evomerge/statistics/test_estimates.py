@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evomerge.statistics import POWER, detectable, difference, estimate, examples_needed, standard_error
+from evomerge.statistics import (
+    POWER,
+    StatisticsError,
+    detectable,
+    difference,
+    estimate,
+    examples_needed,
+    standard_error,
+)
 
 
 def test_standard_error_is_that_of_the_mean() -> None:
@@ -74,3 +82,29 @@ def test_power_is_what_it_says() -> None:
     n = examples_needed(0.2, 0.03)
     assert n == pytest.approx(7.85 * 0.2 / 0.03**2, rel=1e-3)
     assert detectable(0.2, n) == pytest.approx(0.03, rel=1e-3)
+
+
+def test_zeros_and_ones_have_wilsons_interval() -> None:
+    values = np.array([1.0] * 47 + [0.0] * 3)
+    wilson = stats.binomtest(47, 50).proportion_ci(method="wilson")
+    assert estimate({"t": values}).interval == pytest.approx((wilson.low, wilson.high))
+    low, high = estimate({"t": -values / 4}).interval
+    assert (low, high) == pytest.approx((-wilson.high / 4, -wilson.low / 4))
+
+
+def test_all_wrong_and_never_different_are_not_certain() -> None:
+    wrong = np.zeros(50)
+    assert estimate({"t": wrong}).interval[1] == pytest.approx(
+        stats.binomtest(0, 50).proportion_ci(method="wilson").high
+    )
+    assert estimate({"t": wrong}, sizes={"t": 0.5}).interval[1] == pytest.approx(estimate({"t": wrong}).interval[1] / 2)
+    right = np.ones(50) / 2
+    same = difference({"t": right}, {"t": right})
+    assert same.half_width == pytest.approx(0.5 * 1.96 / 51, rel=1e-3)
+    assert (same.mean, same.p, same.shown) == (0, 1, False)
+
+
+def test_a_task_without_a_shared_example_is_refused() -> None:
+    a, b = np.array([1.0, np.nan]), np.array([np.nan, 1.0])
+    with pytest.raises(StatisticsError, match="'t' has no example with a score, of 2"):
+        difference({"t": a}, {"t": b})
