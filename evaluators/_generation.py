@@ -18,12 +18,14 @@ LOOK_BACK = 2
 class Generation:
     """A continuation up to its stop string.
 
-    truncated: the length limit came first. finite: False where the weights yielded no numbers.
+    truncated: the length limit came first. finite: False where the weights yielded no numbers. n_tokens: how many were
+    written before an end token; all of the batch's length where only a stop string ended it.
     """
 
     text: str
     truncated: bool
     finite: bool
+    n_tokens: int
 
 
 class Generator:
@@ -104,7 +106,7 @@ class Generator:
         stopped = end is not None or any(stop in text for stop in self._stop)
         for stop in self._stop:
             text = text.split(stop)[0]
-        return Generation(text, truncated=not stopped, finite=finite)
+        return Generation(text, not stopped, finite, len(tokens[:end]))
 
     def _pad_token(self) -> int:
         """Any token: what it covers is masked, and what follows an end is dropped."""

@@ -114,9 +114,18 @@ class LeavesSomeOut(Sound):
         return values
 
 
+class ManyExamplesOfOneModel(Sound):
+    whole_model = True
+
+
+class Clock(EvaluatorContract):
+    not_repeatable = "it is a clock"
+
+
 CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] = {
     "ids": lambda kit, build: kit.test_ids_are_distinct_texts_in_an_order_that_stays(build),
     "direction": lambda kit, build: kit.test_knows_its_direction(build),
+    "whole": lambda kit, build: kit.test_what_is_measured_of_the_whole_model_is_one_example(build),
     "all": lambda kit, build: kit.test_scores_every_example_in_order(build, MODEL),
     "subset": lambda kit, build: kit.test_a_subset_gives_its_rows_of_the_whole(build, MODEL),
     "alone": lambda kit, build: kit.test_one_example_alone_scores_as_among_all(build, MODEL),
@@ -140,6 +149,7 @@ def test_a_sound_evaluator_passes(check: str) -> None:
     [
         ("ids", ShufflesItsIds),
         ("direction", CallsItselfGood),
+        ("whole", ManyExamplesOfOneModel),
         ("all", LeavesSomeOut),
         ("subset", AnswersInTheOrderAsked),
         ("subset", MislabelsRows),
@@ -161,3 +171,13 @@ def test_a_broken_evaluator_fails(check: str, plugin: type[Evaluator]) -> None:
 def test_every_test_of_the_kit_is_tried() -> None:
     tests = [name for name in vars(EvaluatorContract) if name.startswith("test_")]
     assert len(tests) == len(CHECKS)
+
+
+@pytest.mark.parametrize("check", ["subset", "alone", "other"])
+def test_what_is_not_repeatable_may_drift(check: str) -> None:
+    CHECKS[check](Clock(), Drifts)
+
+
+def test_what_is_not_repeatable_says_why() -> None:
+    with pytest.raises(pytest.skip.Exception, match="it is a clock"):
+        CHECKS["again"](Clock(), Drifts)

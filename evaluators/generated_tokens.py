@@ -1,0 +1,61 @@
+"""Length of what a model writes: tokens per prompt until it ends by itself. A terse model is a cheap one.
+
+tasks:
+  length:
+    evaluator: generated_tokens
+    file: data/prompts.jsonl       # {"prompt": "Why is the sky blue?"}
+    max_new_tokens: 256
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluators._examples import read_json_lines
+from evaluators._generation import Generator
+from evaluators._tokens import PerTokenizer
+from evaluators.base import Evaluator, LanguageModel, Scores, content_ids
+
+
+class GeneratedTokens(Evaluator):
+    """Number of tokens of the greedy continuation, its end not counted; less is better.
+
+    file: JSON lines. prompt: name of the field, "prompt" or "question" by default. template: format string over the
+    fields instead. max_new_tokens: where a continuation is cut, and what it then counts.
+    """
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        prompt: str | None = None,
+        template: str | None = None,
+        max_new_tokens: int = 256,
+        limit: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self._prompts = [line.prompt(prompt, template) for line in read_json_lines(file, limit)]
+        self._max_new_tokens = max_new_tokens
+        self._batch_tokens = batch_tokens
+        self._ids = content_ids(self._prompts)
+        self._engine = PerTokenizer(self._prepare)
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        """One id per line, of its prompt."""
+        return self._ids
+
+    def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
+        """Greedy decoding. Weights that yield no numbers leave every example unscored."""
+        rows = self.rows(ids)
+        written = self._engine.of(model).run(model.network, rows)
+        return Scores(
+            example_ids=tuple(self._ids[row] for row in rows),
+            values=np.array([found.n_tokens if found.finite else float("nan") for found in written]),
+            truncated=sum(found.truncated for found in written),
+        )
+
+    def _prepare(self, model: LanguageModel) -> Generator:
+        return Generator(model, self._prompts, self._max_new_tokens, (), batch_tokens=self._batch_tokens)
