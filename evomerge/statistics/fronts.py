@@ -45,8 +45,8 @@ def hypervolume_interval(
     volume = pareto.hypervolume(-measured, reference)
     basic = 2 * volume - _volumes(means, reference)
     drawn = _volumes(_true_points(measured, errors, variances, rng), reference) if _scatter_is_known(errors) else basic
-    low, high = np.sort(np.quantile([basic, drawn], (0.025, 0.975), axis=1), axis=1)[[0, 1], [0, 1]]
-    return Interval(volume, max(0.0, float(low)), float(high))
+    lows, highs = np.quantile([basic, drawn], (0.025, 0.975), axis=1)
+    return Interval(volume, max(0.0, float(lows.min())), float(highs.max()))
 
 
 def _volumes(points: FloatArray, reference: FloatArray) -> FloatArray:
