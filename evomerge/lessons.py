@@ -1,5 +1,7 @@
 """What an optimizer learns of a trial: its point, its losses and what they are made of, once they can be known."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from evomerge.objective import NoReference, Objective
@@ -15,9 +17,9 @@ class Lessons:
     is told, and in which order, follows from the ledger alone. problem: why nothing can be told, if so.
     """
 
-    def __init__(self, optimizer: Optimizer, objective: Objective, parents: set[str]) -> None:
+    def __init__(self, optimizer: Optimizer, objective: Objective, parents: Collection[str]) -> None:
         self._optimizer, self._objective = optimizer, objective
-        self._missing = parents if objective.needs_parents else set()
+        self._missing = set(parents) if objective.needs_parents else set()
         self._parents: list[FloatArray] = []
         self._reference: FloatArray | None = None
         self._held: list[Entry] = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.objective import NonFiniteScore, Objective
+from evomerge.objective import Kind, NonFiniteScore, NoReference, Objective
 
 
 def scores(**tasks: list[float]) -> dict[str, Scores]:
@@ -56,3 +56,56 @@ def test_recorded_losses_tell_in_which_tasks_less_is_better(mean: float) -> None
     objective = Objective({"a": 1.0, "b": 1.0}, frozenset({"b"}), kind="pareto")
     given = scores(a=[mean], b=[mean])
     assert Objective.lower_of(objective.losses(given).tolist(), objective.means(given)) == {"b"}
+
+
+def against(kind: Kind, candidate: list[float], parents: list[float], **settings: object) -> float:
+    objective = Objective({"a": 3.0, "b": 1.0}, kind=kind, **settings)  # type: ignore[arg-type]
+    (loss,) = objective.against(np.array(candidate), np.array(parents))
+    return float(loss)
+
+
+def test_chebyshev_is_the_worst_weighted_gap() -> None:
+    # Gaps 0.2 and 0.4, times 3/4 and 1/4, times the number of tasks: 0.3 and 0.2.
+    assert against("chebyshev", [-0.6, -0.1], [-0.8, -0.5]) == pytest.approx(0.3 + 0.05 * 0.25)
+
+
+def test_of_two_equally_bad_worst_tasks_the_better_rest_wins() -> None:
+    assert against("chebyshev", [-0.6, -0.4], [-0.8, -0.5]) < against("chebyshev", [-0.6, -0.3], [-0.8, -0.5])
+
+
+def test_retention_counts_shares_and_no_weights() -> None:
+    # 25 % and 20 % of the parents' scores are lost.
+    assert against("retention", [-0.6, -0.4], [-0.8, -0.5]) == pytest.approx(0.25 + 0.05 * 0.225)
+    # Perplexities: 12 instead of 10 is a loss of 20 %.
+    assert against("retention", [12.0, -0.5], [10.0, -0.5]) == pytest.approx(0.2 + 0.05 * 0.1)
+
+
+def test_nothing_can_be_retained_of_zero() -> None:
+    with pytest.raises(NoReference, match="task 'b'"):
+        against("retention", [-0.6, -0.4], [-0.8, 0.0])
+
+
+def test_limits_are_the_parents_and_what_may_be_lost() -> None:
+    objective = Objective({"a": 1.0, "b": 1.0}, keep={"b": 0.25})
+    assert objective.limits(np.array([-0.8, -0.5])).tolist() == [np.inf, -0.25]
+    assert objective.needs_parents
+    assert not Objective({"a": 1.0}).needs_parents
+
+
+def test_keep_penalises_what_goes_beyond() -> None:
+    kept = against("mean", [-0.9, -0.3], [-0.8, -0.5], keep={"b": 0.2})
+    broken = against("mean", [-0.9, -0.2], [-0.8, -0.5], keep={"b": 0.2})
+    assert kept == pytest.approx(-(0.75 * 0.9 + 0.25 * 0.3))
+    assert broken == pytest.approx(-(0.75 * 0.9 + 0.25 * 0.2) + 10 * 0.1)
+
+
+def test_a_pareto_search_sees_its_losses_as_they_are() -> None:
+    objective = Objective({"a": 1.0, "b": 1.0}, kind="pareto", keep={"a": 0.0})
+    assert objective.against(np.array([-0.1, -0.2]), np.array([-0.8, -0.5])).tolist() == [-0.1, -0.2]
+
+
+@pytest.mark.parametrize("kind", ["pareto", "chebyshev", "retention"])
+def test_other_kinds_record_every_task(kind: Kind) -> None:
+    objective = Objective({"b": 5.0, "a": 1.0}, frozenset({"b"}), kind)
+    np.testing.assert_array_equal(objective.losses(scores(a=[1.0], b=[0.25])), [0.25, -1.0])
+    assert objective.n_objectives == (2 if kind == "pareto" else 1)

@@ -1,6 +1,7 @@
 """The loop: order of events, exact resume, failures, budgets, stopping. Real bench, real weights, real ledger."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from evomerge.budget import Budget, candidates
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Objective
+from evomerge.optimizers.base import FloatArray
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
-from evomerge.records import CANARY, Outcome, Trial
+from evomerge.records import CANARY, Outcome, Trial, is_parent
 from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.study import Study
 from evomerge.trial import Bench, BenchSpec
@@ -210,3 +212,113 @@ def test_hours_are_counted_over_all_sessions(tmp_path: Path) -> None:
     assert Budget(hours=1).spent(again)
     assert not Budget(hours=1.1).spent(again)
     again.close()
+
+
+def baselines(bench: Bench) -> list[Trial]:
+    """The parents after canary and start, without points of their own."""
+    names = ("base", "parent:a", "parent:b")
+    points = (0.0, 0.25, 0.75)
+    merges = [bench.merge_of(Trial(0, np.full(bench.space.dimension, point), seed=SEED)) for point in points]
+    return plan(bench) + [Trial(0, None, merge=m, label=n, seed=SEED) for n, m in zip(names, merges, strict=True)]
+
+
+class Ahead(SerialExecutor):
+    """Two trials at a time; of two the parent ends last, of two parents the earlier one."""
+
+    def __init__(self, spec: BenchSpec) -> None:
+        super().__init__(spec)
+        self._held: list[Trial] = []
+
+    @property
+    def slots(self) -> int:
+        return 2
+
+    def submit(self, trial: Trial) -> None:
+        self._held.append(trial)
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        if not self._held:
+            return None
+        self._held.sort(key=lambda trial: (is_parent(trial.label), -trial.number))
+        super().submit(self._held.pop(0))
+        return super().next_outcome(timeout)
+
+
+def run_relative(folder: Path, spec: BenchSpec, trials: int, executor: SerialExecutor | None = None) -> Study:
+    executor = executor or SerialExecutor(spec)
+    bench = spec()
+    study = Study.open(folder) if (folder / "ledger.jsonl").exists() else Study.create(folder, {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    objective = Objective({"one": 1.0}, kind="chebyshev")
+    ending = search(study, optimizer, executor, objective, baselines(bench), Budget(trials=trials), seed=SEED)
+    assert ending.kind == "done", ending.message
+    study.close()
+    return study
+
+
+def test_a_search_that_is_cut_among_the_parents_goes_on_with_the_same_candidates(
+    models: Recipe, tmp_path: Path
+) -> None:
+    spec = make_spec(models)
+    whole = run_relative(tmp_path / "whole", spec, 16)
+    for trials in (1, 2, 3, 4, 5, 9):
+        run_relative(tmp_path / "cut", spec, trials)
+    assert history(run_relative(tmp_path / "cut", spec, 16)) == history(whole)
+
+
+def test_no_candidate_is_asked_for_before_the_last_parent_has_ended(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+    study = run_relative(tmp_path / "s", spec, 12, Ahead(spec))
+    assert candidates(study) == 12
+    order = (tmp_path / "s" / "ledger.jsonl").read_text().splitlines()
+    told = {label: n for n, line in enumerate(order) for label in [_told_label(study, line)] if label}
+    asked = min(n for n, line in enumerate(order) if '"asked"' in line and '"label":"search"' in line.replace(" ", ""))
+    assert max(told[label] for label in ("base", "parent:a", "parent:b")) < asked
+
+
+def _told_label(study: Study, line: str) -> str:
+    record = json.loads(line)
+    return study.entries[record["data"]["number"]].trial.label if record.get("kind") == "told" else ""
+
+
+def test_when_all_parents_fail_a_relative_search_pauses(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+
+    class Orphans(Failing):
+        def run(self, trial: Trial) -> Outcome:
+            if is_parent(trial.label):
+                raise OSError(f"no {trial.label}")
+            return self._bench.run(trial)
+
+    bench = spec()
+    study = Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    executor = SerialExecutor(lambda: Orphans(spec(), 0))
+    objective = Objective({"one": 1.0}, keep={"one": 0.1})
+    ending = search(study, optimizer, executor, objective, baselines(bench), Budget(trials=30), seed=SEED)
+    assert (ending.kind, candidates(study)) == ("paused", 4)
+    assert "Every parent failed" in ending.message
+    assert study.events[-1] == ("paused", {"reason": ending.message})
+    again = Study.read(tmp_path / "s")
+    ending = search(again, optimizer, executor, objective, baselines(bench), Budget(trials=30), seed=SEED)
+    assert ending.message.startswith("Every parent failed"), "no more is spent on it"
+
+
+class Content(CmaEs):
+    """Wants nothing while three candidates of its own are pending or told."""
+
+    def wants(self, pending: Mapping[int, FloatArray]) -> bool:
+        return len(pending) + sum(told.proposed for told in self._told.values()) < 3
+
+
+@pytest.mark.parametrize("executor", [SerialExecutor, Ahead])
+def test_a_search_ends_when_its_optimizer_wants_nothing_more(
+    models: Recipe, tmp_path: Path, executor: type[SerialExecutor]
+) -> None:
+    spec = make_spec(models)
+    bench = spec()
+    study = Study.create(tmp_path / "s", {}, {})
+    optimizer = Content(bench.space.dimension, 1, SEED, bench.space.default())
+    ending = search(study, optimizer, executor(spec), OBJECTIVE, plan(bench), Budget(trials=50), seed=SEED)
+    assert (ending.kind, candidates(study)) == ("done", 1 + 3)
+    assert not study.pending
