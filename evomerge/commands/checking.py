@@ -5,6 +5,7 @@ from typing import Any
 
 from evomerge import launch
 from evomerge.config import ConfigError, SearchConfig
+from evomerge.objective import Objective
 
 
 def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
@@ -21,6 +22,12 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
         "method": config.method.kind,
         "space": config.space.kind,
         "optimizer": config.optimizer.kind,
+        "objective": {
+            "kind": plan.objective.kind,
+            "weights": dict(plan.objective.weights),
+            "keep": dict(plan.objective.keep),
+            "lower_is_better": [task for task in plan.objective.weights if task in plan.objective.lower_is_better],
+        },
         "experts": [model.name for model in config.experts],
         "dimension": plan.dimension,
         "coefficients": list(plan.names),
@@ -33,7 +40,8 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
     lines = [
         f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
         f"{plan.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
-        *(f"task {task}: {_counts(counts)} examples" for task, counts in plan.examples.items()),
+        *(f"task {task}: {_examples(plan.objective, task, counts)}" for task, counts in plan.examples.items()),
+        f"objective {_objective(plan.objective)}",
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
         _baselines(n_baselines, config.budget.trials),
         *(f"note: {note}" for note in plan.notes),
@@ -50,5 +58,17 @@ def _baselines(count: int, trials: int | None) -> str:
     return f"{min(count, trials)} of the {trials} trials are baselines{short}; {canary}"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{split} {count}" for split, count in counts.items())
+def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:
+    better = ", less is better" if task in objective.lower_is_better else ""
+    if task in objective.whole_model:
+        return f"one value per model{better}"
+    return ", ".join(f"{split} {count}" for split, count in counts.items()) + f" examples{better}"
+
+
+def _objective(objective: Objective) -> str:
+    """`pareto, preferring one 2, two 1; no further behind the best parent than one 0.01`."""
+    weights = ", ".join(f"{task} {weight:g}" for task, weight in objective.weights.items())
+    weighed = len(set(objective.weights.values())) > 1
+    said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""
+    kept = ", ".join(f"{task} {fall:g}" for task, fall in objective.keep.items())
+    return f"{objective.kind}{said}" + (f"; no further behind the best parent than {kept}" if kept else "")

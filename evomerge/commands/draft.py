@@ -1,11 +1,12 @@
 """`evomerge init`: look at the models, write a commented search file with sensible defaults."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge import strict_yaml
+from evomerge import plugins, strict_yaml
 from evomerge.commands.tasks import DraftError, guess_task
 from evomerge.config_fields import PATH_OPTIONS
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
@@ -55,6 +56,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "tokenizer": tokenizer or "null",
         "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
         "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
+        "optimizers": _listed("optimizer"),
         "study": _inline(study),
     }
     return Draft(_TEMPLATE.format(**place), facts, differences + taken)
@@ -117,6 +119,12 @@ def _numel(shape: tuple[int, ...]) -> int:
     return numel
 
 
+def _listed(what: str) -> str:
+    """The plug-ins of a kind that there are, as comment lines."""
+    text = f"There are {', '.join(plugins.names(what))}."
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 110))
+
+
 def _inline(data: object) -> str:
     return strict_yaml.dump(data, inline=True)
 
@@ -154,12 +162,16 @@ space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
 # What a merge is scored on. Every task is divided by content: searched on, selected on, reported on.
 tasks:
 {tasks}
-# mean of the tasks, weights such as {{add: 2, sort: 1}}, or pareto: every task by itself.
+# mean of the tasks; weights such as {{add: 2, sort: 1}}; chebyshev or retention: the worst task, measured from the best
+# parent on it in its unit or as a share; pareto: every task by itself, which gives a front to choose from.
+# Weights with a kind: {{kind: chebyshev, weights: {{add: 2, sort: 1}}}}
 objective: mean
+# prefer: {{add: 2, sort: 1}}    # with pareto: the trade-off that is recommended and selected
+# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or {{add: 0.01}}
 split: {{search: 0.5, select: 0.2, report: 0.3}}
 
-# Who proposes candidates: random, sobol, cma_es, sep_cma_es, tpe, gp, nsga2, greedy_soup.
-optimizer: cma_es
+# Who proposes candidates.
+{optimizers}optimizer: cma_es
 
 # When to stop, whichever comes first: trials (baselines count), hours, until (a time such as 07:00).
 budget: {{trials: 200}}

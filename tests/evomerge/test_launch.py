@@ -1,25 +1,33 @@
 """Before anything is spent: what a plan holds, what it refuses, and how a study is taken up."""
 
+import json
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
 from evomerge import strict_yaml
+from evomerge.aim import objective_of_study
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
-from evomerge.launch import LaunchError, environment, prepare, run
+from evomerge.export import choose
+from evomerge.launch import LaunchError, build_optimizer, environment, prepare, run
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.sources import open_models
 from evomerge.models import ModelError
+from evomerge.objective import Objective
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.recipe import Recipe
-from evomerge.study import ConfigurationChanged, StudyExists
+from evomerge.report import standings
+from evomerge.report.status import status
+from evomerge.selection import selection
+from evomerge.study import ConfigurationChanged, Study, StudyExists
 from evomerge.trial import build_space
 from search_spaces.base import SpaceError
 from tests.evomerge.merging.folders import llama
@@ -164,3 +172,50 @@ def test_the_environment_names_versions_and_no_machine() -> None:
     found = environment()
     assert found["torch"]
     assert socket.gethostname() not in " ".join(found.values())
+
+
+def largest(model: Any) -> float:
+    """One number for a whole model, for `callable`."""
+    return max(float(tensor.abs().max()) for tensor in model.tensors.values())
+
+
+UNITS = {
+    "one": {"evaluator": "synthetic", "n_examples": 200},
+    "bytes": {"evaluator": "model_size"},
+    "largest": {"evaluator": "callable", "function": f"{__name__}:largest", "higher_is_better": False},
+}
+
+
+def test_a_preference_reaches_the_optimizer_in_the_order_of_the_tasks(configured: Configured) -> None:
+    config = configured(objective="pareto", prefer={"two": 3, "one": 1}, optimizer="nsga2")
+    assert build_optimizer(config, prepare(config)).preference.tolist() == [0.25, 0.75]
+
+
+def test_values_of_the_whole_model_are_on_every_split_and_are_not_few(configured: Configured) -> None:
+    plan = prepare(configured(tasks=UNITS))
+    assert plan.examples["bytes"] == plan.examples["largest"] == {"search": 1, "select": 1, "report": 1}
+    assert plan.notes == ()
+    assert plan.objective == Objective(
+        dict.fromkeys(UNITS, 1.0), frozenset({"bytes", "largest"}), whole_model=frozenset({"bytes", "largest"})
+    )
+
+
+@pytest.mark.parametrize("objective", ["pareto", "retention"])
+def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured, objective: str) -> None:
+    optimizer = "nsga2" if objective == "pareto" else "cma_es"
+    config = configured(tasks=UNITS, objective=objective, optimizer=optimizer, keep={"one": 0.5}, budget={"trials": 20})
+    plan = prepare(config)
+    ending, result = run(config, plan, resume=False)
+    assert ending.kind == "done"
+    assert result is not None
+    assert set(result.scale) == set(UNITS)
+    study = Study.read(config.study)
+    assert objective_of_study(study) == plan.objective
+    assert replace(selection(study, plan.objective), winner=result.winner) == result
+    for data in (standings.selection_to_dict(result), status(study), choose(config.study).scores):
+        json.dumps(data, allow_nan=False)
+    values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.outcome}
+    assert values == dict.fromkeys(("search", "select", "report"), values["search"]), "the same on every split"
+    assert [kind for kind, _ in study.events].count("report_split_read") == 1
+    whole = choose(config.study).scores[f"{result.winner.label}, all examples"]
+    assert whole["bytes"] == values["search"][0]

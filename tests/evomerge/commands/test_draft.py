@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from evomerge import plugins
 from evomerge.commands.draft import draft
 from evomerge.commands.tasks import DraftError
 from evomerge.config import load_config
@@ -56,6 +57,21 @@ def test_every_default_has_a_comment(tmp_path: Path, models: tuple[str, list[str
     for key in ("base", "experts", "method", "dtype", "space", "tasks", "objective", "optimizer", "budget", "study"):
         at = next(n for n, line in enumerate(lines) if line.startswith(f"{key}:"))
         assert lines[at - 1].startswith("#"), key
+
+
+def test_the_settings_in_comments_load_too(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+    (tmp_path / "add.txt").write_text("hello", encoding="utf-8")
+    (tmp_path / "sort.txt").write_text("hello", encoding="utf-8")
+    tasks = [str(tmp_path / "add.txt"), str(tmp_path / "sort.txt")]
+    text = draft(*models, tasks, tmp_path / "s.yaml", "s").text
+    for optimizer in plugins.names("optimizer"):
+        assert f" {optimizer}," in text or f" {optimizer}." in text
+    file = tmp_path / "search.yaml"
+    file.write_text(
+        text.replace("objective: mean", "objective: pareto").replace("# prefer:", "prefer:").replace("# keep:", "keep:")
+    )
+    objective = load_config(file).aim((), ())
+    assert (objective.weights, objective.keep) == ({"add": 2.0, "sort": 1.0}, {"add": 0.01, "sort": 0.01})
 
 
 def test_two_experts_of_the_same_name_are_numbered(tmp_path: Path, models: tuple[str, list[str]]) -> None:
