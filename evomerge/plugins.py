@@ -15,8 +15,13 @@ PACKAGES: Mapping[str, str] = {
     "search space": "search_spaces",
     "evaluator": "evaluators",
     "optimizer": "evomerge.optimizers",
+    "sink": "evomerge.sinks",
     "merge method": "evomerge.merging.methods",
 }
+
+
+#: Plug-ins that are listed where one is not found.
+_LISTED = 8
 
 
 class PluginError(ValueError):
@@ -45,19 +50,27 @@ def names(what: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
 
 
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that no plug-in of our own has, without importing any. Raises PluginError with the nearest one."""
+    if ":" in name:
+        return
+    known = names(what)
+    if name not in known:
+        there_are = ", ".join(known[:_LISTED]) + (f" and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
+        raise PluginError(
+            f"No {what} named {name!r}.{_nearest(name, known)} There are {there_are} "
+            f"in {PACKAGES[what].replace('.', '/')}/, and `module:name` for one of your own."
+        )
+
+
 def load(what: str, name: str, contract: type) -> Any:
     """The plug-in `name`: a concrete subclass of `contract`, or an instance of it (merge methods).
 
     Raises PluginError when there is none, with the nearest name there is.
     """
+    check_name(what, name)
     if ":" in name:
         return _load_outside(what, name, contract)
-    known = names(what)
-    if name not in known:
-        raise PluginError(
-            f"No {what} named {name!r}; there are {', '.join(known)}, "
-            f"and `module:name` for one of your own.{_nearest(name, known)}"
-        )
     module = importlib.import_module(f"{PACKAGES[what]}.{name}")
     # Imported classes belong to other modules, and a second name for the same object is no second plug-in.
     found = {

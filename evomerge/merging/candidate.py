@@ -44,8 +44,8 @@ class Candidate:
             merge.seed if self.method.random else None,
         )
         self._arguments = {
-            members[0]: self.method.arguments(self._table.at(members[0]), self._n_inputs)
-            for members in self._table.groups.values()
+            members[0]: self.method.arguments(self._table.at(members[0]), names, group)
+            for group, members in self._table.groups.items()
             if members
         }
         self._first = {name: members[0] for members in self._table.groups.values() for name in members}

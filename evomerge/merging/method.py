@@ -12,31 +12,28 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from torch import Tensor
 
+from evomerge.merging.signature import SHARE as SHARE
+from evomerge.merging.signature import Bounds as Bounds
+from evomerge.merging.signature import Declared, describe, fits
+from evomerge.merging.signature import PerInput as PerInput
+from evomerge.merging.signature import Shared as Shared
 from evomerge.merging.tiles import BASE as BASE
 from search_spaces.base import FloatArray, Parameter
 
 
 class MethodError(ValueError):
-    """Parameters, options or inputs that a merge method does not take."""
+    """Parameters, options or inputs that a merge method does not take.
 
+    place: where a recipe says what is wrong: ("coefficients", parameter, group, input), or less of it.
+    """
 
-@dataclass(frozen=True)
-class Bounds:
-    """Default and search bounds of a parameter. low == high: not searched unless a range is given for it."""
-
-    default: float
-    low: float
-    high: float
-
-
-#: A parameter with one value per input model: the function gets a float per input.
-PerInput = Sequence[float]
-#: A parameter with one value for all inputs: the function gets a float.
-Shared = float
+    def __init__(self, message: str, place: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ OperatesOn = Literal["deltas", "weights"]
 Prepare = Callable[..., Any]
 Kernel = Callable[..., Tensor]
 Survey = Callable[..., Any]
-_GIVEN = ("base", "prepared", "tile", "surveyed", "source")
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ class MergeMethod:
     data: what a later merge needs to go on), an export records it.
     whole: the kernel gets whole tensors in their shape instead of tiles, reads them only when it takes them
     (`Models`), runs in one thread, and may ask for `source` (its cache, statistics from data).
+    allowed: parameter -> the least and the largest value that it may have.
     linear_in: parameters in which the merged delta is linear while all others stay.
     needs: kinds of statistics from data that every input must bring; "a|b" is one of two.
     random: whether the result depends on the seed.
@@ -79,6 +76,7 @@ class MergeMethod:
     operates_on: OperatesOn
     reference: str
     parameters: tuple[Parameter, ...]
+    allowed: Mapping[str, tuple[float, float]]
     options: Mapping[str, Any]
     min_inputs: int
     max_inputs: int | None
@@ -99,41 +97,62 @@ class MergeMethod:
         most = math.inf if self.max_inputs is None else self.max_inputs
         if not self.min_inputs <= n_inputs <= most:
             wanted = f"exactly {most}" if most == self.min_inputs else f"at least {self.min_inputs}"
-            raise MethodError(f"{self.name} merges {wanted} model(s) into the base; it was given {n_inputs}.")
+            said = f"{self.name} merges {wanted} model(s) into the base; it was given {n_inputs}."
+            raise MethodError(said, ("inputs",))
         for option, value in options.items():
-            self._known("option", option, tuple(self.options))
+            self._known("options", option, tuple(self.options))
             wanted_type = self.option_types[option]
-            if not _fits(value, wanted_type):
-                raise MethodError(f"{self.name}: {option} must be {_describe(wanted_type)}; it is {value!r}.")
+            if not fits(value, wanted_type):
+                raise MethodError(
+                    f"{self.name}: {option} must be {describe(wanted_type)}; it is {value!r}.", ("options", option)
+                )
 
-    def arguments(self, coefficients: Mapping[str, FloatArray], n_inputs: int) -> dict[str, Any]:
+    def arguments(
+        self, coefficients: Mapping[str, FloatArray], inputs: Sequence[str], group: str = "all"
+    ) -> dict[str, Any]:
         """Keyword arguments from one row of a table, (n_inputs,) or (1,) each; defaults for what it lacks.
 
-        One value for a parameter with one per input counts for all of them: `weight: 0.5` in a short recipe.
-        Raises MethodError for a parameter that the method does not have, or with another number of values.
+        inputs, group: names, for errors. One value for a parameter with one per input counts for all of them:
+        `weight: 0.5` in a short recipe. Raises MethodError for a parameter that the method does not have, with another
+        number of values, or with one that is not allowed.
         """
         for name in coefficients:
-            self._known("parameter", name, tuple(parameter.name for parameter in self.parameters))
+            self._known("coefficients", name, tuple(parameter.name for parameter in self.parameters))
         arguments: dict[str, Any] = {}
         for parameter in self.parameters:
-            size = n_inputs if parameter.per_input else 1
+            size = len(inputs) if parameter.per_input else 1
             given = coefficients.get(parameter.name)
             values = [parameter.default] * size if given is None else [float(value) for value in given]
             if len(values) == 1:
                 values *= size
             if len(values) != size:
                 raise MethodError(
-                    f"{self.name}: {parameter.name} needs {size} value(s) per group; it has {len(values)}."
+                    f"{self.name}: {parameter.name} needs {size} value(s) per group; it has {len(values)}.",
+                    ("coefficients", parameter.name),
                 )
+            self._check_allowed(parameter, values, inputs, group)
             arguments[parameter.name] = tuple(values) if parameter.per_input else values[0]
         return arguments
 
-    def _known(self, what: str, name: str, known: tuple[str, ...]) -> None:
+    def _check_allowed(self, parameter: Parameter, values: Sequence[float], inputs: Sequence[str], group: str) -> None:
+        low, high = self.allowed.get(parameter.name, (-math.inf, math.inf))
+        for value, name in zip(values, inputs, strict=False):
+            if not low <= value <= high:
+                whose = f" of {name!r}" if parameter.per_input else ""
+                where = "" if group == "all" else f" in group {group!r}"
+                raise MethodError(
+                    f"{self.name}: {parameter.name}{whose}{where} must lie between {low:g} and {high:g}; "
+                    f"it is {value}.",
+                    ("coefficients", parameter.name, group, name),
+                )
+
+    def _known(self, section: str, name: str, known: tuple[str, ...]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            there_are = f"it has {', '.join(known)}" if known else "it has none"
-            raise MethodError(f"{self.name} has no {what} {name!r}; {there_are}.{hint}")
+            what = {"options": "option", "coefficients": "parameter"}[section]
+            there_are = f"It has {', '.join(known)}" if known else "It has none"
+            raise MethodError(f"{self.name} has no {what} {name!r}.{hint} {there_are}.", (section, name))
 
 
 def merge_method(
@@ -155,14 +174,9 @@ def merge_method(
         first = next(iter(inspect.signature(kernel).parameters), None)
         if first != operates_on:
             raise TypeError(f"{kernel.__name__} operates on {operates_on}: name its first argument so, not {first!r}.")
-        parameters: dict[str, Parameter] = {}
-        options: dict[str, Any] = {}
-        types: dict[str, Any] = {}
-        takes = [
-            frozenset() if function is None else _declarations(function, parameters, options, types)
-            for function in (kernel, prepare, survey)
-        ]
-        stranger = next((name for name in linear_in if name not in parameters), None)
+        declared = Declared()
+        takes = [declared.read(function) for function in (kernel, prepare, survey)]
+        stranger = next((name for name in linear_in if name not in declared.parameters), None)
         if stranger is not None:
             raise TypeError(f"{kernel.__name__} is said to be linear in {stranger!r}, which is no parameter of it.")
         return MergeMethod(
@@ -170,8 +184,9 @@ def merge_method(
             module=kernel.__module__,
             operates_on=operates_on,
             reference=reference,
-            parameters=tuple(parameters.values()),
-            options=options,
+            parameters=tuple(declared.parameters.values()),
+            allowed=declared.allowed,
+            options=declared.options,
             min_inputs=min_inputs,
             max_inputs=max_inputs,
             random=random,
@@ -184,56 +199,7 @@ def merge_method(
             prepare_takes=takes[1],
             survey=survey,
             survey_takes=takes[2],
-            option_types=types,
+            option_types=declared.types,
         )
 
     return decorate
-
-
-def _declarations(
-    function: Callable[..., Any],
-    parameters: dict[str, Parameter],
-    options: dict[str, Any],
-    types: dict[str, Any],
-) -> frozenset[str]:
-    hints = get_type_hints(function, include_extras=True)
-    keywords = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for keyword in keywords:
-        name, annotation = keyword.name, hints.get(keyword.name)
-        if name in _GIVEN:
-            continue
-        if get_origin(annotation) is Annotated:
-            declared: Any = _parameter(name, annotation)
-            known: dict[str, Any] = parameters
-        elif keyword.default is not keyword.empty and _fits(keyword.default, annotation):
-            declared, known = keyword.default, options
-            types[name] = annotation
-        else:
-            raise TypeError(
-                f"{function.__name__}: {name} is neither a parameter (Annotated with Bounds) nor an option "
-                f"(a default that fits its annotation)."
-            )
-        if known.setdefault(name, declared) != declared:
-            raise TypeError(f"{function.__name__}: {name} is declared twice, and differently.")
-    return frozenset(keyword.name for keyword in keywords)
-
-
-def _parameter(name: str, annotation: Any) -> Parameter:
-    kind, bounds = get_args(annotation)
-    if not isinstance(bounds, Bounds) or kind not in (PerInput, Shared):
-        raise TypeError(f"{name} must be Annotated[PerInput or Shared, Bounds(...)]; it is {annotation}.")
-    return Parameter(name, bounds.default, bounds.low, bounds.high, per_input=kind == PerInput)
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    if get_origin(wanted) is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in get_args(wanted))
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is wanted
-
-
-def _describe(wanted: Any) -> str:
-    if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in get_args(wanted))
-    return {bool: "true or false", float: "a finite number", int: "a whole number", str: "a text"}[wanted]

@@ -167,7 +167,7 @@ class MergeMethodContract:
         for parameter in method.parameters:
             assert parameter.low <= parameter.default <= parameter.high, parameter
         method.check(self.options, self.n_inputs)
-        method.arguments({}, self.n_inputs)
+        method.arguments({}, NAMES[: self.n_inputs])
 
     @examples
     @given(seed=seeds, dtype=dtypes)

@@ -118,10 +118,11 @@ def test_a_plugin_may_be_an_instance(package: Callable[..., str]) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(PluginError, match=r"No search space named 'layer_wise'; .*Did you mean 'layerwise'\?"):
+    message = r"No search space named 'layer_wise'\. Did you mean 'layerwise'\? There are .* in search_spaces/"
+    with pytest.raises(PluginError, match=message):
         plugins.load("search space", "layer_wise", SearchSpace)
     for hidden in ("base", "_layout", "zzz"):
-        with pytest.raises(PluginError, match=f"named '{hidden}'; there are blockwise, layerwise"):
+        with pytest.raises(PluginError, match=f"named '{hidden}'. There are blockwise, layerwise"):
             plugins.load("search space", hidden, SearchSpace)
 
 

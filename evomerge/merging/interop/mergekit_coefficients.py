@@ -89,7 +89,7 @@ class Coefficients:
     def _exact(self, place: Place) -> dict[str, Any]:
         """The method's arguments for a tensor, to be read only."""
         if place.tensor not in self._arguments:
-            found = self.method.arguments(self.merge.table.at(place.tensor), len(self._inputs))
+            found = self.method.arguments(self.merge.table.at(place.tensor), self._inputs)
             self._arguments[place.tensor] = found
         return self._arguments[place.tensor]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evomerge.merging.factors import Factors
 from evomerge.merging.kernels.consensus import Election
-from evomerge.merging.kernels.sparsify import check_density, drop_at_random
+from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.method import MethodError
 from evomerge.merging.tiles import TILE, Source, Tile
 
@@ -104,7 +104,7 @@ def elected(part: Part, election: Election) -> Tensor:
 
 def keep_largest(values: Tensor, density: float) -> Tensor:
     """The int(density * numel) largest magnitudes, in place; among equal ones the lowest index stays."""
-    count = int(check_density(density) * values.numel())
+    count = int(density * values.numel())
     if count >= values.numel():
         return values
     if count == 0:
@@ -121,7 +121,7 @@ def keep_largest(values: Tensor, density: float) -> Tensor:
 def thinned(part: Part, density: Sequence[float]) -> Part:
     """Every element dropped with probability 1 - density, the others divided by it, in place; density per input."""
     for value, index in zip(part.values, part.inputs, strict=True):
-        share = check_density(density[index])
+        share = density[index]
         flat = value.view(-1)
         for start in range(0, len(flat), TILE):
             piece = flat[start : start + TILE]

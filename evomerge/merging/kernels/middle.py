@@ -8,8 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.ranks import row_length
 from evomerge.merging.kernels.row_cuts import RowMiddle, row_middle
-from evomerge.merging.kernels.sparsify import Cut, check_density, largest_of, restoring_factor, trim
-from evomerge.merging.method import MethodError
+from evomerge.merging.kernels.sparsify import Cut, largest_of, restoring_factor, trim
 from evomerge.merging.tiles import Source, Tile
 
 #: "official" counts in every row, "mergekit" in the whole tensor.
@@ -57,13 +56,10 @@ _NONE = Cut(float("inf"), 0)
 def middle(source: Source, density: Sequence[float], gamma: Sequence[float], compat: Compat) -> tuple[Middle, ...]:
     """For every input (n_inputs): of the elements that are not among the `gamma` largest, the `density` largest.
 
-    Both are shares of all elements. Raises MethodError for one that is no share.
+    Both are shares of all elements.
     """
-    for value in gamma:
-        if not 0.0 <= value <= 1.0:
-            raise MethodError(f"A gamma must lie between 0 and 1; it is {value}.")
     one = _of_rows if compat == "official" else _of_tensor
-    return tuple(one(source, i, check_density(d), g) for i, (d, g) in enumerate(zip(density, gamma, strict=True)))
+    return tuple(one(source, i, d, g) for i, (d, g) in enumerate(zip(density, gamma, strict=True)))
 
 
 def middle_factors(source: Source, middles: Sequence[Middle], rescale: Rescale) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.lines import block, blocks
-from evomerge.merging.kernels.sparsify import Rescale, check_density, drop_at_random, drop_unevenly, restoring_factor
+from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, drop_unevenly, restoring_factor
 from evomerge.merging.method import BASE, MethodError
 from evomerge.merging.tiles import Source, Tile
 
@@ -105,11 +105,11 @@ def magprune(
 ) -> tuple[Magprune, ...]:
     """For every input (n_inputs) its keep probabilities, which stay within [0, 1].
 
-    Raises MethodError for a density that is no share, and for an epsilon that is negative or, to mergekit, too wide.
+    Raises MethodError for an epsilon that is negative or, to mergekit, too wide.
     """
     found = []
     for index, (share, width) in enumerate(zip(density, epsilon, strict=True)):
-        room = min(check_density(share), 1 - share)
+        room = min(share, 1 - share)
         if width < 0 or (compat == "mergekit" and 0 < share < 1 and width >= room):
             raise MethodError(
                 f"Keep probabilities of density {share} plus and minus epsilon {width} must stay between 0 and 1: "

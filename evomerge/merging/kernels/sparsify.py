@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.method import MethodError
 from evomerge.merging.tiles import Source, Tile, total
 
 #: "paper": divide by the density, which leaves the expected value as it was.
@@ -35,13 +34,6 @@ _BUCKET_BITS = 16
 _MAGNITUDE = 0x7FFFFFFF
 #: Cuts remembered per tensor and input: a search comes back to few densities, a walk never.
 _CUTS_KEPT = 8
-
-
-def check_density(density: float) -> float:
-    """The density itself. Raises MethodError when it is no share."""
-    if not 0.0 <= density <= 1.0:
-        raise MethodError(f"A density must lie between 0 and 1; it is {density}.")
-    return density
 
 
 def drop_at_random(delta: Tensor, tile: Tile, index: int, density: float) -> Tensor:
@@ -78,7 +70,7 @@ def _uniform(delta: Tensor, tile: Tile, index: int) -> Tensor:
 
 def rescale_factors(source: Source, density: Sequence[float], rescale: Rescale) -> tuple[float, ...]:
     """What each randomly thinned delta (n_inputs) is multiplied by, see `Rescale`."""
-    return tuple(_rescale_factor(source, index, check_density(value), rescale) for index, value in enumerate(density))
+    return tuple(_rescale_factor(source, index, value, rescale) for index, value in enumerate(density))
 
 
 def _rescale_factor(source: Source, index: int, density: float, rescale: Rescale) -> float:
@@ -116,7 +108,7 @@ def largest(source: Source, index: int, density: float, *, at_least: int = 0) ->
     Among equal magnitudes the lowest index wins. The histogram is made once per tensor and input; a new
     density then reads the tensor once and sorts nothing but the bucket that holds the threshold.
     """
-    count = max(int(check_density(density) * source.numel), at_least if density else 0)
+    count = max(int(density * source.numel), at_least if density else 0)
     return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
 
 

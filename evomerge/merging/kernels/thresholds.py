@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.kernels.sparsify import Cut, check_density
+from evomerge.merging.kernels.sparsify import Cut
 from evomerge.merging.tiles import Source, Tile
 
 #: Gives one number per element of a tile, a tensor for every input of the source; each in memory of its own, which
@@ -178,10 +178,9 @@ class Largest:
         """For every input (n_inputs) what keeps the tensor's share of its int(density * numel) + 1 largest.
 
         The 1 more is that of TIES' reference code; densities of 0 and 1 keep nothing and everything.
-        Raises MethodError for a density that is no share.
         """
         asked = list(zip(source.input_names, density, strict=True))
-        counts = [(name, self._count(name, check_density(share))) for name, share in asked]
+        counts = [(name, self._count(name, share)) for name, share in asked]
         self._ranking.at([self._place(name, count) for name, count in counts if 0 < count < self.numel[name]])
         return tuple(self.cut(source, name, share) for name, share in asked)
 
@@ -193,7 +192,7 @@ class Largest:
 
     def cut(self, source: Source, name: str, density: float) -> Cut | None:
         """The same for one input."""
-        count = self._count(name, check_density(density))
+        count = self._count(name, density)
         if count in (0, self.numel[name]):
             return None if count else Cut(float("inf"), 0)
         place = self._place(name, count)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal
 
 from evomerge.merging.kernels.consensus import RULES, Election, Rule, ballot
-from evomerge.merging.kernels.sparsify import Cut, check_density, trim
+from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Ranking, magnitudes, remembered
 from evomerge.merging.tiles import Source, Tile, total
 
@@ -62,7 +62,7 @@ class WholeModel:
     def _place(self, name: str, density: float) -> int | None:
         """How many elements are smaller than the one at the threshold; None keeps everything."""
         numel = self._ranking.numel[name]
-        if check_density(density) == 0:
+        if density == 0:
             return numel
         # MergeLM's parameter is the share dropped: 1 - density, but for the last bits of the subtraction.
         official = self._convention == "official"

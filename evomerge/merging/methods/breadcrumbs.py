@@ -7,12 +7,12 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
-from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
-Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9)]
-Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9, allowed=SHARE)]
+Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05, allowed=SHARE)]
 #: One direction with the weights, therefore not searched by itself.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 

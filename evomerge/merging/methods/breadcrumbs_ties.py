@@ -8,12 +8,12 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9)]
-Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9, allowed=SHARE)]
+Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05, allowed=SHARE)]
 #: One direction with the weights unless they are normalized, therefore not searched by itself.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 

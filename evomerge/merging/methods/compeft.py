@@ -10,12 +10,12 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Largest, remembered
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile, total
 
 #: The paper's alpha, times the weight of the merge. Published: 0.5 to 10, the higher the fewer elements are kept.
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 4.0)]
-Density = Annotated[PerInput, Bounds(0.2, 0.05, 0.5)]
+Density = Annotated[PerInput, Bounds(0.2, 0.05, 0.5, allowed=SHARE)]
 #: One direction with the weights, therefore not searched by itself.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 Values = Literal["std", "stc", "prune"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Largest
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
 from evomerge.merging.tiles import Source, Tile
 
@@ -26,7 +26,7 @@ def _cuts(
     source: Source,
     *,
     weight: Weight,
-    density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0)],
+    density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0, allowed=SHARE)],
     scale: Scale,
     votes: int = 2,
     task: str = "",

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.lora_parts import pairs
-from evomerge.merging.kernels.sparsify import check_density
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 
 Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]
@@ -17,7 +16,7 @@ Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]
 
 def _pruned(values: Tensor, density: float) -> Tensor:
     """All but what is smaller than the int(numel * (1 - density))-th smallest magnitude."""
-    place = int(values.numel() * (1 - check_density(density)))
+    place = int(values.numel() * (1 - density))
     if place < 1:
         return values
     sizes = values.abs()
@@ -49,8 +48,8 @@ def copa(
     deltas: Sequence[Tensor],
     *,
     weight: Weight,
-    density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0)],
-    clamp: Annotated[Shared, Bounds(0.2, 0.0, 1.0)],
+    density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0, allowed=SHARE)],
+    clamp: Annotated[Shared, Bounds(0.2, 0.0, 1.0, allowed=SHARE)],
     source: Source,
 ) -> Tensor:
     """A: weighted sum of pruned A. B: mean of pruned B, weighted by what pruning took from each adapter's A.
@@ -61,8 +60,6 @@ def copa(
     used = pairs(source, "copa")
     if not used:
         return combine(list(deltas), normalized(weight))
-    if not 0.0 <= clamp <= 1.0:
-        raise MethodError(f"copa: clamp is a share from 0 to 1; it is {clamp}.")
     first = used[0][1]
     right, left = torch.zeros_like(first.right), torch.zeros_like(first.left)
     total = torch.zeros(first.rank, device=right.device)

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
-from evomerge.merging.kernels.sparsify import check_density, drop_at_random
-from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.kernels.sparsify import drop_at_random
+from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 #: One direction with inverse_q, therefore not searched by itself.
 Weight = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
 #: Share of elements that stay: the paper drops 90 % and more.
-Density = Annotated[PerInput, Bounds(0.1, 0.01, 0.5)]
+Density = Annotated[PerInput, Bounds(0.1, 0.01, 0.5, allowed=SHARE)]
 #: 1 / q, from no rescaling to DARE's at the default density.
 InverseQ = Annotated[PerInput, Bounds(10.0, 1.0, 10.0)]
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
@@ -28,7 +28,7 @@ def _coefficients(
     _source: Source, *, weight: Weight, density: Density, inverse_q: InverseQ, scale: Scale
 ) -> CopyOf | tuple[float, ...]:
     coefficients = tuple(scale * value * inverse for value, inverse in zip(weight, inverse_q, strict=True))
-    kept_whole = all(check_density(value) == 1 for value in density) or not any(coefficients)
+    kept_whole = all(value == 1 for value in density) or not any(coefficients)
     return (one_model(coefficients) if kept_whole else None) or coefficients
 
 

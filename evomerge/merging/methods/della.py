@@ -9,11 +9,11 @@ from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 Epsilon = Annotated[PerInput, Bounds(0.15, 0.0, 0.3)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 

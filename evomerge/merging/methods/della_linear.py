@@ -8,11 +8,11 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
-from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
-Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 Epsilon = Annotated[PerInput, Bounds(0.15, 0.0, 0.3)]
 #: One direction with the weights, therefore not searched by itself.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]

@@ -6,15 +6,13 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
-from evomerge.merging.method import Bounds, CopyOf, MethodError, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import Source
 
-Rate = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
+Rate = Annotated[Shared, Bounds(0.5, 0.0, 1.0, allowed=SHARE)]
 
 
 def _coefficients(source: Source, *, rate: Rate) -> CopyOf | tuple[float, ...]:
-    if not 0 <= rate <= 1:
-        raise MethodError(f"{source.tensor}: the rate of an average must lie between 0 and 1; it is {rate}.")
     if source.identical:
         return CopyOf(0)
     last = len(source.input_names) - 1

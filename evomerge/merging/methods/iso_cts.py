@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.spectral import NOISE, PROJECTIONS, is_spectral, polar, remembered, spectrum, weighted_sum
-from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 
 Compat = Literal["guarded", "official"]
@@ -53,7 +53,7 @@ def iso_cts(
     *,
     # Other weights or fractions mean new decompositions: searched only where a range is given for them.
     weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
-    common_fraction: Annotated[Shared, Bounds(0.8, 0.8, 0.8)],
+    common_fraction: Annotated[Shared, Bounds(0.8, 0.8, 0.8, allowed=SHARE)],
     scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
     exclude: str = PROJECTIONS,
     compat: Compat = "guarded",
@@ -67,7 +67,5 @@ def iso_cts(
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, weight).mul_(scale / len(deltas))
-    if not 0 <= common_fraction <= 1:
-        raise MethodError(f"iso_cts: common_fraction must lie between 0 and 1; it is {common_fraction}.")
     key = (weight, common_fraction, compat)
     return remembered(source.cache, "iso_cts", key, lambda: _merged(deltas, *key)) * scale

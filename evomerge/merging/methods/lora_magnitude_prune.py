@@ -7,11 +7,11 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.lora_parts import Part, keep_largest, merge_parts, weighted
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
-Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 
 
 def _sole(_source: Source, *, weight: Weight, density: Density) -> CopyOf | None:

@@ -17,7 +17,7 @@ from evomerge.merging.kernels.spectral import (
     spectrum,
     weighted_sum,
 )
-from evomerge.merging.method import Bounds, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Threshold = Literal["absolute", "relative"]
@@ -69,7 +69,7 @@ def lore(
     # Another threshold means new decompositions: searched only where a range is given for it.
     mu: Annotated[Shared, Bounds(0.01, 0.01, 0.01)],
     # Of "ties" alone, therefore searched only where a range is given.
-    density: Annotated[PerInput, Bounds(0.2, 0.2, 0.2)],
+    density: Annotated[PerInput, Bounds(0.2, 0.2, 0.2, allowed=SHARE)],
     threshold: Threshold = "absolute",
     aggregate: Literal["average", "sum", "ties"] = "average",
     iterations: int = 20,

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from evomerge.merging.kernels.sparsify import check_density
 from evomerge.merging.kernels.thresholds import Ranking, magnitudes
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.8, 1.3)]
-Density = Annotated[PerInput, Bounds(0.1, 0.05, 0.2)]
+Density = Annotated[PerInput, Bounds(0.1, 0.05, 0.2, allowed=SHARE)]
 #: Share of the elements whose magnitude is clipped, at either end.
 Clip = Annotated[Shared, Bounds(1e-4, 1e-4, 1e-4)]
 Compat = Literal["official", "vision", "vision_es"]
@@ -48,7 +47,7 @@ class _Competition:
         places = []
         for name, share in zip(names, density, strict=True):
             numel = self._balances.numel[name]
-            places += [(name, min(int(numel * (1 - check_density(share))), numel - 1)), (name, numel - 1)]
+            places += [(name, min(int(numel * (1 - share)), numel - 1)), (name, numel - 1)]
         values = [found.value for found in self._balances.at(places)]
         return tuple(zip(values[::2], values[1::2], strict=True))
 

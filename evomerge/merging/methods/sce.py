@@ -8,11 +8,11 @@ from torch import Tensor
 from evomerge.merging.kernels.consensus import Rule, elect
 from evomerge.merging.kernels.disagreement import mean_squares, select, selection
 from evomerge.merging.kernels.sparsify import Cut
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-SelectTopk = Annotated[Shared, Bounds(0.1, 0.05, 1.0)]
+SelectTopk = Annotated[Shared, Bounds(0.1, 0.05, 1.0, allowed=SHARE)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 Compat = Literal["official", "mergekit"]
 #: Signs are elected without weights, which count in the mean.
@@ -29,8 +29,6 @@ class _Prepared(NamedTuple):
 def _prepare(
     source: Source, *, weight: Weight, select_topk: SelectTopk, scale: Scale, compat: Compat = "official"
 ) -> CopyOf | _Prepared:
-    if not 0 <= select_topk <= 1:
-        raise MethodError(f"select_topk must lie between 0 and 1; it is {select_topk}.")
     if scale == 0 or not any(weight):
         return CopyOf(BASE)
     cut = selection(source, select_topk)

@@ -9,11 +9,11 @@ from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import RULES, Election, Rule, elect
 from evomerge.merging.kernels.sparsify import Cut, largest, restoring_factor, trim
 from evomerge.merging.kernels.whole_ties import WholeModel
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0)]
+Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 Compat = Literal["mergekit", "peft", "official", "mergelm"]
 #: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.

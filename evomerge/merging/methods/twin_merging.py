@@ -7,19 +7,17 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import normalized, sole_input
 from evomerge.merging.kernels.spectral import accumulate, compact, is_spectral, remembered, spectrum, weighted_sum
-from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import Source
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Other shares of the rank or another shared model mean new decompositions: searched where a range is given.
-Density = Annotated[Shared, Bounds(0.1, 0.1, 0.1)]
+Density = Annotated[Shared, Bounds(0.1, 0.1, 0.1, allowed=SHARE)]
 
 
 def _coefficients(
     _source: Source, *, weight: Weight, density: Density, normalize: bool = True
 ) -> CopyOf | tuple[float, ...]:
-    if not 0 <= density <= 1:
-        raise MethodError(f"twin_merging: density must lie between 0 and 1; it is {density}.")
     coefficients = normalized(weight) if normalize else tuple(weight)
     sole = sole_input(coefficients)
     return coefficients if sole is None or density < 1 else CopyOf(sole)

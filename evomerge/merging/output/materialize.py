@@ -64,7 +64,7 @@ def materialize(
 
 def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
     """The models of a merge that is to be written to `folder`, opened and checked. Raises as `materialize` does."""
-    _check_method(merge)  # a word that is spelt wrongly is told before any model is looked for
+    check_method(merge)  # a word that is spelt wrongly is told before any model is looked for
     sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
     sources.engine().check(merge)
@@ -122,12 +122,17 @@ def output_dtype(recipe: Recipe) -> torch.dtype | None:
     return dtype
 
 
-def _check_method(merge: Merge) -> None:
-    """What a method's declaration alone says of a merge's options, coefficients and number of models."""
+def check_method(merge: Merge) -> None:
+    """What a method's declaration alone says of a merge's options, coefficients and number of models.
+
+    Raises PluginError or MethodError.
+    """
     method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
     for part in merge.recipe.slices or (merge.recipe,):
         method.check(merge.recipe.options, len(part.inputs))
-    method.arguments({name: values[0] for name, values in merge.table.values.items()}, len(merge.recipe.inputs))
+    names = [model.name for model in merge.recipe.inputs]
+    for row, group in enumerate(merge.table.groups):
+        method.arguments({name: values[row] for name, values in merge.table.values.items()}, names, group)
 
 
 def _mergeable(base: Model) -> list[str]:

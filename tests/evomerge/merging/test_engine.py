@@ -149,7 +149,7 @@ def test_a_wrong_candidate_is_refused_before_anything_is_written() -> None:
     made = models()
     engine, into = engine_of(made), resident(made)
     wrong = Merge(two_groups(W).recipe, CoefficientTable(GROUPS, {"wieght": np.array(W)}))
-    with pytest.raises(MethodError, match=r"no parameter 'wieght'.*Did you mean 'weight'\?"):
+    with pytest.raises(MethodError, match=r"no parameter 'wieght'\. Did you mean 'weight'\?"):
         engine.apply(wrong, into)
     with pytest.raises(MethodError, match=r"weight needs 3 value\(s\) per group; it has 2"):
         engine.apply(Merge(wrong.recipe, CoefficientTable(GROUPS, {"weight": np.ones((2, 2))})), into)

@@ -8,7 +8,8 @@ from torch import Tensor
 from evomerge.merging.method import Bounds, MergeMethod, MethodError, PerInput, Shared, merge_method
 from search_spaces.base import Parameter
 
-Weight = Annotated[PerInput, Bounds(1.0, 0.0, 2.0)]
+NAMES = ("math", "code")
+Weight = Annotated[PerInput, Bounds(1.0, 0.0, 2.0, allowed=(0.0, 5.0))]
 
 
 def _prepare(_source: Any, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)], mode: Literal["a", "b"] = "a") -> float:
@@ -49,7 +50,7 @@ def test_options_that_fit(option: str, value: Any) -> None:
         ("rate", float("nan"), "rate must be a finite number; it is nan"),
         ("keep", 1, "keep must be true or false; it is 1"),
         ("mode", "c", "mode must be one of 'a', 'b'; it is 'c'"),
-        ("stepz", 3, "no option 'stepz'; it has steps, rate, keep, mode. Did you mean 'steps'?"),
+        ("stepz", 3, "no option 'stepz'. Did you mean 'steps'? It has steps, rate, keep, mode."),
     ],
 )
 def test_options_that_do_not_fit(option: str, value: Any, message: str) -> None:
@@ -66,13 +67,34 @@ def test_number_of_inputs(n_inputs: int) -> None:
 
 def test_arguments_from_a_row_of_a_table() -> None:
     row = {"weight": np.array([0.25, 2.5])}
-    assert example.arguments(row, 2) == {"weight": (0.25, 2.5), "t": 0.5}
-    assert example.arguments({"t": np.array([0.75])}, 2) == {"weight": (1.0, 1.0), "t": 0.75}
-    assert example.arguments({"weight": np.array([0.3])}, 2)["weight"] == (0.3, 0.3), "one value counts for all"
+    assert example.arguments(row, NAMES) == {"weight": (0.25, 2.5), "t": 0.5}
+    assert example.arguments({"t": np.array([0.75])}, NAMES) == {"weight": (1.0, 1.0), "t": 0.75}
+    assert example.arguments({"weight": np.array([0.3])}, NAMES)["weight"] == (0.3, 0.3), "one value counts for all"
     with pytest.raises(MethodError, match=r"weight needs 2 value\(s\) per group; it has 3"):
-        example.arguments({"weight": np.ones(3)}, 2)
+        example.arguments({"weight": np.ones(3)}, NAMES)
     with pytest.raises(MethodError, match="no parameter 'wait'"):
-        example.arguments({"wait": np.ones(2)}, 2)
+        example.arguments({"wait": np.ones(2)}, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "group", "message", "place"),
+    [
+        (
+            {"weight": [1.0, 7.5]},
+            "all",
+            "weight of 'code' must lie between 0 and 5; it is 7.5",
+            ("weight", "all", "code"),
+        ),
+        ({"weight": [-1.0]}, "norm", "weight of 'math' in group 'norm' must lie", ("weight", "norm", "math")),
+        ({"wait": [1.0]}, "norm", "no parameter 'wait'. Did you mean 'weight'? It has weight, t.", ("wait",)),
+        ({"t": [1.0, 2.0]}, "norm", "t needs 1 value(s)", ("t",)),
+    ],
+)
+def test_what_is_not_allowed_is_named(row: dict[str, Any], group: str, message: str, place: tuple[str, ...]) -> None:
+    with pytest.raises(MethodError) as caught:
+        example.arguments({name: np.array(values) for name, values in row.items()}, NAMES, group)
+    assert message in str(caught.value)
+    assert caught.value.place == ("coefficients", *place)
 
 
 def _misnamed(weights: Sequence[Tensor]) -> Tensor:

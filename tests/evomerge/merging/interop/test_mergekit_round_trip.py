@@ -134,7 +134,7 @@ def drawn_table(draw: st.DrawFn, name: str, recipe: Recipe, tensors: list[str]) 
 def arguments(merge: Merge, tensor: str) -> dict[str, Any]:
     """All that decides about one tensor."""
     method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
-    found = method.arguments(merge.table.at(tensor), len(merge.recipe.inputs))
+    found = method.arguments(merge.table.at(tensor), [model.name for model in merge.recipe.inputs])
     present = [model.name for model in merge.recipe.inputs]
     part = part_of(merge.recipe, tensor)
     if part is not None:
@@ -191,13 +191,14 @@ def test_mergekits_keys_alone_say_the_same_to_the_last_but_names(
         return
     back = read_mergekit(path)
     order = [[model.path for model in back.recipe.inputs].index(model.path) for model in merge.recipe.inputs]
+    names = [model.name for model in merge.recipe.inputs]
     by_density = "rescale" in back.recipe.options and back.recipe.options["rescale"] == "none"
     tensors = tensors_of(merge.recipe)
     here, there = merge.table.bind(tensors), back.table.bind(tensors)
     method = method_of(config["merge_method"])
     for tensor in tensors:
-        wanted = method.arguments(here.at(tensor), len(order))
-        found = method.arguments(there.at(tensor), len(order))
+        wanted = method.arguments(here.at(tensor), names)
+        found = method.arguments(there.at(tensor), names)
         part = part_of(merge.recipe, tensor)
         for name, value in wanted.items():
             if not isinstance(value, tuple):

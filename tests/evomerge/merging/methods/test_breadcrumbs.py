@@ -106,7 +106,7 @@ def test_the_norm_is_restored() -> None:
 
 
 def test_what_is_no_share_is_refused() -> None:
-    with pytest.raises(MethodError, match=r"gamma must lie between 0 and 1; it is 1.5"):
+    with pytest.raises(MethodError, match=r"gamma of 'math' must lie between 0 and 1; it is 1.5"):
         one(DELTAS[0], 0.5, 1.5)
-    with pytest.raises(MethodError, match=r"density must lie between 0 and 1; it is -0.5"):
+    with pytest.raises(MethodError, match=r"density of 'math' must lie between 0 and 1; it is -0.5"):
         one(DELTAS[0], -0.5, 0.1)

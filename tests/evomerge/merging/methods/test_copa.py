@@ -92,5 +92,5 @@ def test_other_scales_of_the_adapters_count_in_b(tmp_path: Path) -> None:
 
 def test_refuses_a_clamp_that_is_no_share(tmp_path: Path) -> None:
     base, made = adapters(tmp_path, (A1, B1), (A2, B2))
-    with pytest.raises(MethodError, match=r"clamp is a share from 0 to 1; it is 1\.5"):
+    with pytest.raises(MethodError, match=r"clamp must lie between 0 and 1; it is 1\.5"):
         merged_here(base, made, "copa", {"clamp": 1.5})
