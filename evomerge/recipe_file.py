@@ -1,20 +1,19 @@
 """Recipe files: a merge as plain data, written and read back; every refusal names its line."""
 
-import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NoReturn
 
 from evomerge import strict_yaml
-from evomerge.plain_data import Reader
-from evomerge.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Slice, TokenRow, Vocabulary
-from search_spaces.base import CoefficientTable, SpaceError
+from evomerge.plugins import PluginError, check_name
+from evomerge.recipe import Input, Merge, RecipeError
+from evomerge.recipe_reader import FORMAT, RecipeReader
+from evomerge.recipe_reader import resolve_path as resolve_path
 
-FORMAT = 1
 #: Groups that name every tensor of a large mixture of experts take some megabytes.
 MAX_BYTES = 64_000_000
+#: The key that a recipe of ours does not have, and every configuration of mergekit has.
+MERGEKIT = "merge_method"
 
 
 def merge_to_dict(merge: Merge) -> dict[str, Any]:
@@ -51,189 +50,77 @@ def merge_from_dict(data: Any) -> Merge:
     one, `all`, with every tensor. A coefficient is a number, a list with one number per input, or a mapping
     input -> number; with `groups` a number or list for all of them, or a mapping group -> one of these three.
     """
-    return _Reader(strict_yaml.Document(data, "recipe")).merge()
+    return RecipeReader(strict_yaml.Document(data, "recipe")).merge()
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe file that was read: the merge, and where in the text each of its values stands."""
+
+    merge: Merge
+    document: strict_yaml.Document
+
+    def refuse(self, place: tuple[str, ...], why: str) -> NoReturn:
+        """Raise RecipeError with the line of a value. place: keys, or ("coefficients", parameter, group, input)."""
+        ways: list[strict_yaml.Path] = [place]
+        if len(place) == 4:
+            *start, group, name = place
+            number = [model.name for model in self.merge.recipe.inputs].index(name)
+            ways += [(*start, group, number), (*start, name), (*start, number)]
+        found = next((way for way in ways if way in self.document.lines), place)
+        raise RecipeError(f"{self.document.where(*found)}: {why}")
 
 
 def read_merge(path: Path) -> Merge:
     """Read a recipe file; relative model paths are relative to the file. Raises RecipeError with the line."""
+    return _read(path, _load(path)).merge
+
+
+def read_own(path: Path) -> RecipeFile | None:
+    """The same with what is known of the file; None for a configuration of mergekit."""
+    document = _load(path)
+    return None if isinstance(document.data, dict) and MERGEKIT in document.data else _read(path, document)
+
+
+def _read(path: Path, document: strict_yaml.Document) -> RecipeFile:
+    read = RecipeFile(RecipeReader(document, path.absolute().parent).merge(), document)
+    try:
+        check_name("merge method", read.merge.recipe.method)
+    except PluginError as error:
+        read.refuse(("method",), str(error))
+    return read
+
+
+def _load(path: Path) -> strict_yaml.Document:
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"{path} does not exist: expected a recipe file or a mergekit configuration. The folder of an export has "
+            "one, recipe.yaml."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"Cannot read the recipe {path}: {error}.") from error
     try:
-        document = strict_yaml.load(text, source=str(path), max_bytes=MAX_BYTES)
+        return strict_yaml.load(text, source=str(path), max_bytes=MAX_BYTES)
     except strict_yaml.StrictYamlError as error:
         raise RecipeError(str(error)) from error
-    return _Reader(document, path.absolute().parent).merge()
 
 
 def write_merge(merge: Merge, path: Path) -> None:
     """Write a recipe file that `read_merge` reads back; local model paths are written absolute."""
+    path.write_text(dump_merge(merge), encoding="utf-8")
+
+
+def dump_merge(merge: Merge) -> str:
+    """The text that `write_merge` writes."""
     data = merge_to_dict(merge)
     for model in (data["base"], *data["inputs"]):
         for key in ("path", "adapter", "statistics"):
             if key in model and not (key == "path" and "revision" in model):
                 model[key] = str(Path(model[key]).absolute())
-    path.write_text(strict_yaml.dump(data), encoding="utf-8")
-
-
-def resolve_path(path: str, folder: Path) -> str:
-    """A path from a file in `folder`: `~` is the home, what is relative is relative to the folder."""
-    return os.path.normpath(folder / Path(path).expanduser())
+    return strict_yaml.dump(data)
 
 
 def _input_to_dict(model: Input) -> dict[str, Any]:
     return {key: value for key, value in asdict(model).items() if value is not None}
-
-
-_REQUIRED = ("evomerge", "base", "inputs", "method")
-_KEYS = (
-    *(*_REQUIRED, "slices", "options", "dtype", "tokenizer", "vocabulary", "chat_template"),
-    *("seed", "groups", "coefficients"),
-)
-
-
-class _Reader(Reader):
-    """Reads one document; every refusal names the line."""
-
-    def __init__(self, document: strict_yaml.Document, folder: Path | None = None) -> None:
-        super().__init__(document, RecipeError)
-        self.folder = folder
-
-    def merge(self) -> Merge:
-        data = self.mapping(self.document.data, (), known=_KEYS)
-        for key in _REQUIRED:
-            if key not in data:
-                self.refuse((), f"a recipe needs `{key}`" + (f", which is {FORMAT}" if key == "evomerge" else ""))
-        if data["evomerge"] != FORMAT:
-            self.refuse(("evomerge",), f"format {data['evomerge']!r} is unknown; this version reads {FORMAT}")
-        seed = data.get("seed", 0)
-        if type(seed) is not int or seed < 0:
-            self.refuse(("seed",), f"expected a whole number from 0; got {seed!r}")
-        base, inputs = self.model(data["base"], ("base",), "base"), self.inputs(data["inputs"])
-        names = [model.name for model in inputs]
-        method = self.text(data["method"], ("method",))
-        options = self.mapping(data.get("options") or {}, ("options",))
-        dtype = self.choice(data.get("dtype"), ("dtype",), (None, *DTYPES))
-        tokenizer = self.choice(data.get("tokenizer"), ("tokenizer",), (None, "base", "union", *names))
-        vocabulary = self.vocabulary(data["vocabulary"], [base.name, *names]) if data.get("vocabulary") else None
-        slices = self.slices(data.get("slices") or [])
-        template = None if data.get("chat_template") is None else self.text(data["chat_template"], ("chat_template",))
-        try:
-            recipe = Recipe(base, inputs, method, options, dtype, tokenizer, slices, vocabulary, template)
-        except RecipeError as error:
-            self.refuse(("slices",) if slices else ("inputs",), str(error))
-        try:
-            return Merge(recipe, self.table(data, names), seed)
-        except SpaceError as error:
-            self.refuse(("coefficients",), str(error))
-
-    def inputs(self, data: Any) -> tuple[Input, ...]:
-        if isinstance(data, dict):
-            return tuple(self.model(value, ("inputs", name), name) for name, value in data.items())
-        if not isinstance(data, list):
-            self.refuse(("inputs",), f"inputs must be a list or a mapping of models; it is {data!r}")
-        return tuple(self.model(value, ("inputs", n)) for n, value in enumerate(data))
-
-    def model(self, data: Any, path: strict_yaml.Path, name: str | None = None) -> Input:
-        if isinstance(data, str):
-            data = {"path": data}
-        data = self.mapping(data, path, known=("name", "path", "revision", "adapter", "statistics"))
-        if "path" not in data:
-            self.refuse(path, f"a model needs a path; it is {data!r}")
-        location = self.text(data["path"], (*path, "path"))
-        name = self.text(data.get("name", name or Path(location).name), (*path, "name"))
-        files = {
-            key: self.located(self.text(data[key], (*path, key)))
-            for key in ("adapter", "statistics")
-            if data.get(key) is not None
-        }
-        revision = data.get("revision")
-        if revision is not None:
-            return Input(name, location, self.text(revision, (*path, "revision")), **files)
-        return Input(name, self.located(location), **files)
-
-    def located(self, path: str) -> str:
-        return path if self.folder is None else resolve_path(path, self.folder)
-
-    def slices(self, data: Any) -> tuple[Slice, ...]:
-        if not isinstance(data, list):
-            self.refuse(("slices",), f"slices must be a list; it is {data!r}")
-        found = []
-        for n, value in enumerate(data):
-            path: strict_yaml.Path = ("slices", n)
-            part = self.mapping(value, path, known=("blocks", "base", "inputs"))
-            inputs = self.firsts(part.get("inputs"), (*path, "inputs"))
-            base = self.firsts(part["base"], (*path, "base")) if "base" in part else inputs
-            blocks = part.get("blocks")
-            if type(blocks) is not int:
-                self.refuse(path, f"a slice needs its number of `blocks`; it is {blocks!r}")
-            found.append(Slice(blocks, next(iter(base.items())), inputs))
-        return tuple(found)
-
-    def vocabulary(self, data: Any, models: list[str]) -> Vocabulary:
-        path: strict_yaml.Path = ("vocabulary",)
-        given = self.mapping(data, path, known=("multiple_of", "missing", "tokens"))
-        multiple = given.get("multiple_of")
-        if multiple is not None and (type(multiple) is not int or multiple < 1):
-            self.refuse((*path, "multiple_of"), f"expected a whole number from 1; got {multiple!r}")
-        tokens = {
-            token: self.token_row(value, (*path, "tokens", token), models)
-            for token, value in self.mapping(given.get("tokens") or {}, (*path, "tokens")).items()
-        }
-        missing = self.choice(given.get("missing", "base"), (*path, "missing"), ("base", "mean", "inputs"))
-        return Vocabulary(multiple, missing, tokens)
-
-    def token_row(self, data: Any, path: strict_yaml.Path, models: list[str]) -> TokenRow:
-        given = self.mapping(data, path, known=("model", "token", "id", "force"))
-        model = self.choice(given.get("model"), (*path, "model"), (None, *models))
-        token = None if given.get("token") is None else self.text(given["token"], (*path, "token"))
-        number, force = given.get("id"), given.get("force", False)
-        if number is not None and (type(number) is not int or number < 0):
-            self.refuse((*path, "id"), f"expected the number of a token, from 0; got {number!r}")
-        if type(force) is not bool:
-            self.refuse((*path, "force"), f"expected true or false; got {force!r}")
-        return TokenRow(model, token, number, force)
-
-    def firsts(self, data: Any, path: strict_yaml.Path) -> dict[str, int]:
-        """Model name -> first block."""
-        given = self.mapping(data or {}, path)
-        for name, value in given.items():
-            if type(value) is not int or value < 0:
-                self.refuse((*path, name), f"expected the number of a block, from 0; got {value!r}")
-        if not given:
-            self.refuse(path, "expected a mapping of at least one model to its first block")
-        return given
-
-    def table(self, data: dict[str, Any], inputs: list[str]) -> CoefficientTable:
-        groups: dict[str, tuple[str, ...]] = {"all": ("*",)}
-        if "groups" in data:
-            given = self.mapping(data["groups"], ("groups",))
-            groups = {group: self.members(value, ("groups", group)) for group, value in given.items()}
-        values = {}
-        for name, value in self.mapping(data.get("coefficients") or {}, ("coefficients",)).items():
-            path: strict_yaml.Path = ("coefficients", name)
-            if "groups" in data and isinstance(value, dict):
-                by_group = self.mapping(value, path, known=tuple(groups), complete=True)
-                rows = [self.row(by_group[group], (*path, group), inputs) for group in groups]
-            else:
-                rows = [self.row(value, path, inputs)] * len(groups)
-            width = max(map(len, rows), default=1)
-            values[name] = np.array([row * width if len(row) == 1 else row for row in rows]).reshape(-1, width)
-        return CoefficientTable(groups, values)
-
-    def row(self, data: Any, path: strict_yaml.Path, inputs: list[str]) -> list[float]:
-        if isinstance(data, dict):
-            by_input = self.mapping(data, path, known=tuple(inputs), complete=True)
-            return [self.number(by_input[name], (*path, name)) for name in inputs]
-        if not isinstance(data, list):
-            return [self.number(data, path)]
-        if len(data) not in (1, len(inputs)):
-            self.refuse(path, f"expected {len(inputs)} numbers, one for each of {', '.join(inputs)}; got {len(data)}")
-        return [self.number(value, (*path, n)) for n, value in enumerate(data)]
-
-    def members(self, data: Any, path: strict_yaml.Path) -> tuple[str, ...]:
-        names = [data] if isinstance(data, str) else data
-        if not isinstance(names, list):
-            self.refuse(path, f"a group is a list of tensor names or patterns; it is {data!r}")
-        return tuple(self.text(name, (*path, n)) for n, name in enumerate(names))

@@ -25,14 +25,18 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Merge the models of a recipe into a checkpoint or a LoRA."""
-    from evomerge.commands.writing import merge_recipe
-
     if modules_to_save and lora is None:
         raise typer.BadParameter("--modules-to-save goes with --lora RANK")
+    from evomerge.recipe_file import read_own
+
+    own = read_own(recipe)  # before anything heavy: a typing error is told at once
+    from evomerge.commands.merging import merge_recipe
+
     data = merge_recipe(
-        recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save, lenient=lenient
+        own or recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save, lenient=lenient
     )
-    show(as_json, data, f"Wrote {len(data['outputs'])} weight files to {output}", *data["notes"])
+    count = len(data["outputs"])
+    show(as_json, data, f"Wrote {count} weight file{'' if count == 1 else 's'} to {output}", *data["notes"])
 
 
 @commands.command("import")

@@ -1,26 +1,15 @@
-"""`evomerge import`, and recipes in whatever format they are: recognised by what they hold, not by their names."""
+"""`evomerge import`: configurations of mergekit, recognised by what they hold and not by their names."""
 
 from pathlib import Path
 from typing import Any
 
 from evomerge import strict_yaml
 from evomerge.config import load_config
-from evomerge.merging.interop.mergekit_configuration import InteropError, Note
+from evomerge.merging.interop.mergekit_configuration import InteropError
 from evomerge.merging.interop.mergekit_evolve import read_evolve
 from evomerge.merging.interop.mergekit_file import load_file
 from evomerge.merging.interop.mergekit_read import read_mergekit
-from evomerge.recipe import Merge
-from evomerge.recipe_file import read_merge, write_merge
-
-
-def read_recipe(path: Path, *, lenient: bool, note: Note) -> Merge:
-    """The merge that a recipe or a mergekit configuration describes.
-
-    Raises RecipeError or InteropError, and CheckpointError for models that a mergekit configuration needs to be read.
-    """
-    if "merge_method" in _keys(path):
-        return read_mergekit(path, lenient=lenient, note=note)
-    return read_merge(path)
+from evomerge.recipe_file import write_merge
 
 
 def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bool) -> dict[str, Any]:

@@ -158,5 +158,5 @@ def test_mistakes_are_refused_with_their_line(tmp_path: Path, change: tuple[str,
 
 
 def test_a_file_that_is_not_there_is_a_recipe_error(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="Cannot read the recipe"):
+    with pytest.raises(RecipeError, match="does not exist: expected a recipe file"):
         read_merge(tmp_path / "nothing.yaml")

@@ -19,7 +19,8 @@ from evomerge.merging.interop.mergekit_models import references
 from evomerge.merging.interop.mergekit_settings import Setting, read_setting
 from evomerge.merging.method import MergeMethod
 from evomerge.recipe import Merge, RecipeError
-from evomerge.recipe_file import FORMAT, merge_from_dict
+from evomerge.recipe_file import merge_from_dict
+from evomerge.recipe_reader import FORMAT
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Reads mergekit's keys, and nothing else, of a configuration.

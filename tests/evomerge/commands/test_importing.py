@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from evomerge.cli import app
-from evomerge.commands.importing import import_file, read_recipe
+from evomerge.commands.importing import import_file
 from evomerge.config import load_config
 from evomerge.merging.interop.mergekit_configuration import InteropError
 from evomerge.merging.models.checkpoint import Checkpoint
-from evomerge.recipe_file import read_merge
+from evomerge.recipe_file import read_merge, read_own
 from evomerge.trial import build_space
 from tests.evomerge.merging.folders import llama, tokenizer
 
@@ -77,8 +77,10 @@ def test_lenience_and_its_notes(tmp_path: Path) -> None:
 def test_what_a_file_is_shows_in_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "recipe.yml").write_text(TIES)
     (tmp_path / "mergekit.yml").write_text("evomerge: 1\nbase: base\ninputs: [math]\nmethod: linear\n")
-    read = {name: read_recipe(tmp_path / f"{name}.yml", lenient=False, note=print) for name in ("recipe", "mergekit")}
-    assert {name: merge.recipe.method for name, merge in read.items()} == {"recipe": "ties", "mergekit": "linear"}
+    assert read_own(tmp_path / "recipe.yml") is None
+    read = read_own(tmp_path / "mergekit.yml")
+    assert read is not None
+    assert read.merge.recipe.method == "linear"
     (tmp_path / "other.yml").write_text("models: [a]\nmethod: ties\n")
     with pytest.raises(InteropError, match=r"no configuration of mergekit .*it has the keys models, method"):
         import_file(tmp_path / "other.yml", tmp_path / "out", lenient=False, overwrite=False)
