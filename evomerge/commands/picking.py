@@ -38,8 +38,7 @@ class Request:
 
     def wish(self, objective: Objective) -> Wish:
         """The wish. Raises ChoiceError for what cannot be read, and for a wish beside a trial's number."""
-        if self.split is not None and self.split not in SPLITS:
-            raise ChoiceError(f"--split is one of {', '.join(SPLITS)}; got {self.split!r}.")
+        check_split(self.split)
         if self.trial is not None and self.wishes:
             raise ChoiceError("--trial N names the merge: leave out --prefer, --max, --keep and --knee.")
         return read_wish(objective, prefer=self.prefer, best_at=self.best_at, keep=self.keep, knee=self.knee)
@@ -59,9 +58,17 @@ def decide(run: Path, request: Request) -> Decision:
         return _decision(study, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
     chosen = choosing.choose(deciding, wish)
     notes = _caveats(deciding)
+    if wish.knee and deciding.knee is None:
+        notes.append("This front has no knee: no merge lies before the line between its extremes.")
     if deciding.split == "report" and (chosen.met or request.nearest):
         notes.append(_count_look(study, chosen.point.label, wish.text))
     return _decision(study, deciding, chosen, _sentence(deciding, chosen), notes)
+
+
+def check_split(split: str | None) -> None:
+    """Raises ChoiceError for what is no split."""
+    if split is not None and split not in SPLITS:
+        raise ChoiceError(f"--split is one of {', '.join(SPLITS)}; got {split!r}.")
 
 
 def deciding_front(study: Study, objective: Objective, split: str | None = None) -> Front:

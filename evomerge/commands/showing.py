@@ -8,6 +8,7 @@ from rich.text import Text
 
 from evomerge.aim import objective_of_study
 from evomerge.commands.decision import export_command
+from evomerge.commands.picking import check_split
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.report import front_table
@@ -20,7 +21,11 @@ from evomerge.study import Study
 def show_front(
     run: Path, split: str, width: int, *, everything: bool = False, plot: bool = False
 ) -> tuple[dict[str, Any], RenderableType]:
-    """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters."""
+    """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters.
+
+    Raises ChoiceError for what is no split.
+    """
+    check_split(split)
     study = Study.read(run)
     objective = objective_of_study(study)
     shown = front(study, objective, split)
@@ -45,7 +50,6 @@ def show_front(
         parts.append(front_table.render_front(shown, width, everything=everything))
     parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
     if beyond:
-        parts += [Text("\nPredicted, not measured; in brackets what the nearest measured point has:")]
         parts.append(front_table.render_predicted(searched, beyond, width))
     parts += [Text(f"note: {note}") for note in notes]
     if plot:

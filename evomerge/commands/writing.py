@@ -53,4 +53,5 @@ def _choose(run: Path, request: Request) -> export.Choice:
         return export.choose(run, request.trial)
     decision = decide(run, request)
     choice = export.choose(run, number_to_write(decision, request))
-    return replace(choice, scores=scores_for_card(decision), notes=(decision.sentence, *decision.notes))
+    notes = (decision.sentence, *decision.notes)
+    return replace(choice, label=decision.point.label, scores=scores_for_card(decision), notes=notes)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+import numpy as np
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,8 @@ from evomerge.report.predicted import Predicted
 from evomerge.report.words import decimals
 from evomerge.statistics import Z95, Difference, Estimate, Interval
 
+#: So many predicted points are shown, spread over all of them.
+MANY_PREDICTED = 12
 #: Characters that a task, and all the other columns, take at least; on less there is a list.
 TASK_WIDTH, OTHER_WIDTH = 9, 44
 
@@ -49,6 +52,7 @@ def predicted_to_dict(points: Sequence[Predicted]) -> list[dict[str, Any]]:
         {
             "x": [float(value) for value in point.x],
             "tasks": {task: estimate_to_dict(value) for task, value in point.tasks.items()},
+            "beaten": point.beaten,
             "nearest": point.nearest.label,
             "distance": point.distance,
         }
@@ -87,12 +91,21 @@ def render_front(front: Front, width: int, *, everything: bool = False) -> Rende
 
 
 def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> RenderableType:
-    """Predicted points by the score that they would have, with what was measured nearest to each."""
+    """Predicted points that no measured one beats, at most MANY_PREDICTED of them, with what was measured nearest."""
+    open_ = [point for point in points if not point.beaten]
+    shown = [
+        open_[row] for row in np.unique(np.linspace(0, len(open_) - 1, min(len(open_), MANY_PREDICTED)).astype(int))
+    ]
     rows: list[tuple[str, ...]] = []
-    for point in points:
+    for point in shown:
         tasks = [f"{plus_minus(value)} ({point.nearest.tasks[task].mean:.3g})" for task, value in point.tasks.items()]
         rows.append((f"predicted {len(rows) + 1}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
-    return _table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))
+    said = (
+        f"\nPredicted, not measured: {len(points)} points, {len(open_)} of them beaten by no measured one. "
+        f"{'In brackets, what the nearest measured point has.' if rows else ''}"
+    )
+    table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []
+    return Group(Text(said.rstrip(" ")), *table)
 
 
 def hypervolume_line(front: Front) -> str:

@@ -20,12 +20,13 @@ from evomerge.study import Study
 class Predicted:
     """A point that was not measured, and the nearest one that was.
 
-    x: (dimension,). tasks: predicted scores as people read them. distance: root mean square difference of the
-    coordinates, so that 0 is the same point and 1 the opposite corner of the cube.
+    x: (dimension,). tasks: predicted scores as people read them. beaten: whether a measured point is at least as good
+    on every task. distance: root mean square difference of the coordinates: 0 is the same point, 1 the opposite corner.
     """
 
     x: FloatArray
     tasks: Mapping[str, Estimate]
+    beaten: bool
     nearest: Point
     distance: float
 
@@ -39,6 +40,7 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
     if not objective.pareto or not near:
         return ()
     cloud = np.stack([x for _, x in near])
+    losses = np.stack([point.losses for point in measured])
     found = []
     for prediction in predictions(study, objective):
         distances = np.sqrt(((cloud - prediction.x) ** 2).mean(axis=1))
@@ -46,7 +48,8 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
         means = as_scores(objective, prediction.losses)
         errors = zip(means.items(), prediction.errors, strict=True)
         tasks = {task: Estimate(mean, float(error), 0) for (task, mean), error in errors}
-        found.append(Predicted(prediction.x, tasks, near[row][0], float(distances[row])))
+        beaten = bool((losses <= prediction.losses).all(axis=1).any())
+        found.append(Predicted(prediction.x, tasks, beaten, near[row][0], float(distances[row])))
     return tuple(found)
 
 

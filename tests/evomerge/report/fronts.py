@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.base import Scores
+from evomerge.aim import record_objective
 from evomerge.objective import Objective
 from evomerge.records import Outcome, Trial
 from evomerge.study import Study
@@ -54,12 +55,28 @@ def trial(number: int, label: str | int, split: str = "search") -> Trial:
 
 
 def write_front(
-    folder: Path, models: Mapping[str | int, Sequence[int]] = SEARCH, objective: Objective = PARETO
+    folder: Path,
+    models: Mapping[str | int, Sequence[int]] = SEARCH,
+    objective: Objective = PARETO,
+    optimizer: str = "random",
 ) -> Study:
     """A study with these models on the search split, numbered from 0 on; still open for writing."""
+    aim = {"prefer": dict(objective.weights)} if objective.pareto else {}
+    kind = dict(objective.weights) if objective.kind == "mean" else objective.kind
     tasks = dict.fromkeys(objective.weights, "synthetic")
-    configuration = {"tasks": tasks, "objective": objective.kind, "optimizer": "random", "seed": 0}
+    configuration = {"tasks": tasks, "objective": kind, "optimizer": optimizer, "seed": 0, **aim}
     study = Study.create(folder, configuration, {})
+    record_objective(study, objective)
     for number, (label, right) in enumerate(models.items()):
         tell(study, trial(number, label), right, objective)
     return study
+
+
+def finish(study: Study, select: Mapping[str | int, Sequence[int]], report: Mapping[str | int, Sequence[int]]) -> None:
+    """Score these models on the select and report splits, as a study does at its end, and close it."""
+    for split, models in (("select", select), ("report", report)):
+        if split == "report" and models:
+            study.event("report_split_read", winner="trial:6")
+        for label, right in models.items():
+            tell(study, trial(study.next_number, label, split), right)
+    study.close()

@@ -1,0 +1,113 @@
+"""The front as a table, as a list on a narrow terminal, and as data."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from evomerge.commands.showing import show_front
+from evomerge.objective import Objective
+from evomerge.report.front import front
+from evomerge.report.front_plot import plot_front
+from evomerge.report.front_table import plus_minus
+from evomerge.report.plot import PlotError
+from evomerge.statistics import Estimate
+from evomerge.study import Study
+from tests.evomerge.report.fronts import PARETO, SEARCH, finish, write_front
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table") / "study"
+    finish(write_front(folder, SEARCH), {6: (6, 6)}, {"base": (1, 1), "parent:math": (8, 2), 6: (5, 5)})
+    return folder
+
+
+def shown(run: Path, width: int = 120, **options: bool) -> str:
+    return printed(show_front(run, "search", width, **options)[1], width)
+
+
+def printed(text: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(text)
+    return console.export_text()
+
+
+def test_models_are_shown_wherever_they_are_and_the_front_is_marked(run: Path) -> None:
+    lines = {line.strip("│").split("│")[0].strip(): line for line in shown(run).splitlines() if line.startswith("│")}
+    assert list(lines) == [
+        *("* trial:6", "* trial:9", "* parent:math", "* trial:8", "* parent:chat", "* trial:5", "* trial:7"),
+        *("uniform", "base"),
+    ]
+    assert "0.600 ±0.2" in lines["* trial:6"]
+    assert "knee, preferred" in lines["* trial:6"]
+    assert "beaten" in lines["base"]
+    assert "knee" not in lines["* trial:9"]
+    assert "trial:10" in shown(run, everything=True)
+
+
+def test_hypervolume_stands_for_both_splits_and_says_from_where(run: Path) -> None:
+    text = " ".join(shown(run, 200).split())
+    assert "hypervolume on the search split: 0.19 [" in text
+    assert "from the worst of them on every task: math 0.2, chat 0.2" in text
+    # On report, from (.1, .1): parent:math .7 x .1, and 6 adds .4 x .3.
+    assert "hypervolume on the report split: 0.19 [" in text
+    assert "math 0.1, chat 0.1" in text
+    assert f"next: evomerge pick {run}" in text
+    assert f"next: evomerge export {run} --trial 6 -o DIR" in text
+
+
+def test_a_narrow_terminal_gets_a_list_that_keeps_every_number(run: Path) -> None:
+    text = shown(run, 20)
+    assert max(map(len, text.splitlines())) <= 20
+    assert "┃" not in text
+    squeezed = " ".join(text.split())
+    assert "* trial:6 math 0.600 ±0." in squeezed
+    assert "P(front) 0." in squeezed
+
+
+def test_the_data_are_complete_and_keep_their_keys(run: Path) -> None:
+    data, _ = show_front(run, "search", 80)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert list(data) == [
+        *("study", "split", "tasks", "examples", "points", "knee", "preferred", "optimism", "left_out", "pending"),
+        *("hypervolume", "predicted", "notes", "next", "picture"),
+    ]
+    assert len(data["points"]) == len(SEARCH)
+    assert list(data["points"][0]) == [
+        *("label", "number", "kind", "on_front", "probability", "score", "shrunk", "tasks"),
+    ]
+    assert data["hypervolume"]["search"]["of_all"]["value"] == pytest.approx(0.19)
+    assert data["hypervolume"]["report"]["reference"] == {"math": 0.1, "chat": 0.1}
+    assert (data["knee"], data["preferred"], data["picture"]) == ("trial:6", "trial:6", None)
+
+
+def test_an_empty_split_says_so(tmp_path: Path) -> None:
+    finish(write_front(tmp_path / "study", {}), {}, {})
+    data, text = show_front(tmp_path / "study", "search", 80)
+    assert "Nothing is scored on the search split yet." in printed(text)
+    assert (data["points"], data["hypervolume"]) == ([], {"search": None, "report": None})
+
+
+def test_an_interval_that_is_not_known_is_not_shown() -> None:
+    assert plus_minus(Estimate(0.5, float("inf"), 1)) == "0.5"
+    assert plus_minus(Estimate(0.5, 0.01, 100)) == "0.500 ±0.020"
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 4])
+def test_the_picture(tmp_path: Path, n_tasks: int) -> None:
+    objective = Objective({f"${n}_task": 1.0 for n in range(n_tasks)}, kind="pareto" if n_tasks > 1 else "mean")
+    models: dict[str | int, list[int]] = {"base": [2] * n_tasks, 1: [5] * n_tasks, 2: [*[4] * (n_tasks - 1), 9]}
+    study = write_front(tmp_path / "study", models, objective)
+    study.close()
+    picture = plot_front(study, front(study, objective))
+    assert picture == tmp_path / "study" / "front.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_picture_of_nothing(tmp_path: Path) -> None:
+    finish(write_front(tmp_path / "study", {"base": (1, 1)}), {}, {})
+    with pytest.raises(PlotError, match="nothing to draw"):
+        plot_front(Study.read(tmp_path / "study"), front(Study.read(tmp_path / "study"), PARETO))

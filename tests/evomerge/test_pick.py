@@ -1,0 +1,184 @@
+"""`evomerge pareto`, `pick` and `export` on a study that was really run: what is shown is what is written."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+from typer.testing import CliRunner, Result
+
+from evomerge import strict_yaml
+from evomerge.cli import app
+from evomerge.config import load_config
+from evomerge.recipe_file import read_merge
+from evomerge.records import Trial
+from evomerge.study import Study
+from evomerge.trial import Bench, BenchSpec
+from tests.toys import search_file, write_toys
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pick")
+    settings = search_file(folder, space="uniform", objective="pareto", optimizer="sobol", budget={"trials": 40})
+    settings["experts"] = {name: str(path) for name, path in write_toys(folder / "models", 3)[1].items()}
+    (folder / "search.yaml").write_text(strict_yaml.dump(settings))
+    done = run("search", folder / "search.yaml")
+    assert done.exit_code == 0, done.output
+    return folder / "study"
+
+
+def picked(study: Path, *arguments: object) -> dict:
+    done = run("pick", study, "--json", *arguments)
+    assert done.exit_code == 0, done.output
+    data: dict = json.loads(done.stdout)
+    return data
+
+
+def test_the_written_recipe_scores_what_was_shown(study: Path, tmp_path: Path) -> None:
+    for split in ("search", "select"):
+        file = tmp_path / f"{split}.yaml"
+        shown = picked(study, "--split", split, "--max", "one", "--keep", "two>=50%", "-o", file)
+        assert shown["recipe"] == str(file)
+        config = load_config(study / "search.yaml")
+        bench = Bench(BenchSpec(config.recipe(), config.space, dict(config.tasks), config.split.shares, "cpu"))
+        outcome = bench.run(Trial(0, None, merge=read_merge(file), split=split))
+        assert {task: value["mean"] for task, value in shown["tasks"].items()} == {
+            task: scores.mean for task, scores in outcome.scores.items()
+        }
+
+
+def test_export_takes_the_same_wishes_and_writes_the_same_merge(study: Path, tmp_path: Path) -> None:
+    wish = ("--prefer", "one=1,two=3", "--keep", "one>=-90%")
+    shown = picked(study, *wish, "-o", tmp_path / "recipe.yaml")
+    exported = run("export", study, *wish, "-o", tmp_path / "out", "--json")
+    assert exported.exit_code == 0, exported.output
+    assert json.loads(exported.stdout)["label"] == shown["label"]
+    merged = run("merge", tmp_path / "recipe.yaml", "-o", tmp_path / "again")
+    assert merged.exit_code == 0, merged.output
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again"))
+    assert first == second
+    card = json.loads((tmp_path / "out" / "evomerge.json").read_text())["scores"]
+    assert card["choice"] == shown["sentence"]
+    assert card[f"{shown['label']}, select"]["one"] == shown["tasks"]["one"]["mean"]
+    assert shown["sentence"] in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_without_a_terminal_it_is_what_the_study_prefers(study: Path) -> None:
+    shown = picked(study)
+    selected = next(data for kind, data in Study.read(study).events if kind == "selected")
+    assert shown["label"] == selected["label"]
+    text = run("pick", study)
+    assert text.stdout.startswith(f"{shown['label']} is what the study prefers, by the select split.")
+
+
+def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> None:
+    wish = ("--max", "one", "--keep", "two>=2")
+    missed = run("pick", study, *wish, "-o", tmp_path / "r.yaml")
+    assert missed.exit_code == 2
+    assert re.search(r"No merge has two>=2 on the select split; the nearest is \S+\.", missed.stdout)
+    assert "misses it by" in missed.stdout
+    assert "--nearest" in missed.stderr
+    assert not (tmp_path / "r.yaml").exists()
+    assert run("export", study, *wish, "-o", tmp_path / "out").exit_code == 2
+    assert not (tmp_path / "out").exists()
+    near = run("pick", study, *wish, "--nearest", "-o", tmp_path / "r.yaml", "--json")
+    assert near.exit_code == 0
+    assert json.loads(near.stdout)["met"] is False
+    assert read_merge(tmp_path / "r.yaml")
+    assert run("export", study, *wish, "--nearest", "--recipe-only", "-o", tmp_path / "same.yaml").exit_code == 0
+    assert (tmp_path / "same.yaml").read_text() == (tmp_path / "r.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("pick", "--max", "tow"), "Did you mean 'two'?"),
+        (("pick", "--prefer", "one=1", "--knee"), "Choose one of"),
+        (("pick", "--split", "test"), "--split is one of search, select, report"),
+        (("pareto", "--split", "test"), "--split is one of search, select, report"),
+        (("export", "-o", "x", "--best", "--knee"), "choose --best, --trial N, or one of"),
+        (("export", "-o", "x", "--trial", "3", "--max", "one"), "leave out --prefer"),
+        (("export", "-o", "x", "--split", "search"), "--split and --nearest go with"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(study: Path, command: tuple[str, ...], said: str) -> None:
+    done = run(command[0], study, *command[1:])
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_the_front_and_its_picture(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    done = run("pareto", copy, "--json", "--plot")
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)
+    assert Path(data["picture"]).is_file()
+    assert data["hypervolume"]["report"]["of_all"]["value"] > data["hypervolume"]["report"]["of_models"]["value"]
+    ledger = (copy / "ledger.jsonl").read_bytes()
+    text = run("pareto", copy, "--split", "report")
+    assert "of the report split" in text.stdout
+    assert (copy / "ledger.jsonl").read_bytes() == ledger  # looking at what has been reported decides nothing
+
+
+def test_a_running_study_has_a_front(study: Path, tmp_path: Path) -> None:
+    lines = (study / "ledger.jsonl").read_text().splitlines(keepends=True)
+    asked = [n for n, line in enumerate(lines) if '"asked"' in line]
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "ledger.jsonl").write_text("".join(lines[: asked[20] + 1]))  # without its search.yaml
+    data = json.loads(run("pareto", tmp_path / "half", "--json").stdout)
+    assert data["pending"] == 1
+    assert data["points"]
+    assert picked(tmp_path / "half")["split"] == "search"
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "ledger.jsonl").write_text("".join(lines[: asked[0] + 1]))
+    assert "Nothing is scored" in run("pareto", tmp_path / "new").stdout
+    assert run("pick", tmp_path / "new").exit_code == 2
+
+
+def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
+    command = ["-m", "evomerge.cli", "pick", str(study)]
+    child = pexpect.spawn(sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=120)
+    child.expect("The merges that no other beats on the select split:")
+    child.expect("or q: ")
+    child.sendline("max oen")
+    child.expect("Did you mean 'one'")
+    child.expect("or q: ")
+    child.sendline("max one")
+    child.expect(r"(\S+) is the best on one, by the select split")
+    label = child.match.group(1)
+    child.expect("y or n: ")
+    child.sendline("y")
+    child.expect(r"File \[recipe.yaml\]: ")
+    child.sendline("")
+    child.expect("Wrote the recipe recipe.yaml")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    wanted = picked(study, "--max", "one", "-o", tmp_path / "wanted.yaml")
+    assert label.endswith(wanted["label"])
+    assert (tmp_path / "recipe.yaml").read_text() == (tmp_path / "wanted.yaml").read_text()
+
+
+def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path) -> None:
+    command = ["-m", "evomerge.cli", "pareto", str(study)]
+    environment = {"PATH": os.environ["PATH"], "TERM": "xterm"}
+    ascii_ = environment | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, env=ascii_, check=True)
+    assert done.stdout.isascii()
+    child = pexpect.spawn(sys.executable, command, env=environment, encoding="utf-8", dimensions=(60, 20), timeout=120)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "* trial:" in child.before
+    assert [line for line in child.before.splitlines() if len(line) > 20] == []
