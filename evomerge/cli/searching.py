@@ -83,6 +83,8 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study where it stopped.")] = False,
     trials: Annotated[int | None, typer.Option(min=1, help="Candidates in all, instead of the file's.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Hours in all, instead of the file's.")] = None,
+    wandb: Annotated[str | None, typer.Option(help="Log to this Weights & Biases project as well.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Log to this MLflow URI or experiment as well.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search, select and report; with --resume go on.
@@ -96,7 +98,8 @@ def search(
 
     from evomerge.commands.searching import run_search
 
-    code = run_search(config, Console(), resume=resume, as_json=as_json)
+    sinks = {kind: target for kind, target in (("wandb", wandb), ("mlflow", mlflow)) if target is not None}
+    code = run_search(config, Console(), resume=resume, as_json=as_json, sinks=sinks)
     raise typer.Exit(code)
 
 

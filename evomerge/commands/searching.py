@@ -1,6 +1,7 @@
 """`evomerge search`: prepare, run with a view of it, say what came out."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from evomerge import launch
 from evomerge.budget import seconds_left
 from evomerge.commands import faults
+from evomerge.commands.sinking import Sinks
 from evomerge.config import SearchConfig
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
@@ -20,8 +22,11 @@ from evomerge.study import Study
 PAUSE = 1.0
 
 
-def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json: bool) -> int:
-    """Run or resume a search and show it; returns the exit code."""
+def run_search(
+    config: SearchConfig, console: Console, *, resume: bool, as_json: bool, sinks: Mapping[str, str] | None = None
+) -> int:
+    """Run or resume a search and show it; returns the exit code. sinks: kind -> target of those to log to as well."""
+    watched = Sinks(sinks or {})
     with Interruptible(choose(console, as_json=as_json)) as view:
 
         def say(message: str) -> None:
@@ -31,10 +36,15 @@ def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json:
         for note in plan.notes:
             view.event("note", f"note: {note}")
         view.event("planned", f"{plan.dimension} coefficients to search", dimension=plan.dimension)
-        watcher = _Watcher(view)
+        for message in watched.missing():
+            view.event("sink", message)
+        watcher = _Watcher(view, watched)
         ending, selection = launch.run(config, plan, resume=resume, progress=watcher, say=say, heard=watcher.heard)
-        if selection is not None:
-            view.event("selected", **standings.selection_to_dict(selection))
+        result = None if selection is None else standings.selection_to_dict(selection)
+        if result is not None:
+            view.event("selected", **result)
+        for message in watched.end(ending.kind, result):
+            view.event("sink", message)
         code = _exit_code(ending)
         view.event("ended", _last_words(ending, Path(config.study)), ending=ending.kind, exit_code=code)
     if selection is not None and console.is_terminal and not as_json:
@@ -49,8 +59,9 @@ def run_search(config: SearchConfig, console: Console, *, resume: bool, as_json:
 class _Watcher:
     """Turns the driver's progress into snapshots and events; draws at most once per PAUSE between outcomes."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, sinks: Sinks) -> None:
         self._view = view
+        self._sinks = sinks
         self._drawn: tuple[str, float] = ("", 0.0)
         self._busy = 0
 
@@ -66,6 +77,8 @@ class _Watcher:
         self._busy = progress.busy
         if progress.outcome is not None:
             self._tell(progress.outcome)
+        for message in self._sinks.news(progress.study.folder):
+            self._view.event("sink", message)
         phase, drawn = self._drawn
         now = time.monotonic()
         if progress.outcome is None and phase == progress.phase and now - drawn < PAUSE:

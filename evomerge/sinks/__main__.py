@@ -1,0 +1,43 @@
+"""`python -m evomerge.sinks KIND TARGET RUN`: started by `evomerge search`, of whose end it hears on standard input.
+
+Lines that people should see begin with SAID on standard output, which is the log in the run's folder.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from evomerge import plugins
+from evomerge.ledger.lines import FILE
+from evomerge.mirror import Mirror
+from evomerge.plugins import PluginSpec
+from evomerge.sinks import FOLDER, SAID
+from evomerge.sinks._following import TheEnd, follow
+from evomerge.sinks.base import Run, Sink
+from evomerge.study import Study
+
+
+def main(kind: str, target: str, folder: Path) -> int:
+    """Follow the study in `folder`; the exit code."""
+    os.nice(10)  # whatever this costs, a candidate costs more
+
+    def say(text: str) -> None:
+        sys.stdout.write(f"{SAID}{text}\n")
+        sys.stdout.flush()
+
+    end = TheEnd(sys.stdin.buffer, say)
+    run = Run(identity(folder), folder.resolve().name, folder / FOLDER, Study.read(folder).configuration)
+    sink: Sink = plugins.build("sink", PluginSpec(kind), Sink, target=target, run=run)
+    return 0 if follow(sink, Mirror(folder), end, say) else 1
+
+
+def identity(folder: Path) -> str:
+    """The same for every session of a study: of the first record of its ledger, and where it lies."""
+    with (folder / FILE).open("rb") as ledger:
+        first = ledger.readline()
+    return hashlib.sha256(first + bytes(folder.resolve())).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))

@@ -1,0 +1,80 @@
+"""Weights & Biases offline: the contract, read back from the files that `wandb sync` sends."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from evomerge.sinks.wandb import Wandb
+from tests.contracts.sink import SinkContract
+from tests.evomerge.searches import wait_until
+
+#: Behind 7 bytes, a file is a log of records as LevelDB's: https://github.com/google/leveldb/blob/main/doc/log_format.md
+HEADER, BLOCK, START = 7, 1 << 15, 7
+
+
+def records(file: Path) -> Iterator[bytes]:
+    data, at, parts = file.read_bytes(), START, b""
+    while at + HEADER <= len(data):
+        if BLOCK - at % BLOCK < HEADER:
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
+        parts += data[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def sessions(folder: Path) -> list[list[Any]]:
+    found = []
+    for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        session = [wandb_internal_pb2.Record()]
+        for data in records(file):
+            session.append(wandb_internal_pb2.Record())
+            session[-1].ParseFromString(data)
+        found.append(session)
+    return found
+
+
+def read_offline(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[str, Any], dict[str, Any], set[str]]:
+    """Values by step, summary, configuration and run ids of all sessions under `folder`, in their order."""
+    values: dict[int, dict[str, Any]] = {}
+    summary: dict[str, Any] = {}
+    configuration: dict[str, Any] = {}
+    ids: set[str] = set()
+    # wandb's own process writes on for a moment after `finish` has returned.
+    wait_until(lambda: all(session[-1].HasField("exit") for session in sessions(folder)), seconds=20)
+    for session in sessions(folder):
+        for record in session:
+            kind = record.WhichOneof("record_type")
+            if kind == "history":
+                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                values.setdefault(items["_step"], {}).update(items)
+            elif kind == "summary":
+                summary |= {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.summary.update}
+            elif kind == "run":
+                ids.add(record.run.run_id)
+                configuration |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
+    return dict(sorted(values.items())), summary, configuration, ids
+
+
+class TestWandb(SinkContract):
+    sink = Wandb
+
+    @pytest.fixture(autouse=True)
+    def _offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def target(self, tmp_path: Path) -> str:
+        return "team/merges"
+
+    def read(self, tmp_path: Path) -> tuple[dict[int, dict[str, float]], dict[str, Any], dict[str, Any]]:
+        values, summary, configuration, ids = read_offline(tmp_path / "sinks")
+        assert ids == {"abc123"}
+        return values, summary, configuration
