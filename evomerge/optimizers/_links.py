@@ -125,7 +125,7 @@ def read(observations: Sequence[Observation], objective: int) -> tuple[Data, ...
     losses = np.array([values[objective] for _, values in told])
     examples = [_examples(seen, objective, len(values)) for seen, values in told]
     counts = np.array([len(values) for values in examples], dtype=np.float64)
-    known = bool(counts.min(initial=0.0) > 1.0)
+    known = bool(counts.min() > 1.0)
     sign = _sign([*examples, losses])
     if known and sign is not None:
         shares = (sign * losses * counts + 0.5) / (counts + 1.0)  # never 0 or 1

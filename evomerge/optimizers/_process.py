@@ -15,7 +15,7 @@ from evomerge.optimizers.base import FloatArray
 
 _ROOT5 = 5.0**0.5
 #: Standard deviations of the normal priors on the logarithms of length scales, variances and the noise factor.
-_LOOSE = (1.0, 1.5, 1.5)
+_LOOSE = (0.5, 1.5, 1.5)
 #: The least share of the noise's upper bound that is believed.
 _LEAST_NOISE = 1e-3
 
@@ -24,7 +24,7 @@ _LEAST_NOISE = 1e-3
 class Process:
     """A posterior over latents given responses (n_points,) with variances `noise` at x (n_points, dimension).
 
-    offset: the mean before the data. calibration: what standard deviations are multiplied with.
+    offset: the mean before the data.
     """
 
     kernel: Kernel
@@ -34,19 +34,16 @@ class Process:
     noise: FloatArray
     factor: FloatArray
     weights: FloatArray
-    calibration: float = 1.0
 
     @classmethod
-    def given(
-        cls, kernel: Kernel, x: FloatArray, responses: FloatArray, noise: FloatArray, calibration: float = 1.0
-    ) -> "Process":
+    def given(cls, kernel: Kernel, x: FloatArray, responses: FloatArray, noise: FloatArray) -> "Process":
         """The posterior after the responses."""
         offset = float(np.average(responses, weights=1.0 / noise))
         covariance = kernel(x, x)
         covariance[np.diag_indices(len(x))] += noise
         factor = cholesky(covariance, lower=True)
         weights = cho_solve((factor, True), responses - offset)
-        return cls(kernel, x, offset, responses, noise, factor, weights, calibration)
+        return cls(kernel, x, offset, responses, noise, factor, weights)
 
     def mean(self, points: FloatArray) -> FloatArray:
         """Expected latents (n,) at points (n, dimension)."""
@@ -61,18 +58,12 @@ class Process:
         """Standard deviations (n,) of the latents, without the noise of a measurement."""
         known = solve_triangular(self.factor, self.kernel(self.x, points), lower=True)
         variance = self.kernel.diagonal(points) - np.sum(known**2, axis=0)
-        return np.asarray(self.calibration * np.sqrt(np.maximum(variance, 0.0)))
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
     def left_out(self) -> tuple[FloatArray, FloatArray]:
         """Expected responses (n_points,), each from all others, and the variances of the responses around them."""
         precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.x))))
         return self.responses - self.weights / precision, 1.0 / precision
-
-    def calibrated(self) -> "Process":
-        """With standard deviations scaled so that left-out responses miss by one of theirs in the root mean square."""
-        expected, variance = self.left_out()
-        ratio = float(np.sqrt(np.mean((self.responses - expected) ** 2 / variance)))
-        return Process(**{**self.__dict__, "calibration": min(max(ratio, 0.3), 3.0)})
 
     def believing(self, points: FloatArray) -> "Process":
         """As if the expected latents had been measured at `points` (n, dimension): the same mean, less doubt."""
@@ -82,7 +73,7 @@ class Process:
         covariance[np.diag_indices(len(x))] += noise
         factor = cholesky(covariance, lower=True)
         weights = cho_solve((factor, True), responses - self.offset)
-        return Process(self.kernel, x, self.offset, responses, noise, factor, weights, self.calibration)
+        return Process(self.kernel, x, self.offset, responses, noise, factor, weights)
 
 
 def fit_process(data: Data, mean: Kernel | None = None) -> Process:
@@ -97,7 +88,7 @@ def fit_process(data: Data, mean: Kernel | None = None) -> Process:
         evidence.loss, start, jac=True, method="L-BFGS-B", bounds=evidence.bounds, options={"maxiter": 40, "maxcor": 10}
     )
     kernel, noise = evidence.unpack(found.x)
-    return Process.given(kernel, data.x, data.latents, noise).calibrated()
+    return Process.given(kernel, data.x, data.latents, noise)
 
 
 class _Evidence:
@@ -112,8 +103,8 @@ class _Evidence:
         # (dimension, n_points, n_points)
         self.squares = (data.x.T[:, :, None] - data.x.T[:, None, :]) ** 2
         self.trend_part = trend(data.x, data.x) if trend else np.full((n_points, n_points), 10.0)
-        # Lengths grow with the cube's diagonal. https://arxiv.org/abs/2402.02229
-        lengths = np.full(self.dimension, 0.5 * np.log(self.dimension))
+        # Lengths grow with the cube's diagonal (https://arxiv.org/abs/2402.02229), of which half is expected.
+        lengths = np.full(self.dimension, np.log(0.5 * self.dimension**0.5))
         self.centre = np.concatenate([lengths, [0.0, np.log(0.3)], [-1.0] if trend else []])
         self.loose = np.concatenate([np.full(self.dimension, _LOOSE[0]), _LOOSE[1:], [_LOOSE[1]] if trend else []])
         self.bounds = [(c - 4.0, c + 4.0) for c in self.centre]

@@ -31,7 +31,7 @@ def fit_quadratic(data: Data) -> tuple[Process, Kernel]:
             if np.abs(latents - before).max() < 1e-6:
                 break
             process = Process.given(kernel, data.x, *data.link.working(data, latents))
-    return process.calibrated(), unit
+    return process, unit
 
 
 def _choose(data: Data, responses: FloatArray, noise: FloatArray) -> Kernel:

@@ -28,27 +28,39 @@ FAMILIES: Mapping[str, Callable[[Data], Process]] = {
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """One objective's model. name: its family; error: its leave-one-out root mean square error, in the loss's unit."""
+    """One objective's model.
+
+    name: its family. left_out: losses (n_points,) expected at the measured points, each from the others; error: their
+    root mean square error, in the loss's unit. calibration: what standard errors are multiplied with, so that left-out
+    losses miss by as much as the errors say.
+    """
 
     name: str
     data: Data
     process: Process
+    left_out: FloatArray
+    error: float
+    calibration: float = 1.0
 
-    @property
-    def error(self) -> float:
-        """The leave-one-out root mean square error, in the loss's unit."""
-        return float(np.sqrt(np.mean((self.left_out() - self.data.losses) ** 2)))
-
-    def left_out(self) -> FloatArray:
-        """Losses (n_points,) expected at the measured points, each from the others."""
-        return self.data.link.losses(self.process.left_out()[0])
+    @classmethod
+    def of(cls, name: str, data: Data, process: Process) -> "Surrogate":
+        """The model that `process` makes of the data it was fitted on."""
+        latents, variances = process.left_out()
+        left_out = data.link.losses(latents)
+        error = float(np.sqrt(np.mean((left_out - data.losses) ** 2)))
+        raw = cls(name, data, process, left_out, error)
+        claimed = float(np.sqrt(np.mean(raw._doubt(latents, np.sqrt(variances)) ** 2)))
+        return replace(raw, calibration=min(max(error / max(claimed, 1e-12), 0.5), 3.0))
 
     def predict(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected losses (n,) and their standard errors (n,) at points (n, dimension)."""
         mean, deviation = self.process.mean(points), self.process.deviation(points)
-        link = self.data.link
+        return self.data.link.losses(mean), self.calibration * self._doubt(mean, deviation)
+
+    def _doubt(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         # Half the distance between the ends: where a link is bent, the slope at the middle says too little.
-        return link.losses(mean), np.abs(link.losses(mean + deviation) - link.losses(mean - deviation)) / 2.0
+        ends = [self.data.link.losses(mean + side * deviation) for side in (-1.0, 1.0)]
+        return np.asarray(np.abs(ends[1] - ends[0]) / 2.0)
 
     def losses_and_gradients(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected losses (n,) and their gradients (n, dimension)."""
@@ -94,6 +106,6 @@ def _fit_one(suitable: Sequence[Data], names: Sequence[str]) -> Surrogate:
     # Links are compared by their quadratics, which cost least.
     data = suitable[0]
     if len(suitable) > 1:
-        data = min(suitable, key=lambda each: Surrogate("quadratic", each, fit_quadratic(each)[0]).error)
-    fitted = [Surrogate(name, data, FAMILIES[name](data)) for name in names]
+        data = min(suitable, key=lambda each: Surrogate.of("quadratic", each, fit_quadratic(each)[0]).error)
+    fitted = [Surrogate.of(name, data, FAMILIES[name](data)) for name in names]
     return min(fitted, key=lambda surrogate: surrogate.error)

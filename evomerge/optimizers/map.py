@@ -64,7 +64,7 @@ class Map(Optimizer):
         initial: int | None = None,
         surrogate: Choice = "auto",
         stop: bool = True,
-        tolerance: float = 0.01,
+        tolerance: float = 0.004,
     ) -> None:
         super().__init__(dimension, n_objectives, seed, start)
         if initial is not None and initial < FEWEST:
@@ -173,7 +173,7 @@ class Map(Optimizer):
             return False
         span = self._worst() - self._measured().min(axis=0)
         for model, width in zip(self._belief().surrogates.models, span, strict=True):
-            gap = np.abs(model.left_out() - model.data.losses)[verified].mean()
+            gap = np.abs(model.left_out - model.data.losses)[verified].mean()
             if gap > max(model.data.loss_noise[verified].mean(), self._tolerance * width):
                 return False
         _, gains = self._promising(pending)
