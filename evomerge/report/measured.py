@@ -20,7 +20,7 @@ class MeasuredFront:
     """The candidates that no other candidate beats on the search split, by number.
 
     best: task -> (number, score) of the candidate that is best on it. hypervolume: what the front covers beyond the
-    worst score of the base and the parents on every task; None before they are scored.
+    worst score of the base and the parents on every task that tells models apart; None before they are scored.
     """
 
     numbers: tuple[int, ...]
@@ -87,4 +87,8 @@ class Measured:
     def _hypervolume(self, count: int) -> float | None:
         if not len(self._parents):
             return None
-        return pareto.hypervolume(self._losses[:count], self._parents.max(axis=0))
+        # A task in which all are equal has no extent, and would make every volume 0.
+        differs = np.ptp(np.concatenate([self._losses, self._parents]), axis=0) > 0
+        if not differs.any():
+            return 0.0
+        return pareto.hypervolume(self._losses[:count, differs], self._parents[:, differs].max(axis=0))

@@ -45,9 +45,13 @@ def render(selection: Selection) -> Group:
     for name in ("score", *selection.standings[0].tasks, "winner ahead by", "p"):
         rows.add_column(name, justify="right", overflow="fold")
     for standing in selection.standings:
-        tasks = [f"{task.mean:.{_digits(task)}f}" for task in standing.tasks.values()]
+        tasks = [_task(task) for task in standing.tasks.values()]
         rows.add_row(Text(standing.label), _estimate(standing.score), *tasks, *_ahead(standing))
     return Group(rows, *(Text(line) for line in _lines(selection)))
+
+
+def _task(value: Estimate) -> str:
+    return f"{value.mean:.{_digits(value)}f}" if abs(value.mean) < 10_000 else f"{value.mean:,.0f}"
 
 
 def _lines(selection: Selection) -> list[str]:

@@ -75,7 +75,7 @@ def _against_the_best(standings: Sequence[Standing], *, shares: bool, scaled: bo
     gap = best.behind
     if gap is None:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
-    amount = _amount(gap, shares=shares) + (", from 0, the worst model, to 1, the best" if scaled else "")
+    amount = _amount(gap, shares=shares) + (" between the worst model, 0, and the best, 1" if scaled else "")
     if gap.shown:
         p = f"p = {gap.p:.2g}" if gap.p >= 1e-4 else "p < 0.0001"
         return f"{winner.label} beats the best parent, {best.label}, on held-out examples ({amount}, {p})."
@@ -123,7 +123,9 @@ def _task_by_task(claims: Sequence[Claim], shares: Collection[str]) -> str:
 
 def _amount(gap: Difference, *, shares: bool) -> str:
     """`+1.2 ± 0.4 points`, or in the unit of the values; without a margin where none is known."""
+    if not math.isfinite(gap.half_width):
+        return f"{100 * gap.mean:+.1f} points" if shares else f"{gap.mean:+.4g}"
     if shares:
-        margin = f" ± {100 * gap.half_width:.1f}" if math.isfinite(gap.half_width) else ""
-        return f"{100 * gap.mean:+.1f}{margin} points"
-    return f"{gap.mean:+.4g}" + (f" ± {gap.half_width:.2g}" if math.isfinite(gap.half_width) else "")
+        return f"{100 * gap.mean:+.1f} ± {100 * gap.half_width:.1f} points"
+    digits = max(0, 1 - math.floor(math.log10(gap.half_width))) if gap.half_width > 0 else 3
+    return f"{gap.mean:+.{digits}f} ± {gap.half_width:.{digits}f}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from evaluators.base import Scores
 from evomerge.aim import record_objective
 from evomerge.objective import Objective
 from evomerge.records import Outcome, Trial
+from evomerge.report.measured import Measured
 from evomerge.report.snapshot import Standing, leading, take, weights
 from evomerge.report.status import render, status
 from evomerge.study import Study
@@ -95,6 +97,18 @@ def test_a_pareto_search_has_a_front_and_no_mean(tmp_path: Path) -> None:
     data = snapshot.as_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert (data["front"]["size"], data["baselines"][0]["interval"]) == (2, None)
+
+
+def test_a_task_in_which_all_are_equal_takes_no_volume_away(tmp_path: Path) -> None:
+    study = kind_of(tmp_path / "s", "pareto")
+    equal = [replace(entry, losses=(*(entry.losses or ()), 7.0)) for entry in study.told]
+    objective = Objective({"one": 1.0, "two": 1.0, "size": 1.0}, frozenset({"two", "size"}), "pareto")
+    front = Measured(objective, equal).front()
+    assert front is not None
+    assert front.hypervolume == pytest.approx(0.08)
+    same = Measured(objective, [replace(entry, losses=(1.0, 2.0, 3.0)) for entry in study.told]).front()
+    assert same is not None
+    assert same.hypervolume == 0.0
 
 
 def test_the_hypervolume_over_time(tmp_path: Path) -> None:

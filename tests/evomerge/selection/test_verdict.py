@@ -1,0 +1,70 @@
+"""Sentences: units, margins that are not known, and what is claimed of a worst task."""
+
+import math
+
+import pytest
+
+from evomerge.objective import Kind, Objective
+from evomerge.selection import Claim, Standing
+from evomerge.selection.verdict import verdict
+from evomerge.statistics import Difference, Estimate
+
+TWO = {"math": 1.0, "text": 1.0}
+
+
+def standing(label: str, behind: Difference | None = None, **tasks: float) -> Standing:
+    return Standing(label, Estimate(0.5, 0.1, 100), {t: Estimate(v, 0.1, 50) for t, v in tasks.items()}, behind)
+
+
+def said(
+    gap: Difference,
+    *claims: Claim,
+    kind: Kind = "mean",
+    shares: tuple[str, ...] = ("math", "text"),
+    scaled: bool = False,
+) -> str:
+    objective = Objective(TWO, frozenset({"text"}) - set(shares), kind)
+    standings = [standing("trial:1", math=0.6, text=11.0), standing("parent:a", gap, math=0.8, text=10.0)]
+    return verdict(objective, standings, claims, shares=shares, scaled=scaled)
+
+
+@pytest.mark.parametrize(
+    ("gap", "shares", "scaled", "text"),
+    [
+        (Difference(0.02, 0.005, 100, 0.001), ("math", "text"), False, "(+2.0 ± 1.0 points, p = 0.001)"),
+        (Difference(0.02, 0.005, 100, 1e-9), ("math",), False, "(+0.0200 ± 0.0098, p < 0.0001)"),
+        (Difference(120.4, 30.0, 100, 1e-9), (), False, "(+120 ± 59, p < 0.0001)"),
+        (
+            Difference(0.02, 0.005, 100, 1e-9),
+            ("math", "text"),
+            True,
+            "(+0.0200 ± 0.0098 between the worst model, 0, and the best, 1, p < 0.0001)",
+        ),
+        (Difference(0.02, math.inf, 1, 1.0), ("math", "text"), False, "(+2.0 points). Keep parent:a."),
+        (Difference(2.0, math.inf, 1, 1.0), (), False, "(+2). Keep parent:a."),
+        (Difference(0.0, 0.0, 100, 1.0), (), False, "(+0.000 ± 0.000). Keep parent:a."),
+    ],
+)
+def test_units_and_margins(gap: Difference, shares: tuple[str, ...], scaled: bool, text: str) -> None:
+    assert text in said(gap, shares=shares, scaled=scaled)
+
+
+def test_how_many_examples_would_show_it() -> None:
+    # 2.80 squared times a variance of 100 x 0.05 squared, by 0.02 squared.
+    assert "or evaluate on at least 4,906 examples." in said(Difference(0.02, 0.05, 100, 0.6))
+
+
+def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
+    # The parents: 0.8 on math, and 10 on text, where less is better.
+    claims = (
+        Claim("math", "parent:a", Difference(-0.2, 0.01, 50, 1e-9), 1e-9),
+        Claim("text", "parent:b", Difference(-1.0, 0.05, 50, 1e-9), 1e-9),
+    )
+    gap = Difference(-0.1, 0.05, 100, 0.05)
+    assert "Its worst task is text: -1.000 ± 0.098 against parent:b." in said(
+        gap, *claims, kind="chebyshev", shares=("math",)
+    )
+    assert "Its worst task is math: -20.0 ± 2.0 points against parent:a, a change of -25.0 %." in said(
+        gap, *claims, kind="retention", shares=("math",)
+    )
+    assert "worst task" not in said(gap, *claims)
