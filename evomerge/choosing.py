@@ -168,6 +168,11 @@ def choose(front: Front, wish: Wish) -> Chosen:
     if not front.choices:
         raise ChoiceError(f"No merge of this study is scored on the {front.split} split yet.")
     losses = np.stack([point.losses for point in front.choices])
+    if wish.knee and front.knee is None and np.ptp(losses, axis=0).any():
+        raise ChoiceError(
+            f"The front of the {front.split} split has no knee: no merge lies before the line between its extremes. "
+            "Choose by --prefer or --max."
+        )
     limits = [(each, _limit(front, each)) for each in wish.keep]
     missed = np.array([[_missed(front, point, each, limit) for each, limit in limits] for point in front.choices])
     kept = (missed <= 0).all(axis=1)

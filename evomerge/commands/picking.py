@@ -58,8 +58,10 @@ def decide(run: Path, request: Request) -> Decision:
         return _decision(study, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
     chosen = choosing.choose(deciding, wish)
     notes = _caveats(deciding)
-    if wish.knee and deciding.knee is None:
-        notes.append("This front has no knee: no merge lies before the line between its extremes.")
+    if deciding.split != "search" and not chosen.met:
+        notes.append(
+            f"Only finalists are scored on the {deciding.split} split; --split search chooses among all merges."
+        )
     if deciding.split == "report" and (chosen.met or request.nearest):
         notes.append(_count_look(study, chosen.point.label, wish.text))
     return _decision(study, deciding, chosen, _sentence(deciding, chosen), notes)

@@ -78,6 +78,11 @@ def test_the_nearest_point_where_none_keeps_the_constraints(found: Front) -> Non
     assert [(each.limit, each.value) for each in decided.reached] == [(0.8, 0.6), (0.8, 0.6)]
 
 
+def test_the_nearest_misses_least_where_it_misses_most(found: Front) -> None:
+    # Of .9 and .6, 8 misses .2 twice, 6 misses .3 once, 5 misses .5.
+    assert chosen(found, "math>=0.9", "chat>=0.6").point.number == 8
+
+
 def test_misses_are_compared_in_ranges_of_the_front(tmp_path: Path) -> None:
     # Chat ranges over .8 and loss over .2. Asked .9 and .2: 0 misses .4 of chat, half its range; 1 all of it.
     study = write_front(tmp_path / "study", {0: (5, 3), 1: (9, 4), 2: (1, 2)}, MIXED)
@@ -166,6 +171,16 @@ def test_no_share_of_nothing(tmp_path: Path) -> None:
     study.close()
     with pytest.raises(ChoiceError, match="which is 0"):
         chosen(front(study, PARETO), "chat>=98%")
+
+
+def test_a_straight_front_has_no_knee_and_a_single_merge_is_its_own(tmp_path: Path) -> None:
+    straight = write_front(tmp_path / "straight", {0: (9, 1), 1: (1, 9), 2: (5, 5)})
+    straight.close()
+    with pytest.raises(ChoiceError, match="has no knee"):
+        chosen(front(straight, PARETO), knee=True)
+    single = write_front(tmp_path / "single", {0: (9, 9), 1: (1, 9)})
+    single.close()
+    assert chosen(front(single, PARETO), knee=True).point.number == 0
 
 
 def test_a_mean_has_a_front_over_its_tasks(tmp_path: Path) -> None:
