@@ -1,0 +1,97 @@
+"""`evomerge report`: a study as one HTML file that opens anywhere."""
+
+import webbrowser
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evomerge.aim import objective_of_study
+from evomerge.config import SearchConfig, load_config
+from evomerge.ledger.lines import FILE, read
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.sources import open_models
+from evomerge.recipe import Merge
+from evomerge.recipe_file import dump_merge
+from evomerge.report.html.document import document
+from evomerge.report.html.material import Material
+from evomerge.report.html.page import page
+from evomerge.report.status import SEARCH_FILE
+from evomerge.study import Study
+from evomerge.trial import build_space
+from search_spaces.base import SpaceError
+
+#: What the file is called in the folder of the run, unless it is named.
+REPORT = "report.html"
+
+
+def write_report(
+    run: Path, output: Path | None, *, browser: bool, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Write the report of the study in `run`; returns what to print. Raises StudyError when there is none.
+
+    output: the file, `report.html` in the folder of the run by default. browser: open it as well.
+    """
+    records = read(run / FILE).records
+    study = Study(run, records)
+    active = {record.data["number"]: record.active for record in records if record.kind == "told"}
+    say("reading the models' headers")
+    material = replace(gather(study, run / SEARCH_FILE), active=active)
+    say("comparing")
+    data = document(study, objective_of_study(study), material)
+    path = run / REPORT if output is None else output
+    path.write_text(page(data), encoding="utf-8")
+    if browser:
+        webbrowser.open(path.absolute().as_uri())
+    return {
+        "report": str(path),
+        "bytes": path.stat().st_size,
+        "winner": data["headline"]["winner"],
+        "verdict": data["headline"]["verdict"],
+        "points": len(data["points"]),
+        "note": material.missing,
+    }
+
+
+def gather(study: Study, file: Path) -> Material:
+    """What the models' headers say about the points of a study; where they cannot be read, why not."""
+    config = load_config(file)
+    inputs = tuple(model.name for model in config.experts)
+    text = file.read_text(encoding="utf-8")
+    try:
+        merges = _merges(study, config)
+    except (CheckpointError, SpaceError, OSError) as error:
+        why = f"The models cannot be read here, so the coordinates of points are shown instead: {error}"
+        return Material(inputs, missing=why, configuration=text)
+    tables = {number: merge.table for number, merge in merges.items()}
+    return Material(inputs, tables, _Recipes(merges), configuration=text)
+
+
+class _Recipes(Mapping[int, str]):
+    """Recipe files by trial, written when they are asked for: one takes a good part of a second for a large model."""
+
+    def __init__(self, merges: Mapping[int, Merge]) -> None:
+        self._merges = merges
+
+    def __getitem__(self, number: int) -> str:
+        return dump_merge(self._merges[number])
+
+    def __iter__(self) -> Any:
+        return iter(self._merges)
+
+    def __len__(self) -> int:
+        return len(self._merges)
+
+
+def _merges(study: Study, config: SearchConfig) -> dict[int, Merge]:
+    """Every scored trial of the search split as a complete merge."""
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
+    merges = {}
+    for number, entry in study.entries.items():
+        trial = entry.trial
+        if trial.merge is not None:
+            merges[number] = trial.merge
+        elif trial.x is not None:
+            merges[number] = Merge(recipe, space.decode(trial.x), trial.seed)
+    return merges

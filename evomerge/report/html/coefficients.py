@@ -1,0 +1,68 @@
+"""Coefficients and recipes of the points that can be chosen, small enough to travel in one file."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from evomerge.report.html.material import Material
+from evomerge.study import Study
+
+#: Recipes in a file, and their characters; what does not fit is written by `evomerge export`.
+RECIPES, RECIPE_CHARACTERS = 80, 600_000
+#: Coefficients in a file, over all points.
+COEFFICIENTS = 100_000
+#: Where a recipe's own part begins; what is above is the same for all points of a search.
+_SEAM = "\ncoefficients:"
+
+
+def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) -> dict[str, Any]:
+    """Tables, recipes and points by trial number, as many of `numbers`, the most wanted first, as there is room for.
+
+    values: parameter -> rows of groups, in the order of layouts[layout]. recipes: head + tail is the file's text.
+    points: coordinates, in place of what `missing` says is not there.
+    """
+    layouts: list[list[str]] = []
+    tables: dict[str, dict[str, Any]] = {}
+    points: dict[str, list[float]] = {}
+    room = COEFFICIENTS
+    wanted = list(dict.fromkeys(numbers))
+    for number in wanted:
+        table, trial = material.tables.get(number), study.entries[number].trial
+        size = trial.x.size if table is None and trial.x is not None else 0
+        size = size if table is None else sum(array.size for array in table.values.values())
+        room -= size
+        if room < 0:
+            break
+        if table is not None:
+            names = list(table.groups)
+            if names not in layouts:
+                layouts.append(names)
+            values = {name: array.tolist() for name, array in table.values.items()}
+            tables[str(number)] = {"layout": layouts.index(names), "values": values}
+        elif trial.x is not None:
+            points[str(number)] = trial.x.tolist()
+    heads, recipes = _recipes(material, wanted)
+    return {
+        "inputs": list(material.inputs),
+        "missing": material.missing,
+        "layouts": layouts,
+        "tables": tables,
+        "points": points,
+        "heads": heads,
+        "recipes": recipes,
+    }
+
+
+def _recipes(material: Material, numbers: Sequence[int]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    heads: list[str] = []
+    recipes: dict[str, dict[str, Any]] = {}
+    room = RECIPE_CHARACTERS
+    for number in numbers[:RECIPES]:
+        head, seam, tail = material.recipes.get(number, "").partition(_SEAM)
+        room -= len(tail) + (0 if head in heads else len(head))
+        if room < 0:
+            break
+        if seam:
+            if head not in heads:
+                heads.append(head)
+            recipes[str(number)] = {"head": heads.index(head), "tail": seam + tail}
+    return heads, recipes

@@ -1,0 +1,53 @@
+"""Paired comparisons of merges with the best parent and the uniform average, task by task."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evomerge.report.front import Front, Point
+from evomerge.report.html.numbers import best_model, by_label, difference_data
+from evomerge.statistics import Difference, difference, holm
+from evomerge.yardstick import Yardstick
+
+#: The splits on which a point is compared, the most trustworthy first.
+ORDER = ("report", "select", "search")
+
+
+def comparisons(
+    sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], labels: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Label -> its comparisons, on the most trustworthy split that it was scored on. sticks: split -> yardstick.
+
+    Differences are turned so that above 0 is better. `holm`: p adjusted for all claims made about this one point.
+    """
+    rivals = _rivals(fronts)
+    found = {}
+    for label in labels:
+        split = next((split for split in ORDER if label in by_label(fronts[split])), None)
+        if split is not None:
+            points = by_label(fronts[split])
+            others = [points[rival] for rival in rivals if rival in points and rival != label]
+            found[label] = {"split": split, "claims": _claims(sticks[split], points[label], others)}
+    return found
+
+
+def _rivals(fronts: Mapping[str, Front]) -> list[str]:
+    best = next((found for split in ORDER if (found := best_model(fronts[split])) is not None), None)
+    return ([best.label] if best else []) + ["uniform"]
+
+
+def _claims(stick: Yardstick, point: Point, rivals: list[Point]) -> list[dict[str, Any]]:
+    """One per rival and score or task, where `task` is null for the score; one value per model allows no claim."""
+    objective, mine = stick.objective, stick.contributions(point.scores)
+    made: dict[tuple[str, str | None], Difference] = {}
+    for rival in rivals:
+        theirs = stick.contributions(rival.scores)
+        made[rival.label, None] = difference(mine, theirs)
+        for task in (task for task in objective.weights if task not in objective.whole_model):
+            sign = objective.sign(task)
+            a, b = sign * point.scores[task].values, sign * rival.scores[task].values
+            made[rival.label, task] = difference({task: a}, {task: b})
+    adjusted = holm({str(n): value.p for n, value in enumerate(made.values())})
+    return [
+        {"rival": rival, "task": task, **difference_data(value), "holm": adjusted[str(n)]}
+        for n, ((rival, task), value) in enumerate(made.items())
+    ]

@@ -1,0 +1,107 @@
+"""The one object behind a report: every number on the page is in it, and it travels with the page as JSON."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluators.base import SPLITS
+from evomerge.objective import Objective
+from evomerge.optimizers.base import OptimizerError
+from evomerge.plugins import PluginError
+from evomerge.report.front import Front, Point, front
+from evomerge.report.html import running
+from evomerge.report.html.coefficients import coefficients_data
+from evomerge.report.html.comparisons import comparisons
+from evomerge.report.html.headline import headline
+from evomerge.report.html.importance import importance
+from evomerge.report.html.luck import luck
+from evomerge.report.html.material import Material
+from evomerge.report.html.numbers import by_label
+from evomerge.report.html.points import front_data, points_data, predictions_data
+from evomerge.report.html.progress import progress
+from evomerge.report.predicted import Predicted, predicted
+from evomerge.selection import Selection
+from evomerge.study import Study
+from evomerge.yardstick import Yardstick, yardstick
+
+#: Grows when the shape of the object changes.
+FORMAT = 1
+
+
+def document(study: Study, objective: Objective, material: Material) -> dict[str, Any]:
+    """Everything that a report of the study says, as plain data."""
+    fronts = {split: front(study, objective, split) for split in SPLITS}
+    result, head = headline(study, objective, fronts["search"])
+    sticks = _yardsticks(objective, fronts, result)
+    wanted = wanted_points(fronts, head["winner"])
+    labels = [point.label for point in wanted]
+    return {
+        "format": FORMAT,
+        "study": running.study_data(study, objective.weights, objective.lower_is_better),
+        "headline": head,
+        "points": points_data(fronts),
+        "fronts": {split: front_data(found) for split, found in fronts.items()},
+        "predictions": predictions_data(_predicted(study, fronts["search"])),
+        "progress": progress(study, objective, fronts["search"], material.active),
+        "coefficients": coefficients_data(study, material, [point.number for point in wanted]),
+        "importance": _importance(objective, fronts["search"], material),
+        "comparisons": comparisons(sticks, fronts, _compared(fronts, labels)),
+        "luck": luck(sticks, fronts, head["winner"]),
+        "failures": running.failures(study),
+        "truncated": running.truncated(study),
+        "cost": running.cost(study),
+        "environment": dict(study.environment),
+        "configuration": material.configuration,
+        "export": running.export_command(study),
+        "commands": running.commands(study, head["winner"]),
+    }
+
+
+def _yardsticks(objective: Objective, fronts: Mapping[str, Front], result: Selection | None) -> dict[str, Yardstick]:
+    """Split -> what its scores are measured with; the report split is measured as the result is."""
+    sticks = {split: yardstick(objective, [point.scores for point in found.points]) for split, found in fronts.items()}
+    return sticks | ({"report": Yardstick(objective, result.scale)} if result is not None else {})
+
+
+def _predicted(study: Study, searched: Front) -> tuple[Predicted, ...]:
+    try:
+        return predicted(study, searched.objective, searched.points)
+    except (PluginError, OptimizerError):  # an optimizer of somebody else's that is not installed here
+        return ()
+
+
+def wanted_points(fronts: Mapping[str, Front], winner: str | None) -> list[Point]:
+    """Every model once, those that people ask for first: winner, front, finalists, baselines, then by score."""
+    found: dict[str, Point] = {}
+    for split in reversed(SPLITS):
+        found |= {label: point for label, point in by_label(fronts[split]).items() if label not in found}
+    choices = {point.label for point in fronts["search"].choices}
+    held_out = by_label(fronts["report"]).keys() | by_label(fronts["select"]).keys()
+
+    def rank(point: Point) -> tuple[bool, bool, bool, bool, float, int]:
+        known = by_label(fronts["search"]).get(point.label, point)
+        asked = point.label in choices, point.label in held_out, not known.is_merge or known.kind == "average"
+        return (point.label != winner, not asked[0], not asked[1], not asked[2], -known.score.mean, point.number)
+
+    return sorted(found.values(), key=rank)
+
+
+def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
+    """The points whose comparisons are shown: what was scored on held-out examples, and the search's front."""
+    shown = {point.label for point in fronts["search"].choices}
+    for split in ("select", "report"):
+        shown |= {label for label, point in by_label(fronts[split]).items() if point.is_merge}
+    return [label for label in labels if label in shown]
+
+
+def _importance(objective: Objective, searched: Front, material: Material) -> dict[str, Any]:
+    """For the score and, where there are several, every task; points in the order in which they were asked."""
+    own = [point for point in searched.points if point.kind in ("candidate", "start", "recommended")]
+    own = sorted((point for point in own if point.number in material.tables), key=lambda point: point.number)
+    if not own and material.missing:
+        return {"why": material.missing}
+    targets = {"score": np.array([point.score.mean for point in own])}
+    if len(objective.weights) > 1:
+        targets |= {f"task {task}": np.array([point.tasks[task].mean for point in own]) for task in objective.weights}
+    return importance([material.tables[point.number] for point in own], targets)

@@ -1,0 +1,60 @@
+"""What a study has come to, in one sentence and a few numbers."""
+
+from typing import Any
+
+from evomerge.objective import Objective
+from evomerge.records import is_parent
+from evomerge.report import status
+from evomerge.report.front import Front
+from evomerge.report.html.numbers import difference_data, estimate_data
+from evomerge.selection import Selection, SelectionError, selection
+from evomerge.study import Study
+
+
+def headline(study: Study, objective: Objective, searched: Front) -> tuple[Selection | None, dict[str, Any]]:
+    """The result, and: verdict, the winner's held-out score and its lead; without a winner, why there is none.
+
+    scale: task -> worst and best score that are 0 and 1, where tasks have different units.
+    """
+    looks = sum(kind == "report_split_read" for kind, _ in study.events)
+    data: dict[str, Any] = {"winner": None, "origin": "", "score": None, "bought": [], "looks": looks, "scale": {}}
+    data |= {"front": [], "claims": []}
+    data["best"] = _best_so_far(searched)
+    try:
+        found = selection(study, objective)
+    except SelectionError as error:
+        return None, data | {"verdict": str(error)}
+    return found, data | {
+        "verdict": found.verdict,
+        "winner": found.winner.label,
+        "origin": status.origin(study, found.winner.label),
+        "score": estimate_data(found.standings[0].score),
+        "bought": _bought(found),
+        "scale": {task: list(ends) for task, ends in found.scale.items()},
+        "front": list(found.front),
+        "claims": [
+            {"task": claim.task, "rival": claim.parent, **difference_data(claim.gain), "holm": claim.p}
+            for claim in found.claims
+        ],
+    }
+
+
+def _bought(found: Selection) -> list[dict[str, Any]]:
+    """Paired differences of the winner to the best parent and to the uniform average."""
+    parents = [standing for standing in found.standings if is_parent(standing.label)]
+    rivals = {}
+    if parents:
+        rivals["best parent"] = max(parents, key=lambda standing: standing.score.mean)
+    uniform = [standing for standing in found.standings if standing.label == "uniform"]
+    if uniform:
+        rivals["uniform average"] = uniform[0]
+    return [
+        {"over": over, "label": standing.label, **difference_data(standing.behind)}
+        for over, standing in rivals.items()
+        if standing.behind is not None
+    ]
+
+
+def _best_so_far(front: Front) -> str | None:
+    candidates = [point for point in front.points if point.kind in ("candidate", "start", "recommended")]
+    return min(candidates, key=lambda point: (*point.order, point.number)).label if candidates else None

@@ -1,0 +1,129 @@
+"""How much a score depends on each group's coefficients, from the points that the search measured anyway.
+
+The score is fitted by a sum of parts, one per group: ridge regression (Hoerl and Kennard, 1970,
+https://doi.org/10.1080/00401706.1970.10488634) on the group's coefficients and their squares. A group's importance is
+the standard deviation of its part over the points: by how much the score moved with it. It is told beside what the
+same fit makes of noise, for a fit finds something in anything: of the scatter that it cannot predict, shuffled.
+
+Notation: n points, p = 2 n_coefficients features, K = F F^T (n, n), y centred scores (n, n_targets).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+
+from search_spaces.base import CoefficientTable, FloatArray
+
+#: Fewer points than this say nothing about which group matters.
+FEW_POINTS = 20
+#: More than this are thinned out evenly: time grows with the third power.
+MANY_POINTS = 400
+RESAMPLES = 100
+SHUFFLES = 200
+_PENALTIES = np.logspace(-3, 4, 22)
+
+
+@dataclass(frozen=True)
+class Features:
+    """values: (n, p), centred, every group's columns scaled to variance 1. group: (p,), a row of `names` each."""
+
+    values: FloatArray
+    group: np.ndarray[Any, np.dtype[np.int64]]
+    names: tuple[str, ...]
+
+
+def importance(tables: Sequence[CoefficientTable], targets: Mapping[str, FloatArray], seed: int = 0) -> dict[str, Any]:
+    """Importance of every group for every target, in the target's unit; `why` says so where it cannot be told.
+
+    tables: of n points, all with the same groups. targets: name -> (n,). Per target: explained, the share of the
+    variance that the fit predicts of points left out; per group: value, low and high (bootstrap over points, 95 %),
+    chance (what it finds in shuffled left-out errors stays below this 19 times out of 20).
+    """
+    if len(tables) < FEW_POINTS:
+        return {"why": f"{len(tables)} points with scores are too few; from {FEW_POINTS} on it is estimated."}
+    rows = np.unique(np.linspace(0, len(tables) - 1, min(len(tables), MANY_POINTS)).round().astype(np.int64))
+    features = build_features([tables[row] for row in rows])
+    if not features.names:
+        return {"why": "All points have the same coefficients."}
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    found = {name: _of_target(features, values[rows], rng) for name, values in targets.items()}
+    return {"why": None, "points": len(rows), "of": len(tables), "groups": list(features.names), "targets": found}
+
+
+def build_features(tables: Sequence[CoefficientTable]) -> Features:
+    """Coefficients and their squares, both scaled to variance 1; constant ones are left out."""
+    groups = list(tables[0].groups)
+    columns, owners = [], []
+    for name, first in tables[0].values.items():
+        stacked = np.stack([table.values[name] for table in tables])  # (n, n_groups, n_inputs)
+        columns.append(stacked.reshape(len(tables), -1))
+        owners.append(np.repeat(np.arange(len(groups)), first.shape[1]))
+    raw, owner = np.hstack(columns), np.concatenate(owners)
+    spread = raw.std(axis=0)
+    free = spread > 1e-12
+    scaled = (raw[:, free] - raw[:, free].mean(axis=0)) / spread[free]
+    squares = scaled**2 - 1.0
+    wide = squares.std(axis=0) > 1e-9  # a coefficient of two values has no square of its own
+    squares = squares[:, wide] / squares[:, wide].std(axis=0)
+    used = np.unique(owner[free])
+    group = np.searchsorted(used, np.concatenate([owner[free], owner[free][wide]]))
+    return Features(np.hstack([scaled, squares]), group, tuple(groups[index] for index in used))
+
+
+def _of_target(features: Features, y: FloatArray, rng: np.random.Generator) -> dict[str, Any]:
+    centred = y - y.mean()
+    n = len(y)
+    if not centred.any():
+        return {"why": "All points have the same score."}
+    kernel = features.values @ features.values.T
+    penalty, errors = _choose_penalty(kernel, centred)
+    explained = 1.0 - float(np.mean(errors**2) / np.mean(centred**2))
+    noise = errors - errors.mean()
+    fitted = np.stack([centred, *(rng.permutation(noise) for _ in range(SHUFFLES))], axis=1)
+    parts = _importances(features, np.arange(n), kernel, fitted, penalty)  # (n_groups, 1 + SHUFFLES)
+    drawn = []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(n, size=n)
+        again = y[rows] - y[rows].mean()
+        drawn.append(_importances(features, rows, kernel[np.ix_(rows, rows)], again[:, None], penalty)[:, 0])
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    chance = np.quantile(parts[:, 1:], 0.95, axis=1)
+    columns = {"value": parts[:, 0], "low": low, "high": high, "chance": chance}
+    return {"explained": explained, **{name: values.tolist() for name, values in columns.items()}}
+
+
+def _choose_penalty(kernel: FloatArray, y: FloatArray) -> tuple[float, FloatArray]:
+    """The penalty with the smallest squared error of points left out, and those errors, (n,).
+
+    Left-out errors of a linear smoother H are (y - H y) / (1 - diag H).
+    """
+    values, vectors = np.linalg.eigh(kernel)
+    values = np.maximum(values, 0.0)
+    along = vectors.T @ y
+    found = []
+    for penalty in _PENALTIES:
+        shrink = values / (values + penalty)
+        leverage = np.einsum("ij,j,ij->i", vectors, shrink, vectors) + 1.0 / len(y)  # the mean takes part, too
+        found.append((y - vectors @ (shrink * along)) / np.maximum(1.0 - leverage, 1e-9))
+    best = int(np.argmin([np.mean(errors**2) for errors in found]))
+    return float(_PENALTIES[best]), found[best]
+
+
+def _importances(
+    features: Features,
+    rows: np.ndarray[Any, np.dtype[np.int64]],
+    kernel: FloatArray,
+    targets: FloatArray,
+    penalty: float,
+) -> FloatArray:
+    """Standard deviation of every group's part over all points, (n_groups, n_targets), fitted to `rows`."""
+    weights = linalg.solve(kernel + penalty * np.eye(len(rows)), targets, assume_a="pos")
+    slopes = features.values[rows].T @ weights  # (p, n_targets)
+    parts = [
+        (features.values[:, features.group == index] @ slopes[features.group == index]).std(axis=0)
+        for index in range(len(features.names))
+    ]
+    return np.stack(parts)

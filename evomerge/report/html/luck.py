@@ -1,0 +1,96 @@
+"""How far the numbers can be believed: the winner's curse, who else may be best, power, noise of the evaluation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evomerge.report.front import Front, Point
+from evomerge.report.html.numbers import best_model, by_label, difference_data, estimate_data, number
+from evomerge.statistics import bootstrap_means, indifference_set, power, probability_best, rerun
+from evomerge.yardstick import Yardstick
+
+#: The difference for which the number of examples is told beside the one that was found: one point in a hundred.
+POINT = 0.01
+
+
+def luck(sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], winner: str | None) -> dict[str, Any]:
+    """All of it as plain data; a part that the study cannot say is null or empty."""
+    return {
+        "optimism": _optimism(fronts["search"]),
+        "finalists": _finalists(sticks["select"], fronts, winner),
+        "power": _power(sticks["report"], fronts["report"], winner),
+        "reruns": _reruns(sticks["select"], fronts["select"]),
+    }
+
+
+def _optimism(front: Front) -> dict[str, Any] | None:
+    found = front.optimism
+    if found is None:
+        return None
+    return {
+        "candidates": len(found.measured),
+        "expected": found.expected,
+        "reliability": found.reliability,
+        "noise": float(np.sqrt(found.noise)),
+        "spread": float(np.sqrt(found.spread)),
+        "disagreement": found.disagreement,
+    }
+
+
+def _finalists(stick: Yardstick, fronts: Mapping[str, Front], winner: str | None) -> list[dict[str, Any]]:
+    """The merges that met on select, best first: what they scored on each split, and how often each would be best."""
+    merges = [point for point in by_label(fronts["select"]).values() if point.is_merge]
+    if not merges:
+        return []
+    parts = [stick.contributions(point.scores) for point in merges]
+    values = {task: np.stack([part[task] for part in parts]) for task in parts[0]}
+    means = bootstrap_means(values)
+    chances, may_be_best = probability_best(means), indifference_set(values, means)
+    searched, reported = by_label(fronts["search"]), by_label(fronts["report"])
+    rows = [
+        {
+            "label": point.label,
+            "kind": point.kind,
+            "winner": point.label == winner,
+            "search": _score(searched.get(point.label)),
+            "shrunk": searched[point.label].shrunk if point.label in searched else None,
+            "select": estimate_data(point.score),
+            "report": _score(reported.get(point.label)),
+            "p_best": float(chance),
+            "may_be_best": bool(may_be),
+        }
+        for point, chance, may_be in zip(merges, chances, may_be_best, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["select"]["mean"])
+
+
+def _power(stick: Yardstick, front: Front, winner: str | None) -> dict[str, Any] | None:
+    """What the report examples can show about the winner and the best parent."""
+    rival, points = best_model(front), by_label(front)
+    if rival is None or winner not in points:
+        return None
+    found = power(stick.contributions(points[winner].scores), stick.contributions(rival.scores))
+    return {
+        "rival": rival.label,
+        "examples": found.n_examples,
+        "disagreement": found.disagreement,
+        "detectable": number(found.detectable),
+        "point": POINT,
+        "needed": found.needed(POINT),
+    }
+
+
+def _reruns(stick: Yardstick, front: Front) -> list[dict[str, Any]]:
+    """What changed where a model was scored twice on the same examples."""
+    points, found = by_label(front), []
+    for label, again in front.reruns.items():
+        if label in points:
+            result = rerun(stick.contributions(points[label].scores), stick.contributions(again))
+            noise = {"changed": result.changed, "standard_error": result.standard_error}
+            found.append({"label": label, **noise, **difference_data(result.difference)})
+    return found
+
+
+def _score(point: Point | None) -> dict[str, Any] | None:
+    return None if point is None else estimate_data(point.score)

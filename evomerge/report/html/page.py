@@ -1,0 +1,70 @@
+"""The page: data, style, script and plotly.js in one file that asks the network for nothing.
+
+Everything that a study brings is escaped: by Jinja in the tables, in the JSON by writing `<`, `>` and `&` as escapes.
+Scripts run only when their hash stands in the page's own security policy. https://www.w3.org/TR/CSP3/
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from evomerge import __version__
+from evomerge.report import words
+from evomerge.report.html import plain
+
+_PACKAGE = "evomerge.report.html"
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The HTML file of a report; `data` is what `document` gave."""
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "estimate": plain.estimate,
+        "gain": plain.gain,
+        "mean": plain.mean,
+        "p": plain.p_value,
+        "percent": plain.percent,
+        "number": plain.number,
+        "duration": words.duration,
+    }
+    folder = files(_PACKAGE)
+    script = (folder / "report.js").read_text(encoding="utf-8")
+    plotly = get_plotlyjs()
+    return environment.get_template("report.html.jinja").render(
+        data=data,
+        tables=plain.tables(data),
+        version=__version__,
+        json=embedded(data),
+        style=(folder / "report.css").read_text(encoding="utf-8"),
+        script=script,
+        plotly=plotly,
+        policy=_policy(plotly, script),
+    )
+
+
+def embedded(data: Mapping[str, Any]) -> str:
+    """JSON that may stand inside of a script element: no text in it can end the element or begin a comment."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def _policy(*scripts: str) -> str:
+    """Nothing is loaded from anywhere and no script runs but these. Plotly sets styles and makes pictures."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,98 @@
+"""Numbers and tables of the page as people read them, before any markup."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from evomerge.report.words import decimals
+from evomerge.statistics import Z95
+
+#: So many points beside front, finalists and baselines are listed.
+LISTED = 300
+#: What stands for a number that is not there.
+NOTHING = "-"
+
+
+def estimate(value: Mapping[str, Any] | None) -> str:
+    """`0.784 [0.755, 0.813]`; a dash for nothing."""
+    if value is None or value["mean"] is None:
+        return NOTHING
+    digits = _digits(value)
+    if value["low"] is None or value["high"] is None:
+        return f"{value['mean']:.{digits}f}"
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def mean(value: Mapping[str, Any] | None) -> str:
+    """`0.784`, without its interval but with the digits that one is worth."""
+    return NOTHING if value is None or value["mean"] is None else f"{value['mean']:.{_digits(value)}f}"
+
+
+def gain(value: Mapping[str, Any]) -> str:
+    """`+0.135 [0.102, 0.168]`."""
+    text = estimate(value)
+    return text if value["mean"] < 0 else f"+{text}"
+
+
+def p_value(value: float) -> str:
+    """`0.031`, `<0.0001`."""
+    return f"{value:.2g}" if value >= 0.0001 else "<0.0001"
+
+
+def percent(value: float) -> str:
+    """`42 %`; what is neither none nor all is not rounded to it."""
+    if 0 < value < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.99 < value < 1 else f"{100 * value:.0f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; a dash for nothing."""
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def tables(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the tables that are made of several parts of the data."""
+    winner = data["headline"]["winner"]
+    points = data["points"]
+    finalists = {row["label"] for row in data["luck"]["finalists"]}
+    named = [point for point in points if _listed_first(point, winner, finalists)]
+    rest = [point for point in points if point not in named]
+    baselines = [point for point in points if point["kind"] not in ("candidate", "start", "recommended")]
+    stages = sorted(data["cost"]["stages"].items(), key=lambda stage: -stage[1])
+    whole = sum(seconds for _, seconds in stages)
+    return {
+        "named": named,
+        "rest": rest[:LISTED],
+        "unlisted": len(rest[LISTED:]),
+        "baselines": sorted(baselines, key=lambda point: -_searched(point)),
+        "stages": [(name, seconds, seconds / whole if whole > 0 else 0.0) for name, seconds in stages],
+        "claims": data["comparisons"].get(winner),
+        "observed": _observed(data["luck"]["finalists"]),
+    }
+
+
+def _listed_first(point: Mapping[str, Any], winner: str | None, finalists: set[str]) -> bool:
+    on_front = any(split["on_front"] for split in point["splits"].values())
+    return on_front or point["label"] == winner or point["label"] in finalists or point["kind"] in ("parent", "base")
+
+
+def _searched(point: Mapping[str, Any]) -> float:
+    found = point["splits"].get("search")
+    return -math.inf if found is None or found["score"]["mean"] is None else found["score"]["mean"]
+
+
+def _observed(finalists: list[dict[str, Any]]) -> float | None:
+    """By how much the search's finalists fell on average from the split that they were found on to the next one."""
+    falls = [
+        row["search"]["mean"] - row["select"]["mean"]
+        for row in finalists
+        if row["kind"] in ("candidate", "start", "recommended") and row["search"] is not None
+    ]
+    return sum(falls) / len(falls) if falls else None
+
+
+def _digits(value: Mapping[str, Any]) -> int:
+    if value["low"] is None or value["high"] is None:
+        return 3
+    return decimals((value["high"] - value["low"]) / 2 / Z95)

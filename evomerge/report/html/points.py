@@ -1,0 +1,55 @@
+"""Every model of a study with its scores on the three splits."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evomerge.report.front import Front, Point
+from evomerge.report.html.numbers import by_label, estimate_data, interval_data, number
+from evomerge.report.predicted import Predicted
+
+
+def points_data(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:
+    """One item per model, those on the search front first. fronts: split -> front."""
+    found: dict[str, dict[str, Any]] = {}
+    for split, front in fronts.items():
+        for label, point in by_label(front).items():
+            item = {"label": label, "number": point.number, "kind": point.kind, "splits": {}}
+            found.setdefault(label, item)["splits"][split] = _on_split(point)
+    return list(found.values())
+
+
+def front_data(front: Front) -> dict[str, Any]:
+    """What a split says as a whole: how many points, hypervolume with its reference, examples."""
+    return {
+        "points": len(by_label(front)),
+        "examples": dict(front.examples),
+        "choices": [point.label for point in front.choices],
+        "preferred": None if front.preferred is None else front.preferred.label,
+        "knee": None if front.knee is None else front.knee.label,
+        "reference": None if front.reference is None else {task: number(v) for task, v in front.reference.items()},
+        "hypervolume": interval_data(front.hypervolume),
+        "hypervolume_of_models": interval_data(front.of_models),
+        "left_out": front.left_out,
+    }
+
+
+def predictions_data(predictions: Iterable[Predicted]) -> list[dict[str, Any]]:
+    """Points that the optimizer predicts beyond what was measured, with the nearest one that was."""
+    return [
+        {
+            "tasks": {task: estimate_data(value) for task, value in prediction.tasks.items()},
+            "nearest": prediction.nearest.label,
+            "distance": prediction.distance,
+        }
+        for prediction in predictions
+    ]
+
+
+def _on_split(point: Point) -> dict[str, Any]:
+    return {
+        "score": estimate_data(point.score),
+        "tasks": {task: estimate_data(value) for task, value in point.tasks.items()},
+        "on_front": point.on_front,
+        "p_front": point.probability,
+        "shrunk": point.shrunk,
+    }

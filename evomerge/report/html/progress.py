@@ -1,0 +1,69 @@
+"""How a search went on: scores in the order of finishing, the best so far, the hypervolume so far, against its cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evomerge import pareto
+from evomerge.objective import Objective
+from evomerge.records import CANARY
+from evomerge.report.front import Front
+from evomerge.report.html.numbers import by_label, number
+from evomerge.study import Entry, Study
+
+#: The canary scores two points.
+CANARY_COST = 2.0
+
+
+def progress(study: Study, objective: Objective, front: Front, active: Mapping[int, float]) -> dict[str, Any]:
+    """Columns with one item per trial of the search split, in the order of finishing.
+
+    active: trial -> seconds that the search had run when it ended. evaluations: how many times the whole search split
+    was scored so far, failed trials counted whole, the canary twice. best: of the search's own points. hypervolume: of
+    all points so far, baselines too, from the worst of the models on; only where every task is an objective.
+    """
+    points = by_label(front)
+    numbers = {point.number: point for point in points.values()}
+    examples = sum(front.examples.values())
+    told = [entry for entry in study.told if entry.trial.split == "search"]
+    rows: dict[str, list[Any]] = {name: [] for name in ("number", "label", "evaluations", "seconds", "score", "best")}
+    spent, best = 0.0, -np.inf
+    for entry in told:
+        spent += _cost(entry, examples)
+        point = None if entry.trial.label == CANARY else numbers.get(entry.trial.number)
+        if point is not None and entry.trial.merge is None:
+            best = max(best, point.score.mean)
+        rows["number"].append(entry.trial.number)
+        rows["label"].append(None if point is None else point.label)
+        rows["evaluations"].append(spent)
+        rows["seconds"].append(active.get(entry.trial.number))
+        rows["score"].append(None if point is None else number(point.score.mean))
+        rows["best"].append(number(best))
+    return {**rows, "hypervolume": _hypervolume(objective, front, rows["label"]) if objective.pareto else None}
+
+
+def _cost(entry: Entry, examples: int) -> float:
+    if entry.trial.label == CANARY:
+        return CANARY_COST
+    if entry.outcome is None or not entry.outcome.scores or not examples:
+        return 1.0
+    return sum(int(np.isfinite(scores.values).sum()) for scores in entry.outcome.scores.values()) / examples
+
+
+def _hypervolume(objective: Objective, front: Front, labels: list[str | None]) -> list[float] | None:
+    """After each trial; None without the models that the reference comes from."""
+    if front.reference is None:
+        return None
+    reference = np.array([-objective.sign(task) * front.reference[task] for task in objective.weights])
+    points = by_label(front)
+    kept = np.empty((0, len(reference)))
+    volumes = [0.0]
+    for label in labels:
+        if label is None or (kept <= points[label].losses).all(axis=1).any():
+            volumes.append(volumes[-1])
+            continue
+        kept = np.vstack([kept, points[label].losses])
+        kept = kept[pareto.non_dominated(kept)]
+        volumes.append(pareto.hypervolume(kept, reference))
+    return volumes[1:]

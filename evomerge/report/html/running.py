@@ -1,0 +1,99 @@
+"""What a study cost, what failed in it, on what it ran, and the commands that go on from it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from evomerge.report import status
+from evomerge.report.snapshot import WAITING
+from evomerge.study import Study
+
+
+def failures(study: Study) -> list[dict[str, Any]]:
+    """One item per kind of failure, the most frequent first, with the message of the first."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in study.told:
+        failure = None if entry.outcome is None else entry.outcome.failure
+        if failure is not None:
+            fresh = {"kind": failure.kind, "count": 0, "number": entry.trial.number, "message": failure.message}
+            item = found.setdefault(failure.kind, fresh)
+            item["count"] += 1
+    return sorted(found.values(), key=lambda item: -item["count"])
+
+
+def truncated(study: Study) -> list[dict[str, Any]]:
+    """Per task that generates: how many generations of all trials the length limit cut, and the worst trial."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in study.told:
+        for task, scores in (entry.outcome.scores if entry.outcome else {}).items():
+            if scores.truncated is None:
+                continue
+            item = found.setdefault(task, {"task": task, "cut": 0, "generations": 0, "worst": None, "worst_share": 0.0})
+            item["cut"] += scores.truncated
+            item["generations"] += len(scores.values)
+            share = scores.truncated / max(1, len(scores.values))
+            if share > item["worst_share"]:
+                item |= {"worst": entry.trial.number, "worst_share": share}
+    return list(found.values())
+
+
+def cost(study: Study) -> dict[str, Any]:
+    """Seconds of workers by stage, and per worker; waiting is what is left of the time that the search ran."""
+    stages: dict[str, float] = {}
+    workers: dict[str, dict[str, Any]] = {}
+    for entry in study.told:
+        if entry.outcome is None:
+            continue
+        worker = workers.setdefault(entry.outcome.worker, {"trials": 0, "seconds": 0.0})
+        worker["trials"] += 1
+        worker["seconds"] += sum(entry.outcome.seconds.values())
+        for stage, seconds in entry.outcome.seconds.items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    whole = study.active_seconds * len(workers)
+    stages[WAITING] = max(0.0, whole - sum(stages.values()))
+    return {"seconds": study.active_seconds, "stages": stages, "workers": workers}
+
+
+def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
+    """What to type next."""
+    run, export = shlex.quote(str(study.folder.absolute())), export_command(study)
+    made = [
+        ("Write the winner as a checkpoint", f"{export} -o merged"),
+        ("Only its recipe", f"{export} --recipe-only -o recipe.yaml"),
+        ("The same weights again, from the recipe", "evomerge merge recipe.yaml -o merged"),
+        ("Search again from the start, into another folder: change `study:` in a copy of", f"{run}/search.yaml"),
+    ]
+    goes_on = [] if winner else [("Go on with the search", status.resume_command(study.folder.absolute()))]
+    return [{"what": what, "command": command} for what, command in (goes_on + made if winner else goes_on + made[-1:])]
+
+
+def export_command(study: Study) -> str:
+    """The command that writes a point of the study, before its options."""
+    return f"evomerge export {shlex.quote(str(study.folder.absolute()))}"
+
+
+def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]) -> dict[str, Any]:
+    """What kind of search it was and how far it came."""
+    said = study.configuration
+    told = status.status(study)
+    return {
+        "folder": str(study.folder.absolute()),
+        "name": study.folder.absolute().name,
+        "state": told["state"],
+        "paused_because": told["paused_because"],
+        "told": len(study.told),
+        "pending": told["pending"],
+        "failed": told["failed"],
+        "objective": said.get("objective", "mean"),
+        "tasks": [
+            {"name": task, "weight": weight, "lower_is_better": task in lower} for task, weight in weights.items()
+        ],
+        "plugins": {name: _kind(said[name]) for name in ("method", "space", "optimizer") if name in said},
+        "seed": said.get("seed"),
+        "experts": list(said.get("experts", {})),
+        "events": told["events"],
+    }
+
+
+def _kind(data: Any) -> str:
+    return str(data.get("kind")) if isinstance(data, Mapping) else str(data)
