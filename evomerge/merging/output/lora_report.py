@@ -13,7 +13,7 @@ class LoraReport:
 
     layers: weight -> what its factors lack of its change, 0 for nothing; error: the same for all of them together.
     left_out: tensor that changed and is not in the adapter -> its change to its size. missing: what the adapter
-    lacks of the change of all tensors. saved: modules that the adapter holds whole.
+    lacks of the change of all tensors. saved: modules that the adapter holds whole. savable: others that it could.
     """
 
     rank: int
@@ -22,6 +22,7 @@ class LoraReport:
     layers: Mapping[str, float]
     left_out: Mapping[str, float]
     saved: tuple[str, ...]
+    savable: tuple[str, ...]
 
     @property
     def text(self) -> list[str]:
@@ -40,6 +41,8 @@ class LoraReport:
                 f"Not in it is what changed in {len(names)} tensors that no factors can hold: {_listed(names)}. "
                 f"With them it lacks {self.missing:.3%} of the whole change."
             )
+        if self.savable:
+            said.append(f"--modules-to-save would take in whole: {_listed(self.savable)}.")
         return said
 
 

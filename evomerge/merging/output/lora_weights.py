@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evomerge.merging.candidate import MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.adapter import PREFIX, stored_by_input
 from evomerge.merging.models.model import SPEAKING, Model
@@ -22,7 +23,7 @@ class LoraWeights:
     """An adapter on `base` that grows tensor by tensor.
 
     rank: of every factor. whole: keep modules without factors (norms, embeddings) whole, `modules_to_save`.
-    tensors: the adapter's, by their names in its file.
+    tensors: the adapter's, by their names in its file. Raises MergeError for a rank that no weight has.
     """
 
     def __init__(self, base: Model, rank: int, *, whole: bool) -> None:
@@ -30,6 +31,7 @@ class LoraWeights:
         self.tensors: dict[str, Tensor] = {}
         self._base, self._rank, self._whole = base, rank, whole
         self._components = dict(zip(layout.names, layout.components, strict=True))
+        self._check_rank()
         self._prefix = _prefix(base)
         self._found: dict[str, Approximation] = {}
         self._rest: dict[str, float] = {}
@@ -41,7 +43,7 @@ class LoraWeights:
 
         parts: each input's own change, see `Model.factors`.
         """
-        if len(change.shape) != 2 or not name.endswith(".weight") or self._components[name] in ("embedding", "norm"):
+        if not self._has_factors(name):
             self._rest[name] = float(torch.linalg.norm(change.double()))
             if self._whole:
                 self._merged[name] = merged
@@ -55,18 +57,35 @@ class LoraWeights:
         self.tensors |= {f"{module}.lora_A.weight": made.right, f"{module}.lora_B.weight": made.left}
         self._found[name] = made
 
+    def _has_factors(self, name: str) -> bool:
+        linear = len(self._base.shape(name)) == 2 and name.endswith(".weight")
+        return linear and self._components[name] not in ("embedding", "norm")
+
+    def _check_rank(self) -> None:
+        sides = {name: min(self._base.shape(name)) for name in self._components if self._has_factors(name)}
+        largest = max(sides, key=lambda name: sides[name], default="")
+        if largest and self._rank > sides[largest]:
+            shape = self._base.shape(largest)
+            raise MergeError(
+                f"The rank of the LoRA is {self._rank}, and no weight of the base has more than {sides[largest]} (the "
+                f"smaller side of {largest}, {shape[0]} x {shape[1]}): give a rank of at most {sides[largest]}."
+            )
+
     def save_whole(self) -> None:
         """Take the modules of the rest into the adapter, all of their tensors, as PEFT reads them."""
-        layers = {name.rpartition(".")[0] for name in self._found}
-        tied = self._base.vocabulary_matrices() if self._base.tied else []
-        for module in dict.fromkeys(name.rpartition(".")[0] for name in self._merged):
-            own = [name for name in self._base.names if name.rpartition(".")[0] == module]
-            if module in layers or any(name in tied for name in own):
-                continue
+        for own in self._savable():
             self._saved[self._module(own[0])] = math.hypot(*(self._rest.pop(name, 0.0) for name in own))
             for name in own:
                 tensor = self._merged[name] if name in self._merged else self._base.tensor(name).clone()
                 self.tensors[PREFIX + self._name(name)] = tensor
+
+    def _savable(self) -> list[list[str]]:
+        """The modules of the rest that can go in whole, each as the names of its tensors."""
+        layers = {name.rpartition(".")[0] for name in self._found}
+        tied = self._base.vocabulary_matrices() if self._base.tied else []
+        modules = dict.fromkeys(name.rpartition(".")[0] for name in self._rest)
+        found = [[name for name in self._base.names if name.rpartition(".")[0] == module] for module in modules]
+        return [own for own in found if own[0].rpartition(".")[0] not in layers and not any(n in tied for n in own)]
 
     def settings(self) -> dict[str, Any]:
         """adapter_config.json, without where the base is."""
@@ -97,6 +116,7 @@ class LoraWeights:
             layers={name: _ratio(made.error, made.size) for name, made in self._found.items()},
             left_out={name: _ratio(change, sizes[name]) for name, change in self._rest.items()},
             saved=tuple(self._saved),
+            savable=tuple(self._module(own[0]) for own in self._savable()),
         )
 
     @property

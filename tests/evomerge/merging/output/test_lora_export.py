@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from evomerge.cli import app
+from evomerge.merging.candidate import MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.lora_approximation import approximate
@@ -117,6 +118,7 @@ def test_whole_models_and_what_a_lora_cannot_hold(tmp_path: Path) -> None:
     # Sides of 16 need no more than rank 16. Norms are the same in untrained models; the embeddings are not.
     assert report.error < 1e-6
     assert set(report.left_out) == {"model.embed_tokens.weight"}
+    assert report.text[-1] == "--modules-to-save would take in whole: model.embed_tokens."
     found, whole = loaded_by_peft(tmp_path / "full"), merged(merge, tmp_path / "whole")
     for name in report.layers:
         torch.testing.assert_close(found[name], whole[name], rtol=1e-5, atol=1e-6)
@@ -148,6 +150,7 @@ def test_modules_without_factors_may_go_in_whole(tmp_path: Path) -> None:
     }
     assert all(name.endswith("_proj.bias") for name in report.left_out)
     assert len(report.left_out) == 8
+    assert report.savable == ()
     found, whole = loaded_by_peft(tmp_path / "out"), merged(merge, tmp_path / "whole")
     for name, tensor in whole.items():
         if name not in report.left_out:
@@ -227,6 +230,9 @@ def test_refusals(tmp_path: Path) -> None:
     merge = recipe_of(base, [model], (1.0,))
     with pytest.raises(ValueError, match="a whole number from 1; it is 0"):
         export_lora(merge, tmp_path / "out", 0)
+    with pytest.raises(MergeError, match=r"rank of the LoRA is 500, .* more than 16 \(the smaller .*at most 16\."):
+        export_lora(merge, tmp_path / "out", 500)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(CheckpointError, match="changes nothing that a LoRA can hold"):
         export_lora(recipe_of(base, [model], (0.0,)), tmp_path / "out", 2)
     slices = (Slice(1, ("base", 0), {"a": 0}),)
