@@ -37,6 +37,10 @@ def load_file(path: Path) -> strict_yaml.Document:
     """Read a YAML file. Raises InteropError."""
     try:
         return strict_yaml.load(path.read_text(encoding="utf-8"), source=str(path), max_bytes=MAX_BYTES)
+    except FileNotFoundError as error:
+        raise InteropError(
+            f"{path} does not exist: expected a configuration of mergekit or mergekit-evolve."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InteropError(f"Cannot read the configuration {path}: {error}.") from error
     except strict_yaml.StrictYamlError as error:

@@ -135,7 +135,13 @@ class _Resolver:
         at = part.piece.at if source is None else source.at
         if value is REQUIRED:
             of = "" if source is None else f" for {source.model.path}"
-            self.reader.refuse(at, f"{self.configuration.method} needs `{name}`{of}; nothing gives one for {tensor}")
+            missing = f"{self.configuration.method} needs `{name}`{of}; nothing gives one for {tensor}"
+            if source is not None and source not in part.piece.sources:
+                missing += (
+                    f". As `base_model` it counts as one more model: list it under `models` with a `{name}` of its own "
+                    "(0 leaves it out), or leave `base_model` out"
+                )
+            self.reader.refuse(at, missing)
         if key.kind == "whole":
             if value != int(value):
                 self.reader.refuse(at, f"{name} must be a whole number; it is {value!r} for {tensor}")

@@ -308,6 +308,10 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
             TIES.replace("weight: 0.25", "density: 0.25"),
             ":7: models.2: ties needs `weight` for code; nothing gives one",
         ),
+        (
+            "merge_method: linear\nbase_model: base\nmodels: [{model: math, parameters: {weight: 1}}]",
+            "needs `weight` for base; .*As `base_model` it counts as one more model: list it under `models` with a",
+        ),
         (TIES.replace("dtype: bfloat16", "dtype: float64"), "expected one of 'float32'.*got 'float64'"),
         (TIES.replace("density: 0.3", "lambda: 0.3"), "parameters.lambda: lambda counts for all models alike"),
         (
