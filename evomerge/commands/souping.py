@@ -22,7 +22,7 @@ from evomerge.models import ResidentModel, check_reads_text, choose_device, load
 from evomerge.recipe import Input, Recipe
 from evomerge.recipe_file import write_merge
 from evomerge.statistics import difference
-from search_spaces.base import FloatArray
+from search_spaces.base import CoefficientTable, FloatArray
 
 #: Of the examples: the share that is learned from. The others say what the soup is worth.
 _LEARNT = 0.5
@@ -87,7 +87,10 @@ def learn_soup(
         step = _counted(progress, parts, settings, len(inputs) + 2)
         learned = learn(soup, parts.learnt, settings, step)
         losses = _held_out(soup, learned.weights, parts.held, settings, step)
-    write_merge(soup.merge(learned.weights), output)
+    merge = soup.merge(learned.weights)
+    if not settings.by_layer:
+        merge = replace(merge, table=CoefficientTable({"all": ("*",)}, merge.table.values))
+    write_merge(merge, output)
     facts = {"output": str(output), **_facts(soup, learned, losses, parts), "notes": notes}
     return facts, _lines(facts, output)
 
