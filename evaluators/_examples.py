@@ -63,6 +63,8 @@ def read_text(file: str | Path) -> str:
     """The text of a file, UTF-8. Raises EvaluatorError when it cannot be read."""
     try:
         return Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise EvaluatorError(f"{file} does not exist: expected a text file, or JSON lines (.jsonl).") from error
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluatorError(f"{file} cannot be read: {error}.") from error
 

@@ -152,6 +152,10 @@ def load_config(path: Path) -> SearchConfig:
         raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
     try:
         document = strict_yaml.load(path.read_text(encoding="utf-8"), source=str(path))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} does not exist: expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the search file {path}: {error}.") from error
     except strict_yaml.StrictYamlError as error:

@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said_with_its_line(
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(EvaluatorError, match=r"nowhere\.jsonl cannot be read"):
+    with pytest.raises(EvaluatorError, match=r"nowhere\.jsonl does not exist"):
         MultipleChoice(file="nowhere.jsonl")
 
 

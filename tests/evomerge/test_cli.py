@@ -269,7 +269,7 @@ def test_an_error_is_one_message_on_stderr_without_a_traceback(tmp_path: Path) -
 def test_with_json_an_error_is_an_object_on_stdout(tmp_path: Path) -> None:
     for command, code, said in (
         (["status", tmp_path], 2, "no study"),
-        (["search", tmp_path / "gone.yaml"], 2, "Cannot read the search file"),
+        (["search", tmp_path / "gone.yaml"], 2, "does not exist: expected a search file"),
         (["merge"], 2, "Missing argument"),
         (["serch", "x"], 2, "No such command 'serch'"),
     ):

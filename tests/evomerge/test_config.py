@@ -195,7 +195,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Cannot read the search file"):
+    with pytest.raises(ConfigError, match="does not exist: expected a search file"):
         load_config(tmp_path / "nothing.yaml")
 
 

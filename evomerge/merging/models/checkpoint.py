@@ -161,13 +161,22 @@ def _download(name: str, revision: str | None) -> Path:
             "Relative paths in a recipe or search file start at that file's folder."
         )
     # Only a model of the hub needs the hub's client.
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
+    except errors.GatedRepoError as error:
+        why = f"its owner asks for consent: accept the licence at https://huggingface.co/{name}, then `hf auth login`"
+        raise CheckpointError(f"{shown(name)} cannot be downloaded: {why}.") from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{shown(name)} has no revision {revision!r} on the Hugging Face hub.") from error
+    except errors.RepositoryNotFoundError as error:
+        why = "the Hugging Face hub has no such model, or shows it only to some (`hf auth login`)"
+        raise CheckpointError(f"{shown(name)} is no path on this machine, and {why}: check the name.") from error
     except (OSError, ValueError) as error:
+        why = f"the Hugging Face hub cannot be asked for it ({str(error).splitlines()[0][:200]})"
         raise CheckpointError(
-            f"{shown(name)} is no local path, and the Hugging Face hub does not give it: {error}"
+            f"{shown(name)} is no path on this machine, and {why}: check the path, or the connection."
         ) from error
 
 

@@ -70,6 +70,7 @@ def test_the_recipe_merges_into_the_model_that_was_scored(
     assert run("merge", file, "-o", tmp_path / "out").exit_code == 0
     weights = read_merge(file).table.values["weight"][0]
     assert weights.tolist() == list(facts["weights"]["all"].values())
+    assert dict(read_merge(file).table.groups) == {"all": ("*",)}
     merged = load_file(tmp_path / "out" / "model.safetensors")
     experts = [Checkpoint.open(tiny.experts[name]) for name in NAMES]
     for name, tensor in merged.items():
@@ -139,7 +140,7 @@ def test_what_is_refused_before_anything_is_learned(tiny: TinyModels, tmp_path: 
     for arguments, code, message in (
         ([tiny.base, *models, "--data", data, "-o", there], 2, "exists"),
         ([tiny.base, models[0], "--data", data, "-o", output], 2, "at least two models; it was given 1"),
-        ([tiny.base, *models, "--data", tmp_path / "gone.txt", "-o", output], 2, "cannot be read"),
+        ([tiny.base, *models, "--data", tmp_path / "gone.txt", "-o", output], 2, "gone.txt does not exist"),
         ([tiny.base, *models, "--data", single, "-o", output], 2, "Of 1 examples"),
         ([tiny.base, models[0], tmp_path / "gone", "--data", data, "-o", output], 3, "does not exist"),
         ([tiny.base, *models, "--data", data, "-o", output, "--lr", "0"], 2, "learning rate is 0.0"),

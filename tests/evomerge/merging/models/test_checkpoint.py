@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import huggingface_hub.constants
+import huggingface_hub.errors
 import pytest
 import torch
 import transformers
@@ -205,8 +207,27 @@ def test_refuses_a_place_that_is_not_there(name: str) -> None:
 def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="'nobody/nothing' is no local path, and the Hugging Face hub"):
+    with pytest.raises(CheckpointError, match="'nobody/nothing' is no path on this machine, and the Hugging") as caught:
         Checkpoint.open("nobody/nothing")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("GatedRepoError", "accept the licence at https://huggingface.co/some/model"),
+        ("RepositoryNotFoundError", "has no such model, or shows it only to some"),
+        ("RevisionNotFoundError", "'some/model' has no revision 'v9'"),
+    ],
+)
+def test_what_the_hub_says_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
+    def answer(*_arguments: Any, **_options: Any) -> None:
+        response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
+        raise getattr(huggingface_hub.errors, kind)("two\nlines", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.open("some/model", "v9")
 
 
 def test_a_hub_name_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
