@@ -35,7 +35,7 @@ def read_answer(answer: str, split: str | None) -> Request:
     """`7`, `math=2,chat=1`, `max math chat>=-1pt`, `knee` as a request. Raises ChoiceError."""
     words = re.split(r"[\s,]+", _SPACES.sub(r"\1", answer.strip()))
     if len(words) == 1 and words[0].isdigit():
-        return Request(trial=int(words[0]), split=split, nearest=True)
+        return Request(trial=int(words[0]), split=split)
     keep = tuple(word for word in words if ">=" in word or "<=" in word)
     weights = [word for word in words if "=" in word and word not in keep]
     rest = [word for word in words if word not in keep and word not in weights]

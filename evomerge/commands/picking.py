@@ -142,7 +142,7 @@ def _caveats(deciding: Front) -> list[str]:
 def _beaten(deciding: Front, point: Point) -> list[str]:
     rivals = (model for model in deciding.points if model.number != point.number)
     above = [r.label for r in rivals if (r.losses <= point.losses).all() and (r.losses < point.losses).any()]
-    return [f"It is beaten: {', '.join(above[:3])} is at least as good on every task."] if above else []
+    return [f"It is beaten, on every task or all but equal ones, by {', '.join(above[:3])}."] if above else []
 
 
 def _count_look(study: Study, label: str, why: str) -> str:
