@@ -1,0 +1,262 @@
+"""`python -m experiments.compare_fronts`: every multi-objective searcher, how much of the front it finds at which cost.
+
+Landscapes: `synthetic-M`, bowls of M objectives seen through examples (binomial noise), with a known front; `real-K`,
+the demo models with K experts and K tasks, whose front for K = 2 and 3 is that of a grid. Each study has one slot of
+its own process, so that it is exactly repeatable; studies that are there are taken up. All searchers see the start
+(equal weights) and their own proposals, no baselines.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from evaluators.base import FloatArray
+from evaluators.synthetic import Synthetic
+from evomerge import launch
+from evomerge.budget import Budget
+from evomerge.config import SearchConfig, load_config
+from evomerge.execution.serial import SerialExecutor
+from evomerge.pareto import hypervolume, igd_plus, non_dominated
+from evomerge.plugins import PluginSpec
+from evomerge.records import Trial
+from evomerge.search import score_all, search
+
+FILE = Path(__file__).parent / "02-pareto" / "search.yaml"
+SEARCHERS = {
+    "random": PluginSpec("random"),
+    "sobol": PluginSpec("sobol"),
+    "nsga2": PluginSpec("nsga2"),
+    "nsga3": PluginSpec("nsga3"),
+    "tpe": PluginSpec("tpe"),
+    "motpe": PluginSpec("motpe"),
+    "gp": PluginSpec("gp"),
+    "niches": PluginSpec("niches"),
+    "quality_diversity": PluginSpec("quality_diversity"),
+    "map": PluginSpec("map"),
+    "map_released": PluginSpec("map_released"),
+    "map_bayesian": PluginSpec("map_bayesian"),
+    "map_nested": PluginSpec("map_nested"),
+}
+EXPERTS = {
+    2: ("reverse", "sort"),
+    3: ("count", "reverse", "sort"),
+    4: ("count", "find", "reverse", "sort"),
+}
+#: Levels per coordinate of the grids.
+LEVELS = {2: 21, 3: 9}
+#: So many points of a predicted front are scored to see how far off it is.
+N_PREDICTED = 20
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """n_objectives tasks over n_experts coefficients; synthetic ones have a front in closed form."""
+
+    name: str
+    n_experts: int
+    n_objectives: int
+
+    @property
+    def synthetic(self) -> bool:
+        return self.name.startswith("synthetic")
+
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """Evaluations at which the front is looked at: as many as a quadratic needs and 10, then more."""
+        first = (self.n_experts + 1) * (self.n_experts + 2) // 2 + 10
+        return (first, 40, 60) if self.synthetic else (first, 40)
+
+
+LANDSCAPES = {
+    land.name: land
+    for land in [
+        *(Landscape(f"synthetic-{m}", 4, m) for m in (2, 3, 4, 5)),
+        *(Landscape(f"real-{k}", k, k) for k in EXPERTS),
+    ]
+}
+
+
+def configuration(land: Landscape, searcher: PluginSpec, seed: int, out: Path, label: str) -> SearchConfig:
+    """The search file of one study."""
+    config = load_config(FILE)
+    whole = load_config(FILE.parents[1] / "01-optimizers" / "search.yaml")
+    names = EXPERTS[land.n_experts]
+    experts = tuple(model for model in whole.experts if model.name in names)
+    if land.synthetic:
+        tasks = {
+            f"task{m}": PluginSpec("synthetic", {"task": m, "n_examples": 1000, "noise": "binomial", "seed": seed})
+            for m in range(land.n_objectives)
+        }
+    else:
+        files = {name: str(FILE.parents[2] / "models" / "data" / f"{name}.jsonl") for name in names}
+        kinds = {name: "multiple_choice" if name in ("count", "find") else "exact_match" for name in names}
+        tasks = {name: PluginSpec(kinds[name], {"file": files[name]}) for name in names}
+    given = {"experts": experts, "tasks": tasks, "optimizer": searcher, "seed": seed}
+    return config.model_copy(update=given | {"study": out / f"{land.name}-{label}-{seed}"})
+
+
+def run(land: Landscape, name: str, seed: int, out: Path) -> None:
+    """One study, from its first trial or from where it stopped; what it measured and predicted goes into a file."""
+    result = out / f"{land.name}-{name}-{seed}.json"
+    if result.exists():
+        return
+    config = configuration(land, SEARCHERS[name], seed, out, name)
+    plan = launch.prepare(config)
+    with closing(launch.open_study(config, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
+        planned = [trial for trial in plan.planned if trial.merge is None]
+        optimizer = launch.build_optimizer(config, plan)
+        ending = search(study, optimizer, executor, plan.objective, planned, Budget(trials=land.costs[-1]), seed=seed)
+        if ending.kind != "done":
+            raise RuntimeError(f"{land.name} {name} {seed}: {ending.message}")
+        scored = [e for e in study.told if e.losses is not None and e.trial.x is not None]
+        measured = [e for e in scored if e.trial.label in ("start", "search")]
+        inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0][:N_PREDICTED]
+        trials = [Trial(-1, p.x, label=f"predicted:{n}") for n, p in enumerate(inside)]
+        score_all(study, executor, plan.objective, trials, phase="predicted")
+        actual = {e.trial.label: e.losses for e in study.told}
+    data = {
+        "points": [e.trial.x.tolist() for e in measured if e.trial.x is not None],
+        "losses": [e.losses for e in measured],
+        "predicted_points": [p.x.tolist() for p in inside],
+        "predicted": [p.losses.tolist() for p in inside],
+        "actual": [actual[trial.label] for trial in trials],
+    }
+    result.write_text(json.dumps(data))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Per cost the share of the front's hypervolume and the IGD+; how far predictions are off, in points, if any."""
+
+    used: int
+    hypervolume: FloatArray
+    igd_plus: FloatArray
+    gap: float
+
+
+def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
+    """What one study found, against the known front (synthetic: without noise) or the measured one."""
+    data = json.loads((out / f"{land.name}-{name}-{seed}.json").read_text())
+    config = configuration(land, SEARCHERS[name], seed, out, name)
+    points, losses = np.array(data["points"]), np.array(data["losses"])
+    front = true_front(land, config) if land.synthetic else measured_front(land, out)
+    best, worst = front.min(axis=0), front.max(axis=0)
+    reference = worst + 0.1 * (worst - best)
+    reached = []
+    for cost in land.costs:
+        chosen = non_dominated(losses[:cost])
+        reached.append(truth(config, points[:cost][chosen]) if land.synthetic else losses[:cost][chosen])
+    off = np.nan
+    if data["predicted"]:
+        actual = truth(config, np.array(data["predicted_points"])) if land.synthetic else np.array(data["actual"])
+        off = float(100 * np.abs(np.array(data["predicted"]) - actual).mean(axis=0).max())
+    whole = hypervolume(front, reference)
+    shares = np.array([hypervolume(one, reference) / whole for one in reached])
+    return Verdict(len(losses), shares, np.array([igd_plus(one, front) for one in reached]), off)
+
+
+def evaluators_of(config: SearchConfig) -> list[Synthetic]:
+    return [Synthetic(**spec.options) for spec in config.tasks.values()]
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    coefficients: dict[str, FloatArray]
+
+
+def truth(config: SearchConfig, points: FloatArray) -> FloatArray:
+    """Losses without noise, (n_points, n_objectives); in this space a point is its coefficients."""
+    models = [_Coefficients({"weight": x[None, :]}) for x in points]
+    qualities = [[evaluator.quality(model) for evaluator in evaluators_of(config)] for model in models]  # type: ignore[arg-type]
+    return -np.array(qualities)
+
+
+def true_front(land: Landscape, config: SearchConfig) -> FloatArray:
+    """Round bowls of one size are traded off in the convex hull of their optima, and nowhere else."""
+    optima = np.array([e.optimum("weight", (1, land.n_experts))[0] for e in evaluators_of(config)])
+    shares = np.random.default_rng(0).dirichlet(np.full(land.n_objectives, 0.7), size=3000)
+    losses = truth(config, np.concatenate([optima, shares @ optima]))
+    return losses[non_dominated(losses)]
+
+
+def measured_front(land: Landscape, out: Path) -> FloatArray:
+    """The front of the grid; for more experts than a grid can hold, of all that the searchers measured."""
+    files = [out / f"{land.name}-grid.json"] if land.n_experts in LEVELS else sorted(out.glob(f"{land.name}-*.json"))
+    losses = np.concatenate([np.array(json.loads(file.read_text())["losses"]) for file in files])
+    return losses[non_dominated(losses)]
+
+
+def score_grid(land: Landscape, out: Path) -> None:
+    """Score every point of the grid, in a study of its own; resumable."""
+    if (out / f"{land.name}-grid.json").exists():
+        return
+    axis = np.linspace(0.0, 1.0, LEVELS[land.n_experts])
+    config = configuration(land, PluginSpec("random"), 0, out, "grid")
+    plan = launch.prepare(config)
+    with closing(launch.open_study(config, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
+        points = list(product(axis, repeat=land.n_experts))
+        trials = [Trial(-1, np.array(point), label=f"grid:{n}") for n, point in enumerate(points)]
+        score_all(study, executor, plan.objective, trials, phase="grid")
+        losses = {e.trial.label: e.losses for e in study.told}
+    data = {"points": points, "losses": [losses[trial.label] for trial in trials]}
+    (out / f"{land.name}-grid.json").write_text(json.dumps(data))
+
+
+def table(land: Landscape, names: Sequence[str], seeds: int, out: Path) -> str:
+    """Rows of searchers: means over the seeds, with standard deviations of the hypervolume."""
+    columns = [f"HV at {cost}" for cost in land.costs] + [f"IGD+ at {cost}" for cost in land.costs]
+    lines = [f"| {land.name} | used | " + " | ".join(columns) + " | gap, points |", "|---" * (len(columns) + 3) + "|"]
+    for name in names:
+        verdicts = [judge(land, name, seed, out) for seed in range(seeds)]
+        shares = np.array([verdict.hypervolume for verdict in verdicts])
+        far = np.array([verdict.igd_plus for verdict in verdicts]).mean(axis=0)
+        spread = shares.std(axis=0, ddof=1) if seeds > 1 else np.zeros(shares.shape[1])
+        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(shares.mean(axis=0), spread, strict=True)]
+        cells += [f"{value:.4f}" for value in far]
+        gaps = np.array([verdict.gap for verdict in verdicts])
+        off = f"{gaps.mean():.2f}" if np.isfinite(gaps).all() else "-"
+        lines.append(f"| {name} | {np.mean([v.used for v in verdicts]):.0f} | " + " | ".join(cells) + f" | {off} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/pareto"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--landscapes", nargs="*", choices=list(LANDSCAPES), default=list(LANDSCAPES))
+    parser.add_argument("--only", nargs="*", choices=list(SEARCHERS), default=list(SEARCHERS))
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    out = given.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    lands = [LANDSCAPES[name] for name in given.landscapes]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        jobs = {
+            pool.submit(score_grid, land, out): f"{land.name} grid"
+            for land in lands
+            if not land.synthetic and land.n_experts in LEVELS
+        }
+        jobs |= {
+            pool.submit(run, land, name, seed, out): f"{land.name} {name} {seed}"
+            for land in lands
+            for name in given.only
+            for seed in range(given.seeds)
+        }
+        for number, done in enumerate(as_completed(jobs), 1):
+            done.result()
+            print(f"  {number} of {len(jobs)}: {jobs[done]}", flush=True)
+    for land in lands:
+        print(f"\n{table(land, given.only, given.seeds, out)}")
+
+
+if __name__ == "__main__":
+    main()
