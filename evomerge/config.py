@@ -29,7 +29,7 @@ from evomerge.config_fields import (
 )
 from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
-from evomerge.plugins import PluginSpec
+from evomerge.plugins import PluginError, PluginSpec, check_name
 from evomerge.recipe import Input, Recipe, RecipeError
 
 #: What may change when a study goes on: none of it decides which candidates there are or how they score.
@@ -163,10 +163,30 @@ def load_config(path: Path) -> SearchConfig:
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
     try:
-        return SearchConfig.model_validate(document.data, context=path.absolute().parent)
+        config = SearchConfig.model_validate(document.data, context=path.absolute().parent)
     except ValidationError as error:
         mistakes = [_mistake(document, details) for details in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(mistakes))) from error
+    _check_plugins(config, document)
+    return config
+
+
+def _check_plugins(config: SearchConfig, document: strict_yaml.Document) -> None:
+    """Refuse plug-ins that are not there; none is imported for it. Raises ConfigError with the line of each."""
+    named: list[tuple[strict_yaml.Path, str, PluginSpec]] = [
+        (("method",), "merge method", config.method),
+        (("space",), "search space", config.space),
+        *((("tasks", name), "evaluator", spec) for name, spec in config.tasks.items()),
+        (("optimizer",), "optimizer", config.optimizer),
+    ]
+    mistakes = []
+    for path, what, spec in named:
+        try:
+            check_name(what, spec.kind)
+        except PluginError as error:
+            mistakes.append(f"{document.where(*path)}: {'.'.join(map(str, path))}: {error}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
 
 
 def _refuse(field: str, why: str) -> NoReturn:

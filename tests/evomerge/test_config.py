@@ -188,6 +188,15 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert [line.removeprefix(str(tmp_path / "search.yaml"))[:4] for line in lines] == [":13:", ":16:"]
 
 
+def test_plug_ins_that_are_not_there_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = FULL.replace("kind: ties", "kind: tise").replace("lm_eval_task", "lm_eval").replace("cma_es", "my.lab:Own")
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{tmp_path}/search.yaml:3: method: No merge method named 'tise'. Did you mean 'ties'?")
+    assert second.startswith(f"{tmp_path}/search.yaml:8: tasks.sort: No evaluator named 'lm_eval'.")
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "text"])
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="a search file is a mapping"):

@@ -123,10 +123,10 @@ def test_a_study_is_begun_only_when_workers_have_started(configured: Configured)
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"optimizer": "cmaes"}, PluginError, "Did you mean 'cma_es'"),
+        ({"optimizer": "cmaes"}, ConfigError, "Did you mean 'cma_es'"),
         ({"optimizer": {"kind": "cma_es", "sigm": 1}}, PluginError, "sigm"),
         ({"space": {"kind": "layerwise", "freeze": {"blok.1": "default"}}}, SpaceError, "blok.1"),
-        ({"method": "tyes"}, PluginError, "ties"),
+        ({"method": "tyes"}, ConfigError, "ties"),
         ({"objective": "pareto"}, OptimizerError, "objective"),
         ({"tasks": {"one": {"evaluator": "synthetic", "n_examples": 1}}}, LaunchError, "falls on the"),
         ({"device": "cuda:999"}, ConfigError, "Use device: auto"),
