@@ -1,5 +1,6 @@
 """One number for people: the weighted mean of the tasks, in their own unit or from 0 (worst) to 1 (best model)."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from evaluators.base import Scores
 from evomerge.objective import FloatArray, Objective
+from evomerge.statistics import Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,13 @@ def yardstick(objective: Objective, models: Iterable[Mapping[str, Scores]]) -> Y
         column = sorted((mean[task] for mean in means), key=lambda mean: objective.sign(task) * mean)
         scale[task] = (column[0], column[-1])
     return Yardstick(objective, scale)
+
+
+def task_estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
+    """The mean of one task; what is measured of the whole model is one value, which tells no standard error."""
+    if task in objective.whole_model:
+        return Estimate(scores.mean, math.inf, len(scores.values))
+    return estimate({task: scores.values})
 
 
 def are_shares(objective: Objective, task: str, models: Iterable[Mapping[str, Scores]]) -> bool:

@@ -24,7 +24,7 @@ from evomerge.statistics import (
     probability_non_dominated,
 )
 from evomerge.study import Study
-from evomerge.yardstick import Yardstick
+from evomerge.yardstick import Yardstick, task_estimate
 
 BoolArray = NDArray[np.bool_]
 
@@ -159,7 +159,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
             model.label,
             model.number,
             model.kind,
-            {task: estimate({task: scores.values}) for task, scores in model.scores.items()},
+            {task: task_estimate(objective, task, scores) for task, scores in model.scores.items()},
             estimate(ranking.yardstick.contributions(model.scores)),
             losses[row],
             _order(ranking, model),

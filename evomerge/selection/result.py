@@ -1,19 +1,17 @@
 """The result of a study, read off its ledger."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from evaluators.base import Scores
 from evomerge.objective import Objective
 from evomerge.records import RERUN, Trial, is_parent, is_rerun
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
 from evomerge.selection.verdict import Claim, Standing, verdict
-from evomerge.statistics import Estimate, difference, estimate, holm
+from evomerge.statistics import difference, estimate, holm
 from evomerge.study import Entry, Study
-from evomerge.yardstick import Yardstick, are_shares
+from evomerge.yardstick import Yardstick, are_shares, task_estimate
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,8 @@ def _standing(stick: Yardstick, entry: Entry, winner: Entry | None) -> Standing:
     scores = scores_of(entry)
     parts = stick.contributions(scores)
     behind = None if winner is None else difference(stick.contributions(scores_of(winner)), parts)
-    tasks = {task: _estimate(stick.objective, task, scores[task]) for task in scores}
+    tasks = {task: task_estimate(stick.objective, task, scores[task]) for task in scores}
     return Standing(entry.trial.label, estimate(parts), tasks, behind)
-
-
-def _estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
-    if task in objective.whole_model:  # one value, with nothing to tell its standard error by
-        return Estimate(scores.mean, math.inf, len(scores.values))
-    return estimate({task: scores.values})
 
 
 def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:

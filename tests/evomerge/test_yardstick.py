@@ -1,11 +1,13 @@
 """The number that people see: in its own unit where that means something, else from the worst to the best model."""
 
+import math
+
 import numpy as np
 import pytest
 
 from evaluators.base import Scores
 from evomerge.objective import Objective
-from evomerge.yardstick import Yardstick, are_shares, yardstick
+from evomerge.yardstick import Yardstick, are_shares, task_estimate, yardstick
 
 
 def scores(**tasks: list[float]) -> dict[str, Scores]:
@@ -59,3 +61,10 @@ def test_what_counts_as_a_share() -> None:
     assert not are_shares(MIXED, "math", [scores(math=[0.0, 1.5])])
     whole = Objective({"size": 1.0}, whole_model=frozenset({"size"}))
     assert not are_shares(whole, "size", [scores(size=[0.5])])
+
+
+def test_one_value_of_a_whole_model_has_no_standard_error() -> None:
+    whole = Objective({"size": 1.0, "math": 1.0}, whole_model=frozenset({"size"}))
+    found = task_estimate(whole, "size", scores(size=[4e6])["size"])
+    assert (found.mean, found.half_width, found.n_examples) == (4e6, math.inf, 1)
+    assert task_estimate(whole, "math", scores(math=[0.0, 1.0, 1.0])["math"]).half_width < 1
