@@ -18,6 +18,7 @@ class Wandb(Sink):
     def __init__(self, target: str, run: Run) -> None:
         super().__init__(target, run)
         self._run: Any = None
+        self._tried = False
 
     def open(self) -> int:
         """Begin the run, or go on with it."""
@@ -34,6 +35,9 @@ class Wandb(Sink):
             x_disable_stats=True,
             x_save_requirements=False,
         )
+        if self._tried:
+            wandb.teardown()  # its process remembers an id that it could not begin a run with
+        self._tried = True
         with _explained():
             self._run = wandb.init(
                 project=project,

@@ -1,10 +1,11 @@
 """A mirror sees what a reader sees, as it is written, and says when the ledger is not what it was."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from evomerge.ledger.lines import FILE, StudyError, decode
+from evomerge.ledger.lines import FILE, StudyError, decode, encode
 from evomerge.mirror import Mirror
 from evomerge.records import Trial
 from evomerge.report.snapshot import take
@@ -71,3 +72,16 @@ def test_records_taken_back_and_damage_are_refused(tmp_path: Path, keep: int) ->
         Mirror(tmp_path).poll()
     with pytest.raises(StudyError, match="There is no study"):
         Mirror(tmp_path / "nothing")
+
+
+def test_records_of_a_writer_that_was_fenced_off_are_skipped_as_a_reader_skips_them(tmp_path: Path) -> None:
+    write_study(tmp_path).close()
+    Study.open(tmp_path).close()  # a second epoch
+    ledger = tmp_path / FILE
+    last = decode(ledger.read_bytes().splitlines(keepends=True)[-1])
+    assert last is not None
+    with ledger.open("ab") as file:
+        file.write(encode(replace(last, epoch=last.epoch - 1, kind="late")))
+        file.write(encode(replace(last, sequence=last.sequence + 1, kind="next")))
+    assert [change.kind for change in Mirror(tmp_path).poll()][-2:] == ["opened", "next"]
+    assert Study.read(tmp_path).events[-1][0] == "next"

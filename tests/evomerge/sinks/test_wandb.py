@@ -1,7 +1,11 @@
 """Weights & Biases offline: the contract, read back from the files that `wandb sync` sends."""
 
 import json
+import os
+import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,3 +82,38 @@ class TestWandb(SinkContract):
         values, summary, configuration, ids = read_offline(tmp_path / "sinks")
         assert ids == {"abc123"}
         return values, summary, configuration
+
+
+TWICE = """
+import pathlib, sys
+import evomerge.sinks.wandb as module
+from evomerge.sinks.base import Run, SinkError
+module.PATIENCE = 1.0
+sink = module.Wandb("merges", Run("abc123", "night", pathlib.Path(sys.argv[1]), {}))
+for _ in range(2):
+    try:
+        sink.open()
+    except SinkError as error:
+        print(type(error).__name__)
+"""
+
+
+def opened_twice(folder: Path, **environment: str) -> list[str]:
+    """In a process of its own: wandb remembers settings as long as it lives. What each try came to."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    command = [sys.executable, "-c", TWICE, str(folder)]
+    environment |= {"HOME": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, env=clean | environment, check=False, timeout=90)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_is_an_error_every_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        assert opened_twice(tmp_path, WANDB_BASE_URL=address, WANDB_API_KEY="0" * 40) == ["SinkError"] * 2
+
+
+def test_without_a_key_nothing_is_tried_again(tmp_path: Path) -> None:
+    assert opened_twice(tmp_path) == ["SinkRefused"] * 2
