@@ -19,6 +19,8 @@ from evomerge.report import words
 from evomerge.report.html import plain
 
 _PACKAGE = "evomerge.report.html"
+#: One script, in the order of what needs what.
+_SCRIPTS = ("tools.js", "front.js", "progress.js", "chosen.js", "page.js")
 
 
 def page(data: Mapping[str, Any]) -> str:
@@ -40,7 +42,7 @@ def page(data: Mapping[str, Any]) -> str:
         "duration": words.duration,
     }
     folder = files(_PACKAGE)
-    script = (folder / "report.js").read_text(encoding="utf-8")
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     plotly = get_plotlyjs()
     return environment.get_template("report.html.jinja").render(
         data=data,

@@ -1,0 +1,136 @@
+// The point that is chosen: scores, comparisons, coefficients, recipe.
+const ends = (parameter) => {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { values } of Object.values(data.coefficients.tables)) {
+    for (const value of (values[parameter] || []).flat()) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  }
+  if (low === high) return [low, high];
+  return low < 0 ? [-Math.max(-low, high), Math.max(-low, high)] : [Math.min(0, low), high];
+};
+const showCoefficients = (point) => {
+  const place = byId("heat");
+  for (const old of place.querySelectorAll(".js-plotly-plot")) Plotly.purge(old);
+  place.replaceChildren();
+  const found = data.coefficients.tables[point.number];
+  if (!found) {
+    const at = data.coefficients.points[point.number];
+    place.append(element("p", at
+      ? `Coordinates in the unit cube: ${at.map((value) => value.toPrecision(4)).join(", ")}`
+      : "The coefficients of this point are not in this file, which holds those of the front, the finalists, the baselines and the best of the others; its recipe has them.",
+    { class: at ? "" : "empty" }));
+    return;
+  }
+  const groups = data.coefficients.layouts[found.layout];
+  for (const [parameter, rows] of Object.entries(found.values)) {
+    const [least, most] = ends(parameter);
+    if (least === most) {
+      place.append(element("p", `${parameter} is ${least.toPrecision(4)} for all groups and all points.`));
+      continue;
+    }
+    const columns = rows[0].length === data.coefficients.inputs.length ? data.coefficients.inputs : ["all models"];
+    const box = element("div");
+    const plot = element("div", null, { role: "img", "aria-label": `Heat map of ${parameter} by group and model; the table below has the numbers.` });
+    plot.style.height = `${Math.min(1600, Math.max(150, 22 * groups.length + 110))}px`;
+    const numbers = element("details");
+    numbers.append(element("summary", `${parameter} as a table`));
+    numbers.append(scrolling(table(null, ["group", ...columns], groups.map((name, n) => [name, ...rows[n].map((v) => v.toPrecision(4))])), parameter));
+    box.append(plot, numbers);
+    place.append(box);
+    Plotly.newPlot(plot, [{
+      type: "heatmap", z: rows, x: [...columns.keys()], y: [...groups.keys()], zmin: least, zmax: most, xgap: 1, ygap: 1,
+      colorscale: least < 0 ? "RdBu" : "Cividis", colorbar: { thickness: 10, tickfont: { size: 10 } },
+      texttemplate: rows.length * columns.length <= 120 ? "%{z:.2f}" : "",
+      hovertext: rows.map((row, n) => row.map((value, m) => `${shown(groups[n])}<br>${shown(columns[m])}: ${value.toPrecision(4)}`)),
+      hoverinfo: "text",
+    }], layout({
+      title: { text: parameter, x: 0, xref: "paper", font: { size: 13 } },
+      xaxis: axis("", { tickvals: [...columns.keys()], ticktext: columns.map((name) => shown(name, 14)), showgrid: false, zeroline: false, side: "top" }),
+      yaxis: axis("", { tickvals: [...groups.keys()], ticktext: groups.map((name) => shown(name, 22)), autorange: "reversed", showgrid: false, zeroline: false }),
+      margin: { l: 40, r: 8, t: 56, b: 12 }, dragmode: false,
+    }), { ...options, displayModeBar: false });
+  }
+};
+
+const code = (text) => {
+  const box = element("div", null, { class: "code" });
+  box.append(element("pre", text, { tabindex: "0" }), element("button", "copy", { type: "button", class: "copy" }));
+  return box;
+};
+const showRecipe = (point) => {
+  const place = byId("recipe");
+  const found = data.coefficients.recipes[point.number];
+  place.replaceChildren();
+  place.append(element("p", `Write ${point.label} as a checkpoint, or only its recipe`, { class: "what" }));
+  place.append(code(`${data.export} --trial ${point.number} -o merged`));
+  place.append(code(`${data.export} --trial ${point.number} --recipe-only -o recipe.yaml`));
+  if (found) {
+    place.append(element("p", "The recipe", { class: "what" }), code(data.coefficients.heads[found.head] + found.tail));
+  } else {
+    place.append(element("p", data.coefficients.missing ? "Without the models there is no recipe." : "The recipe is not in this file; the second command writes it.", { class: "empty" }));
+  }
+};
+
+const showScores = (point) => {
+  const splits = ["search", "select", "report"].filter((split) => point.splits[split]);
+  const rows = [["score", ...splits.map((s) => estimate(point.splits[s].score))]];
+  if (tasks.length > 1) {
+    for (const task of tasks) rows.push([task.name + direction(task), ...splits.map((s) => estimate(point.splits[s].tasks[task.name]))]);
+  }
+  byId("chosen-scores").replaceChildren(table(null, ["", ...splits], rows));
+  const on = point.splits.search;
+  const facts = [`${point.kind}, trial ${point.number}`];
+  if (point.label === winner) facts.push("the winner");
+  if (on) facts.push(on.on_front ? `on the front, P(front) ${percent(on.p_front)}` : `not on the front, P(front) ${percent(on.p_front)}`);
+  if (on && on.shrunk !== null) facts.push(`score likely to repeat ${on.shrunk.toFixed(3)}`);
+  byId("chosen-facts").textContent = facts.join(" · ");
+  const claims = data.comparisons[point.label];
+  byId("chosen-claims").replaceChildren();
+  if (claims && claims.claims.length) {
+    const warning = claims.split === "search" ? "; it was chosen on these examples, so this is too good" : "";
+    const made = table(`Paired differences on the ${claims.split} split, above 0 is better${warning}`,
+      ["against", "on", "difference", "p", "p, Holm"],
+      claims.claims.map((c) => [c.rival, c.task === null ? "score" : c.task, gain(c), pValue(c.p), pValue(c.holm)]));
+    made.className = "claims";
+    claims.claims.forEach((c, n) => { if (c.holm < 0.05) made.tBodies[0].rows[n].className = c.mean > 0 ? "better" : "worse"; });
+    byId("chosen-claims").append(scrolling(made, "paired differences"));
+  }
+};
+
+const choose = (label) => {
+  const point = points.get(label);
+  if (!point) return;
+  chosen = label;
+  byId("point").value = label;
+  for (const button of document.querySelectorAll("button.show")) button.setAttribute("aria-pressed", String(button.dataset.label === label));
+  showScores(point);
+  showCoefficients(point);
+  showRecipe(point);
+  drawFront();
+  drawProgress();
+  try {
+    history.replaceState(null, "", `#point=${encodeURIComponent(label)}`);
+  } catch {
+    // Some browsers forbid it for files; the address is a convenience.
+  }
+};
+
+const fillPoints = () => {
+  const finalists = new Set(data.luck.finalists.map((row) => row.label));
+  const on = (point) => Boolean(point.splits.search && point.splits.search.on_front);
+  const groups = [
+    ["winner", (p) => p.label === winner],
+    ["front", (p) => own.includes(p.kind) && on(p)],
+    ["finalists", (p) => own.includes(p.kind) && finalists.has(p.label)],
+    ["parents and averages", (p) => !own.includes(p.kind)],
+    ["others", () => true],
+  ];
+  const left = new Set(data.points);
+  for (const [name, belongs] of groups) {
+    const box = element("optgroup", null, { label: name });
+    for (const point of [...left].filter(belongs)) {
+      left.delete(point);
+      box.append(element("option", point.label, { value: point.label }));
+    }
+    if (box.children.length) byId("point").append(box);
+  }
+};

@@ -1,0 +1,98 @@
+"use strict";
+// The data of the page, numbers as text, elements, and how plots look. The files of this folder are one script.
+const data = JSON.parse(document.getElementById("data").textContent);
+const tasks = data.study.tasks;
+const points = new Map(data.points.map((point) => [point.label, point]));
+const own = ["candidate", "start", "recommended"];
+const byId = (id) => document.getElementById(id);
+const winner = data.headline.winner;
+let chosen = null;
+
+// Plotly reads tags in its texts; names in a study are only names.
+const shown = (text, most = 40) => {
+  const short = text.length > most ? text.slice(0, most - 1) + "…" : text;
+  return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+};
+const decimals = (error) => (error > 0 ? Math.max(3, Math.min(6, 1 - Math.floor(Math.log10(error)))) : 3);
+const estimate = (value) => {
+  if (!value || value.mean === null) return "-";
+  if (value.low === null || value.high === null) return value.mean.toFixed(3);
+  const digits = decimals((value.high - value.low) / 2 / 1.959963984540054);
+  return `${value.mean.toFixed(digits)} [${value.low.toFixed(digits)}, ${value.high.toFixed(digits)}]`;
+};
+const gain = (value) => (value.mean < 0 ? "" : "+") + estimate(value);
+const pValue = (p) => (p >= 0.0001 ? String(Number(p.toPrecision(2))) : "<0.0001");
+const percent = (share) =>
+  share > 0 && share < 0.01 ? "<1 %" : share > 0.99 && share < 1 ? ">99 %" : `${(100 * share).toFixed(0)} %`;
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const narrow = () => window.innerWidth < 640;
+
+const element = (name, text, attributes = {}) => {
+  const made = document.createElement(name);
+  if (text !== undefined && text !== null) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+};
+const table = (caption, heads, rows) => {
+  const made = element("table");
+  if (caption) made.append(element("caption", caption));
+  const head = made.createTHead().insertRow();
+  for (const text of heads) head.append(element("th", text, { scope: "col" }));
+  const body = made.createTBody();
+  for (const [first, ...rest] of rows) {
+    const row = body.insertRow();
+    row.append(element("th", first, { scope: "row" }));
+    for (const text of rest) row.append(element("td", text));
+  }
+  return made;
+};
+const scrolling = (content, name) => {
+  const box = element("div", null, { class: "scroll", role: "region", tabindex: "0", "aria-label": `Table: ${name}` });
+  box.append(content);
+  return box;
+};
+
+const layout = (more) => ({
+  paper_bgcolor: "rgba(0,0,0,0)",
+  plot_bgcolor: "rgba(0,0,0,0)",
+  font: { color: color("ink"), family: "system-ui, sans-serif", size: 12 },
+  margin: { l: narrow() ? 52 : 64, r: 12, t: 30, b: narrow() ? 190 : 84 },
+  hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("ink") }, align: "left" },
+  hovermode: "closest",
+  dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+  showlegend: true,
+  legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } },
+  modebar: { bgcolor: "rgba(0,0,0,0)", color: color("soft"), activecolor: color("accent") },
+  ...more,
+});
+const axis = (title, more = {}) => ({
+  title: { text: title, standoff: 8 },
+  gridcolor: color("grid"),
+  zerolinecolor: color("line"),
+  linecolor: color("line"),
+  automargin: true,
+  ...more,
+});
+const options = {
+  displaylogo: false,
+  responsive: true,
+  displayModeBar: narrow() ? false : "hover",
+  // All that there is: no button that sends a plot anywhere.
+  modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]],
+  showSendToCloud: false,
+  plotlyServerURL: "",
+};
+const draw = (id, traces, plan) => {
+  const place = byId(id);
+  Plotly.react(place, traces, plan, options);
+  if (!place.dataset.heard) {
+    place.dataset.heard = "yes";
+    place.on("plotly_click", (event) => {
+      const label = event.points[0].customdata;
+      if (typeof label === "string" && points.has(label)) choose(label);
+    });
+    if (id !== "front-plot") return;
+    place.on("plotly_hover", (event) => peek(event.points[0].customdata));
+    place.on("plotly_unhover", () => peek(chosen));
+  }
+};
