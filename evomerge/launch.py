@@ -13,7 +13,7 @@ import numpy as np
 from evaluators.base import SPLITS, Evaluator
 from evomerge import plugins, strict_yaml
 from evomerge.aim import record_objective
-from evomerge.budget import Budget
+from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
@@ -174,6 +174,8 @@ def run(
                 progress=progress,
             )
             if ending.kind == "done":
+                if not budget.spent(study):
+                    say(f"{config.optimizer.kind} needs no more trials; it has had {candidates(study)}")
                 recommended = optimizer.recommend()
                 ending = select(
                     study,

@@ -219,11 +219,16 @@ def _volumes(
     if not models.any():
         return None, None, None
     reference = losses[models].max(axis=0)
-    drawn = means[: FEW_VOLUMES if means.shape[2] >= MANY_TASKS else N_VOLUMES]
-    alone = {task: matrix[models] for task, matrix in gains.items()}
+    # A task in which all are equal has no extent, and would make every volume 0.
+    differs = np.ptp(losses, axis=0) > 0
+    if not differs.any():
+        return None, None, reference
+    drawn = means[: FEW_VOLUMES if means.shape[2] >= MANY_TASKS else N_VOLUMES, :, differs]
+    every = {task: matrix for (task, matrix), kept in zip(gains.items(), differs, strict=True) if kept}
+    alone = {task: matrix[models] for task, matrix in every.items()}
     return (
-        hypervolume_interval(gains, drawn, reference),
-        hypervolume_interval(alone, drawn[:, models], reference),
+        hypervolume_interval(every, drawn, reference[differs]),
+        hypervolume_interval(alone, drawn[:, models], reference[differs]),
         reference,
     )
 

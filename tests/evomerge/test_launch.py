@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from evomerge import strict_yaml
 from evomerge.aim import objective_of_study
+from evomerge.budget import candidates
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
 from evomerge.export import choose
@@ -219,3 +220,12 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert [kind for kind, _ in study.events].count("report_split_read") == 1
     whole = choose(config.study).scores[f"{result.winner.label}, all examples"]
     assert whole["bytes"] == values["search"][0]
+
+
+def test_a_search_whose_optimizer_has_had_enough_says_so(configured: Configured) -> None:
+    config = configured(method="linear", space="uniform", optimizer="greedy_soup", budget={"trials": 100})
+    said: list[str] = []
+    run(config, prepare(config), resume=False, say=said.append)
+    used = candidates(Study.read(config.study))
+    assert used < 20
+    assert f"greedy_soup needs no more trials; it has had {used}" in said

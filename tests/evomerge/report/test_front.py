@@ -165,3 +165,13 @@ def test_nothing_scored_is_no_error(tmp_path: Path) -> None:
 def test_torch_is_not_needed() -> None:
     code = "import sys, evomerge.report.front; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_task_in_which_all_are_equal_takes_no_hypervolume_away(tmp_path: Path) -> None:
+    models = {"base": (2, 2, 5), "parent:math": (8, 3, 5), 5: (9, 1, 5), 6: (6, 6, 5)}
+    three = Objective({"math": 1.0, "chat": 1.0, "size": 1.0}, kind="pareto")
+    found = read(tmp_path / "three", three, models=models)
+    two = read(tmp_path / "two", models={label: right[:2] for label, right in models.items()})
+    assert found.hypervolume is not None
+    assert two.hypervolume is not None
+    assert found.hypervolume.value == two.hypervolume.value > 0
