@@ -25,12 +25,14 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Look at the models and write a commented search file."""
-    from evomerge.commands.draft import draft
-    from evomerge.commands.tasks import DraftError
-    from evomerge.config import load_config
+    from evomerge.commands.tasks import DraftError, guess_tasks
 
     if output.exists() and not force:
         raise DraftError(f"{output} exists. Give another file with -o, or --force to replace it.")
+    guess_tasks(task)  # before anything heavy: a file of another kind is told at once
+    from evomerge.commands.draft import draft
+    from evomerge.config import load_config
+
     drafted = draft(base, experts, task, output, study)
     output.write_text(drafted.text, encoding="utf-8")
     load_config(output)

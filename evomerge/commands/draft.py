@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import plugins, strict_yaml
-from evomerge.commands.tasks import DraftError, guess_task
+from evomerge.commands.tasks import guess_tasks
 from evomerge.config_fields import PATH_OPTIONS
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
 from evomerge.merging.models.model import Model
@@ -29,16 +29,13 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
 
     Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
     """
+    entries = guess_tasks(tasks)
     inputs = tuple(Input(name, path) for name, path in expert_names(experts).items())
     named = open_folders(Input("base", base), inputs)
     tokenizer = "union" if len(_rows(named.values())) > 1 else None
     sources = open_models(Recipe(Input("base", base), inputs, "task_arithmetic", tokenizer=tokenizer))
     opened = named.pop("base")
     check_compatible(sources.base, sources.inputs)
-    entries = [guess_task(task) for task in tasks]
-    names = [name for name, _ in entries]
-    if len(set(names)) != len(names):
-        raise DraftError(f"Two tasks have the same name; they are {', '.join(names)}. Rename a file.")
     differences = tuple(tokenizer_differences(opened, named))
     taken = tuple(
         f"task {text!r} is taken as an lm-eval task: there is no file of that name"

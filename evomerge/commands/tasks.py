@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ _TASK_NAME = re.compile(r"^task:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 class DraftError(ValueError):
     """A search file that cannot be drafted from what was given."""
+
+
+def guess_tasks(tasks: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and entry of every task. Raises DraftError for one that is not understood, and for two of one name."""
+    entries = [guess_task(task) for task in tasks]
+    names = [name for name, _ in entries]
+    if len(set(names)) != len(names):
+        raise DraftError(f"Two tasks have the same name; they are {', '.join(names)}. Rename a file.")
+    return entries
 
 
 def guess_task(text: str) -> tuple[str, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """What a task given on the command line is taken for."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,13 @@ def test_files_that_are_not_understood(tmp_path: Path, name: str, content: str, 
 def test_a_path_that_is_not_there_is_no_task_name(text: str) -> None:
     with pytest.raises(DraftError, match="is no file"):
         guess_task(text)
+
+
+def test_a_task_that_is_no_file_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom evomerge.cli import app\n"
+        f"try:\n    app(['init', 'base', 'expert', '--task', 'gone.jsonl', '-o', '{tmp_path}/search.yaml'])\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, "'gone.jsonl' is no file" in done.stderr) == ("2 False\n", True), done.stderr
