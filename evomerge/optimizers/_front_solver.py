@@ -12,7 +12,7 @@ from math import comb
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
 from evomerge import pareto
 from evomerge.optimizers._quasi_random import sobol_points
@@ -36,11 +36,12 @@ _PENALTY = 100.0
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """weights and sharpness: (n_rows, n_objectives) and (n_rows, 1); ideal, span and limits: (n_objectives,)."""
+    """weights: (n_rows, n_objectives); sharpness and augmentation: (n_rows, 1); the rest: (n_objectives,)."""
 
     model: Model
     weights: FloatArray
     sharpness: FloatArray
+    augmentation: FloatArray
     ideal: FloatArray
     span: FloatArray
     limits: FloatArray
@@ -50,7 +51,7 @@ class _Problem:
         scaled = (losses - self.ideal) / self.span
         terms = self.sharpness[:, :, None] * self.weights[:, None, :] * scaled
         worst = logsumexp(terms, axis=2) / self.sharpness
-        return np.asarray(worst + _AUGMENTATION * scaled.mean(axis=1) + self._excess(losses).sum(axis=1))
+        return np.asarray(worst + self.augmentation * scaled.mean(axis=1) + self._excess(losses).sum(axis=1))
 
     def value(self, flat: FloatArray, dimension: int) -> tuple[float, FloatArray]:
         """The sum over the rows, each at its own point, and its gradient; flat: (n_rows * dimension,)."""
@@ -58,8 +59,11 @@ class _Problem:
         scaled = (losses - self.ideal) / self.span
         terms = self.sharpness * self.weights * scaled
         excess = np.maximum(0.0, losses - self.limits) / self.span
-        total = logsumexp(terms, axis=1) / self.sharpness[:, 0] + _AUGMENTATION * scaled.mean(axis=1)
-        pull = softmax(terms, axis=1) * self.weights + _AUGMENTATION / len(self.ideal) + 2.0 * _PENALTY * excess
+        top = terms.max(axis=1, keepdims=True)
+        powers = np.exp(terms - top)
+        sums = powers.sum(axis=1, keepdims=True)
+        total = (top + np.log(sums)) / self.sharpness + self.augmentation * scaled.mean(axis=1, keepdims=True)
+        pull = powers / sums * self.weights + self.augmentation / len(self.ideal) + 2.0 * _PENALTY * excess
         gradient = np.einsum("rm,rmd->rd", pull / self.span, slopes)
         return float(total.sum() + _PENALTY * np.sum(excess**2)), gradient.ravel()
 
@@ -100,11 +104,14 @@ def solve(model: Model, known: FloatArray, seed: int, preference: FloatArray, li
     points = candidates
     for sharpness in _SHARPNESS:
         sharp = np.where(is_linear, 1e-3, sharpness)
-        problem = _Problem(model, weights, sharp, ideal, span, limits)
+        augmentation = np.where(is_linear, 0.0, _AUGMENTATION)
+        problem = _Problem(model, weights, sharp, augmentation, ideal, span, limits)
         starts = 1 if sharpness == _SHARPNESS[-1] else _N_STARTS
         chosen = _starts(problem.scalars(model(points)[0]), starts)
         rows_of = np.repeat(np.arange(len(weights)), starts)
-        repeated = replace(problem, weights=weights[rows_of], sharpness=sharp[rows_of])
+        repeated = replace(
+            problem, weights=weights[rows_of], sharpness=sharp[rows_of], augmentation=augmentation[rows_of]
+        )
         points = np.vstack([points, repeated.improve(points[chosen])])
     final = points[-len(weights) :]
     return _front(final, model(final)[0], limits)

@@ -15,6 +15,8 @@ from evomerge.optimizers.base import FloatArray, Observation
 
 #: Latents of rates are followed no further: beyond, a rate is 0 or 1 for any number of examples.
 _FAR = 15.0
+#: Logarithms of positive losses are followed no further, so that squares of the losses stay finite.
+_HUGE = 300.0
 
 
 class Link(Protocol):
@@ -90,7 +92,7 @@ class Positive:
 
     def losses(self, latents: FloatArray) -> FloatArray:
         """Losses of latents, any shape."""
-        return np.asarray(self.sign * np.exp(latents))
+        return np.asarray(self.sign * np.exp(np.clip(latents, -_HUGE, _HUGE)))
 
     def slopes(self, latents: FloatArray) -> FloatArray:
         """The derivative of `losses`, any shape."""

@@ -44,13 +44,13 @@ def _choose(data: Data, responses: FloatArray, noise: FloatArray) -> Kernel:
         values, vectors = np.linalg.eigh(data.spread**2 * unit(data.x, data.x) / np.outer(root, root))
         values = np.maximum(values, 0.0)
         along = vectors.T @ (centred / root)
-        for variance in _VARIANCES:
-            shrink = 1.0 / (1.0 + variance * values)  # of a residual along each eigenvector
-            residual, leverage = vectors @ (shrink * along), (vectors**2) @ shrink
-            expected = responses - root * residual / leverage
-            error = float(np.mean((data.link.losses(expected) - data.losses) ** 2))
-            if best is None or error < best[0]:
-                best = error, unit.scaled(float(variance))
+        shrink = 1.0 / (1.0 + _VARIANCES[:, None] * values)  # of a residual along each eigenvector
+        residuals, leverages = (shrink * along) @ vectors.T, shrink @ (vectors**2).T
+        expected = responses - root * residuals / leverages  # (n_variances, n_points)
+        errors = np.mean((data.link.losses(expected) - data.losses) ** 2, axis=1)
+        least = int(np.argmin(errors))
+        if best is None or errors[least] < best[0]:
+            best = float(errors[least]), unit.scaled(float(_VARIANCES[least]))
     if best is None:
         raise ValueError("There is nothing to choose from.")
     return best[1]

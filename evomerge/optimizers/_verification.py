@@ -14,7 +14,7 @@ from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers.base import FloatArray
 
 #: Points that measure the volume, and normal draws per candidate; powers of two.
-_N_VOLUME = 2048
+_N_VOLUME = 1024
 _N_DRAWS = 16
 #: How much more an objective's own corner counts than the opposite one, in exponents per unit of preference.
 _FOCUS = 2.0

@@ -6,16 +6,15 @@ that was sampled; and what is predicted gets measured, until predicted and measu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from evomerge import pareto
 from evomerge.optimizers._design import design, distance, full_size, n_distinct
-from evomerge.optimizers._front_solver import solve
+from evomerge.optimizers._predicted_front import PredictedFront, recommended
 from evomerge.optimizers._quasi_random import sobol_points
-from evomerge.optimizers._surrogates import FAMILIES, FEWEST, Choice, Surrogates, fit
+from evomerge.optimizers._surrogates import FAMILIES, FEWEST, Choice
 from evomerge.optimizers._verification import Volume
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 
@@ -24,15 +23,7 @@ VERIFIED = 4
 #: Points closer than this in every coordinate are one measurement.
 _SAME = 5e-3
 #: Points besides the predicted front among which the next one is chosen; a power of two.
-_N_ELSEWHERE = 128
-
-
-@dataclass(frozen=True, eq=False)
-class _Belief:
-    """What follows from what was told: the models, and the front (n, dimension) that they predict."""
-
-    surrogates: Surrogates
-    front: FloatArray
+_N_ELSEWHERE = 64
 
 
 class Map(Optimizer):
@@ -75,7 +66,7 @@ class Map(Optimizer):
             raise OptimizerError(f"tolerance must be between 0 and 1; it is {tolerance}.")
         self._size = full_size(dimension) if initial is None else initial
         self._initial, self._surrogate, self._stop, self._tolerance = initial, surrogate, stop, tolerance
-        self._memo: dict[bytes, _Belief] = {}
+        self._memo: dict[bytes, PredictedFront] = {}
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - the state says all
         taken = [*(seen.x for seen in self._told.values()), *pending.values()]
@@ -97,28 +88,11 @@ class Map(Optimizer):
         """The predicted front, some dozens of points; empty before the design is measured."""
         if self._designing(0):
             return ()
-        belief = self._belief()
-        losses, errors = belief.surrogates.predict(belief.front)
-        return tuple(
-            Prediction(x, expected, doubt)
-            for x, expected, doubt in zip(belief.front, losses, errors, strict=True)
-            if (expected - doubt <= self.limits).all()
-        )
+        return self._belief().predictions(self.limits)
 
     def recommend(self) -> FloatArray | None:
-        """The predicted front's point with the least preferred loss, where that beats all measured by more than noise.
-
-        The preferred loss is the mean of the losses weighted by the preference, the rule of the paper.
-        """
-        predicted, measured = self.predictions(), self._measured()
-        if not predicted:
-            return None
-        best = min(predicted, key=lambda each: float(each.losses @ self.preference))
-        noise = float(np.linalg.norm(best.errors * self.preference))
-        within = measured[(measured <= self.limits).all(axis=1)]
-        if len(within) and float((within @ self.preference).min()) <= best.losses @ self.preference + noise:
-            return None
-        return best.x
+        """The predicted front's point that the preference selects, where it beats all measured by more than noise."""
+        return recommended(self.predictions(), self._measured(), self.preference, self.limits)
 
     def _designing(self, n_pending: int) -> bool:
         own = n_distinct(seen.x for seen in self._succeeded() if seen.proposed)
@@ -128,13 +102,11 @@ class Map(Optimizer):
         points = design(self.start, self.seed, self._size)
         return Proposal(next(x for x in points if distance(x, taken) > 0.0))
 
-    def _belief(self) -> _Belief:
+    def _belief(self) -> PredictedFront:
         key = self.preference.tobytes() + self.limits.tobytes()
         if key not in self._memo:
-            surrogates = fit(self._succeeded(), self.n_objectives, self._surrogate)
-            known = surrogates.models[0].data.x
-            front = solve(surrogates.losses_and_gradients, known, self.seed, self.preference, self.limits)
-            self._memo[key] = _Belief(surrogates, front)
+            told = self._succeeded()
+            self._memo[key] = PredictedFront.of(told, self._surrogate, self.seed, self.preference, self.limits)
         return self._memo[key]
 
     def _promising(self, pending: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -146,7 +118,7 @@ class Map(Optimizer):
             measured = np.vstack([measured, surrogates.predict(np.array(pending))[0]])
         elsewhere = sobol_points(self.dimension, self.seed + 1 + len(self._told), _N_ELSEWHERE)
         taken = [*(seen.x for seen in self._told.values()), *pending]
-        points = np.array([x for x in (*belief.front, *elsewhere) if distance(x, taken) > _SAME])
+        points = np.array([x for x in (*belief.x, *elsewhere) if distance(x, taken) > _SAME])
         if not len(points):
             return points, np.empty(0)
         losses, errors = surrogates.predict(points)
