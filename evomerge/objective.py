@@ -115,15 +115,6 @@ class Objective:
         """The same score from recorded losses; with several of them all tasks weigh the same."""
         return -float(np.mean(losses))
 
-    @staticmethod
-    def lower_of(losses: Sequence[float], means: Mapping[str, float]) -> frozenset[str]:
-        """The tasks in which less is better, read off a candidate's recorded losses, one per task (`pareto`).
-
-        Minus zero is the loss of a mean of zero where more is better.
-        """
-        pairs = zip(losses, means.items(), strict=True)
-        return frozenset(task for loss, (task, mean) in pairs if np.signbit(loss) == np.signbit(mean))
-
     def means(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """Mean of every task. Raises NonFiniteScore for a task that lacks the value of any asked example.
 

@@ -10,6 +10,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.aim import objective_of_study
 from evomerge.mirror import Mirror
 from evomerge.objective import Objective
 from evomerge.report.axes import Axis, of_points
@@ -25,8 +26,7 @@ class OptunaView:
     """Makes and updates one Optuna study, number 0 of `storage`, from what a mirror sees.
 
     Values are scores as people read them: of every task where the ledger has a loss for each, else their weighted
-    mean. axes: the parameters; by number when not given. It is empty until it can be known which way tasks count:
-    until one candidate has been scored.
+    mean. axes: the parameters; by number when not given. It is empty until one candidate has been scored.
     """
 
     def __init__(self, mirror: Mirror, axes: tuple[Axis, ...] | None = None) -> None:
@@ -72,15 +72,12 @@ class OptunaView:
         self._say()
 
     def _begin(self, first: Entry) -> None:
-        losses, outcome = first.losses, first.outcome
-        if losses is None or outcome is None:
-            raise ValueError(f"Trial {first.trial.number} was not scored: it cannot say which way its tasks count.")
         self._weights = weights(self._mirror.study.configuration)
-        self._by_task = len(losses) == len(self._weights) > 1
+        self._by_task = len(first.losses or ()) == len(self._weights) > 1
         names, lower = ["score"], frozenset[str]()
         if self._by_task:
             names = list(self._weights)
-            lower = Objective.lower_of(losses, {task: outcome.scores[task].mean for task in names})
+            lower = objective_of_study(self._mirror.study).lower_is_better
         if self._axes is None:
             points = [entry.trial.x for entry in self._mirror.study.entries.values() if entry.trial.x is not None]
             self._axes = of_points(len(points[0])) if points else ()

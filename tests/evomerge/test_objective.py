@@ -51,13 +51,6 @@ def test_weights_must_mean_something() -> None:
         Objective({"math": 0.0})
 
 
-@pytest.mark.parametrize("mean", [0.0, 1.0, -2.0])
-def test_recorded_losses_tell_in_which_tasks_less_is_better(mean: float) -> None:
-    objective = Objective({"a": 1.0, "b": 1.0}, frozenset({"b"}), kind="pareto")
-    given = scores(a=[mean], b=[mean])
-    assert Objective.lower_of(objective.losses(given).tolist(), objective.means(given)) == {"b"}
-
-
 def against(kind: Kind, candidate: list[float], parents: list[float], **settings: object) -> float:
     objective = Objective({"a": 3.0, "b": 1.0}, kind=kind, **settings)  # type: ignore[arg-type]
     (loss,) = objective.against(np.array(candidate), np.array(parents))

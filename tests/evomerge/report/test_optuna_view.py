@@ -7,6 +7,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.base import Scores
+from evomerge.aim import record_objective
 from evomerge.mirror import Mirror
 from evomerge.objective import Objective
 from evomerge.records import Failure, Outcome, Trial
@@ -76,6 +77,7 @@ def test_a_study_watched_from_its_beginning_is_the_study_read_at_its_end(tmp_pat
 def test_with_a_loss_per_task_every_task_is_an_objective_in_its_own_direction(tmp_path: Path) -> None:
     study = Study.create(tmp_path, {"tasks": {"up": {}, "down": {}}, "objective": "pareto"}, {})
     objective = Objective({"up": 1.0, "down": 1.0}, frozenset({"down"}), kind="pareto")
+    record_objective(study, objective)
     for number, values in enumerate(((0.0, 0.0), (0.5, 3.0))):
         study.ask(Trial(number, np.array([0.5])))
         scores = {t: Scores(("1" * 16,), np.array([v])) for t, v in zip(("up", "down"), values, strict=True)}
