@@ -129,9 +129,21 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
             f"there are {plan.dimension}: search one weight per model (method: linear, space: uniform)."
         )
+    if optimizer.one_coordinate_per_model and not _ends_are_models(plan):
+        raise LaunchError(
+            f"{config.optimizer.kind} chooses among models, and needs weights that end at 0, without a model, and at "
+            "1, the model itself; here no end is a model: give space: {kind: uniform, ranges: {weight: [0, 1]}}."
+        )
     if plan.objective.pareto:
         optimizer.prefer(list(plan.objective.weights.values()))
     return optimizer
+
+
+def _ends_are_models(plan: Plan) -> bool:
+    parents = [trial.x for trial in plan.planned if trial.label.startswith("parent:")]
+    return all(
+        x is not None and x.tolist() == one.tolist() for x, one in zip(parents, np.eye(len(parents)), strict=True)
+    )
 
 
 def run(

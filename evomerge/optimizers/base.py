@@ -62,7 +62,7 @@ class Optimizer(ABC):
     #: The smallest and the largest number of objectives it handles; None = any.
     min_objectives: ClassVar[int] = 1
     max_objectives: ClassVar[int | None] = 1
-    #: Whether a coordinate stands for a model, so that there have to be as many of them.
+    #: Whether a coordinate stands for a model: there are as many, 0 leaves it out, and 1 with 0 elsewhere is it.
     one_coordinate_per_model: ClassVar[bool] = False
 
     def __init__(self, dimension: int, n_objectives: int, seed: int, start: FloatArray | None = None) -> None:

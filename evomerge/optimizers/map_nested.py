@@ -41,7 +41,8 @@ class MapNested(Optimizer):
     than a full quadratic has coefficients, (K + 1)(K + 2) / 2, from 36 models on. One run serves one preference.
 
     While a pair is being evaluated it goes on with the pairs that would come next as things stand; where these turn out
-    not to be merged their points were in vain. At the end it wants no more. For spaces with one coordinate per model.
+    not to be merged their points were in vain. At the end it wants no more. For spaces with one coordinate per model
+    that goes from 0 to 1: {kind: uniform, ranges: {weight: [0, 1]}}.
     """
 
     max_objectives: ClassVar[int | None] = None

@@ -31,8 +31,9 @@ class MapReleased(Optimizer):
     product of predicted metrics and preference), then each as far as possible from those before, until the budget or
     the front ends. While the last points of the design are being evaluated it wants nothing else.
 
-    Two objectives or more; 2 to 16 coordinates (a fit and front take 1 s up to 8 and half a minute at 16). Needs
-    pymoo: pip install 'evomerge[pymoo]'.
+    The published box is that of coefficients from 0 to 1: {kind: uniform, ranges: {weight: [0, 1]}}; in other ranges
+    a one-hot is no model. Two objectives or more; 2 to 16 coordinates (a fit and front take 1 s up to 8 and half a
+    minute at 16). Needs pymoo: pip install 'evomerge[pymoo]'.
     """
 
     min_objectives: ClassVar[int] = 2

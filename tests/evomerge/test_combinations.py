@@ -63,7 +63,8 @@ def test_every_optimizer_of_several_objectives_takes_them(tmp_path: Path, optimi
         with pytest.raises(ValueError, match="objective"):
             finish(tmp_path, optimizer=optimizer, objective="pareto", space="uniform")
         return
-    study = finish(tmp_path, optimizer=optimizer, objective="pareto", space="uniform")
+    space = {"kind": "uniform", "ranges": {"weight": [0, 1]}}  # so that an end is a model, as some need it
+    study = finish(tmp_path, optimizer=optimizer, objective="pareto", space=space)
     assert all(len(entry.losses or ()) == 2 for entry in study.told if entry.trial.split == "search")
 
 

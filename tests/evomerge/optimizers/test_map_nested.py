@@ -1,13 +1,18 @@
 """`map_nested` keeps the optimizers' contract, and merges whom it is said to merge."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evomerge import launch, strict_yaml
+from evomerge.config import SearchConfig, load_config
 from evomerge.optimizers.base import FloatArray, Observation, OptimizerError
 from evomerge.optimizers.map_nested import MapNested
+from evomerge.study import Study
 from tests.contracts.optimizer import OptimizerContract
+from tests.toys import search_file
 
 
 class TestMapNested(OptimizerContract):
@@ -104,6 +109,23 @@ def test_a_model_that_fails_is_left_out_and_a_minimum_that_fails_is_replaced_by_
     best = min(asked[4:14], key=lambda x: float(bowl(x)[0]))
     later = asked[(asked[:, 0] > 0.0) & (asked[:, 1] + asked[:, 3] > 0.0)]
     np.testing.assert_allclose(later[:, 0] / later[:, 2], best[0] / best[2])
+
+
+def test_it_begins_with_the_parents_that_the_search_scored_and_ends_by_itself(tmp_path: Path) -> None:
+    def search(ranges: dict[str, list[float]]) -> SearchConfig:
+        file = tmp_path / "search.yaml"
+        space = {"kind": "uniform", "ranges": ranges}
+        settings = search_file(tmp_path, space=space, optimizer={"kind": "map_nested", "points": 8}, objective="pareto")
+        file.write_text(strict_yaml.dump(settings))
+        return load_config(file)
+
+    with pytest.raises(launch.LaunchError, match=r"weights that end at 0, .* here no end is a model"):
+        launch.prepare(search({"weight": [0, 1.5]}))
+    config = search({"weight": [0, 1]})
+    ending, _ = launch.run(config, launch.prepare(config), resume=False)
+    assert ending.kind == "done"
+    searched = [entry for entry in Study.read(Path(config.study)).told if entry.trial.label == "search"]
+    assert len(searched) == 8 - 1
 
 
 def test_too_few_points_for_a_quadratic_are_refused() -> None:
