@@ -84,14 +84,13 @@ class _Recipes(Mapping[int, str]):
 
 
 def _merges(study: Study, config: SearchConfig) -> dict[int, Merge]:
-    """Every scored trial of the search split as a complete merge."""
+    """Every trial of the search split as a complete merge."""
     recipe = config.recipe()
     space = build_space(config.space, recipe, open_models(recipe).base.layout())
     merges = {}
-    for number, entry in study.entries.items():
-        trial = entry.trial
+    for trial in (entry.trial for entry in study.entries.values() if entry.trial.split == "search"):
         if trial.merge is not None:
-            merges[number] = trial.merge
+            merges[trial.number] = trial.merge
         elif trial.x is not None:
-            merges[number] = Merge(recipe, space.decode(trial.x), trial.seed)
+            merges[trial.number] = Merge(recipe, space.decode(trial.x), trial.seed)
     return merges

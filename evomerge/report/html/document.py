@@ -1,6 +1,7 @@
 """The one object behind a report: every number on the page is in it, and it travels with the page as JSON."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from evomerge.report.html.points import front_data, points_data, predictions_dat
 from evomerge.report.html.progress import progress
 from evomerge.report.predicted import Predicted, predicted
 from evomerge.selection import Selection
+from evomerge.statistics import estimate
 from evomerge.study import Study
 from evomerge.yardstick import Yardstick, yardstick
 
@@ -34,6 +36,7 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
     fronts = {split: front(study, objective, split) for split in SPLITS}
     result, head = headline(study, objective, fronts["search"])
     sticks = _yardsticks(objective, fronts, result)
+    fronts["report"] = _measured(fronts["report"], sticks["report"])
     wanted = wanted_points(fronts, head["winner"])
     labels = [point.label for point in wanted]
     return {
@@ -62,6 +65,12 @@ def _yardsticks(objective: Objective, fronts: Mapping[str, Front], result: Selec
     """Split -> what its scores are measured with; the report split is measured as the result is."""
     sticks = {split: yardstick(objective, [point.scores for point in found.points]) for split, found in fronts.items()}
     return sticks | ({"report": Yardstick(objective, result.scale)} if result is not None else {})
+
+
+def _measured(found: Front, stick: Yardstick) -> Front:
+    """The same front with the scores that `stick` gives."""
+    points = (replace(point, score=estimate(stick.contributions(point.scores))) for point in found.points)
+    return replace(found, points=tuple(points))
 
 
 def _predicted(study: Study, searched: Front) -> tuple[Predicted, ...]:

@@ -1,5 +1,6 @@
 """How far the numbers can be believed: the winner's curse, who else may be best, power, noise of the evaluation."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ def _power(stick: Yardstick, front: Front, winner: str | None) -> dict[str, Any]
         "disagreement": found.disagreement,
         "detectable": number(found.detectable),
         "point": POINT,
-        "needed": found.needed(POINT),
+        "needed": found.needed(POINT) if math.isfinite(found.variance) else None,
     }
 
 

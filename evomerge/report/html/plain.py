@@ -17,15 +17,15 @@ def estimate(value: Mapping[str, Any] | None) -> str:
     """`0.784 [0.755, 0.813]`; a dash for nothing."""
     if value is None or value["mean"] is None:
         return NOTHING
-    digits = _digits(value)
     if value["low"] is None or value["high"] is None:
-        return f"{value['mean']:.{digits}f}"
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+        return number(value["mean"])
+    digits = _digits(value)
+    return f"{value['mean']:z.{digits}f} [{value['low']:z.{digits}f}, {value['high']:z.{digits}f}]"
 
 
 def mean(value: Mapping[str, Any] | None) -> str:
     """`0.784`, without its interval but with the digits that one is worth."""
-    return NOTHING if value is None or value["mean"] is None else f"{value['mean']:.{_digits(value)}f}"
+    return estimate(value).partition(" ")[0]
 
 
 def gain(value: Mapping[str, Any]) -> str:
@@ -47,8 +47,10 @@ def percent(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; a dash for nothing."""
-    return NOTHING if value is None else f"{value:.3g}"
+    """Three significant digits, whole numbers whole; a dash for nothing."""
+    if value is None:
+        return NOTHING
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def tables(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +59,8 @@ def tables(data: Mapping[str, Any]) -> dict[str, Any]:
     points = data["points"]
     finalists = {row["label"] for row in data["luck"]["finalists"]}
     named = [point for point in points if _listed_first(point, winner, finalists)]
-    rest = [point for point in points if point not in named]
+    shown = {point["label"] for point in named}
+    rest = [point for point in points if point["label"] not in shown]
     baselines = [point for point in points if point["kind"] not in ("candidate", "start", "recommended")]
     stages = sorted(data["cost"]["stages"].items(), key=lambda stage: -stage[1])
     whole = sum(seconds for _, seconds in stages)
@@ -93,6 +96,4 @@ def _observed(finalists: list[dict[str, Any]]) -> float | None:
 
 
 def _digits(value: Mapping[str, Any]) -> int:
-    if value["low"] is None or value["high"] is None:
-        return 3
     return decimals((value["high"] - value["low"]) / 2 / Z95)

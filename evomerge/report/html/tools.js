@@ -16,9 +16,10 @@ const shown = (text, most = 40) => {
 const decimals = (error) => (error > 0 ? Math.max(3, Math.min(6, 1 - Math.floor(Math.log10(error)))) : 3);
 const estimate = (value) => {
   if (!value || value.mean === null) return "-";
-  if (value.low === null || value.high === null) return value.mean.toFixed(3);
+  if (value.low === null || value.high === null) return String(Number(value.mean.toPrecision(6)));
   const digits = decimals((value.high - value.low) / 2 / 1.959963984540054);
-  return `${value.mean.toFixed(digits)} [${value.low.toFixed(digits)}, ${value.high.toFixed(digits)}]`;
+  const fixed = (number) => number.toFixed(digits).replace(/^-(0\.0*)$/, "$1");
+  return `${fixed(value.mean)} [${fixed(value.low)}, ${fixed(value.high)}]`;
 };
 const gain = (value) => (value.mean < 0 ? "" : "+") + estimate(value);
 const pValue = (p) => (p >= 0.0001 ? String(Number(p.toPrecision(2))) : "<0.0001");

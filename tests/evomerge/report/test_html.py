@@ -383,3 +383,17 @@ def test_open_opens_the_file_that_was_written(
     assert done.exit_code == 0
     assert f"Wrote {file}" in done.output
     assert seen == ([file.as_uri()] if opened else [])
+
+
+def test_tasks_of_different_units_have_one_scale_for_all_held_out_scores(tmp_path: Path) -> None:
+    tasks = {
+        "skill": {"evaluator": "synthetic", "task": 2, "n_examples": 150, "noise": "binomial"},
+        "size": {"evaluator": "model_size"},
+    }
+    study = search(tmp_path, tasks=tasks, objective="pareto", optimizer="nsga2", budget={"trials": 14}, method="ties")
+    page, data = report(study)
+    winner = next(point for point in data["points"] if point["label"] == data["headline"]["winner"])
+    assert winner["splits"]["report"]["score"] == data["headline"]["score"]
+    assert winner["splits"]["report"]["tasks"]["size"]["low"] is None, "one value has no interval"
+    assert {claim["task"] for claim in data["comparisons"][winner["label"]]["claims"]} == {None, "skill"}
+    assert "Tasks have different units" in page
