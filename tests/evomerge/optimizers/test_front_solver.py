@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import check_grad
 
 from evomerge import pareto
-from evomerge.optimizers._front_solver import Model, simplex, solve
+from evomerge.optimizers._front_solver import Model, _Problem, simplex, solve
 from evomerge.optimizers.base import FloatArray
 
 NO_LIMITS = np.full(2, np.inf)
@@ -71,6 +72,18 @@ def test_limits_are_kept_where_they_can_be() -> None:
     kept = dense[dense[:, 0] <= 0.3]
     assert losses[:, 1].min() == pytest.approx(kept[:, 1].min(), abs=0.01)
     assert len(solve(model, np.full((1, 2), 0.5), 0, np.full(2, 0.5), np.full(2, -9.0)))
+
+
+def test_scalarisations_have_the_gradient_that_they_say() -> None:
+    """With a limit that is exceeded at some of the points."""
+    model = bowls(np.array([[0.1, 0.2], [0.9, 0.7]]))
+    weights, tuning = simplex(2)[:5], np.full((5, 1), 10.0)
+    problem = _Problem(model, weights, tuning, 0.002 * tuning, np.zeros(2), np.array([1.0, 2.0]), np.array([0.3, 9.0]))
+    flat = np.random.default_rng(0).random(10)
+    losses = model(flat.reshape(-1, 2))[0]
+    assert 0 < (losses[:, 0] > 0.3).sum() < 5
+    assert problem.value(flat, 2)[0] == pytest.approx(np.trace(problem.scalars(losses)))
+    assert check_grad(lambda x: problem.value(x, 2)[0], lambda x: problem.value(x, 2)[1], flat) < 1e-4
 
 
 @pytest.mark.parametrize("n_objectives", [1, 2, 3, 5, 50])

@@ -35,6 +35,14 @@ def test_a_binomial_quadratic_recovers_its_latent() -> None:
     assert np.abs(process.mean(unseen) - latent(unseen)).max() < 0.03
 
 
+def test_it_maximises_the_penalised_binomial_likelihood() -> None:
+    """There, each point's weight in the kernel expansion is the likelihood's slope: n (observed - fitted share)."""
+    of = tasks(2, 1, seed=3)
+    (data,) = read([observe(of, point) for point in np.random.default_rng(5).random((20, 2))], 0)
+    process, _ = fit_quadratic(data)
+    assert process.weights == pytest.approx(data.counts * (expit(process.mean(data.x)) + data.losses) * -1.0, abs=1e-2)
+
+
 @pytest.mark.parametrize("dimension", [2, 4, 8])
 def test_a_quadratic_predicts_unseen_accuracies_from_noisy_ones(dimension: int) -> None:
     """With twice as many points as coefficients, R2 is far above that of the mean."""
