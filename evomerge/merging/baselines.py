@@ -1,19 +1,24 @@
 """Baselines: the merges that every study tries first, so that a search has something to beat."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evomerge.merging.engine import MergeEngine, MergeError
+from evomerge.merging.factors import Factors
 from evomerge.merging.method import MethodError
+from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Scales of the task-arithmetic grid, the same for every expert. https://arxiv.org/abs/2212.04089
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0)
+#: Of made-up tensors, as many of these sizes as they have dimensions.
+_SHAPE = (5, 7, 3, 2)
 
 
 def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]:
@@ -41,42 +46,62 @@ def _merge(recipe: Recipe, names: tuple[str, ...], weight: FloatArray) -> Merge:
     return Merge(recipe, CoefficientTable({"all": names}, {"weight": weight[None, :]}))
 
 
-@dataclass(frozen=True)
-class _Tensors:
-    """Made-up weights."""
+class _MadeUp(Model):
+    """A small model of random weights; its matrices are `below` and a change of low rank where that is given."""
 
-    tensors: Mapping[str, Tensor]
+    config = None
+    path = Path()
+    files = ()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.tensors)
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], random: torch.Generator, below: Model | None) -> None:
+        self.names = tuple(shapes)
+        self._tensors = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+        self._factors: dict[str, Factors] = {}
+        if below is not None:
+            for name, (rows, columns) in ((name, shape) for name, shape in shapes.items() if len(shape) == 2):
+                left, right = torch.randn(rows, 1, generator=random), torch.randn(1, columns, generator=random)
+                self._factors[name] = Factors(left, right, 1.0)
+                self._tensors[name] = below.tensor(name) + self._factors[name].delta()
 
-    def mergeable(self, name: str) -> bool:  # noqa: ARG002
-        return True
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._tensors[name].dtype
 
     def tensor(self, name: str) -> Tensor:
-        return self.tensors[name]
+        return self._tensors[name]
+
+    def sha256(self) -> dict[str, str]:
+        return {}
+
+    def factors(self, name: str, base: Model) -> Factors | None:  # noqa: ARG002
+        return self._factors.get(name)
 
 
 def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int]) -> bool:
-    """Whether two merges of the same models are one model, bit for bit: tried on small random weights.
+    """Whether two merges of the same models are one model, bit for bit: tried on small random models and adapters.
 
     dimensions: tensor -> its number of dimensions, for all that the tables cover; one of a group with each number
     stands for all. False also where a method cannot be tried: it refuses its coefficients, or needs statistics.
     """
     if (merge.recipe, merge.seed) == (other.recipe, other.seed) and merge.table == other.table:
         return True
-    random = torch.Generator().manual_seed(0)
-    inputs = [model.name for model in merge.recipe.inputs]
     few = {(group, dimensions[name]): name for group, names in merge.table.groups.items() for name in names}
-    models = [
-        _Tensors({name: torch.randn((5, 7, 3, 2)[:count], generator=random) for (_, count), name in few.items()})
-        for _ in range(len(inputs) + 1)
-    ]
-    engine = MergeEngine(models[0], models[1:], names=inputs)
+    shapes = {name: _SHAPE[:count] for (_, count), name in few.items()}
+    pair = [replace(each, table=_of(each.table, tuple(shapes))) for each in (merge, other)]
+    return all(_agree(pair, shapes, adapters=adapters) for adapters in (False, True))
+
+
+def _agree(merges: Sequence[Merge], shapes: Mapping[str, tuple[int, ...]], *, adapters: bool) -> bool:
+    """Whether two merges of made-up models are the same. adapters: of models that are the base and factors."""
+    random = torch.Generator().manual_seed(0)
+    names = [model.name for model in merges[0].recipe.inputs]
+    base = _MadeUp(shapes, random, None)
+    engine = MergeEngine(base, [_MadeUp(shapes, random, base if adapters else None) for _ in names], names=names)
     try:
-        made = [engine.stream(replace(each, table=_of(each.table, tuple(few.values())))) for each in (merge, other)]
-        return all(torch.equal(mine, its) for (_, mine), (_, its) in zip(*made, strict=True))
+        pairs = zip(*(engine.stream(merge) for merge in merges), strict=True)
+        return all(torch.equal(mine, its) for (_, mine), (_, its) in pairs)
     except (MergeError, MethodError):
         return False
 

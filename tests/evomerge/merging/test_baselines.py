@@ -64,6 +64,8 @@ def test_recipes_keep_models_and_dtype() -> None:
         ("ties", {}, {"weight": [1, 0], "density": [1, 1]}, "parent:math", True),
         ("ties", {}, {"weight": [1, 0], "density": [0.5, 0.5]}, "parent:math", False),
         ("iso_c", {}, {"weight": [1, 0]}, "parent:math", False),  # another method for matrices alone
+        # The same where the inputs are no adapters, and another merge where they are.
+        ("lora_linear", {}, {"weight": [0.4, 0.4]}, "task_arithmetic:0.4", False),
         ("fisher", {}, {"weight": [1, 0]}, "parent:math", False),  # without statistics nothing can be tried
     ],
 )
