@@ -23,8 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from tests.contracts.other_process import OtherProcess  # noqa: E402
+
+# The same examples in every run, however busy the machine is.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 
 @dataclass(frozen=True)
