@@ -17,6 +17,11 @@ def non_dominated(losses: FloatArray) -> BoolArray:
     return np.asarray(moocore.is_nondominated(losses, keep_weakly=True), dtype=np.bool_)
 
 
+def differing(losses: FloatArray) -> BoolArray:
+    """The objectives in which points differ, (n_objectives,): another has no extent, and would make any volume 0."""
+    return np.asarray(np.ptp(losses, axis=0) > 0, dtype=np.bool_)
+
+
 def hypervolume(losses: FloatArray, reference: FloatArray) -> float:
     """The volume between the front of the points and `reference` (n_objectives,); what is behind it adds nothing."""
     return float(moocore.hypervolume(losses, ref=reference))

@@ -219,8 +219,7 @@ def _volumes(
     if not models.any():
         return None, None, None
     reference = losses[models].max(axis=0)
-    # A task in which all are equal has no extent, and would make every volume 0.
-    differs = np.ptp(losses, axis=0) > 0
+    differs = pareto.differing(losses)
     if not differs.any():
         return None, None, reference
     drawn = means[: FEW_VOLUMES if means.shape[2] >= MANY_TASKS else N_VOLUMES, :, differs]

@@ -87,8 +87,7 @@ class Measured:
     def _hypervolume(self, count: int) -> float | None:
         if not len(self._parents):
             return None
-        # A task in which all are equal has no extent, and would make every volume 0.
-        differs = np.ptp(np.concatenate([self._losses, self._parents]), axis=0) > 0
+        differs = pareto.differing(np.concatenate([self._losses, self._parents]))
         if not differs.any():
             return 0.0
         return pareto.hypervolume(self._losses[:count, differs], self._parents[:, differs].max(axis=0))

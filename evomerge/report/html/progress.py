@@ -40,7 +40,7 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
         rows["seconds"].append(active.get(entry.trial.number))
         rows["score"].append(None if point is None else number(point.score.mean))
         rows["best"].append(number(best))
-    return {**rows, "hypervolume": _hypervolume(objective, front, rows["label"]) if objective.pareto else None}
+    return {**rows, "hypervolume": _hypervolume(front, rows["label"]) if objective.pareto else None}
 
 
 def _cost(entry: Entry, examples: int) -> float:
@@ -51,19 +51,22 @@ def _cost(entry: Entry, examples: int) -> float:
     return sum(int(np.isfinite(scores.values).sum()) for scores in entry.outcome.scores.values()) / examples
 
 
-def _hypervolume(objective: Objective, front: Front, labels: list[str | None]) -> list[float] | None:
+def _hypervolume(front: Front, labels: list[str | None]) -> list[float] | None:
     """After each trial; None without the models that the reference comes from."""
     if front.reference is None:
         return None
-    reference = np.array([-objective.sign(task) * front.reference[task] for task in objective.weights])
-    points = by_label(front)
+    differs = pareto.differing(np.stack([point.losses for point in front.points]))
+    if not differs.any():
+        return [0.0] * len(labels)
+    reference = np.stack([model.losses for model in front.models]).max(axis=0)[differs]
+    losses = {label: point.losses[differs] for label, point in by_label(front).items()}
     kept = np.empty((0, len(reference)))
     volumes = [0.0]
     for label in labels:
-        if label is None or (kept <= points[label].losses).all(axis=1).any():
+        if label is None or (kept <= losses[label]).all(axis=1).any():
             volumes.append(volumes[-1])
             continue
-        kept = np.vstack([kept, points[label].losses])
+        kept = np.vstack([kept, losses[label]])
         kept = kept[pareto.non_dominated(kept)]
         volumes.append(pareto.hypervolume(kept, reference))
     return volumes[1:]
