@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.optimizers._front_solver import solve
-from evomerge.optimizers._surrogates import Choice, Surrogates, fit
-from evomerge.optimizers.base import FloatArray, Observation, Prediction
+from evomerge.optimizers._surrogates import FAMILIES, FEWEST, Choice, Surrogates, fit
+from evomerge.optimizers.base import FloatArray, Observation, OptimizerError, Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,30 @@ class PredictedFront:
             for x, expected, doubt in zip(self.x, losses, errors, strict=True)
             if (expected - doubt <= limits).all()
         )
+
+
+class Forecaster:
+    """Fits once per state of a study, whoever asks how often.
+
+    initial: measurements before which an optimizer makes no predictions. Raises OptimizerError for options that make
+    no sense.
+    """
+
+    def __init__(self, seed: int, initial: int, choice: Choice) -> None:
+        if initial < FEWEST:
+            raise OptimizerError(f"initial must be at least {FEWEST}; it is {initial}.")
+        if choice != "auto" and choice not in FAMILIES:
+            raise OptimizerError(f"surrogate must be auto, {', '.join(FAMILIES)}; it is {choice!r}.")
+        self.initial = initial
+        self._seed, self._choice = seed, choice
+        self._latest: tuple[tuple[int, bytes, bytes], PredictedFront] | None = None
+
+    def front(self, succeeded: Sequence[Observation], preference: FloatArray, limits: FloatArray) -> PredictedFront:
+        """What the observations imply; the next call has the same ones, and maybe more."""
+        state = (len(succeeded), preference.tobytes(), limits.tobytes())
+        if self._latest is None or self._latest[0] != state:
+            self._latest = state, PredictedFront.of(succeeded, self._choice, self._seed, preference, limits)
+        return self._latest[1]
 
 
 def recommended(

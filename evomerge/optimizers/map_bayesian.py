@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from evomerge.optimizers._design import full_size
-from evomerge.optimizers._predicted_front import PredictedFront, recommended
-from evomerge.optimizers._surrogates import FAMILIES, FEWEST, Choice
+from evomerge.optimizers._predicted_front import Forecaster, PredictedFront, recommended
+from evomerge.optimizers._surrogates import Choice
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 
 _MOST_COORDINATES = 6
@@ -47,20 +47,14 @@ class MapBayesian(Optimizer):
         super().__init__(dimension, n_objectives, seed, start)
         if dimension > _MOST_COORDINATES:
             raise OptimizerError(f"map_bayesian takes up to {_MOST_COORDINATES} coordinates; there are {dimension}.")
-        if initial is not None and initial < FEWEST:
-            raise OptimizerError(f"initial must be at least {FEWEST}; it is {initial}.")
-        if surrogate != "auto" and surrogate not in FAMILIES:
-            raise OptimizerError(f"surrogate must be auto, {', '.join(FAMILIES)}; it is {surrogate!r}.")
-        self._initial = full_size(dimension) if initial is None else initial
-        self._surrogate = surrogate
+        self._forecaster = Forecaster(seed, full_size(dimension) if initial is None else initial, surrogate)
         self._parts = 4 if dimension < 4 else 2
         self._bins = list(product(range(self._parts), repeat=dimension - 1))
-        self._memo: dict[bytes, PredictedFront] = {}
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         rng = self._rng(number)
         told = self._succeeded()
-        if len(told) < self._initial:
+        if len(told) < self._forecaster.initial:
             filled = np.bincount(
                 [self._bin(x) for x in (*(seen.x for seen in told), *pending.values())], minlength=len(self._bins)
             )
@@ -70,12 +64,12 @@ class MapBayesian(Optimizer):
         angles = (np.array(self._bins[chosen]) + rng.random(self.dimension - 1)) * np.pi / 2 / self._parts
         return Proposal(rng.uniform(*_RADII) * _direction(angles))
 
-    def _tell(self, observation: Observation) -> None:  # noqa: ARG002 - the base keeps it
-        self._memo.clear()
+    def _tell(self, observation: Observation) -> None:
+        """Nothing to do: the base keeps what was told."""
 
     def predictions(self) -> tuple[Prediction, ...]:
         """The predicted front; empty before `initial` points are measured."""
-        return self._front().predictions(self.limits) if len(self._succeeded()) >= self._initial else ()
+        return self._front().predictions(self.limits) if len(self._succeeded()) >= self._forecaster.initial else ()
 
     def recommend(self) -> FloatArray | None:
         """The predicted front's point that the preference selects, where it beats all measured by more than noise."""
@@ -101,11 +95,7 @@ class MapBayesian(Optimizer):
         return int(np.ravel_multi_index(parts, (self._parts,) * len(parts))) if len(parts) else 0
 
     def _front(self) -> PredictedFront:
-        key = self.preference.tobytes() + self.limits.tobytes()
-        if key not in self._memo:
-            told = self._succeeded()
-            self._memo[key] = PredictedFront.of(told, self._surrogate, self.seed, self.preference, self.limits)
-        return self._memo[key]
+        return self._forecaster.front(self._succeeded(), self.preference, self.limits)
 
     def _succeeded(self) -> list[Observation]:
         return [seen for seen in self._told.values() if seen.losses is not None]

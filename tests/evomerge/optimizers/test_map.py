@@ -135,6 +135,16 @@ def test_limits_bound_what_is_proposed_and_predicted(of: tuple[Task, ...]) -> No
     assert np.mean(late[:, 0] <= LIMITS[0]) > np.mean(unlimited[:, 0] <= LIMITS[0])
 
 
+def test_it_does_not_stop_before_anything_keeps_the_limits(finished: tuple[Map, list[Observation]]) -> None:
+    optimizer = Map(2, 2, 0)
+    for seen in finished[1]:
+        optimizer.tell(seen)
+    assert not optimizer.wants({})
+    optimizer.limit([-0.999, -0.999])
+    assert optimizer.wants({})
+    assert optimizer.ask(500).x.min() >= 0.0
+
+
 def test_the_preference_moves_the_recommendation_and_what_is_measured(of: tuple[Task, ...]) -> None:
     means, recommended = [], []
     for weights in ([0.9, 0.1], [0.1, 0.9]):
