@@ -5,11 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from evaluators.base import Evaluator
-from evomerge import plugins
 from evomerge.objective import Kind, Objective
-from evomerge.plugins import PluginSpec
-from evomerge.study import Study
+from evomerge.study import Study, StudyError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 #: Kinds in which weights mean something: the worst share of a parent's score is the worst whatever it weighs.
@@ -117,47 +114,24 @@ def record_objective(study: Study, objective: Objective) -> None:
         )
 
 
-def recorded_objective(study: Study) -> Objective | None:
-    """The objective of a study that says everything about its tasks; None for an older one."""
-    said = next((data for kind, data in study.events if kind == EVENT), None)
-    return None if said is None else configured_objective(study.configuration, **said)
-
-
 def objective_of_study(study: Study) -> Objective:
-    """The objective of a study, from its ledger; one that does not say which way tasks count asks the evaluators.
+    """The objective of a study, from its ledger alone: to read a study runs nothing that it names.
 
-    Raises ValueError for a study without tasks.
+    Raises StudyError where the ledger does not say which way tasks count, and ValueError for a study without tasks.
     """
-    recorded = recorded_objective(study)
-    if recorded is not None:
-        return recorded
-    built = {task: _evaluator(spec) for task, spec in study.configuration.get("tasks", {}).items()}
-    lower = [task for task, evaluator in built.items() if not evaluator.higher_is_better]
-    whole = [task for task, evaluator in built.items() if evaluator.whole_model]
-    return configured_objective(study.configuration, lower, whole)
-
-
-def configured_objective(
-    configuration: Mapping[str, Any], lower_is_better: Collection[str] = (), whole_model: Collection[str] = ()
-) -> Objective:
-    """The objective that a study's configuration asks for. Raises ValueError when it names no tasks."""
+    said = next((data for kind, data in study.events if kind == EVENT), None)
+    if said is None:
+        raise StudyError(
+            f"The ledger in {study.folder} does not say in which tasks less is better; an earlier evomerge began it. "
+            "`evomerge search FILE --resume` writes that down, and runs nothing where the search is done."
+        )
     return make_objective(
-        read_aim(configuration.get("objective", "mean")),
-        list(configuration.get("tasks", {})),
-        configuration.get("prefer"),
-        configuration.get("keep"),
-        lower_is_better,
-        whole_model,
+        read_aim(study.configuration.get("objective", "mean")),
+        list(study.configuration.get("tasks", {})),
+        study.configuration.get("prefer"),
+        study.configuration.get("keep"),
+        **said,
     )
-
-
-def _evaluator(data: str | Mapping[str, Any]) -> Evaluator:
-    if isinstance(data, str):
-        spec = PluginSpec(data)
-    else:
-        spec = PluginSpec(data["evaluator"], {key: value for key, value in data.items() if key != "evaluator"})
-    evaluator: Evaluator = plugins.build("evaluator", spec, Evaluator)
-    return evaluator
 
 
 def _weights(data: Any, expected: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from evomerge.objective import FloatArray, Objective
-from evomerge.report.front import Front, Point, as_scores, knee_distances
+from evomerge.report.front import Front, Point, knee_distances
 from evomerge.yardstick import yardstick
 
 Unit = Literal["score", "points", "change", "share"]
@@ -209,7 +209,7 @@ def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
 
 def _limit(front: Front, constraint: Constraint) -> float:
     best = front.best_models
-    return constraint.limit(None if best is None else as_scores(front.objective, best)[constraint.task])
+    return constraint.limit(None if best is None else front.objective.as_scores(best)[constraint.task])
 
 
 def _missed(front: Front, point: Point, constraint: Constraint, limit: float) -> float:

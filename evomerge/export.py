@@ -22,7 +22,7 @@ from evomerge.records import Trial
 from evomerge.report import status
 from evomerge.report.snapshot import take
 from evomerge.selection import Selection, SelectionError, Standing, selection
-from evomerge.statistics import Estimate, estimate
+from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study, StudyError
 from evomerge.trial import build_space
 from evomerge.yardstick import Yardstick
@@ -54,9 +54,8 @@ def choose(run: Path, number: int | None = None) -> Choice:
         scores |= {standing.label: _standing(standing) for standing in result.standings}
         whole = _on_all_examples(study, result.winner.label)
         if whole is not None:
-            scores[f"{result.winner.label}, all examples"] = _row(
-                "all", estimate(Yardstick(objective, result.scale).contributions(whole)), whole
-            )
+            score = Yardstick(objective, result.scale).estimate(whole)
+            scores[f"{result.winner.label}, all examples"] = _row("all", score, whole)
         origin = status.origin(study, result.winner.label)
         notes = (result.verdict, *([f"{result.winner.label} is {origin}."] if origin else ()))
         return Choice(result.winner.label, merge_of(config, result.winner), scores, notes)
@@ -152,7 +151,7 @@ def _measured(entry: Entry, objective: Objective) -> dict[str, Any]:
     if entry.outcome is None or entry.outcome.failure is not None:
         raise StudyError(f"Trial {entry.trial.number} has no scores: it failed or did not finish.")
     scores = entry.outcome.scores
-    return _row(entry.trial.split, estimate(Yardstick(objective).contributions(scores)), scores)
+    return _row(entry.trial.split, Yardstick(objective).estimate(scores), scores)
 
 
 def _row(split: str, score: Estimate, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:

@@ -106,14 +106,13 @@ class Objective:
         allowed = [self.keep.get(task, np.inf) for task in self.weights]
         return np.asarray(reference + np.array(allowed), dtype=np.float64)
 
-    def score(self, means: Mapping[str, float]) -> float:
-        """The weighted mean of task means as people read it: larger is better."""
-        return float(sum(s * self.sign(t) * means[t] for s, t in zip(self.shares, self.weights, strict=True)))
+    def score_of(self, losses: Sequence[float] | FloatArray) -> float:
+        """The weighted mean of the tasks as people read it, larger is better, from recorded losses."""
+        return -float(losses[0]) if self.kind == "mean" else -float(np.asarray(losses) @ self.shares)
 
-    @staticmethod
-    def score_of(losses: Sequence[float]) -> float:
-        """The same score from recorded losses; with several of them all tasks weigh the same."""
-        return -float(np.mean(losses))
+    def as_scores(self, by_task: FloatArray) -> dict[str, float]:
+        """Task means as people read them, from losses by task (n_tasks,)."""
+        return {task: float(-self.sign(task) * loss) for task, loss in zip(self.weights, by_task, strict=True)}
 
     def means(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """Mean of every task. Raises NonFiniteScore for a task that lacks the value of any asked example.
@@ -132,13 +131,6 @@ class Objective:
     def examples(self, scores: Mapping[str, Scores]) -> tuple[FloatArray, ...]:
         """Per task, every example's loss, (n_examples,); their mean is the task's loss."""
         return tuple(-self.sign(task) * scores[task].values for task in self.weights)
-
-    def contributions(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:
-        """Per task, every example's share of the score: the task means of these sum to `score`."""
-        return {
-            task: share * self.sign(task) * scores[task].values
-            for share, task in zip(self.shares, self.weights, strict=True)
-        }
 
     @property
     def shares(self) -> FloatArray:

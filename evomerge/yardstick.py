@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluators.base import Scores
 from evomerge.objective import FloatArray, Objective
-from evomerge.statistics import Estimate, estimate
+from evomerge.statistics import Difference, Estimate, difference, estimate
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,20 @@ class Yardstick:
         constant = sum(float(parts.pop(task).mean()) for task in whole)
         first = next(iter(parts))
         return parts | {first: parts[first] + constant}
+
+    def estimate(self, scores: Mapping[str, Scores]) -> Estimate:
+        """The score with its standard error, which values of whole models alone do not tell."""
+        found = estimate(self.contributions(scores))
+        return found if self._is_sampled else Estimate(found.mean, math.inf, found.n_examples)
+
+    def difference(self, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
+        """How far a's score is ahead of b's, paired; nothing is shown where only whole models are measured."""
+        found = difference(self.contributions(a), self.contributions(b))
+        return found if self._is_sampled else Difference(found.mean, math.inf, found.n_examples, 1.0)
+
+    @property
+    def _is_sampled(self) -> bool:
+        return not self.objective.weights.keys() <= self.objective.whole_model
 
     def _weighted(self, task: str, values: FloatArray) -> FloatArray:
         weights = self.objective.weights
@@ -72,6 +86,12 @@ def task_estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
     if task in objective.whole_model:
         return Estimate(scores.mean, math.inf, len(scores.values))
     return estimate({task: scores.values})
+
+
+def task_difference(objective: Objective, task: str, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
+    """How far a is ahead of b on one task, paired, in its unit: above 0 is better whichever way the task counts."""
+    sign = objective.sign(task)
+    return difference({task: sign * a[task].values}, {task: sign * b[task].values})
 
 
 def are_shares(objective: Objective, task: str, models: Iterable[Mapping[str, Scores]]) -> bool:

@@ -22,6 +22,7 @@ from evomerge.plugins import PluginSpec
 from evomerge.records import CANARY, Trial
 from evomerge.search import score_all, search
 from evomerge.study import Entry, Study
+from evomerge.yardstick import Yardstick
 
 HERE = Path(__file__).parent / "01-optimizers"
 OPTIMIZERS = {
@@ -85,7 +86,7 @@ def _score(study: Study, objective: Objective, label: str) -> float:
     outcome = next(e for e in study.told if is_it(e)).outcome
     if outcome is None:
         raise ValueError(f"{label} has no score")
-    return objective.score(objective.means(outcome.scores))
+    return Yardstick(objective).score(outcome.scores)
 
 
 def _slug(name: str) -> str:

@@ -8,7 +8,7 @@ from evomerge.aim import objective_of_study
 from evomerge.choosing import ChoiceError
 from evomerge.commands.decision import decision_lines
 from evomerge.commands.picking import Request, decide, deciding_front
-from evomerge.report.front_table import plus_minus
+from evomerge.report.words import plus_minus
 from evomerge.study import Study, StudyError
 
 _QUESTION = "A trial's number, weights (math=2,chat=1), `max math`, what to keep (chat>=-1pt), `knee`, or q"

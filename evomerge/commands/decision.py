@@ -8,8 +8,10 @@ from typing import Any
 
 from evomerge.choosing import Chosen, Reached
 from evomerge.report.front import Front, Point
-from evomerge.report.front_table import estimate_to_dict, plus_minus
-from evomerge.statistics import Difference, difference
+from evomerge.report.front_table import estimate_to_dict
+from evomerge.report.words import plus_minus
+from evomerge.statistics import Difference
+from evomerge.yardstick import task_difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,7 @@ def view(deciding: Front, number: int, split: Front) -> View | None:
         ranked = sorted((float(model.losses[n]), model.number) for model in deciding.models)
         theirs = find(split, ranked[0][1]) if ranked else None
         if theirs is not None and task not in objective.whole_model:
-            a, b = (objective.sign(task) * side.scores[task].values for side in (mine, theirs))
-            gaps[task] = theirs.label, difference({task: a}, {task: b})
+            gaps[task] = theirs.label, task_difference(objective, task, mine.scores, theirs.scores)
     return View(split, mine, gaps)
 
 

@@ -18,7 +18,6 @@ from evomerge.statistics import (
     Interval,
     Optimism,
     bootstrap_means,
-    estimate,
     hypervolume_interval,
     optimism,
     probability_non_dominated,
@@ -160,7 +159,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
             model.number,
             model.kind,
             {task: task_estimate(objective, task, scores) for task, scores in model.scores.items()},
-            estimate(ranking.yardstick.contributions(model.scores)),
+            ranking.yardstick.estimate(model.scores),
             losses[row],
             _order(ranking, model),
             bool(on_front[row]),
@@ -177,7 +176,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         objective,
         tuple(sorted(points, key=lambda point: (not point.on_front, -point.score.mean, point.number))),
         {task: matrix.shape[1] for task, matrix in gains.items()},
-        None if reference is None else as_scores(objective, reference),
+        None if reference is None else objective.as_scores(reference),
         volume,
         of_models,
         curse,
@@ -185,11 +184,6 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         pending,
         reruns(study, split),
     )
-
-
-def as_scores(objective: Objective, losses: FloatArray) -> dict[str, float]:
-    """Task means as people read them, from losses by task (n_tasks,)."""
-    return {task: float(-objective.sign(task) * loss) for task, loss in zip(objective.weights, losses, strict=True)}
 
 
 def _order(ranking: Ranking, model: Scored) -> tuple[float, float]:

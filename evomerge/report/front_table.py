@@ -1,6 +1,7 @@
 """The front for people, as a table or on a narrow terminal as a list, and for programs."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from rich.text import Text
 
 from evomerge.report.front import Front, Point
 from evomerge.report.predicted import Predicted
-from evomerge.report.words import decimals
-from evomerge.statistics import Z95, Difference, Estimate, Interval
+from evomerge.report.words import plus_minus
+from evomerge.statistics import Difference, Estimate, Interval
 
 #: So many predicted points are shown, spread over all of them.
 MANY_PREDICTED = 12
@@ -62,7 +63,7 @@ def predicted_to_dict(points: Sequence[Predicted]) -> list[dict[str, Any]]:
 
 def estimate_to_dict(value: Estimate) -> dict[str, Any]:
     """Plain data of a score or of a paired difference, which has a p; an error that is not known is null."""
-    known = value.standard_error < float("inf")
+    known = isfinite(value.standard_error) and isfinite(value.half_width)
     data = {
         "mean": value.mean,
         "standard_error": value.standard_error if known else None,
@@ -117,14 +118,6 @@ def hypervolume_line(front: Front) -> str:
         f"hypervolume on the {front.split} split: {_interval(front.hypervolume)}; the models alone "
         f"{_interval(front.of_models)}; from the worst of them on every task: {start}"
     )
-
-
-def plus_minus(value: Estimate) -> str:
-    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where that is not known."""
-    if not value.half_width < float("inf"):
-        return f"{value.mean:.4g}"
-    digits = decimals(value.half_width / Z95)
-    return f"{value.mean:.{digits}f} ±{value.half_width:.{digits}f}"
 
 
 def _is_baseline(point: Point) -> bool:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report import words
-from evomerge.report.snapshot import Snapshot, leading, standing_to_dict
+from evomerge.report.snapshot import Snapshot, leading, search_score_to_dict
 
 
 class View(Protocol):
@@ -75,10 +75,10 @@ class JsonLines:
 
     def update(self, snapshot: Snapshot) -> None:
         """Write the baselines that are new, and a progress line if there is progress."""
-        for standing in sorted(snapshot.baselines, key=lambda baseline: baseline.number):
-            if standing.number not in self._baselines:
-                self._baselines.add(standing.number)
-                self._write({"event": "baseline", **standing_to_dict(standing)})
+        for baseline in sorted(snapshot.baselines, key=lambda baseline: baseline.number):
+            if baseline.number not in self._baselines:
+                self._baselines.add(baseline.number)
+                self._write({"event": "baseline", **search_score_to_dict(baseline)})
         state = snapshot.as_dict()
         del state["baselines"]
         now = {"phase": state["phase"], "told": state["told"]}
@@ -172,7 +172,7 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
         candidates = snapshot.told - len(snapshot.baselines)
         rows.append(("front", words.front(len(snapshot.front.numbers), candidates, snapshot.front.hypervolume)))
         rows += [(f"best {task}", f"{s:.4g} (trial {n})") for task, (n, s) in snapshot.front.best.items()]
-    rows += [(standing.label, words.score(standing)) for standing in leading(snapshot.baselines)]
+    rows += [(baseline.label, words.score(baseline)) for baseline in leading(snapshot.baselines)]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))
     if snapshot.slots:

@@ -51,8 +51,8 @@ class Measured:
         ]
         rows = self._losses.argmin(axis=0)
         best = {
-            task: (self._searched[row].trial.number, float(-self._objective.sign(task) * self._losses[row, column]))
-            for column, (task, row) in enumerate(zip(self._objective.weights, rows, strict=True))
+            task: (self._searched[row].trial.number, self._objective.as_scores(self._losses[row])[task])
+            for task, row in zip(self._objective.weights, rows, strict=True)
         }
         return MeasuredFront(tuple(sorted(kept)), best, self._hypervolume(len(self._searched)))
 

@@ -2,6 +2,7 @@
 
 import warnings
 from datetime import datetime
+from math import isfinite
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -14,7 +15,7 @@ from evomerge.aim import objective_of_study
 from evomerge.mirror import Mirror
 from evomerge.objective import Objective
 from evomerge.report.axes import Axis, of_points
-from evomerge.report.snapshot import standing, weights
+from evomerge.report.snapshot import search_score
 from evomerge.report.status import state_of
 from evomerge.study import Entry
 
@@ -33,7 +34,7 @@ class OptunaView:
         self.storage = InMemoryStorage()
         self._mirror = mirror
         self._axes = axes
-        self._weights: dict[str, float] = {}
+        self._objective: Objective | None = None
         self._by_task = False
         self._distributions: dict[str, BaseDistribution] = {}
         self._study_id: int | None = None
@@ -61,23 +62,20 @@ class OptunaView:
                 (self._asked if change.kind == "asked" else self._told)[change.number] = change.at
         study = self._mirror.study
         if self._study_id is None:
-            first = next((entry for entry in study.told if entry.losses is not None), None)
-            if first is None:
+            if all(entry.losses is None for entry in study.told):
                 return
-            self._begin(first)
+            self._begin()
             changed = dict.fromkeys(study.entries)
         for number in changed:
             if study.entries[number].trial.split == "search":
                 self._put(study.entries[number])
         self._say()
 
-    def _begin(self, first: Entry) -> None:
-        self._weights = weights(self._mirror.study.configuration)
-        self._by_task = len(first.losses or ()) == len(self._weights) > 1
-        names, lower = ["score"], frozenset[str]()
-        if self._by_task:
-            names = list(self._weights)
-            lower = objective_of_study(self._mirror.study).lower_is_better
+    def _begin(self) -> None:
+        self._objective = objective = objective_of_study(self._mirror.study)
+        self._by_task = objective.kind != "mean" and len(objective.weights) > 1
+        names = list(objective.weights) if self._by_task else ["score"]
+        lower = objective.lower_is_better if self._by_task else ()
         if self._axes is None:
             points = [entry.trial.x for entry in self._mirror.study.entries.values() if entry.trial.x is not None]
             self._axes = of_points(len(points[0])) if points else ()
@@ -122,21 +120,21 @@ class OptunaView:
         )
 
     def _values(self, entry: Entry) -> list[float] | None:
-        if entry.losses is None or entry.outcome is None:
+        if entry.losses is None or entry.outcome is None or self._objective is None:
             return None
         if self._by_task:
-            return [entry.outcome.scores[task].mean for task in self._weights]
-        return [Objective.score_of(entry.losses)]
+            return [entry.outcome.scores[task].mean for task in self._objective.weights]
+        return [self._objective.score_of(entry.losses)]
 
     def _attributes(self, entry: Entry) -> dict[str, str | float]:
         attributes: dict[str, str | float] = {"label": entry.trial.label}
         if entry.outcome is None:
             return attributes
-        if entry.losses is not None:
-            found = standing(entry, self._weights)
-            attributes |= {task: mean for task, mean in found.tasks.items() if not self._by_task}
-            if not self._by_task and found.error < float("inf"):
-                attributes["standard error"] = found.error
+        if entry.losses is not None and self._objective is not None and not self._by_task:
+            found = search_score(entry, self._objective)
+            attributes |= found.tasks
+            if found.estimate is not None and isfinite(found.estimate.standard_error):
+                attributes["standard error"] = found.estimate.standard_error
         if entry.outcome.failure is not None:
             attributes["failure"] = f"{entry.outcome.failure.kind}: {entry.outcome.failure.message}"[:REASON]
         return attributes

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
-from evomerge.report.snapshot import Standing, leading, standing, weights
+from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
 
 FILE = "progress.png"
@@ -26,12 +27,12 @@ def plot_progress(study: Study, path: Path | None = None) -> Path:
         from matplotlib.figure import Figure  # an extra: only pictures need it
     except ImportError as error:
         raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
-    shares = weights(study.configuration)
     scored = [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
-    searched = [standing(entry, shares) for entry in scored if entry.trial.merge is None]
-    if not searched:
+    if all(entry.trial.merge is not None for entry in scored):
         raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
-    baselines = [standing(entry, shares) for entry in scored if entry.trial.merge is not None]
+    objective = objective_of_study(study)
+    searched = [search_score(entry, objective) for entry in scored if entry.trial.merge is None]
+    baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
     figure = Figure(figsize=(7.5, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     _draw_candidates(axes, searched)
@@ -42,19 +43,19 @@ def plot_progress(study: Study, path: Path | None = None) -> Path:
     return path
 
 
-def _draw_candidates(axes: Any, searched: list[Standing]) -> None:
+def _draw_candidates(axes: Any, searched: list[SearchScore]) -> None:
     scores = np.array([candidate.score for candidate in searched])
     order = np.arange(1, len(scores) + 1)
     best = int(scores.argmax())
     axes.plot(order, scores, ".", color=_SOFT, markersize=5, label="candidates")
     axes.step(order, np.maximum.accumulate(scores), where="post", color=_ACCENT, linewidth=2, label="best so far")
-    interval = searched[best].interval
-    if interval is not None:
-        low, high = interval
+    estimate = searched[best].estimate
+    if estimate is not None and np.isfinite(estimate.half_width):
+        low, high = estimate.interval
         axes.fill_between(order[best:], low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")
 
 
-def _draw_baselines(axes: Any, baselines: list[Standing], count: int) -> None:
+def _draw_baselines(axes: Any, baselines: list[SearchScore], count: int) -> None:
     for color, baseline in zip(cycle(_LINES), baselines, strict=False):
         axes.axhline(baseline.score, color=color, linewidth=1, linestyle="--", label=baseline.label)
     axes.set_xlim(0.5, count + 0.5)

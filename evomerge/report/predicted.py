@@ -11,7 +11,7 @@ from evomerge.objective import FloatArray, Objective
 from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.records import is_parent
-from evomerge.report.front import Point, as_scores
+from evomerge.report.front import Point
 from evomerge.statistics import Estimate
 from evomerge.study import Study
 
@@ -45,7 +45,7 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
     for prediction in predictions(study, objective):
         distances = np.sqrt(((cloud - prediction.x) ** 2).mean(axis=1))
         row = int(distances.argmin())
-        means = as_scores(objective, prediction.losses)
+        means = objective.as_scores(prediction.losses)
         errors = zip(means.items(), prediction.errors, strict=True)
         tasks = {task: Estimate(mean, float(error), 0) for (task, mean), error in errors}
         beaten = bool((losses <= prediction.losses).all(axis=1).any())

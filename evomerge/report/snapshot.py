@@ -1,18 +1,16 @@
 """Snapshot: where a search stands, read off its study; what the live table, `status` and JSON lines show."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
-import numpy as np
-
-from evomerge.aim import configured_objective, objective_of_study, recorded_objective
+from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
 from evomerge.report.measured import Measured, MeasuredFront
-from evomerge.statistics import Z95, estimate
+from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
 from evomerge.yardstick import Yardstick
 
@@ -21,26 +19,23 @@ WAITING = "waiting"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A model's score on the search split, larger is better. error: standard error. tasks: mean of each.
+class SearchScore:
+    """What a model scored on the search split, larger is better. tasks: the mean of each.
 
-    score is None where every task is an objective by itself. gains: by task, how far it is ahead of the best parent;
+    estimate is None where every task is an objective by itself. gains: by task, how far it is ahead of the best parent;
     empty where the search does not ask for that, or the parents are not scored yet.
     """
 
     label: str
     number: int
-    score: float | None
-    error: float
+    estimate: Estimate | None
     tasks: Mapping[str, float]
     gains: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % interval; None without a score or a standard error."""
-        if self.score is None or not isfinite(self.error):
-            return None
-        return self.score - Z95 * self.error, self.score + Z95 * self.error
+    def score(self) -> float | None:
+        """The score without its doubt."""
+        return None if self.estimate is None else self.estimate.mean
 
 
 @dataclass(frozen=True)
@@ -61,9 +56,9 @@ class Snapshot:
     slots: int = 0
     seconds: float = 0.0
     left: float | None = None
-    best: Standing | None = None
+    best: SearchScore | None = None
     front: MeasuredFront | None = None
-    baselines: tuple[Standing, ...] = ()
+    baselines: tuple[SearchScore, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)
 
@@ -78,9 +73,9 @@ class Snapshot:
             "slots": self.slots,
             "seconds": round(self.seconds, 3),
             "seconds_left": None if self.left is None else round(self.left, 3),
-            "best": None if self.best is None else standing_to_dict(self.best),
+            "best": None if self.best is None else search_score_to_dict(self.best),
             "front": None if self.front is None else self.front.as_dict(),
-            "baselines": [standing_to_dict(standing) for standing in self.baselines],
+            "baselines": [search_score_to_dict(baseline) for baseline in self.baselines],
             "failures": dict(self.failures),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
         }
@@ -113,36 +108,34 @@ def take(
         front=front,
         baselines=tuple(baselines),
         failures=dict(sorted(failures.items())),
-        stages=_stages(study, slots),
+        stages=stages_of(study, slots),
     )
 
 
-def _compare(study: Study, scored: list[Entry]) -> tuple[Standing | None, MeasuredFront | None, list[Standing]]:
+def _compare(study: Study, scored: list[Entry]) -> tuple[SearchScore | None, MeasuredFront | None, list[SearchScore]]:
     """The best candidate or the front, and the baselines, best first where they have a score."""
-    objective = recorded_objective(study) or configured_objective(study.configuration)
-    baselines = [standing(e, objective.weights, objective.whole_model) for e in scored if e.trial.merge is not None]
-    searched = [entry for entry in scored if entry.trial.merge is None]
-    if objective.kind == "mean" and not objective.keep:
-        baselines.sort(key=lambda s: (-(s.score or 0.0), s.number))
-        best = max(searched, key=lambda e: (_score(e), -e.trial.number), default=None)
-        return None if best is None else standing(best, objective.weights, objective.whole_model), None, baselines
-    measured = Measured(recorded_objective(study) or objective_of_study(study), scored)
+    objective = objective_of_study(study)
+    baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
     if objective.pareto:
-        return None, measured.front(), [replace(baseline, score=None) for baseline in baselines]
-    baselines.sort(key=lambda s: (-(s.score or 0.0), s.number))
+        return None, Measured(objective, scored).front(), [replace(baseline, estimate=None) for baseline in baselines]
+    baselines.sort(key=lambda baseline: (-(baseline.score or 0.0), baseline.number))
+    if objective.kind == "mean" and not objective.keep:
+        searched = [entry for entry in scored if entry.trial.merge is None]
+        first = max(searched, key=lambda e: (objective.score_of(e.losses or ()), -e.trial.number), default=None)
+        return None if first is None else search_score(first, objective), None, baselines
+    measured = Measured(objective, scored)
     best = measured.best()
     if best is None:
         return None, None, baselines
-    own = standing(best, objective.weights, objective.whole_model)
-    return replace(own, gains=measured.gains(best)), None, baselines
+    return replace(search_score(best, objective), gains=measured.gains(best)), None, baselines
 
 
-def leading(baselines: Iterable[Standing]) -> list[Standing]:
+def leading(baselines: Iterable[SearchScore]) -> list[SearchScore]:
     """The best of every family of baselines ("parent:...", "task_arithmetic:...", "uniform"), best first.
 
     Without scores all of them.
     """
-    best: dict[str, tuple[float, Standing]] = {}
+    best: dict[str, tuple[float, SearchScore]] = {}
     listed = list(baselines)
     for baseline in listed:
         family = baseline.label.partition(":")[0]
@@ -152,46 +145,31 @@ def leading(baselines: Iterable[Standing]) -> list[Standing]:
     return [baseline for _, baseline in ranked] or listed
 
 
-def standing(entry: Entry, task_weights: Mapping[str, float], whole_model: Collection[str] = ()) -> Standing:
-    """What a scored entry reached. Raises ValueError for an entry without losses."""
-    if entry.outcome is None:
-        raise ValueError(f"Trial {entry.trial.number} has no outcome.")
-    scores = {task: entry.outcome.scores[task] for task in task_weights}
-    # The standard error does not depend on which tasks count downwards.
-    objective = Objective(task_weights, whole_model=frozenset(whole_model))
-    error = estimate(Yardstick(objective).contributions(scores)).standard_error
-    means = {task: score.mean for task, score in scores.items()}
-    losses = np.array(entry.losses or ())
-    score = -float(losses @ objective.shares) if len(losses) == len(objective.shares) else _score(entry)
-    return Standing(entry.trial.label, entry.trial.number, score, error, means)
+def search_score(entry: Entry, objective: Objective) -> SearchScore:
+    """What a scored entry reached. Raises ValueError for an entry without scores."""
+    if entry.outcome is None or entry.losses is None:
+        raise ValueError(f"Trial {entry.trial.number} has no scores.")
+    scores = entry.outcome.scores
+    tasks = {task: scores[task].mean for task in objective.weights}
+    return SearchScore(entry.trial.label, entry.trial.number, Yardstick(objective).estimate(scores), tasks)
 
 
-def weights(configuration: Mapping[str, Any]) -> dict[str, float]:
-    """Task -> weight in the objective, from the configuration that a study keeps."""
-    return dict(configured_objective(configuration).weights)
-
-
-def standing_to_dict(standing: Standing) -> dict[str, Any]:
+def search_score_to_dict(found: SearchScore) -> dict[str, Any]:
     """Plain data, for JSON; an unknown standard error is null."""
-    interval = standing.interval
+    known = found.estimate if found.estimate is not None and isfinite(found.estimate.half_width) else None
     data = {
-        "label": standing.label,
-        "number": standing.number,
-        "score": standing.score,
-        "standard_error": None if interval is None else standing.error,
-        "interval": None if interval is None else list(interval),
-        "tasks": dict(standing.tasks),
+        "label": found.label,
+        "number": found.number,
+        "score": found.score,
+        "standard_error": None if known is None else known.standard_error,
+        "interval": None if known is None else list(known.interval),
+        "tasks": dict(found.tasks),
     }
-    return data | ({"ahead_of_best_parent": dict(standing.gains)} if standing.gains else {})
+    return data | ({"ahead_of_best_parent": dict(found.gains)} if found.gains else {})
 
 
-def _score(entry: Entry) -> float:
-    if entry.losses is None:
-        raise ValueError(f"Trial {entry.trial.number} has no losses.")
-    return Objective.score_of(entry.losses)
-
-
-def _stages(study: Study, slots: int) -> dict[str, float]:
+def stages_of(study: Study, slots: int) -> dict[str, float]:
+    """Stage -> seconds of workers; `waiting` is what is left of the time of so many slots, 0: not told."""
     stages: dict[str, float] = {}
     for entry in study.told:
         for stage, seconds in (entry.outcome.seconds if entry.outcome else {}).items():

@@ -7,7 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.report.words import decimals
+from evomerge.report.front_table import estimate_to_dict
+from evomerge.report.words import digits_of, p_value
 from evomerge.selection import Repeat, Selection, Standing
 from evomerge.statistics import Estimate
 
@@ -24,7 +25,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
         "scale": {task: list(ends) for task, ends in selection.scale.items()},
         "standings": [_standing_to_dict(standing) for standing in selection.standings],
         "by_task": [
-            {"task": claim.task, "best_parent": claim.parent, **_estimate_to_dict(claim.gain), "p_holm": claim.p}
+            {"task": claim.task, "best_parent": claim.parent, **estimate_to_dict(claim.gain), "p_holm": claim.p}
             for claim in selection.claims
         ],
         "scored_twice": None
@@ -51,7 +52,7 @@ def render(selection: Selection) -> Group:
 
 
 def _task(value: Estimate) -> str:
-    return f"{value.mean:.{_digits(value)}f}" if abs(value.mean) < 10_000 else f"{value.mean:,.0f}"
+    return f"{value.mean:.{digits_of(value)}f}" if abs(value.mean) < 10_000 else f"{value.mean:,.0f}"
 
 
 def _lines(selection: Selection) -> list[str]:
@@ -83,40 +84,22 @@ def _ahead(standing: Standing) -> tuple[str, str]:
     if standing.behind is None:
         return "", ""
     gap = standing.behind
-    p = f"{gap.p:.2g}" if gap.p >= 0.0001 else "<0.0001"
-    known = isfinite(gap.half_width)
-    return f"{gap.mean:+.{_digits(gap)}f}{_margin(gap)}", p if known else ""
+    return f"{gap.mean:+.{digits_of(gap)}f}{_margin(gap)}", p_value(gap.p) if isfinite(gap.half_width) else ""
 
 
 def _estimate(value: Estimate) -> str:
-    return f"{value.mean:.{_digits(value)}f}{_margin(value)}"
+    return f"{value.mean:.{digits_of(value)}f}{_margin(value)}"
 
 
 def _margin(value: Estimate) -> str:
     """Nothing where no standard error is known."""
-    return f" ± {value.half_width:.{_digits(value)}f}" if isfinite(value.half_width) else ""
-
-
-def _digits(value: Estimate) -> int:
-    return decimals(value.half_width)
+    return f" ± {value.half_width:.{digits_of(value)}f}" if isfinite(value.half_width) else ""
 
 
 def _standing_to_dict(standing: Standing) -> dict[str, Any]:
     return {
         "label": standing.label,
-        **_estimate_to_dict(standing.score),
-        "tasks": {task: _estimate_to_dict(value) for task, value in standing.tasks.items()},
-        "winner_ahead": None
-        if standing.behind is None
-        else _estimate_to_dict(standing.behind) | {"p": standing.behind.p},
-    }
-
-
-def _estimate_to_dict(value: Estimate) -> dict[str, Any]:
-    known = isfinite(value.standard_error) and isfinite(value.half_width)
-    return {
-        "mean": value.mean,
-        "standard_error": value.standard_error if known else None,
-        "interval": list(value.interval) if known else None,
-        "n_examples": value.n_examples,
+        **estimate_to_dict(standing.score),
+        "tasks": {task: estimate_to_dict(value) for task, value in standing.tasks.items()},
+        "winner_ahead": None if standing.behind is None else estimate_to_dict(standing.behind),
     }

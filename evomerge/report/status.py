@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from evomerge.aim import objective_of_study
 from evomerge.budget import RECOMMENDED, is_candidate
 from evomerge.report import words
 from evomerge.report.measured import Measured, MeasuredFront
-from evomerge.report.snapshot import Standing, take
+from evomerge.report.snapshot import take
+from evomerge.statistics import Estimate
 from evomerge.study import Study
 
 #: The copy of the search file that a study keeps in its folder.
@@ -130,8 +132,11 @@ def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _score(data: Mapping[str, Any]) -> str:
-    error = float("inf") if data["standard_error"] is None else data["standard_error"]
-    return words.score(Standing(data["label"], data["number"], data["score"], error, data["tasks"]))
+    if data["score"] is None:
+        return words.tasks(data["tasks"])
+    error = inf if data["standard_error"] is None else data["standard_error"]
+    bounds = None if data["interval"] is None else tuple(data["interval"])
+    return words.estimate(Estimate(data["score"], error, 0, bounds=bounds))
 
 
 def _last(study: Study, kind: str) -> Mapping[str, Any]:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from evomerge.report.snapshot import Standing
+from evomerge.report.snapshot import SearchScore
+from evomerge.statistics import Z95, Estimate
 
 
 def duration(seconds: float) -> str:
@@ -14,15 +15,30 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def score(standing: Standing) -> str:
-    """`0.731 [0.702, 0.760]`, without the interval where its standard error is unknown; else the tasks."""
-    if standing.score is None:
-        return tasks(standing.tasks)
-    if standing.interval is None:
-        return f"{standing.score:.4g}"
-    low, high = standing.interval
-    digits = decimals(standing.error)
-    return f"{standing.score:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def score(found: SearchScore) -> str:
+    """`0.731 [0.702, 0.760]`, without the interval where it is not known; else the tasks."""
+    return tasks(found.tasks) if found.estimate is None else estimate(found.estimate)
+
+
+def estimate(value: Estimate) -> str:
+    """`0.731 [0.702, 0.760]`: a mean with its 95 % interval; alone where that is not known."""
+    if not math.isfinite(value.half_width):
+        return f"{value.mean:.4g}"
+    (low, high), digits = value.interval, digits_of(value)
+    return f"{value.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def plus_minus(value: Estimate) -> str:
+    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where that is not known."""
+    if not math.isfinite(value.half_width):
+        return f"{value.mean:.4g}"
+    digits = digits_of(value)
+    return f"{value.mean:.{digits}f} ±{value.half_width:.{digits}f}"
+
+
+def p_value(value: float) -> str:
+    """`0.031`, `<0.0001`."""
+    return f"{value:.2g}" if value >= 0.0001 else "<0.0001"
 
 
 def tasks(values: Mapping[str, float]) -> str:
@@ -49,6 +65,11 @@ def beside(baselines: Sequence[float | None], score: float | None) -> str:
         return ""
     better = sum(baseline > score for baseline in known)
     return f", {better or 'none'} of {len(known)} baselines {'is' if better <= 1 else 'are'} better"
+
+
+def digits_of(value: Estimate) -> int:
+    """Digits behind the point that a mean is worth, by the width of its interval."""
+    return decimals(value.half_width / Z95)
 
 
 def decimals(error: float) -> int:

@@ -9,9 +9,9 @@ from evomerge.objective import Objective
 from evomerge.records import RERUN, Trial, is_parent, is_rerun
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
 from evomerge.selection.verdict import Claim, Standing, verdict
-from evomerge.statistics import difference, estimate, holm
+from evomerge.statistics import holm
 from evomerge.study import Entry, Study
-from evomerge.yardstick import Yardstick, are_shares, task_estimate
+from evomerge.yardstick import Yardstick, are_shares, task_difference, task_estimate
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,9 @@ def selection(study: Study, objective: Objective) -> Selection:
 
 def _standing(stick: Yardstick, entry: Entry, winner: Entry | None) -> Standing:
     scores = scores_of(entry)
-    parts = stick.contributions(scores)
-    behind = None if winner is None else difference(stick.contributions(scores_of(winner)), parts)
+    behind = None if winner is None else stick.difference(scores_of(winner), scores)
     tasks = {task: task_estimate(stick.objective, task, scores[task]) for task in scores}
-    return Standing(entry.trial.label, estimate(parts), tasks, behind)
+    return Standing(entry.trial.label, stick.estimate(scores), tasks, behind)
 
 
 def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:
@@ -116,8 +115,7 @@ def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[s
     found = {}
     for task in tasks:
         best = parents[int(losses[:, names.index(task)].argmin())].trial.label
-        sign, mine, theirs = objective.sign(task), scores_of(winner)[task], scores_of(others[best])[task]
-        found[task] = best, difference({task: sign * mine.values}, {task: sign * theirs.values})
+        found[task] = best, task_difference(objective, task, scores_of(winner), scores_of(others[best]))
     adjusted = holm({task: gap.p for task, (_, gap) in found.items()})
     return tuple(Claim(task, best, gap, adjusted[task]) for task, (best, gap) in found.items())
 

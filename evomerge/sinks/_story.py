@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.mirror import Change, Mirror
-from evomerge.report.snapshot import standing, weights
+from evomerge.report.snapshot import search_score
 from evomerge.sinks.base import Point, Value
 from evomerge.study import Entry
 
@@ -38,7 +39,7 @@ class Story:
         if entry.losses is None:
             self._failures += 1
         else:
-            found = standing(entry, weights(self._mirror.study.configuration))
+            found = search_score(entry, objective_of_study(self._mirror.study))
             scores = {f"task/{task}": mean for task, mean in found.tasks.items()}
             if found.score is not None:
                 scores["score"] = found.score

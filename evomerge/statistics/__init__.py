@@ -1,6 +1,6 @@
 """Honest numbers: intervals, paired comparisons, the winner's curse, the joint bootstrap, several claims, power.
 
-Everywhere values are per example and per task, as `Objective.contributions` gives them: larger is better, and
+Everywhere values are per example and per task, as `Yardstick.contributions` gives them: larger is better, and
 the sum of the task means is the score. n is the number of examples that all sides were scored on; NaN is an example
 that was not scored.
 """

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.aim import configured_objective, objective_of_study, read_fall, record_objective
+from evomerge.aim import objective_of_study, read_fall, record_objective
 from evomerge.objective import Objective
-from evomerge.study import Study
+from evomerge.study import Study, StudyError
 
 CONFIGURATION = {
     "tasks": {"text": {"evaluator": "perplexity", "file": "gone.txt"}, "size": "model_size", "one": "synthetic"},
@@ -29,17 +29,17 @@ def test_a_study_that_says_which_way_its_tasks_count_needs_no_evaluators(tmp_pat
     assert objective_of_study(again) == OBJECTIVE
 
 
-def test_an_older_study_asks_the_evaluators(tmp_path: Path) -> None:
-    (tmp_path / "some.txt").write_text("Once upon a time.\n")
-    tasks = {"text": {"evaluator": "perplexity", "file": str(tmp_path / "some.txt")}, "one": "synthetic"}
-    study = Study.create(tmp_path / "s", {"tasks": tasks, "objective": {"text": 2, "one": 1}}, {})
-    assert objective_of_study(study) == Objective({"text": 2.0, "one": 1.0}, frozenset({"text"}))
-    assert configured_objective(study.configuration) == Objective({"text": 2.0, "one": 1.0})
+def test_a_study_that_does_not_say_which_way_its_tasks_count_runs_nothing_to_know(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "s", {"tasks": {"one": "tests.evomerge.no_such_module:Task"}}, {})
+    with pytest.raises(StudyError, match="--resume` writes that down"):
+        objective_of_study(study)
 
 
 def test_a_study_without_tasks_has_no_objective(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "s", {}, {})
+    record_objective(study, OBJECTIVE)
     with pytest.raises(ValueError, match="Task weights"):
-        objective_of_study(Study.create(tmp_path / "s", {}, {}))
+        objective_of_study(study)
 
 
 @pytest.mark.parametrize(

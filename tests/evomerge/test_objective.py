@@ -23,7 +23,7 @@ def test_a_higher_score_is_a_smaller_loss_and_weights_count() -> None:
 def test_perplexity_counts_the_other_way() -> None:
     objective = Objective({"text": 1.0}, lower_is_better=frozenset({"text"}))
     assert objective.losses(scores(text=[2.0, 4.0])) == [3.0]
-    assert objective.score({"text": 3.0}) == -3.0
+    assert objective.score_of([3.0]) == -3.0
 
 
 def test_pareto_keeps_the_tasks_apart_in_order() -> None:
@@ -37,13 +37,12 @@ def test_an_example_without_a_finite_score_is_a_failure(values: list[float]) -> 
         Objective({"math": 1.0}).losses(scores(math=values))
 
 
-def test_contributions_sum_to_the_score() -> None:
-    objective = Objective({"math": 3.0, "text": 1.0}, lower_is_better=frozenset({"text"}))
+@pytest.mark.parametrize("kind", ["mean", "pareto", "chebyshev"])
+def test_the_score_of_losses_is_the_weighted_mean_whatever_was_recorded(kind: Kind) -> None:
+    objective = Objective({"math": 3.0, "text": 1.0}, frozenset({"text"}), kind)
     measured = scores(math=[1, 0, 1], text=[2.0, 3.0])
-    parts = objective.contributions(measured)
-    total = sum(column.mean() for column in parts.values())
-    assert total == pytest.approx(objective.score(objective.means(measured)))
-    assert -total == pytest.approx(objective.losses(measured)[0])
+    assert objective.score_of(objective.losses(measured)) == pytest.approx(0.75 * 2 / 3 - 0.25 * 2.5)
+    assert objective.as_scores(objective.by_task(measured)) == {"math": pytest.approx(2 / 3), "text": 2.5}
 
 
 def test_weights_must_mean_something() -> None:

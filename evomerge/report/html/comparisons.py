@@ -5,8 +5,8 @@ from typing import Any
 
 from evomerge.report.front import Front, Point
 from evomerge.report.html.numbers import best_model, by_label, difference_data
-from evomerge.statistics import Difference, difference, holm
-from evomerge.yardstick import Yardstick
+from evomerge.statistics import Difference, holm
+from evomerge.yardstick import Yardstick, task_difference
 
 #: The splits on which a point is compared, the most trustworthy first.
 ORDER = ("report", "select", "search")
@@ -37,15 +37,12 @@ def _rivals(fronts: Mapping[str, Front]) -> list[str]:
 
 def _claims(stick: Yardstick, point: Point, rivals: list[Point]) -> list[dict[str, Any]]:
     """One per rival and score or task, where `task` is null for the score; one value per model allows no claim."""
-    objective, mine = stick.objective, stick.contributions(point.scores)
+    objective = stick.objective
     made: dict[tuple[str, str | None], Difference] = {}
     for rival in rivals:
-        theirs = stick.contributions(rival.scores)
-        made[rival.label, None] = difference(mine, theirs)
+        made[rival.label, None] = stick.difference(point.scores, rival.scores)
         for task in (task for task in objective.weights if task not in objective.whole_model):
-            sign = objective.sign(task)
-            a, b = sign * point.scores[task].values, sign * rival.scores[task].values
-            made[rival.label, task] = difference({task: a}, {task: b})
+            made[rival.label, task] = task_difference(objective, task, point.scores, rival.scores)
     adjusted = holm({str(n): value.p for n, value in enumerate(made.values())})
     return [
         {"rival": rival, "task": task, **difference_data(value), "holm": adjusted[str(n)]}

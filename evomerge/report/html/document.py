@@ -23,7 +23,6 @@ from evomerge.report.html.points import front_data, points_data, predictions_dat
 from evomerge.report.html.progress import progress
 from evomerge.report.predicted import Predicted, predicted
 from evomerge.selection import Selection
-from evomerge.statistics import estimate
 from evomerge.study import Study
 from evomerge.yardstick import Yardstick, yardstick
 
@@ -69,7 +68,7 @@ def _yardsticks(objective: Objective, fronts: Mapping[str, Front], result: Selec
 
 def _measured(found: Front, stick: Yardstick) -> Front:
     """The same front with the scores that `stick` gives."""
-    points = (replace(point, score=estimate(stick.contributions(point.scores))) for point in found.points)
+    points = (replace(point, score=stick.estimate(point.scores)) for point in found.points)
     return replace(found, points=tuple(points))
 
 

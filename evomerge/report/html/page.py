@@ -36,7 +36,7 @@ def page(data: Mapping[str, Any]) -> str:
         "estimate": plain.estimate,
         "gain": plain.gain,
         "mean": plain.mean,
-        "p": plain.p_value,
+        "p": words.p_value,
         "percent": plain.percent,
         "number": plain.number,
         "duration": words.duration,

@@ -34,11 +34,6 @@ def gain(value: Mapping[str, Any]) -> str:
     return text if value["mean"] < 0 else f"+{text}"
 
 
-def p_value(value: float) -> str:
-    """`0.031`, `<0.0001`."""
-    return f"{value:.2g}" if value >= 0.0001 else "<0.0001"
-
-
 def percent(value: float) -> str:
     """`42 %`; what is neither none nor all is not rounded to it."""
     if 0 < value < 0.01:

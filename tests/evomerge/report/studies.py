@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.base import Scores
+from evomerge.aim import record_objective
 from evomerge.objective import Objective
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.records import CANARY, Failure, Outcome, Trial
@@ -38,6 +39,7 @@ def fail(study: Study, trial: Trial, kind: str) -> None:
 def write_study(folder: Path) -> Study:
     """Canary, two baselines, four candidates of which one failed, one pending; still open for writing."""
     study = Study.create(folder, CONFIGURATION, {})
+    record_objective(study, OBJECTIVE)
     x = np.array([0.5])
     tell(study, Trial(0, x, label=CANARY), [1.0] * 4, [0.0] * 4)
     tell(study, Trial(1, None, merge=baseline(1.0), label="parent:a"), [0.5, 0.5, 0.5, 0.5], [1.0] * 4)

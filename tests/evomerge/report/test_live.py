@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from evomerge.report.live import Interruptible, JsonLines, LiveView, choose, table
-from evomerge.report.snapshot import Snapshot, Standing
+from evomerge.report.snapshot import SearchScore, Snapshot
+from evomerge.statistics import Estimate
 
-BEST = Standing("search", 37, 0.731, 0.015, {"add": 0.8})
+BEST = SearchScore("search", 37, Estimate(0.731, 0.015, 400), {"add": 0.8})
 SNAPSHOT = Snapshot(
     study="runs/quick",
     told=41,
@@ -21,7 +22,7 @@ SNAPSHOT = Snapshot(
     seconds=600.0,
     left=2400.0,
     best=BEST,
-    baselines=(Standing("parent:größe", 3, 0.652, 0.02, {"add": 0.7}),),
+    baselines=(SearchScore("parent:größe", 3, Estimate(0.652, 0.02, 400), {"add": 0.7}),),
     failures={"nonfinite": 2},
     stages={"merge": 1.0, "evaluate:add": 9.0},
 )

@@ -49,6 +49,7 @@ def test_states_values_labels_and_reasons(tmp_path: Path) -> None:
 
 def test_a_study_watched_from_its_beginning_is_the_study_read_at_its_end(tmp_path: Path) -> None:
     study = Study.create(tmp_path, {"tasks": {"one": {}, "two": {}}, "objective": {"one": 3, "two": 1}}, {})
+    record_objective(study, Objective({"one": 3.0, "two": 1.0}))
     watched = OptunaView(Mirror(tmp_path))
     x = np.array([0.5, 0.25])
 

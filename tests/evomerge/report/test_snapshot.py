@@ -14,8 +14,9 @@ from evomerge.aim import record_objective
 from evomerge.objective import Objective
 from evomerge.records import Outcome, Trial
 from evomerge.report.measured import Measured
-from evomerge.report.snapshot import Standing, leading, take, weights
+from evomerge.report.snapshot import SearchScore, leading, take
 from evomerge.report.status import render, status
+from evomerge.statistics import Estimate
 from evomerge.study import Study
 from tests.evomerge.report.studies import baseline, write_study
 
@@ -30,7 +31,8 @@ def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
     assert (snapshot.best.number, snapshot.best.score) == (4, pytest.approx(0.75 * 0.75 - 0.25 * 1.0))
     assert snapshot.best.tasks == {"one": 0.75, "two": 1.0}
     # Standard errors of the means: 1/4 of `one`, 1/sqrt(3) of `two`.
-    assert snapshot.best.error == pytest.approx(math.hypot(0.75 / 4, 0.25 / math.sqrt(3)))
+    assert snapshot.best.estimate is not None
+    assert snapshot.best.estimate.standard_error == pytest.approx(math.hypot(0.75 / 4, 0.25 / math.sqrt(3)))
     assert [s.label for s in snapshot.baselines] == ["parent:a", "parent:b"]
     assert snapshot.stages["merge"] == pytest.approx(0.5 * 6)
 
@@ -55,15 +57,11 @@ def test_a_snapshot_is_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
-def test_equal_weights_where_the_objective_names_none() -> None:
-    assert weights({"tasks": {"a": "x", "b": "x"}, "objective": "mean"}) == {"a": 1.0, "b": 1.0}
-
-
 def test_the_best_of_every_family_of_baselines() -> None:
     scores = {"parent:a": 0.3, "grid:0.2": 0.5, "parent:b": 0.4, "grid:0.4": 0.2, "uniform": 0.1}
-    assert [s.label for s in leading([Standing("b", 0, None, 0.0, {}), Standing("b", 1, None, 0.0, {})])] == ["b", "b"]
-    standings = [Standing(label, n, score, 0.0, {}) for n, (label, score) in enumerate(scores.items())]
-    assert [standing.label for standing in leading(standings)] == ["grid:0.2", "parent:b", "uniform"]
+    assert [s.label for s in leading([SearchScore("b", 0, None, {}), SearchScore("b", 1, None, {})])] == ["b", "b"]
+    found = [SearchScore(label, n, Estimate(score, 0.0, 9), {}) for n, (label, score) in enumerate(scores.items())]
+    assert [one.label for one in leading(found)] == ["grid:0.2", "parent:b", "uniform"]
 
 
 def kind_of(folder: Path, kind: str, keep: dict[str, float] | None = None) -> Study:

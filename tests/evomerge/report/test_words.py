@@ -1,11 +1,13 @@
 """Numbers in words."""
 
 import math
+from typing import Any
 
 import pytest
 
 from evomerge.report import words
-from evomerge.report.snapshot import Standing
+from evomerge.report.snapshot import SearchScore
+from evomerge.statistics import Estimate
 
 
 @pytest.mark.parametrize(
@@ -16,12 +18,23 @@ def test_durations(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
 
 
+def found(mean: float, error: float, **settings: Any) -> SearchScore:
+    return SearchScore("", 0, Estimate(mean, error, 100, **settings), {})
+
+
 def test_scores_show_two_digits_of_their_error() -> None:
-    assert words.score(Standing("", 0, 0.7312, 0.015, {})) == "0.731 [0.702, 0.761]"
-    assert words.score(Standing("", 0, 0.7312, 0.0015, {})) == "0.7312 [0.7283, 0.7341]"
-    assert words.score(Standing("", 0, 0.5, math.inf, {})) == "0.5"
-    assert words.score(Standing("", 0, None, 0.1, {"a": 0.31, "b": 12345.678})) == "a 0.31, b 1.235e+04"
-    assert words.score(Standing("", 0, 1.0, 0.0, {})) == "1.000 [1.000, 1.000]"
+    assert words.score(found(0.7312, 0.015)) == "0.731 [0.702, 0.761]"
+    assert words.score(found(0.7312, 0.0015)) == "0.7312 [0.7283, 0.7341]"
+    assert words.score(found(0.5, math.inf)) == "0.5"
+    assert words.score(SearchScore("", 0, None, {"a": 0.31, "b": 12345.678})) == "a 0.31, b 1.235e+04"
+    assert words.score(found(1.0, 0.0)) == "1.000 [1.000, 1.000]"
+
+
+def test_an_interval_is_the_one_of_the_values_not_the_normal_one() -> None:
+    value = Estimate(1.0, 0.0, 100, bounds=(0.963, 1.0))
+    assert words.estimate(value) == "1.0000 [0.9630, 1.0000]"
+    assert words.plus_minus(value) == "1.0000 ±0.0185"
+    assert words.plus_minus(Estimate(0.5, math.inf, 1)) == "0.5"
 
 
 def test_shares_are_ranked_and_sum_to_a_hundred() -> None:
