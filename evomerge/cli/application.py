@@ -37,7 +37,7 @@ def main() -> None:
 
 def show(as_json: bool, data: dict[str, Any], *lines: str) -> None:
     """Print what a command found out: one JSON object, or lines for people."""
-    typer.echo(json.dumps(data, default=str) if as_json else "\n".join(lines))
+    typer.echo(json.dumps(data, allow_nan=False, default=str) if as_json else "\n".join(lines))
 
 
 def _version(wanted: bool) -> None:

@@ -22,7 +22,7 @@ from evomerge.placement import placement, worker_bytes
 from evomerge.records import Trial, is_parent
 from evomerge.report import words
 from evomerge.selection import FINALISTS
-from evomerge.statistics import POWER, power
+from evomerge.statistics import detectable, power
 from evomerge.study import Study
 
 #: The share of examples on which two models are taken to differ while no two have been scored.
@@ -34,7 +34,7 @@ _BYTES_PER_VALUE = 40
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evidence:
     """What was seen of candidates: seconds of one and scores of models, both on the search split. source: where."""
 
     seconds: float
@@ -67,7 +67,7 @@ def plan_search(config: SearchConfig, *, measure: bool) -> tuple[dict[str, Any],
     return data, _lines(data)
 
 
-def _from_study(folder: Path) -> Measured | None:
+def _from_study(folder: Path) -> Evidence | None:
     if not (folder / FILE).exists():
         return None
     study = Study.read(folder)
@@ -76,14 +76,14 @@ def _from_study(folder: Path) -> Measured | None:
         return None
     spent = [sum(e.outcome.seconds.values()) for e in done if e.outcome is not None]
     known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
-    return Measured(sum(spent) / len(spent), known, f"{len(done)} trials of {folder}")
+    return Evidence(sum(spent) / len(spent), known, f"{len(done)} trials of {folder}")
 
 
 def _is_model(trial: Trial) -> bool:
     return is_parent(trial.label) or trial.label in ("start", "uniform")
 
 
-def _probe(plan: launch.Plan) -> Measured:
+def _probe(plan: launch.Plan) -> Evidence:
     bench = plan.spec()
     parent = next(trial for trial in plan.planned if is_parent(trial.label) and trial.label != "base")
     trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
@@ -95,7 +95,7 @@ def _probe(plan: launch.Plan) -> Measured:
     if failed is not None:
         raise launch.LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
     known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
-    return Measured(seconds, known, "two candidates, scored now")
+    return Evidence(seconds, known, "two candidates, scored now")
 
 
 def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
@@ -109,7 +109,7 @@ def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
     }
 
 
-def _time(config: SearchConfig, plan: launch.Plan, workers: int, measured: Measured | None) -> dict[str, Any]:
+def _time(config: SearchConfig, plan: launch.Plan, workers: int, measured: Evidence | None) -> dict[str, Any]:
     """Seconds; None where nothing has been measured, and for a search without a limit of trials."""
     if measured is None:
         return {"source": None, "candidate_seconds": None, "search_seconds": None, "selection_seconds": None}
@@ -129,30 +129,35 @@ def _time(config: SearchConfig, plan: launch.Plan, workers: int, measured: Measu
     }
 
 
-def _power(plan: launch.Plan, measured: Measured | None) -> dict[str, Any]:
-    """The differences that the report split can show, per task and for the score, in the tasks' units."""
-    counts = {task: splits["report"] for task, splits in plan.examples.items()}
+def _power(plan: launch.Plan, measured: Evidence | None) -> dict[str, Any]:
+    """The differences that the report split can show, per task and for the score, in the tasks' units.
+
+    What is measured of whole models has no luck of examples; where there is nothing else the score's is null.
+    """
+    whole = plan.objective.whole_model
+    counts = {task: splits["report"] for task, splits in plan.examples.items() if task not in whole}
     variances, source = dict.fromkeys(counts, DISAGREEMENT), None
     if measured is not None and len(measured.scores) > 1:
         variances, source = _disagreements(plan.objective, measured.scores), measured.source
     shares = dict(zip(plan.objective.weights, plan.objective.shares, strict=True))
-    tasks = {task: POWER * sqrt(variances[task] / n) for task, n in counts.items()}
-    score = sqrt(sum((shares[task] * tasks[task]) ** 2 for task in tasks))
+    tasks = {task: detectable(variances[task], n) for task, n in counts.items()}
+    score = sqrt(sum((shares[task] * tasks[task]) ** 2 for task in tasks)) if tasks else None
     total = sum(counts.values())
+    needed = {} if score is None else {f"{wanted:g}": round(total * (score / wanted) ** 2) for wanted in WANTED}
     return {
         "split": "report",
         "examples": counts,
         "variance": variances,
         "source": source,
         "detectable": {"score": score, **tasks},
-        "examples_needed": {f"{wanted:g}": round(total * (score / wanted) ** 2) for wanted in WANTED},
+        "examples_needed": needed,
     }
 
 
 def _disagreements(objective: Objective, scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, float]:
     """Task -> variance of paired differences per example, the mean over all pairs of models."""
     found = {}
-    for task in objective.weights:
+    for task in (task for task in objective.weights if task not in objective.whole_model):
         pairs = combinations([model[task].values for model in scores.values()], 2)
         spreads = [power({task: a}, {task: b}).variance for a, b in pairs]
         found[task] = sum(spreads) / len(spreads)
@@ -181,6 +186,8 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
 
 
 def _power_lines(shown: Mapping[str, Any]) -> list[str]:
+    if shown["detectable"]["score"] is None:
+        return ["power: every task measures whole models, and no number of examples changes that"]
     how = (
         f"if two models differ on {DISAGREEMENT:.0%} of the examples (a guess; --measure asks two models)"
         if shown["source"] is None

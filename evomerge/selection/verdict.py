@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from evomerge.objective import Objective
 from evomerge.records import is_parent
 from evomerge.selection.ranking import SelectionError
-from evomerge.statistics import Z95, Difference, Estimate, examples_needed
+from evomerge.statistics import Difference, Estimate, examples_needed, variance_of
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _more(gap: Difference, *, shares: bool) -> str:
     delta = max(abs(gap.mean), 0.005) if shares else abs(gap.mean)
     if not math.isfinite(gap.half_width) or delta == 0:
         return ""
-    needed = examples_needed(gap.n_examples * (gap.half_width / Z95) ** 2, delta)
+    needed = examples_needed(variance_of(gap), delta)
     return f", or evaluate on at least {needed:,} examples" if needed > gap.n_examples else ""
 
 

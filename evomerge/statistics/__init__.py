@@ -16,11 +16,10 @@ from evomerge.statistics.estimates import Difference, Estimate, StatisticsError,
 from evomerge.statistics.fronts import Interval, hypervolume_interval
 from evomerge.statistics.intervals import Z95, FloatArray
 from evomerge.statistics.optimism import Optimism, expected_maximum, optimism
-from evomerge.statistics.power import POWER, Power, detectable, examples_needed, power
+from evomerge.statistics.power import Power, detectable, examples_needed, power, variance_of
 from evomerge.statistics.rerun import Rerun, rerun
 
 __all__ = [
-    "POWER",
     "Z95",
     "Difference",
     "Estimate",
@@ -45,4 +44,5 @@ __all__ = [
     "probability_non_dominated",
     "rerun",
     "standard_error",
+    "variance_of",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.statistics.estimates import difference
+from evomerge.statistics.estimates import Difference, difference
 from evomerge.statistics.intervals import Z95, FloatArray
 
 #: z(97.5 %) + z(80 %): what a difference must reach, in standard errors, to be found 4 times out of 5.
@@ -38,10 +38,14 @@ class Power:
 def power(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> Power:
     """Power measured from two models: task -> values in the same example order."""
     whole = difference(a, b)
-    # As in the interval, half a win and half a loss more: models that never differed here may do so elsewhere.
-    variance = whole.n_examples * (whole.half_width / Z95) ** 2
     changed = sum(int(np.sum((a[task] != b[task]) & ~np.isnan(a[task] - b[task]))) for task in a)
-    return Power(whole.n_examples, changed / whole.n_examples, variance)
+    return Power(whole.n_examples, changed / whole.n_examples, variance_of(whole))
+
+
+def variance_of(gap: Difference) -> float:
+    """The variance of a paired difference per example; infinite where its interval is."""
+    # As in the interval, half a win and half a loss more: models that never differed here may do so elsewhere.
+    return gap.n_examples * (gap.half_width / Z95) ** 2
 
 
 def detectable(disagreement: float, n_examples: int) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from evaluators.base import Scores
 from evomerge.objective import Objective
-from evomerge.yardstick import Yardstick, are_shares, task_estimate, yardstick
+from evomerge.yardstick import Yardstick, are_shares, task_difference, task_estimate, yardstick
 
 
 def scores(**tasks: list[float]) -> dict[str, Scores]:
@@ -67,4 +67,13 @@ def test_one_value_of_a_whole_model_has_no_standard_error() -> None:
     whole = Objective({"size": 1.0, "math": 1.0}, whole_model=frozenset({"size"}))
     found = task_estimate(whole, "size", scores(size=[4e6])["size"])
     assert (found.mean, found.half_width, found.n_examples) == (4e6, math.inf, 1)
+    alone = Yardstick(Objective({"size": 1.0}, whole_model=frozenset({"size"})))
+    assert (alone.estimate(scores(size=[4e6])).mean, alone.estimate(scores(size=[4e6])).half_width) == (4e6, math.inf)
+    gap = alone.difference(scores(size=[4e6]), scores(size=[1e6]))
+    assert (gap.mean, gap.half_width, gap.shown) == (3e6, math.inf, False)
     assert task_estimate(whole, "math", scores(math=[0.0, 1.0, 1.0])["math"]).half_width < 1
+
+
+def test_a_task_is_ahead_whichever_way_it_counts() -> None:
+    assert task_difference(MIXED, "text", MODELS[0], MODELS[1]).mean == 20.0
+    assert task_difference(MIXED, "math", MODELS[0], MODELS[1]).mean == -0.5

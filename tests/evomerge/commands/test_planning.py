@@ -1,5 +1,6 @@
 """The plan's numbers, against their formulas and against a study's own trials."""
 
+import json
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,24 @@ def test_before_anything_is_scored_the_examples_say_what_they_can_show(tmp_path:
     assert data["time"]["search_seconds"] is None
     assert any("--measure" in line for line in lines)
     assert not (tmp_path / "study").exists(), "a plan begins nothing"
+
+
+def test_the_size_of_a_model_has_no_luck_of_examples(tmp_path: Path) -> None:
+    noisy = {"evaluator": "synthetic", "task": 0, "n_examples": 200, "noise": "binomial"}
+    for folder, tasks in (
+        (tmp_path / "a", {"noisy": noisy, "size": "model_size"}),
+        (tmp_path / "b", {"size": "model_size"}),
+    ):
+        folder.mkdir()
+        data, lines = plan_search(config(folder, tasks=tasks, optimizer="random"), measure=True)
+        json.dumps(data, allow_nan=False)
+        shown = data["power"]
+        if "noisy" in tasks:
+            assert shown["variance"].keys() == shown["examples"].keys() == {"noisy"}
+            assert shown["detectable"]["score"] == pytest.approx(shown["detectable"]["noisy"] / 2)
+        else:
+            assert shown["detectable"] == {"score": None}
+            assert any("whole models" in line for line in lines)
 
 
 def test_measuring_scores_two_models_and_knows_time_and_variance(tmp_path: Path) -> None:

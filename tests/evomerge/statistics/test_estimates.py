@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 
 from evomerge.statistics import (
-    POWER,
     StatisticsError,
     detectable,
     difference,
@@ -13,6 +12,7 @@ from evomerge.statistics import (
     examples_needed,
     standard_error,
 )
+from evomerge.statistics.power import POWER
 
 
 def test_standard_error_is_that_of_the_mean() -> None:
