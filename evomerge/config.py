@@ -31,6 +31,7 @@ from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginError, PluginSpec, check_name
 from evomerge.recipe import Input, Recipe, RecipeError
+from evomerge.study import SEARCH_FILE
 
 #: What may change when a study goes on: none of it decides which candidates there are or how they score.
 FREE = (
@@ -147,7 +148,7 @@ class SearchConfig(Section):
 def load_config(path: Path) -> SearchConfig:
     """Read and check a search file. Raises ConfigError with the line of every mistake."""
     if path.is_dir():
-        own = path / "search.yaml"
+        own = path / SEARCH_FILE
         there = f"; the one of this run is {own}" if own.is_file() else ""
         raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
     try:

@@ -135,15 +135,14 @@ def _experts(data: Any, info: ValidationInfo) -> tuple[Input, ...]:
 
 
 def _plugin(data: Any, info: ValidationInfo, key: str = "kind") -> PluginSpec:
-    if isinstance(data, str) and data:
-        return PluginSpec(data)
-    if not isinstance(data, dict) or not isinstance(data.get(key), str):
+    if not (isinstance(data, str) and data) and not (isinstance(data, dict) and isinstance(data.get(key), str)):
         raise ValueError(f"expected a name, or {{{key}: NAME, ...options}}; got {data!r}")
-    options = {name: value for name, value in data.items() if name != key}
+    spec = PluginSpec.read(data, key)
+    options = dict(spec.options)
     for name in PATH_OPTIONS:
         if isinstance(options.get(name), str):
             options[name] = resolve_path(options[name], _folder(info))
-    return PluginSpec(data[key], options)
+    return PluginSpec(spec.kind, options)
 
 
 def _task(data: Any, info: ValidationInfo) -> PluginSpec:

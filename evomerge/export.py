@@ -18,12 +18,12 @@ from evomerge.merging.sources import open_models
 from evomerge.models import smoke_test
 from evomerge.objective import Objective
 from evomerge.recipe import Merge
-from evomerge.records import Trial
+from evomerge.records import Trial, trial_label
 from evomerge.report import status
 from evomerge.report.snapshot import take
 from evomerge.selection import Selection, SelectionError, Standing, selection
 from evomerge.statistics import Estimate
-from evomerge.study import Entry, Study, StudyError
+from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.trial import build_space
 from evomerge.yardstick import Yardstick
 
@@ -46,7 +46,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
 
     Raises StudyError for a trial that is not there, SelectionError while there is no winner.
     """
-    study, config = Study.read(run), load_config(run / "search.yaml")
+    study, config = Study.read(run), load_config(run / SEARCH_FILE)
     objective = objective_of_study(study)
     if number is None:
         result = _selection(study, objective)
@@ -62,7 +62,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
     entry = study.entries.get(number)
     if entry is None:
         raise StudyError(f"{run} has no trial {number}. {_trials(study)}")
-    label = f"trial:{number}"
+    label = trial_label(number)
     return Choice(label, merge_of(config, entry.trial), {label: _measured(entry, objective)})
 
 
@@ -132,7 +132,7 @@ def _on_all_examples(study: Study, label: str) -> dict[str, Scores] | None:
     """
     found: dict[str, dict[str, Scores]] = {}
     for entry in study.told:
-        same = entry.trial.label == label or f"trial:{entry.trial.number}" == label
+        same = entry.trial.label == label or trial_label(entry.trial.number) == label
         if same and entry.outcome is not None and entry.outcome.failure is None:
             found[entry.trial.split] = dict(entry.outcome.scores)
     if set(found) != set(SPLITS):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.base import SPLITS, Evaluator
-from evomerge import plugins, strict_yaml
+from evomerge import plugins
 from evomerge.aim import record_objective
 from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
@@ -32,7 +32,7 @@ from evomerge.recipe import Merge, Recipe
 from evomerge.records import CANARY, Trial
 from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
-from evomerge.study import Study
+from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import BenchSpec, build_evaluator, build_space, split_ids
 from search_spaces.base import CoefficientTable, FloatArray, SearchSpace, SpaceError
 
@@ -207,7 +207,7 @@ def open_study(config: SearchConfig, *, resume: bool) -> Study:
     if resume and (folder / FILE).exists():
         return Study.open(folder, config.identity())
     study = Study.create(folder, config.identity(), environment())
-    (folder / "search.yaml").write_text(strict_yaml.dump(config.as_dict()), encoding="utf-8")
+    config.write(folder / SEARCH_FILE)
     return study
 
 

@@ -35,6 +35,13 @@ class PluginSpec:
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, data: str | Mapping[str, Any], key: str = "kind") -> "PluginSpec":
+        """From a name, or `{key: name, ...options}`: as search files and ledgers say it."""
+        if isinstance(data, str):
+            return cls(data)
+        return cls(data[key], {name: value for name, value in data.items() if name != key})
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A read-only view of options cannot travel between processes; its contents can.
         return PluginSpec, (self.kind, dict(self.options))

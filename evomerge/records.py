@@ -18,6 +18,21 @@ CANARY = "canary"
 RERUN = "rerun:"
 
 
+#: How a candidate of the search is called where it is scored again, before its number.
+_TRIAL = "trial:"
+
+
+def trial_label(number: int) -> str:
+    """The name of a candidate of the search, by its number: `trial:7`."""
+    return f"{_TRIAL}{number}"
+
+
+def number_in(label: str) -> int | None:
+    """7 for `trial:7`; None for another label."""
+    number = label.removeprefix(_TRIAL)
+    return int(number) if number != label and number.isdigit() else None
+
+
 def is_parent(label: str) -> bool:
     """Whether a trial of this label is one of the models that are merged, or their base."""
     return label == "base" or label.startswith("parent:")

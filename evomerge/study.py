@@ -18,6 +18,7 @@ from evomerge.ledger.writer import Files, Ledger
 from evomerge.records import Outcome, Trial
 
 __all__ = [
+    "SEARCH_FILE",
     "ConfigurationChanged",
     "Entry",
     "Resumed",
@@ -27,6 +28,9 @@ __all__ = [
     "StudyExists",
     "StudyPaused",
 ]
+
+#: The copy of the search file that a study keeps in its folder.
+SEARCH_FILE = "search.yaml"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from evomerge.aim import objective_of_study
 from evomerge.choosing import ChoiceError
 from evomerge.commands.decision import decision_lines
 from evomerge.commands.picking import Request, decide, deciding_front
+from evomerge.records import trial_label
 from evomerge.report.words import plus_minus
 from evomerge.study import Study, StudyError
 
@@ -56,5 +57,5 @@ def _list(run: Path, split: str | None, say: Callable[[str], None]) -> None:
         tasks = ", ".join(f"{task} {plus_minus(value)}" for task, value in point.tasks.items())
         named = [name for name, one in (("preferred", front.preferred), ("knee", front.knee)) if one is point]
         remarks = f"  ({', '.join(named)})" if named else ""
-        other = "" if point.label == f"trial:{point.number}" else f" {point.label}"
+        other = "" if point.label == trial_label(point.number) else f" {point.label}"
         say(f"{point.number:>5}{other}  {tasks}{remarks}")

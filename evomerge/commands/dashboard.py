@@ -19,7 +19,7 @@ from evomerge.merging.sources import open_models
 from evomerge.mirror import Mirror
 from evomerge.report.axes import Axis, of_space
 from evomerge.report.optuna_view import OptunaView
-from evomerge.report.status import SEARCH_FILE
+from evomerge.study import SEARCH_FILE
 from evomerge.trial import build_space
 
 #: Seconds between two looks at the ledger.

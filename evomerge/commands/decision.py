@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.choosing import Chosen, Reached
+from evomerge.report import status
 from evomerge.report.front import Front, Point
 from evomerge.report.front_table import estimate_to_dict
 from evomerge.report.words import plus_minus
@@ -112,7 +113,7 @@ def scores_for_card(decision: Decision) -> dict[str, Any]:
 
 def export_command(run: Path, point: Point) -> str:
     """What to type to have a point as a checkpoint."""
-    return f"evomerge export {run} --trial {point.number} -o DIR"
+    return f"{status.export_command(run)} --trial {point.number} -o DIR"
 
 
 def reached_line(each: Reached) -> str:

@@ -16,8 +16,7 @@ from evomerge.recipe_file import dump_merge
 from evomerge.report.html.document import document
 from evomerge.report.html.material import Material
 from evomerge.report.html.page import page
-from evomerge.report.status import SEARCH_FILE
-from evomerge.study import Study
+from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import build_space
 from search_spaces.base import SpaceError
 

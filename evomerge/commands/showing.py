@@ -1,5 +1,6 @@
 """`evomerge pareto`: the front of a study, what it covers, what is predicted beyond it, and what to type next."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def show_front(
     held_out = shown if split == "report" else front(study, objective, "report")
     beyond, notes = _predicted(study, searched)
     notes = [*_notes(shown), *notes]
-    next_ = [f"evomerge pick {run}"]
+    next_ = [f"evomerge pick {shlex.quote(str(run))}"]
     if shown.preferred is not None:
         next_.append(export_command(run, shown.preferred))
     data = {

@@ -11,7 +11,7 @@ from evaluators.base import Scores
 from evomerge import pareto
 from evomerge.objective import FloatArray, Objective
 from evomerge.records import CANARY
-from evomerge.report.scored import Kind, Scored, reruns, scored
+from evomerge.report.scored import CANDIDATES, Kind, Scored, reruns, scored
 from evomerge.selection.ranking import Ranking
 from evomerge.statistics import (
     Estimate,
@@ -56,6 +56,11 @@ class Point:
     probability: float
     shrunk: float | None
     scores: Mapping[str, Scores] = field(repr=False)
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it is a point of the search, and no fixed point of comparison."""
+        return self.kind in CANDIDATES
 
     @property
     def is_merge(self) -> bool:

@@ -55,9 +55,7 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
 
 def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:
     """The optimizer as it was after everything that the ledger holds, asked for its predictions."""
-    said = study.configuration.get("optimizer", "cma_es")
-    options = {} if isinstance(said, str) else {key: value for key, value in said.items() if key != "kind"}
-    spec = PluginSpec(said if isinstance(said, str) else said["kind"], options)
+    spec = PluginSpec.read(study.configuration["optimizer"])
     if plugins.load("optimizer", spec.kind, Optimizer).predictions is Optimizer.predictions:
         return ()
     points = {entry.trial.label: entry.trial.x for entry in study.entries.values() if entry.trial.x is not None}

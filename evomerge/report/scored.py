@@ -7,11 +7,13 @@ from typing import Literal
 
 from evaluators.base import Scores
 from evomerge.budget import RECOMMENDED
-from evomerge.records import RERUN, Trial, is_parent, is_rerun
+from evomerge.records import RERUN, Trial, is_parent, is_rerun, number_in, trial_label
 from evomerge.selection.ranking import Ranking, scores_of
 from evomerge.study import Entry, Study
 
 Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
+#: Kinds that are points of the search, and no fixed points of comparison.
+CANDIDATES: tuple[Kind, ...] = ("candidate", "start", "recommended")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class Scored:
     @property
     def is_candidate(self) -> bool:
         """Whether it is a point of the search, and no fixed point of comparison."""
-        return self.kind in ("candidate", "start", "recommended")
+        return self.kind in CANDIDATES
 
 
 def scored(study: Study, ranking: Ranking) -> tuple[list[Scored], int]:
@@ -63,13 +65,13 @@ def identity(study: Study, trial: Trial) -> tuple[str, int, Kind]:
     if trial.merge is not None:
         kind: Kind = "base" if trial.label == "base" else "parent" if is_parent(trial.label) else "average"
         return trial.label, _number_on_search(study, trial), kind
-    number = trial.label.removeprefix("trial:")
-    known = study.entries.get(int(number)) if number.isdigit() else None
+    number = number_in(trial.label)
+    known = None if number is None else study.entries.get(number)
     origin = trial if known is None else known.trial
     kind = (
         "recommended" if origin.label.startswith(RECOMMENDED) else "start" if origin.label == "start" else "candidate"
     )
-    return f"trial:{origin.number}", origin.number, kind
+    return trial_label(origin.number), origin.number, kind
 
 
 def _number_on_search(study: Study, baseline: Trial) -> int:

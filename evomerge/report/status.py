@@ -1,5 +1,6 @@
 """What a study has come to: its state, best merge, baselines, failures, where time went, how to go on."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from math import inf
@@ -12,14 +13,12 @@ from rich.text import Text
 
 from evomerge.aim import objective_of_study
 from evomerge.budget import RECOMMENDED, is_candidate
+from evomerge.records import number_in
 from evomerge.report import words
 from evomerge.report.measured import Measured, MeasuredFront
 from evomerge.report.snapshot import take
 from evomerge.statistics import Estimate
-from evomerge.study import Study
-
-#: The copy of the search file that a study keeps in its folder.
-SEARCH_FILE = "search.yaml"
+from evomerge.study import SEARCH_FILE, Study
 
 
 def status(study: Study) -> dict[str, Any]:
@@ -56,16 +55,21 @@ def state_of(study: Study) -> str:
 
 def origin(study: Study, label: str | None) -> str:
     """Where a winner's number comes from when the budget does not say it; else nothing."""
-    number = (label or "").removeprefix("trial:")
-    trial = study.entries[int(number)].trial if number.isdigit() and int(number) in study.entries else None
-    if trial is None or not trial.label.startswith(RECOMMENDED):
+    number = number_in(label or "")
+    entry = None if number is None else study.entries.get(number)
+    if entry is None or not entry.trial.label.startswith(RECOMMENDED):
         return ""
     return "the point that the optimizer recommends at its end, scored beyond the budget"
 
 
 def resume_command(folder: Path) -> str:
     """The command that goes on with the study in `folder`."""
-    return f"evomerge search {folder / SEARCH_FILE} --resume"
+    return f"evomerge search {shlex.quote(str(folder / SEARCH_FILE))} --resume"
+
+
+def export_command(folder: Path) -> str:
+    """The command that writes a merge of the study in `folder`, before its options."""
+    return f"evomerge export {shlex.quote(str(folder))}"
 
 
 def render(data: Mapping[str, Any]) -> Group:

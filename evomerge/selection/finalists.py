@@ -7,7 +7,7 @@ import numpy as np
 from evomerge import pareto
 from evomerge.budget import RECOMMENDED
 from evomerge.objective import Objective
-from evomerge.records import RERUN, Trial, is_parent
+from evomerge.records import RERUN, Trial, is_parent, trial_label
 from evomerge.selection.ranking import Ranking, SelectionError
 from evomerge.study import Entry, Study
 
@@ -28,7 +28,7 @@ def finalists(study: Study, objective: Objective) -> list[Trial]:
     searched = sorted((e for e in ranking.entries if e.trial.merge is None), key=ranking.key)
     chosen = _spread(ranking, ranking.front(searched)) if objective.pareto else searched[:FINALISTS]
     recommended = [e for e in searched if e.trial.label.startswith(RECOMMENDED) and e not in chosen]
-    named = [replace(entry.trial, label=f"trial:{entry.trial.number}") for entry in chosen + recommended]
+    named = [replace(entry.trial, label=trial_label(entry.trial.number)) for entry in chosen + recommended]
     named += [entry.trial for entry in ranking.entries if entry.trial.merge is not None]
     parents = [trial for trial in named if is_parent(trial.label)]
     again = [replace(trial, label=f"{RERUN}{trial.label}") for trial in parents if trial.label != "base"][:1]

@@ -22,6 +22,7 @@ from evomerge.report.html.numbers import by_label
 from evomerge.report.html.points import front_data, points_data, predictions_data
 from evomerge.report.html.progress import progress
 from evomerge.report.predicted import Predicted, predicted
+from evomerge.report.status import export_command
 from evomerge.selection import Selection
 from evomerge.study import Study
 from evomerge.yardstick import Yardstick, yardstick
@@ -55,7 +56,7 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
         "cost": running.cost(study),
         "environment": dict(study.environment),
         "configuration": material.configuration,
-        "export": running.export_command(study),
+        "export": export_command(study.folder.absolute()),
         "commands": running.commands(study, head["winner"]),
     }
 
@@ -105,7 +106,7 @@ def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
 
 def _importance(objective: Objective, searched: Front, material: Material) -> dict[str, Any]:
     """For the score and, where there are several, every task; points in the order in which they were asked."""
-    own = [point for point in searched.points if point.kind in ("candidate", "start", "recommended")]
+    own = [point for point in searched.points if point.is_candidate]
     own = sorted((point for point in own if point.number in material.tables), key=lambda point: point.number)
     if not own and material.missing:
         return {"why": material.missing}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.report.scored import CANDIDATES
 from evomerge.report.words import decimals
 from evomerge.statistics import Z95
 
@@ -56,7 +57,7 @@ def tables(data: Mapping[str, Any]) -> dict[str, Any]:
     named = [point for point in points if _listed_first(point, winner, finalists)]
     shown = {point["label"] for point in named}
     rest = [point for point in points if point["label"] not in shown]
-    baselines = [point for point in points if point["kind"] not in ("candidate", "start", "recommended")]
+    baselines = [point for point in points if point["kind"] not in CANDIDATES]
     stages = sorted(data["cost"]["stages"].items(), key=lambda stage: -stage[1])
     whole = sum(seconds for _, seconds in stages)
     return {
@@ -85,7 +86,7 @@ def _observed(finalists: list[dict[str, Any]]) -> float | None:
     falls = [
         row["search"]["mean"] - row["select"]["mean"]
         for row in finalists
-        if row["kind"] in ("candidate", "start", "recommended") and row["search"] is not None
+        if row["kind"] in CANDIDATES and row["search"] is not None
     ]
     return sum(falls) / len(falls) if falls else None
 

@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.plugins import PluginSpec
 from evomerge.report import status
-from evomerge.report.snapshot import WAITING
-from evomerge.study import Study
+from evomerge.report.snapshot import stages_of
+from evomerge.study import SEARCH_FILE, Study
 
 
 def failures(study: Study) -> list[dict[str, Any]]:
@@ -39,37 +40,27 @@ def truncated(study: Study) -> list[dict[str, Any]]:
 
 def cost(study: Study) -> dict[str, Any]:
     """Seconds of workers by stage, and per worker; waiting is what is left of the time that the search ran."""
-    stages: dict[str, float] = {}
     workers: dict[str, dict[str, Any]] = {}
-    for entry in study.told:
-        if entry.outcome is None:
-            continue
-        worker = workers.setdefault(entry.outcome.worker, {"trials": 0, "seconds": 0.0})
+    for outcome in (entry.outcome for entry in study.told if entry.outcome is not None):
+        worker = workers.setdefault(outcome.worker, {"trials": 0, "seconds": 0.0})
         worker["trials"] += 1
-        worker["seconds"] += sum(entry.outcome.seconds.values())
-        for stage, seconds in entry.outcome.seconds.items():
-            stages[stage] = stages.get(stage, 0.0) + seconds
-    whole = study.active_seconds * len(workers)
-    stages[WAITING] = max(0.0, whole - sum(stages.values()))
-    return {"seconds": study.active_seconds, "stages": stages, "workers": workers}
+        worker["seconds"] += sum(outcome.seconds.values())
+    return {"seconds": study.active_seconds, "stages": stages_of(study, len(workers)), "workers": workers}
 
 
 def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
     """What to type next."""
-    run, export = shlex.quote(str(study.folder.absolute())), export_command(study)
+    folder = study.folder.absolute()
+    export = status.export_command(folder)
+    again = "Search again from the start, into another folder: change `study:` in a copy of"
     made = [
         ("Write the winner as a checkpoint", f"{export} -o merged"),
         ("Only its recipe", f"{export} --recipe-only -o recipe.yaml"),
         ("The same weights again, from the recipe", "evomerge merge recipe.yaml -o merged"),
-        ("Search again from the start, into another folder: change `study:` in a copy of", f"{run}/search.yaml"),
     ]
-    goes_on = [] if winner else [("Go on with the search", status.resume_command(study.folder.absolute()))]
-    return [{"what": what, "command": command} for what, command in (goes_on + made if winner else goes_on + made[-1:])]
-
-
-def export_command(study: Study) -> str:
-    """The command that writes a point of the study, before its options."""
-    return f"evomerge export {shlex.quote(str(study.folder.absolute()))}"
+    shown = made if winner else [("Go on with the search", status.resume_command(folder))]
+    shown = [*shown, (again, shlex.quote(str(folder / SEARCH_FILE)))]
+    return [{"what": what, "command": command} for what, command in shown]
 
 
 def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]) -> dict[str, Any]:
@@ -88,12 +79,10 @@ def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]
         "tasks": [
             {"name": task, "weight": weight, "lower_is_better": task in lower} for task, weight in weights.items()
         ],
-        "plugins": {name: _kind(said[name]) for name in ("method", "space", "optimizer") if name in said},
+        "plugins": {
+            name: PluginSpec.read(said[name]).kind for name in ("method", "space", "optimizer") if name in said
+        },
         "seed": said.get("seed"),
         "experts": list(said.get("experts", {})),
         "events": told["events"],
     }
-
-
-def _kind(data: Any) -> str:
-    return str(data.get("kind")) if isinstance(data, Mapping) else str(data)
