@@ -17,8 +17,6 @@ from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
-from evomerge.merging.baselines import baselines, same_weights
-from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
@@ -27,14 +25,15 @@ from evomerge.models import check_reads_text
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer
 from evomerge.placement import check_device, start_executor
+from evomerge.planned import planned_trials
 from evomerge.plugins import PluginSpec
-from evomerge.recipe import Merge, Recipe
-from evomerge.records import CANARY, Trial
+from evomerge.recipe import Merge
+from evomerge.records import Trial
 from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import BenchSpec, build_evaluator, build_space, split_ids
-from search_spaces.base import CoefficientTable, FloatArray, SearchSpace, SpaceError
+from search_spaces.base import FloatArray
 
 #: Fewer examples than this on a split say next to nothing.
 FEW_EXAMPLES = 20
@@ -89,21 +88,13 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
     )
     start = space.default()
-    planned = [
-        Trial(0, start, label=CANARY, seed=config.seed),
-        Trial(0, start, label="start", seed=config.seed),
-    ]
-    planned += [
-        Trial(0, _point(space, recipe, merge, base), merge=merge, label=label, seed=config.seed)
-        for label, merge in baselines(recipe, layout.names)
-    ]
     plan = Plan(
         spec=spec,
         objective=objective,
         dimension=space.dimension,
         start=start,
         names=space.names,
-        planned=tuple(planned),
+        planned=planned_trials(recipe, space, base, config.seed),
         examples=examples,
         model_bytes=base.nbytes,
         notes=tuple(notes),
@@ -219,25 +210,6 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         **{package: version(package) for package in packages},
     }
-
-
-def _point(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:
-    """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it.
-
-    A merge by another method counts where the searched one gives the same weights with the same coefficients.
-    """
-    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
-    n_groups, n_inputs = len(merge.table.groups), len(recipe.inputs)
-    values = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
-    if not values.keys() >= merge.table.values.keys():
-        return None
-    searched = Merge(recipe, CoefficientTable(merge.table.groups, values | dict(merge.table.values)), merge.seed)
-    if not same_weights(searched, merge, {name: len(base.shape(name)) for name in base.layout().names}):
-        return None
-    try:
-        return space.encode(searched.table)
-    except SpaceError:
-        return None
 
 
 def _needs_language_model(task: PluginSpec) -> bool:
