@@ -6,7 +6,10 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from evomerge.report import status
+from evomerge.aim import objective_of_study
+from evomerge.report import standings, status
+from evomerge.report.plot import plot_progress
+from evomerge.selection import selection
 from evomerge.study import Study
 
 
@@ -18,19 +21,12 @@ def study_status(run: Path, *, plot: bool) -> tuple[dict[str, Any], Group]:
     if data["state"] == "done":
         parts.append(_add_result(study, data))
     if plot:
-        from evomerge.report.plot import plot_progress
-
         data["picture"] = str(plot_progress(study))
         parts.append(Group(Text(f"picture: {data['picture']}")))
     return data, Group(*parts)
 
 
 def _add_result(study: Study, data: dict[str, Any]) -> Group:
-    # Only a finished study needs what reads results, and with it torch.
-    from evomerge.aim import objective_of_study
-    from evomerge.report import standings
-    from evomerge.selection import selection
-
     result = selection(study, objective_of_study(study))
     data["result"] = standings.selection_to_dict(result)
     return standings.render(result)

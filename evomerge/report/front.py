@@ -160,17 +160,17 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
     curse, shrunk = _optimism(ranking.yardstick, models) if split == "search" else (None, {})
     points = [
         Point(
-            model.label,
-            model.number,
-            model.kind,
-            {task: task_estimate(objective, task, scores) for task, scores in model.scores.items()},
-            ranking.yardstick.estimate(model.scores),
-            losses[row],
-            _order(ranking, model),
-            bool(on_front[row]),
-            float(probabilities[row]),
-            shrunk.get(model.label),
-            model.scores,
+            label=model.label,
+            number=model.number,
+            kind=model.kind,
+            tasks={task: task_estimate(objective, task, scores) for task, scores in model.scores.items()},
+            score=ranking.yardstick.estimate(model.scores),
+            losses=losses[row],
+            order=_order(ranking, model),
+            on_front=bool(on_front[row]),
+            probability=float(probabilities[row]),
+            shrunk=shrunk.get(model.label),
+            scores=model.scores,
         )
         for row, model in enumerate(models)
     ]
@@ -180,14 +180,14 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         split,
         objective,
         tuple(sorted(points, key=lambda point: (not point.on_front, -point.score.mean, point.number))),
-        {task: matrix.shape[1] for task, matrix in gains.items()},
-        None if reference is None else objective.as_scores(reference),
-        volume,
-        of_models,
-        curse,
-        left_out,
-        pending,
-        reruns(study, split),
+        examples={task: matrix.shape[1] for task, matrix in gains.items()},
+        reference=None if reference is None else objective.as_scores(reference),
+        hypervolume=volume,
+        of_models=of_models,
+        optimism=curse,
+        left_out=left_out,
+        pending=pending,
+        reruns=reruns(study, split),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.report.front import Front, Point
-from evomerge.report.plot import PlotError
+from evomerge.report.plot import PlotError, new_figure
 from evomerge.study import Study
 
 FILE = "front.png"
@@ -16,20 +16,13 @@ _INK, _SOFT, _ACCENT, _MODEL = "#333333", "#b8c4ce", "#1f6fb2", "#c05621"
 
 def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
     """Draw a front; a PNG, `front.png` in the study by default. Raises PlotError."""
-    try:
-        from matplotlib.figure import Figure  # an extra: only pictures need it
-    except ImportError as error:
-        raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
     if not front.choices:
         raise PlotError(f"No merge of {study.folder} is scored on the {front.split} split yet: nothing to draw.")
-    figure = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(height=4.8)
     if len(front.tasks) == 2:
         _draw_pair(axes, front)
     else:
         _draw_side_by_side(axes, front)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     axes.set_title(f"{front.split} split; bars are 95 % intervals", color=_INK, fontsize=9, loc="left")
     path = study.folder / FILE if path is None else path
     figure.savefig(path)

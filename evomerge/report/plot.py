@@ -23,24 +23,32 @@ class PlotError(RuntimeError):
 
 def plot_progress(study: Study, path: Path | None = None) -> Path:
     """Draw the search-split scores in order of finishing; a PNG, `progress.png` in the study by default."""
-    try:
-        from matplotlib.figure import Figure  # an extra: only pictures need it
-    except ImportError as error:
-        raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
     scored = [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
     if all(entry.trial.merge is not None for entry in scored):
         raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
     objective = objective_of_study(study)
     searched = [search_score(entry, objective) for entry in scored if entry.trial.merge is None]
     baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
-    figure = Figure(figsize=(7.5, 4.2), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(height=4.2)
     _draw_candidates(axes, searched)
     _draw_baselines(axes, leading(baselines), len(searched))
     _tidy(axes)
     path = study.folder / FILE if path is None else path
     figure.savefig(path)
     return path
+
+
+def new_figure(height: float) -> tuple[Any, Any]:
+    """A figure of one plot and its axes; height in inches. Raises PlotError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure  # an extra: only pictures need it
+    except ImportError as error:
+        raise PlotError("Pictures need matplotlib: pip install 'evomerge[plot]'.") from error
+    figure = Figure(figsize=(7.5, height), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
 
 
 def _draw_candidates(axes: Any, searched: list[SearchScore]) -> None:
@@ -67,6 +75,4 @@ def _tidy(axes: Any) -> None:
     axes.set_ylabel("score on the search split", color=_INK)
     axes.grid(axis="y", color="#eeeeee")
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
