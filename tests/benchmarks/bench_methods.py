@@ -51,6 +51,9 @@ MERGEKIT: dict[str, tuple[str, dict[str, float], dict[str, float]]] = {
     "passthrough": ("passthrough", {}, {}),
 }
 
+#: Options without which a method refuses these models: none of them is pruned.
+OPTIONS: dict[str, dict[str, Any]] = {"sparse_soup": {"masks": "intersection"}}
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -128,7 +131,7 @@ def ours(name: str, models: list[Path], folder: Path) -> Measured:
     for parameter in method.parameters:
         value = {"weight": 0.3, "density": 0.5}.get(parameter.name, parameter.default)
         values[parameter.name] = np.full((1, n_inputs if parameter.per_input else 1), value)
-    recipe = Recipe(Input("base", str(models[0])), inputs, name, dict(method.options))
+    recipe = Recipe(Input("base", str(models[0])), inputs, name, dict(method.options) | OPTIONS.get(name, {}))
     write_merge(Merge(recipe, CoefficientTable({"all": ("*",)}, values)), folder / "recipe.yaml")
     command = [sys.executable, "-m", "evomerge.cli", "merge", str(folder / "recipe.yaml"), "-o", str(folder / "ours")]
     found = measure([*command, "--overwrite"], folder)
