@@ -1,5 +1,6 @@
-"""Real searches in processes of their own, and what they leave in their ledgers."""
+"""Real searches, here or in processes of their own, and what they leave in their ledgers."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
 
 from evomerge import strict_yaml
+from evomerge.cli import app
 from evomerge.study import Study
 from tests.toys import search_file
 
@@ -24,6 +29,13 @@ def write_search(folder: Path, *, trials: int = 40, delay: float = 0.02, **chang
     file = folder / "search.yaml"
     file.write_text(strict_yaml.dump(settings), encoding="utf-8")
     return file
+
+
+def run_here(file: Path, *options: object) -> list[dict[str, Any]]:
+    """Run a search to its end in this process, which has imported everything already; the lines that it printed."""
+    done = CliRunner().invoke(app, ["search", str(file), *map(str, options), "--json"])
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from evomerge.cli import app
 from evomerge.ledger.lines import FILE
 from evomerge.study import Study
 from tests.evomerge.report.studies import write_study
-from tests.evomerge.searches import evomerge, history, wait_until, write_search
+from tests.evomerge.searches import evomerge, history, run_here, wait_until, write_search
 
 TRIALS = 30
 
@@ -37,9 +37,7 @@ def trials(address: str) -> list[dict[str, Any]]:
 def unwatched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study of a search that nobody looked at."""
     folder = tmp_path_factory.mktemp("unwatched")
-    with evomerge("search", write_search(folder, trials=TRIALS)) as process:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_here(write_search(folder, trials=TRIALS))
     return folder / "study"
 
 

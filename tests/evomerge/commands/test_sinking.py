@@ -6,16 +6,17 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evomerge.commands.sinking import LAST, Sinks
+from evomerge.commands.sinking import Sinks
 from evomerge.ledger.lines import FILE
 from evomerge.report.snapshot import take
 from evomerge.study import Study
-from tests.evomerge.searches import evomerge, history, wait_until, write_search
+from tests.evomerge.searches import evomerge, history, run_here, wait_until, write_search
 from tests.evomerge.sinks.test_mlflow import read_history, read_runs
 from tests.evomerge.sinks.test_wandb import read_offline
 
@@ -27,12 +28,12 @@ TRIALS = 14
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study of a search without sinks."""
     folder = tmp_path_factory.mktemp("alone")
-    search(folder)
+    run_here(write_search(folder, trials=TRIALS))
     return folder / "study"
 
 
 def search(folder: Path, *options: object, **environment: str) -> list[dict[str, Any]]:
-    """Run a search to its end; what it said."""
+    """Run a search to its end in a process that its sinks may outlive; what it said."""
     with evomerge("search", write_search(folder, trials=TRIALS), *options, "--json", **environment) as process:
         said, errors = process.communicate(timeout=120)
         assert (process.returncode, errors) == (0, "")
@@ -102,13 +103,11 @@ def test_a_tracker_that_hangs_costs_the_search_a_moment_at_its_end(tmp_path: Pat
     assert lines[-1]["exit_code"] == 0
 
 
-def test_what_is_not_installed_is_said_once(tmp_path: Path, alone: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u, sys\n"
-        "find = u.find_spec\n"
-        "u.find_spec = lambda name, package=None: None if name == 'wandb' else find(name, package)\n"
+def test_what_is_not_installed_is_said_once(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "evomerge.commands.sinking.find_spec", lambda name: None if name == "wandb" else find_spec(name)
     )
-    lines = search(tmp_path, "--wandb", "merges", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    lines = run_here(write_search(tmp_path, trials=TRIALS), "--wandb", "merges")
     assert sinks_said(lines) == ["wandb is not installed: pip install 'evomerge[wandb]'; the search goes on without it"]
     assert history(tmp_path / "study") == history(alone)
 
@@ -141,7 +140,10 @@ def children(pid: int) -> list[Path]:
     return [Path("/proc") / child for child in found]
 
 
-def test_a_stopped_process_is_told_the_end_without_waiting_for_it_to_listen(tmp_path: Path) -> None:
+def test_a_stopped_process_is_told_the_end_without_waiting_for_it_to_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.commands.sinking.LAST", 1.0)
     write_search(tmp_path)
     (tmp_path / "study").mkdir()
     sinks = Sinks({"mlflow": "an experiment"})
@@ -154,6 +156,6 @@ def test_a_stopped_process_is_told_the_end_without_waiting_for_it_to_listen(tmp_
     finally:
         process.kill()
         process.wait()
-    assert time.monotonic() - began < LAST + 5
+    assert time.monotonic() - began < 1.0 + 5
     assert ["still sending" in text for text in left] == [True]
     assert (tmp_path / "study" / FILE).exists() is False
