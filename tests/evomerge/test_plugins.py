@@ -186,3 +186,15 @@ def test_build_names_a_missing_option_and_passes_variadic_ones(package: Callable
     with pytest.raises(PluginError, match="thing 'half' needs 'size'"):
         plugins.build("thing", PluginSpec("half", {"colour": "blue"}), _fraction())
     assert plugins.build("thing", PluginSpec("half", {"size": 2, "shape": "round"}), _fraction()) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "spec"),
+    [
+        ("gp", "kind", PluginSpec("gp")),
+        ({"kind": "gp", "seed": 1}, "kind", PluginSpec("gp", {"seed": 1})),
+        ({"evaluator": "x", "kind": "y"}, "evaluator", PluginSpec("x", {"kind": "y"})),
+    ],
+)
+def test_a_plug_in_as_files_say_it(data: str | dict[str, object], key: str, spec: PluginSpec) -> None:
+    assert PluginSpec.read(data, key) == spec
