@@ -122,7 +122,7 @@ def objective_of_study(study: Study) -> Objective:
     said = next((data for kind, data in study.events if kind == EVENT), None)
     if said is None:
         raise StudyError(
-            f"The ledger in {study.folder} does not say in which tasks less is better; an earlier evomerge began it. "
+            f"The ledger in {study.folder} does not say in which tasks less is better. "
             "`evomerge search FILE --resume` writes that down, and runs nothing where the search is done."
         )
     return make_objective(

@@ -12,7 +12,6 @@ import numpy as np
 
 from evaluators.base import SPLITS, Evaluator
 from evomerge import plugins
-from evomerge.aim import record_objective
 from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
@@ -162,7 +161,6 @@ def run(
         say(f"starting {config.executor} workers")
         executor = opened.enter_context(closing(start_executor(config, plan.spec, plan.model_bytes)))
         study = study or opened.enter_context(closing(open_study(config, resume=resume)))
-        record_objective(study, plan.objective)
         stop = StopRequest()
         with signals(stop, heard):
             ending = search(

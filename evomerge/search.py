@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from evomerge.aim import record_objective
 from evomerge.budget import Budget
 from evomerge.execution.base import Executor
 from evomerge.lessons import Lessons
@@ -156,6 +157,7 @@ def _drive(
     driving: Driving,
 ) -> Ending:
     """next_trial: None where there is nothing to ask for before a trial has ended. on_tell: why to pause, if so."""
+    record_objective(study, objective)
     stop = driving.stop or StopRequest()
     again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
     running: dict[int, Trial] = {}
