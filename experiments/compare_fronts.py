@@ -9,13 +9,14 @@ its own process, so that it is exactly repeatable; studies that are there are ta
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,14 @@ from evomerge import launch
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
+from evomerge.lessons import Lessons
+from evomerge.merging.sources import open_models
 from evomerge.pareto import hypervolume, igd_plus, non_dominated
 from evomerge.plugins import PluginSpec
 from evomerge.records import Trial
 from evomerge.search import score_all, search
+from evomerge.study import Entry, Study
+from evomerge.trial import build_space
 
 FILE = Path(__file__).parent / "02-pareto" / "search.yaml"
 SEARCHERS = {
@@ -54,7 +59,7 @@ EXPERTS = {
 #: Levels per coordinate of the grids.
 LEVELS = {2: 21, 3: 9}
 #: So many points of a predicted front are scored to see how far off it is.
-N_PREDICTED = 20
+N_PREDICTED = 40
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def configuration(land: Landscape, searcher: PluginSpec, seed: int, out: Path, l
 
 
 def run(land: Landscape, name: str, seed: int, out: Path) -> None:
-    """One study, from its first trial or from where it stopped; what it measured and predicted goes into a file."""
+    """One study, from its first trial or from where it stopped; what it measured and forecast goes into a file."""
     result = out / f"{land.name}-{name}-{seed}.json"
     if result.exists():
         return
@@ -117,30 +122,53 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
         ending = search(study, optimizer, executor, plan.objective, planned, Budget(trials=land.costs[-1]), seed=seed)
         if ending.kind != "done":
             raise RuntimeError(f"{land.name} {name} {seed}: {ending.message}")
-        scored = [e for e in study.told if e.losses is not None and e.trial.x is not None]
-        measured = [e for e in scored if e.trial.label in ("start", "search")]
-        inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0][:N_PREDICTED]
-        trials = [Trial(-1, p.x, label=f"predicted:{n}") for n, p in enumerate(inside)]
-        score_all(study, executor, plan.objective, trials, phase="predicted")
-        actual = {e.trial.label: e.losses for e in study.told}
+        measured = [e for e in study.told if e.losses is not None and e.trial.label in ("start", "search")]
+        ends = sorted({min(land.costs[0], len(measured)), len(measured)})
+        aside = config.model_copy(update={"study": Path(f"{config.study}-forecasts")})  # no trials of the search
+        with closing(launch.open_study(aside, resume=True)) as checked:
+            forecasts = [forecast(config, plan, checked, executor, measured[:n]) for n in ends]
     data = {
         "points": [e.trial.x.tolist() for e in measured if e.trial.x is not None],
         "losses": [e.losses for e in measured],
-        "predicted_points": [p.x.tolist() for p in inside],
-        "predicted": [p.losses.tolist() for p in inside],
-        "actual": [actual[trial.label] for trial in trials],
+        "forecasts": [one for one in forecasts if one["points"]],
     }
     result.write_text(json.dumps(data))
 
 
+def forecast(
+    config: SearchConfig, plan: launch.Plan, study: Study, executor: SerialExecutor, measured: Sequence[Entry]
+) -> dict[str, Any]:
+    """The front that a searcher predicts after these trials, and what its points score for real, in `study`."""
+    optimizer = launch.build_optimizer(config, plan)
+    lessons = Lessons(optimizer, plan.objective, set())
+    for entry in measured:
+        lessons.take(entry)
+    inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0][:N_PREDICTED]
+    trials = [Trial(-1, p.x, label=f"predicted:{len(measured)}:{n}") for n, p in enumerate(inside)]
+    score_all(study, executor, plan.objective, trials, phase="predicted")
+    scored = {e.trial.label: e.losses for e in study.told}
+    return {
+        "after": len(measured),
+        "points": [p.x.tolist() for p in inside],
+        "predicted": [p.losses.tolist() for p in inside],
+        "actual": [scored[trial.label] for trial in trials],
+    }
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """Per cost the share of the front's hypervolume and the IGD+; how far predictions are off, in points, if any."""
+    """Per cost the share of the front's hypervolume and the IGD+, of what was measured by then.
+
+    promised: the same share after the first cost with the front predicted then, its points scored for real, taken in.
+    gap: mean absolute difference of predicted and real losses, in points, the largest of the tasks, after the first
+    cost and at the end. NaN for searchers that predict nothing.
+    """
 
     used: int
     hypervolume: FloatArray
     igd_plus: FloatArray
-    gap: float
+    promised: float
+    gap: tuple[float, float]
 
 
 def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
@@ -151,17 +179,26 @@ def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
     front = true_front(land, config) if land.synthetic else measured_front(land, out)
     best, worst = front.min(axis=0), front.max(axis=0)
     reference = worst + 0.1 * (worst - best)
+    whole = hypervolume(front, reference)
     reached = []
     for cost in land.costs:
         chosen = non_dominated(losses[:cost])
         reached.append(truth(config, points[:cost][chosen]) if land.synthetic else losses[:cost][chosen])
-    off = np.nan
-    if data["predicted"]:
-        actual = truth(config, np.array(data["predicted_points"])) if land.synthetic else np.array(data["actual"])
-        off = float(100 * np.abs(np.array(data["predicted"]) - actual).mean(axis=0).max())
-    whole = hypervolume(front, reference)
+    promised, gaps = np.nan, [np.nan]
+    if data["forecasts"]:
+        actual = [
+            truth(config, np.array(one["points"])) if land.synthetic else np.array(one["actual"])
+            for one in data["forecasts"]
+        ]
+        promised = hypervolume(np.concatenate([reached[0], actual[0]]), reference) / whole
+        gaps = [
+            float(100 * np.abs(np.array(one["predicted"]) - real).mean(axis=0).max())
+            for one, real in zip(data["forecasts"], actual, strict=True)
+        ]
     shares = np.array([hypervolume(one, reference) / whole for one in reached])
-    return Verdict(len(losses), shares, np.array([igd_plus(one, front) for one in reached]), off)
+    return Verdict(
+        len(losses), shares, np.array([igd_plus(one, front) for one in reached]), promised, (gaps[0], gaps[-1])
+    )
 
 
 def evaluators_of(config: SearchConfig) -> list[Synthetic]:
@@ -169,14 +206,18 @@ def evaluators_of(config: SearchConfig) -> list[Synthetic]:
 
 
 @dataclass(frozen=True)
-class _Coefficients:
-    coefficients: dict[str, FloatArray]
+class _Merged:
+    coefficients: Mapping[str, FloatArray]
 
 
 def truth(config: SearchConfig, points: FloatArray) -> FloatArray:
-    """Losses without noise, (n_points, n_objectives); in this space a point is its coefficients."""
-    models = [_Coefficients({"weight": x[None, :]}) for x in points]
-    qualities = [[evaluator.quality(model) for evaluator in evaluators_of(config)] for model in models]  # type: ignore[arg-type]
+    """Losses without noise, (n_points, n_objectives)."""
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
+    others = space.decode(space.default()).values  # what the method has besides weights, which are the points here
+    models = [_Merged({**others, "weight": x[None, :]}) for x in points]
+    evaluators = evaluators_of(config)
+    qualities = [[evaluator.quality(model) for evaluator in evaluators] for model in models]  # type: ignore[arg-type]
     return -np.array(qualities)
 
 
@@ -213,19 +254,24 @@ def score_grid(land: Landscape, out: Path) -> None:
 
 def table(land: Landscape, names: Sequence[str], seeds: int, out: Path) -> str:
     """Rows of searchers: means over the seeds, with standard deviations of the hypervolume."""
-    columns = [f"HV at {cost}" for cost in land.costs] + [f"IGD+ at {cost}" for cost in land.costs]
-    lines = [f"| {land.name} | used | " + " | ".join(columns) + " | gap, points |", "|---" * (len(columns) + 3) + "|"]
+    first = land.costs[0]
+    columns = [*(f"HV at {cost}" for cost in land.costs), f"with predicted at {first}"]
+    columns += [*(f"IGD+ at {cost}" for cost in land.costs), f"gap at {first}", "gap at the end"]
+    lines = [f"| {land.name} | used | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for name in names:
         verdicts = [judge(land, name, seed, out) for seed in range(seeds)]
         shares = np.array([verdict.hypervolume for verdict in verdicts])
-        far = np.array([verdict.igd_plus for verdict in verdicts]).mean(axis=0)
         spread = shares.std(axis=0, ddof=1) if seeds > 1 else np.zeros(shares.shape[1])
         cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(shares.mean(axis=0), spread, strict=True)]
-        cells += [f"{value:.4f}" for value in far]
-        gaps = np.array([verdict.gap for verdict in verdicts])
-        off = f"{gaps.mean():.2f}" if np.isfinite(gaps).all() else "-"
-        lines.append(f"| {name} | {np.mean([v.used for v in verdicts]):.0f} | " + " | ".join(cells) + f" | {off} |")
+        cells.append(_mean([verdict.promised for verdict in verdicts], 3))
+        cells += [f"{value:.4f}" for value in np.array([verdict.igd_plus for verdict in verdicts]).mean(axis=0)]
+        cells += [_mean([verdict.gap[n] for verdict in verdicts], 2) for n in (0, 1)]
+        lines.append(f"| {name} | {np.mean([v.used for v in verdicts]):.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f}" if np.isfinite(values).all() else "-"
 
 
 def main() -> None:
