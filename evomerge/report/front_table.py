@@ -110,12 +110,12 @@ def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> R
 
 
 def hypervolume_line(front: Front) -> str:
-    """`hypervolume on the search split: 0.19 [0.12, 0.26]; the models alone 0.06 [...]; from math 0.2, chat 0.2`."""
+    """`hypervolume of all models on the search split: 0.19 [0.12, 0.26]; base and parents alone 0.06 [...]; ...`."""
     if front.hypervolume is None or front.of_models is None or front.reference is None:
         return f"hypervolume on the {front.split} split: not known, since neither the base nor a parent is scored there"
     start = ", ".join(f"{task} {value:.4g}" for task, value in front.reference.items())
     return (
-        f"hypervolume on the {front.split} split: {_interval(front.hypervolume)}; the models alone "
+        f"hypervolume of all models on the {front.split} split: {_interval(front.hypervolume)}; base and parents alone "
         f"{_interval(front.of_models)}; from the worst of them on every task: {start}"
     )
 

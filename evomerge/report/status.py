@@ -131,7 +131,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("front", words.front(front["size"], front["candidates"], front["hypervolume"]))]
     past = [f"{past['hypervolume']:.4g} after {past['candidates']}" for past in front["hypervolume_after"][:-1]]
-    rows += [("hypervolume", ", ".join(past))] if past else []
+    rows += [("hypervolume", f"of the candidates {', '.join(past)}")] if past else []
     return rows + [(f"best {task}", f"{b['score']:.4g} (trial {b['number']})") for task, b in front["best"].items()]
 
 

@@ -53,8 +53,8 @@ def gains(values: Mapping[str, float]) -> str:
 
 
 def front(size: int, candidates: int, hypervolume: float | None) -> str:
-    """`7 of 180 candidates, hypervolume 0.0123`."""
-    volume = "" if hypervolume is None else f", hypervolume {hypervolume:.4g}"
+    """`7 of 180 candidates, hypervolume of the candidates 0.0123`, which leaves base, parents and averages out."""
+    volume = "" if hypervolume is None else f", hypervolume of the candidates {hypervolume:.4g}"
     return f"{size} of {candidates} candidates{volume}"
 
 

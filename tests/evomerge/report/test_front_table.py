@@ -50,10 +50,10 @@ def test_models_are_shown_wherever_they_are_and_the_front_is_marked(run: Path) -
 
 def test_hypervolume_stands_for_both_splits_and_says_from_where(run: Path) -> None:
     text = " ".join(shown(run, 200).split())
-    assert "hypervolume on the search split: 0.19 [" in text
+    assert "hypervolume of all models on the search split: 0.19 [" in text
     assert "from the worst of them on every task: math 0.2, chat 0.2" in text
     # On report, from (.1, .1): parent:math .7 x .1, and 6 adds .4 x .3.
-    assert "hypervolume on the report split: 0.19 [" in text
+    assert "hypervolume of all models on the report split: 0.19 [" in text
     assert "math 0.1, chat 0.1" in text
     assert f"next: evomerge pick {run}" in text
     assert f"next: evomerge export {run} --trial 6 -o DIR" in text

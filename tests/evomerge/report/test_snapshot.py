@@ -118,7 +118,12 @@ def test_the_hypervolume_over_time(tmp_path: Path) -> None:
     console.print(render(data))
     console.file.close()
     text = console.export_text()
-    for part in ("2 of 3 candidates, hypervolume 0.08", "0.04 after 1", "0.3 (trial 3)", "one 0.8, two 0.6"):
+    for part in (
+        "2 of 3 candidates, hypervolume of the candidates 0.08",
+        "of the candidates 0.04 after 1",
+        "0.3 (trial 3)",
+        "one 0.8, two 0.6",
+    ):
         assert part in text
 
 
