@@ -12,10 +12,12 @@ from evomerge.commands.decision import export_command
 from evomerge.commands.picking import check_split
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
-from evomerge.report import front_table
+from evomerge.report import front_table, status
 from evomerge.report.front import Front, front
 from evomerge.report.front_plot import plot_front
 from evomerge.report.predicted import Predicted, predicted
+from evomerge.selection import SelectionError
+from evomerge.selection.result import chosen
 from evomerge.study import Study
 
 
@@ -34,12 +36,15 @@ def show_front(
     held_out = shown if split == "report" else front(study, objective, "report")
     beyond, notes = _predicted(study, searched)
     notes = [*_notes(shown), *notes]
+    selected = _selected(study)
     next_ = [f"evomerge pick {shlex.quote(str(run))}"]
-    if shown.preferred is not None:
-        next_.append(export_command(run, shown.preferred))
+    if selected is not None:
+        next_.append(f"{status.export_command(run)} -o DIR")
+    elif "preferred" in shown.suggested:
+        next_.append(export_command(run, shown.suggested["preferred"]))
     data = {
         "study": str(run),
-        **front_table.front_to_dict(shown),
+        **front_table.front_to_dict(shown, selected),
         "hypervolume": {f.split: front_table.hypervolume_to_dict(f) for f in (searched, held_out)},
         "predicted": front_table.predicted_to_dict(beyond),
         "notes": notes,
@@ -48,7 +53,7 @@ def show_front(
     }
     parts: list[RenderableType] = [Text(_heading(shown))]
     if shown.points:
-        parts.append(front_table.render_front(shown, width, everything=everything))
+        parts.append(front_table.render_front(shown, width, selected=selected, everything=everything))
     parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
     if beyond:
         parts.append(front_table.render_predicted(searched, beyond, width))
@@ -67,6 +72,14 @@ def _heading(shown: Front) -> str:
         f"{on_front} of {len(shown.points)} models are on the front (*) of the {shown.split} split "
         f"({examples} examples); ± is half of a 95 % interval."
     )
+
+
+def _selected(study: Study) -> str | None:
+    """The winner that the study has chosen."""
+    try:
+        return chosen(study).label
+    except SelectionError:
+        return None
 
 
 def _predicted(study: Study, searched: Front) -> tuple[tuple[Predicted, ...], list[str]]:

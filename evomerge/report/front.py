@@ -127,6 +127,12 @@ class Front:
         distances = knee_distances(_losses(self.choices)) if self.choices else np.zeros(0)
         return self.choices[int(np.argmax(distances))] if len(distances) and distances.max() > 1e-9 else None
 
+    @property
+    def suggested(self) -> Mapping[str, Point]:
+        """`knee` and `preferred`; nothing on the report split, whose examples are held out and choose nothing."""
+        named = {} if self.split == "report" else {"knee": self.knee, "preferred": self.preferred}
+        return {name: point for name, point in named.items() if point is not None}
+
 
 def knee_distances(losses: FloatArray) -> FloatArray:
     """How far each point of a front lies before the plane of the extremes, (n_points,), in ranges of the front.

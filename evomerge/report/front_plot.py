@@ -90,8 +90,7 @@ def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
 
 
 def _named(front: Front) -> list[Point]:
-    special = [point for point in (front.preferred, front.knee) if point is not None]
-    return [*dict.fromkeys(special), *front.models]
+    return [*dict.fromkeys(front.suggested.values()), *front.models]
 
 
 def _name(point: Point) -> str:

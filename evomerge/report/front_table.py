@@ -1,6 +1,7 @@
 """The front for people, as a table or on a narrow terminal as a list, and for programs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from math import isfinite
 from typing import Any
 
@@ -20,16 +21,16 @@ MANY_PREDICTED = 12
 TASK_WIDTH, OTHER_WIDTH = 9, 44
 
 
-def front_to_dict(front: Front) -> dict[str, Any]:
-    """Plain data, for JSON; what is not known is null."""
+def front_to_dict(front: Front, selected: str | None = None) -> dict[str, Any]:
+    """Plain data, for JSON; what is not known is null. selected: the label of the winner that the study has chosen."""
     curse = front.optimism
     return {
         "split": front.split,
         "tasks": {task: "larger" if front.objective.sign(task) > 0 else "smaller" for task in front.tasks},
         "examples": dict(front.examples),
         "points": [_point_to_dict(point) for point in front.points],
-        "knee": None if front.knee is None else front.knee.label,
-        "preferred": None if front.preferred is None else front.preferred.label,
+        **{name: point.label if (point := front.suggested.get(name)) else None for name in ("knee", "preferred")},
+        "selected": selected,
         "optimism": None if curse is None else {"expected": curse.expected, "reliability": curse.reliability},
         "left_out": front.left_out,
         "pending": front.pending,
@@ -73,9 +74,10 @@ def estimate_to_dict(value: Estimate) -> dict[str, Any]:
     return data | {"p": value.p} if isinstance(value, Difference) else data
 
 
-def render_front(front: Front, width: int, *, everything: bool = False) -> RenderableType:
-    """The points on the front, and the models and averages wherever they are; or every point that was scored."""
-    shown = [point for point in front.points if everything or point.on_front or _is_baseline(point)]
+def render_front(front: Front, width: int, *, selected: str | None = None, everything: bool = False) -> RenderableType:
+    """The points on the front; the selected one, models and averages wherever they are; or all that were scored."""
+    wanted = (everything or p.on_front or _is_baseline(p) or p.label == selected for p in front.points)
+    shown = list(compress(front.points, wanted))
     headings = ("model", *front.tasks, "score", "P(front)", "")
     rows = [
         (
@@ -83,7 +85,7 @@ def render_front(front: Front, width: int, *, everything: bool = False) -> Rende
             *(plus_minus(value) for value in point.tasks.values()),
             plus_minus(point.score),
             f"{point.probability:.2f}",
-            _remarks(front, point),
+            _remarks(front, point, selected),
         )
         for point in shown
     ]
@@ -124,9 +126,9 @@ def _is_baseline(point: Point) -> bool:
     return point.kind in ("base", "parent", "average")
 
 
-def _remarks(front: Front, point: Point) -> str:
-    named = {"knee": front.knee, "preferred": front.preferred}
-    remarks = [name for name, special in named.items() if special is point]
+def _remarks(front: Front, point: Point, selected: str | None) -> str:
+    remarks = ["selected"] if point.label == selected else []
+    remarks += [name for name, special in front.suggested.items() if special is point]
     if point.kind in ("start", "recommended"):
         remarks.append(point.kind)
     if not point.on_front:

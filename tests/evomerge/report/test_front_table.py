@@ -59,6 +59,20 @@ def test_hypervolume_stands_for_both_splits_and_says_from_where(run: Path) -> No
     assert f"next: evomerge export {run} --trial 6 -o DIR" in text
 
 
+def test_the_selected_merge_is_marked_and_no_other_is_suggested_on_held_out_examples(tmp_path: Path) -> None:
+    study = write_front(tmp_path / "study", SEARCH)
+    study.event("selected", label="trial:8", candidates=6)
+    finish(study, {6: (6, 6), 8: (7, 4)}, {"base": (1, 1), 6: (6, 6), 8: (5, 5)})
+    for split, suggested in (("search", "trial:6"), ("report", None)):
+        data, text = show_front(tmp_path / "study", split, 120)
+        assert (data["selected"], data["preferred"], data["knee"]) == ("trial:8", suggested, suggested)
+        assert data["next"][1:] == [f"evomerge export {tmp_path / 'study'} -o DIR"]
+        rows = printed(text, 120).splitlines()
+        (row,) = [row for row in rows if "trial:8" in row]  # on report it is beaten, and shown all the same
+        assert "selected" in row
+        assert any("preferred" in row for row in rows) is (suggested is not None)
+
+
 def test_a_narrow_terminal_gets_a_list_that_keeps_every_number(run: Path) -> None:
     text = shown(run, 20)
     assert max(map(len, text.splitlines())) <= 20
@@ -72,7 +86,8 @@ def test_the_data_are_complete_and_keep_their_keys(run: Path) -> None:
     data, _ = show_front(run, "search", 80)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert list(data) == [
-        *("study", "split", "tasks", "examples", "points", "knee", "preferred", "optimism", "left_out", "pending"),
+        *("study", "split", "tasks", "examples", "points", "knee", "preferred", "selected"),
+        *("optimism", "left_out", "pending"),
         *("hypervolume", "predicted", "notes", "next", "picture"),
     ]
     assert len(data["points"]) == len(SEARCH)
