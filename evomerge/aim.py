@@ -117,8 +117,14 @@ def record_objective(study: Study, objective: Objective) -> None:
 def objective_of_study(study: Study) -> Objective:
     """The objective of a study, from its ledger alone: to read a study runs nothing that it names.
 
-    Raises StudyError where the ledger does not say which way tasks count, and ValueError for a study without tasks.
+    Raises StudyError for a study without tasks, and where the ledger does not say which way they count.
     """
+    tasks = list(study.configuration.get("tasks", {}))
+    if not tasks:
+        raise StudyError(
+            f"The study in {study.folder} has no tasks: its ledger is empty or of something else. "
+            "Restore ledger.jsonl from a copy, or delete it and start the search anew."
+        )
     said = next((data for kind, data in study.events if kind == EVENT), None)
     if said is None:
         raise StudyError(
@@ -127,7 +133,7 @@ def objective_of_study(study: Study) -> Objective:
         )
     return make_objective(
         read_aim(study.configuration.get("objective", "mean")),
-        list(study.configuration.get("tasks", {})),
+        tasks,
         study.configuration.get("prefer"),
         study.configuration.get("keep"),
         **said,

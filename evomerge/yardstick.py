@@ -66,12 +66,11 @@ def yardstick(objective: Objective, models: Iterable[Mapping[str, Scores]]) -> Y
     """The yardstick for comparing these models.
 
     A mean, and chebyshev's weighted gaps, are in units that the search file's weights have to fit. Elsewhere tasks that
-    are not all shares in [0, 1] are scaled. Raises NonFiniteScore.
+    are not all shares in [0, 1] are scaled, where there are models to scale them over. Raises NonFiniteScore.
     """
     compared = list(models)
-    if objective.kind in ("mean", "chebyshev") or all(
-        are_shares(objective, task, compared) for task in objective.weights
-    ):
+    in_units = objective.kind in ("mean", "chebyshev")
+    if in_units or not compared or all(are_shares(objective, task, compared) for task in objective.weights):
         return Yardstick(objective)
     means = [objective.means(scores) for scores in compared]
     scale = {}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.aim import objective_of_study, read_fall, record_objective
+from evomerge.ledger.lines import FILE
 from evomerge.objective import Objective
 from evomerge.study import Study, StudyError
 
@@ -38,8 +39,11 @@ def test_a_study_that_does_not_say_which_way_its_tasks_count_runs_nothing_to_kno
 def test_a_study_without_tasks_has_no_objective(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "s", {}, {})
     record_objective(study, OBJECTIVE)
-    with pytest.raises(ValueError, match="Task weights"):
-        objective_of_study(study)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / FILE).touch()
+    for without in (study, Study.read(tmp_path / "empty")):
+        with pytest.raises(StudyError, match="has no tasks"):
+            objective_of_study(without)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,10 @@ def test_a_task_in_which_all_are_equal_counts_nothing() -> None:
     assert stick.score(MODELS[0]) == 0.0
 
 
+def test_without_models_nothing_is_scaled() -> None:
+    assert not yardstick(MIXED, []).scale
+
+
 @pytest.mark.parametrize("kind", ["mean", "chebyshev"])
 def test_weights_of_a_search_file_fit_the_units(kind: str) -> None:
     objective = Objective(MIXED.weights, MIXED.lower_is_better, kind)  # type: ignore[arg-type]
