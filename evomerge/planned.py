@@ -1,14 +1,10 @@
 """The trials before the optimizer's own: the canary, the start, and the merges to compare with."""
 
-import numpy as np
-
-from evomerge import plugins
-from evomerge.merging.baselines import baselines, same_weights
-from evomerge.merging.method import MergeMethod
+from evomerge.merging.baselines import baselines, completed, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
 from evomerge.records import CANARY, Trial
-from search_spaces.base import CoefficientTable, FloatArray, SearchSpace, SpaceError
+from search_spaces.base import FloatArray, SearchSpace, SpaceError
 
 
 def planned_trials(recipe: Recipe, space: SearchSpace, base: Model, seed: int) -> tuple[Trial, ...]:
@@ -26,12 +22,10 @@ def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> Flo
 
     A merge by another method counts where the searched one gives the same weights with the same coefficients.
     """
-    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
-    n_groups, n_inputs = len(merge.table.groups), len(recipe.inputs)
-    values = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
-    if not values.keys() >= merge.table.values.keys():
+    table = completed(merge.table, recipe)
+    if table is None:
         return None
-    searched = Merge(recipe, CoefficientTable(merge.table.groups, values | dict(merge.table.values)), merge.seed)
+    searched = Merge(recipe, table, merge.seed)
     if not same_weights(searched, merge, {name: len(base.shape(name)) for name in base.layout().names}):
         return None
     try:

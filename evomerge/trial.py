@@ -13,6 +13,7 @@ import torch
 
 from evaluators.base import Evaluator, Scores, split_of
 from evomerge import plugins
+from evomerge.merging.baselines import completed
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.sources import open_models
 from evomerge.models import ResidentModel, choose_device, load_resident
@@ -20,7 +21,7 @@ from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import read_merge
 from evomerge.records import CANARY, Failure, Outcome, Trial
-from search_spaces.base import Layout, Parameter, SearchSpace
+from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
 
 
 class CanaryError(ValueError):
@@ -123,12 +124,22 @@ class Bench:
         merge = self.merge_of(trial)
         with _timed(seconds, "merge"):
             self.engine.apply(merge, self.model.tensors)
-        self.model.coefficients = merge.table.values
+        self.model.coefficients = self._seen(trial, merge).values
         scores = {}
         for task in self.evaluators:
             with _timed(seconds, f"evaluate:{task}"):
                 scores[task] = self._evaluate(task, trial.split)
         return scores
+
+    def _seen(self, trial: Trial, merge: Merge) -> CoefficientTable:
+        """The coefficients that evaluators see: a baseline's as those of a candidate, wherever it has such."""
+        if trial.x is not None:
+            return self.space.decode(trial.x)
+        table = completed(merge.table, self.spec.recipe)
+        try:
+            return merge.table if table is None else self.space.decode(self.space.encode(table))
+        except SpaceError:
+            return merge.table
 
     def _evaluate(self, task: str, split: str) -> Scores:
         key = (task, split)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evomerge import plugins
 from evomerge.merging.engine import MergeEngine, MergeError
 from evomerge.merging.factors import Factors
-from evomerge.merging.method import MethodError
+from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
 from search_spaces.base import CoefficientTable, FloatArray
@@ -44,6 +45,16 @@ def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]
 
 def _merge(recipe: Recipe, names: tuple[str, ...], weight: FloatArray) -> Merge:
     return Merge(recipe, CoefficientTable({"all": names}, {"weight": weight[None, :]}))
+
+
+def completed(table: CoefficientTable, recipe: Recipe) -> CoefficientTable | None:
+    """The table with the defaults of the recipe's method for what it does not name; None where that has no such."""
+    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
+    n_groups, n_inputs = len(table.groups), len(recipe.inputs)
+    values = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
+    if not values.keys() >= table.values.keys():
+        return None
+    return CoefficientTable(table.groups, values | dict(table.values))
 
 
 class _MadeUp(Model):

@@ -56,6 +56,14 @@ def test_a_plan_begins_with_canary_start_and_baselines(configured: Configured) -
     assert all(sum(counts.values()) == 200 for counts in plan.examples.values())
 
 
+def test_a_baseline_scores_what_a_candidate_with_the_same_weights_does(configured: Configured) -> None:
+    plan = prepare(configured())
+    bench = plan.spec()
+    found = {t.label: bench.run(t).scores for t in plan.planned if t.label in ("start", "uniform")}
+    for task, scores in found["start"].items():
+        np.testing.assert_allclose(found["uniform"][task].values, scores.values)
+
+
 def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Configured) -> None:
     config = configured()
     plan = prepare(config)
