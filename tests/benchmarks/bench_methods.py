@@ -52,7 +52,7 @@ MERGEKIT: dict[str, tuple[str, dict[str, float], dict[str, float]]] = {
 }
 
 #: Options without which a method refuses these models: none of them is pruned.
-OPTIONS: dict[str, dict[str, Any]] = {"sparse_soup": {"masks": "intersection"}}
+OPTIONS: dict[str, dict[str, Any]] = {"sparse_soup": {"masks": "intersect"}}
 
 
 @dataclass(frozen=True)
