@@ -72,10 +72,15 @@ class Wish:
     keep: tuple[Constraint, ...] = ()
 
     @property
+    def counted(self) -> Mapping[str, float] | None:
+        """The weights of the tasks that count something; None where no weights were given."""
+        return None if self.weights is None else {task: weight for task, weight in self.weights.items() if weight}
+
+    @property
     def text(self) -> str:
         """In words."""
-        if self.weights is not None:
-            aim = "the best for " + ", ".join(f"{task}={weight:g}" for task, weight in self.weights.items() if weight)
+        if self.counted is not None:
+            aim = f"the best for {weights_text(self.counted)}"
         elif self.best_at is not None:
             aim = f"the best on {self.best_at}"
         else:
@@ -105,6 +110,11 @@ class Chosen:
     def met(self) -> bool:
         """Whether every constraint is kept."""
         return all(each.missed_by <= 0 for each in self.reached)
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    """`math=2, chat=1`."""
+    return ", ".join(f"{task}={weight:g}" for task, weight in weights.items())
 
 
 def read_wish(

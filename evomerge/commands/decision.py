@@ -1,18 +1,18 @@
 """A point that was chosen off a front: what it scored, against the best parents, in words, as data and for a card."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from evomerge.choosing import Chosen, Reached
+from evomerge.choosing import Chosen, Reached, weights_text
 from evomerge.report import status
 from evomerge.report.front import Front, Point
 from evomerge.report.front_table import estimate_to_dict
 from evomerge.report.words import plus_minus
 from evomerge.statistics import Difference
-from evomerge.yardstick import task_difference
+from evomerge.yardstick import Yardstick, task_difference, yardstick
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ def find(front: Front, number: int) -> Point | None:
     return next((point for point in front.points if point.number == number), None)
 
 
-def view(deciding: Front, number: int, split: Front) -> View | None:
-    """A trial on `split`; None where it has no scores there.
+def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float] | None = None) -> View | None:
+    """A trial on `split`, its score by `weights` where they are given; None where it has no scores there.
 
     Which parent is best is decided where the point was chosen, so that on other examples it has no luck either.
     """
@@ -59,6 +59,10 @@ def view(deciding: Front, number: int, split: Front) -> View | None:
         theirs = find(split, ranked[0][1]) if ranked else None
         if theirs is not None and task not in objective.whole_model:
             gaps[task] = theirs.label, task_difference(objective, task, mine.scores, theirs.scores)
+    if weights is not None:
+        stick = yardstick(replace(objective, weights=weights), [point.scores for point in split.points])
+        counted = replace(objective, weights={task: weight for task, weight in weights.items() if weight})
+        mine = replace(mine, score=Yardstick(counted, stick.scale).estimate(mine.scores))  # as `choose` ranks
     return View(split, mine, gaps)
 
 
@@ -73,6 +77,7 @@ def decision_to_dict(decision: Decision, run: Path) -> dict[str, Any]:
         "sentence": decision.sentence,
         "met": decision.chosen.met,
         "constraints": [_reached_to_dict(each) for each in decision.chosen.reached],
+        "weights": None if decision.chosen.wish.counted is None else dict(decision.chosen.wish.counted),
         **_view_to_dict(decision.views[0]),
         "report": None if on_report is None else _view_to_dict(on_report),
         "notes": list(decision.notes),
@@ -84,13 +89,15 @@ def decision_to_dict(decision: Decision, run: Path) -> dict[str, Any]:
 def decision_lines(decision: Decision, run: Path) -> list[str]:
     """The same for people."""
     lines = [decision.sentence, *(f"  {reached_line(each)}" for each in decision.chosen.reached)]
+    weights = decision.chosen.wish.counted
+    by = "" if weights is None else f" by {weights_text(weights)}"
     for view in decision.views:
         counts = ", ".join(map(str, dict.fromkeys(view.front.examples.values())))
         lines.append(f"On the {view.front.split} split ({counts} examples per task):")
         for task, value in view.point.tasks.items():
             ahead = f", {_signed(view.gaps[task][1])} against {view.gaps[task][0]}" if task in view.gaps else ""
             lines.append(f"  {task} {plus_minus(value)}{ahead}")
-        lines.append(f"  score {plus_minus(view.point.score)}, on the front with P = {view.point.probability:.2f}")
+        lines.append(f"  score{by} {plus_minus(view.point.score)}, on the front with P = {view.point.probability:.2f}")
     return [
         *lines,
         *(f"note: {note}" for note in decision.notes),

@@ -96,7 +96,7 @@ def _decision(
     splits = [deciding]
     if deciding.split != "report":
         splits.append(front(study, deciding.objective, "report"))
-    views = (view(deciding, number, split) for split in splits)
+    views = (view(deciding, number, split, chosen.wish.weights) for split in splits)
     return Decision(
         chosen, sentence, (*notes, *_beaten(deciding, chosen.point)), tuple(v for v in views if v is not None)
     )

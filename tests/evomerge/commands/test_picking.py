@@ -60,13 +60,24 @@ def test_differences_are_paired_with_the_best_parent_of_each_task(finished: Path
 def test_the_keys_of_the_json_stay(finished: Path) -> None:
     data = decision_to_dict(decide(finished, Request(keep=("chat>=0.1",))), finished)
     assert list(data) == [
-        *("label", "number", "kind", "sentence", "met", "constraints", "split", "score", "tasks", "on_front"),
-        *("probability", "shrunk", "report", "notes", "recipe", "next"),
+        *("label", "number", "kind", "sentence", "met", "constraints", "weights", "split", "score"),
+        *("tasks", "on_front", "probability", "shrunk", "report", "notes", "recipe", "next"),
     ]
     assert list(data["constraints"][0]) == ["text", "task", "limit", "value", "missed_by"]
     assert list(data["tasks"]["chat"]) == [
         *("mean", "standard_error", "interval", "n_examples", "best_model", "ahead"),
     ]
+
+
+def test_the_score_is_that_of_the_given_weights(finished: Path) -> None:
+    decided = decide(finished, Request(prefer="math=3"))
+    data = decision_to_dict(decided, finished)
+    assert (data["label"], data["weights"]) == ("trial:8", {"math": 3.0})
+    for split in (data, data["report"]):
+        assert split["score"] == {key: split["tasks"]["math"][key] for key in split["score"]}
+    assert "  score by math=3 0.600 ±" in "\n".join(decision_lines(decided, finished))
+    both = decision_to_dict(decide(finished, Request(prefer="math=1,chat=3")), finished)
+    assert both["score"]["mean"] == pytest.approx((0.6 + 3 * 0.5) / 4)
 
 
 def test_a_choice_on_the_report_split_is_counted(finished: Path) -> None:
