@@ -64,7 +64,7 @@ def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
 
 
 def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]) -> dict[str, Any]:
-    """What kind of search it was and how far it came."""
+    """What kind of search it was and how far it came; told: candidates, as `evomerge status` counts them."""
     said = study.configuration
     told = status.status(study)
     return {
@@ -72,7 +72,7 @@ def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]
         "name": study.folder.absolute().name,
         "state": told["state"],
         "paused_because": told["paused_because"],
-        "told": len(study.told),
+        "told": told["told"],
         "pending": told["pending"],
         "failed": told["failed"],
         "objective": said.get("objective", "mean"),

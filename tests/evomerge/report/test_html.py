@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 
 from evomerge import strict_yaml
 from evomerge.cli import app
+from evomerge.report.status import status
+from evomerge.study import Study
 from tests.toys import search_file, write_toys
 
 EVIL = "a</script><img src=x onerror=alert(1)>"
@@ -339,6 +341,9 @@ def test_an_unfinished_study_has_no_winner_and_its_best_so_far(front: Path, tmp_
     page, data = report(study)
     assert data["headline"]["winner"] is None
     assert data["headline"]["best"] is not None
+    told = status(Study.read(study))["told"]
+    assert told < len(Study.read(study).told)
+    assert f"{told} candidates told" in page
     assert "not finished" in page
     assert data["luck"]["finalists"] == []
 
