@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evomerge.ledger.lines import FILE, Record, StudyError, decode, read
+from evomerge.ledger.lines import Record, StudyError, decode, ledger_of, read
 from evomerge.study import Study
 
 
@@ -32,9 +32,7 @@ class Mirror:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
-        if not self._path.is_file():
-            raise StudyError(f"There is no study in {folder}: it has no {FILE}.")
+        self._path = ledger_of(folder)
         self.study = Study(folder, ())
         self._offset = self._sequence = self._epoch = 0
 

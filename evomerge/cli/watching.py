@@ -28,6 +28,9 @@ def dashboard(
 
     It only reads: closing it, or killing it, changes nothing for the search.
     """
+    from evomerge.ledger.lines import ledger_of
+
+    ledger_of(run)  # before anything heavy: a wrong folder is told at once
     # The models are asked for names; where they are not on this machine, that is not worth a download.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from evomerge.commands.dashboard import export_view, serve

@@ -79,6 +79,13 @@ def parse(line: bytes) -> Record:
     return Record(**{name: fields[name] for name in Record.__dataclass_fields__})
 
 
+def ledger_of(folder: Path) -> Path:
+    """The ledger of the study in a folder. Raises StudyError where there is none."""
+    if not (folder / FILE).is_file():
+        raise StudyError(f"There is no study in {folder}: it has no {FILE}.")
+    return folder / FILE
+
+
 def read(path: Path) -> Contents:
     """All records of a ledger. An unfinished end is not read; records of fenced-off writers are skipped.
 

@@ -19,6 +19,7 @@ from evomerge.ledger.lines import (
     StudyError,
     StudyExists,
     encode,
+    ledger_of,
     parse,
     read,
 )
@@ -94,8 +95,7 @@ class Ledger:
 
         Raises StudyBusy while another process has it, StudyError when it cannot be read.
         """
-        if not (folder / FILE).is_file():
-            raise StudyError(f"There is no study in {folder}: it has no {FILE}.")
+        ledger_of(folder)
         ledger = cls(folder, files)
         try:
             contents = read(ledger.path)

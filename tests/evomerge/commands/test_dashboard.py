@@ -104,6 +104,13 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (missing.exit_code, "pip install 'evomerge[dashboard]'" in missing.stderr) == (2, True)
 
 
+def test_a_wrong_folder_is_told_before_anything_heavy_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "evomerge.commands.dashboard", None)
+    assert "There is no study" in CliRunner().invoke(app, ["dashboard", str(tmp_path)]).stderr
+
+
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     write_study(tmp_path / "run").close()
     with socket.create_server(("127.0.0.1", 0)) as taken:
