@@ -158,6 +158,8 @@ def run(
         if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
             study = opened.enter_context(closing(open_study(config, resume=resume)))
             say(f"resumed {config.study}: {study.resumed}")
+        elif resume:
+            say(f"no study in {config.study} yet: starting a new one")
         say(f"starting {config.executor} workers")
         executor = opened.enter_context(closing(start_executor(config, plan.spec, plan.model_bytes)))
         study = study or opened.enter_context(closing(open_study(config, resume=resume)))

@@ -221,6 +221,13 @@ def test_a_resume_with_another_configuration_is_refused(tmp_path: Path) -> None:
     assert "seed: 3 -> 4" in result.stderr
 
 
+def test_a_resume_without_a_study_says_that_it_starts_one(tmp_path: Path) -> None:
+    file = write(tmp_path, budget={"trials": 8})
+    said = f"no study in {tmp_path / 'study'} yet: starting a new one"
+    assert said in run("search", file, "--resume", "--json").stdout
+    assert said not in run("search", file, "--resume", "--json").stdout
+
+
 def test_a_busy_study_is_exit_code_4(tmp_path: Path) -> None:
     file = write(tmp_path, budget={"trials": 8})
     assert run("search", file).exit_code == 0
