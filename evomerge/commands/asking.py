@@ -9,7 +9,7 @@ from evomerge.choosing import ChoiceError
 from evomerge.commands.decision import decision_lines
 from evomerge.commands.picking import Request, decide, deciding_front
 from evomerge.records import trial_label
-from evomerge.report.words import plus_minus
+from evomerge.report.words import column_digits, plus_minus
 from evomerge.study import Study, StudyError
 
 _QUESTION = "A trial's number, weights (math=2,chat=1), `max math`, what to keep (chat>=-1pt), `knee`, or q"
@@ -53,8 +53,9 @@ def _list(run: Path, split: str | None, say: Callable[[str], None]) -> None:
     if not front.choices:
         raise ChoiceError(f"No merge of {run} is scored on the {front.split} split yet.")
     say(f"The merges that no other beats on the {front.split} split:")
+    digits = {task: column_digits(point.tasks[task] for point in front.choices) for task in front.tasks}
     for point in front.choices:
-        tasks = ", ".join(f"{task} {plus_minus(value)}" for task, value in point.tasks.items())
+        tasks = ", ".join(f"{task} {plus_minus(value, digits[task])}" for task, value in point.tasks.items())
         named = [name for name, one in (("preferred", front.preferred), ("knee", front.knee)) if one is point]
         remarks = f"  ({', '.join(named)})" if named else ""
         other = "" if point.label == trial_label(point.number) else f" {point.label}"

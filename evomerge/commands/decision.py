@@ -10,7 +10,7 @@ from evomerge.choosing import Chosen, Reached, weights_text
 from evomerge.report import status
 from evomerge.report.front import Front, Point
 from evomerge.report.front_table import estimate_to_dict
-from evomerge.report.words import plus_minus
+from evomerge.report.words import column_digits, plus_minus
 from evomerge.statistics import Difference
 from evomerge.yardstick import Yardstick, task_difference, yardstick
 
@@ -94,10 +94,15 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
     for view in decision.views:
         counts = ", ".join(map(str, dict.fromkeys(view.front.examples.values())))
         lines.append(f"On the {view.front.split} split ({counts} examples per task):")
+        digits = column_digits([*view.point.tasks.values(), view.point.score])
+        wide = column_digits(gap for _, gap in view.gaps.values())
+        gaps = {task: _signed(gap, wide) for task, (_, gap) in view.gaps.items()}
         for task, value in view.point.tasks.items():
-            ahead = f", {_signed(view.gaps[task][1])} against {view.gaps[task][0]}" if task in view.gaps else ""
-            lines.append(f"  {task} {plus_minus(value)}{ahead}")
-        lines.append(f"  score{by} {plus_minus(view.point.score)}, on the front with P = {view.point.probability:.2f}")
+            ahead = f", {gaps[task]} against {view.gaps[task][0]}" if task in gaps else ""
+            lines.append(f"  {task} {plus_minus(value, digits)}{ahead}")
+        lines.append(
+            f"  score{by} {plus_minus(view.point.score, digits)}, on the front with P = {view.point.probability:.2f}"
+        )
     return [
         *lines,
         *(f"note: {note}" for note in decision.notes),
@@ -155,6 +160,6 @@ def _reached_to_dict(each: Reached) -> dict[str, Any]:
     }
 
 
-def _signed(gap: Difference) -> str:
-    text = plus_minus(gap)
+def _signed(gap: Difference, digits: int) -> str:
+    text = plus_minus(gap, digits)
     return text if text.startswith("-") else f"+{text}"

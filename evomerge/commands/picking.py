@@ -12,6 +12,7 @@ from evomerge.objective import Objective
 from evomerge.report.front import Front, Point, front
 from evomerge.report.scored import identity, scored
 from evomerge.report.status import state_of
+from evomerge.report.words import count
 from evomerge.selection.ranking import Ranking
 from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
 
@@ -133,9 +134,10 @@ def _caveats(deciding: Front) -> list[str]:
         by = f": by about {curse.expected:.2g} here" if curse is not None and curse.expected > 0 else ""
         notes.append(f"Decided on the examples that were searched on, where the best of many looks too good{by}.")
     if deciding.pending:
-        notes.append(f"{deciding.pending} more are being scored on the {deciding.split} split.")
+        are = "is" if deciding.pending == 1 else "are"
+        notes.append(f"{deciding.pending} more {are} being scored on the {deciding.split} split.")
     if deciding.left_out:
-        notes.append(f"{deciding.left_out} models were scored on other examples, and are left out.")
+        notes.append(f"Left out, for being scored on other examples: {count(deciding.left_out, 'model')}.")
     return notes
 
 

@@ -166,10 +166,11 @@ def _disagreements(objective: Objective, scores: Mapping[str, Mapping[str, Score
 
 def _lines(data: Mapping[str, Any]) -> list[str]:
     workers, disk, spent, shown = data["workers"], data["disk"], data["time"], data["power"]
-    on = f"{workers['gpus']:g} GPU" if workers["gpus"] else f"{workers['threads']} core{'s' * (workers['threads'] > 1)}"
+    on = f"{workers['gpus']:g} GPU" if workers["gpus"] else f"{words.count(workers['threads'], 'core')}"
+    staff = f"{words.count(workers['count'], 'worker')} with {on}{' each' * (workers['count'] > 1)}"
     free = _size(disk["free_bytes"])
     lines = [
-        f"{data['coefficients']} coefficients, {workers['count']} workers with {on} each of {os.cpu_count()} cores",
+        f"{words.count(data['coefficients'], 'coefficient')}, {staff} of {words.count(os.cpu_count() or 1, 'core')}",
         f"memory: about {_size(data['memory_bytes'])} for the workers' models",
         f"disk: ledger up to {_size(disk['ledger_bytes'])}, an export {_size(disk['export_bytes'])}, free {free}",
     ]

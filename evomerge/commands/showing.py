@@ -16,6 +16,7 @@ from evomerge.report import front_table, status
 from evomerge.report.front import Front, front
 from evomerge.report.front_plot import plot_front
 from evomerge.report.predicted import Predicted, predicted
+from evomerge.report.words import count
 from evomerge.selection import SelectionError
 from evomerge.selection.result import chosen
 from evomerge.study import Study
@@ -97,7 +98,7 @@ def _notes(shown: Front) -> list[str]:
             "high, and hypervolume is too large; the report split tells."
         )
     if shown.pending:
-        notes.append(f"{shown.pending} more are being scored.")
+        notes.append(f"{shown.pending} more {'is' if shown.pending == 1 else 'are'} being scored.")
     if shown.left_out:
-        notes.append(f"{shown.left_out} models were scored on other examples, and are left out.")
+        notes.append(f"Left out, for being scored on other examples: {count(shown.left_out, 'model')}.")
     return notes

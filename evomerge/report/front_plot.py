@@ -19,14 +19,17 @@ def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
     if not front.choices:
         raise PlotError(f"No merge of {study.folder} is scored on the {front.split} split yet: nothing to draw.")
     figure, axes = new_figure(height=4.8)
-    if len(front.tasks) == 2:
-        _draw_pair(axes, front)
-    else:
-        _draw_side_by_side(axes, front)
-    axes.set_title(f"{front.split} split; bars are 95 % intervals", color=_INK, fontsize=9, loc="left")
+    draw = _draw_pair if len(front.tasks) == 2 else _draw_side_by_side
+    draw(axes, front)
+    axes.set_title(_title(front), color=_INK, fontsize=9, loc="left")
     path = study.folder / FILE if path is None else path
     figure.savefig(path)
     return path
+
+
+def _title(front: Front) -> str:
+    """Only points of two tasks have bars."""
+    return f"{front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
 
 
 def _draw_pair(axes: Any, front: Front) -> None:

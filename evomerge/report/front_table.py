@@ -12,7 +12,7 @@ from rich.text import Text
 
 from evomerge.report.front import Front, Point
 from evomerge.report.predicted import Predicted
-from evomerge.report.words import plus_minus
+from evomerge.report.words import column, column_digits, count, plus_minus
 from evomerge.statistics import Difference, Estimate, Interval
 
 #: So many predicted points are shown, spread over all of them.
@@ -78,16 +78,17 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
     """The points on the front; the selected one, models and averages wherever they are; or all that were scored."""
     wanted = (everything or p.on_front or _is_baseline(p) or p.label == selected for p in front.points)
     shown = list(compress(front.points, wanted))
+    columns = [column(point.tasks[task] for point in shown) for task in front.tasks]
+    columns.append(column(point.score for point in shown))
     headings = ("model", *front.tasks, "score", "P(front)", "")
     rows = [
         (
             ("* " if point.on_front else "  ") + point.label,
-            *(plus_minus(value) for value in point.tasks.values()),
-            plus_minus(point.score),
+            *cells,
             f"{point.probability:.2f}",
             _remarks(front, point, selected),
         )
-        for point in shown
+        for point, cells in zip(shown, zip(*columns, strict=True), strict=True)
     ]
     last = sum(point.on_front for point in shown) - 1
     return _table(headings, rows, width, len(front.tasks), last)
@@ -100,11 +101,15 @@ def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> R
         open_[row] for row in np.unique(np.linspace(0, len(open_) - 1, min(len(open_), MANY_PREDICTED)).astype(int))
     ]
     rows: list[tuple[str, ...]] = []
+    digits = {task: column_digits(point.tasks[task] for point in shown) for task in front.tasks}
     for point in shown:
-        tasks = [f"{plus_minus(value)} ({point.nearest.tasks[task].mean:.3g})" for task, value in point.tasks.items()]
+        tasks = [
+            f"{plus_minus(value, digits[task])} ({point.nearest.tasks[task].mean:.3g})"
+            for task, value in point.tasks.items()
+        ]
         rows.append((f"predicted {len(rows) + 1}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
     said = (
-        f"\nPredicted, not measured: {len(points)} points, {len(open_)} of them beaten by no measured one. "
+        f"\nPredicted, not measured: {count(len(points), 'point')}, {len(open_)} of them beaten by no measured one. "
         f"{'In brackets, what the nearest measured point has.' if rows else ''}"
     )
     table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []

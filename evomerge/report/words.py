@@ -1,7 +1,7 @@
 """Numbers in words: durations, scores, stages. Plain ASCII, so that every terminal can show them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from evomerge.report.snapshot import SearchScore
 from evomerge.statistics import Z95, Estimate
@@ -25,15 +25,35 @@ def estimate(value: Estimate) -> str:
     if not math.isfinite(value.half_width):
         return f"{value.mean:.4g}"
     (low, high), digits = value.interval, digits_of(value)
-    return f"{value.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value.mean:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
-def plus_minus(value: Estimate) -> str:
-    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where that is not known."""
+def plus_minus(value: Estimate, digits: int | None = None) -> str:
+    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where that is not known.
+
+    digits: behind the point, such as those of a column; without it, those that the value is worth.
+    """
     if not math.isfinite(value.half_width):
         return f"{value.mean:.4g}"
-    digits = digits_of(value)
-    return f"{value.mean:.{digits}f} ±{value.half_width:.{digits}f}"
+    digits = digits_of(value) if digits is None else digits
+    return f"{value.mean:z.{digits}f} ±{value.half_width:.{digits}f}"
+
+
+def column_digits(values: Iterable[Estimate]) -> int:
+    """Digits behind the point for a column: the most that any of its values is worth."""
+    return max((digits_of(value) for value in values), default=3)
+
+
+def column(values: Iterable[Estimate]) -> list[str]:
+    """The values of a column like `plus_minus`, with the same digits."""
+    shown = list(values)
+    digits = column_digits(shown)
+    return [plus_minus(value, digits) for value in shown]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def p_value(value: float) -> str:

@@ -1,6 +1,7 @@
 """The plan's numbers, against their formulas and against a study's own trials."""
 
 import json
+import re
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def config(folder: Path, **changes: object) -> SearchConfig:
 
 
 def test_before_anything_is_scored_the_examples_say_what_they_can_show(tmp_path: Path) -> None:
-    data, lines = plan_search(config(tmp_path), measure=False)
+    data, lines = plan_search(config(tmp_path, executor="serial"), measure=False)
+    assert re.search(r"coefficients?, 1 worker with 1 core of \d+ cores?$", lines[0])
     shown = data["power"]
     one, two = (2.8015852 * sqrt(DISAGREEMENT / shown["examples"][task]) for task in ("one", "two"))
     assert shown["detectable"] == pytest.approx({"one": one, "two": two, "score": sqrt(one**2 + two**2) / 2})

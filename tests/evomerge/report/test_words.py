@@ -37,6 +37,16 @@ def test_an_interval_is_the_one_of_the_values_not_the_normal_one() -> None:
     assert words.plus_minus(Estimate(0.5, math.inf, 1)) == "0.5"
 
 
+def test_a_column_has_the_same_digits_and_no_negative_zero() -> None:
+    values = [Estimate(0.949, 0.0143, 100), Estimate(-0.00001, 0.0038, 100), Estimate(0.5, math.inf, 1)]
+    assert words.column(values) == ["0.9490 ±0.0280", "0.0000 ±0.0074", "0.5"]
+    assert words.plus_minus(Estimate(-0.0001, 0.02, 100)) == "0.000 ±0.039"
+
+
+def test_one_is_no_plural() -> None:
+    assert [words.count(number, "worker") for number in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]
+
+
 def test_shares_are_ranked_and_sum_to_a_hundred() -> None:
     assert words.shares({"merge": 1.0, "evaluate:a": 3.0}) == "evaluate:a 75 %, merge 25 %"
     assert words.shares({"merge": 0.0}) == "-"
