@@ -5,9 +5,9 @@ A search that tries hundreds of candidates picks a lucky one; the split it was p
 
 from evomerge.selection.finalists import FINALISTS, FRONT_FINALISTS, finalists
 from evomerge.selection.ranking import SelectionError
-from evomerge.selection.result import Repeat, Selection, selection
+from evomerge.selection.result import Selection, selection
 from evomerge.selection.select import select
-from evomerge.selection.verdict import Claim, Standing
+from evomerge.selection.verdict import Claim, Repeat, Standing
 
 __all__ = [
     "FINALISTS",

@@ -13,7 +13,7 @@ from evomerge.study import Entry, Study
 from evomerge.yardstick import yardstick
 
 #: Differences of means that are no differences.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 class SelectionError(ValueError):
@@ -58,7 +58,7 @@ class Ranking:
             return 0.0
         beyond = self._losses[entry.trial.number] - self.objective.limits(self.reference)
         spans = [abs(best - worst) or 1.0 for worst, best in self.yardstick.scale.values()] or [1.0]
-        return float((np.where(beyond > _ROUNDING, beyond, 0.0) / np.array(spans)).sum())
+        return float((np.where(beyond > ROUNDING, beyond, 0.0) / np.array(spans)).sum())
 
     def _loss(self, entry: Entry) -> float:
         if self.objective.pareto:

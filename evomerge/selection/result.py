@@ -8,7 +8,7 @@ import numpy as np
 from evomerge.objective import Objective
 from evomerge.records import RERUN, Trial, is_parent, is_rerun
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
-from evomerge.selection.verdict import Claim, Standing, verdict
+from evomerge.selection.verdict import Claim, Repeat, Standing, verdict
 from evomerge.statistics import holm
 from evomerge.study import Entry, Study
 from evomerge.yardstick import Yardstick, are_shares, task_difference, task_estimate
@@ -22,16 +22,6 @@ class Choice:
     front: tuple[str, ...]
     keeps: bool | None
     scale: Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """One model scored twice on the same examples: how many got another value, by task, and how far its score moved."""
-
-    label: str
-    changed: Mapping[str, int]
-    examples: Mapping[str, int]
-    moved: float
 
 
 @dataclass(frozen=True)
@@ -83,16 +73,25 @@ def selection(study: Study, objective: Objective) -> Selection:
     claims = _claims(study, objective, winner, by_label)
     models = [scores_of(entry) for entry in ranking.entries]
     shares = [task for task in objective.weights if are_shares(objective, task, models)]
+    repeat = _repeat(study, stick)
     return Selection(
         winner=winner.trial,
         standings=standings,
-        verdict=verdict(objective, standings, claims, shares=shares, scaled=bool(choice.scale), keeps=choice.keeps),
+        verdict=verdict(
+            objective,
+            standings,
+            claims,
+            shares=shares,
+            scaled=bool(choice.scale),
+            keeps=choice.keeps,
+            repeat=repeat,
+        ),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
         keeps=choice.keeps,
         front=choice.front,
         scale=choice.scale,
-        repeat=_repeat(study, stick),
+        repeat=repeat,
     )
 
 

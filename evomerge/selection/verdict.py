@@ -1,13 +1,16 @@
 """What may be said of a winner, in sentences that do not promise more than was seen."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.objective import Objective
 from evomerge.records import is_parent
-from evomerge.selection.ranking import SelectionError
+from evomerge.selection.ranking import ROUNDING, SelectionError
 from evomerge.statistics import Difference, Estimate, examples_needed, variance_of
+
+#: The share of a task's examples that may get another value when a model is scored twice.
+UNSTEADY = 0.05
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,21 @@ class Standing:
     score: Estimate
     tasks: dict[str, Estimate]
     behind: Difference | None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One model scored twice on the same examples: how many got another value, by task, and how far its score moved."""
+
+    label: str
+    changed: Mapping[str, int]
+    examples: Mapping[str, int]
+    moved: float
+
+    @property
+    def unsteady(self) -> tuple[str, ...]:
+        """The tasks of which too many examples got another value to judge differences."""
+        return tuple(task for task, count in self.changed.items() if count > UNSTEADY * self.examples[task])
 
 
 @dataclass(frozen=True)
@@ -43,19 +61,28 @@ def verdict(
     shares: Collection[str],
     scaled: bool = False,
     keeps: bool | None = None,
+    repeat: Repeat | None = None,
 ) -> str:
     """The sentences, from standings with the winner first.
 
     shares: the tasks whose differences are points. scaled: whether scores run from the worst model to the best.
-    keeps: whether the winner kept what was asked for where it was chosen.
+    keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task that
+    changed by itself is called neither better nor worse.
     """
-    sentences = [
-        _against_the_best(standings, shares=not scaled and set(shares) >= set(objective.weights), scaled=scaled)
-    ]
-    if objective.kind in ("chebyshev", "retention") and claims:
-        sentences.append(_worst_task(objective, standings[0], claims, shares))
-    if claims:
-        sentences.append(_task_by_task(claims, shares))
+    points = not scaled and set(shares) >= set(objective.weights)
+    sentences = [_against_the_best(objective, standings, shares=points, scaled=scaled)]
+    unsteady = repeat.unsteady if repeat is not None else ()
+    judged = [claim for claim in claims if claim.task not in unsteady]
+    if objective.kind in ("chebyshev", "retention") and judged:
+        sentences.append(_worst_task(objective, standings[0], judged, shares))
+    if judged:
+        sentences.append(_task_by_task(judged, shares))
+    if repeat is not None:
+        sentences += [
+            f"{task} changes from one scoring to the next "
+            f"({repeat.changed[task]} of {repeat.examples[task]} examples), so its differences are not judged."
+            for task in unsteady
+        ]
     if keeps is False:
         asked = ", ".join(f"{task} {-fall:g}" for task, fall in objective.keep.items())
         sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
@@ -67,21 +94,36 @@ def verdict(
     return " ".join(sentences)
 
 
-def _against_the_best(standings: Sequence[Standing], *, shares: bool, scaled: bool) -> str:
+def _against_the_best(objective: Objective, standings: Sequence[Standing], *, shares: bool, scaled: bool) -> str:
     parents = [s for s in standings if is_parent(s.label)]
     if not parents:
         return "No parent was scored on the report split: nothing to compare the winner with."
-    winner, best = standings[0], max(parents, key=lambda standing: standing.score.mean)
+    kept = [parent for parent in parents if _keeps(objective, parent, parents)]
+    winner, best = standings[0], max(kept or parents, key=lambda standing: standing.score.mean)
     gap = best.behind
     if gap is None:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
     amount = _amount(gap, shares=shares) + (" between the worst model, 0, and the best, 1" if scaled else "")
     if gap.shown:
         p = f"p = {gap.p:.2g}" if gap.p >= 1e-4 else "p < 0.0001"
-        return f"{winner.label} beats the best parent, {best.label}, on held-out examples ({amount}, {p})."
-    return (
-        f"No merge was shown to be better than {best.label} on held-out examples ({amount}). "
-        f"Keep {best.label}{_more(gap, shares=shares)}."
+        which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
+        said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p})."
+    else:
+        said = f"No merge was shown to be better than {best.label} on held-out examples ({amount})."
+    if not kept:
+        return f"{said} No parent keeps what was asked for."
+    return said if gap.shown else f"{said} Keep {best.label}{_more(gap, shares=shares)}."
+
+
+def _keeps(objective: Objective, parent: Standing, parents: Sequence[Standing]) -> bool:
+    """Whether a parent falls no further behind the best of them on any task than `keep` allows."""
+
+    def gain(standing: Standing, task: str) -> float:
+        return objective.sign(task) * standing.tasks[task].mean
+
+    return all(
+        max(gain(other, task) for other in parents) - gain(parent, task) <= fall + ROUNDING
+        for task, fall in objective.keep.items()
     )
 
 

@@ -1,11 +1,12 @@
 """Sentences: units, margins that are not known, and what is claimed of a worst task."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from evomerge.objective import Kind, Objective
-from evomerge.selection import Claim, Standing
+from evomerge.selection import Claim, Repeat, Standing
 from evomerge.selection.verdict import verdict
 from evomerge.statistics import Difference, Estimate
 
@@ -68,3 +69,47 @@ def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
         gap, *claims, kind="retention", shares=("math",)
     )
     assert "worst task" not in said(gap, *claims)
+
+
+@pytest.mark.parametrize(
+    ("score_b", "p", "text"),
+    [
+        (0.69, 0.001, "trial:1 beats the best parent that keeps what was asked for, parent:b,"),
+        (0.69, 0.6, "No merge was shown to be better than parent:b on held-out examples (+2.0 ± 9.8 points). Keep"),
+        (
+            0.5,
+            0.001,
+            "the best parent, parent:a, on held-out examples (+5.0 ± 9.8 points, p = 0.001). No parent keeps",
+        ),
+        (0.5, 0.6, "(+5.0 ± 9.8 points). No parent keeps what was asked for."),
+    ],
+)
+def test_only_a_parent_that_keeps_what_was_asked_is_to_beat_and_to_keep(score_b: float, p: float, text: str) -> None:
+    objective = Objective(TWO, keep={"math": 0.02, "text": 0.2})
+    parents = {
+        "parent:a": (0.7, 0.45, 0.9, 0.05),
+        "parent:b": (0.6, score_b, 0.75, 0.02),
+        "parent:c": (0.5, 0.7, 0.1, 0.1),
+    }
+    standings = [standing("trial:1", math=0.7, text=0.8)]
+    for label, (score, math_score, text_score, ahead) in parents.items():
+        found = standing(label, Difference(ahead, 0.05, 100, p), math=math_score, text=text_score)
+        standings.append(replace(found, score=Estimate(score, 0.1, 100)))
+    said = verdict(objective, standings, (), shares=TWO)
+    assert text in said
+    assert "Keep parent:a" not in said
+
+
+@pytest.mark.parametrize(("changed", "judged"), [(0, True), (2, True), (3, False)])
+def test_a_task_that_changes_by_itself_is_not_judged(changed: int, judged: bool) -> None:
+    claims = (
+        Claim("math", "parent:a", Difference(0.2, 0.01, 50, 1e-9), 1e-9),
+        Claim("text", "parent:b", Difference(-0.1, 0.01, 50, 1e-9), 1e-9),
+    )
+    standings = [standing("trial:1", math=0.6, text=0.5), standing("parent:a", Difference(0.1, 0.01, 100, 1e-9))]
+    repeat = Repeat("parent:a", {"math": 0, "text": changed}, {"math": 50, "text": 40}, 0.11)
+    said = verdict(Objective(TWO), standings, claims, shares=TWO, repeat=repeat)
+    assert "better on math (+20.0 ± 2.0 points)" in said
+    assert ("worse on text" in said) == judged
+    sentence = "text changes from one scoring to the next (3 of 40 examples), so its differences are not judged."
+    assert (sentence in said) != judged
