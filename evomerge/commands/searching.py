@@ -43,7 +43,8 @@ def run_search(
         result = None if selection is None else standings.selection_to_dict(selection)
         if result is not None:
             view.event("selected", **result)
-        for message in watched.end(ending.kind, result):
+        # A study that was done is sent too: nothing is scored, so nobody has looked at its sinks yet.
+        for message in [*watched.news(Path(config.study)), *watched.end(ending.kind, result)]:
             view.event("sink", message)
         code = _exit_code(ending)
         view.event("ended", _last_words(ending, Path(config.study)), ending=ending.kind, exit_code=code)

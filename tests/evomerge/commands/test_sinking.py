@@ -135,6 +135,17 @@ def test_a_killed_sink_is_noticed_and_a_resumed_search_sends_what_is_missing(tmp
     assert [point["trial"] for point in read_history(uri, run).values()] == [e.trial.number for e in searched]
 
 
+def test_a_study_that_is_done_is_sent_by_a_resume(tmp_path: Path) -> None:
+    uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "study"
+    run_here(write_search(tmp_path, trials=TRIALS))
+    search(tmp_path, "--resume", "--mlflow", uri)  # in a process that the sink may outlive
+    wait_until(lambda: ended(folder / "sinks" / "mlflow.log"))
+    (run,) = read_runs(uri)
+    searched = [entry for entry in Study.read(folder).told if entry.trial.split == "search"]
+    assert [point["trial"] for point in read_history(uri, run).values()] == [e.trial.number for e in searched]
+    assert (run.data.tags["state"], run.info.status) == ("done", "FINISHED")
+
+
 def children(pid: int) -> list[Path]:
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [Path("/proc") / child for child in found]
