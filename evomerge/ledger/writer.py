@@ -205,6 +205,27 @@ class Ledger:
             os.close(descriptor)
 
 
+def is_being_written(folder: Path) -> bool:
+    """Whether a process of this machine has the lock of the ledger in `folder` now; False where that cannot be seen.
+
+    Trying the lock would take it from a writer that starts at that moment, so the open files of its owner are asked.
+    """
+    try:
+        owner = _lock_fields((folder / LOCK).read_bytes())
+        if owner.get("host") != socket.gethostname():
+            return False
+        return any(_is_file(link, folder / LOCK) for link in Path(f"/proc/{owner.get('pid')}/fd").iterdir())
+    except OSError:  # no lock, no such process, no /proc, or a process of somebody else
+        return False
+
+
+def _is_file(link: Path, file: Path) -> bool:
+    try:
+        return link.samefile(file)
+    except OSError:  # closed meanwhile
+        return False
+
+
 def _write_all(files: Files, descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:

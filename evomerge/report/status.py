@@ -13,6 +13,7 @@ from rich.text import Text
 
 from evomerge.aim import objective_of_study
 from evomerge.budget import RECOMMENDED, is_candidate
+from evomerge.ledger.writer import is_being_written
 from evomerge.records import number_in
 from evomerge.report import words
 from evomerge.report.measured import Measured, MeasuredFront
@@ -22,11 +23,16 @@ from evomerge.study import SEARCH_FILE, Study
 
 
 def status(study: Study) -> dict[str, Any]:
-    """Everything about a study as plain data. `next` is the command to go on with, None when it is done."""
+    """Everything about a study as plain data: its state as `state_of` says it, or `running`.
+
+    `next` is the command to go on with, None while it runs and when it is done.
+    """
     snapshot = take(study)
     failed = [e for e in study.told if e.outcome is not None and e.outcome.failure is not None]
     last = failed[-1].outcome.failure if failed and failed[-1].outcome is not None else None
     state = state_of(study)
+    if state == "open" and is_being_written(study.folder):
+        state = "running"
     return {
         "state": state,
         **{key: value for key, value in snapshot.as_dict().items() if key not in _LIVE_ONLY},
@@ -38,7 +44,7 @@ def status(study: Study) -> dict[str, Any]:
         "selected": _last(study, "selected").get("label"),
         "selected_is": origin(study, _last(study, "selected").get("label")),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
-        "next": None if state == "done" else resume_command(study.folder),
+        "next": None if state in ("done", "running") else resume_command(study.folder),
     }
 
 
@@ -105,7 +111,8 @@ def _front(study: Study, front: MeasuredFront) -> dict[str, Any]:
 
 def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     trials = f"{data['told']} told, {data['pending']} pending, {data['failed']} failed"
-    rows = [("study", data["study"]), ("state", data["state"]), ("trials", trials)]
+    state = "running (being run now)" if data["state"] == "running" else data["state"]
+    rows = [("study", data["study"]), ("state", state), ("trials", trials)]
     if data["paused_because"]:
         rows.append(("because", data["paused_because"]))
     if data["best"]:

@@ -1,5 +1,6 @@
 """The status of studies that are open, stopped, paused and done."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from evomerge.ledger.writer import LOCK
 from evomerge.records import Trial
 from evomerge.report.status import render, status
 from evomerge.study import Study
@@ -24,6 +26,24 @@ def test_an_open_study(tmp_path: Path) -> None:
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
+def test_a_study_runs_as_long_as_its_writer_has_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "s" / LOCK
+    study = write_study(tmp_path / "s")
+    data = status(Study.read(tmp_path / "s"))
+    assert (data["state"], data["next"]) == ("running", None)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render(data))
+    assert "running (being run now)" in console.export_text()
+    signature = lock.read_bytes()
+    for other in (b"", signature.replace(b'"host": "', b'"host": "not-')):
+        lock.write_bytes(other)
+        assert status(Study.read(tmp_path / "s"))["state"] == "open"
+    lock.write_bytes(signature)
+    assert status(Study.read(tmp_path / "s"))["state"] == "running"
+    study.close()  # this process, whose number the lock still has, lives on
+    assert status(Study.read(tmp_path / "s"))["state"] == "open"
+
+
 @pytest.mark.parametrize(("kind", "reason"), [("paused", "5 in a row"), ("stopped", None)])
 def test_how_a_session_ended_holds_until_the_next_one(tmp_path: Path, kind: str, reason: str | None) -> None:
     study = write_study(tmp_path / "s")
@@ -39,7 +59,7 @@ def test_a_study_is_done_when_its_report_is_complete(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "s", {"tasks": {"one": "x", "two": "x"}}, {})
     study.event("selected", label="trial:4")
     study.event("report_split_read", winner="trial:4")
-    assert status(study)["state"] == "open"
+    assert status(study)["state"] == "running"
     trial = Trial(0, None, merge=baseline(1.0), label="trial:4", split="report")
     tell(study, trial, [1.0, 0.0], [1.0, 1.0])
     data = status(study)
@@ -62,7 +82,8 @@ def test_a_winner_beyond_the_budget_is_explained(tmp_path: Path) -> None:
 
 def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
-    console.print(render(status(write_study(tmp_path / "s"))))
+    write_study(tmp_path / "s").close()
+    console.print(render(status(Study.read(tmp_path / "s"))))
     console.file.close()
     text = console.export_text()
     for part in (
