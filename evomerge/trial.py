@@ -136,8 +136,10 @@ class Bench:
         if trial.x is not None:
             return self.space.decode(trial.x)
         table = completed(merge.table, self.spec.recipe)
+        if table is None or table == merge.table:
+            return merge.table
         try:
-            return merge.table if table is None else self.space.decode(self.space.encode(table))
+            return self.space.decode(self.space.encode(table))
         except SpaceError:
             return merge.table
 
