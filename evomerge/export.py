@@ -27,6 +27,9 @@ from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.trial import build_space
 from evomerge.yardstick import Yardstick
 
+#: How the row of scores over all three splits is called, after the model's label.
+ALL_EXAMPLES = ", all examples"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -52,10 +55,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
         result = _selection(study, objective)
         scores: dict[str, Any] = {"verdict": result.verdict}
         scores |= {standing.label: _standing(standing) for standing in result.standings}
-        whole = _on_all_examples(study, result.winner.label)
-        if whole is not None:
-            score = Yardstick(objective, result.scale).estimate(whole)
-            scores[f"{result.winner.label}, all examples"] = _row("all", score, whole)
+        scores |= _on_all_examples(study, result.winner.label, Yardstick(objective, result.scale))
         origin = status.origin(study, result.winner.label)
         notes = (result.verdict, *([f"{result.winner.label} is {origin}."] if origin else ()))
         return Choice(result.winner.label, merge_of(config, result.winner), scores, notes)
@@ -63,7 +63,10 @@ def choose(run: Path, number: int | None = None) -> Choice:
     if entry is None:
         raise StudyError(f"{run} has no trial {number}. {_trials(study)}")
     label = trial_label(number)
-    return Choice(label, merge_of(config, entry.trial), {label: _measured(entry, objective)})
+    searched = entry.trial.merge is None and entry.trial.split == "search"
+    whole = _on_all_examples(study, label if searched else entry.trial.label, Yardstick(objective))
+    rows = {label: _measured(entry, objective)} | whole
+    return Choice(label, merge_of(config, entry.trial), rows)
 
 
 def export(
@@ -124,11 +127,11 @@ def _standing(standing: Standing) -> dict[str, Any]:
     return row
 
 
-def _on_all_examples(study: Study, label: str) -> dict[str, Scores] | None:
-    """The winner's scores on every example of its tasks: what `lm_eval` prints for the exported folder.
+def _on_all_examples(study: Study, label: str, stick: Yardstick) -> dict[str, Any]:
+    """A row for a model's scores on every example of its tasks: what `lm_eval` prints for the exported folder.
 
     Most of these examples were searched on, so this number is for checking an export, not for believing in it.
-    None when the winner was not scored on all three splits.
+    No row when the model was not scored on all three splits.
     """
     found: dict[str, dict[str, Scores]] = {}
     for entry in study.told:
@@ -136,9 +139,9 @@ def _on_all_examples(study: Study, label: str) -> dict[str, Scores] | None:
         if same and entry.outcome is not None and entry.outcome.failure is None:
             found[entry.trial.split] = dict(entry.outcome.scores)
     if set(found) != set(SPLITS):
-        return None
-    tasks = found[SPLITS[0]]
-    return {task: _joined([found[split][task] for split in SPLITS]) for task in tasks}
+        return {}
+    whole = {task: _joined([found[split][task] for split in SPLITS]) for task in found[SPLITS[0]]}
+    return {f"{label}{ALL_EXAMPLES}": _row("all", stick.estimate(whole), whole)}
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:

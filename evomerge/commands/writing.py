@@ -54,4 +54,5 @@ def _choose(run: Path, request: Request) -> export.Choice:
     decision = decide(run, request)
     choice = export.choose(run, number_to_write(decision, request))
     notes = (decision.sentence, *decision.notes)
-    return replace(choice, label=decision.point.label, scores=scores_for_card(decision), notes=notes)
+    whole = {name: row for name, row in choice.scores.items() if name.endswith(export.ALL_EXAMPLES)}
+    return replace(choice, label=decision.point.label, scores=scores_for_card(decision) | whole, notes=notes)

@@ -25,6 +25,7 @@ from evomerge.objective import Objective
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.recipe import Recipe
+from evomerge.records import number_in
 from evomerge.report import standings
 from evomerge.report.status import status
 from evomerge.selection import selection
@@ -228,6 +229,12 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert [kind for kind, _ in study.events].count("report_split_read") == 1
     whole = choose(config.study).scores[f"{result.winner.label}, all examples"]
     assert whole["bytes"] == values["search"][0]
+    numbers = [e.trial.number for e in study.told if e.trial.x is not None and e.trial.label == "search"]
+    tasks = {number: choose(config.study, number).scores.get(f"trial:{number}, all examples") for number in numbers}
+    reported = {e.trial.label for e in study.told if e.trial.split == "report"}
+    assert {f"trial:{number}" for number, row in tasks.items() if row} == reported & {f"trial:{n}" for n in numbers}
+    winner = number_in(result.winner.label)
+    assert winner not in tasks or tasks[winner].items() >= {task: whole[task] for task in UNITS}.items()
 
 
 def test_a_search_whose_optimizer_has_had_enough_says_so(configured: Configured) -> None:

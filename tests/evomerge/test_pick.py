@@ -69,6 +69,7 @@ def test_export_takes_the_same_wishes_and_writes_the_same_merge(study: Path, tmp
     assert first == second
     card = json.loads((tmp_path / "out" / "evomerge.json").read_text())["scores"]
     assert card["choice"] == shown["sentence"]
+    assert card[f"{shown['label']}, all examples"]["split"] == "all"
     assert card[f"{shown['label']}, select"]["one"] == shown["tasks"]["one"]["mean"]
     assert shown["sentence"] in (tmp_path / "out" / "README.md").read_text()
 
