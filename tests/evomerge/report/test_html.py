@@ -183,7 +183,9 @@ def test_the_lead_of_the_winner_is_a_mean_of_paired_differences(data: dict[str, 
         variance = sum((mine[t] - theirs[t]).var(ddof=1) / len(mine[t]) for t in mine) / len(mine) ** 2
         assert gain["mean"] == pytest.approx(lead)
         half = (gain["high"] - gain["low"]) / 2 / 1.96
-        assert math.sqrt(variance) < half < 2 * math.sqrt(variance), "the normal interval, widened for few differences"
+        assert math.sqrt(variance) < half, "the normal interval, widened for few differences"
+        # The winner may be the uniform average by another name.
+        assert variance == 0 or half < 2 * math.sqrt(variance)
     parents = [p for p in data["points"] if p["kind"] in ("parent", "base")]
     best = max(parents, key=lambda p: p["splits"]["report"]["score"]["mean"])
     assert data["headline"]["bought"][0]["label"] == best["label"]
