@@ -1,15 +1,13 @@
 """`python -m experiments.compare_fronts`: every multi-objective searcher, how much of the front it finds at which cost.
 
-Landscapes: `synthetic-M`, bowls of M objectives seen through examples (binomial noise), with a known front; `real-K`,
-the demo models with K experts and K tasks, whose front for K = 2 and 3 is that of a grid. Each study has one slot of
-its own process, so that it is exactly repeatable; studies that are there are taken up. All searchers see the start
-(equal weights) and their own proposals, no baselines.
+The landscapes are in `front_landscapes`. Each study has one slot of its own process, so that it is exactly repeatable;
+studies that are there are taken up. All searchers see the start (equal weights) and their own proposals, no baselines.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,21 +19,26 @@ from typing import Any
 import numpy as np
 
 from evaluators.base import FloatArray
-from evaluators.synthetic import Synthetic
 from evomerge import launch
 from evomerge.budget import Budget
-from evomerge.config import SearchConfig, load_config
+from evomerge.config import SearchConfig
 from evomerge.execution.serial import SerialExecutor
 from evomerge.lessons import Lessons
-from evomerge.merging.sources import open_models
 from evomerge.pareto import hypervolume, igd_plus, non_dominated
 from evomerge.plugins import PluginSpec
 from evomerge.records import Trial
 from evomerge.search import score_all, search
 from evomerge.study import Entry, Study
-from evomerge.trial import build_space
+from experiments.front_landscapes import (
+    LANDSCAPES,
+    LEVELS,
+    Landscape,
+    configuration,
+    measured_front,
+    true_front,
+    truth,
+)
 
-FILE = Path(__file__).parent / "02-pareto" / "search.yaml"
 SEARCHERS = {
     "random": PluginSpec("random"),
     "sobol": PluginSpec("sobol"),
@@ -51,62 +54,8 @@ SEARCHERS = {
     "map_bayesian": PluginSpec("map_bayesian"),
     "map_nested": PluginSpec("map_nested"),
 }
-EXPERTS = {
-    2: ("reverse", "sort"),
-    3: ("count", "reverse", "sort"),
-    4: ("count", "find", "reverse", "sort"),
-}
-#: Levels per coordinate of the grids.
-LEVELS = {2: 21, 3: 9}
 #: So many points of a predicted front are scored to see how far off it is.
 N_PREDICTED = 40
-
-
-@dataclass(frozen=True)
-class Landscape:
-    """n_objectives tasks over n_experts coefficients; synthetic ones have a front in closed form."""
-
-    name: str
-    n_experts: int
-    n_objectives: int
-
-    @property
-    def synthetic(self) -> bool:
-        return self.name.startswith("synthetic")
-
-    @property
-    def costs(self) -> tuple[int, ...]:
-        """Evaluations at which the front is looked at: as many as a quadratic needs and 10, then more."""
-        first = (self.n_experts + 1) * (self.n_experts + 2) // 2 + 10
-        return (first, 40, 60) if self.synthetic else (first, 40)
-
-
-LANDSCAPES = {
-    land.name: land
-    for land in [
-        *(Landscape(f"synthetic-{m}", 4, m) for m in (2, 3, 4, 5)),
-        *(Landscape(f"real-{k}", k, k) for k in EXPERTS),
-    ]
-}
-
-
-def configuration(land: Landscape, searcher: PluginSpec, seed: int, out: Path, label: str) -> SearchConfig:
-    """The search file of one study."""
-    config = load_config(FILE)
-    whole = load_config(FILE.parents[1] / "01-optimizers" / "search.yaml")
-    names = EXPERTS[land.n_experts]
-    experts = tuple(model for model in whole.experts if model.name in names)
-    if land.synthetic:
-        tasks = {
-            f"task{m}": PluginSpec("synthetic", {"task": m, "n_examples": 1000, "noise": "binomial", "seed": seed})
-            for m in range(land.n_objectives)
-        }
-    else:
-        files = {name: str(FILE.parents[2] / "models" / "data" / f"{name}.jsonl") for name in names}
-        kinds = {name: "multiple_choice" if name in ("count", "find") else "exact_match" for name in names}
-        tasks = {name: PluginSpec(kinds[name], {"file": files[name]}) for name in names}
-    given = {"experts": experts, "tasks": tasks, "optimizer": searcher, "seed": seed}
-    return config.model_copy(update=given | {"study": out / f"{land.name}-{label}-{seed}"})
 
 
 def run(land: Landscape, name: str, seed: int, out: Path) -> None:
@@ -199,41 +148,6 @@ def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
     return Verdict(
         len(losses), shares, np.array([igd_plus(one, front) for one in reached]), promised, (gaps[0], gaps[-1])
     )
-
-
-def evaluators_of(config: SearchConfig) -> list[Synthetic]:
-    return [Synthetic(**spec.options) for spec in config.tasks.values()]
-
-
-@dataclass(frozen=True)
-class _Merged:
-    coefficients: Mapping[str, FloatArray]
-
-
-def truth(config: SearchConfig, points: FloatArray) -> FloatArray:
-    """Losses without noise, (n_points, n_objectives)."""
-    recipe = config.recipe()
-    space = build_space(config.space, recipe, open_models(recipe).base.layout())
-    others = space.decode(space.default()).values  # what the method has besides weights, which are the points here
-    models = [_Merged({**others, "weight": x[None, :]}) for x in points]
-    evaluators = evaluators_of(config)
-    qualities = [[evaluator.quality(model) for evaluator in evaluators] for model in models]  # type: ignore[arg-type]
-    return -np.array(qualities)
-
-
-def true_front(land: Landscape, config: SearchConfig) -> FloatArray:
-    """Round bowls of one size are traded off in the convex hull of their optima, and nowhere else."""
-    optima = np.array([e.optimum("weight", (1, land.n_experts))[0] for e in evaluators_of(config)])
-    shares = np.random.default_rng(0).dirichlet(np.full(land.n_objectives, 0.7), size=3000)
-    losses = truth(config, np.concatenate([optima, shares @ optima]))
-    return losses[non_dominated(losses)]
-
-
-def measured_front(land: Landscape, out: Path) -> FloatArray:
-    """The front of the grid; for more experts than a grid can hold, of all that the searchers measured."""
-    files = [out / f"{land.name}-grid.json"] if land.n_experts in LEVELS else sorted(out.glob(f"{land.name}-*.json"))
-    losses = np.concatenate([np.array(json.loads(file.read_text())["losses"]) for file in files])
-    return losses[non_dominated(losses)]
 
 
 def score_grid(land: Landscape, out: Path) -> None:

@@ -1,0 +1,111 @@
+"""The landscapes on which fronts are compared, and where their fronts are.
+
+`synthetic-M`: bowls of M objectives over four coefficients, seen through examples that are right or wrong. `real-K`: the
+demo models with K experts and K tasks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluators.base import FloatArray
+from evaluators.synthetic import Synthetic
+from evomerge.config import SearchConfig, load_config
+from evomerge.merging.sources import open_models
+from evomerge.pareto import non_dominated
+from evomerge.plugins import PluginSpec
+from evomerge.trial import build_space
+
+FILE = Path(__file__).parent / "02-pareto" / "search.yaml"
+EXPERTS = {
+    2: ("reverse", "sort"),
+    3: ("count", "reverse", "sort"),
+    4: ("count", "find", "reverse", "sort"),
+}
+#: Levels per coordinate of the grids.
+LEVELS = {2: 21, 3: 9}
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """n_objectives tasks over n_experts coefficients; synthetic ones have a front in closed form."""
+
+    name: str
+    n_experts: int
+    n_objectives: int
+
+    @property
+    def synthetic(self) -> bool:
+        return self.name.startswith("synthetic")
+
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """Evaluations at which the front is looked at: as many as a quadratic needs and 10, then more."""
+        first = (self.n_experts + 1) * (self.n_experts + 2) // 2 + 10
+        return (first, 40, 60) if self.synthetic else (first, 40)
+
+
+LANDSCAPES = {
+    land.name: land
+    for land in [
+        *(Landscape(f"synthetic-{m}", 4, m) for m in (2, 3, 4, 5)),
+        *(Landscape(f"real-{k}", k, k) for k in EXPERTS),
+    ]
+}
+
+
+def configuration(land: Landscape, searcher: PluginSpec, seed: int, out: Path, label: str) -> SearchConfig:
+    """The search file of one study."""
+    config = load_config(FILE)
+    whole = load_config(FILE.parents[1] / "01-optimizers" / "search.yaml")
+    names = EXPERTS[land.n_experts]
+    experts = tuple(model for model in whole.experts if model.name in names)
+    if land.synthetic:
+        tasks = {
+            f"task{m}": PluginSpec("synthetic", {"task": m, "n_examples": 1000, "noise": "binomial", "seed": seed})
+            for m in range(land.n_objectives)
+        }
+    else:
+        files = {name: str(FILE.parents[2] / "models" / "data" / f"{name}.jsonl") for name in names}
+        kinds = {name: "multiple_choice" if name in ("count", "find") else "exact_match" for name in names}
+        tasks = {name: PluginSpec(kinds[name], {"file": files[name]}) for name in names}
+    given = {"experts": experts, "tasks": tasks, "optimizer": searcher, "seed": seed}
+    return config.model_copy(update=given | {"study": out / f"{land.name}-{label}-{seed}"})
+
+
+def evaluators_of(config: SearchConfig) -> list[Synthetic]:
+    return [Synthetic(**spec.options) for spec in config.tasks.values()]
+
+
+@dataclass(frozen=True)
+class _Merged:
+    coefficients: Mapping[str, FloatArray]
+
+
+def truth(config: SearchConfig, points: FloatArray) -> FloatArray:
+    """Losses without noise, (n_points, n_objectives)."""
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
+    others = space.decode(space.default()).values  # what the method has besides weights, which are the points here
+    models = [_Merged({**others, "weight": x[None, :]}) for x in points]
+    evaluators = evaluators_of(config)
+    qualities = [[evaluator.quality(model) for evaluator in evaluators] for model in models]  # type: ignore[arg-type]
+    return -np.array(qualities)
+
+
+def true_front(land: Landscape, config: SearchConfig) -> FloatArray:
+    """Round bowls of one size are traded off in the convex hull of their optima, and nowhere else."""
+    optima = np.array([e.optimum("weight", (1, land.n_experts))[0] for e in evaluators_of(config)])
+    shares = np.random.default_rng(0).dirichlet(np.full(land.n_objectives, 0.7), size=3000)
+    losses = truth(config, np.concatenate([optima, shares @ optima]))
+    return losses[non_dominated(losses)]
+
+
+def measured_front(land: Landscape, out: Path) -> FloatArray:
+    """The front of the grid; for more experts than a grid can hold, of all that the searchers measured."""
+    files = [out / f"{land.name}-grid.json"] if land.n_experts in LEVELS else sorted(out.glob(f"{land.name}-*.json"))
+    losses = np.concatenate([np.array(json.loads(file.read_text())["losses"]) for file in files])
+    return losses[non_dominated(losses)]
