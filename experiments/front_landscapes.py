@@ -1,7 +1,7 @@
 """The landscapes on which fronts are compared, and where their fronts are.
 
-`synthetic-M`: bowls of M objectives over four coefficients, seen through examples that are right or wrong. `real-K`: demo
-models, K experts and K tasks.
+`synthetic-M`: bowls of M objectives over four coefficients, seen through examples that are right or wrong.
+`real-K`: the demo models with K experts and K tasks.
 """
 
 import json
