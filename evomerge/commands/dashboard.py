@@ -1,5 +1,6 @@
 """`evomerge dashboard`: optuna-dashboard over a study, live; a reader like any other, in a process of its own."""
 
+import signal
 import threading
 import time
 import webbrowser
@@ -62,6 +63,7 @@ def serve(run: Path, host: str, port: int, *, browser: bool, say: Callable[[str,
     except ImportError as error:
         raise DashboardError("The dashboard needs optuna-dashboard: pip install 'evomerge[dashboard]'.") from error
     view = view_of(run)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     with _serving(wsgi(view.storage), host, port) as address, suppress(KeyboardInterrupt):
         say(address, view)
         if browser:

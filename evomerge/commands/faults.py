@@ -36,6 +36,7 @@ _CODES = {
     "SelectionError": USAGE,
     "SoupError": USAGE,
     "SpaceError": USAGE,
+    "StatisticsError": USAGE,
     "StudyBusy": BUSY,
     "StudyError": USAGE,
     "StudyPaused": PAUSED,

@@ -77,7 +77,8 @@ class Population:
         self._sampler = sampler
         self._size = size
         self._seeds = seeds
-        self._parents: list[list[int]] = []
+        #: By generation, from the second one on, the trials that it descends from, by their place among the told.
+        self.parents: list[list[int]] = []
         self._view = OptunaView(*shape)
 
     def ask(self, number: int, pending: Mapping[int, FloatArray]) -> FloatArray:
@@ -93,7 +94,7 @@ class Population:
             # NSGA-III and operators of one's own are marked experimental.
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler = self._sampler(population_size=self._size, seed=self._seeds(number), mutation=_NewDraw())
-        sampler.parents = self._parents
+        sampler.parents = self.parents
         sampler.chooser = self._made
         return sampler
 

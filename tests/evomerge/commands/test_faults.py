@@ -14,7 +14,7 @@ from evomerge.merging.models.header import CheckpointError
 from evomerge.recipe import RecipeError
 
 #: Raised and caught inside, or raised by misuse of a function and not by a user.
-INTERNAL = {"StrictYamlError", "NonFiniteScore"}
+INTERNAL = {"StrictYamlError", "NonFiniteScore", "NoReference", "SinkError", "SinkRefused"}
 
 
 def own_errors() -> list[type[BaseException]]:

@@ -66,7 +66,7 @@ def test_generations_are_those_that_optuna_counts(n_objectives: int) -> None:
         optimizer.ask(number + 1)
         parents = optuna_sampler.get_parent_population(with_labels, (number + 1) // 4)
         if parents:
-            assert sorted(optimizer._parents[-1]) == sorted(trial.number for trial in parents)
+            assert sorted(optimizer._population.parents[-1]) == sorted(trial.number for trial in parents)
     assert len(parents) == 4
 
 
