@@ -33,9 +33,3 @@ def igd_plus(losses: FloatArray, front: FloatArray) -> float:
     front: (n_front, n_objectives). 0 where every one of its points is reached. https://doi.org/10.1007/978-3-319-15892-1_8
     """
     return float(moocore.igd_plus(losses, ref=front))
-
-
-def generational_distance(losses: FloatArray, front: FloatArray) -> float:
-    """GD: the mean Euclidean distance from a point of `losses` to the nearest of `front`."""
-    gaps = np.linalg.norm(losses[:, None, :] - front[None, :, :], axis=2)
-    return float(gaps.min(axis=1).mean())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evomerge.pareto import differing, generational_distance, hypervolume, igd_plus, non_dominated
+from evomerge.pareto import differing, hypervolume, igd_plus, non_dominated
 
 STAIRS = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
 
@@ -22,10 +22,6 @@ def test_hypervolume_is_the_area_of_the_stairs() -> None:
 def test_igd_plus_counts_only_what_is_missing() -> None:
     assert igd_plus(STAIRS - 1.0, STAIRS) == 0.0
     assert igd_plus(np.array([[1.0, 1.0]]), STAIRS) == pytest.approx((1 + 0 + 1) / 3)
-
-
-def test_generational_distance_is_the_mean_distance_to_the_front() -> None:
-    assert generational_distance(np.array([[1.0, 1.0], [2.0, 4.0]]), STAIRS) == pytest.approx(8**0.5 / 2)
 
 
 def test_an_objective_in_which_all_points_are_equal_does_not_differ() -> None:
