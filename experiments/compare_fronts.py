@@ -54,8 +54,8 @@ SEARCHERS = {
     "map_bayesian": PluginSpec("map_bayesian"),
     "map_nested": PluginSpec("map_nested"),
 }
-#: So many points of a predicted front are scored to see how far off it is.
-N_PREDICTED = 40
+#: So many points of the front predicted at the end are scored, to see how far off it is; after the first cost all are.
+N_AT_END = 40
 
 
 def run(land: Landscape, name: str, seed: int, out: Path) -> None:
@@ -75,7 +75,8 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
         ends = sorted({min(land.costs[0], len(measured)), len(measured)})
         aside = config.model_copy(update={"study": Path(f"{config.study}-forecasts")})  # no trials of the search
         with closing(launch.open_study(aside, resume=True)) as checked:
-            forecasts = [forecast(config, plan, checked, executor, measured[:n]) for n in ends]
+            looks = zip(ends, (None, N_AT_END), strict=False)
+            forecasts = [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
     data = {
         "points": [e.trial.x.tolist() for e in measured if e.trial.x is not None],
         "losses": [e.losses for e in measured],
@@ -85,14 +86,24 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
 
 
 def forecast(
-    config: SearchConfig, plan: launch.Plan, study: Study, executor: SerialExecutor, measured: Sequence[Entry]
+    config: SearchConfig,
+    plan: launch.Plan,
+    study: Study,
+    executor: SerialExecutor,
+    measured: Sequence[Entry],
+    most: int | None,
 ) -> dict[str, Any]:
-    """The front that a searcher predicts after these trials, and what its points score for real, in `study`."""
+    """The front that a searcher predicts after these trials, and what its points score for real, in `study`.
+
+    most: so many points, spread over all of them; None for every one.
+    """
     optimizer = launch.build_optimizer(config, plan)
     lessons = Lessons(optimizer, plan.objective, set())
     for entry in measured:
         lessons.take(entry)
-    inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0][:N_PREDICTED]
+    inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0]
+    if most is not None and len(inside) > most:
+        inside = [inside[n] for n in np.linspace(0, len(inside) - 1, most).round().astype(int)]
     trials = [Trial(-1, p.x, label=f"predicted:{len(measured)}:{n}") for n, p in enumerate(inside)]
     score_all(study, executor, plan.objective, trials, phase="predicted")
     scored = {e.trial.label: e.losses for e in study.told}

@@ -21,8 +21,7 @@ from evomerge.optimizers.base import FloatArray
 #: Losses (n, n_objectives) of points (n, dimension), and their gradients (n, n_objectives, dimension).
 Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
-#: Weights at most (more only where there are more objectives than that), and starts for each.
-_N_WEIGHTS = 40
+#: Starts for each weight.
 _N_STARTS = 3
 #: Points among which starts are looked for; a power of two.
 _N_CANDIDATES = 512
@@ -85,9 +84,12 @@ class _Problem:
         return np.asarray(np.clip(found.x.reshape(-1, dimension), 0.0, 1.0))
 
 
-def solve(model: Model, known: FloatArray, seed: int, preference: FloatArray, limits: FloatArray) -> FloatArray:
-    """Points (n, dimension) of the cube that no other one found beats under `model`; n is at most a few dozen.
+def solve(
+    model: Model, known: FloatArray, seed: int, preference: FloatArray, limits: FloatArray, n_weights: int
+) -> FloatArray:
+    """Points (n, dimension) of the cube that no other one found beats under `model`.
 
+    n_weights: scalarisations at most (more only where there are more objectives), each of which finds one point.
     known: points (n_known, dimension) to start from besides a scrambled Sobol set of `seed`. preference: weights
     (n_objectives,); the first point is the best one under the weighted sum of losses that they make.
     limits: losses (n_objectives,) that are penalised beyond.
@@ -99,7 +101,7 @@ def solve(model: Model, known: FloatArray, seed: int, preference: FloatArray, li
     span = np.maximum(losses[pareto.non_dominated(losses)].max(axis=0) - ideal, 1e-3 * np.ptp(losses, axis=0) + 1e-12)
     # A sharpness near 0 turns the largest term into the mean: the first row is the preference, the next the ends.
     linear = np.vstack([preference * span / np.sum(preference * span), np.eye(n_objectives)])
-    weights = np.vstack([linear, simplex(n_objectives)])
+    weights = np.vstack([linear, simplex(n_objectives, n_weights)])
     is_linear = np.arange(len(weights))[:, None] < len(linear)
     points = candidates
     for sharpness in _SHARPNESS:
@@ -117,10 +119,11 @@ def solve(model: Model, known: FloatArray, seed: int, preference: FloatArray, li
     return _front(final, model(final)[0], limits)
 
 
-def simplex(n_objectives: int) -> FloatArray:
-    """Evenly spread weights (n, n_objectives) that sum to 1, after Das and Dennis."""
+def simplex(n_objectives: int, most: int) -> FloatArray:
+    """Evenly spread weights (n, n_objectives) that sum to 1, after Das and Dennis; n is at most `most` or so many
+    objectives."""
     cuts = 1
-    while n_objectives > 1 and comb(cuts + n_objectives, n_objectives - 1) <= _N_WEIGHTS:
+    while n_objectives > 1 and comb(cuts + n_objectives, n_objectives - 1) <= most:
         cuts += 1
     bars = np.array(list(combinations(range(cuts + n_objectives - 1), n_objectives - 1)), dtype=np.int64)
     edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), cuts + n_objectives - 1)])

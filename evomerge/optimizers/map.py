@@ -37,7 +37,8 @@ class Map(Optimizer):
 
     initial: points of the design, those told by others included; by default as many as a full quadratic has
     coefficients, (K+1)(K+2)/2 for K coordinates, at most 45 or 2K+1, and at least K+1 of its own.
-    surrogate: auto (least leave-one-out error, per objective), quadratic, gp or quadratic_gp.
+    surrogate: quadratic, gp, quadratic_gp, or auto: of the last two the one with the least leave-one-out error, per
+    objective.
     stop: whether to ask for nothing more once predicted and measured front agree: at least 4 points were
     measured after the design, the latest came out as the others predict them within the noise of their examples or
     `tolerance` of the range, and no point is expected to add more than `tolerance` of the hypervolume.
@@ -82,10 +83,10 @@ class Map(Optimizer):
         return not self._agree(list(pending.values()))
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The predicted front, some dozens of points; empty before the design is measured."""
+        """The predicted front, some hundreds of points; empty before the design is measured."""
         if self._designing(0):
             return ()
-        return self._belief().predictions(self.limits)
+        return self._belief().predictions()
 
     def recommend(self) -> FloatArray | None:
         """The predicted front's point that the preference selects, where it beats all measured by more than noise."""

@@ -69,7 +69,7 @@ class MapBayesian(Optimizer):
 
     def predictions(self) -> tuple[Prediction, ...]:
         """The predicted front; empty before `initial` points are measured."""
-        return self._front().predictions(self.limits) if len(self._succeeded()) >= self._forecaster.initial else ()
+        return self._front().predictions() if len(self._succeeded()) >= self._forecaster.initial else ()
 
     def recommend(self) -> FloatArray | None:
         """The predicted front's point that the preference selects, where it beats all measured by more than noise."""
