@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.application import AsJson, show
 from evomerge.commands import faults
+
+if TYPE_CHECKING:
+    from evomerge.commands.picking import Request
 
 commands = typer.Typer()
 
@@ -23,6 +26,10 @@ DecidingSplit = Annotated[
     str | None, typer.Option("--split", help="Which examples decide; select by default, once it is scored.")
 ]
 Nearest = Annotated[bool, typer.Option("--nearest", help="Where no merge keeps all of it, the one nearest to it.")]
+PredictedPoint = Annotated[
+    int | None,
+    typer.Option("--predicted", min=1, help="A predicted point by its number, as `evomerge pareto` lists it."),
+]
 
 
 @commands.command()
@@ -58,6 +65,7 @@ def pick(
     keep: Keep = None,
     knee: Knee = False,
     trial: Annotated[int | None, typer.Option("--trial", min=0, help="A merge by its trial number.")] = None,
+    predicted: PredictedPoint = None,
     split: DecidingSplit = None,
     nearest: Nearest = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe file to write.")] = None,
@@ -73,19 +81,22 @@ def pick(
     from evomerge.commands.decision import decision_lines, decision_to_dict
     from evomerge.commands.picking import Request, decide
 
-    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest)
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
+    if predicted is not None:
+        _pick_predicted(run, request, output, overwrite=overwrite, as_json=as_json)
+        return
     if not (request.wishes or trial is not None or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
         taken = ask_for_choice(run, split, lambda text: str(typer.prompt(f"\n{text}")), typer.echo)
         if taken is not None:
             file = output or Path(typer.prompt("File", default="recipe.yaml"))
-            _write(run, file, taken, overwrite=overwrite)
+            _write(run, file, Request(trial=taken), overwrite=overwrite)
             typer.echo(f"Wrote the recipe {file}")
         return
     decision = decide(run, request)
     data, lines = decision_to_dict(decision, run), decision_lines(decision, run)
     usable = decision.chosen.met or nearest
     if output is not None and usable:
-        _write(run, output, decision.point.number, overwrite=overwrite)
+        _write(run, output, Request(trial=decision.point.number), overwrite=overwrite)
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)
@@ -95,8 +106,19 @@ def pick(
         raise typer.Exit(faults.USAGE)
 
 
-def _write(run: Path, output: Path, trial: int, *, overwrite: bool) -> None:
-    from evomerge.commands.picking import Request
+def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    from evomerge.commands.predicting import find, predicted_data
+
+    data = predicted_data(run, find(run, request))
+    lines = [data["sentence"], f"To write it out: {data['next']}"]
+    if output is not None:
+        _write(run, output, request, overwrite=overwrite)
+        data["recipe"] = str(output)
+        lines.append(f"Wrote the recipe {output}")
+    show(as_json, data, *lines)
+
+
+def _write(run: Path, output: Path, request: "Request", *, overwrite: bool) -> None:
     from evomerge.commands.writing import write_export
 
-    write_export(run, output, Request(trial=trial), recipe_only=True, format_="evomerge", overwrite=overwrite)
+    write_export(run, output, request, recipe_only=True, format_="evomerge", overwrite=overwrite)

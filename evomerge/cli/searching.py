@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.application import AsJson, Lora, Whole, show
-from evomerge.cli.choosing import BestAt, DecidingSplit, Keep, Knee, Nearest, Prefer
+from evomerge.cli.choosing import BestAt, DecidingSplit, Keep, Knee, Nearest, PredictedPoint, Prefer
 
 commands = typer.Typer()
 
@@ -136,6 +136,7 @@ def export(
     best_at: BestAt = None,
     keep: Keep = None,
     knee: Knee = False,
+    predicted: PredictedPoint = None,
     split: DecidingSplit = None,
     nearest: Nearest = False,
     recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
@@ -151,10 +152,12 @@ def export(
     """
     from evomerge.commands.picking import Request
 
-    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest)
-    if best and (trial is not None or request.wishes):
-        raise typer.BadParameter("choose --best, --trial N, or one of --prefer, --max, --keep and --knee, not both")
-    if (split is not None or nearest) and not request.wishes:
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
+    if best and (trial is not None or predicted is not None or request.wishes):
+        raise typer.BadParameter(
+            "choose --best, --trial N, --predicted N, or one of --prefer, --max, --keep and --knee, not both"
+        )
+    if (split is not None or nearest) and not request.wishes and predicted is None:
         raise typer.BadParameter("--split and --nearest go with --prefer, --max, --keep or --knee")
     if format_ not in ("evomerge", "mergekit"):
         raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")

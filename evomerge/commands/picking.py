@@ -21,7 +21,7 @@ from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
 class Request:
     """What was asked for, as it was typed. split: which one decides; by default select where there is something on it.
 
-    nearest: take the nearest point where none keeps the constraints.
+    nearest: take the nearest point where none keeps the constraints. predicted: the number of a predicted point.
     """
 
     prefer: str | None = None
@@ -31,6 +31,7 @@ class Request:
     trial: int | None = None
     split: str | None = None
     nearest: bool = False
+    predicted: int | None = None
 
     @property
     def wishes(self) -> bool:

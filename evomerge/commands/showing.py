@@ -58,6 +58,7 @@ def show_front(
     parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
     if beyond:
         parts.append(front_table.render_predicted(searched, beyond, width))
+        next_.append(f"evomerge pick {shlex.quote(str(run))} --predicted N")
     parts += [Text(f"note: {note}") for note in notes]
     if plot:
         parts.append(Text(f"picture: {data['picture']}"))

@@ -8,6 +8,7 @@ from evomerge import export
 from evomerge.commands.decision import scores_for_card
 from evomerge.commands.merging import write_lora
 from evomerge.commands.picking import Request, decide, number_to_write
+from evomerge.commands.predicting import choice_of
 from evomerge.commands.progress import progress_bar
 from evomerge.merging.interop import mergekit
 from evomerge.recipe_file import write_merge
@@ -49,6 +50,8 @@ def write_export(
 
 
 def _choose(run: Path, request: Request) -> export.Choice:
+    if request.predicted is not None:
+        return choice_of(run, request)
     if not request.wishes:
         return export.choose(run, request.trial)
     decision = decide(run, request)

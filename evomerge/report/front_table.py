@@ -52,6 +52,7 @@ def predicted_to_dict(points: Sequence[Predicted]) -> list[dict[str, Any]]:
     """Predictions, each with the measured point that is nearest."""
     return [
         {
+            "number": point.number,
             "x": [float(value) for value in point.x],
             "tasks": {task: estimate_to_dict(value) for task, value in point.tasks.items()},
             "beaten": point.beaten,
@@ -107,10 +108,11 @@ def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> R
             f"{plus_minus(value, digits[task])} ({point.nearest.tasks[task].mean:.3g})"
             for task, value in point.tasks.items()
         ]
-        rows.append((f"predicted {len(rows) + 1}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
+        rows.append((f"predicted {point.number}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
+    few = f"{len(shown)} of these are shown, " if len(shown) < len(open_) else ""
     said = (
         f"\nPredicted, not measured: {count(len(points), 'point')}, {len(open_)} of them beaten by no measured one. "
-        f"{'In brackets, what the nearest measured point has.' if rows else ''}"
+        f"{f'{few}in brackets what the nearest measured point has.'.capitalize() if rows else ''}"
     )
     table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []
     return Group(Text(said.rstrip(" ")), *table)

@@ -20,10 +20,12 @@ from evomerge.study import Study
 class Predicted:
     """A point that was not measured, and the nearest one that was.
 
-    x: (dimension,). tasks: predicted scores as people read them. beaten: whether a measured point is at least as good
-    on every task. distance: root mean square difference of the coordinates: 0 is the same point, 1 the opposite corner.
+    number: its place among all that are predicted now, from 1 on; another trial may renumber them. x: (dimension,).
+    tasks: predicted scores as people read them. beaten: whether a measured point is at least as good on every task.
+    distance: root mean square difference of the coordinates: 0 is the same point, 1 the opposite corner.
     """
 
+    number: int
     x: FloatArray
     tasks: Mapping[str, Estimate]
     beaten: bool
@@ -42,14 +44,14 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
     cloud = np.stack([x for _, x in near])
     losses = np.stack([point.losses for point in measured])
     found = []
-    for prediction in predictions(study, objective):
+    for number, prediction in enumerate(predictions(study, objective), 1):
         distances = np.sqrt(((cloud - prediction.x) ** 2).mean(axis=1))
         row = int(distances.argmin())
         means = objective.as_scores(prediction.losses)
         errors = zip(means.items(), prediction.errors, strict=True)
         tasks = {task: Estimate(mean, float(error), 0) for (task, mean), error in errors}
         beaten = bool((losses <= prediction.losses).all(axis=1).any())
-        found.append(Predicted(prediction.x, tasks, beaten, near[row][0], float(distances[row])))
+        found.append(Predicted(number, prediction.x, tasks, beaten, near[row][0], float(distances[row])))
     return tuple(found)
 
 

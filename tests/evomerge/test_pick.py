@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pexpect
 import pytest
 from typer.testing import CliRunner, Result
@@ -107,7 +108,7 @@ def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> Non
         (("pick", "--prefer", "one=1", "--knee"), "Choose one of"),
         (("pick", "--split", "test"), "--split is one of search, select, report"),
         (("pareto", "--split", "test"), "--split is one of search, select, report"),
-        (("export", "-o", "x", "--best", "--knee"), "choose --best, --trial N, or one of"),
+        (("export", "-o", "x", "--best", "--knee"), "choose --best, --trial N, --predicted N, or one of"),
         (("export", "-o", "x", "--trial", "3", "--max", "one"), "leave out --prefer"),
         (("export", "-o", "x", "--split", "search"), "--split and --nearest go with"),
     ],
@@ -183,3 +184,48 @@ def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path) -> No
     assert child.exitstatus == 0
     assert "* trial:" in child.before
     assert [line for line in child.before.splitlines() if len(line) > 20] == []
+
+
+@pytest.fixture(scope="module")
+def with_predictions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search by an optimizer that predicts a front."""
+    folder = tmp_path_factory.mktemp("predicted")
+    settings = search_file(folder, space="uniform", objective="pareto", optimizer="map", budget={"trials": 20})
+    (folder / "search.yaml").write_text(strict_yaml.dump(settings))
+    done = run("search", folder / "search.yaml")
+    assert done.exit_code == 0, done.output
+    return folder / "study"
+
+
+def test_a_predicted_point_is_written_as_its_coefficients_say(with_predictions: Path, tmp_path: Path) -> None:
+    listed = json.loads(run("pareto", with_predictions, "--json").stdout)["predicted"]
+    wanted = next(point for point in listed if not point["beaten"])
+    shown = picked(with_predictions, "--predicted", wanted["number"], "-o", tmp_path / "recipe.yaml")
+    assert shown["tasks"] == wanted["tasks"]
+    assert "was not measured" in shown["sentence"]
+    config = load_config(with_predictions / "search.yaml")
+    bench = Bench(BenchSpec(config.recipe(), config.space, dict(config.tasks), config.split.shares, "cpu"))
+    outcome = bench.run(Trial(0, None, merge=read_merge(tmp_path / "recipe.yaml"), split="search"))
+    at_x = bench.run(Trial(1, np.array(wanted["x"]), seed=config.seed))
+    assert {task: scores.mean for task, scores in outcome.scores.items()} == {
+        task: scores.mean for task, scores in at_x.scores.items()
+    }
+    for task, scores in outcome.scores.items():
+        expected = shown["tasks"][task]
+        assert scores.mean == pytest.approx(expected["mean"], abs=4 * expected["standard_error"] + 0.02)
+    exported = run("export", with_predictions, "--predicted", wanted["number"], "-o", tmp_path / "out")
+    assert exported.exit_code == 0, exported.output
+    assert run("merge", tmp_path / "recipe.yaml", "-o", tmp_path / "again").exit_code == 0
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again"))
+    assert first == second
+    assert "was not measured" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_predicted_points_that_are_not_there(study: Path, with_predictions: Path) -> None:
+    beyond = run("pick", with_predictions, "--predicted", 10_000)
+    assert beyond.exit_code == 2
+    assert re.search(r"no predicted point 10000: they go from 1 to \d+", str(beyond.exception) + beyond.output)
+    none = run("pick", study, "--predicted", 1)
+    assert "this study's optimizer predicts none" in str(none.exception) + none.output
+    both = run("export", with_predictions, "--predicted", 1, "--knee", "-o", "x")
+    assert "--predicted N names the point" in str(both.exception) + both.output
