@@ -66,6 +66,19 @@ def test_it_stops_when_predicted_and_measured_front_agree(
     assert pareto.hypervolume(measured, reference) > 0.95 * pareto.hypervolume(dense, reference)
 
 
+def test_twenty_measurements_give_the_front_of_three_objectives() -> None:
+    of = tasks(3, 3, seed=1)
+    optimizer = Map(3, 3, 0)
+    assert len(drive(optimizer, of, 20)) <= 20
+    predicted = optimizer.predictions()
+    real = measure(of, np.array([point.x for point in predicted]))
+    assert np.abs(np.array([point.losses for point in predicted]) - real).mean(axis=0).max() < 0.015
+    dense = measure(of, np.stack(np.meshgrid(*[np.linspace(0.0, 1.0, 9)] * 3), axis=-1).reshape(-1, 3))
+    front = dense[pareto.non_dominated(dense)]
+    reference = front.max(axis=0) + 0.1 * np.ptp(front, axis=0)
+    assert pareto.hypervolume(real, reference) > 0.95 * pareto.hypervolume(front, reference)
+
+
 def test_without_stop_it_goes_on_and_measures_no_point_twice(of: tuple[Task, ...]) -> None:
     optimizer = Map(2, 2, 0, stop=False, surrogate="quadratic")
     told = drive(optimizer, of, 50)
