@@ -57,6 +57,13 @@ def test_the_process_that_predicts_left_out_points_best_is_taken() -> None:
     assert [model.name for model in chosen.models] == ["quadratic_gp", "gp"]
 
 
+def test_a_quadratic_is_not_chosen_by_the_errors_that_its_ridge_was_chosen_by() -> None:
+    noise = told(np.random.default_rng(2).normal(size=16))
+    alone, chosen = fit(noise, 1, "quadratic").models[0], fit(noise, 1).models[0]
+    assert alone.error < min(1.0, chosen.error)  # of noise that nothing can predict
+    assert chosen.name == "quadratic_gp"
+
+
 @pytest.mark.parametrize("choice", ["quadratic", "gp", "quadratic_gp"])
 def test_standard_errors_say_how_far_predictions_are_off(choice: str) -> None:
     of = tasks(3, 2, seed=1)
