@@ -54,8 +54,9 @@ SEARCHERS = {
     "map_bayesian": PluginSpec("map_bayesian"),
     "map_nested": PluginSpec("map_nested"),
 }
-#: So many points of the front predicted at the end are scored, to see how far off it is; after the first cost all are.
-N_AT_END = 40
+#: So many points of a predicted front are scored, to see how far off it is; after the first cost, where the front is
+#: known well enough to say what share of it they cover, all are.
+N_SCORED = 40
 
 
 def run(land: Landscape, name: str, seed: int, out: Path) -> None:
@@ -75,7 +76,8 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
         ends = sorted({min(land.costs[0], len(measured)), len(measured)})
         aside = config.model_copy(update={"study": Path(f"{config.study}-forecasts")})  # no trials of the search
         with closing(launch.open_study(aside, resume=True)) as checked:
-            looks = zip(ends, (None, N_AT_END), strict=False)
+            known = land.synthetic or land.n_experts in LEVELS
+            looks = zip(ends, (None if known else N_SCORED, N_SCORED), strict=False)
             forecasts = [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
     data = {
         "points": [e.trial.x.tolist() for e in measured if e.trial.x is not None],
