@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from evomerge.report.snapshot import SearchScore
-from evomerge.statistics import Z95, Estimate
+from evomerge.statistics import Z95, Estimate, p_text
 
 
 def duration(seconds: float) -> str:
@@ -58,7 +58,7 @@ def count(number: int, noun: str) -> str:
 
 def p_value(value: float) -> str:
     """`0.031`, `<0.0001`."""
-    return f"{value:.2g}" if value >= 0.0001 else "<0.0001"
+    return p_text(value)
 
 
 def tasks(values: Mapping[str, float]) -> str:

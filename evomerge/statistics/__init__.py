@@ -11,7 +11,7 @@ from evomerge.statistics.bootstrap import (
     probability_best,
     probability_non_dominated,
 )
-from evomerge.statistics.claims import holm
+from evomerge.statistics.claims import holm, p_text
 from evomerge.statistics.estimates import Difference, Estimate, StatisticsError, difference, estimate, standard_error
 from evomerge.statistics.fronts import Interval, hypervolume_interval
 from evomerge.statistics.intervals import Z95, FloatArray
@@ -39,6 +39,7 @@ __all__ = [
     "hypervolume_interval",
     "indifference_set",
     "optimism",
+    "p_text",
     "power",
     "probability_best",
     "probability_non_dominated",

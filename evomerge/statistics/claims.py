@@ -2,6 +2,17 @@
 
 from collections.abc import Mapping
 
+#: A smaller p is not printed: tests are not exact that far out.
+SMALLEST_P = 0.0001
+
+
+def p_text(value: float, name: str = "") -> str:
+    """`0.031` or `<0.0001`, for a column; with a name `p = 0.031` or `p < 0.0001`, for a sentence."""
+    number, relation = (f"{value:.2g}", "=") if value >= SMALLEST_P else (f"{SMALLEST_P:.4f}", "<")
+    if name:
+        return f"{name} {relation} {number}"
+    return number if relation == "=" else relation + number
+
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjusted p-values under the same names: of all claims with one below 5 %, any is wrong in at most 5 % of studies.
