@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from evomerge.objective import Kind, Objective
+from evomerge.objective import Fall, Kind, Objective, Share, fall_data, hundredths
 from evomerge.study import Study, StudyError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -14,7 +14,7 @@ WEIGHED = ("mean", "chebyshev")
 #: Name of the event that says what the evaluators say of their tasks.
 EVENT = "objectives"
 
-_FALL = re.compile(r"-?(\d+(?:\.\d*)?|\.\d+)(pt)?")
+_FALL = re.compile(r"(-?)(\d+(?:\.\d*)?|\.\d+)(pt|%)?")
 
 
 @dataclass(frozen=True)
@@ -61,39 +61,59 @@ def read_weights(data: Any) -> dict[str, float]:
     return _weights(data, f"expected a mapping task: weight above 0; got {data!r}")
 
 
-def read_falls(data: Any) -> float | dict[str, float]:
+def read_falls(data: Any) -> Fall | dict[str, Fall]:
     """How far tasks may fall: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
     if isinstance(data, Mapping) and data:
         return {task: read_fall(value) for task, value in data.items()}
     return read_fall(data)
 
 
-def read_fall(data: Any) -> float:
-    """How far a task may fall behind the best parent, in its own unit: 0.01, or `-1pt`, a hundredth.
+def read_fall(data: Any) -> Fall:
+    """How far a task may fall behind the best parent: 0.01 in its own unit or `-1pt`, which is the same; or to a share
+    of the parent's score: `98%` or `-2%`, which are the same.
 
-    Raises ValueError for what is neither.
+    Raises ValueError for what is none of these.
     """
     if type(data) in (int, float) and data >= 0:
         return float(data)
     found = _FALL.fullmatch(data) if isinstance(data, str) else None
     if found is None:
         raise ValueError(
-            f"expected how far a merge may fall behind the best parent, from 0 on, such as 0.01 or -1pt; got {data!r}"
+            "expected how far a merge may fall behind the best parent, from 0 on, such as 0.01 or -1pt, or what it "
+            f"keeps of the parent's score, such as 98%; got {data!r}"
         )
-    return float(found.group(1)) / (100 if found.group(2) else 1)
+    minus, amount, unit = found.group(1), float(found.group(2)), found.group(3)
+    if unit != "%":
+        return hundredths(amount) if unit else amount
+    kept = 100 - amount if minus else amount
+    if not 0 <= kept <= 100:
+        raise ValueError(f"a merge keeps from 0% to 100% of the best parent's score; got {data!r}")
+    if kept < 50 and not minus:
+        raise ValueError(
+            f"{data!r} keeps only {amount:g} % of the best parent's score; for a fall of it write -{data}, "
+            f"and if it is meant, -{100 - amount:g}%"
+        )
+    return Share(hundredths(kept))
+
+
+def falls_data(falls: Fall | Mapping[str, Fall]) -> Any:
+    """What `read_falls` reads back."""
+    if isinstance(falls, Mapping):
+        return {task: fall_data(fall) for task, fall in falls.items()}
+    return fall_data(falls)
 
 
 def make_objective(
     aim: Aim,
     tasks: Collection[str],
     prefer: Mapping[str, float] | None,
-    keep: float | Mapping[str, float] | None,
+    keep: Fall | Mapping[str, Fall] | None,
     lower_is_better: Collection[str],
     whole_model: Collection[str],
 ) -> Objective:
     """The objective over `tasks`, in their order; in a Pareto search its weights are the preference."""
     given = aim.weights or prefer or {}
-    kept = dict.fromkeys(tasks, keep) if isinstance(keep, float) else keep or {}
+    kept = {} if keep is None else keep if isinstance(keep, Mapping) else dict.fromkeys(tasks, keep)
     return Objective(
         {task: given.get(task, 1.0) for task in tasks},
         frozenset(lower_is_better),
@@ -131,11 +151,12 @@ def objective_of_study(study: Study) -> Objective:
             f"The ledger in {study.folder} does not say in which tasks less is better. "
             "`evomerge search FILE --resume` writes that down, and runs nothing where the search is done."
         )
+    keep = study.configuration.get("keep")
     return make_objective(
         read_aim(study.configuration.get("objective", "mean")),
         tasks,
         study.configuration.get("prefer"),
-        study.configuration.get("keep"),
+        None if keep is None else read_falls(keep),
         **said,
     )
 

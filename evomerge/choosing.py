@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from evomerge.objective import FloatArray, Objective
+from evomerge.objective import FloatArray, Objective, hundredths
 from evomerge.report.front import Front, Point, knee_distances
-from evomerge.yardstick import yardstick
+from evomerge.yardstick import are_shares, yardstick
 
 Unit = Literal["score", "points", "change", "share"]
 
@@ -51,15 +51,15 @@ class Constraint:
                 f"give a score, such as {self.task}>=0.71."
             )
         if self.unit == "points":
-            return best + self.amount / 100
+            return best + hundredths(self.amount)
         if self.unit == "change":
-            return best + abs(best) * self.amount / 100
+            return best + abs(best) * hundredths(self.amount)
         if best <= 0:
             raise ChoiceError(
                 f"{self.text!r} is a share of the best parent's score on {self.task}, which is {best:.4g}: "
                 "give a score or points (-1pt)."
             )
-        return best * self.amount / 100
+        return best * hundredths(self.amount)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def read_constraint(text: str, objective: Objective) -> Constraint:
         if not signed and amount != 0:
             raise ChoiceError(
                 f"Points in {text!r} need a sign, since they count from the best parent: {task}{wanted}-{amount:g}pt "
-                f"is {amount / 100:g} below it. For the score itself write {task}{wanted}{amount / 100:g}."
+                f"is {hundredths(amount):g} below it. For the score itself write {task}{wanted}{hundredths(amount):g}."
             )
         unit = "points"
     elif found["unit"] == "%":
@@ -218,7 +218,17 @@ def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
 
 
 def _limit(front: Front, constraint: Constraint) -> float:
-    best = front.best_models
+    """The score that is asked for. Raises ChoiceError for one above 1 where all scores are shares."""
+    best, task, amount = front.best_models, constraint.task, constraint.amount
+    if (
+        constraint.unit == "score"
+        and amount > 1
+        and are_shares(front.objective, task, (p.scores for p in front.points))
+    ):
+        raise ChoiceError(
+            f"{constraint.text!r} can never be met: scores on {task} lie between 0 and 1. {task}>={amount:g}% is "
+            f"{amount:g} % of the best parent's score, {task}>={hundredths(amount):g} a score."
+        )
     return constraint.limit(None if best is None else front.objective.as_scores(best)[constraint.task])
 
 

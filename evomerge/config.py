@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evomerge import strict_yaml
-from evomerge.aim import Aim, make_objective
+from evomerge.aim import Aim, falls_data, make_objective
 from evomerge.config_fields import (
     MODEL_KEYS,
     PATH_OPTIONS,
@@ -124,6 +124,8 @@ class SearchConfig(Section):
             "study": str(self.study),
         }
         rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}
+        if self.keep is not None:
+            rest["keep"] = falls_data(self.keep)
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:
@@ -196,8 +198,12 @@ def _refuse(field: str, why: str) -> NoReturn:
 
 def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: Mapping[str, PluginSpec]) -> None:
     if weights is not None and weights.keys() != tasks.keys():
-        strange = [unknown_key(name, tasks, "task") for name in weights if name not in tasks]
-        _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *strange]))
+        missing = [task for task in tasks if task not in weights]
+        what_to_do = [unknown_key(name, tasks, "task") for name in weights if name not in tasks] or [
+            f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for what hardly counts; "
+            "only in `evomerge pick --prefer` do tasks left out count nothing"
+        ]
+        _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *what_to_do]))
 
 
 _SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from evomerge.aim import Aim, read_aim, read_falls, read_weights
+from evomerge.objective import Fall
 from evomerge.plain_data import unknown_key
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
@@ -189,7 +190,7 @@ Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
 Task = Annotated[PluginSpec, PlainValidator(_task)]
 Sought = Annotated[Aim, PlainValidator(read_aim)]
 Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
-Falls = Annotated[float | dict[str, float], PlainValidator(read_falls)]
+Falls = Annotated[Fall | dict[str, Fall], PlainValidator(read_falls)]
 Device = Annotated[str, AfterValidator(_device)]
 Located = Annotated[Path, PlainValidator(_located)]
 Count = Annotated[Literal["auto"] | int, _auto_or(int, "a whole number from 1")]

@@ -28,6 +28,37 @@ class NoReference(ValueError):
 
 
 @dataclass(frozen=True)
+class Share:
+    """How much of the best parent's score a merge has to keep: 0.98 of it, or 1.02 times it where less is better."""
+
+    kept: float
+
+
+#: How far a task may fall behind the best parent: so much in its own unit, or to a share of the parent's score.
+Fall = float | Share
+
+
+def hundredths(amount: float) -> float:
+    """Points or a percentage, as people write them, as a number: 1 point is 0.01."""
+    return amount / 100
+
+
+def fall_data(fall: Fall) -> float | str:
+    """As a search file says it: 0.01, or `98%`."""
+    return f"{100 * fall.kept:.12g}%" if isinstance(fall, Share) else fall
+
+
+def fall_text(fall: Fall) -> str:
+    """For people: `-0.01`, or `98%`."""
+    return f"{0.0 - fall:g}" if isinstance(fall, float | int) else str(fall_data(fall))
+
+
+def allowed(fall: Fall, best: float) -> float:
+    """How far a task may fall, in its unit; best: the best parent's score or loss on it."""
+    return (1 - fall.kept) * abs(best) if isinstance(fall, Share) else fall
+
+
+@dataclass(frozen=True)
 class Objective:
     """What a search improves.
 
@@ -36,13 +67,13 @@ class Objective:
     kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; or the worst task, measured from the
     best parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
     https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost.
-    keep: task -> how far a merge may fall behind the best parent on it, in the task's unit.
+    keep: task -> how far a merge may fall behind the best parent on it.
     """
 
     weights: Mapping[str, float]
     lower_is_better: frozenset[str] = frozenset()
     kind: Kind = "mean"
-    keep: Mapping[str, float] = field(default_factory=dict)
+    keep: Mapping[str, Fall] = field(default_factory=dict)
     whole_model: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -103,8 +134,11 @@ class Objective:
 
     def limits(self, reference: FloatArray) -> FloatArray:
         """The largest loss that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""
-        allowed = [self.keep.get(task, np.inf) for task in self.weights]
-        return np.asarray(reference + np.array(allowed), dtype=np.float64)
+        falls = [
+            allowed(self.keep[task], best) if task in self.keep else np.inf
+            for task, best in zip(self.weights, reference, strict=True)
+        ]
+        return np.asarray(reference + np.array(falls), dtype=np.float64)
 
     def score_of(self, losses: Sequence[float] | FloatArray) -> float:
         """The weighted mean of the tasks as people read it, larger is better, from recorded losses."""

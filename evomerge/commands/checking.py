@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge import launch
+from evomerge.aim import falls_data
 from evomerge.config import ConfigError, SearchConfig
-from evomerge.objective import Objective
+from evomerge.objective import Objective, fall_text
 
 
 def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
@@ -25,7 +26,7 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
         "objective": {
             "kind": plan.objective.kind,
             "weights": dict(plan.objective.weights),
-            "keep": dict(plan.objective.keep),
+            "keep": falls_data(plan.objective.keep),
             "lower_is_better": [task for task in plan.objective.weights if task in plan.objective.lower_is_better],
         },
         "experts": [model.name for model in config.experts],
@@ -66,9 +67,9 @@ def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str
 
 
 def _objective(objective: Objective) -> str:
-    """`pareto, preferring one 2, two 1; no further behind the best parent than one 0.01`."""
+    """`pareto, preferring one 2, two 1; keeping of the best parent one -0.01, two 98%`."""
     weights = ", ".join(f"{task} {weight:g}" for task, weight in objective.weights.items())
     weighed = len(set(objective.weights.values())) > 1
     said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""
-    kept = ", ".join(f"{task} {fall:g}" for task, fall in objective.keep.items())
-    return f"{objective.kind}{said}" + (f"; no further behind the best parent than {kept}" if kept else "")
+    kept = ", ".join(f"{task} {fall_text(fall)}" for task, fall in objective.keep.items())
+    return f"{objective.kind}{said}" + (f"; keeping of the best parent {kept}" if kept else "")

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from evomerge.objective import Objective
+from evomerge.objective import Objective, allowed, fall_text
 from evomerge.records import is_parent
 from evomerge.selection.ranking import ROUNDING, SelectionError
-from evomerge.statistics import Difference, Estimate, examples_needed, variance_of
+from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
 
 #: The share of a task's examples that may get another value when a model is scored twice.
 UNSTEADY = 0.05
@@ -76,7 +76,7 @@ def verdict(
     if objective.kind in ("chebyshev", "retention") and judged:
         sentences.append(_worst_task(objective, standings[0], judged, shares))
     if judged:
-        sentences.append(_task_by_task(judged, shares))
+        sentences.append(_task_by_task(objective, judged, shares))
     if repeat is not None:
         sentences += [
             f"{task} changes from one scoring to the next "
@@ -84,13 +84,15 @@ def verdict(
             for task in unsteady
         ]
     if keeps is False:
-        asked = ", ".join(f"{task} {-fall:g}" for task, fall in objective.keep.items())
+        asked = ", ".join(f"{task} {fall_text(fall)}" for task, fall in objective.keep.items())
         sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
     for claim in claims:
         fall = objective.keep.get(claim.task)
-        if fall is not None and claim.gain.mean < -fall:
-            amount = _amount(claim.gain, shares=claim.task in shares)
-            sentences.append(f"On held-out examples {claim.task} fell further than asked for ({-fall:g}): {amount}.")
+        if fall is not None and claim.gain.mean < -allowed(fall, _theirs(objective, standings[0], claim)):
+            sentences.append(
+                f"On held-out examples {claim.task} fell further than asked for ({fall_text(fall)}): "
+                f"{_change(objective, claim, shares)}."
+            )
     return " ".join(sentences)
 
 
@@ -103,9 +105,9 @@ def _against_the_best(objective: Objective, standings: Sequence[Standing], *, sh
     gap = best.behind
     if gap is None:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
-    amount = _amount(gap, shares=shares) + (" between the worst model, 0, and the best, 1" if scaled else "")
+    amount = _amount(gap, shares=shares) + _of(objective, shares=shares, scaled=scaled)
     if gap.shown:
-        p = f"p = {gap.p:.2g}" if gap.p >= 1e-4 else "p < 0.0001"
+        p = p_text(gap.p, "p")
         which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
         said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p})."
     else:
@@ -115,15 +117,24 @@ def _against_the_best(objective: Objective, standings: Sequence[Standing], *, sh
     return said if gap.shown else f"{said} Keep {best.label}{_more(gap, shares=shares)}."
 
 
+def _of(objective: Objective, *, shares: bool, scaled: bool) -> str:
+    """What a gap of scores is measured in, where that is neither points nor the unit of one task."""
+    if scaled:
+        return " between the worst model, 0, and the best, 1"
+    if shares or len(objective.weights) == 1:
+        return ""
+    return " in the weighted mean of all tasks, each in its own unit"
+
+
 def _keeps(objective: Objective, parent: Standing, parents: Sequence[Standing]) -> bool:
     """Whether a parent falls no further behind the best of them on any task than `keep` allows."""
 
     def gain(standing: Standing, task: str) -> float:
         return objective.sign(task) * standing.tasks[task].mean
 
+    best = {task: max(gain(other, task) for other in parents) for task in objective.keep}
     return all(
-        max(gain(other, task) for other in parents) - gain(parent, task) <= fall + ROUNDING
-        for task, fall in objective.keep.items()
+        best[task] - gain(parent, task) <= allowed(fall, best[task]) + ROUNDING for task, fall in objective.keep.items()
     )
 
 
@@ -136,23 +147,27 @@ def _more(gap: Difference, *, shares: bool) -> str:
     return f", or evaluate on at least {needed:,} examples" if needed > gap.n_examples else ""
 
 
+def _theirs(objective: Objective, winner: Standing, claim: Claim) -> float:
+    """What the parent of a claim scores."""
+    return winner.tasks[claim.task].mean - objective.sign(claim.task) * claim.gain.mean
+
+
 def _worst_task(objective: Objective, winner: Standing, claims: Sequence[Claim], shares: Collection[str]) -> str:
     def gain(claim: Claim) -> float:
         """In a search for retention, relative to what the parent scores."""
-        theirs = winner.tasks[claim.task].mean - objective.sign(claim.task) * claim.gain.mean
+        theirs = _theirs(objective, winner, claim)
         return claim.gain.mean / abs(theirs) if objective.kind == "retention" and theirs else claim.gain.mean
 
     worst = min(claims, key=gain)
     change = f", a change of {100 * gain(worst):+.1f} %" if objective.kind == "retention" else ""
-    amount = _amount(worst.gain, shares=worst.task in shares)
-    return f"Its worst task is {worst.task}: {amount} against {worst.parent}{change}."
+    return f"Its worst task is {worst.task}: {_change(objective, worst, shares)} against {worst.parent}{change}."
 
 
-def _task_by_task(claims: Sequence[Claim], shares: Collection[str]) -> str:
+def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collection[str]) -> str:
     """On which tasks the winner was shown to differ from the parent that is best on them."""
 
     def named(found: Sequence[Claim]) -> str:
-        return ", ".join(f"{claim.task} ({_amount(claim.gain, shares=claim.task in shares)})" for claim in found)
+        return ", ".join(f"{claim.task} ({_change(objective, claim, shares)})" for claim in found)
 
     better = [claim for claim in claims if claim.shown and claim.gain.mean > 0]
     worse = [claim for claim in claims if claim.shown and claim.gain.mean < 0]
@@ -161,6 +176,14 @@ def _task_by_task(claims: Sequence[Claim], shares: Collection[str]) -> str:
     parts += [f"worse on {named(worse)}"] if worse else []
     parts += [f"not shown to differ on {', '.join(rest)}"] if rest else []
     return f"Task by task, against the best parent on each: {'; '.join(parts)}."
+
+
+def _change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:
+    """A gain in the task's unit: `+1.2 ± 0.4 points`, or where less is better `1.2 ± 0.4 less`."""
+    if objective.sign(claim.task) > 0:
+        return _amount(claim.gain, shares=claim.task in shares)
+    size = _amount(replace(claim.gain, mean=abs(claim.gain.mean)), shares=False).removeprefix("+")
+    return f"{size} {'more' if claim.gain.mean < 0 else 'less'}"
 
 
 def _amount(gap: Difference, *, shares: bool) -> str:

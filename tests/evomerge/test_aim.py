@@ -6,17 +6,21 @@ import pytest
 
 from evomerge.aim import objective_of_study, read_fall, record_objective
 from evomerge.ledger.lines import FILE
-from evomerge.objective import Objective
+from evomerge.objective import Objective, Share
 from evomerge.study import Study, StudyError
 
 CONFIGURATION = {
     "tasks": {"text": {"evaluator": "perplexity", "file": "gone.txt"}, "size": "model_size", "one": "synthetic"},
     "objective": "pareto",
     "prefer": {"text": 1, "size": 2, "one": 3},
-    "keep": {"one": 0.01},
+    "keep": {"text": "98%", "one": 0.01},
 }
 OBJECTIVE = Objective(
-    {"text": 1.0, "size": 2.0, "one": 3.0}, frozenset({"text", "size"}), "pareto", {"one": 0.01}, frozenset({"size"})
+    {"text": 1.0, "size": 2.0, "one": 3.0},
+    frozenset({"text", "size"}),
+    "pareto",
+    {"text": Share(0.98), "one": 0.01},
+    frozenset({"size"}),
 )
 
 
@@ -53,7 +57,12 @@ def test_how_far_a_task_may_fall(text: object, fall: float) -> None:
     assert read_fall(text) == pytest.approx(fall)
 
 
-@pytest.mark.parametrize("text", [-0.01, "", "pt", "1 pt", "--1", "1e-2", True, None, float("nan")])
+@pytest.mark.parametrize(("text", "kept"), [("98%", 0.98), ("-2%", 0.98), ("100%", 1.0), ("50%", 0.5), ("-98%", 0.02)])
+def test_a_share_of_the_best_parent_or_how_much_less(text: str, kept: float) -> None:
+    assert read_fall(text) == Share(kept)
+
+
+@pytest.mark.parametrize("text", [-0.01, "", "pt", "1 pt", "--1", "1e-2", "98 %", "98%pt", True, None, float("nan")])
 def test_what_is_no_fall_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"0\.01 or -1pt"):
         read_fall(text)

@@ -166,6 +166,21 @@ def test_what_is_measured_from_the_parents_needs_some(tmp_path: Path) -> None:
         choose(front(study, PARETO, "select"), Wish())
 
 
+def test_a_score_above_one_where_scores_are_shares_is_a_percentage_without_its_sign(
+    found: Front, tmp_path: Path
+) -> None:
+    for text in ("chat>=98", "chat>=1.01"):
+        with pytest.raises(ChoiceError, match=f"{text}' can never be met: scores on chat lie between 0 and 1"):
+            chosen(found, text, best_at="math")
+    with pytest.raises(ChoiceError, match=r"chat>=98% is 98 % of the best parent's score, chat>=0\.98 a score"):
+        chosen(found, "chat>=98")
+    assert not chosen(found, "chat>=1").met
+    assert not chosen(found, "chat>=+30pt").met
+    study = write_front(tmp_path / "study", {1: (9, 6), 2: (5, 4)}, MIXED)
+    study.close()
+    assert chosen(front(study, MIXED), "loss<=12").met
+
+
 def test_no_share_of_nothing(tmp_path: Path) -> None:
     study = write_front(tmp_path / "study", {"base": (0, 0), 1: (5, 5)})
     study.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.config import FREE, ConfigError, SearchConfig, load_config
-from evomerge.objective import Objective
+from evomerge.objective import Objective, Share
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
 
@@ -91,6 +91,8 @@ def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
         ("mean\nkeep: 0.01", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.01, "two": 0.01})),
         ("pareto\nkeep: {two: -1.5pt}", Objective({"one": 1.0, "two": 1.0}, kind="pareto", keep={"two": 0.015})),
         ("mean\nkeep: {two: 2pt, one: 0}", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.0, "two": 0.02})),
+        ("mean\nkeep: {two: 99.5%}", Objective({"one": 1.0, "two": 1.0}, keep={"two": Share(0.995)})),
+        ("mean\nkeep: -2%", Objective({"one": 1.0, "two": 1.0}, keep={"one": Share(0.98), "two": Share(0.98)})),
     ],
 )
 def test_kinds_of_objectives(tmp_path: Path, text: str, expected: Objective) -> None:
@@ -151,7 +153,7 @@ MISTAKES = [
     ),
     (
         ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1}"),
-        ":10: prefer: needs one weight for each task: add, sort.",
+        ":10: prefer: needs one weight for each task: add, sort. None is given for sort: write `sort: 1`, or less",
     ),
     (
         ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1, sort: 0}"),
@@ -160,6 +162,14 @@ MISTAKES = [
     (("seed: 0", "keep: {srt: 0.1}"), ":16: keep: unknown task 'srt'; did you mean 'sort'?"),
     (("seed: 0", "keep: {sort: -0.1}"), ":16: keep: expected how far a merge may fall behind the best parent"),
     (("seed: 0", "keep: 1 point"), ":16: keep: expected how far a merge may fall behind the best parent"),
+    (
+        ("seed: 0", "keep: {sort: 101%}"),
+        ":16: keep: a merge keeps from 0% to 100% of the best parent's score; got '101%'.",
+    ),
+    (
+        ("seed: 0", "keep: 2%"),
+        ":16: keep: '2%' keeps only 2 % of the best parent's score; for a fall of it write -2%, and",
+    ),
     (("seed: 0", "keep: {}"), ":16: keep: expected how far a merge may fall behind the best parent"),
     (("evaluator: multiple_choice, ", ""), ":7: tasks.add: expected a name, or {evaluator: NAME"),
     (("kind: ties", "knd: ties"), ":3: method: expected a name, or {kind: NAME, ...options}"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.objective import Kind, NonFiniteScore, NoReference, Objective
+from evomerge.objective import Kind, NonFiniteScore, NoReference, Objective, Share
 
 
 def scores(**tasks: list[float]) -> dict[str, Scores]:
@@ -82,6 +82,12 @@ def test_limits_are_the_parents_and_what_may_be_lost() -> None:
     assert objective.limits(np.array([-0.8, -0.5])).tolist() == [np.inf, -0.25]
     assert objective.needs_parents
     assert not Objective({"a": 1.0}).needs_parents
+
+
+def test_a_share_is_of_the_best_parents_score_whichever_way_it_counts() -> None:
+    # Scores of 0.8, where more is better, and 20, where less is: 98 % is 0.784, and 20.4.
+    objective = Objective({"a": 1.0, "b": 1.0}, frozenset("b"), keep={"a": Share(0.98), "b": Share(0.98)})
+    np.testing.assert_allclose(objective.limits(np.array([-0.8, 20.0])), [-0.784, 20.4])
 
 
 def test_keep_penalises_what_goes_beyond() -> None:
