@@ -31,8 +31,9 @@ class Generation:
 class Generator:
     """Continues fixed prompts under any weights. Built for one tokenizer (that of `model`).
 
-    stop: strings that end a continuation and are cut off. options: further arguments of
-    `transformers.GenerationMixin.generate`. Prompts longer than the model lose their beginning.
+    stop: strings that end a continuation and are cut off. limited_by: the option that max_new_tokens comes from.
+    options: further arguments of `transformers.GenerationMixin.generate`. Prompts longer than the model lose their
+    beginning; notes: how many do.
     """
 
     def __init__(
@@ -43,17 +44,21 @@ class Generator:
         stop: Sequence[str],
         *,
         length: int | None = None,
+        limited_by: str = "max_new_tokens",
         batch_tokens: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._tokenizer = model.tokenizer
-        room = max_length(model.network, model.tokenizer, length) - max_new_tokens
+        context = max_length(model.network, model.tokenizer, length)
+        room = context - max_new_tokens
         if max_new_tokens < 1 or room < 1:
             raise EvaluatorError(
-                f"max_new_tokens is {max_new_tokens}; expected 1 to {room + max_new_tokens - 1}, "
-                "so that the model has room for a prompt."
+                f"{limited_by} is {max_new_tokens}, and the model reads {context} tokens at once, those of the prompt "
+                f"among them; expected 1 to {context - 1}, less what a prompt needs."
             )
-        self._prompts = [encode_prompt(model.tokenizer, prompt)[-room:] for prompt in prompts]
+        whole = [encode_prompt(model.tokenizer, prompt) for prompt in prompts]
+        self.notes = _too_long([len(tokens) for tokens in whole], context, room, limited_by)
+        self._prompts = [tokens[-room:] for tokens in whole]
         empty = [prompt for prompt, tokens in zip(prompts, self._prompts, strict=True) if not tokens]
         if empty:
             raise EvaluatorError(f"The prompt {empty[0]!r} has no tokens; give it text.")
@@ -142,6 +147,18 @@ class _NumberWatch(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         self.broken |= scores.isnan().any(dim=1)
         return scores
+
+
+def _too_long(sizes: Sequence[int], context: int, room: int, limited_by: str) -> tuple[str, ...]:
+    """What to say of prompts with so many tokens where there is room for fewer."""
+    count = sum(size > room for size in sizes)
+    if not count:
+        return ()
+    note = (
+        f"{count} of {len(sizes)} prompts lose their beginning: the longest has {max(sizes)} tokens, and of the "
+        f"{context} that the model reads, {limited_by}: {context - room} leaves {room}; make it smaller"
+    )
+    return (note,)
 
 
 def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:

@@ -53,6 +53,11 @@ class Requests:
         self._rolling = self._prepare_rolling(model)
         self._generators = self._prepare_generators(model)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of the prompts that are continued."""
+        return tuple(note for generator, _ in self._generators for note in generator.notes)
+
     def run(self, network: Any, which: Sequence[int]) -> list[Response]:
         """Responses of the documents `which`, in that order."""
         responses = {document: Response([[] for _ in self._documents[document]]) for document in which}
@@ -99,6 +104,7 @@ class Requests:
             options.pop("max_gen_toks"),
             stop,
             length=self._length,
+            limited_by="gen_kwargs.max_gen_toks",
             batch_tokens=self._settings.batch_tokens,
             options=options,
         )

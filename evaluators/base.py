@@ -103,6 +103,14 @@ class Evaluator(ABC):
         Raises EvaluatorError for an unknown or repeated id and for an empty list.
         """
 
+    def rehearse(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002 - for evaluators that read or write text
+        """Prepare what depends on the tokenizer, and say what people should know of it; nothing is scored.
+
+        model: has `tokenizer` and `network.config`, and need have no weights. Raises EvaluatorError for examples or
+        options that the model cannot take.
+        """
+        return ()
+
     def rows(self, ids: Sequence[str] | None) -> list[int]:
         """Positions of `ids` in `example_ids`, ascending; all of them for None.
 

@@ -10,6 +10,7 @@ def politeness(model, ids, tone="plain"):     # model.network, model.tokenizer
     return [rate(model, prompt) for prompt in ids]
 """
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable as Function
@@ -44,6 +45,7 @@ class Callable(Evaluator):
     ) -> None:
         self._function = _load(function)
         self._name = function
+        _check_options(function, self._function, options)
         self._options = options
         self._takes_ids = "ids" in inspect.signature(self._function).parameters
         self._ids = (function,) if examples is None else _read(examples)
@@ -91,6 +93,25 @@ def _load(name: str) -> Function[..., Any]:
     if not callable(found):
         raise EvaluatorError(f"function is {name!r}, which is {found!r}; expected a function.")
     return found  # type: ignore[no-any-return]
+
+
+def _check_options(name: str, function: Function[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises EvaluatorError for an option that neither the evaluator nor the function has, or that it lacks."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    own = [p.name for p in parameters if p.name != "ids" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = [*own, "function", "examples", "higher_is_better"]
+    for option in options:
+        if option not in own:
+            near = difflib.get_close_matches(option, known, n=1)
+            raise EvaluatorError(
+                f"{name} has no parameter {option!r}; options are {', '.join(known)}."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+            )
+    missing = [p.name for p in parameters if p.name in own and p.default is p.empty and p.name not in options]
+    if missing:
+        raise EvaluatorError(f"{name} needs {', '.join(map(repr, missing))}; give it as an option.")
 
 
 def _read(examples: str | Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ tasks:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class GeneratedTokens(Evaluator):
     def example_ids(self) -> tuple[str, ...]:
         """One id per line, of its prompt."""
         return self._ids
+
+    def rehearse(self, model: Any) -> tuple[str, ...]:
+        """Tokenise the prompts; notes of those that are too long. Raises EvaluatorError without room for any."""
+        return self._engine.of(model).notes
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Greedy decoding. Weights that yield no numbers leave every example unscored."""

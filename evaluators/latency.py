@@ -56,6 +56,10 @@ class Latency(Evaluator):
         """One id per line, of its prompt."""
         return self._ids
 
+    def rehearse(self, model: Any) -> tuple[str, ...]:
+        """Tokenise the prompts; notes of those that are too long. Raises EvaluatorError without room for any."""
+        return self._engine.of(model).notes
+
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Time every prompt. Weights that yield no numbers leave every example unscored."""
         rows = self.rows(ids)

@@ -98,6 +98,11 @@ class LmEvalTask(Evaluator):
         """One id per document, of its prompt without few-shot examples, its choices and target."""
         return self._ids
 
+    def rehearse(self, model: Any) -> tuple[str, ...]:
+        """Build the requests; notes of prompts that are too long. Raises EvaluatorError for what cannot be read."""
+        with fast_templates(self._trusted), preserved_random_states():
+            return self._frozen.of(model).requests.notes
+
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Forward passes, the tasks' own filters and process_results, and nothing else."""
         rows = self.rows(ids)

@@ -9,7 +9,7 @@ Scored as lm-evaluation-harness scores `output_type: multiple_choice`.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -59,6 +59,11 @@ class MultipleChoice(Evaluator):
     def example_ids(self) -> tuple[str, ...]:
         """One id per line, of its prompt and choices."""
         return self._ids
+
+    def rehearse(self, model: Any) -> tuple[str, ...]:
+        """Tokenise the choices. Raises EvaluatorError for one that the model cannot read behind its prompt."""
+        self._engine.of(model)
+        return ()
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """One forward pass per batch of examples."""

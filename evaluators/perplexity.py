@@ -9,6 +9,7 @@ tasks:
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class Perplexity(Evaluator):
     def example_ids(self) -> tuple[str, ...]:
         """One id per window."""
         return self._ids
+
+    def rehearse(self, model: Any) -> tuple[str, ...]:
+        """Tokenise the text. Raises EvaluatorError for what the model cannot read."""
+        self._engine.of(model)
+        return ()
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Mean negative log-likelihood of each window, in nats per token."""

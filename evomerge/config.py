@@ -1,10 +1,11 @@
 """The search file: strict YAML in, validated objects out. Paths in it are relative to its folder."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evomerge import strict_yaml
@@ -50,8 +51,16 @@ class ConfigError(ValueError):
     """A search file that cannot be used; one line per mistake, each with its place in the file."""
 
 
+@dataclass(frozen=True)
+class _Text:
+    # Two files that say the same are equal, whatever their lines.
+    document: strict_yaml.Document | None = field(default=None, compare=False)
+
+
 class SearchConfig(Section):
     """A validated search file. trial_timeout: seconds that one candidate may take."""
+
+    _text: _Text = PrivateAttr(default=_Text())
 
     base: Base
     experts: Experts
@@ -98,6 +107,11 @@ class SearchConfig(Section):
     def aim(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
         """The objective, given the tasks in which less is better and those with one value per model."""
         return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
+
+    def where(self, *path: str) -> str:
+        """`search.yaml:14: tasks.sort`, to begin an error message with; without a file only the key."""
+        key, document = ".".join(path), self._text.document
+        return key if document is None else f"{document.where(*path)}: {key}"
 
     def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
         """The same search with other limits where they are given."""
@@ -170,13 +184,14 @@ def load_config(path: Path) -> SearchConfig:
     except ValidationError as error:
         mistakes = [_mistake(document, details) for details in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(mistakes))) from error
-    _check_plugins(config, document)
+    config._text = _Text(document)
+    _check_plugins(config)
     return config
 
 
-def _check_plugins(config: SearchConfig, document: strict_yaml.Document) -> None:
+def _check_plugins(config: SearchConfig) -> None:
     """Refuse plug-ins that are not there; none is imported for it. Raises ConfigError with the line of each."""
-    named: list[tuple[strict_yaml.Path, str, PluginSpec]] = [
+    named: list[tuple[tuple[str, ...], str, PluginSpec]] = [
         (("method",), "merge method", config.method),
         (("space",), "search space", config.space),
         *((("tasks", name), "evaluator", spec) for name, spec in config.tasks.items()),
@@ -187,7 +202,7 @@ def _check_plugins(config: SearchConfig, document: strict_yaml.Document) -> None
         try:
             check_name(what, spec.kind)
         except PluginError as error:
-            mistakes.append(f"{document.where(*path)}: {'.'.join(map(str, path))}: {error}")
+            mistakes.append(f"{config.where(*path)}: {error}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 

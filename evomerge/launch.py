@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.base import SPLITS, Evaluator
-from evomerge import plugins
+from evomerge import plugins, readiness
 from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
@@ -20,22 +19,19 @@ from evomerge.merging.models.compatibility import check_compatible, find_nonfini
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 from evomerge.merging.sources import open_models
-from evomerge.models import check_reads_text
+from evomerge.models import check_reads_text, unloaded
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer
 from evomerge.placement import check_device, start_executor
 from evomerge.planned import planned_trials
-from evomerge.plugins import PluginSpec
+from evomerge.readiness import placed
 from evomerge.recipe import Merge
 from evomerge.records import Trial
 from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
 from evomerge.study import SEARCH_FILE, Study
-from evomerge.trial import BenchSpec, build_evaluator, build_space, split_ids
+from evomerge.trial import BenchSpec, build_space
 from search_spaces.base import FloatArray
-
-#: Fewer examples than this on a split say next to nothing.
-FEW_EXAMPLES = 20
 
 
 class LaunchError(ValueError):
@@ -60,8 +56,8 @@ class Plan:
 def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
     """Check models, space, optimizer, tasks and splits; nothing is merged or scored yet.
 
-    Raises CheckpointError or ModelError for refused models; PluginError, MethodError, SpaceError,
-    EvaluatorError, ConfigError or LaunchError for what cannot work.
+    Raises CheckpointError or ModelError for refused models; PluginError, MethodError, SpaceError, EvaluatorError,
+    OptimizerError, ConfigError or LaunchError for what cannot work.
     """
     recipe = config.recipe()
     check_device(config)
@@ -71,17 +67,21 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     check_compatible(base, named)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
-    if any(_needs_language_model(task) for task in config.tasks.values()):
+    reads_text = readiness.reads_text(config)
+    if reads_text:
         check_reads_text(base, sources.tokenizer)
     threads = 1 if config.threads == "auto" else config.threads
     spec = BenchSpec(recipe, config.space, dict(config.tasks), config.split.shares, config.device, threads)
     layout = base.layout()
-    space = build_space(spec.space, recipe, layout)
+    with placed(config, "space"):
+        space = build_space(spec.space, recipe, layout)
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
     notes = [*tokenizer_differences(base, named), *sources.notes]
     say("reading the tasks")
-    evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
-    examples = _count_examples(evaluators, spec.split, notes)
+    evaluators = readiness.read_tasks(config)
+    examples = readiness.count_examples(config, evaluators, notes)
+    if reads_text:
+        notes += readiness.rehearse(config, evaluators, unloaded(base, sources.tokenizer))
     objective = config.aim(
         [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
@@ -104,15 +104,17 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
 
 def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
     """The optimizer for the plan's space and objectives."""
-    optimizer: Optimizer = plugins.build(
-        "optimizer",
-        config.optimizer,
-        Optimizer,
-        dimension=plan.dimension,
-        n_objectives=plan.objective.n_objectives,
-        seed=config.seed,
-        start=plan.start,
-    )
+    with placed(config, "optimizer"):
+        readiness.check_objectives(config, plan.objective.n_objectives)
+        optimizer: Optimizer = plugins.build(
+            "optimizer",
+            config.optimizer,
+            Optimizer,
+            dimension=plan.dimension,
+            n_objectives=plan.objective.n_objectives,
+            seed=config.seed,
+            start=plan.start,
+        )
     n_models = len(plan.spec.recipe.inputs)
     if optimizer.one_coordinate_per_model and plan.dimension != n_models:
         raise LaunchError(
@@ -210,29 +212,6 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         **{package: version(package) for package in packages},
     }
-
-
-def _needs_language_model(task: PluginSpec) -> bool:
-    evaluator: type[Evaluator] = plugins.load("evaluator", task.kind, Evaluator)
-    return evaluator.needs_language_model
-
-
-def _count_examples(
-    evaluators: Mapping[str, Evaluator], shares: tuple[float, float, float], notes: list[str]
-) -> dict[str, dict[str, int]]:
-    """Examples of every task on every split; notes: where they are few. Raises LaunchError for a split without any."""
-    examples: dict[str, dict[str, int]] = {}
-    for task, evaluator in evaluators.items():
-        examples[task] = {split: len(split_ids(evaluator, split, shares)) for split in SPLITS}
-        for split, count in examples[task].items():
-            if count == 0:
-                raise LaunchError(
-                    f"Task {task!r} has {len(evaluator.example_ids)} examples and none of them falls on the "
-                    f"{split} split {shares}: give it more examples or another `split`."
-                )
-            if count < FEW_EXAMPLES and not evaluator.whole_model:
-                notes.append(f"task {task!r} has only {count} examples on the {split} split")
-    return examples
 
 
 def _check_finite(name: str, checkpoint: Model) -> None:

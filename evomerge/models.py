@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -85,6 +86,13 @@ def check_reads_text(base: Model, tokenizer: Path) -> None:
             f"{tokenizer}: tokenizer.json missing. Tasks that read text need a tokenizer: add its files, or name "
             "another model with `tokenizer`."
         )
+
+
+def unloaded(base: Model, tokenizer: Path) -> ResidentModel:
+    """What of a model needs no weights, to check tasks against: its tokenizer, and a network with a `config` only."""
+    known = getattr(_architecture(base), "config_class", None) or transformers.AutoConfig
+    config = known.from_pretrained(str(base.path), trust_remote_code=False, local_files_only=True)
+    return ResidentModel({}, SimpleNamespace(config=config), _tokenizer(tokenizer))
 
 
 def choose_device(wanted: str) -> str:

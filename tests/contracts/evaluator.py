@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,18 @@ class EvaluatorContract:
         assert evaluator.example_ids == ids
         assert np.isfinite(scores.values).all()
         assert scores.choices is None or len(scores.choices) == len(ids)
+
+    def test_rehearses_without_weights_and_scores_the_same(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        if not evaluator.needs_language_model:
+            assert evaluator.rehearse(None) == ()
+            return
+        shell = SimpleNamespace(tokenizer=model.tokenizer, network=SimpleNamespace(config=model.network.config))
+        assert all(isinstance(note, str) for note in evaluator.rehearse(shell))
+        scores = evaluator.score(model)
+        assert np.isfinite(scores.values).all()
+        if self.not_repeatable is None:
+            self._close(scores.values, build().score(model).values)
 
     def test_a_subset_gives_its_rows_of_the_whole(self, build: Callable[[], Evaluator], model: Any) -> None:
         evaluator = build()

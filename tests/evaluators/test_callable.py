@@ -93,3 +93,20 @@ def test_a_function_that_is_not_there_is_refused(name: str) -> None:
 def test_examples_must_differ() -> None:
     with pytest.raises(EvaluatorError, match="2 examples, 1 of them different"):
         Callable(function=_named(by_ids), examples=["one", "one"])
+
+
+def toned(model: Any, ids: tuple[str, ...], tone: str, loud: bool = False) -> list[float]:
+    return [float(loud) for _ in ids]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tone": "plain", "laud": True}, r"no parameter 'laud'; options are tone, loud, .* Did you mean 'loud'\?"),
+        ({"tone": "plain", "exampels": []}, r"'exampels'.* Did you mean 'examples'\?"),
+        ({"loud": True}, "needs 'tone'"),
+    ],
+)
+def test_options_that_the_function_does_not_take_or_lacks_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EvaluatorError, match=message):
+        Callable(function=_named(toned), examples=EXAMPLES, **options)

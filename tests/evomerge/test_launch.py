@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from evaluators.base import EvaluatorError
 from evomerge import strict_yaml
 from evomerge.aim import objective_of_study
 from evomerge.budget import candidates
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
 from evomerge.export import choose
-from evomerge.launch import LaunchError, build_optimizer, environment, prepare, run
+from evomerge.launch import build_optimizer, environment, prepare, run
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.sources import open_models
 from evomerge.models import ModelError
@@ -32,6 +33,7 @@ from evomerge.selection import selection
 from evomerge.study import ConfigurationChanged, Study, StudyExists
 from evomerge.trial import build_space
 from search_spaces.base import SpaceError
+from tests.conftest import TinyModels
 from tests.evomerge.merging.folders import llama
 from tests.toys import search_file
 
@@ -121,6 +123,40 @@ def test_tasks_that_read_text_need_a_tokenizer(configured: Configured, tmp_path:
         prepare(config)
 
 
+@pytest.mark.parametrize("evaluator", ["exact_match", "generated_tokens", "latency"])
+def test_what_is_written_must_fit_into_the_context_behind_a_prompt(
+    tiny: TinyModels, configured: Configured, evaluator: str
+) -> None:
+    models: dict[str, object] = {"base": str(tiny.base), "experts": {n: str(p) for n, p in tiny.experts.items()}}
+    context = json.loads((tiny.base / "config.json").read_text())["max_position_embeddings"]
+    for longest, said in ((context, "error"), (context - 3, "note"), (8, "")):
+        task = {"evaluator": evaluator, "file": str(tiny.tasks["sort"]), "max_new_tokens": longest}
+        config = configured(**models, tasks={"sort": task})
+        if said == "error":
+            with pytest.raises(
+                EvaluatorError,
+                match=rf"search\.yaml:\d+: tasks\.sort: max_new_tokens is {context}, and the model reads {context} .* "
+                rf"expected 1 to {context - 1}",
+            ):
+                prepare(config)
+            continue
+        notes = [note for note in prepare(config).notes if "lose their beginning" in note]
+        assert bool(notes) == bool(said)
+        assert all("task 'sort'" in note and f"max_new_tokens: {context - 3} leaves 3" in note for note in notes)
+
+
+def test_what_an_lm_eval_task_writes_must_fit_too(tiny: TinyModels, configured: Configured) -> None:
+    task = {
+        "evaluator": "lm_eval_task",
+        "task": "sort",
+        "include_path": str(tiny.lm_eval),
+        "gen_kwargs": {"max_gen_toks": 9999},
+    }
+    experts = {name: str(path) for name, path in tiny.experts.items()}
+    with pytest.raises(EvaluatorError, match=r"tasks\.sort: gen_kwargs\.max_gen_toks is 9999, and the model reads"):
+        prepare(configured(base=str(tiny.base), experts=experts, tasks={"sort": task}))
+
+
 def test_a_study_is_begun_only_when_workers_have_started(configured: Configured) -> None:
     config = configured()
     plan = prepare(config)
@@ -137,8 +173,26 @@ def test_a_study_is_begun_only_when_workers_have_started(configured: Configured)
         ({"optimizer": {"kind": "cma_es", "sigm": 1}}, PluginError, "sigm"),
         ({"space": {"kind": "layerwise", "freeze": {"blok.1": "default"}}}, SpaceError, "blok.1"),
         ({"method": "tyes"}, ConfigError, "ties"),
-        ({"objective": "pareto"}, OptimizerError, "objective"),
-        ({"tasks": {"one": {"evaluator": "synthetic", "n_examples": 1}}}, LaunchError, "falls on the"),
+        (
+            {"objective": "pareto"},
+            OptimizerError,
+            r"search\.yaml:\d+: optimizer: cma_es is for one objective, .* makes 2 .* mean .*, or one of gp, .* tpe\.$",
+        ),
+        (
+            {"optimizer": "motpe"},
+            OptimizerError,
+            r"search\.yaml:\d+: optimizer: motpe is for several .* pareto with several tasks, or one of cma_es, gp, ",
+        ),
+        (
+            {"tasks": {"one": {"evaluator": "synthetic", "n_exampels": 9}}},
+            PluginError,
+            r"search\.yaml:\d+: tasks\.one: .* it has task, n_examples, .*Did you mean 'n_examples'",
+        ),
+        (
+            {"tasks": {"one": {"evaluator": "synthetic", "n_examples": 1}}},
+            ConfigError,
+            r"search\.yaml:\d+: tasks\.one: there are 1 examples, and none of them falls on the",
+        ),
         ({"device": "cuda:999"}, ConfigError, "Use device: auto"),
     ],
 )
