@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.aim import objective_of_study
-from evomerge.config import SearchConfig, load_config
+from evomerge.config import load_config
 from evomerge.ledger.lines import FILE, read
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.sources import open_models
-from evomerge.recipe import Merge
+from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import dump_merge
 from evomerge.report.html.document import document
 from evomerge.report.html.material import Material
 from evomerge.report.html.page import page
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import build_space
-from search_spaces.base import SpaceError
+from search_spaces.base import SearchSpace, SpaceError
 
 #: What the file is called in the folder of the run, unless it is named.
 REPORT = "report.html"
@@ -58,12 +58,14 @@ def gather(study: Study, file: Path) -> Material:
     inputs = tuple(model.name for model in config.experts)
     text = file.read_text(encoding="utf-8")
     try:
-        merges = _merges(study, config)
+        recipe = config.recipe()
+        space = build_space(config.space, recipe, open_models(recipe).base.layout())
+        merges = _merges(study, recipe, space)
     except (CheckpointError, SpaceError, OSError) as error:
         why = f"The models cannot be read here, so the coordinates of points are shown instead: {error}"
         return Material(inputs, missing=why, configuration=text)
     tables = {number: merge.table for number, merge in merges.items()}
-    return Material(inputs, tables, _Recipes(merges), configuration=text)
+    return Material(inputs, tables, space.decode, _Recipes(merges), configuration=text)
 
 
 class _Recipes(Mapping[int, str]):
@@ -82,10 +84,8 @@ class _Recipes(Mapping[int, str]):
         return len(self._merges)
 
 
-def _merges(study: Study, config: SearchConfig) -> dict[int, Merge]:
+def _merges(study: Study, recipe: Recipe, space: SearchSpace) -> dict[int, Merge]:
     """Every trial of the search split as a complete merge."""
-    recipe = config.recipe()
-    space = build_space(config.space, recipe, open_models(recipe).base.layout())
     merges = {}
     for trial in (entry.trial for entry in study.entries.values() if entry.trial.split == "search"):
         if trial.merge is not None:

@@ -5,18 +5,15 @@ from itertools import compress
 from math import isfinite
 from typing import Any
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evomerge.report.front import Front, Point
-from evomerge.report.predicted import Predicted
+from evomerge.report.predicted import Predicted, for_table
 from evomerge.report.words import column, column_digits, count, plus_minus
 from evomerge.statistics import Difference, Estimate, Interval
 
-#: So many predicted points are shown, spread over all of them.
-MANY_PREDICTED = 12
 #: Characters that a task, and all the other columns, take at least; on less there is a list.
 TASK_WIDTH, OTHER_WIDTH = 9, 44
 
@@ -96,11 +93,9 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
 
 
 def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> RenderableType:
-    """Predicted points that no measured one beats, at most MANY_PREDICTED of them, with what was measured nearest."""
-    open_ = [point for point in points if not point.beaten]
-    shown = [
-        open_[row] for row in np.unique(np.linspace(0, len(open_) - 1, min(len(open_), MANY_PREDICTED)).astype(int))
-    ]
+    """Some of the predicted points that no measured one beats, with what was measured nearest."""
+    n_open = sum(not point.beaten for point in points)
+    shown = for_table(points)
     rows: list[tuple[str, ...]] = []
     digits = {task: column_digits(point.tasks[task] for point in shown) for task in front.tasks}
     for point in shown:
@@ -109,9 +104,9 @@ def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> R
             for task, value in point.tasks.items()
         ]
         rows.append((f"predicted {point.number}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
-    few = f"{len(shown)} of these are shown, " if len(shown) < len(open_) else ""
+    few = f"{len(shown)} of these are shown, " if len(shown) < n_open else ""
     said = (
-        f"\nPredicted, not measured: {count(len(points), 'point')}, {len(open_)} of them beaten by no measured one. "
+        f"\nPredicted, not measured: {count(len(points), 'point')}, {n_open} of them beaten by no measured one. "
         f"{f'{few}in brackets what the nearest measured point has.'.capitalize() if rows else ''}"
     )
     table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []

@@ -12,8 +12,12 @@ from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.records import is_parent
 from evomerge.report.front import Point
+from evomerge.report.spread import spread
 from evomerge.statistics import Estimate
 from evomerge.study import Study
+
+#: So many predicted points stand in a table.
+MANY = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,15 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
         beaten = bool((losses <= prediction.losses).all(axis=1).any())
         found.append(Predicted(number, prediction.x, tasks, beaten, near[row][0], float(distances[row])))
     return tuple(found)
+
+
+def for_table(points: Sequence[Predicted]) -> tuple[Predicted, ...]:
+    """Of the points that no measured one beats at most MANY, the first among them, spread over all of them."""
+    open_ = [point for point in points if not point.beaten]
+    if not open_:
+        return ()
+    means = np.array([[value.mean for value in point.tasks.values()] for point in open_])
+    return tuple(open_[row] for row in spread(means, MANY))
 
 
 def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:

@@ -1,7 +1,8 @@
 // The point that is chosen: scores, comparisons, coefficients, recipe.
 const ends = (parameter) => {
   let [low, high] = [Infinity, -Infinity];
-  for (const { values } of Object.values(data.coefficients.tables)) {
+  const tables = [...Object.values(data.coefficients.tables).map((found) => found.values), ...Object.values(data.coefficients.predicted.tables)];
+  for (const values of tables) {
     for (const value of (values[parameter] || []).flat()) [low, high] = [Math.min(low, value), Math.max(high, value)];
   }
   if (low === high) return [low, high];
@@ -11,17 +12,19 @@ const showCoefficients = (point) => {
   const place = byId("heat");
   for (const old of place.querySelectorAll(".js-plotly-plot")) Plotly.purge(old);
   place.replaceChildren();
-  const found = data.coefficients.tables[point.number];
+  const { layouts, predicted, tables, points: places } = data.coefficients;
+  const measured = tables[point.number];
+  const found = foretold.has(point.label) ? predicted.tables[point.number] : measured && measured.values;
   if (!found) {
-    const at = data.coefficients.points[point.number];
+    const at = (foretold.has(point.label) ? predicted.points : places)[point.number];
     place.append(element("p", at
       ? `Coordinates in the unit cube: ${at.map((value) => value.toPrecision(4)).join(", ")}`
-      : "The coefficients of this point are not in this file, which holds those of the front, the finalists, the baselines and the best of the others; its recipe has them.",
+      : "The coefficients of this point are not in this file, which holds as many as there is room for; its recipe has them.",
     { class: at ? "" : "empty" }));
     return;
   }
-  const groups = data.coefficients.layouts[found.layout];
-  for (const [parameter, rows] of Object.entries(found.values)) {
+  const groups = foretold.has(point.label) ? predicted.groups : layouts[measured.layout];
+  for (const [parameter, rows] of Object.entries(found)) {
     const [least, most] = ends(parameter);
     if (least === most) {
       place.append(element("p", `${parameter} is ${least.toPrecision(4)} for all groups and all points.`));
@@ -55,6 +58,19 @@ const code = (text) => {
   const box = element("div", null, { class: "code" });
   box.append(element("pre", text, { tabindex: "0" }), element("button", "copy", { type: "button", class: "copy" }));
   return box;
+};
+const showPrediction = (point) => {
+  byId("chosen-facts").textContent = `predicted, not measured · nearest measured ${point.nearest}, ${Number(point.distance.toPrecision(3))} away`;
+  const near = points.get(point.nearest).splits.search.tasks;
+  const rows = tasks.map((task) => [task.name + direction(task), estimate(point.tasks[task.name]), estimate(near[task.name])]);
+  byId("chosen-scores").replaceChildren(table("Expected on the search split, with the error of the prediction", ["", "predicted", `measured: ${point.nearest}`], rows));
+  byId("chosen-claims").replaceChildren();
+  const place = byId("recipe");
+  place.replaceChildren(
+    element("p", `Nobody has scored ${point.label}. Write its recipe or checkpoint to score it; further trials change which point has this number.`, { class: "what" }),
+    code(`${data.pick} --predicted ${point.number} -o recipe.yaml`),
+    code(`${data.export} --predicted ${point.number} -o merged`),
+  );
 };
 const showRecipe = (point) => {
   const place = byId("recipe");
@@ -97,14 +113,18 @@ const showScores = (point) => {
 };
 
 const choose = (label) => {
-  const point = points.get(label);
+  const point = points.get(label) || foretold.get(label);
   if (!point) return;
   chosen = label;
   byId("point").value = label;
   for (const button of document.querySelectorAll("button.show")) button.setAttribute("aria-pressed", String(button.dataset.label === label));
-  showScores(point);
+  if (foretold.has(label)) {
+    showPrediction(point);
+  } else {
+    showScores(point);
+    showRecipe(point);
+  }
   showCoefficients(point);
-  showRecipe(point);
   drawFront();
   drawProgress();
   try {
@@ -132,5 +152,10 @@ const fillPoints = () => {
       box.append(element("option", point.label, { value: point.label }));
     }
     if (box.children.length) byId("point").append(box);
+  }
+  if (foretold.size) {
+    const box = element("optgroup", null, { label: "predicted, not measured" });
+    for (const label of foretold.keys()) box.append(element("option", label, { value: label }));
+    byId("point").append(box);
   }
 };

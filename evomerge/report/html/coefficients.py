@@ -1,15 +1,18 @@
 """Coefficients and recipes of the points that can be chosen, small enough to travel in one file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from evomerge.report.html.material import Material
 from evomerge.study import Study
+from search_spaces.base import FloatArray
 
 #: Recipes in a file, and their characters; what does not fit is written by `evomerge export`.
 RECIPES, RECIPE_CHARACTERS = 80, 600_000
-#: Coefficients in a file, over all points.
-COEFFICIENTS = 100_000
+#: Coefficients in a file, over all points, and over all that are only predicted.
+COEFFICIENTS, PREDICTED = 100_000, 20_000
 #: Where a recipe's own part begins; what is above is the same for all points of a search.
 _SEAM = "\ncoefficients:"
 
@@ -50,6 +53,34 @@ def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) 
         "heads": heads,
         "recipes": recipes,
     }
+
+
+def predicted_coefficients(material: Material, points: Mapping[int, FloatArray]) -> dict[str, Any]:
+    """The same for predicted points by their number, as many of `points`, the most wanted first, as there is room for.
+
+    points: number -> point of the cube, (dimension,). tables: parameter -> rows of `groups`. points: coordinates, in
+    place of tables that cannot be told.
+    """
+    groups: list[str] = []
+    tables: dict[str, dict[str, Any]] = {}
+    coordinates: dict[str, Any] = {}
+    room = PREDICTED
+    for number, x in points.items():
+        table = None if material.decode is None else material.decode(x)
+        room -= x.size if table is None else sum(array.size for array in table.values.values())
+        if room < 0:
+            break
+        if table is None:
+            coordinates[str(number)] = _short(x)
+        else:
+            groups = list(table.groups)
+            tables[str(number)] = {name: _short(array) for name, array in table.values.items()}
+    return {"groups": groups, "tables": tables, "points": coordinates}
+
+
+def _short(array: FloatArray) -> Any:
+    """A list of the numbers with the digits that people look at: the recipe has them all."""
+    return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])(array).tolist()
 
 
 def _recipes(material: Material, numbers: Sequence[int]) -> tuple[list[str], dict[str, dict[str, Any]]]:

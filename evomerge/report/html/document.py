@@ -1,5 +1,6 @@
 """The one object behind a report: every number on the page is in it, and it travels with the page as JSON."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.report.front import Front, Point, front
 from evomerge.report.html import running
-from evomerge.report.html.coefficients import coefficients_data
+from evomerge.report.html.coefficients import coefficients_data, predicted_coefficients
 from evomerge.report.html.comparisons import comparisons
 from evomerge.report.html.headline import headline
 from evomerge.report.html.importance import importance
@@ -21,7 +22,7 @@ from evomerge.report.html.material import Material
 from evomerge.report.html.numbers import by_label
 from evomerge.report.html.points import front_data, points_data, predictions_data
 from evomerge.report.html.progress import progress
-from evomerge.report.predicted import Predicted, predicted
+from evomerge.report.predicted import Predicted, for_table, predicted
 from evomerge.report.status import export_command
 from evomerge.selection import Selection
 from evomerge.study import Study
@@ -39,15 +40,21 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
     fronts["report"] = _measured(fronts["report"], sticks["report"])
     wanted = wanted_points(fronts, head["winner"])
     labels = [point.label for point in wanted]
+    beyond = _predicted(study, fronts["search"])
     return {
         "format": FORMAT,
         "study": running.study_data(study, objective.weights, objective.lower_is_better),
         "headline": head,
         "points": points_data(fronts),
         "fronts": {split: front_data(found) for split, found in fronts.items()},
-        "predictions": predictions_data(_predicted(study, fronts["search"])),
+        "predictions": predictions_data(beyond),
         "progress": progress(study, objective, fronts["search"], material.active),
-        "coefficients": coefficients_data(study, material, [point.number for point in wanted]),
+        "coefficients": {
+            **coefficients_data(study, material, [point.number for point in wanted]),
+            "predicted": predicted_coefficients(
+                material, {point.number: point.x for point in (*for_table(beyond), *beyond)}
+            ),
+        },
         "importance": _importance(objective, fronts["search"], material),
         "comparisons": comparisons(sticks, fronts, _compared(fronts, labels)),
         "luck": luck(sticks, fronts, head["winner"]),
@@ -57,6 +64,7 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
         "environment": dict(study.environment),
         "configuration": material.configuration,
         "export": export_command(study.folder.absolute()),
+        "pick": f"evomerge pick {shlex.quote(str(study.folder.absolute()))}",
         "commands": running.commands(study, head["winner"]),
     }
 

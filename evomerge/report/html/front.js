@@ -27,9 +27,9 @@ const described = (point, split) => {
   return [`<b>${shown(point.label)}</b>`, ...lines, `score: ${estimate(on.score)}`, `P(front): ${percent(on.p_front)}`].join("<br>");
 };
 
-const foretold = (prediction) => {
+const expected = (prediction) => {
   const lines = tasks.map((task) => `${shown(task.name, 24)}: ${estimate(prediction.tasks[task.name])}`);
-  return ["<b>predicted, not measured</b>", ...lines, `nearest measured: ${shown(prediction.nearest)}`].join("<br>");
+  return [`<b>${prediction.label}, not measured</b>`, ...lines, `nearest measured: ${shown(prediction.nearest)}`].join("<br>");
 };
 
 const named = (kind) => ["parent", "base"].includes(kind);
@@ -58,20 +58,20 @@ const plane = (split, x, y) => {
       type: "scatter", mode: "markers", name: "predicted",
       x: data.predictions.map((p) => p.tasks[x.name].mean),
       y: data.predictions.map((p) => p.tasks[y.name].mean),
-      hovertext: data.predictions.map(foretold),
+      hovertext: data.predictions.map(expected),
       hoverinfo: "text",
-      marker: { symbol: "circle-open-dot", size: 8, color: color("predicted") },
+      customdata: data.predictions.map((p) => p.label),
+      marker: { symbol: "circle-open", size: 5, opacity: 0.7, color: color("predicted"), line: { width: 1 } },
     });
   }
   return traces.concat(marked(split, x, y, chosen));
 };
 // The point under the pointer or chosen, with its intervals.
 const marked = (split, x, y, label) => {
-  const point = points.get(label);
-  const on = point && point.splits[split];
+  const on = tasksOn(label, split);
   const ink = color("chosen");
   if (!on) return { type: "scatter", x: [], y: [], name: "chosen", showlegend: false };
-  const [across, up] = [on.tasks[x.name], on.tasks[y.name]];
+  const [across, up] = [on[x.name], on[y.name]];
   return {
     type: "scatter", mode: "markers", name: `chosen: ${shown(label, 24)}`,
     x: [across.mean], y: [up.mean],
@@ -84,7 +84,7 @@ const marked = (split, x, y, label) => {
 // The whiskers go to the point under the pointer or the focus, and back to the chosen one.
 const peek = (label) => {
   const place = byId("front-plot");
-  if (!place || !place.data || !isFlat() || !points.has(label)) return;
+  if (!place || !place.data || !isFlat() || !isKnown(label)) return;
   const { x, y, error_x, error_y } = marked(byId("split").value, ...planeTasks(), label);
   Plotly.restyle(place, { x: [x], y: [y], error_x: [error_x], error_y: [error_y] }, [place.data.length - 1]);
 };
@@ -104,9 +104,9 @@ const parallel = (split) => {
     type: "scatter",
     mode: "lines+markers",
     x: members.flatMap(() => [...tasks.keys(), null]),
-    y: members.flatMap((point) => [...tasks.map((_, n) => height(point.splits[split].tasks, n)), null]),
-    customdata: members.flatMap((point) => [...tasks.map(() => point.label), null]),
-    hovertext: members.flatMap((point) => [...tasks.map(() => described(point, split)), null]),
+    y: members.flatMap(({ label }) => [...tasks.map((_, n) => height(tasksOn(label, split), n)), null]),
+    customdata: members.flatMap(({ label }) => [...tasks.map(() => label), null]),
+    hovertext: members.flatMap((point) => [...tasks.map(() => (point.splits ? described(point, split) : expected(point))), null]),
     hoverinfo: "text",
     ...style,
   });
@@ -119,18 +119,13 @@ const parallel = (split) => {
       marker: { symbol, size: Math.min(size, 8), color: inkOf(kind) },
     }));
   if (split === "search" && data.predictions.length) {
-    traces.unshift({
-      type: "scatter", mode: "lines+markers", name: "predicted", opacity: 0.4, hoverinfo: "text",
-      x: data.predictions.flatMap(() => [...tasks.keys(), null]),
-      y: data.predictions.flatMap((p) => [...tasks.map((_, n) => height(p.tasks, n)), null]),
-      hovertext: data.predictions.flatMap((p) => [...tasks.map(() => foretold(p)), null]),
-      line: { color: color("predicted"), width: 1, dash: "dash" }, marker: { symbol: "circle-open-dot", size: 6, color: color("predicted") },
-    });
+    // Thin, and under everything that was measured.
+    const ink = color("predicted");
+    traces.unshift(lines(data.predictions, { name: "predicted", opacity: 0.35, line: { color: ink, width: 0.8 }, marker: { size: 3, color: ink } }));
   }
-  const on = points.get(chosen);
-  if (on && on.splits[split]) {
+  if (tasksOn(chosen, split)) {
     const ink = color("chosen");
-    traces.push(lines([on], { name: `chosen: ${shown(chosen, 24)}`, line: { color: ink, width: 3 }, marker: { size: 9, color: ink } }));
+    traces.push(lines([points.get(chosen) || foretold.get(chosen)], { name: `chosen: ${shown(chosen, 24)}`, line: { color: ink, width: 3 }, marker: { size: 9, color: ink } }));
   }
   const label = { showarrow: false, font: { size: 11, color: color("soft") }, bgcolor: color("paper"), borderpad: 1 };
   const ticks = tasks.flatMap((task, n) => [

@@ -1,22 +1,23 @@
 """What a report shows beside the ledger: found out by whoever can read the models' headers and the search file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from search_spaces.base import CoefficientTable
+from search_spaces.base import CoefficientTable, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
     """Everything is by the number of a trial on the search split.
 
-    inputs: names of the merged models. tables: coefficients. recipes: the text of a recipe file. missing: why there
-    are no tables and recipes, else empty. active: seconds that the search had run when a trial ended.
-    configuration: the search file as it ran.
+    inputs: names of the merged models. tables: coefficients. decode: from a point of the cube to its coefficients;
+    None where that cannot be told. recipes: the text of a recipe file. missing: why there are no tables and recipes,
+    else empty. active: seconds that the search had run when a trial ended. configuration: the search file as it ran.
     """
 
     inputs: tuple[str, ...] = ()
     tables: Mapping[int, CoefficientTable] = field(default_factory=dict)
+    decode: Callable[[FloatArray], CoefficientTable] | None = None
     recipes: Mapping[int, str] = field(default_factory=dict)
     missing: str = ""
     active: Mapping[int, float] = field(default_factory=dict)

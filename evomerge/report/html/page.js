@@ -4,7 +4,7 @@ const redraw = () => {
   drawFront();
   drawProgress();
   drawImportance();
-  if (chosen) showCoefficients(points.get(chosen));
+  if (chosen) showCoefficients(points.get(chosen) || foretold.get(chosen));
 };
 const setTheme = (wanted) => {
   document.documentElement.dataset.theme = wanted || (system.matches ? "dark" : "light");
@@ -55,7 +55,7 @@ document.documentElement.dataset.theme = system.matches ? "dark" : "light";
 const asked = new URLSearchParams(location.hash.slice(1)).get("point");
 if (data.points.length) {
   fillPoints();
-  choose([asked, winner, data.headline.best, data.points[0].label].find((label) => points.has(label)));
+  choose([asked, winner, data.headline.best, data.points[0].label].find(isKnown));
 }
 drawImportance();
 document.documentElement.dataset.ready = "yes";

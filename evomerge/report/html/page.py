@@ -36,6 +36,7 @@ def page(data: Mapping[str, Any]) -> str:
         "estimate": plain.estimate,
         "gain": plain.gain,
         "mean": plain.mean,
+        "plus_minus": plain.plus_minus,
         "p": words.p_value,
         "percent": plain.percent,
         "number": plain.number,

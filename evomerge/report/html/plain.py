@@ -24,6 +24,14 @@ def estimate(value: Mapping[str, Any] | None) -> str:
     return f"{value['mean']:z.{digits}f} [{value['low']:z.{digits}f}, {value['high']:z.{digits}f}]"
 
 
+def plus_minus(value: Mapping[str, Any]) -> str:
+    """`0.784 ± 0.029`."""
+    if value["low"] is None or value["high"] is None:
+        return estimate(value)
+    digits = _digits(value)
+    return f"{value['mean']:z.{digits}f} ± {(value['high'] - value['low']) / 2:.{digits}f}"
+
+
 def mean(value: Mapping[str, Any] | None) -> str:
     """`0.784`, without its interval but with the digits that one is worth."""
     return estimate(value).partition(" ")[0]
@@ -64,6 +72,8 @@ def tables(data: Mapping[str, Any]) -> dict[str, Any]:
         "named": named,
         "rest": rest[:LISTED],
         "unlisted": len(rest[LISTED:]),
+        "predicted": [point for point in data["predictions"] if point["listed"]],
+        "open": sum(not point["beaten"] for point in data["predictions"]),
         "baselines": sorted(baselines, key=lambda point: -_searched(point)),
         "stages": [(name, seconds, seconds / whole if whole > 0 else 0.0) for name, seconds in stages],
         "claims": data["comparisons"].get(winner),

@@ -1,11 +1,11 @@
 """Every model of a study with its scores on the three splits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.report.front import Front, Point
 from evomerge.report.html.numbers import by_label, estimate_data, interval_data, number
-from evomerge.report.predicted import Predicted
+from evomerge.report.predicted import Predicted, for_table
 
 
 def points_data(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:
@@ -33,13 +33,21 @@ def front_data(front: Front) -> dict[str, Any]:
     }
 
 
-def predictions_data(predictions: Iterable[Predicted]) -> list[dict[str, Any]]:
-    """Points that the optimizer predicts beyond what was measured, with the nearest one that was."""
+def predictions_data(predictions: Sequence[Predicted]) -> list[dict[str, Any]]:
+    """Points that the optimizer predicts beyond what was measured, with the nearest one that was.
+
+    number: what `evomerge pick --predicted` takes. listed: whether the table shows it; the plot has all.
+    """
+    listed = {point.number for point in for_table(predictions)}
     return [
         {
+            "label": f"predicted {prediction.number}",
+            "number": prediction.number,
             "tasks": {task: estimate_data(value) for task, value in prediction.tasks.items()},
             "nearest": prediction.nearest.label,
             "distance": prediction.distance,
+            "beaten": prediction.beaten,
+            "listed": prediction.number in listed,
         }
         for prediction in predictions
     ]

@@ -3,6 +3,14 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const tasks = data.study.tasks;
 const points = new Map(data.points.map((point) => [point.label, point]));
+const foretold = new Map(data.predictions.map((prediction) => [prediction.label, prediction]));
+const isKnown = (label) => points.has(label) || foretold.has(label);
+// Scores by task; predicted points have them on the search split alone.
+const tasksOn = (label, split) => {
+  const point = points.get(label);
+  if (point) return point.splits[split] && point.splits[split].tasks;
+  return split === "search" && foretold.has(label) ? foretold.get(label).tasks : undefined;
+};
 const own = ["candidate", "start", "recommended"];
 const byId = (id) => document.getElementById(id);
 const winner = data.headline.winner;
@@ -90,7 +98,7 @@ const draw = (id, traces, plan) => {
     place.dataset.heard = "yes";
     place.on("plotly_click", (event) => {
       const label = event.points[0].customdata;
-      if (typeof label === "string" && points.has(label)) choose(label);
+      if (typeof label === "string" && isKnown(label)) choose(label);
     });
     if (id !== "front-plot") return;
     place.on("plotly_hover", (event) => peek(event.points[0].customdata));

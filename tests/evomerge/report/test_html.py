@@ -17,10 +17,17 @@ from typer.testing import CliRunner, Result
 
 from evomerge import strict_yaml
 from evomerge.cli import app
+from evomerge.objective import Objective
+from evomerge.report.front import front as front_of
+from evomerge.report.html.coefficients import predicted_coefficients
+from evomerge.report.html.material import Material
+from evomerge.report.predicted import predicted
 from evomerge.report.status import status
 from evomerge.study import Study
+from search_spaces.base import CoefficientTable
 from tests.toys import search_file, write_toys
 
+PARETO = Objective({"one": 1.0, "two": 1.0}, kind="pareto")
 EVIL = "a</script><img src=x onerror=alert(1)>"
 TASK = "<b>one</b>&\"'"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,6 +58,25 @@ def report(study: Path) -> tuple[str, dict[str, Any]]:
     text = (study / "report.html").read_text(encoding="utf-8")
     found = next(content for _, attributes, content in parse(text) if attributes.get("id") == "data")
     return text, json.loads(found)
+
+
+def browse(address: str, profile: Path) -> str:
+    """What a browser makes of a page that it draws without a complaint."""
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic")
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet),
+            *(f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=8000"),
+            *("--dump-dom", address),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert 'data-ready="yes"' in done.stdout
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
 
 
 class Reader(HTMLParser):
@@ -358,24 +384,11 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 def test_a_browser_draws_it_without_a_complaint(front: Path, tmp_path: Path) -> None:
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic")
-    done = subprocess.run(
-        [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet),
-            *(f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=8000"),
-            *("--dump-dom", (front / "report.html").as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert 'data-ready="yes"' in done.stdout
+    shown = browse((front / "report.html").as_uri(), tmp_path)
     for plot in ("front-plot", "progress-plot", "volume-plot", "importance-plot"):
-        drawn = done.stdout.partition(f'id="{plot}"')[2].partition("</section>")[0]
+        drawn = shown.partition(f'id="{plot}"')[2].partition("</section>")[0]
         assert "main-svg" in drawn, plot
-    assert "CONSOLE" not in done.stderr
-    assert "<img" not in done.stdout.partition("<main>")[2].partition("<script")[0]
+    assert "<img" not in shown.partition("<main>")[2].partition("<script")[0]
 
 
 @pytest.mark.parametrize("opened", [True, False])
@@ -404,3 +417,52 @@ def test_tasks_of_different_units_have_one_scale_for_all_held_out_scores(tmp_pat
     assert winner["splits"]["report"]["tasks"]["size"]["low"] is None, "one value has no interval"
     assert {claim["task"] for claim in data["comparisons"][winner["label"]]["claims"]} == {None, "skill"}
     assert "Tasks have different units" in page
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search whose optimizer predicts a front beyond what was measured."""
+    tasks = {name: {"evaluator": "synthetic", "task": n, "n_examples": 100} for n, name in enumerate(("one", "two"))}
+    space = {"kind": "uniform", "ranges": {"weight": [0, 2]}}
+    folder = tmp_path_factory.mktemp("mapped")
+    return search(folder, tasks=tasks, objective="pareto", optimizer="map", space=space, budget={"trials": 16})
+
+
+def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: Path) -> None:
+    page, data = report(mapped)
+    study = Study.read(mapped)
+    wanted = predicted(study, PARETO, front_of(study, PARETO).points)
+    found, coefficients = data["predictions"], data["coefficients"]["predicted"]
+    assert len(found) == len(wanted) > 12
+    for number, (row, point) in enumerate(zip(found, wanted, strict=True), 1):
+        assert (row["number"], row["label"]) == (number, f"predicted {number}"), "as `pick --predicted` counts them"
+        assert row["tasks"]["two"]["mean"] == pytest.approx(point.tasks["two"].mean)
+        assert coefficients["tables"][str(number)]["weight"] == [pytest.approx((2 * point.x).tolist(), rel=1e-4)]
+    assert coefficients["groups"] == ["all"]
+    listed = [row["label"] for row in found if row["listed"]]
+    assert len(listed) == 12
+    assert not any(row["beaten"] for row in found if row["listed"])
+    assert [cells[0] for cells in read(page).tables["predicted"][1:]] == listed
+    assert f"{len(found)} points that the optimizer predicts, not measured" in page
+    assert f"12 of {sum(not point.beaten for point in wanted)} that no measured point beats" in page
+
+
+def test_coefficients_of_predicted_points_take_little_room() -> None:
+    """Those that are wanted first come first; without models it is coordinates."""
+    points = {7: np.full(6000, 0.123456789), 2: np.ones(6000), 5: np.zeros(6000), 1: np.ones(6000)}
+    found = predicted_coefficients(Material(), points)
+    assert list(found["points"]) == ["7", "2", "5"]
+    assert found["points"]["7"][0] == 0.12346
+    table = CoefficientTable({"g": ("t",)}, {"weight": np.array([[0.123456789, 1.0]])})
+    found = predicted_coefficients(Material(decode=lambda _: table), {3: np.zeros(9)})
+    assert found == {"groups": ["g"], "tables": {"3": {"weight": [[0.12346, 1.0]]}}, "points": {}}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
+def test_a_browser_shows_a_predicted_point_for_what_it_is(mapped: Path, tmp_path: Path) -> None:
+    report(mapped)
+    shown = browse(f"{(mapped / 'report.html').as_uri()}#point=predicted%203", tmp_path)
+    chosen = shown.partition('id="chosen"')[2].partition("</section>")[0]
+    assert "predicted, not measured" in chosen
+    assert f"evomerge pick {mapped.absolute()} --predicted 3 -o recipe.yaml" in chosen
+    assert "main-svg" in chosen.partition('id="heat"')[2], "its coefficients"

@@ -13,7 +13,7 @@ from evomerge.optimizers.base import Observation, Optimizer
 from evomerge.plugins import PluginSpec
 from evomerge.records import Trial
 from evomerge.report.front import front
-from evomerge.report.predicted import predicted
+from evomerge.report.predicted import for_table, predicted
 from evomerge.study import Study
 from tests.evomerge.report.fronts import PARETO, tell, write_front
 
@@ -58,6 +58,18 @@ def test_the_nearest_measured_point_stands_beside(study: Study) -> None:
         assert each.nearest.number == round(8 * x)
         losses = np.array([-value.mean for value in each.tasks.values()])
         assert each.beaten == any((point.losses <= losses + 1e-12).all() for point in points)
+
+
+def test_few_for_a_table_are_spread_and_unbeaten(study: Study) -> None:
+    found = predicted(study, PARETO, front(study, PARETO).points)
+    open_ = [point for point in found if not point.beaten]
+    chosen = for_table(found)
+    assert len(open_) > len(chosen) == 12
+    assert chosen[0] is open_[0]
+    assert not any(point.beaten for point in chosen)
+    for task in ("math", "chat"):
+        assert max(p.tasks[task].mean for p in chosen) == max(p.tasks[task].mean for p in open_), "an end of the front"
+    assert for_table([point for point in found if point.beaten]) == ()
 
 
 @pytest.mark.parametrize("optimizer", ["random", "nsga2"])
