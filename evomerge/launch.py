@@ -154,7 +154,7 @@ def run(
     worker can be started; then a new study has not been begun.
     """
     optimizer = build_optimizer(config, plan)
-    budget = Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
+    spendable = budget(config)
     with ExitStack() as opened:
         study = None
         if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
@@ -173,13 +173,13 @@ def run(
                 executor,
                 plan.objective,
                 plan.planned,
-                budget,
+                spendable,
                 seed=config.seed,
                 stop=stop,
                 progress=progress,
             )
             if ending.kind == "done":
-                if not budget.spent(study):
+                if not spendable.spent(study):
                     say(f"{config.optimizer.kind} needs no more trials; it has had {candidates(study)}")
                 recommended = optimizer.recommend()
                 ending = select(
@@ -192,6 +192,11 @@ def run(
                     progress=progress,
                 )
         return ending, selection(study, plan.objective) if ending.kind == "done" else None
+
+
+def budget(config: SearchConfig) -> Budget:
+    """The limits of the search file, from now on."""
+    return Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
 
 
 def open_study(config: SearchConfig, *, resume: bool) -> Study:

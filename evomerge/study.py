@@ -107,7 +107,7 @@ class Study:
         try:
             study = cls(folder, contents.records, writer, clock)
             if configuration is not None:
-                study._compare(configuration)
+                study.compare(configuration)
             study.resumed = Resumed(len(study.told), len(study.pending), contents.torn_bytes)
             study.event("opened", torn_bytes=contents.torn_bytes)
         except BaseException:
@@ -204,6 +204,12 @@ class Study:
             raise StudyError(f"An event cannot be named {kind!r}; the study uses {', '.join(STATE_KINDS)} itself.")
         self._check_reserve(self._append(kind, data))
 
+    def compare(self, configuration: Mapping[str, Any]) -> None:
+        """Raises ConfigurationChanged for one that is not the study's."""
+        changes = differences(self.configuration, json.loads(json.dumps(dict(configuration))))
+        if changes:
+            raise ConfigurationChanged(self.folder, changes)
+
     def close(self) -> None:
         """Give up the lock; harmless when called twice."""
         if self._writer is not None:
@@ -230,11 +236,6 @@ class Study:
             f"Cannot go on writing to {self.folder}: {why}. The study is safe, with {len(self._state.told)} "
             "done. Free some space, then go on with `evomerge search FILE --resume`."
         )
-
-    def _compare(self, configuration: Mapping[str, Any]) -> None:
-        changes = differences(self.configuration, json.loads(json.dumps(dict(configuration))))
-        if changes:
-            raise ConfigurationChanged(self.folder, changes)
 
     def _example_number(self, task: str, ids: tuple[str, ...]) -> int:
         if (task, ids) not in self._state.example_numbers:

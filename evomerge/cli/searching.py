@@ -55,8 +55,8 @@ def check(
     config = load_config(file)  # before anything heavy: a typing error is told at once
     from evomerge.commands.checking import check_search
 
-    data, lines = check_search(config)
-    show(as_json, data, *lines, f"Ready: evomerge search {file}")
+    data, lines = check_search(config, file)
+    show(as_json, data, *lines)
 
 
 @commands.command()
@@ -75,7 +75,7 @@ def plan(
     config = load_config(file)
     from evomerge.commands.planning import plan_search
 
-    data, lines = plan_search(config, measure=measure)
+    data, lines = plan_search(config, file, measure=measure)
     show(as_json, data, *lines)
 
 

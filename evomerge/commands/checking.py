@@ -1,23 +1,27 @@
 """`evomerge check`: everything that can be known before anything is spent."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from evomerge import launch
 from evomerge.aim import falls_data
+from evomerge.commands.remaining import remaining
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.objective import Objective, fall_text
 
 
-def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
-    """What a search file amounts to, as plain data and as lines for people.
+def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a search file amounts to, and what its study has left to do, as plain data and as lines for people.
 
-    Raises ConfigError for files that are not there, and whatever `launch.prepare` raises.
+    Raises ConfigurationChanged where the study is that of another search, ConfigError for files that are not there,
+    and whatever `launch.prepare` raises.
     """
     missing = config.missing_files()
     if missing:
         raise ConfigError("These files are not there:\n" + "\n".join(missing))
     plan = launch.prepare(config)
+    study, last = remaining(config, plan, file)
     n_baselines = sum(trial.merge is not None for trial in plan.planned)
     data = {
         "method": config.method.kind,
@@ -37,6 +41,7 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
         "baselines": n_baselines,
         "model_bytes": plan.model_bytes,
         "notes": list(plan.notes),
+        "study": study,
     }
     lines = [
         f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
@@ -46,6 +51,7 @@ def check_search(config: SearchConfig) -> tuple[dict[str, Any], list[str]]:
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
         _baselines(n_baselines, config.budget.trials),
         *(f"note: {note}" for note in plan.notes),
+        last,
     ]
     return data, lines
 

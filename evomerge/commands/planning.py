@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import combinations
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,15 @@ from rich.console import Console
 
 from evaluators.base import Scores
 from evomerge import launch
+from evomerge.commands.detecting import detectable_differences, power_lines
+from evomerge.commands.remaining import begun, remaining
 from evomerge.config import SearchConfig
-from evomerge.ledger.lines import FILE
-from evomerge.objective import Objective
 from evomerge.placement import placement, worker_bytes
 from evomerge.records import Trial, is_parent
 from evomerge.report import words
 from evomerge.selection import FINALISTS
-from evomerge.statistics import detectable, power
 from evomerge.study import Study
 
-#: The share of examples on which two models are taken to differ while no two have been scored.
-DISAGREEMENT = 0.2
-#: Differences, in the unit of the score, for which the needed number of examples is told.
-WANTED = (0.01, 0.02, 0.05)
 #: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
 _BYTES_PER_VALUE = 40
 
@@ -42,7 +35,7 @@ class Evidence:
     source: str
 
 
-def plan_search(config: SearchConfig, *, measure: bool) -> tuple[dict[str, Any], list[str]]:
+def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dict[str, Any], list[str]]:
     """The plan as plain data and as lines for people.
 
     measure: whether to score a candidate and a parent for it; where the study has begun, its own trials say it.
@@ -51,7 +44,8 @@ def plan_search(config: SearchConfig, *, measure: bool) -> tuple[dict[str, Any],
     with _shown("checking the models and tasks"):
         plan = launch.prepare(config)
     workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.model_bytes)
-    measured = _from_study(config.study)
+    study, last = remaining(config, plan, file)
+    measured = _from_study(begun(config))
     if measured is None and measure:
         with _shown("scoring the start and a parent"):
             measured = _probe(plan)
@@ -60,23 +54,28 @@ def plan_search(config: SearchConfig, *, measure: bool) -> tuple[dict[str, Any],
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
         "memory_bytes": workers * worker_bytes(plan.model_bytes),
         "disk": _disk(config, plan),
-        "time": _time(config, plan, workers, measured),
-        "power": _power(plan, measured),
+        "time": _time(config, plan, workers, measured, study),
+        "power": detectable_differences(
+            plan.objective,
+            plan.examples,
+            {} if measured is None else measured.scores,
+            None if measured is None else measured.source,
+        ),
         "notes": list(plan.notes),
+        "study": study,
     }
-    return data, _lines(data)
+    return data, [*_lines(data), *([] if study["state"] == "new" else [last])]
 
 
-def _from_study(folder: Path) -> Evidence | None:
-    if not (folder / FILE).exists():
+def _from_study(study: Study | None) -> Evidence | None:
+    if study is None:
         return None
-    study = Study.read(folder)
     done = [e for e in study.told if e.outcome is not None and e.outcome.scores and e.trial.split == "search"]
     if len(done) < 2:
         return None
     spent = [sum(e.outcome.seconds.values()) for e in done if e.outcome is not None]
     known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
-    return Evidence(sum(spent) / len(spent), known, f"{len(done)} trials of {folder}")
+    return Evidence(sum(spent) / len(spent), known, f"{len(done)} trials of {study.folder}")
 
 
 def _is_model(trial: Trial) -> bool:
@@ -109,8 +108,10 @@ def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
     }
 
 
-def _time(config: SearchConfig, plan: launch.Plan, workers: int, measured: Evidence | None) -> dict[str, Any]:
-    """Seconds; None where nothing has been measured, and for a search without a limit of trials."""
+def _time(
+    config: SearchConfig, plan: launch.Plan, workers: int, measured: Evidence | None, study: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Seconds of what is left; None where nothing has been measured, and for a search without a limit of trials."""
     if measured is None:
         return {"source": None, "candidate_seconds": None, "search_seconds": None, "selection_seconds": None}
     totals = {
@@ -120,48 +121,13 @@ def _time(config: SearchConfig, plan: launch.Plan, workers: int, measured: Evide
     baselines = sum(trial.merge is not None for trial in plan.planned)
     finalists = 2 * FINALISTS if plan.objective.pareto else FINALISTS
     after = (finalists + baselines) * totals["select"] + (1 + len(config.experts) + 2) * totals["report"]
-    trials = config.budget.trials
+    trials = config.budget.trials if study["left"] else study["told"]
     return {
         "source": measured.source,
         "candidate_seconds": measured.seconds,
-        "search_seconds": None if trials is None else trials * measured.seconds / workers,
-        "selection_seconds": after * per_example / workers,
+        "search_seconds": None if trials is None else max(0, trials - study["told"]) * measured.seconds / workers,
+        "selection_seconds": after * per_example / workers if study["left"] else 0.0,
     }
-
-
-def _power(plan: launch.Plan, measured: Evidence | None) -> dict[str, Any]:
-    """The differences that the report split can show, per task and for the score, in the tasks' units.
-
-    What is measured of whole models has no luck of examples; where there is nothing else the score's is null.
-    """
-    whole = plan.objective.whole_model
-    counts = {task: splits["report"] for task, splits in plan.examples.items() if task not in whole}
-    variances, source = dict.fromkeys(counts, DISAGREEMENT), None
-    if measured is not None and len(measured.scores) > 1:
-        variances, source = _disagreements(plan.objective, measured.scores), measured.source
-    shares = dict(zip(plan.objective.weights, plan.objective.shares, strict=True))
-    tasks = {task: detectable(variances[task], n) for task, n in counts.items()}
-    score = sqrt(sum((shares[task] * tasks[task]) ** 2 for task in tasks)) if tasks else None
-    total = sum(counts.values())
-    needed = {} if score is None else {f"{wanted:g}": round(total * (score / wanted) ** 2) for wanted in WANTED}
-    return {
-        "split": "report",
-        "examples": counts,
-        "variance": variances,
-        "source": source,
-        "detectable": {"score": score, **tasks},
-        "examples_needed": needed,
-    }
-
-
-def _disagreements(objective: Objective, scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, float]:
-    """Task -> variance of paired differences per example, the mean over all pairs of models."""
-    found = {}
-    for task in (task for task in objective.weights if task not in objective.whole_model):
-        pairs = combinations([model[task].values for model in scores.values()], 2)
-        spreads = [power({task: a}, {task: b}).variance for a, b in pairs]
-        found[task] = sum(spreads) / len(spreads)
-    return found
 
 
 def _lines(data: Mapping[str, Any]) -> list[str]:
@@ -183,27 +149,7 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
             f"time: {spent['candidate_seconds']:.3g} s a candidate ({spent['source']}); search {search}, "
             f"selection about {words.duration(spent['selection_seconds'])}"
         )
-    return [*lines, *_power_lines(shown), *(f"note: {note}" for note in data["notes"])]
-
-
-def _power_lines(shown: Mapping[str, Any]) -> list[str]:
-    if shown["detectable"]["score"] is None:
-        return ["power: every task measures whole models, and no number of examples changes that"]
-    how = (
-        f"if two models differ on {DISAGREEMENT:.0%} of the examples (a guess; --measure asks two models)"
-        if shown["source"] is None
-        else f"as far as models differed in {shown['source']}"
-    )
-    tasks = ", ".join(
-        f"{task} {shown['detectable'][task]:.2g} ({count} examples)" for task, count in shown["examples"].items()
-    )
-    needed = ", ".join(f"{count:,} for {wanted}" for wanted, count in shown["examples_needed"].items())
-    least = f"{shown['detectable']['score']:.2g}"
-    return [
-        f"power: held-out examples show 4 times out of 5 that a score is better by {least}, {how}",
-        f"  by task: {tasks}",
-        f"  held-out examples needed in all: {needed}",
-    ]
+    return [*lines, *power_lines(shown), *(f"note: {note}" for note in data["notes"])]
 
 
 def _size(count: float) -> str:

@@ -1,0 +1,66 @@
+"""What a search file has left to do, where its study has begun."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from evomerge import launch
+from evomerge.budget import candidates
+from evomerge.config import SearchConfig
+from evomerge.ledger.lines import FILE
+from evomerge.ledger.writer import is_being_written
+from evomerge.lessons import Lessons
+from evomerge.records import is_parent
+from evomerge.report.status import state_of
+from evomerge.study import Study
+
+
+def begun(config: SearchConfig) -> Study | None:
+    """The study that the search file goes on with, for reading; None where it begins one.
+
+    Raises StudyError for a damaged one, ConfigurationChanged for that of another search.
+    """
+    if not (config.study / FILE).exists():
+        return None
+    study = Study.read(config.study)
+    study.compare(config.identity())
+    return study
+
+
+def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict[str, Any], str]:
+    """What is left, as plain data and as a line for people: the command to go on with, or why there is nothing to do.
+
+    Data: state (`new`, else that of `evomerge status`), told (candidates), left (whether a resume does anything).
+    """
+    command = f"evomerge search {shlex.quote(str(file))}"
+    study = begun(config)
+    if study is None:
+        return {"state": "new", "told": 0, "left": True}, f"Ready: {command}"
+    told, state, trials = candidates(study), state_of(study), config.budget.trials
+    if state == "open" and is_being_written(config.study):
+        return {"state": "running", "told": told, "left": False}, f"It is being run now: evomerge status {config.study}"
+    data = {"state": state, "told": told, "left": True}
+    of = f"{told} trials" if trials is None else f"{told} of {trials} trials"
+    if launch.budget(config).spent(study):
+        if state != "done":
+            return data, f"Ready: {command} --resume ends the study: its budget is spent ({of}), its result is missing"
+        more = "budget.hours" if trials is None or told < trials else "budget.trials"
+        return data | {"left": False}, (
+            f"Nothing is left to do: the budget is spent ({of}) and the winner selected. "
+            f"To search on, raise {more} and run {command} --resume; for a new search give another `study`."
+        )
+    if state == "done" and not _wants_more(config, plan, study):
+        return data | {"left": False}, (
+            f"Nothing is left to do: {config.optimizer.kind} needs no more trials ({of}) and the winner is selected. "
+            "For a new search give another `study`."
+        )
+    return data, f"Ready: {command} --resume goes on ({of} so far)"
+
+
+def _wants_more(config: SearchConfig, plan: launch.Plan, study: Study) -> bool:
+    optimizer = launch.build_optimizer(config, plan)
+    parents = {trial.label for trial in plan.planned if is_parent(trial.label)}
+    lessons = Lessons(optimizer, plan.objective, parents)
+    for entry in study.told:
+        lessons.take(entry)
+    return optimizer.wants({})
