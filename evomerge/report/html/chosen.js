@@ -60,14 +60,16 @@ const code = (text) => {
   return box;
 };
 const showPrediction = (point) => {
-  byId("chosen-facts").textContent = `predicted, not measured · nearest measured ${point.nearest}, ${Number(point.distance.toPrecision(3))} away`;
+  const same = point.distance === 0;
+  const away = `predicted, not measured · nearest measured ${point.nearest}, ${Number(point.distance.toPrecision(3))} away`;
+  byId("chosen-facts").textContent = same ? `predicted · the same point as ${point.nearest}, which is measured` : away;
   const near = points.get(point.nearest).splits.search.tasks;
   const rows = tasks.map((task) => [task.name + direction(task), estimate(point.tasks[task.name]), estimate(near[task.name])]);
   byId("chosen-scores").replaceChildren(table("Expected on the search split, with the error of the prediction", ["", "predicted", `measured: ${point.nearest}`], rows));
   byId("chosen-claims").replaceChildren();
   const place = byId("recipe");
   place.replaceChildren(
-    element("p", `Nobody has scored ${point.label}. Write its recipe or checkpoint to score it; further trials change which point has this number.`, { class: "what" }),
+    element("p", `${same ? "Write" : "It has not been scored: write"} its recipe or checkpoint${same ? "" : " to score it"}. Further trials change which point has this number.`, { class: "what" }),
     code(`${data.pick} --predicted ${point.number} -o recipe.yaml`),
     code(`${data.export} --predicted ${point.number} -o merged`),
   );

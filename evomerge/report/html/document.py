@@ -121,4 +121,4 @@ def _importance(objective: Objective, searched: Front, material: Material) -> di
     targets = {"score": np.array([point.score.mean for point in own])}
     if len(objective.weights) > 1:
         targets |= {f"task {task}": np.array([point.tasks[task].mean for point in own]) for task in objective.weights}
-    return importance([material.tables[point.number] for point in own], targets)
+    return importance([material.tables[point.number] for point in own], targets, material.inputs)

@@ -119,9 +119,10 @@ const parallel = (split) => {
       marker: { symbol, size: Math.min(size, 8), color: inkOf(kind) },
     }));
   if (split === "search" && data.predictions.length) {
-    // Thin, and under everything that was measured.
+    // Thin, under everything that was measured, and the fainter the more there are.
     const ink = color("predicted");
-    traces.unshift(lines(data.predictions, { name: "predicted", opacity: 0.35, line: { color: ink, width: 0.8 }, marker: { size: 3, color: ink } }));
+    const opacity = Math.max(0.15, Math.min(0.5, 30 / data.predictions.length));
+    traces.unshift(lines(data.predictions, { name: "predicted", opacity, line: { color: ink, width: 0.8 }, marker: { size: 3, color: ink } }));
   }
   if (tasksOn(chosen, split)) {
     const ink = color("chosen");

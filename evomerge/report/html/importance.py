@@ -1,5 +1,7 @@
 """How much a score depends on each group's coefficients, from the points that the search measured anyway.
 
+Where all coefficients are of one group, each of them stands for itself, as if it were a group.
+
 The score is fitted by a sum of parts, one per group: ridge regression (Hoerl and Kennard, 1970,
 https://doi.org/10.1080/00401706.1970.10488634) on the group's coefficients and their squares. A group's importance is
 the standard deviation of its part over the points: by how much the score moved with it. It is told beside what the
@@ -10,7 +12,7 @@ Notation: n points, p = 2 n_coefficients features, K = F F^T (n, n), y centred s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import linalg
@@ -28,49 +30,63 @@ _PENALTIES = np.logspace(-3, 4, 22)
 
 @dataclass(frozen=True)
 class Features:
-    """values: (n, p), centred, every group's columns scaled to variance 1. group: (p,), a row of `names` each."""
+    """values: (n, p), centred, every group's columns scaled to variance 1. group: (p,), a row of `names` each.
+
+    by: of what the names are.
+    """
 
     values: FloatArray
     group: np.ndarray[Any, np.dtype[np.int64]]
     names: tuple[str, ...]
+    by: Literal["group", "coefficient"]
 
 
-def importance(tables: Sequence[CoefficientTable], targets: Mapping[str, FloatArray], seed: int = 0) -> dict[str, Any]:
+def importance(
+    tables: Sequence[CoefficientTable], targets: Mapping[str, FloatArray], inputs: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
     """Importance of every group for every target, in the target's unit; `why` says so where it cannot be told.
 
-    tables: of n points, all with the same groups. targets: name -> (n,). Per target: explained, the share of the
-    variance that the fit predicts of points left out; per group: value, low and high (bootstrap over points, 95 %),
-    chance (what it finds in shuffled left-out errors stays below this 19 times out of 20).
+    tables: of n points, all with the same groups. targets: name -> (n,). inputs: names of the merged models. Per
+    target: explained, the share of the variance that the fit predicts of points left out; per group: value, low and
+    high (bootstrap over points, 95 %), chance (what it finds in shuffled left-out errors stays below this 19 times
+    out of 20). by: whether `groups` are the names of groups or, where there is one, of coefficients.
     """
     if len(tables) < FEW_POINTS:
         return {"why": f"{len(tables)} points with scores are too few; from {FEW_POINTS} on it is estimated."}
     rows = np.unique(np.linspace(0, len(tables) - 1, min(len(tables), MANY_POINTS)).round().astype(np.int64))
-    features = build_features([tables[row] for row in rows])
+    features = build_features([tables[row] for row in rows], inputs)
     if not features.names:
         return {"why": "All points have the same coefficients."}
     rng = np.random.Generator(np.random.Philox(key=seed))
     found = {name: _of_target(features, values[rows], rng) for name, values in targets.items()}
-    return {"why": None, "points": len(rows), "of": len(tables), "groups": list(features.names), "targets": found}
+    names = list(features.names)
+    return {"why": None, "points": len(rows), "of": len(tables), "groups": names, "by": features.by, "targets": found}
 
 
-def build_features(tables: Sequence[CoefficientTable]) -> Features:
+def build_features(tables: Sequence[CoefficientTable], inputs: Sequence[str]) -> Features:
     """Coefficients and their squares, both scaled to variance 1; constant ones are left out."""
     groups = list(tables[0].groups)
-    columns, owners = [], []
+    columns, owners, coefficients = [], [], []
     for name, first in tables[0].values.items():
         stacked = np.stack([table.values[name] for table in tables])  # (n, n_groups, n_inputs)
         columns.append(stacked.reshape(len(tables), -1))
         owners.append(np.repeat(np.arange(len(groups)), first.shape[1]))
+        own = [f"{name}[{label}]" for label in inputs] if first.shape[1] == len(inputs) else [name]
+        coefficients += own * len(groups)
     raw, owner = np.hstack(columns), np.concatenate(owners)
     spread = raw.std(axis=0)
     free = spread > 1e-12
+    names = groups
+    by: Literal["group", "coefficient"] = "group"
+    if len(np.unique(owner[free])) == 1:
+        names, by, owner = coefficients, "coefficient", np.arange(len(owner))
     scaled = (raw[:, free] - raw[:, free].mean(axis=0)) / spread[free]
     squares = scaled**2 - 1.0
     wide = squares.std(axis=0) > 1e-9  # a coefficient of two values has no square of its own
     squares = squares[:, wide] / squares[:, wide].std(axis=0)
     used = np.unique(owner[free])
     group = np.searchsorted(used, np.concatenate([owner[free], owner[free][wide]]))
-    return Features(np.hstack([scaled, squares]), group, tuple(groups[index] for index in used))
+    return Features(np.hstack([scaled, squares]), group, tuple(names[index] for index in used), by)
 
 
 def _of_target(features: Features, y: FloatArray, rng: np.random.Generator) -> dict[str, Any]:

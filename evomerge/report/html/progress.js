@@ -91,6 +91,6 @@ const drawImportance = () => {
     legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
     margin: { l: 60, r: 12, t: 40, b: 44 },
   }));
-  byId("importance-table").append(table(null, ["group", "importance", "from", "to", "chance"],
+  byId("importance-table").append(table(null, [data.importance.by, "importance", "from", "to", "chance"],
     groups.map((name, n) => [name, ...[found.value, found.low, found.high, found.chance].map((c) => c[n].toPrecision(3))])));
 };

@@ -344,6 +344,7 @@ def test_one_task_and_one_weight_per_model(tmp_path: Path) -> None:
     assert "With one task there is nothing to trade off" in page
     assert data["progress"]["hypervolume"] is None
     assert "too few" in data["importance"]["why"]
+    assert "Importance of groups" in page
     winner = next(point for point in data["points"] if point["label"] == data["headline"]["winner"])
     assert len(data["coefficients"]["tables"][str(winner["number"])]["values"]["weight"]) == 1
 
