@@ -116,6 +116,20 @@ class Objective:
         excess = np.maximum(0.0, by_task - self.limits(reference)).sum()
         return np.array([self._scalar(by_task, reference) + _PENALTY * excess])
 
+    def decisive(self, by_task: FloatArray, reference: FloatArray | None) -> dict[str, float]:
+        """What decides in a search for the worst task, by its name, larger is better; what `keep` asks is left out.
+
+        As good as the best parents are 0 of chebyshev and 1 of retention. Empty for other kinds, and where nothing is
+        known of the parents, or a share of a score of 0 would be needed.
+        """
+        if reference is None or self.kind not in ("chebyshev", "retention"):
+            return {}
+        try:
+            loss = self._scalar(by_task, reference)
+        except NoReference:
+            return {}
+        return {self.kind: 1.0 - loss if self.kind == "retention" else 0.0 - loss}
+
     def _scalar(self, by_task: FloatArray, reference: FloatArray) -> float:
         if self.kind == "mean":
             return float(by_task @ self.shares)

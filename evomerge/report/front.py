@@ -40,7 +40,8 @@ class Point:
 
     number: its trial on the search split, which is what `export --trial` takes. tasks: scores as people read them.
     score: their weighted mean, larger is better (see `Yardstick`). losses: (n_tasks,). order: sorts points as the
-    study's objective does: by how far they break what it keeps, then by what it improves. on_front: no other point is
+    study's objective does: by how far they break what it keeps, then by what it improves. decisive: the latter as
+    people read it, where the worst task decides (see `Objective.decisive`). on_front: no other point is
     at least as good on every task and better on one. probability: how often that holds when examples are drawn anew.
     shrunk: the score that is likely to repeat, for the better half of the candidates of a search; None elsewhere.
     """
@@ -52,6 +53,7 @@ class Point:
     score: Estimate
     losses: FloatArray
     order: tuple[float, float]
+    decisive: Mapping[str, float]
     on_front: bool
     probability: float
     shrunk: float | None
@@ -173,6 +175,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
             score=ranking.yardstick.estimate(model.scores),
             losses=losses[row],
             order=_order(ranking, model),
+            decisive=ranking.decisive(model.entry),
             on_front=bool(on_front[row]),
             probability=float(probabilities[row]),
             shrunk=shrunk.get(model.label),

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evomerge.report import words
 from evomerge.report.front import Front, Point
 from evomerge.report.predicted import Predicted, for_table
 from evomerge.report.words import column, column_digits, count, plus_minus
@@ -77,8 +78,10 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
     wanted = (everything or p.on_front or _is_baseline(p) or p.label == selected for p in front.points)
     shown = list(compress(front.points, wanted))
     columns = [column(point.tasks[task] for point in shown) for task in front.tasks]
+    deciding = list(dict.fromkeys(name for point in shown for name in point.decisive))
+    columns += [[words.deciding(point.decisive[name]) for point in shown] for name in deciding]
     columns.append(column(point.score for point in shown))
-    headings = ("model", *front.tasks, "score", "P(front)", "")
+    headings = ("model", *front.tasks, *deciding, "score", "P(front)", "")
     rows = [
         (
             ("* " if point.on_front else "  ") + point.label,
@@ -89,7 +92,8 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
         for point, cells in zip(shown, zip(*columns, strict=True), strict=True)
     ]
     last = sum(point.on_front for point in shown) - 1
-    return _table(headings, rows, width, len(front.tasks), last)
+    table = _table(headings, rows, width, len(front.tasks) + len(deciding), last)
+    return Group(table, *(Text(line) for line in words.meaning(deciding)))
 
 
 def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> RenderableType:
@@ -176,5 +180,6 @@ def _point_to_dict(point: Point) -> Mapping[str, Any]:
         "probability": point.probability,
         "score": estimate_to_dict(point.score),
         "shrunk": point.shrunk,
+        "decisive": dict(point.decisive),
         "tasks": {task: estimate_to_dict(value) for task, value in point.tasks.items()},
     }

@@ -164,7 +164,7 @@ def table(snapshot: Snapshot, width: int) -> Table:
 def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
     if snapshot.best is not None:
-        beside = words.beside([baseline.score for baseline in snapshot.baselines], snapshot.best.score)
+        beside = words.beside([baseline.merit for baseline in snapshot.baselines], snapshot.best.merit)
         rows.append(("best candidate", f"{words.score(snapshot.best)} (trial {snapshot.best.number}{beside})"))
         if snapshot.best.gains:
             rows.append(("against parents", words.gains(snapshot.best.gains)))

@@ -76,6 +76,11 @@ class Measured:
         ahead = self._parents.min(axis=0) - self._by_task([entry])[0]
         return {task: float(gain) for task, gain in zip(self._objective.weights, ahead, strict=True)}
 
+    def decisive(self, entry: Entry) -> dict[str, float]:
+        """`Objective.decisive` of a trial."""
+        reference = self._parents.min(axis=0) if len(self._parents) else None
+        return self._objective.decisive(self._by_task([entry])[0], reference)
+
     def _by_task(self, entries: Sequence[Entry]) -> FloatArray:
         """(n_entries, n_tasks)."""
         if self._objective.kind == "mean":  # one loss is recorded, and limits are on every task

@@ -10,9 +10,10 @@ from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
 from evomerge.report.measured import Measured, MeasuredFront
+from evomerge.selection.ranking import comparable, scores_of
 from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
-from evomerge.yardstick import Yardstick
+from evomerge.yardstick import Yardstick, yardstick
 
 #: Time of workers that no trial used: waiting for a candidate, starting up.
 WAITING = "waiting"
@@ -23,7 +24,8 @@ class SearchScore:
     """What a model scored on the search split, larger is better. tasks: the mean of each.
 
     estimate is None where every task is an objective by itself. gains: by task, how far it is ahead of the best parent;
-    empty where the search does not ask for that, or the parents are not scored yet.
+    empty where the search does not ask for that, or the parents are not scored yet. decisive: what decides instead of
+    the score, see `Objective.decisive`.
     """
 
     label: str
@@ -31,6 +33,12 @@ class SearchScore:
     estimate: Estimate | None
     tasks: Mapping[str, float]
     gains: Mapping[str, float] = field(default_factory=dict)
+    decisive: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def merit(self) -> float | None:
+        """What the search improves: what decides, else the score."""
+        return next(iter(self.decisive.values()), self.score)
 
     @property
     def score(self) -> float | None:
@@ -115,19 +123,27 @@ def take(
 def _compare(study: Study, scored: list[Entry]) -> tuple[SearchScore | None, MeasuredFront | None, list[SearchScore]]:
     """The best candidate or the front, and the baselines, best first where they have a score."""
     objective = objective_of_study(study)
-    baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
-    if objective.pareto:
-        return None, Measured(objective, scored).front(), [replace(baseline, estimate=None) for baseline in baselines]
-    baselines.sort(key=lambda baseline: (-(baseline.score or 0.0), baseline.number))
+    baselines = [entry for entry in scored if entry.trial.merge is not None]
     if objective.kind == "mean" and not objective.keep:
         searched = [entry for entry in scored if entry.trial.merge is None]
         first = max(searched, key=lambda e: (objective.score_of(e.losses or ()), -e.trial.number), default=None)
-        return None if first is None else search_score(first, objective), None, baselines
+        ranked = _ranked(search_score(entry, objective) for entry in baselines)
+        return None if first is None else search_score(first, objective), None, ranked
     measured = Measured(objective, scored)
+    if objective.pareto:
+        return None, measured.front(), [replace(search_score(e, objective), estimate=None) for e in baselines]
+    stick = yardstick(objective, [scores_of(entry) for entry in comparable(study, "search")])
+
+    def seen(entry: Entry) -> SearchScore:
+        return replace(search_score(entry, objective, stick), decisive=measured.decisive(entry))
+
     best = measured.best()
-    if best is None:
-        return None, None, baselines
-    return replace(search_score(best, objective), gains=measured.gains(best)), None, baselines
+    shown = None if best is None else replace(seen(best), gains=measured.gains(best))
+    return shown, None, _ranked(map(seen, baselines))
+
+
+def _ranked(baselines: Iterable[SearchScore]) -> list[SearchScore]:
+    return sorted(baselines, key=lambda baseline: (-(baseline.merit or 0.0), baseline.number))
 
 
 def leading(baselines: Iterable[SearchScore]) -> list[SearchScore]:
@@ -139,19 +155,22 @@ def leading(baselines: Iterable[SearchScore]) -> list[SearchScore]:
     listed = list(baselines)
     for baseline in listed:
         family = baseline.label.partition(":")[0]
-        if baseline.score is not None and (family not in best or baseline.score > best[family][0]):
-            best[family] = baseline.score, baseline
+        if baseline.merit is not None and (family not in best or baseline.merit > best[family][0]):
+            best[family] = baseline.merit, baseline
     ranked = sorted(best.values(), key=lambda pair: (-pair[0], pair[1].number))
     return [baseline for _, baseline in ranked] or listed
 
 
-def search_score(entry: Entry, objective: Objective) -> SearchScore:
-    """What a scored entry reached. Raises ValueError for an entry without scores."""
+def search_score(entry: Entry, objective: Objective, stick: Yardstick | None = None) -> SearchScore:
+    """What a scored entry reached, by a yardstick or else in the tasks' own units.
+
+    Raises ValueError for an entry without scores.
+    """
     if entry.outcome is None or entry.losses is None:
         raise ValueError(f"Trial {entry.trial.number} has no scores.")
     scores = entry.outcome.scores
     tasks = {task: scores[task].mean for task in objective.weights}
-    return SearchScore(entry.trial.label, entry.trial.number, Yardstick(objective).estimate(scores), tasks)
+    return SearchScore(entry.trial.label, entry.trial.number, (stick or Yardstick(objective)).estimate(scores), tasks)
 
 
 def search_score_to_dict(found: SearchScore) -> dict[str, Any]:
@@ -165,6 +184,7 @@ def search_score_to_dict(found: SearchScore) -> dict[str, Any]:
         "interval": None if known is None else list(known.interval),
         "tasks": dict(found.tasks),
     }
+    data |= {"decisive": dict(found.decisive)} if found.decisive else {}
     return data | ({"ahead_of_best_parent": dict(found.gains)} if found.gains else {})
 
 

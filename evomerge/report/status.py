@@ -90,6 +90,7 @@ def render(data: Mapping[str, Any]) -> Group:
         parts.append(Text("Scores are of the search split; a front of many candidates is partly luck."))
     elif data["best"] or data["baselines"]:
         parts.append(Text("Scores are of the search split, with 95 % intervals; the best of many is partly luck."))
+    parts += [Text(line) for line in words.meaning((data["best"] or {}).get("decisive", ()))]
     if data["next"] is not None:
         parts.append(Text(f"\nTo go on: {data['next']}"))
     return Group(*parts)
@@ -116,7 +117,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["paused_because"]:
         rows.append(("because", data["paused_because"]))
     if data["best"]:
-        beside = words.beside([baseline["score"] for baseline in data["baselines"]], data["best"]["score"])
+        beside = words.beside([_merit(baseline) for baseline in data["baselines"]], _merit(data["best"]))
         rows.append(("best candidate", f"{_score(data['best'])} (trial {data['best']['number']}{beside})"))
         if "ahead_of_best_parent" in data["best"]:
             rows.append(("against parents", words.gains(data["best"]["ahead_of_best_parent"])))
@@ -147,7 +148,12 @@ def _score(data: Mapping[str, Any]) -> str:
         return words.tasks(data["tasks"])
     error = inf if data["standard_error"] is None else data["standard_error"]
     bounds = None if data["interval"] is None else tuple(data["interval"])
-    return words.estimate(Estimate(data["score"], error, 0, bounds=bounds))
+    return words.decisive(data.get("decisive", {}), words.estimate(Estimate(data["score"], error, 0, bounds=bounds)))
+
+
+def _merit(data: Mapping[str, Any]) -> float | None:
+    merit: float | None = next(iter(data.get("decisive", {}).values()), data["score"])
+    return merit
 
 
 def _last(study: Study, kind: str) -> Mapping[str, Any]:

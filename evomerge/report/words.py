@@ -16,8 +16,33 @@ def duration(seconds: float) -> str:
 
 
 def score(found: SearchScore) -> str:
-    """`0.731 [0.702, 0.760]`, without the interval where it is not known; else the tasks."""
-    return tasks(found.tasks) if found.estimate is None else estimate(found.estimate)
+    """`0.731 [0.702, 0.760]`, without the interval where it is not known; else the tasks. Before it, what decides."""
+    if found.estimate is None:
+        return tasks(found.tasks)
+    return decisive(found.decisive, estimate(found.estimate))
+
+
+def decisive(values: Mapping[str, float], score: str) -> str:
+    """`retention 0.931, score 0.731`, or the score alone where it decides."""
+    return (
+        ", ".join([*(f"{name} {deciding(value)}" for name, value in values.items()), f"score {score}"])
+        if values
+        else score
+    )
+
+
+def deciding(value: float) -> str:
+    """`0.9310`, in which a column of them is aligned."""
+    return f"{value:z.4f}"
+
+
+def meaning(decides: Iterable[str]) -> list[str]:
+    """What the numbers mean that decide instead of the score."""
+    said = {
+        "chebyshev": "chebyshev: how far the worst task is ahead of the best parent on it, in weighted scores",
+        "retention": "retention: the smallest share that any task keeps of the best parent's score on it",
+    }
+    return [f"{said[name]}; it decides, with a twentieth of the mean of all tasks." for name in decides]
 
 
 def estimate(value: Estimate) -> str:

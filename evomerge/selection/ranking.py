@@ -29,7 +29,7 @@ class Ranking:
 
     def __init__(self, study: Study, objective: Objective, split: str) -> None:
         self.objective = objective
-        self.entries = [entry for entry in study.told if _comparable(entry, split)]
+        self.entries = comparable(study, split)
         self.yardstick = yardstick(objective, [scores_of(entry) for entry in self.entries])
         self._losses = {e.trial.number: objective.by_task(scores_of(e)) for e in self.entries}
         self.reference = best_of_each([e for e in self.entries if is_parent(e.trial.label)], self._losses)
@@ -52,6 +52,10 @@ class Ranking:
         """To sort by, best first: what keeps enough of the parents, then the objective, then the earlier trial."""
         return self.excess(entry), self._loss(entry), entry.trial.number
 
+    def decisive(self, entry: Entry) -> dict[str, float]:
+        """`Objective.decisive` of an entry."""
+        return self.objective.decisive(self._losses[entry.trial.number], self.reference)
+
     def excess(self, entry: Entry) -> float:
         """By how much an entry breaks `keep`, over all tasks; 0 where it keeps what was asked."""
         if self.reference is None:
@@ -72,6 +76,11 @@ class Ranking:
         return float(replace(self.objective, kind="mean").against(losses, losses)[0])
 
 
+def comparable(study: Study, split: str) -> list[Entry]:
+    """The scored trials of a split, in telling order, without the canary and without what was scored a second time."""
+    return [entry for entry in study.told if _is_comparable(entry, split)]
+
+
 def best_of_each(entries: Iterable[Entry], losses: Mapping[int, FloatArray]) -> FloatArray | None:
     """The smallest loss of these entries on every task, (n_tasks,); None without entries."""
     found = [losses[entry.trial.number] for entry in entries]
@@ -85,6 +94,6 @@ def scores_of(entry: Entry) -> dict[str, Scores]:
     return dict(entry.outcome.scores)
 
 
-def _comparable(entry: Entry, split: str) -> bool:
+def _is_comparable(entry: Entry, split: str) -> bool:
     label = entry.trial.label
     return entry.losses is not None and entry.trial.split == split and label != CANARY and not is_rerun(label)

@@ -92,7 +92,7 @@ def test_the_data_are_complete_and_keep_their_keys(run: Path) -> None:
     ]
     assert len(data["points"]) == len(SEARCH)
     assert list(data["points"][0]) == [
-        *("label", "number", "kind", "on_front", "probability", "score", "shrunk", "tasks"),
+        *("label", "number", "kind", "on_front", "probability", "score", "shrunk", "decisive", "tasks"),
     ]
     assert data["hypervolume"]["search"]["of_all"]["value"] == pytest.approx(0.19)
     assert data["hypervolume"]["report"]["reference"] == {"math": 0.1, "chat": 0.1}

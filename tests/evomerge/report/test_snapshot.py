@@ -1,5 +1,6 @@
 """Where a search stands, against numbers worked out by hand."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -10,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from evaluators.base import Scores
-from evomerge.aim import record_objective
+from evomerge.aim import objective_of_study, record_objective
 from evomerge.objective import Objective
 from evomerge.records import Outcome, Trial
+from evomerge.report.front import front
+from evomerge.report.front_table import render_front
 from evomerge.report.measured import Measured
 from evomerge.report.snapshot import SearchScore, leading, take
 from evomerge.report.status import render, status
@@ -139,4 +142,49 @@ def test_the_best_is_the_one_that_the_objective_prefers(
     best = take(kind_of(tmp_path / "s", kind, keep)).best
     assert best is not None
     assert best.number == number
+    # The worst share or gap and a twentieth of the mean of both; a mean is decided by its score.
+    shares = {"one": (-0.125, 0.125)[number == 2], "two": (-0.5, -1.5)[number == 2]}
+    expected = {
+        "chebyshev": {"chebyshev": -0.1 - 0.05 * 0.1},
+        "retention": {"retention": 1 + min(shares.values()) + 0.05 * sum(shares.values()) / 2},
+    }.get(kind, {})
+    assert best.decisive == pytest.approx(expected)
     assert best.gains == {"one": pytest.approx([0.1, -0.1][number - 2]), "two": pytest.approx([-0.3, -0.1][number - 2])}
+
+
+@pytest.mark.parametrize("kind", ["chebyshev", "retention"])
+def test_status_and_the_front_show_the_same_scores_and_what_decides(tmp_path: Path, kind: str) -> None:
+    study = kind_of(tmp_path / "s", kind)
+    # A recommendation that is worse than all: it is no candidate, but scores are scaled over it too.
+    scores = {
+        task: Scores(tuple(map(str, range(10))), np.full(10, value)) for task, value in (("one", 0.1), ("two", 1.0))
+    }
+    study.ask(Trial(5, np.array([0.5]), label="recommended:5"))
+    objective = objective_of_study(study)
+    study.tell(Outcome(5, scores), list(objective.losses(scores)))
+    data = status(study)
+    shown = front(study, objective)
+    points = {point.number: point for point in shown.points}
+    for row in (data["best"], *data["baselines"]):
+        assert row["score"] == pytest.approx(points[row["number"]].score.mean)
+        assert row["decisive"] == pytest.approx(points[row["number"]].decisive)
+    assert shown.preferred is points[data["best"]["number"]] is max(shown.choices, key=lambda p: p.decisive[kind])
+    # Worst tasks: a gains 0 and -0.4, which is twice the best parent's 0.2; b loses 0.3 of 0.8 and nothing.
+    assert [row["label"] for row in data["baselines"]] == ["parent:b", "parent:a"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(data), render_front(shown, 200))
+    text = " ".join(console.export_text().split())
+    assert f"best candidate {kind} {data['best']['decisive'][kind]:.4f}, score " in text
+    # By retention parent:b is better than all; by the score, and by the gaps, it is not.
+    assert f"{'1' if kind == 'retention' else 'none'} of 2 baselines is better" in text
+    assert text.count(f"{kind}: ") == 2
+    assert f"{points[1].decisive[kind]:.4f} " in text
+
+
+def test_nothing_decides_but_the_score_while_the_parents_are_not_known(tmp_path: Path) -> None:
+    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "retention")
+    by_task = objective.by_task({task: Scores(("1",), np.array([0.5])) for task in ("one", "two")})
+    assert objective.decisive(by_task, None) == {}
+    assert objective.decisive(by_task, np.array([0.0, 0.5])) == {}
+    assert objective.decisive(by_task, np.array([-0.5, 0.5])) == {"retention": 1.0}
+    assert Objective({"one": 1.0}).decisive(by_task[:1], by_task[:1]) == {}
