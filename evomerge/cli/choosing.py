@@ -86,9 +86,9 @@ def pick(
         _pick_predicted(run, request, output, overwrite=overwrite, as_json=as_json)
         return
     if not (request.wishes or trial is not None or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
-        taken = ask_for_choice(run, split, lambda text: str(typer.prompt(f"\n{text}")), typer.echo)
+        taken = ask_for_choice(run, split, lambda text: _ask(f"\n{text}"), typer.echo)
         if taken is not None:
-            file = output or Path(typer.prompt("File", default="recipe.yaml"))
+            file = output or Path(_ask("File [recipe.yaml]") or "recipe.yaml")
             _write(run, file, Request(trial=taken), overwrite=overwrite)
             typer.echo(f"Wrote the recipe {file}")
         return
@@ -116,6 +116,11 @@ def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overw
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)
+
+
+def _ask(question: str) -> str:
+    # typer's own prompt makes an error of Ctrl-C, which then has the exit code of one.
+    return input(f"{question}: ")
 
 
 def _write(run: Path, output: Path, request: "Request", *, overwrite: bool) -> None:

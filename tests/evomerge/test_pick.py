@@ -84,10 +84,10 @@ def test_without_a_terminal_it_is_what_the_study_prefers(study: Path) -> None:
 
 
 def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> None:
-    wish = ("--max", "one", "--keep", "two>=2")
+    wish = ("--max", "one", "--keep", "two>=1")
     missed = run("pick", study, *wish, "-o", tmp_path / "r.yaml")
     assert missed.exit_code == 2
-    assert re.search(r"No merge has two>=2 on the select split; the nearest is \S+\.", missed.stdout)
+    assert re.search(r"No merge has two>=1 on the select split; the nearest is \S+\.", missed.stdout)
     assert "misses it by" in missed.stdout
     assert "--nearest" in missed.stderr
     assert not (tmp_path / "r.yaml").exists()
@@ -170,6 +170,22 @@ def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
     wanted = picked(study, "--max", "one", "-o", tmp_path / "wanted.yaml")
     assert label.endswith(wanted["label"])
     assert (tmp_path / "recipe.yaml").read_text() == (tmp_path / "wanted.yaml").read_text()
+
+
+@pytest.mark.parametrize("answers", [(), ("max one", "y")])
+def test_ctrl_c_at_a_question_ends_it_as_everywhere_else(study: Path, tmp_path: Path, answers: tuple[str, ...]) -> None:
+    command = ["-m", "evomerge.cli", "pick", str(study)]
+    child = pexpect.spawn(sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=120)
+    for answer in answers:
+        child.expect(r"or [qn]: ")
+        child.sendline(answer)
+    child.expect(r"or q: |File \[recipe.yaml\]: ")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert "Traceback" not in child.before
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path) -> None:
