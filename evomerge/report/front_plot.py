@@ -12,6 +12,7 @@ from evomerge.study import Study
 FILE = "front.png"
 
 _INK, _SOFT, _ACCENT, _MODEL = "#333333", "#b8c4ce", "#1f6fb2", "#c05621"
+_MARKERS = "osD^vP*X<>"
 
 
 def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
@@ -69,21 +70,58 @@ def _draw_pair(axes: Any, front: Front) -> None:
 
 
 def _draw_side_by_side(axes: Any, front: Front) -> None:
-    """Parallel axes: every task from the worst (0) to the best (1) of the points shown, a line per point."""
+    """Parallel axes: every task from the worst (0) to the best (1) of the points shown.
+
+    A line for every point that stands out; the others are strokes on each axis, since dozens of lines hide each other.
+    """
     shown = [*front.choices, *front.models]
     losses = np.stack([point.losses for point in shown])
-    low, high = losses.min(axis=0), losses.max(axis=0)
-    heights = 1 - (losses - low) / np.where(high > low, high - low, 1.0)
-    named = _named(front)
-    for point, line in zip(shown, heights, strict=True):
-        color = _MODEL if not point.is_merge else _ACCENT if point in named else _SOFT
-        style = {"label": _name(point)} if point in named else {}
+    best, worst = losses.min(axis=0), losses.max(axis=0)
+    heights = 1 - (losses - best) / np.where(worst > best, worst - best, 1.0)
+    standing_out = _standing_out(front)
+    rest = [row for row, point in enumerate(shown) if point not in standing_out]
+    across = np.arange(len(front.tasks))
+    if rest:
         axes.plot(
-            range(len(line)), line, "--" if not point.is_merge else "-", color=color, linewidth=1.2, marker=".", **style
+            np.tile(across, len(rest)),
+            heights[rest].ravel(),
+            "_",
+            color=_SOFT,
+            markersize=14,
+            label=f"{len(rest)} others",
         )
-    axes.set_xticks(range(len(front.tasks)), [_axis(front, task) for task in front.tasks], fontsize=8)
+    for number, (point, roles) in enumerate(standing_out.items()):
+        axes.plot(
+            across,
+            heights[shown.index(point)],
+            "-" if point.is_merge else "--",
+            color=_ACCENT if point.is_merge else _MODEL,
+            linewidth=1.2,
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=5,
+            label=f"{_name(point)}: {', '.join(roles)}",
+        )
+    ends = zip(
+        front.tasks, front.objective.as_scores(worst).values(), front.objective.as_scores(best).values(), strict=True
+    )
+    axes.set_xticks(across, [f"{_axis(front, task)}\n{low:.3g} to {high:.3g}" for task, low, high in ends], fontsize=8)
     axes.set_ylabel("worst to best of those shown", color=_INK)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _standing_out(front: Front) -> dict[Point, list[str]]:
+    """What is suggested, and the merge and the model that are best on every task; each with why."""
+    why: dict[Point, list[str]] = {}
+    for name, point in front.suggested.items():
+        why.setdefault(point, []).append(name)
+    best_on: dict[Point, list[str]] = {}
+    for points in filter(None, (front.choices, front.models)):
+        for column, task in enumerate(front.tasks):
+            best = min(points, key=lambda point: float(point.losses[column]))
+            best_on.setdefault(best, []).append(_escaped(task))
+    for point, tasks in best_on.items():
+        why.setdefault(point, []).append(f"best {'merge' if point.is_merge else 'model'} on {', '.join(tasks)}")
+    return why
 
 
 def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
@@ -97,8 +135,12 @@ def _named(front: Front) -> list[Point]:
 
 
 def _name(point: Point) -> str:
-    return point.label.replace("$", r"\$")  # which would begin a formula
+    return _escaped(point.label)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("$", r"\$")  # which would begin a formula
 
 
 def _axis(front: Front, task: str) -> str:
-    return task.replace("$", r"\$") + ("" if front.objective.sign(task) > 0 else " (less is better)")
+    return _escaped(task) + ("" if front.objective.sign(task) > 0 else " (less is better)")
