@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,7 @@ def _standing(standing: Standing) -> dict[str, Any]:
     row = _row("report", standing.score, standing.tasks)
     if standing.behind is not None:
         row["winner minus this"] = standing.behind.mean
-        if isfinite(standing.behind.half_width):
+        if standing.behind.has_interval:
             row["from"], row["to"] = standing.behind.interval
             row["p"] = standing.behind.p
     return row
@@ -159,6 +158,6 @@ def _measured(entry: Entry, objective: Objective) -> dict[str, Any]:
 
 def _row(split: str, score: Estimate, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
     row: dict[str, Any] = {"split": split, "examples": score.n_examples, "score": score.mean}
-    if isfinite(score.half_width):
+    if score.has_interval:
         row["low"], row["high"] = score.interval
     return row | {task: value.mean for task, value in tasks.items()}

@@ -81,8 +81,11 @@ def yardstick(objective: Objective, models: Iterable[Mapping[str, Scores]]) -> Y
 
 
 def task_estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
-    """The mean of one task; what is measured of the whole model is one value, which tells no standard error."""
-    if task in objective.whole_model:
+    """The mean of one task, without a standard error where one is not told: by one value, or by a value other than 0
+    and 1 that all examples have, such as the size of the model or the length at which every text was cut.
+    """
+    found = np.unique(scores.values[~np.isnan(scores.values)])
+    if task in objective.whole_model or (len(found) == 1 and found[0] not in (0.0, 1.0)):
         return Estimate(scores.mean, math.inf, len(scores.values))
     return estimate({task: scores.values})
 

@@ -92,8 +92,8 @@ def _estimate(value: Estimate) -> str:
 
 
 def _margin(value: Estimate) -> str:
-    """Nothing where no standard error is known."""
-    return f" ± {value.half_width:.{digits_of(value)}f}" if isfinite(value.half_width) else ""
+    """Nothing where there is no interval."""
+    return f" ± {value.half_width:.{digits_of(value)}f}" if value.has_interval else ""
 
 
 def _standing_to_dict(standing: Standing) -> dict[str, Any]:

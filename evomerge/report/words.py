@@ -46,19 +46,19 @@ def meaning(decides: Iterable[str]) -> list[str]:
 
 
 def estimate(value: Estimate) -> str:
-    """`0.731 [0.702, 0.760]`: a mean with its 95 % interval; alone where that is not known."""
-    if not math.isfinite(value.half_width):
+    """`0.731 [0.702, 0.760]`: a mean with its 95 % interval; alone where there is none."""
+    if not value.has_interval:
         return f"{value.mean:.4g}"
     (low, high), digits = value.interval, digits_of(value)
     return f"{value.mean:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def plus_minus(value: Estimate, digits: int | None = None) -> str:
-    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where that is not known.
+    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where there is none.
 
     digits: behind the point, such as those of a column; without it, those that the value is worth.
     """
-    if not math.isfinite(value.half_width):
+    if not value.has_interval:
         return f"{value.mean:.4g}"
     digits = digits_of(value) if digits is None else digits
     return f"{value.mean:z.{digits}f} ±{value.half_width:.{digits}f}"

@@ -11,6 +11,9 @@ from evomerge.statistics import intervals
 from evomerge.statistics.intervals import Z95, FloatArray, Part
 from evomerge.statistics.sign_test import sign_test
 
+#: An interval that is narrower than this share of its mean is rounding.
+ROUNDING = 1e-12
+
 
 class StatisticsError(ValueError):
     """Values that cannot be compared."""
@@ -39,6 +42,11 @@ class Estimate:
         """Half the width of the interval: what stands behind the plus-minus sign."""
         low, high = self.interval
         return (high - low) / 2
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval to show: none is known of one value, and equal ones tell none."""
+        return ROUNDING * abs(self.mean) < self.half_width < math.inf
 
 
 @dataclass(frozen=True)

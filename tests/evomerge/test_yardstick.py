@@ -81,3 +81,18 @@ def test_one_value_of_a_whole_model_has_no_standard_error() -> None:
 def test_a_task_is_ahead_whichever_way_it_counts() -> None:
     assert task_difference(MIXED, "text", MODELS[0], MODELS[1]).mean == 20.0
     assert task_difference(MIXED, "math", MODELS[0], MODELS[1]).mean == -0.5
+
+
+def test_what_is_the_same_for_all_examples_has_no_standard_error() -> None:
+    """64 tokens at which every text was cut say nothing of other texts; right answers do, and so do two values."""
+    objective = Objective({"t": 1.0})
+
+    def known(values: list[float]) -> bool:
+        return math.isfinite(task_estimate(objective, "t", scores(t=values)["t"]).half_width)
+
+    assert not known([64.0] * 9)
+    assert not known([64.0, math.nan, 64.0])
+    assert not known([0.37])
+    assert known([64.0] * 8 + [60.0])
+    assert known([1.0] * 9)
+    assert known([0.0] * 9)

@@ -12,8 +12,8 @@ def number(value: float) -> float | None:
 
 
 def estimate_data(value: Estimate) -> dict[str, float | int | None]:
-    """Mean, 95 % interval and examples."""
-    low, high = value.interval
+    """Mean, 95 % interval where there is one, and examples."""
+    low, high = value.interval if value.has_interval else (math.nan, math.nan)
     return {"mean": number(value.mean), "low": number(low), "high": number(high), "n": value.n_examples}
 
 

@@ -19,10 +19,13 @@ from evomerge import strict_yaml
 from evomerge.cli import app
 from evomerge.objective import Objective
 from evomerge.report.front import front as front_of
+from evomerge.report.html import plain
 from evomerge.report.html.coefficients import predicted_coefficients
 from evomerge.report.html.material import Material
+from evomerge.report.html.numbers import difference_data, estimate_data
 from evomerge.report.predicted import predicted
 from evomerge.report.status import status
+from evomerge.statistics import Difference, Estimate
 from evomerge.study import Study
 from search_spaces.base import CoefficientTable
 from tests.toys import search_file, write_toys
@@ -446,6 +449,13 @@ def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: P
     assert [cells[0] for cells in read(page).tables["predicted"][1:]] == listed
     assert f"{len(found)} points that the optimizer predicts, not measured" in page
     assert f"12 of {sum(not point.beaten for point in wanted)} that no measured point beats" in page
+
+
+def test_equal_values_have_no_interval() -> None:
+    data = estimate_data(Estimate(64.0, 0.0, 30))
+    assert data == {"mean": 64.0, "low": None, "high": None, "n": 30}
+    assert plain.estimate(data) == plain.plus_minus(data) == "64"
+    assert plain.gain(difference_data(Difference(0.0, 0.0, 30, 1.0))) == "+0"
 
 
 def test_coefficients_of_predicted_points_take_little_room() -> None:

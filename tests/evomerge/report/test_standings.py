@@ -33,9 +33,10 @@ def test_what_else_there_is_to_say(tmp_path: Path) -> None:
     size = {"size": Estimate(1e6, math.inf, 1)}
     winner = Standing("trial:4", Estimate(0.75, math.inf, 1), size, None)
     other = Standing("parent:a", Estimate(0.5, math.inf, 1), size, Difference(0.25, math.inf, 1, 1.0))
+    same = Standing("uniform", Estimate(0.75, 0.0, 9), size, Difference(0.0, 0.0, 9, 1.0))
     selection = Selection(
         SELECTION.winner,
-        (winner, other),
+        (winner, other, same),
         "v",
         1,
         claims=(Claim("add", "parent:a", Difference(0.25, 0.03, 200, 0.01), 0.03),),

@@ -27,7 +27,7 @@ def test_scores_show_two_digits_of_their_error() -> None:
     assert words.score(found(0.7312, 0.0015)) == "0.7312 [0.7283, 0.7341]"
     assert words.score(found(0.5, math.inf)) == "0.5"
     assert words.score(SearchScore("", 0, None, {"a": 0.31, "b": 12345.678})) == "a 0.31, b 1.235e+04"
-    assert words.score(found(1.0, 0.0)) == "1.000 [1.000, 1.000]"
+    assert words.score(found(1.0, 0.0)) == "1"
 
 
 def test_an_interval_is_the_one_of_the_values_not_the_normal_one() -> None:
@@ -68,3 +68,9 @@ def test_a_score_beside_the_baselines(baselines: list[float], text: str) -> None
 @pytest.mark.parametrize(("done", "bar"), [(0, "[----------]"), (50, "[#####-----]"), (120, "[##########]")])
 def test_bars(done: int, bar: str) -> None:
     assert words.bar(done, 100, 12) == bar
+
+
+def test_equal_values_have_no_interval() -> None:
+    same = Estimate(64.0, 0.0, 30)
+    assert words.estimate(same) == words.plus_minus(same) == "64"
+    assert words.column([same, Estimate(60.5, 0.02, 30)]) == ["64", "60.500 ±0.039"]

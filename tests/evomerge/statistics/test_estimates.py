@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from evomerge.statistics import (
+    Estimate,
     StatisticsError,
     detectable,
     difference,
@@ -108,3 +109,14 @@ def test_a_task_without_a_shared_example_is_refused() -> None:
     a, b = np.array([1.0, np.nan]), np.array([np.nan, 1.0])
     with pytest.raises(StatisticsError, match="'t' has no example with a score, of 2"):
         difference({"t": a}, {"t": b})
+
+
+def test_equal_values_and_one_value_have_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    some = rng.random(30)
+    assert estimate({"t": some}).has_interval
+    assert estimate({"t": np.array([1.0] * 9)}).has_interval, "nine right answers may have been luck"
+    assert not Estimate(0.1, 1e-18, 30).has_interval, "0.1 thirty times, but for rounding"
+    assert not Estimate(64.0, 0.0, 30).has_interval
+    assert not Estimate(64.0, np.inf, 1).has_interval
+    assert not difference({"t": some}, {"t": some.copy()}).has_interval
