@@ -1,7 +1,5 @@
-"""Commands that merge, and that say how. Every heavy import is in a body."""
+"""Commands that merge without a search. Every heavy import is in a body."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -55,27 +53,3 @@ def import_(
     data = import_file(file, output, lenient=lenient, overwrite=overwrite)
     notes = [f"note: {note}" for note in data["notes"]]
     show(as_json, data, *notes, f"Wrote the {data['kind']} {data['file']}. Next: {data['next']}")
-
-
-@commands.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table of the documentation.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List the merge methods with their coefficients and options.
-
-    What each needs, its coefficients with their search bounds, its options.
-    """
-    from rich.console import Console
-
-    from evomerge.commands.describing import as_markdown, describe
-
-    if markdown:
-        typer.echo(as_markdown())
-        return
-    data, text = describe(name)
-    if as_json:
-        typer.echo(json.dumps(data))
-    else:
-        Console(width=None if sys.stdout.isatty() else 160).print(text)

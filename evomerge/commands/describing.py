@@ -1,5 +1,6 @@
-"""`evomerge methods`: which merge methods there are, and what each of them takes."""
+"""`evomerge methods`, `evaluators`, `optimizers`, `spaces`: which plug-ins there are, and what each of them takes."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -7,13 +8,22 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from evomerge.commands.plugin_cards import PluginCard, cards
 from evomerge.merging.catalogue import Entry, catalogue, coefficients, entry, markdown
 
 
 def describe(name: str | None) -> tuple[list[dict[str, Any]], Group]:
     """Every merge method, or the one of this name, as plain data and for people. Raises PluginError."""
     found = catalogue() if name is None else [entry(name)]
-    return [asdict(item) for item in found], Group(*(_card(item) for item in found) if name else [_table(found)])
+    return [asdict(item) for item in found], Group(*(_card(_rows(item)) for item in found) if name else [_table(found)])
+
+
+def describe_plugins(what: str, name: str | None) -> tuple[list[dict[str, Any]], Group]:
+    """Every evaluator, optimizer or search space, or the one of this name, as above. Raises PluginError."""
+    found = cards(what, name)
+    if name is None:
+        return [asdict(item) for item in found], Group(_plugin_table(what, found))
+    return [asdict(item) for item in found], Group(*(_card(_plugin_rows(what, item)) for item in found))
 
 
 def as_markdown() -> str:
@@ -33,9 +43,29 @@ def _table(found: list[Entry]) -> Table:
     return table
 
 
-def _card(item: Entry) -> Table:
-    table = Table(show_header=False, box=None)
-    rows = {
+def _plugin_table(what: str, found: list[PluginCard]) -> Table:
+    takes = any(item.takes for item in found)
+    table = Table(what, "what it is", *(["takes"] if takes else []), "options", show_lines=True)
+    for item in found:
+        needs = [Text(item.takes)] if takes else []
+        table.add_row(Text(item.name), Text(item.title), *needs, Text(", ".join(item.options) or "none"))
+    return table
+
+
+def _plugin_rows(what: str, item: PluginCard) -> dict[str, str]:
+    options = "\n".join(item.options) or "none"
+    return {
+        what: item.name,
+        "what": item.title,
+        "takes": item.takes,
+        "options": options,
+        "about": item.about,
+        "more": item.more,
+    }
+
+
+def _rows(item: Entry) -> dict[str, str]:
+    return {
         "method": item.name,
         "what": item.summary,
         "paper": f"{item.title}, {item.reference}",
@@ -45,6 +75,10 @@ def _card(item: Entry) -> Table:
         "options": "\n".join(item.options) or "none",
         "compat": item.compat,
     }
+
+
+def _card(rows: Mapping[str, str]) -> Table:
+    table = Table(show_header=False, box=None)
     for key, value in rows.items():
         if value:
             table.add_row(key, Text(value))

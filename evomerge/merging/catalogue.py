@@ -59,7 +59,9 @@ def entry(name: str) -> Entry:
         needs=_needs(method),
         parameters=method.parameters,
         linear_in=method.linear_in,
-        options=tuple(_option(option, value, method.option_types[option]) for option, value in method.options.items()),
+        options=tuple(
+            option_text(option, value, method.option_types[option]) for option, value in method.options.items()
+        ),
         compat=next((part.removeprefix("compat:").strip() for part in paragraphs if part.startswith("compat:")), ""),
     )
 
@@ -72,6 +74,12 @@ def coefficients(found: Entry) -> tuple[str, ...]:
         + (" per input" if p.per_input else "")
         for p in found.parameters
     )
+
+
+def option_text(name: str, default: object, kind: Any) -> str:
+    """An option with its default, and what else it may be."""
+    choices = [choice for choice in get_args(kind) if choice != default] if get_origin(kind) is Literal else []
+    return f"{name}: {_shown(default)}" + (f" (or {', '.join(map(_shown, choices))})" if choices else "")
 
 
 def markdown(entries: Sequence[Entry]) -> str:
@@ -106,14 +114,13 @@ def _needs(method: MergeMethod) -> tuple[str, ...]:
     return tuple(needs + (["whole tensors"] if method.whole else []))
 
 
-def _option(name: str, default: object, kind: Any) -> str:
-    """An option with its default, and what else it may be."""
-    choices = [choice for choice in get_args(kind) if choice != default] if get_origin(kind) is Literal else []
-    return f"{name}: {_shown(default)}" + (f" (or {', '.join(map(_shown, choices))})" if choices else "")
-
-
 def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
+    """As a YAML file says it."""
+    if isinstance(value, str):
+        return value if value.strip() else repr(value)
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,0 +1,80 @@
+"""The lists of plug-ins on the command line: what every one says of itself, its options, and tab completion."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from evaluators.exact_match import ExactMatch
+from evomerge import plugins
+from evomerge.cli import app
+from evomerge.optimizers.nsga2 import Nsga2
+
+KINDS = {"evaluators": "evaluator", "optimizers": "optimizer", "spaces": "search space"}
+
+
+def shown(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", KINDS)
+def test_every_plugin_says_in_one_line_what_it_is(command: str) -> None:
+    found = json.loads(shown(command, "--json"))
+    assert [item["name"] for item in found] == list(plugins.names(KINDS[command]))
+    text = shown(command)
+    for item in found:
+        assert item["title"], item["name"]
+        assert item["about"], item["name"]
+        assert item["name"] in text
+
+
+def test_options_are_those_of_the_constructor_with_their_defaults() -> None:
+    (found,) = json.loads(shown("evaluators", "exact_match", "--json"))
+    assert [option.partition(":")[0] for option in found["options"]] == list(inspect.signature(ExactMatch).parameters)
+    assert {"file: required", "max_new_tokens: 32", "limit: null", "strip: true"} <= set(found["options"])
+    (found,) = json.loads(shown("evaluators", "model_size", "--json"))
+    assert found["options"] == ["unit: bytes (or parameters)"]
+    (found,) = json.loads(shown("optimizers", "nsga2", "--json"))
+    assert (found["options"], found["takes"]) == (["population: 10"], "1 or more objectives")
+    assert Nsga2.max_objectives is None
+    (found,) = json.loads(shown("spaces", "smooth", "--json"))
+    assert found["options"] == ["points: 4", "ranges: null", "freeze: null", "tie: []", "start: null"]
+
+
+def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
+    text = shown("evaluators", "exact_match")
+    assert "strip, ignore_case: how texts are compared" in " ".join(text.split())
+    assert "evaluator: exact_match" in text
+    assert "freeze: group pattern" in shown("spaces", "uniform"), "what all spaces take is said by those without more"
+    assert "1 objective\n" in "\n".join(line.rstrip() for line in shown("optimizers", "cma_es").splitlines()) + "\n"
+
+
+def test_one_of_your_own_and_one_that_is_not_there() -> None:
+    (own,) = json.loads(shown("evaluators", "evaluators.synthetic:Synthetic", "--json"))
+    assert "noise: none (or binomial)" in own["options"]
+    wrong = CliRunner().invoke(app, ["optimizers", "cmaes"])
+    assert wrong.exit_code == 2
+    assert "Did you mean 'cma_es'?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("optimizers ns", ["nsga2", "nsga3"]),
+        ("evaluators ex", ["exact_match"]),
+        ("methods tie", ["ties"]),
+        ("spaces s", ["simplex", "smooth"]),
+    ],
+)
+def test_the_shell_completes_names(typed: str, expected: list[str]) -> None:
+    script = Path(sys.executable).with_name("evomerge")
+    asked = {"_EVOMERGE_COMPLETE": "complete_bash", "COMP_WORDS": f"evomerge {typed}", "COMP_CWORD": "2"}
+    done = subprocess.run([str(script)], capture_output=True, text=True, env={**os.environ, **asked}, check=False)
+    assert done.stdout.split() == expected, done.stderr
