@@ -34,6 +34,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
             "label": repeat.label,
             "changed": dict(repeat.changed),
             "examples": dict(repeat.examples),
+            "shifts": dict(repeat.shifts),
             "moved": repeat.moved,
         },
     }
@@ -73,7 +74,9 @@ def _repeat(repeat: Repeat) -> str:
     changed, examples = sum(repeat.changed.values()), sum(repeat.examples.values())
     if not changed:
         return f"Scored twice on the select split, {repeat.label} gave the same values for all {examples} examples."
-    where = ", ".join(f"{task} {count}" for task, count in repeat.changed.items() if count)
+    where = "; ".join(
+        f"{task} {count}, its mean by {repeat.shifts[task]:+.2g}" for task, count in repeat.changed.items() if count
+    )
     return (
         f"Scored twice on the select split, {repeat.label} gave another value for {changed} of {examples} examples "
         f"({where}), and its score moved by {repeat.moved:+.2g}."

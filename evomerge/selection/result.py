@@ -131,5 +131,6 @@ def _repeat(study: Study, stick: Yardstick) -> Repeat | None:
         found[-1][0].trial.label,
         {task: int(np.sum(first[task].values != again[task].values)) for task in first},
         {task: len(first[task].values) for task in first},
+        {task: again[task].mean - first[task].mean for task in first},
         stick.score(again) - stick.score(first),
     )

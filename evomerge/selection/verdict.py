@@ -25,11 +25,16 @@ class Standing:
 
 @dataclass(frozen=True)
 class Repeat:
-    """One model scored twice on the same examples: how many got another value, by task, and how far its score moved."""
+    """One model scored twice on the same examples.
+
+    changed: how many of the examples got another value, by task. shifts: by how much the mean of a task moved, in its
+    unit; moved: by how much the score did.
+    """
 
     label: str
     changed: Mapping[str, int]
     examples: Mapping[str, int]
+    shifts: Mapping[str, float]
     moved: float
 
     @property
@@ -80,7 +85,8 @@ def verdict(
     if repeat is not None:
         sentences += [
             f"{task} changes from one scoring to the next "
-            f"({repeat.changed[task]} of {repeat.examples[task]} examples), so its differences are not judged."
+            f"({repeat.changed[task]} of {repeat.examples[task]} examples, its mean by {repeat.shifts[task]:+.2g}), so "
+            "its differences are not judged."
             for task in unsteady
         ]
     if keeps is False:

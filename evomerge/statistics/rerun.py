@@ -14,10 +14,10 @@ from evomerge.statistics.intervals import FloatArray
 class Rerun:
     """What changed when one model was scored again.
 
-    changed: share of the examples with another value. difference: second minus first; when its p is small, something
-    that all examples share has changed (a seed, a version, a batch size), and no standard error covers that.
-    standard_error: how far noise that is independent from example to example moves one run's score. Standard errors of
-    scores and differences contain it already.
+    changed: share of the examples with another value; of seconds that is all of them, and the rest says how much.
+    difference: second minus first; when its p is small, something that all examples share has changed (a seed, a
+    version, a batch size), and no standard error covers that. standard_error: how far noise that is independent from
+    example to example moves one run's score. Standard errors of scores and differences contain it already.
     """
 
     changed: float

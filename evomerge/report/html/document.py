@@ -29,7 +29,7 @@ from evomerge.study import Study
 from evomerge.yardstick import Yardstick, yardstick
 
 #: Grows when the shape of the object changes.
-FORMAT = 1
+FORMAT = 2
 
 
 def document(study: Study, objective: Objective, material: Material) -> dict[str, Any]:

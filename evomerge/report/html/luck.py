@@ -21,7 +21,7 @@ def luck(sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], winner: s
         "optimism": _optimism(fronts["search"]),
         "finalists": _finalists(sticks["select"], fronts, winner),
         "power": _power(sticks["report"], fronts["report"], winner),
-        "reruns": _reruns(sticks["select"], fronts["select"]),
+        "reruns": _reruns(fronts["select"]),
     }
 
 
@@ -82,14 +82,23 @@ def _power(stick: Yardstick, front: Front, winner: str | None) -> dict[str, Any]
     }
 
 
-def _reruns(stick: Yardstick, front: Front) -> list[dict[str, Any]]:
-    """What changed where a model was scored twice on the same examples."""
+def _reruns(front: Front) -> list[dict[str, Any]]:
+    """What changed where a model was scored twice on the same examples: the tasks that did, each in its own unit."""
     points, found = by_label(front), []
     for label, again in front.reruns.items():
-        if label in points:
-            result = rerun(stick.contributions(points[label].scores), stick.contributions(again))
-            noise = {"changed": result.changed, "standard_error": result.standard_error}
-            found.append({"label": label, **noise, **difference_data(result.difference)})
+        if label not in points:
+            continue
+        first = points[label].scores
+        pairs = {task: ({task: first[task].values}, {task: again[task].values}) for task in front.tasks}
+        results = {task: rerun(*pair) for task, pair in pairs.items()}
+        tasks = [
+            {"task": task, "changed": result.changed, "noise": result.standard_error}
+            | difference_data(result.difference)
+            | ({"low": None, "high": None, "p": None} if task in front.objective.whole_model else {})
+            for task, result in results.items()
+            if result.changed
+        ]
+        found.append({"label": label, "tasks": tasks})
     return found
 
 

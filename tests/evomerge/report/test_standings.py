@@ -43,7 +43,7 @@ def test_what_else_there_is_to_say(tmp_path: Path) -> None:
         keeps=True,
         front=("trial:4", "trial:5"),
         scale={"size": (2e6, 1e6)},
-        repeat=Repeat("parent:a", {"add": 3, "size": 0}, {"add": 40, "size": 1}, -0.002),
+        repeat=Repeat("parent:a", {"add": 3, "size": 0}, {"add": 40, "size": 1}, {"add": -0.004, "size": 0.0}, -0.002),
     )
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
     console.print(render(selection))
@@ -53,11 +53,15 @@ def test_what_else_there_is_to_say(tmp_path: Path) -> None:
     assert text.count("±") == 1, "only the title's"
     assert "scores run from 0, the worst model on the select split, to 1 (size 2e+06 to 1e+06)" in text
     assert "Not beaten by any model on the select split: trial:4, trial:5." in text
-    assert "parent:a gave another value for 3 of 41 examples (add 3), and its score moved by -0.002." in text
+    assert (
+        "parent:a gave another value for 3 of 41 examples (add 3, its mean by -0.004), and its score moved by -0.002."
+        in text
+    )
     data = selection_to_dict(selection)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert data["by_task"][0]["p_holm"] == 0.03
     assert data["scored_twice"]["changed"] == {"add": 3, "size": 0}
+    assert data["scored_twice"]["shifts"] == {"add": -0.004, "size": 0.0}
 
 
 def test_json_has_the_same_numbers_and_no_infinity() -> None:

@@ -108,6 +108,7 @@ def test_one_parent_is_scored_twice_and_counts_once(tmp_path: Path) -> None:
     repeat = selection(study, objective).repeat
     assert repeat is not None
     assert (repeat.label, repeat.changed, repeat.moved) == ("parent:a", {"a": 0, "b": 0}, 0.0)
+    assert repeat.shifts == {"a": 0.0, "b": 0.0}
 
 
 def test_task_by_task_with_many_examples(tmp_path: Path) -> None:

@@ -136,9 +136,14 @@ def test_a_task_that_changes_by_itself_is_not_judged(changed: int, judged: bool)
         Claim("text", "parent:b", Difference(-0.1, 0.01, 50, 1e-9), 1e-9),
     )
     standings = [standing("trial:1", math=0.6, text=0.5), standing("parent:a", Difference(0.1, 0.01, 100, 1e-9))]
-    repeat = Repeat("parent:a", {"math": 0, "text": changed}, {"math": 50, "text": 40}, 0.11)
+    repeat = Repeat(
+        "parent:a", {"math": 0, "text": changed}, {"math": 50, "text": 40}, {"math": 0.0, "text": 0.0123}, 0.11
+    )
     said = verdict(Objective(TWO), standings, claims, shares=TWO, repeat=repeat)
     assert "better on math (+20.0 ± 2.0 points)" in said
     assert ("worse on text" in said) == judged
-    sentence = "text changes from one scoring to the next (3 of 40 examples), so its differences are not judged."
+    sentence = (
+        "text changes from one scoring to the next (3 of 40 examples, its mean by +0.012), so its differences are not "
+        "judged."
+    )
     assert (sentence in said) != judged
