@@ -36,7 +36,7 @@ def show_front(
     searched = shown if split == "search" else front(study, objective)
     held_out = shown if split == "report" else front(study, objective, "report")
     beyond, notes = _predicted(study, searched)
-    notes = [*_notes(shown), *notes]
+    notes = [*_notes(shown), *_volume_notes(searched, held_out), *notes]
     selected = _selected(study)
     next_ = [f"evomerge pick {shlex.quote(str(run))}"]
     if selected is not None:
@@ -89,6 +89,17 @@ def _predicted(study: Study, searched: Front) -> tuple[tuple[Predicted, ...], li
         return predicted(study, searched.objective, searched.points), []
     except (PluginError, OptimizerError) as error:
         return (), [f"No predictions: {error}"]
+
+
+def _volume_notes(searched: Front, held_out: Front) -> list[str]:
+    """What two hypervolumes are not: numbers to compare with each other."""
+    if searched.hypervolume is None or held_out.hypervolume is None:
+        return []
+    note = (
+        "Each hypervolume counts from the worst of base and parents on its own examples, and fewer models are scored on "
+        "the report split: compare it with that of base and parents beside it, not with that of the other split."
+    )
+    return [note]
 
 
 def _notes(shown: Front) -> list[str]:

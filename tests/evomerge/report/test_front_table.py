@@ -73,6 +73,17 @@ def test_the_selected_merge_is_marked_and_no_other_is_suggested_on_held_out_exam
         assert any("preferred" in row for row in rows) is (suggested is not None)
 
 
+def test_volumes_of_two_splits_are_said_not_to_be_comparable(tmp_path: Path) -> None:
+    """They count from different references, of different models."""
+    study = write_front(tmp_path / "study", SEARCH)
+    assert "Each hypervolume counts from" not in shown(tmp_path / "study")
+    finish(study, {}, {"base": (1, 1), "parent:math": (5, 1), 6: (6, 6), 8: (5, 5)})
+    data, text = show_front(tmp_path / "study", "search", 120)
+    assert data["hypervolume"]["search"]["reference"] != data["hypervolume"]["report"]["reference"]
+    assert any(note.startswith("Each hypervolume counts from the worst") for note in data["notes"])
+    assert "not with that of the other split" in " ".join(printed(text).split())
+
+
 def test_a_narrow_terminal_gets_a_list_that_keeps_every_number(run: Path) -> None:
     text = shown(run, 20)
     assert max(map(len, text.splitlines())) <= 20

@@ -285,6 +285,13 @@ def test_tables_show_the_numbers_of_the_ledger(page: str, data: dict[str, Any], 
     assert finalist[3].startswith(f"{np.mean([a.mean() for a in raw.values(winner, 'select').values()]):.3f} [")
 
 
+def test_volumes_of_two_splits_stand_beside_those_of_the_parents(page: str, data: dict[str, Any]) -> None:
+    front = data["fronts"]["report"]
+    volumes = [plain.number(front[name]["mean"]) for name in ("hypervolume", "hypervolume_of_models")]
+    said = f"On the report split, of the {front['points']} models scored there: {volumes[0]} ["
+    assert f"; of base and parents alone {volumes[1]}. Each counts from" in page.partition(said)[2]
+
+
 def test_names_from_a_study_are_no_markup(page: str, data: dict[str, Any]) -> None:
     tags = [tag for tag, _, _ in parse(page)]
     assert tags.count("script") == 3
