@@ -96,8 +96,8 @@ def _volume_notes(searched: Front, held_out: Front) -> list[str]:
     if searched.hypervolume is None or held_out.hypervolume is None:
         return []
     note = (
-        "Each hypervolume counts from the worst of base and parents on its own examples, and fewer models are scored on "
-        "the report split: compare it with that of base and parents beside it, not with that of the other split."
+        "Each hypervolume counts from the worst of base and parents on its own examples, and fewer models are scored "
+        "on the report split: compare it with that of base and parents beside it, not with that of the other split."
     )
     return [note]
 
