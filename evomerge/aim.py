@@ -1,11 +1,13 @@
 """What a search file asks for (objective, preference, what to keep), and the Objective of a study from its ledger."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from evomerge.objective import Fall, Kind, Objective, Share, fall_data, hundredths
+import numpy as np
+
+from evomerge.objective import Fall, FloatArray, Kind, Objective, Share, fall_data, hundredths
 from evomerge.study import Study, StudyError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -145,7 +147,8 @@ def objective_of_study(study: Study) -> Objective:
             f"The study in {study.folder} has no tasks: its ledger is empty or of something else. "
             "Restore ledger.jsonl from a copy, or delete it and start the search anew."
         )
-    said = next((data for kind, data in study.events if kind == EVENT), None)
+    aim = read_aim(study.configuration.get("objective", "mean"))
+    said = next((data for kind, data in study.events if kind == EVENT), None) or _said_by_losses(study, aim, tasks)
     if said is None:
         raise StudyError(
             f"The ledger in {study.folder} does not say in which tasks less is better. "
@@ -153,12 +156,43 @@ def objective_of_study(study: Study) -> Objective:
         )
     keep = study.configuration.get("keep")
     return make_objective(
-        read_aim(study.configuration.get("objective", "mean")),
+        aim,
         tasks,
         study.configuration.get("prefer"),
         None if keep is None else read_falls(keep),
         **said,
     )
+
+
+def _said_by_losses(study: Study, aim: Aim, tasks: Sequence[str]) -> dict[str, list[str]] | None:
+    """What EVENT would say, of a ledger that is older than it, from losses and scores; None where they do not tell.
+
+    The loss of a task is its mean where less is better, else the negative of it; a mean of tasks weighs these.
+    """
+    told = [entry.outcome.scores for entry in study.told if entry.outcome is not None and entry.losses is not None]
+    losses = np.array([entry.losses for entry in study.told if entry.losses is not None])
+    if not told:
+        return None
+    plain = make_objective(aim, tasks, None, None, (), ())
+    parts = np.array([plain.by_task(scores) for scores in told])
+    if aim.kind == "mean":
+        signs = _signs(parts * plain.shares, losses[:, 0])
+    else:
+        signs = [sign for column, _ in enumerate(tasks) for sign in _signs(parts[:, [column]], losses[:, column])]
+    if len(signs) < len(tasks):
+        return None
+    return {
+        "lower_is_better": [task for task, sign in zip(tasks, signs, strict=True) if sign < 0],
+        "whole_model": [task for task in tasks if all(len(scores[task].example_ids) == 1 for scores in told)],
+    }
+
+
+def _signs(parts: FloatArray, sums: FloatArray) -> list[float]:
+    """1 or -1 for every column of parts, (n, n_parts), that make its rows add up to sums, (n,); none if not known."""
+    solved, _, rank, _ = np.linalg.lstsq(parts, sums)
+    signs = np.where(solved < 0, -1.0, 1.0)
+    known = rank == parts.any(axis=0).sum() and np.allclose(parts @ signs, sums, rtol=1e-9, atol=1e-12)
+    return [float(sign) for sign in signs] if known else []
 
 
 def _weights(data: Any, expected: str) -> dict[str, float]:
