@@ -48,11 +48,6 @@ def fall_data(fall: Fall) -> float | str:
     return f"{100 * fall.kept:.12g}%" if isinstance(fall, Share) else fall
 
 
-def fall_text(fall: Fall) -> str:
-    """For people: `-0.01`, or `98%`."""
-    return f"{0.0 - fall:g}" if isinstance(fall, float | int) else str(fall_data(fall))
-
-
 def allowed(fall: Fall, best: float) -> float:
     """How far a task may fall, in its unit; best: the best parent's score or loss on it."""
     return (1 - fall.kept) * abs(best) if isinstance(fall, Share) else fall
@@ -153,6 +148,11 @@ class Objective:
             for task, best in zip(self.weights, reference, strict=True)
         ]
         return np.asarray(reference + np.array(falls), dtype=np.float64)
+
+    def asked(self, task: str) -> str:
+        """What `keep` asks of a task, for people: `-0.01` from the best parent, `+2` where less is better, or `98%`."""
+        fall = self.keep[task]
+        return str(fall_data(fall)) if isinstance(fall, Share) else f"{-self.sign(task) * fall:+g}" if fall else "0"
 
     def score_of(self, losses: Sequence[float] | FloatArray) -> float:
         """The weighted mean of the tasks as people read it, larger is better, from recorded losses."""

@@ -8,7 +8,7 @@ from evomerge import launch
 from evomerge.aim import falls_data
 from evomerge.commands.remaining import remaining
 from evomerge.config import ConfigError, SearchConfig
-from evomerge.objective import Objective, fall_text
+from evomerge.objective import Objective
 
 
 def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list[str]]:
@@ -77,5 +77,5 @@ def _objective(objective: Objective) -> str:
     weights = ", ".join(f"{task} {weight:g}" for task, weight in objective.weights.items())
     weighed = len(set(objective.weights.values())) > 1
     said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""
-    kept = ", ".join(f"{task} {fall_text(fall)}" for task, fall in objective.keep.items())
+    kept = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
     return f"{objective.kind}{said}" + (f"; keeping of the best parent {kept}" if kept else "")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evomerge.objective import Objective, allowed, fall_text
+from evomerge.objective import Objective, allowed
 from evomerge.records import is_parent
 from evomerge.selection.ranking import ROUNDING, SelectionError
 from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
@@ -90,13 +90,13 @@ def verdict(
             for task in unsteady
         ]
     if keeps is False:
-        asked = ", ".join(f"{task} {fall_text(fall)}" for task, fall in objective.keep.items())
+        asked = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
         sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
     for claim in claims:
         fall = objective.keep.get(claim.task)
         if fall is not None and claim.gain.mean < -allowed(fall, _theirs(objective, standings[0], claim)):
             sentences.append(
-                f"On held-out examples {claim.task} fell further than asked for ({fall_text(fall)}): "
+                f"On held-out examples {claim.task} fell further than asked for ({objective.asked(claim.task)}): "
                 f"{_change(objective, claim, shares)}."
             )
     return " ".join(sentences)

@@ -90,6 +90,12 @@ def test_a_share_is_of_the_best_parents_score_whichever_way_it_counts() -> None:
     np.testing.assert_allclose(objective.limits(np.array([-0.8, 20.0])), [-0.784, 20.4])
 
 
+def test_what_is_asked_has_the_sign_that_the_task_would_change_by() -> None:
+    keep = {"a": 0.01, "b": 2.0, "c": 0.0, "d": Share(0.995)}
+    objective = Objective(dict.fromkeys(keep, 1.0), frozenset("bc"), keep=keep)
+    assert [objective.asked(task) for task in keep] == ["-0.01", "+2", "0", "99.5%"]
+
+
 def test_keep_penalises_what_goes_beyond() -> None:
     kept = against("mean", [-0.9, -0.3], [-0.8, -0.5], keep={"b": 0.2})
     broken = against("mean", [-0.9, -0.2], [-0.8, -0.5], keep={"b": 0.2})
