@@ -122,7 +122,10 @@ const parallel = (split) => {
     // Thin, under everything that was measured, and the fainter the more there are.
     const ink = color("predicted");
     const opacity = Math.max(0.15, Math.min(0.5, 30 / data.predictions.length));
-    traces.unshift(lines(data.predictions, { name: "predicted", opacity, line: { color: ink, width: 0.8 }, marker: { size: 3, color: ink } }));
+    const name = { name: "predicted", legendgroup: "predicted" };
+    const faint = lines(data.predictions, { ...name, showlegend: false, opacity, line: { color: ink, width: 0.8 }, marker: { size: 3, color: ink } });
+    const legible = { type: "scatter", mode: "lines+markers", x: [null], y: [null], line: { color: ink, width: 0.8 }, marker: { size: 5, color: ink } };
+    traces.unshift(faint, { ...name, ...legible });
   }
   if (tasksOn(chosen, split)) {
     const ink = color("chosen");
