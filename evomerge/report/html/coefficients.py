@@ -39,10 +39,10 @@ def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) 
             names = list(table.groups)
             if names not in layouts:
                 layouts.append(names)
-            values = {name: array.tolist() for name, array in table.values.items()}
+            values = {name: _short(array) for name, array in table.values.items()}
             tables[str(number)] = {"layout": layouts.index(names), "values": values}
         elif trial.x is not None:
-            points[str(number)] = trial.x.tolist()
+            points[str(number)] = _short(trial.x)
     heads, recipes = _recipes(material, wanted)
     return {
         "inputs": list(material.inputs),
