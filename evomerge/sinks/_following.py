@@ -63,7 +63,7 @@ def follow(sink: Sink, mirror: Mirror, end: TheEnd, say: Callable[[str], None]) 
         over = end.come  # asked before looking: what was told before the end is then seen
         new, known = story.tell(mirror.poll())
         points += new
-        facts |= known | (_verdict(end) if over else {})
+        facts |= known | (_ending(end, story) if over else {})
         try:
             if first is None:
                 first = sink.open()
@@ -91,17 +91,9 @@ def follow(sink: Sink, mirror: Mirror, end: TheEnd, say: Callable[[str], None]) 
         end.wait(PAUSE)
 
 
-def _verdict(end: TheEnd) -> dict[str, Value]:
-    """How it ended, and with a result who won and with what scores on the report split."""
+def _ending(end: TheEnd, story: Story) -> dict[str, Value]:
     facts: dict[str, Value] = {"state": end.ending}
-    if end.result is not None:
-        facts |= {"winner": end.result["winner"], "verdict": end.result["verdict"]}
-        for standing in end.result["standings"]:
-            facts[f"report/{standing['label']}"] = standing["mean"]
-            if standing["interval"] is not None:
-                low, high = standing["interval"]
-                facts |= {f"report/{standing['label']}/low": low, f"report/{standing['label']}/high": high}
-    return facts
+    return facts | ({} if end.result is None else story.outcome(end.result))
 
 
 def _line(error: Exception) -> str:

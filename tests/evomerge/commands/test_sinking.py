@@ -84,9 +84,14 @@ def test_both_sinks_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) 
         assert facts["winner"] == selected["winner"]
         assert facts["state"] == "done"
         assert {label: float(facts[f"baseline/{label}/task/two"]) for label in baselines} == baselines
+        assert float(facts["report/base/task/one"]) == _report_of(selected, "base")["tasks"]["one"]["mean"]
         assert float(facts["report/base"]) == next(s["mean"] for s in selected["standings"] if s["label"] == "base")
     assert configuration["seed"] == study.configuration["seed"]
     assert run.info.status == "FINISHED"
+
+
+def _report_of(selected: dict[str, Any], label: str) -> dict[str, Any]:
+    return next(standing for standing in selected["standings"] if standing["label"] == label)
 
 
 @pytest.fixture
