@@ -24,7 +24,7 @@ from evomerge.selection import Selection, SelectionError, Standing, selection
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.trial import build_space
-from evomerge.yardstick import Yardstick
+from evomerge.yardstick import Yardstick, yardstick
 
 #: How the row of scores over all three splits is called, after the model's label.
 ALL_EXAMPLES = ", all examples"
@@ -63,7 +63,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
         raise StudyError(f"{run} has no trial {number}. {_trials(study)}")
     label = trial_label(number)
     searched = entry.trial.merge is None and entry.trial.split == "search"
-    whole = _on_all_examples(study, label if searched else entry.trial.label, Yardstick(objective))
+    whole = _on_all_examples(study, label if searched else entry.trial.label, _in_units(objective, entry))
     rows = {label: _measured(entry, objective)} | whole
     return Choice(label, merge_of(config, entry.trial), rows)
 
@@ -126,7 +126,14 @@ def _standing(standing: Standing) -> dict[str, Any]:
     return row
 
 
-def _on_all_examples(study: Study, label: str, stick: Yardstick) -> dict[str, Any]:
+def _in_units(objective: Objective, entry: Entry) -> Yardstick | None:
+    """The yardstick of a trial by itself; None where tasks of several units are only added up beside other models."""
+    scores = {} if entry.outcome is None else entry.outcome.scores
+    stick = yardstick(objective, [scores] if scores else [])
+    return None if stick.scale else stick
+
+
+def _on_all_examples(study: Study, label: str, stick: Yardstick | None) -> dict[str, Any]:
     """A row for a model's scores on every example of its tasks: what `lm_eval` prints for the exported folder.
 
     Most of these examples were searched on, so this number is for checking an export, not for believing in it.
@@ -140,7 +147,7 @@ def _on_all_examples(study: Study, label: str, stick: Yardstick) -> dict[str, An
     if set(found) != set(SPLITS):
         return {}
     whole = {task: _joined([found[split][task] for split in SPLITS]) for task in found[SPLITS[0]]}
-    return {f"{label}{ALL_EXAMPLES}": _row("all", stick.estimate(whole), whole)}
+    return {f"{label}{ALL_EXAMPLES}": _row("all", None if stick is None else stick.estimate(whole), whole)}
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
@@ -153,11 +160,15 @@ def _measured(entry: Entry, objective: Objective) -> dict[str, Any]:
     if entry.outcome is None or entry.outcome.failure is not None:
         raise StudyError(f"Trial {entry.trial.number} has no scores: it failed or did not finish.")
     scores = entry.outcome.scores
-    return _row(entry.trial.split, Yardstick(objective).estimate(scores), scores)
+    stick = _in_units(objective, entry)
+    return _row(entry.trial.split, None if stick is None else stick.estimate(scores), scores)
 
 
-def _row(split: str, score: Estimate, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
-    row: dict[str, Any] = {"split": split, "examples": score.n_examples, "score": score.mean}
-    if score.has_interval:
-        row["low"], row["high"] = score.interval
+def _row(split: str, score: Estimate | None, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
+    """score: None where the tasks do not add up to one."""
+    row: dict[str, Any] = {"split": split}
+    if score is not None:
+        row |= {"examples": score.n_examples, "score": score.mean}
+        if score.has_interval:
+            row["low"], row["high"] = score.interval
     return row | {task: value.mean for task, value in tasks.items()}

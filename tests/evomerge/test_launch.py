@@ -20,6 +20,7 @@ from evomerge.execution.base import ExecutorError
 from evomerge.export import choose
 from evomerge.launch import build_optimizer, environment, prepare, run
 from evomerge.merging.models.checkpoint import CheckpointError
+from evomerge.merging.output.card import model_card
 from evomerge.merging.sources import open_models
 from evomerge.models import ModelError
 from evomerge.objective import Objective
@@ -285,6 +286,15 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert whole["bytes"] == values["search"][0]
     numbers = [e.trial.number for e in study.told if e.trial.x is not None and e.trial.label == "search"]
     tasks = {number: choose(config.study, number).scores.get(f"trial:{number}, all examples") for number in numbers}
+    card = model_card(
+        choose(config.study, numbers[0]).merge, "one", {"base": "b", "a": "a"}, choose(config.study, numbers[0]).scores
+    )
+    assert "largest" in card
+    assert "| score" not in card, "a sum over units says nothing"
+    for number in numbers:
+        rows = choose(config.study, number).scores.values()
+        assert not any("score" in row for row in rows)
+        assert all(set(UNITS) <= set(row) for row in rows)
     reported = {e.trial.label for e in study.told if e.trial.split == "report"}
     assert {f"trial:{number}" for number, row in tasks.items() if row} == reported & {f"trial:{n}" for n in numbers}
     winner = number_in(result.winner.label)
