@@ -11,7 +11,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from evomerge import strict_yaml
 from evomerge.aim import Aim, falls_data, make_objective
 from evomerge.config_fields import (
-    MODEL_KEYS,
     PATH_OPTIONS,
     Amount,
     Base,
@@ -27,11 +26,13 @@ from evomerge.config_fields import (
     Split,
     Task,
     Weights,
+    model_data,
+    plugin_data,
 )
 from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginError, PluginSpec, check_name
-from evomerge.recipe import Input, Recipe, RecipeError
+from evomerge.recipe import Recipe, RecipeError
 from evomerge.study import SEARCH_FILE
 
 #: What may change when a study goes on: none of it decides which candidates there are or how they score.
@@ -126,13 +127,13 @@ class SearchConfig(Section):
     def as_dict(self) -> dict[str, Any]:
         """The search file as data, with absolute paths and the defaults."""
         data: dict[str, Any] = {
-            "base": _model_data(self.base),
-            "experts": {model.name: _model_data(model) for model in self.experts},
-            "method": _plugin_data(self.method),
-            "space": _plugin_data(self.space),
-            "tasks": {name: _plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
+            "base": model_data(self.base),
+            "experts": {model.name: model_data(model) for model in self.experts},
+            "method": plugin_data(self.method),
+            "space": plugin_data(self.space),
+            "tasks": {name: plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
             "objective": self.objective.data,
-            "optimizer": _plugin_data(self.optimizer),
+            "optimizer": plugin_data(self.optimizer),
             "budget": self.budget.model_dump(exclude_none=True),
             "split": self.split.model_dump(),
             "study": str(self.study),
@@ -215,8 +216,10 @@ def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: M
     if weights is not None and weights.keys() != tasks.keys():
         missing = [task for task in tasks if task not in weights]
         what_to_do = [unknown_key(name, tasks, "task") for name in weights if name not in tasks] or [
-            f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for what hardly counts; "
-            "only in `evomerge pick --prefer` do tasks left out count nothing"
+            (
+                f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for what hardly counts; "
+                "only in `evomerge pick --prefer` do tasks left out count nothing"
+            )
         ]
         _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *what_to_do]))
 
@@ -243,12 +246,3 @@ def _mistake(document: strict_yaml.Document, details: ErrorDetails) -> str:
 
 def _keys(section: type[Section]) -> list[str]:
     return list(section.__pydantic_fields__)
-
-
-def _model_data(model: Input) -> str | dict[str, str]:
-    data = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
-    return model.path if data.keys() == {"path"} else data
-
-
-def _plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
-    return {key: spec.kind, **spec.options} if spec.options else spec.kind

@@ -97,6 +97,17 @@ class Split(Section):
         return self.search, self.select, self.report
 
 
+def model_data(model: Input) -> str | dict[str, str]:
+    """A model as the file says it, in its shortest form."""
+    data = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
+    return model.path if data.keys() == {"path"} else data
+
+
+def plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
+    """A plug-in as the file says it, in its shortest form."""
+    return {key: spec.kind, **spec.options} if spec.options else spec.kind
+
+
 def _folder(info: ValidationInfo) -> Path:
     if not isinstance(info.context, Path):
         raise TypeError("A search file is validated with its folder as context.")
