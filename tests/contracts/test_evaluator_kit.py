@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class Model:
     quality: float
     coefficients: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None
+    network: Any = SimpleNamespace(config=None)
 
 
 MODEL, OTHER, BROKEN = Model(0.5), Model(0.25), Model(float("nan"))
@@ -80,6 +83,17 @@ class Drifts(Sound):
         return super().values(model, rows) + self.n_calls * 1e-9
 
 
+class KeepsTheRehearsal(Sound):
+    rehearsed = 0
+
+    def rehearse(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002
+        self.rehearsed += 1
+        return ()
+
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        return super().values(model, rows) + self.rehearsed
+
+
 class CallsBrokenZero(Sound):
     def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
         return np.nan_to_num(super().values(model, rows))
@@ -127,6 +141,7 @@ CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] 
     "direction": lambda kit, build: kit.test_knows_its_direction(build),
     "whole": lambda kit, build: kit.test_what_is_measured_of_the_whole_model_is_one_example(build),
     "all": lambda kit, build: kit.test_scores_every_example_in_order(build, MODEL),
+    "rehearsed": lambda kit, build: kit.test_rehearses_without_weights_and_scores_the_same(build, MODEL),
     "subset": lambda kit, build: kit.test_a_subset_gives_its_rows_of_the_whole(build, MODEL),
     "alone": lambda kit, build: kit.test_one_example_alone_scores_as_among_all(build, MODEL),
     "unknown": lambda kit, build: kit.test_refuses_ids_it_does_not_have(build, MODEL),
@@ -151,6 +166,7 @@ def test_a_sound_evaluator_passes(check: str) -> None:
         ("direction", CallsItselfGood),
         ("whole", ManyExamplesOfOneModel),
         ("all", LeavesSomeOut),
+        ("rehearsed", KeepsTheRehearsal),
         ("subset", AnswersInTheOrderAsked),
         ("subset", MislabelsRows),
         ("alone", MislabelsRows),
