@@ -164,7 +164,7 @@ tasks:
 # Weights with a kind: {{kind: chebyshev, weights: {{add: 2, sort: 1}}}}
 objective: mean
 # prefer: {{add: 2, sort: 1}}    # with pareto: the trade-off that is recommended and selected
-# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or {{add: 0.01}}
+# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or 98%, or {{add: 0.01}}
 split: {{search: 0.5, select: 0.2, report: 0.3}}
 
 # Who proposes candidates.
