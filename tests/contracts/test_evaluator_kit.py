@@ -22,7 +22,7 @@ class Model:
     coefficients: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Any = None
-    network: Any = SimpleNamespace(config=None)
+    network: Any = field(default_factory=lambda: SimpleNamespace(config=None))
 
 
 MODEL, OTHER, BROKEN = Model(0.5), Model(0.25), Model(float("nan"))
@@ -86,7 +86,7 @@ class Drifts(Sound):
 class KeepsTheRehearsal(Sound):
     rehearsed = 0
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002
+    def rehearse(self, model: Any) -> tuple[str, ...]:
         self.rehearsed += 1
         return ()
 
