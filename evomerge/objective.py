@@ -112,34 +112,38 @@ class Objective:
         return np.array([self._scalar(by_task, reference) + _PENALTY * excess])
 
     def decisive(self, by_task: FloatArray, reference: FloatArray | None) -> dict[str, float]:
-        """What decides in a search for the worst task, by its name, larger is better; what `keep` asks is left out.
+        """Where the worst task decides, how it stands, by the kind's name, larger is better.
 
-        As good as the best parents are 0 of chebyshev and 1 of retention. Empty for other kinds, and where nothing is
-        known of the parents, or a share of a score of 0 would be needed.
+        As good as the best parents are 0 of chebyshev and 1 of retention. What else decides is left out: the mean of
+        all tasks, a twentieth, and what `keep` asks. Empty for other kinds, and where nothing is known of the parents,
+        or a share of a score of 0 would be needed.
         """
         if reference is None or self.kind not in ("chebyshev", "retention"):
             return {}
         try:
-            loss = self._scalar(by_task, reference)
+            worst = float(self._gaps(by_task, reference).max())
         except NoReference:
             return {}
-        return {self.kind: 1.0 - loss if self.kind == "retention" else 0.0 - loss}
+        return {self.kind: 1.0 - worst if self.kind == "retention" else 0.0 - worst}
 
     def _scalar(self, by_task: FloatArray, reference: FloatArray) -> float:
         if self.kind == "mean":
             return float(by_task @ self.shares)
+        gaps = self._gaps(by_task, reference)
+        return float(gaps.max() + _AUGMENTATION * gaps.mean())
+
+    def _gaps(self, by_task: FloatArray, reference: FloatArray) -> FloatArray:
+        """How far every task is behind the best parent on it, (n_tasks,): weighted, or as a share of its score."""
         gaps = by_task - reference
         if self.kind == "chebyshev":
-            gaps = gaps * self.shares * len(gaps)
-        elif (reference == 0).any():
+            return np.asarray(gaps * self.shares * len(gaps))
+        if (reference == 0).any():
             task = list(self.weights)[int(np.flatnonzero(reference == 0)[0])]
             raise NoReference(
                 f"No parent scores anything on task {task!r}, so no share of it can be retained: "
                 "use objective: chebyshev, or leave the task out."
             )
-        else:
-            gaps = gaps / np.abs(reference)
-        return float(gaps.max() + _AUGMENTATION * gaps.mean())
+        return np.asarray(gaps / np.abs(reference))
 
     def limits(self, reference: FloatArray) -> FloatArray:
         """The largest loss that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""

@@ -42,7 +42,7 @@ def meaning(decides: Iterable[str]) -> list[str]:
         "chebyshev": "chebyshev: how far the worst task is ahead of the best parent on it, in weighted scores",
         "retention": "retention: the smallest share that any task keeps of the best parent's score on it",
     }
-    return [f"{said[name]}; it decides, with a twentieth of the mean of all tasks." for name in decides]
+    return [f"{said[name]}; it decides, and the mean of all tasks counts a twentieth beside it." for name in decides]
 
 
 def estimate(value: Estimate) -> str:

@@ -142,11 +142,11 @@ def test_the_best_is_the_one_that_the_objective_prefers(
     best = take(kind_of(tmp_path / "s", kind, keep)).best
     assert best is not None
     assert best.number == number
-    # The worst share or gap and a twentieth of the mean of both; a mean is decided by its score.
+    # The worst share or gap; a mean is decided by its score.
     shares = {"one": (-0.125, 0.125)[number == 2], "two": (-0.5, -1.5)[number == 2]}
     expected = {
-        "chebyshev": {"chebyshev": -0.1 - 0.05 * 0.1},
-        "retention": {"retention": 1 + min(shares.values()) + 0.05 * sum(shares.values()) / 2},
+        "chebyshev": {"chebyshev": -0.1},
+        "retention": {"retention": 1 + min(shares.values())},
     }.get(kind, {})
     assert best.decisive == pytest.approx(expected)
     assert best.gains == {"one": pytest.approx([0.1, -0.1][number - 2]), "two": pytest.approx([-0.3, -0.1][number - 2])}
