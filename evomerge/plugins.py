@@ -63,9 +63,8 @@ def check_name(what: str, name: str) -> None:
         return
     known = names(what)
     if name not in known:
-        there_are = ", ".join(known[:_LISTED]) + (f" and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
         raise PluginError(
-            f"No {what} named {name!r}.{_nearest(name, known)} There are {there_are} "
+            f"No {what} named {name!r}.{_nearest(name, known)} There are {_some(known)} "
             f"in {PACKAGES[what].replace('.', '/')}/, and `module:name` for one of your own."
         )
 
@@ -134,6 +133,12 @@ def _load_outside(what: str, name: str, contract: type) -> Any:
     if not _is_concrete(value, contract):
         raise PluginError(f"{what} {name!r} is not a concrete {contract.__name__}: it is {value!r}.")
     return value
+
+
+def _some(known: Sequence[str]) -> str:
+    """The first names of many; all of them where only one would be left out, which is as short as saying so."""
+    left_out = len(known) - _LISTED
+    return ", ".join(known) if left_out <= 1 else f"{', '.join(known[:_LISTED])} and {left_out} more"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -128,6 +128,15 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
             plugins.load("search space", hidden, SearchSpace)
 
 
+def test_the_names_there_are_are_counted_only_where_that_is_shorter(package: Callable[..., str]) -> None:
+    folder = Path(package(**{f"p{n}": "" for n in range(9)}))
+    with pytest.raises(PluginError, match=r"There are p0, p1, p2, p3, p4, p5, p6, p7, p8 in "):
+        plugins.check_name("thing", "zzz")
+    Path(sys.path[0], folder, "p9.py").write_text("")
+    with pytest.raises(PluginError, match=r"There are p0, p1, p2, p3, p4, p5, p6, p7 and 2 more in "):
+        plugins.check_name("thing", "zzz")
+
+
 def test_a_name_with_a_colon_is_a_class_outside(package: Callable[..., str]) -> None:
     folder = package(mine=PLUGIN_FILE.format(name="Mine") + "value = Fraction(1, 3)\n")
     assert plugins.load("thing", f"{folder}.mine:Mine", _fraction()).__name__ == "Mine"
