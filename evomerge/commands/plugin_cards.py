@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from evomerge import plugins
 from evomerge.merging.catalogue import option_text
 from evomerge.optimizers.base import Optimizer
 from search_spaces.base import SearchSpace
+
+#: A sentence about errors, which is for those who write programs.
+_RAISES = re.compile(r"(?:^|(?<=\.))\s*Raises [`A-Z].*?(?:\.(?=\s|\Z)|\Z)", re.MULTILINE | re.DOTALL)
 
 _CONTRACTS: dict[str, type] = {"evaluator": Evaluator, "optimizer": Optimizer, "search space": SearchSpace}
 
@@ -35,12 +39,26 @@ def cards(what: str, name: str | None = None) -> list[PluginCard]:
 def _card(what: str, name: str) -> PluginCard:
     kind: type = plugins.load(what, name, _CONTRACTS[what])
     title, _, more = inspect.cleandoc(importlib.import_module(kind.__module__).__doc__ or "").partition("\n")
-    # A constructor without words of its own takes what those of its sort take.
-    constructor = vars(kind).get("__init__", vars(_CONTRACTS[what]).get("__init__"))
-    about = "\n\n".join(
-        inspect.cleandoc(text) for text in (kind.__doc__, getattr(constructor, "__doc__", None)) if text
+    return PluginCard(
+        name, title.removesuffix("."), _takes(kind), tuple(_options(what, kind)), _about(what, kind), more.strip()
     )
-    return PluginCard(name, title.removesuffix("."), _takes(kind), tuple(_options(what, kind)), about, more.strip())
+
+
+def _about(what: str, kind: type) -> str:
+    """The words of a class and of its constructor; one without its own takes the options that its sort has."""
+    own, contract = vars(kind).get("__init__"), _CONTRACTS[what]
+    if own is not None:
+        return "\n\n".join([*_paragraphs(kind.__doc__), *_paragraphs(own.__doc__)])
+    options = [p.name for p in inspect.signature(contract).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    shared = _paragraphs(getattr(vars(contract).get("__init__"), "__doc__", None))
+    explained = [each for each in shared if any(re.search(rf"^{name}: ", each, re.MULTILINE) for name in options)]
+    return "\n\n".join([*_paragraphs(kind.__doc__), *explained])
+
+
+def _paragraphs(docstring: str | None) -> list[str]:
+    """Without sentences about errors."""
+    paragraphs = (_RAISES.sub("", each).strip() for each in inspect.cleandoc(docstring or "").split("\n\n"))
+    return [each for each in paragraphs if each]
 
 
 def _options(what: str, kind: type) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluators.exact_match import ExactMatch
+from evaluators.synthetic import Synthetic
 from evomerge import plugins
 from evomerge.cli import app
 from evomerge.optimizers.nsga2 import Nsga2
@@ -54,6 +55,27 @@ def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
     assert "evaluator: exact_match" in text
     assert "freeze: group pattern" in shown("spaces", "uniform"), "what all spaces take is said by those without more"
     assert "1 objective\n" in "\n".join(line.rstrip() for line in shown("optimizers", "cma_es").splitlines()) + "\n"
+
+
+@pytest.mark.parametrize("command", KINDS)
+def test_what_only_programmers_need_is_left_out(command: str) -> None:
+    for item in json.loads(shown(command, "--json")):
+        assert "Raises" not in item["about"], item["name"]
+        assert "Build the space" not in item["about"], item["name"]
+        assert "dimension: coordinates" not in item["about"], item["name"]
+
+
+class Warming(Synthetic):
+    """Warms.
+
+    Raises the temperature. Raises ValueError for text such as 1.5
+    or less. Goes on.
+    """
+
+
+def test_only_sentences_about_errors_are_left_out() -> None:
+    (own,) = json.loads(shown("evaluators", f"{__name__}:Warming", "--json"))
+    assert own["about"] == "Warms.\n\nRaises the temperature. Goes on."
 
 
 def test_one_of_your_own_and_one_that_is_not_there() -> None:
