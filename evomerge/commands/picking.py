@@ -59,7 +59,7 @@ def decide(run: Path, request: Request) -> Decision:
         deciding, point = _numbered(study, deciding, request)
         return _decision(study, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
     chosen = choosing.choose(deciding, wish)
-    notes = _caveats(deciding)
+    notes = [*_caveats(deciding), *_not_kept(deciding, chosen)]
     if deciding.split != "search" and not chosen.met:
         notes.append(
             f"Only finalists are scored on the {deciding.split} split; --split search chooses among all merges."
@@ -108,7 +108,8 @@ def _sentence(deciding: Front, chosen: Chosen) -> str:
     if chosen.met:
         return f"{chosen.point.label} is {chosen.wish.text}, by the {deciding.split} split."
     asked = " and ".join(constraint.text for constraint in chosen.wish.keep)
-    return f"No merge has {asked} on the {deciding.split} split; the nearest is {chosen.point.label}."
+    how = ", whose largest miss, each in the range of its task, is the smallest" if len(chosen.reached) > 1 else ""
+    return f"No merge has {asked} on the {deciding.split} split; the nearest is {chosen.point.label}{how}."
 
 
 def _numbered(study: Study, deciding: Front, request: Request) -> tuple[Front, Point]:
@@ -121,10 +122,8 @@ def _numbered(study: Study, deciding: Front, request: Request) -> tuple[Front, P
         found = find(deciding, number)
     if found is None:
         there = ", ".join(str(point.number) for point in deciding.choices)
-        raise StudyError(
-            f"Trial {request.trial} has no scores on the {deciding.split} split of {study.folder}; "
-            f"the merges on its front are {there or 'none'}."
-        )
+        what = f"has no scores on the {deciding.split} split of" if entry else "is not in"
+        raise StudyError(f"Trial {request.trial} {what} {study.folder}; the merges on its front are {there or 'none'}.")
     return deciding, found
 
 
@@ -140,6 +139,15 @@ def _caveats(deciding: Front) -> list[str]:
     if deciding.left_out:
         notes.append(f"Left out, for being scored on other examples: {count(deciding.left_out, 'model')}.")
     return notes
+
+
+def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
+    """What the study keeps and this choice does not: a wish of its own is taken at its word."""
+    keep = deciding.objective.keep
+    if not keep or chosen.wish.keep or chosen.point.order[0] <= 0:
+        return []
+    asked = ", ".join(f"{task} {deciding.objective.asked(task)}" for task in keep)
+    return [f"It falls further behind the best parent than the study keeps ({asked}); say it here with --keep."]
 
 
 def _beaten(deciding: Front, point: Point) -> list[str]:

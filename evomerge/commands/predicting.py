@@ -29,8 +29,8 @@ def find(run: Path, request: Request) -> Predicted:
     if found is None:
         there = f"they go from 1 to {len(points)}" if points else "this study's optimizer predicts none"
         raise ChoiceError(
-            f"There is no predicted point {request.predicted}: {there}. `evomerge pareto {shlex.quote(str(run))}` "
-            "lists them."
+            f"There is no predicted point {request.predicted}: {there}. "
+            f"`evomerge pareto {shlex.quote(str(run))} --all` lists those that no measured model beats."
         )
     return found
 
@@ -42,6 +42,7 @@ def sentence(point: Predicted) -> str:
     return (
         f"predicted {point.number} was not measured: {expected} are expected on the search split. "
         f"The nearest that was measured is {point.nearest.label}, {point.distance:.2g} away."
+        + (" A measured model is expected to be at least as good on every task." if point.beaten else "")
     )
 
 

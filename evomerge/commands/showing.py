@@ -57,7 +57,7 @@ def show_front(
         parts.append(front_table.render_front(shown, width, selected=selected, everything=everything))
     parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
     if beyond:
-        parts.append(front_table.render_predicted(searched, beyond, width))
+        parts.append(front_table.render_predicted(searched, beyond, width, everything=everything))
         next_.append(f"evomerge pick {shlex.quote(str(run))} --predicted N")
     parts += [Text(f"note: {note}") for note in notes]
     if plot:
@@ -104,6 +104,11 @@ def _volume_notes(searched: Front, held_out: Front) -> list[str]:
 
 def _notes(shown: Front) -> list[str]:
     notes = []
+    if shown.scale:
+        notes.append(f"The score is a mean, {shown.scale}.")
+    if shown.objective.keep and shown.models:
+        kept = ", ".join(f"{task} {shown.objective.asked(task)}" for task in shown.objective.keep)
+        notes.append(f"The study keeps, of the best parent: {kept}; merges that fall further are marked.")
     if shown.split == "search" and shown.optimism is not None:
         notes.append(
             f"The search chose on these examples: the best score is expected to be {shown.optimism.expected:.2g} too "

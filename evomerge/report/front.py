@@ -78,6 +78,7 @@ class Front:
     of all points, of_models that of the base and the parents alone; None where none of them is scored.
     examples: task -> how many each was scored on. left_out: models scored on other examples, which are not compared.
     pending: models that are asked for on this split and not scored yet.
+    scale: what the tasks' scores count from and to where they are scaled, in words (see `Yardstick.text`).
     optimism: how far the search's lead can be believed; None on other splits. reruns: label -> second scores of what
     was scored twice, which are no point of their own.
     """
@@ -89,6 +90,7 @@ class Front:
     reference: Mapping[str, float] | None = None
     hypervolume: Interval | None = None
     of_models: Interval | None = None
+    scale: str = ""
     optimism: Optimism | None = None
     left_out: int = 0
     pending: int = 0
@@ -193,6 +195,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         reference=None if reference is None else objective.as_scores(reference),
         hypervolume=volume,
         of_models=of_models,
+        scale=ranking.yardstick.text,
         optimism=curse,
         left_out=left_out,
         pending=pending,

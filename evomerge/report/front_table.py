@@ -93,13 +93,17 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
     ]
     last = sum(point.on_front for point in shown) - 1
     table = _table(headings, rows, width, len(front.tasks) + len(deciding), last)
-    return Group(table, *(Text(line) for line in words.meaning(deciding)))
+    others = len(front.points) - len(shown)
+    more = [f"{count(others, 'more model')}, beaten by these: --all"] if others else []
+    return Group(table, *(Text(line) for line in (*more, *words.meaning(deciding))))
 
 
-def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> RenderableType:
-    """Some of the predicted points that no measured one beats, with what was measured nearest."""
+def render_predicted(
+    front: Front, points: Sequence[Predicted], width: int, *, everything: bool = False
+) -> RenderableType:
+    """Some of the predicted points that no measured one beats, or all of them, with what was measured nearest."""
     n_open = sum(not point.beaten for point in points)
-    shown = for_table(points)
+    shown = tuple(point for point in points if not point.beaten) if everything else for_table(points)
     rows: list[tuple[str, ...]] = []
     digits = {task: column_digits(point.tasks[task] for point in shown) for task in front.tasks}
     for point in shown:
@@ -108,10 +112,13 @@ def render_predicted(front: Front, points: Sequence[Predicted], width: int) -> R
             for task, value in point.tasks.items()
         ]
         rows.append((f"predicted {point.number}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
-    few = f"{len(shown)} of these are shown, " if len(shown) < n_open else ""
+    few = f"{len(shown)} of these are shown (--all), " if len(shown) < n_open else ""
+    what = (
+        "± is the doubt about the expected score, without the luck of measuring; in brackets what is measured nearest"
+    )
     said = (
-        f"\nPredicted, not measured: {count(len(points), 'point')}, {n_open} of them beaten by no measured one. "
-        f"{f'{few}in brackets what the nearest measured point has.'.capitalize() if rows else ''}"
+        f"\nPredicted on the search split, not measured: {count(len(points), 'point')}, {n_open} of them beaten by no "
+        f"measured one. {f'{few}{what}.' if rows else ''}"
     )
     table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []
     return Group(Text(said.rstrip(" ")), *table)
@@ -139,6 +146,8 @@ def _remarks(front: Front, point: Point, selected: str | None) -> str:
         remarks.append(point.kind)
     if not point.on_front:
         remarks.append("beaten")
+    if point.is_merge and point.order[0] > 0:
+        remarks.append("falls below keep")
     return ", ".join(remarks)
 
 

@@ -82,7 +82,7 @@ def selection(study: Study, objective: Objective) -> Selection:
             standings,
             claims,
             shares=shares,
-            scaled=bool(choice.scale),
+            scale=stick.text,
             keeps=choice.keeps,
             repeat=repeat,
         ),

@@ -64,18 +64,20 @@ def verdict(
     claims: Sequence[Claim],
     *,
     shares: Collection[str],
-    scaled: bool = False,
+    scale: str = "",
     keeps: bool | None = None,
     repeat: Repeat | None = None,
 ) -> str:
     """The sentences, from standings with the winner first.
 
-    shares: the tasks whose differences are points. scaled: whether scores run from the worst model to the best.
+    shares: the tasks whose differences are points. scale: what scores run from and to, see `Yardstick.text`.
     keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task that
     changed by itself is called neither better nor worse.
     """
-    points = not scaled and set(shares) >= set(objective.weights)
-    sentences = [_against_the_best(objective, standings, shares=points, scaled=scaled)]
+    points = not scale and set(shares) >= set(objective.weights)
+    sentences = [_against_the_best(objective, standings, shares=points, scaled=bool(scale))]
+    if scale:
+        sentences.append(f"The score is a mean, {scale}.")
     unsteady = repeat.unsteady if repeat is not None else ()
     judged = [claim for claim in claims if claim.task not in unsteady]
     if objective.kind in ("chebyshev", "retention") and judged:

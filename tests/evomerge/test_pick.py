@@ -219,6 +219,9 @@ def test_a_predicted_point_is_written_as_its_coefficients_say(with_predictions: 
     shown = picked(with_predictions, "--predicted", wanted["number"], "-o", tmp_path / "recipe.yaml")
     assert shown["tasks"] == wanted["tasks"]
     assert "was not measured" in shown["sentence"]
+    assert "at least as good" not in shown["sentence"]
+    for beaten in [point["number"] for point in listed if point["beaten"]][:1]:
+        assert "at least as good" in picked(with_predictions, "--predicted", beaten)["sentence"]
     config = load_config(with_predictions / "search.yaml")
     bench = Bench(BenchSpec(config.recipe(), config.space, dict(config.tasks), config.split.shares, "cpu"))
     outcome = bench.run(Trial(0, None, merge=read_merge(tmp_path / "recipe.yaml"), split="search"))

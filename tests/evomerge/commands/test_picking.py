@@ -10,6 +10,7 @@ from evomerge.choosing import ChoiceError
 from evomerge.commands.asking import ask_for_choice, read_answer
 from evomerge.commands.decision import decision_lines, decision_to_dict, scores_for_card
 from evomerge.commands.picking import Request, decide, number_to_write
+from evomerge.objective import Objective
 from evomerge.statistics import difference
 from evomerge.study import Study, StudyError
 from tests.evomerge.report.fronts import SEARCH, finish, trial, values, write_front
@@ -122,7 +123,7 @@ def test_a_trial_by_its_number(finished: Path) -> None:
     assert decide(finished, Request(trial=5)).views[0].front.split == "search"
     on_select = next(e.trial.number for e in Study.read(finished).told if e.trial.label == "trial:8")
     assert decide(finished, Request(trial=on_select)).point.number == 8
-    with pytest.raises(StudyError, match=r"Trial 99 has no scores on the search split .* its front are 5, 6, 7, 8, 9"):
+    with pytest.raises(StudyError, match=r"Trial 99 is not in .* its front are 5, 6, 7, 8, 9"):
         decide(finished, Request(trial=99))
     with pytest.raises(ChoiceError, match="leave out --prefer"):
         decide(finished, Request(trial=8, knee=True))
@@ -205,3 +206,13 @@ def test_asking_goes_on_until_one_is_taken(finished: Path) -> None:
 def test_x_is_that_of_the_trial(finished: Path) -> None:
     number = decide(finished, Request()).point.number
     assert np.array_equal(Study.read(finished).entries[number].trial.x, [8 / 20, 0.5])
+
+
+def test_a_wish_that_falls_below_what_the_study_keeps_says_so(tmp_path: Path) -> None:
+    keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": 0.3})  # of parent:chat's 0.8
+    study = write_front(tmp_path / "study", SEARCH, keeping)
+    study.close()
+    said = " ".join(decide(study.folder, Request(best_at="math")).notes)
+    assert "further behind the best parent than the study keeps (chat -0.3)" in said
+    assert "the study keeps" not in " ".join(decide(study.folder, Request(best_at="chat")).notes)
+    assert "the study keeps" not in " ".join(decide(study.folder, Request(best_at="math", keep=("math>=0.9",))).notes)

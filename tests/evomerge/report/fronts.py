@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.base import Scores
-from evomerge.aim import record_objective
+from evomerge.aim import falls_data, record_objective
 from evomerge.objective import Objective
 from evomerge.records import Outcome, Trial
 from evomerge.study import Study
@@ -61,7 +61,8 @@ def write_front(
     optimizer: str = "random",
 ) -> Study:
     """A study with these models on the search split, numbered from 0 on; still open for writing."""
-    aim = {"prefer": dict(objective.weights)} if objective.pareto else {}
+    aim: dict[str, object] = {"prefer": dict(objective.weights)} if objective.pareto else {}
+    aim |= {"keep": falls_data(objective.keep)} if objective.keep else {}
     kind = dict(objective.weights) if objective.kind == "mean" else objective.kind
     tasks = dict.fromkeys(objective.weights, "synthetic")
     configuration = {"tasks": tasks, "objective": kind, "optimizer": optimizer, "seed": 0, **aim}

@@ -45,7 +45,19 @@ def test_models_are_shown_wherever_they_are_and_the_front_is_marked(run: Path) -
     assert "knee, preferred" in lines["* trial:6"]
     assert "beaten" in lines["base"]
     assert "knee" not in lines["* trial:9"]
+    assert "2 more models, beaten by these: --all" in shown(run)
     assert "trial:10" in shown(run, everything=True)
+    assert "more model" not in shown(run, everything=True)
+
+
+def test_what_falls_below_what_the_study_keeps_is_marked(tmp_path: Path) -> None:
+    keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": 0.3})  # of parent:chat's 0.8
+    write_front(tmp_path / "study", SEARCH, keeping).close()
+    text = shown(tmp_path / "study")
+    rows = [row for row in text.splitlines() if "falls below keep" in row]
+    assert ["trial:8" in row or "trial:5" in row for row in rows[:2]] == [True, True]
+    assert not any("trial:7" in row or "parent" in row for row in rows)
+    assert "The study keeps, of the best parent: chat -0.3" in " ".join(text.split())
 
 
 def test_hypervolume_stands_for_both_splits_and_says_from_where(run: Path) -> None:

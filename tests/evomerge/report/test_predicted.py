@@ -1,13 +1,17 @@
 """Predictions from the ledger alone: those of the optimizer that ran, beside what was measured."""
 
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console, RenderableType
 
 from evomerge import plugins
+from evomerge.commands.showing import show_front
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Observation, Optimizer
 from evomerge.plugins import PluginSpec
@@ -19,6 +23,12 @@ from tests.evomerge.report.fronts import PARETO, tell, write_front
 
 #: Right answers of 400 to math and chat, at x on a line: they trade off.
 POINTS = {x / 8: (200 + 20 * x, 380 - 3 * x * x) for x in range(9)}
+
+
+def printed(text: RenderableType) -> str:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(text)
+    return console.export_text()
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +104,14 @@ def test_torch_is_not_needed(study: Study) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(study.folder)], capture_output=True, text=True)
     assert done.stdout == "True False\n", done.stderr
+
+
+def test_all_that_no_measured_point_beats_are_listed_when_asked_for(study: Study) -> None:
+    found = predicted(study, PARETO, front(study, PARETO).points)
+    wanted = [f"predicted {point.number}" for point in found if not point.beaten]
+    few, every = (
+        re.findall(r"predicted \d+", printed(show_front(study.folder, "search", 200, everything=everything)[1]))
+        for everything in (False, True)
+    )
+    assert every == wanted
+    assert set(few) < set(every)

@@ -27,7 +27,8 @@ def said(
 ) -> str:
     objective = Objective(TWO, frozenset({"text"}) - set(shares), kind)
     standings = [standing("trial:1", math=0.6, text=11.0), standing("parent:a", gap, math=0.8, text=10.0)]
-    return verdict(objective, standings, claims, shares=shares, scaled=scaled)
+    scale = "each task from its worst model, 0, to its best, 1: math 0.2 to 0.9, text 12 to 9" if scaled else ""
+    return verdict(objective, standings, claims, shares=shares, scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,9 @@ def said(
     ],
 )
 def test_units_and_margins(gap: Difference, shares: tuple[str, ...], scaled: bool, text: str) -> None:
-    assert text in said(gap, shares=shares, scaled=scaled)
+    sentences = said(gap, shares=shares, scaled=scaled)
+    assert text in sentences
+    assert ("The score is a mean, each task from its worst model" in sentences) == scaled
 
 
 def test_a_task_alone_keeps_its_unit_without_a_word() -> None:
