@@ -54,6 +54,8 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
         "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
         "optimizers": _listed("optimizer"),
+        "weights": _inline({name: 1 if number else 2 for number, (name, _) in enumerate(entries)}),
+        "lag": _inline({name: 0.01 for name, _ in entries[:1]}),
         "study": _inline(study),
     }
     return Draft(_TEMPLATE.format(**place), facts, differences + taken)
@@ -159,12 +161,13 @@ space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
 # What a merge is scored on. Every task is divided by content: searched on, selected on, reported on.
 tasks:
 {tasks}
-# mean of the tasks; weights such as {{add: 2, sort: 1}}; chebyshev or retention: the worst task, measured from the best
-# parent on it in its unit or as a share; pareto: every task by itself, which gives a front to choose from.
-# Weights with a kind: {{kind: chebyshev, weights: {{add: 2, sort: 1}}}}
+# mean of the tasks; chebyshev or retention: the worst task, measured from the best parent on it in its unit or as a
+# share; pareto: every task by itself, which gives a front to choose from.
+# With weights: {weights}
+# Weights with a kind: {{kind: chebyshev, weights: {weights}}}
 objective: mean
-# prefer: {{add: 2, sort: 1}}    # with pareto: the trade-off that is recommended and selected
-# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or 98%, or {{add: 0.01}}
+# prefer: {weights}    # with pareto: the trade-off that is recommended and selected
+# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or 98%, or {lag}
 split: {{search: 0.5, select: 0.2, report: 0.3}}
 
 # Who proposes candidates.

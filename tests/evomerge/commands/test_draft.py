@@ -60,9 +60,9 @@ def test_every_default_has_a_comment(tmp_path: Path, models: tuple[str, list[str
 
 
 def test_the_settings_in_comments_load_too(tmp_path: Path, models: tuple[str, list[str]]) -> None:
-    (tmp_path / "add.txt").write_text("hello", encoding="utf-8")
-    (tmp_path / "sort.txt").write_text("hello", encoding="utf-8")
-    tasks = [str(tmp_path / "add.txt"), str(tmp_path / "sort.txt")]
+    tasks = [str(tmp_path / f"{name}.txt") for name in ("riddles", "no", "third")]
+    for task in tasks:
+        Path(task).write_text("hello", encoding="utf-8")
     text = draft(*models, tasks, tmp_path / "s.yaml", "s").text
     for optimizer in plugins.names("optimizer"):
         assert f" {optimizer}," in text or f" {optimizer}." in text
@@ -71,7 +71,31 @@ def test_the_settings_in_comments_load_too(tmp_path: Path, models: tuple[str, li
         text.replace("objective: mean", "objective: pareto").replace("# prefer:", "prefer:").replace("# keep:", "keep:")
     )
     objective = load_config(file).aim((), ())
-    assert (objective.weights, objective.keep) == ({"add": 2.0, "sort": 1.0}, {"add": 0.01, "sort": 0.01})
+    assert objective.weights == {"riddles": 2.0, "no": 1.0, "third": 1.0}
+    assert objective.keep == {"riddles": 0.01, "no": 0.01, "third": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "weights", "lag"),
+    [(["t"], "{t: 2}", "{t: 0.01}"), (["no", "b", "c"], "{'no': 2, b: 1, c: 1}", "{'no': 0.01}")],
+)
+def test_comments_name_the_tasks_of_the_file(
+    tmp_path: Path, models: tuple[str, list[str]], tasks: list[str], weights: str, lag: str
+) -> None:
+    lines = draft(*models, tasks, tmp_path / "s.yaml", "s").text.splitlines()
+    assert f"# With weights: {weights}" in lines
+    assert f"# Weights with a kind: {{kind: chebyshev, weights: {weights}}}" in lines
+    assert any(line.startswith(f"# prefer: {weights} ") for line in lines)
+    assert any(line.startswith("# keep: ") and line.endswith(f", or {lag}") for line in lines)
+
+
+@pytest.mark.parametrize("comment", ["# With weights: ", "# Weights with a kind: "])
+def test_weights_in_comments_load_behind_objective(tmp_path: Path, models: tuple[str, list[str]], comment: str) -> None:
+    file = tmp_path / "search.yaml"
+    text = draft(*models, ["x", "y"], file, "s").text
+    written = next(line.removeprefix(comment) for line in text.splitlines() if line.startswith(comment))
+    file.write_text(text.replace("objective: mean", f"objective: {written}"))
+    assert load_config(file).aim((), ()).weights == {"x": 2.0, "y": 1.0}
 
 
 def test_two_experts_of_the_same_name_are_numbered(tmp_path: Path, models: tuple[str, list[str]]) -> None:
