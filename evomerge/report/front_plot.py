@@ -1,5 +1,6 @@
 """The picture of a front: two tasks against each other, or more of them side by side."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from evomerge.report.front import Front, Point
 from evomerge.report.plot import PlotError, new_figure
+from evomerge.selection import SelectionError
+from evomerge.selection.result import chosen
 from evomerge.study import Study
 
 FILE = "front.png"
@@ -21,19 +24,35 @@ def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
         raise PlotError(f"No merge of {study.folder} is scored on the {front.split} split yet: nothing to draw.")
     figure, axes = new_figure(height=4.8)
     draw = _draw_pair if len(front.tasks) == 2 else _draw_side_by_side
-    draw(axes, front)
-    axes.set_title(_title(front), color=_INK, fontsize=9, loc="left")
+    draw(axes, front, _roles(study, front))
+    axes.set_title(_title(study, front), color=_INK, fontsize=9, loc="left")
     path = study.folder / FILE if path is None else path
     figure.savefig(path)
     return path
 
 
-def _title(front: Front) -> str:
+def _title(study: Study, front: Front) -> str:
     """Only points of two tasks have bars."""
-    return f"{front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
+    name = _escaped(study.folder.absolute().name)
+    return f"{name}: {front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
 
 
-def _draw_pair(axes: Any, front: Front) -> None:
+def _roles(study: Study, front: Front) -> dict[Point, list[str]]:
+    """What is suggested or was selected, each with why."""
+    why: dict[Point, list[str]] = {}
+    for name, point in front.suggested.items():
+        why.setdefault(point, []).append(name)
+    try:
+        selected = chosen(study).label
+    except SelectionError:
+        return why  # the search is not finished
+    for point in front.points:
+        if point.label == selected:
+            why.setdefault(point, []).append("selected")
+    return why
+
+
+def _draw_pair(axes: Any, front: Front, roles: Mapping[Point, list[str]]) -> None:
     """One task over the other; the front as steps, since what lies under them is beaten."""
     first, second = front.tasks
     rest = [point for point in front.points if point.is_merge and point not in front.choices]
@@ -61,24 +80,33 @@ def _draw_pair(axes: Any, front: Front) -> None:
             markersize=4,
             label=label,
         )
-    for point in _named(front):
-        spot = tuple(point.tasks[task].mean for task in front.tasks)
-        axes.annotate(_name(point), spot, xytext=(4, 4), textcoords="offset points", fontsize=7, color=_INK)
+    for point in dict.fromkeys([*roles, *front.models]):
+        spot = (point.tasks[first].mean, point.tasks[second].mean)
+        _label(axes, spot, _name(point, roles.get(point, ())), below=not point.is_merge)
     axes.set_xlabel(_axis(front, first), color=_INK)
     axes.set_ylabel(_axis(front, second), color=_INK)
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw_side_by_side(axes: Any, front: Front) -> None:
+def _label(axes: Any, spot: tuple[float, float], text: str, *, below: bool) -> None:
+    """A name beside its point, towards the middle, where there is room for long ones."""
+    left, right = axes.get_xlim()
+    side, across = ("right", -4) if spot[0] > (left + right) / 2 else ("left", 4)
+    edge, up = ("top", -4) if below else ("bottom", 4)
+    axes.annotate(text, spot, xytext=(across, up), textcoords="offset points", ha=side, va=edge, fontsize=7, color=_INK)
+
+
+def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[Point, list[str]]) -> None:
     """Parallel axes: every task from the worst (0) to the best (1) of the points shown.
 
     A line for every point that stands out; the others are strokes on each axis, since dozens of lines hide each other.
     """
-    shown = [*front.choices, *front.models]
+    # What was selected need not be on the front of this split.
+    shown = list(dict.fromkeys([*front.choices, *front.models, *roles]))
     losses = np.stack([point.losses for point in shown])
     best, worst = losses.min(axis=0), losses.max(axis=0)
     heights = 1 - (losses - best) / np.where(worst > best, worst - best, 1.0)
-    standing_out = _standing_out(front)
+    standing_out = _standing_out(front, roles)
     rest = [row for row, point in enumerate(shown) if point not in standing_out]
     across = np.arange(len(front.tasks))
     if rest:
@@ -90,7 +118,7 @@ def _draw_side_by_side(axes: Any, front: Front) -> None:
             markersize=14,
             label=f"{len(rest)} others",
         )
-    for number, (point, roles) in enumerate(standing_out.items()):
+    for number, (point, why) in enumerate(standing_out.items()):
         axes.plot(
             across,
             heights[shown.index(point)],
@@ -99,7 +127,7 @@ def _draw_side_by_side(axes: Any, front: Front) -> None:
             linewidth=1.2,
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=5,
-            label=f"{_name(point)}: {', '.join(roles)}",
+            label=f"{_name(point)}: {', '.join(why)}",
         )
     ends = zip(
         front.tasks, front.objective.as_scores(worst).values(), front.objective.as_scores(best).values(), strict=True
@@ -109,11 +137,9 @@ def _draw_side_by_side(axes: Any, front: Front) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
-def _standing_out(front: Front) -> dict[Point, list[str]]:
-    """What is suggested, and the merge and the model that are best on every task; each with why."""
-    why: dict[Point, list[str]] = {}
-    for name, point in front.suggested.items():
-        why.setdefault(point, []).append(name)
+def _standing_out(front: Front, roles: Mapping[Point, list[str]]) -> dict[Point, list[str]]:
+    """What has a role, and the merge and the model that are best on every task; each with why."""
+    why = {point: list(names) for point, names in roles.items()}
     best_on: dict[Point, list[str]] = {}
     for points in filter(None, (front.choices, front.models)):
         for column, task in enumerate(front.tasks):
@@ -130,12 +156,8 @@ def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
     return np.where(np.isfinite(lengths), lengths, 0.0)
 
 
-def _named(front: Front) -> list[Point]:
-    return [*dict.fromkeys(front.suggested.values()), *front.models]
-
-
-def _name(point: Point) -> str:
-    return _escaped(point.label)
+def _name(point: Point, roles: Sequence[str] = ()) -> str:
+    return _escaped(point.label) + (f" ({', '.join(roles)})" if roles else "")
 
 
 def _escaped(text: str) -> str:

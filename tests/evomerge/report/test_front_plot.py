@@ -1,4 +1,4 @@
-"""The picture of a front over three tasks: which points have a line of their own, and what its axes say."""
+"""The picture of a front: which points of two tasks have a name, and of three a line; what its axes say."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 from evomerge.objective import Objective
 from evomerge.report import front_plot
 from evomerge.report.front import front
-from tests.evomerge.report.fronts import write_front
+from tests.evomerge.report.fronts import PARETO, SEARCH, write_front
 
 THREE = Objective({"math": 1.0, "chat": 1.0, "loss": 1.0}, frozenset({"loss"}), kind="pareto")
 #: Right answers of ten to math and chat, and errors, of which less is better. Every merge but 13 is on the front.
@@ -82,3 +82,41 @@ def test_without_others_there_is_no_word_of_them(tmp_path: Path, figures: list) 
     assert [line.get_label() for line in figures[0][1].get_lines()] == [
         "trial:0: preferred, best merge on math, chat, loss"
     ]
+
+
+def test_names_of_two_tasks_say_what_is_suggested_and_selected(tmp_path: Path, figures: list) -> None:
+    study = write_front(tmp_path / "a $tudy", SEARCH)
+    # 10 is beaten on this split, and named all the same.
+    study.event("selected", label="trial:10", candidates=3)
+    study.close()
+    shown = front(study, PARETO)
+    front_plot.plot_front(study, shown)
+    axes = figures[0][1]
+    assert axes.get_title(loc="left") == r"a \$tudy: search split; bars are 95 % intervals"
+    named = {label.get_text() for label in axes.texts}
+    assert named == {"trial:6 (knee, preferred)", "trial:10 (selected)", "base", "parent:math", "parent:chat"}
+
+
+def test_names_stay_inside_of_the_axes(tmp_path: Path, figures: list) -> None:
+    long = "a-model-with-a-name-as-long-as-those-of-the-hub"
+    models = {"base": (1, 1), f"parent:{long}": (9, 3), "parent:x": (3, 9), 5: (7, 7)}
+    study = write_front(tmp_path / "study", models)
+    study.close()
+    front_plot.plot_front(study, front(study, PARETO))
+    figure, axes = figures[0]
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    assert len(axes.texts) == 4
+    for label in axes.texts:
+        box = label.get_window_extent()
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1, label.get_text()
+
+
+def test_what_was_selected_has_a_line_wherever_it_lies(tmp_path: Path, figures: list) -> None:
+    study = write_front(tmp_path / "study", MODELS, THREE)
+    study.event("selected", label="trial:13", candidates=3)
+    study.close()
+    front_plot.plot_front(study, front(study, THREE))
+    labels = [line.get_label() for line in figures[0][1].get_lines()]
+    assert "trial:13: selected" in labels
+    assert "6 others" in labels
