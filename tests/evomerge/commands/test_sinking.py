@@ -121,8 +121,8 @@ def test_a_killed_sink_is_noticed_and_a_resumed_search_sends_what_is_missing(tmp
     uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "study"
     log = folder / "sinks" / "mlflow.log"
     with evomerge("search", write_search(tmp_path, trials=10**6, delay=0.1), "--mlflow", uri, "--json") as process:
-        wait_until(log.exists)
-        (sink,) = [p for p in children(process.pid) if b"evomerge.sinks" in (p / "cmdline").read_bytes()]
+        wait_until(lambda: bool(sinks_of(process.pid)))
+        (sink,) = sinks_of(process.pid)
         os.kill(int(sink.name), signal.SIGKILL)
         assert process.stdout is not None
         said = next(line for line in map(json.loads, process.stdout) if line["event"] == "sink")
@@ -151,9 +151,10 @@ def test_a_study_that_is_done_is_sent_by_a_resume(tmp_path: Path) -> None:
     assert (run.data.tags["state"], run.info.status) == ("done", "FINISHED")
 
 
-def children(pid: int) -> list[Path]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [Path("/proc") / child for child in found]
+def sinks_of(pid: int) -> list[Path]:
+    """Its children that are sinks by now; right after its start a child still is a copy of its parent."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [p for child in children if b"evomerge.sinks" in ((p := Path("/proc") / child) / "cmdline").read_bytes()]
 
 
 def test_a_stopped_process_is_told_the_end_without_waiting_for_it_to_listen(
