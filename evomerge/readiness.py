@@ -76,6 +76,7 @@ def rehearse(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: R
 def check_objectives(config: SearchConfig, count: int) -> None:
     """Raises OptimizerError for an optimizer that does not take so many objectives, with those that do."""
     kind = config.optimizer.kind
+    most = plugins.load("optimizer", kind, Optimizer).max_objectives
     if _takes(kind, count):
         return
     wanted = f"objective: {config.objective.kind}"
@@ -86,7 +87,7 @@ def check_objectives(config: SearchConfig, count: int) -> None:
         handles = "several objectives"
     else:
         instead = "objective: mean (or weights, chebyshev, retention)"
-        handles = "one objective"
+        handles = "one objective" if most == 1 else f"up to {most} objectives"
     raise OptimizerError(f"{kind} is for {handles}, and {wanted} makes {makes}. Use {instead}, or one of {others}.")
 
 

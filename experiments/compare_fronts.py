@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from evaluators.base import FloatArray
-from evomerge import launch
+from evomerge import launch, plugins
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig
 from evomerge.execution.serial import SerialExecutor
 from evomerge.lessons import Lessons
+from evomerge.optimizers.base import Optimizer
 from evomerge.pareto import hypervolume, igd_plus, non_dominated
 from evomerge.plugins import PluginSpec
 from evomerge.records import Trial
@@ -197,6 +198,12 @@ def table(land: Landscape, names: Sequence[str], seeds: int, out: Path) -> str:
     return "\n".join(lines)
 
 
+def taking(land: Landscape, names: Sequence[str]) -> list[str]:
+    """The searchers that take so many objectives."""
+    most = {name: plugins.load("optimizer", SEARCHERS[name].kind, Optimizer).max_objectives for name in names}
+    return [name for name in names if land.n_objectives <= (most[name] or land.n_objectives)]
+
+
 def _mean(values: Sequence[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f}" if np.isfinite(values).all() else "-"
 
@@ -221,14 +228,14 @@ def main() -> None:
         jobs |= {
             pool.submit(run, land, name, seed, out): f"{land.name} {name} {seed}"
             for land in lands
-            for name in given.only
+            for name in taking(land, given.only)
             for seed in range(given.seeds)
         }
         for number, done in enumerate(as_completed(jobs), 1):
             done.result()
             print(f"  {number} of {len(jobs)}: {jobs[done]}", flush=True)
     for land in lands:
-        print(f"\n{table(land, given.only, given.seeds, out)}")
+        print(f"\n{table(land, taking(land, given.only), given.seeds, out)}")
 
 
 if __name__ == "__main__":

@@ -180,6 +180,15 @@ def test_a_study_is_begun_only_when_workers_have_started(configured: Configured)
             r"search\.yaml:\d+: optimizer: cma_es is for one objective, .* makes 2 .* mean .*, or one of gp, .* tpe\.$",
         ),
         (
+            {
+                "objective": "pareto",
+                "optimizer": "gp",
+                "tasks": {f"task{n}": {"evaluator": "synthetic", "task": n} for n in range(5)},
+            },
+            OptimizerError,
+            r"search\.yaml:\d+: optimizer: gp is for up to 4 objectives, .* makes 5 .*, or one of map, ",
+        ),
+        (
             {"optimizer": "motpe"},
             OptimizerError,
             r"search\.yaml:\d+: optimizer: motpe is for several .* pareto with several tasks, or one of cma_es, gp, ",
