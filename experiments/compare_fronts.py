@@ -55,9 +55,9 @@ SEARCHERS = {
     "map_bayesian": PluginSpec("map_bayesian"),
     "map_nested": PluginSpec("map_nested"),
 }
-#: So many points of a predicted front are scored, to see how far off it is; after the first cost, where the front is
-#: known well enough to say what share of it they cover, all are.
-N_SCORED = 40
+#: So many points of a predicted front are scored, to see how far off it is; more after the first cost, where the front
+#: is known well enough to say what share of it they cover.
+N_SCORED, N_COVERING = 40, 250
 
 
 def run(land: Landscape, name: str, seed: int, out: Path) -> None:
@@ -78,7 +78,7 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
         aside = config.model_copy(update={"study": Path(f"{config.study}-forecasts")})  # no trials of the search
         with closing(launch.open_study(aside, resume=True)) as checked:
             known = land.synthetic or land.n_experts in LEVELS
-            looks = zip(ends, (None if known else N_SCORED, N_SCORED), strict=False)
+            looks = zip(ends, (N_COVERING if known else N_SCORED, N_SCORED), strict=False)
             forecasts = [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
     data = {
         "points": [e.trial.x.tolist() for e in measured if e.trial.x is not None],
@@ -94,18 +94,18 @@ def forecast(
     study: Study,
     executor: SerialExecutor,
     measured: Sequence[Entry],
-    most: int | None,
+    most: int,
 ) -> dict[str, Any]:
     """The front that a searcher predicts after these trials, and what its points score for real, in `study`.
 
-    most: so many points, spread over all of them; None for every one.
+    most: so many points at most, spread over all of them.
     """
     optimizer = launch.build_optimizer(config, plan)
     lessons = Lessons(optimizer, plan.objective, set())
     for entry in measured:
         lessons.take(entry)
     inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0]
-    if most is not None and len(inside) > most:
+    if len(inside) > most:
         inside = [inside[n] for n in np.linspace(0, len(inside) - 1, most).round().astype(int)]
     trials = [Trial(-1, p.x, label=f"predicted:{len(measured)}:{n}") for n, p in enumerate(inside)]
     score_all(study, executor, plan.objective, trials, phase="predicted")
