@@ -123,7 +123,7 @@ class Generator:
         return next((int(token) for token in candidates if token is not None), 0)
 
 
-class _StopStrings(StoppingCriteria):  # type: ignore[misc]
+class _StopStrings(StoppingCriteria):  # type: ignore[misc] # transformers has no types
     """Ends each row as soon as one of the strings stands in what it has written."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], width: int) -> None:
@@ -138,7 +138,7 @@ class _StopStrings(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor([any(s in text for s in self._stop) for text in texts], device=input_ids.device)
 
 
-class _NumberWatch(LogitsProcessor):  # type: ignore[misc]
+class _NumberWatch(LogitsProcessor):  # type: ignore[misc] # transformers has no types
     """Remembers the rows whose logits held a NaN, of which a maximum would be an arbitrary token."""
 
     def __init__(self, broken: torch.Tensor) -> None:

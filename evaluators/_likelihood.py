@@ -201,8 +201,10 @@ def _shared(network: Any, batch: _Batch) -> tuple[FloatArray, NDArray[np.bool_]]
 def _logits(network: Any, tokens: torch.Tensor, positions: torch.Tensor, **options: Any) -> torch.Tensor:
     """Logits at `positions`: (n_rows, len(positions), vocabulary). The model's own head computes them."""
     if _keeps_logits(network):
-        return network(input_ids=tokens, logits_to_keep=positions, **options).logits  # type: ignore[no-any-return]
-    return network(input_ids=tokens, **options).logits[:, positions]  # type: ignore[no-any-return]
+        kept: torch.Tensor = network(input_ids=tokens, logits_to_keep=positions, **options).logits
+        return kept
+    whole: torch.Tensor = network(input_ids=tokens, **options).logits
+    return whole[:, positions]
 
 
 def _keeps_logits(network: Any) -> bool:

@@ -87,12 +87,12 @@ class Callable(Evaluator):
 def _load(name: str) -> Function[..., Any]:
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: Function[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise EvaluatorError(f"function is {name!r}, expected `module:function`: {error}.") from error
     if not callable(found):
         raise EvaluatorError(f"function is {name!r}, which is {found!r}; expected a function.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _check_options(name: str, function: Function[..., Any], options: Mapping[str, Any]) -> None:

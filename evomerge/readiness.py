@@ -1,4 +1,5 @@
-"""Tasks before anything is scored: evaluators, examples by split, and what the models' tokenizer makes of them."""
+"""What tasks and optimizer have to say before anything is scored: examples by split, what a tokenizer makes of them,
+how many objectives there may be; each with its place in the search file."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,7 +77,6 @@ def rehearse(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: R
 def check_objectives(config: SearchConfig, count: int) -> None:
     """Raises OptimizerError for an optimizer that does not take so many objectives, with those that do."""
     kind = config.optimizer.kind
-    most = plugins.load("optimizer", kind, Optimizer).max_objectives
     if _takes(kind, count):
         return
     wanted = f"objective: {config.objective.kind}"
@@ -87,6 +87,7 @@ def check_objectives(config: SearchConfig, count: int) -> None:
         handles = "several objectives"
     else:
         instead = "objective: mean (or weights, chebyshev, retention)"
+        most = plugins.load("optimizer", kind, Optimizer).max_objectives
         handles = "one objective" if most == 1 else f"up to {most} objectives"
     raise OptimizerError(f"{kind} is for {handles}, and {wanted} makes {makes}. Use {instead}, or one of {others}.")
 

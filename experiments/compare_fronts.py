@@ -198,7 +198,7 @@ def table(land: Landscape, names: Sequence[str], seeds: int, out: Path) -> str:
     return "\n".join(lines)
 
 
-def taking(land: Landscape, names: Sequence[str]) -> list[str]:
+def searchers_for(land: Landscape, names: Sequence[str]) -> list[str]:
     """The searchers that take so many objectives."""
     most = {name: plugins.load("optimizer", SEARCHERS[name].kind, Optimizer).max_objectives for name in names}
     return [name for name in names if land.n_objectives <= (most[name] or land.n_objectives)]
@@ -228,14 +228,14 @@ def main() -> None:
         jobs |= {
             pool.submit(run, land, name, seed, out): f"{land.name} {name} {seed}"
             for land in lands
-            for name in taking(land, given.only)
+            for name in searchers_for(land, given.only)
             for seed in range(given.seeds)
         }
         for number, done in enumerate(as_completed(jobs), 1):
             done.result()
             print(f"  {number} of {len(jobs)}: {jobs[done]}", flush=True)
     for land in lands:
-        print(f"\n{table(land, taking(land, given.only), given.seeds, out)}")
+        print(f"\n{table(land, searchers_for(land, given.only), given.seeds, out)}")
 
 
 if __name__ == "__main__":

@@ -107,12 +107,14 @@ def pick(
 
 
 def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
-    from evomerge.commands.predicting import find, predicted_data
+    from evomerge.commands.predicting import choice_of, find, predicted_data
+    from evomerge.commands.writing import write_recipe
 
-    data = predicted_data(run, find(run, request))
+    point = find(run, request)
+    data = predicted_data(run, point)
     lines = [data["sentence"], f"To write it out: {data['next']}"]
     if output is not None:
-        _write(run, output, request, overwrite=overwrite)
+        write_recipe(choice_of(run, point), output, overwrite=overwrite)
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)

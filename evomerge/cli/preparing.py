@@ -122,6 +122,7 @@ def statistics(
             through, files, output, batch_tokens, reading, overwrite=overwrite
         )
     else:
+        # Other words than it knows are refused by Settings itself.
         settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
         facts, lines = collecting.collect_statistics(
             Input("model", str(model), adapter=adapter), Path(data[0]), output, settings, reading, overwrite=overwrite

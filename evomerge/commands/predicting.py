@@ -21,7 +21,7 @@ from evomerge.study import SEARCH_FILE, Study
 def find(run: Path, request: Request) -> Predicted:
     """The predicted point that is asked for by its number. Raises ChoiceError where there is no such."""
     if request.wishes or request.trial is not None or request.split is not None or request.nearest:
-        raise ChoiceError("--predicted N names the point: leave out --trial, --prefer, --max, --keep, --knee, --split.")
+        raise ChoiceError("--predicted N names the point: leave out --trial, --split and all wishes.")
     study = Study.read(run)
     objective = objective_of_study(study)
     points = predicted(study, objective, front(study, objective).points)
@@ -56,9 +56,8 @@ def command(run: Path, point: Predicted) -> str:
     return f"{status.export_command(run)} --predicted {point.number} -o DIR"
 
 
-def choice_of(run: Path, request: Request) -> Choice:
-    """The predicted point's complete merge. Raises ChoiceError as `find` does."""
-    point = find(run, request)
+def choice_of(run: Path, point: Predicted) -> Choice:
+    """The predicted point's complete merge, for `export`."""
     config = load_config(run / SEARCH_FILE)
     merge = merge_of(config, Trial(-1, point.x, seed=config.seed))
     said = sentence(point)

@@ -43,6 +43,8 @@ def show_front(
         next_.append(f"{status.export_command(run)} -o DIR")
     elif "preferred" in shown.suggested:
         next_.append(export_command(run, shown.suggested["preferred"]))
+    if beyond:
+        next_.append(f"evomerge pick {shlex.quote(str(run))} --predicted N")
     data = {
         "study": str(run),
         **front_table.front_to_dict(shown, selected),
@@ -58,7 +60,6 @@ def show_front(
     parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
     if beyond:
         parts.append(front_table.render_predicted(searched, beyond, width, everything=everything))
-        next_.append(f"evomerge pick {shlex.quote(str(run))} --predicted N")
     parts += [Text(f"note: {note}") for note in notes]
     if plot:
         parts.append(Text(f"picture: {data['picture']}"))

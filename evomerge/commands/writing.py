@@ -8,7 +8,7 @@ from evomerge import export
 from evomerge.commands.decision import scores_for_card
 from evomerge.commands.merging import write_lora
 from evomerge.commands.picking import Request, decide, number_to_write
-from evomerge.commands.predicting import choice_of
+from evomerge.commands.predicting import choice_of, find
 from evomerge.commands.progress import progress_bar
 from evomerge.merging.interop import mergekit
 from evomerge.recipe_file import write_merge
@@ -40,18 +40,23 @@ def write_export(
         with progress_bar(f"{choice.label}: merging") as progress:
             written = export.export(choice, output, overwrite=overwrite, progress=progress)
         return data | asdict(written)
+    write_recipe(choice, output, format_=format_, overwrite=overwrite)
+    return data
+
+
+def write_recipe(choice: export.Choice, output: Path, *, format_: str = "evomerge", overwrite: bool) -> None:
+    """The recipe of a choice as a file, in evomerge's or mergekit's format. Raises FileExistsError."""
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists; give another file, or --overwrite to replace it.")
     if format_ == "mergekit":
         output.write_text(mergekit.dump(choice.merge), encoding="utf-8")
     else:
         write_merge(choice.merge, output)
-    return data
 
 
 def _choose(run: Path, request: Request) -> export.Choice:
     if request.predicted is not None:
-        return choice_of(run, request)
+        return choice_of(run, find(run, request))
     if not request.wishes:
         return export.choose(run, request.trial)
     decision = decide(run, request)

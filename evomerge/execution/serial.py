@@ -17,7 +17,7 @@ class SerialExecutor:
     def __init__(self, make_bench: Callable[[], Bench]) -> None:
         try:
             self._bench = make_bench()
-        except Exception as error:
+        except Exception as error:  # whatever a plug-in or a model raises
             raise ExecutorError(f"The bench cannot be built: {type(error).__name__}: {error}") from error
         self._waiting: Trial | None = None
         self._closed = False

@@ -28,7 +28,7 @@ FAMILIES: Mapping[str, Callable[[Data], Process]] = {
     "gp": fit_process,
     "quadratic_gp": lambda data: fit_process(data, fit_quadratic(data)[1]),
 }
-#: Those that leave-one-out errors can be compared of.
+#: Families whose leave-one-out errors chose nothing in them, so that `auto` can compare them.
 _HONEST = ("gp", "quadratic_gp")
 
 

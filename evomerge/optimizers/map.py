@@ -1,8 +1,8 @@
 """MAP: amortised Pareto fronts by surrogates (Li et al., 2024), verified. https://arxiv.org/abs/2406.07529
 
 It departs from the paper where what its authors released was measured to fail: the design fills the space; fits are
-binomial and ridge-regularised, and Gaussian processes compete with the quadratic; the front is solved inside of the box
-that was sampled; and what is predicted gets measured, until predicted and measured front agree.
+binomial and ridge-regularised, and Gaussian processes model what a quadratic misses; the front is solved inside of the
+box that was sampled; and what is predicted gets measured, until predicted and measured front agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ class Map(Optimizer):
         return not self._agree(list(pending.values()))
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The predicted front, some hundreds of points; empty before the design is measured."""
+        """The predicted front, up to some 200 points; empty before the design is measured."""
         if self._designing(0):
             return ()
         return self._belief().predictions()
