@@ -14,6 +14,10 @@ FloatArray = NDArray[np.float64]
 #: Label of the trial that comes before all others: do different coefficients make a difference at all?
 CANARY = "canary"
 
+#: Labels of the model that the experts were fine-tuned from, and of the plain average of the experts.
+BASE = "base"
+UNIFORM = "uniform"
+
 #: Label of what is scored a second time, before its own label: does the same model score the same?
 RERUN = "rerun:"
 
@@ -35,7 +39,7 @@ def number_in(label: str) -> int | None:
 
 def is_parent(label: str) -> bool:
     """Whether a trial of this label is one of the models that are merged, or their base."""
-    return label == "base" or label.startswith("parent:")
+    return label == BASE or label.startswith("parent:")
 
 
 def is_rerun(label: str) -> bool:

@@ -14,6 +14,7 @@ from evomerge.merging.factors import Factors
 from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
+from evomerge.records import BASE, UNIFORM
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Scales of the task-arithmetic grid, the same for every expert. https://arxiv.org/abs/2212.04089
@@ -29,12 +30,12 @@ def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]
     """
     n_inputs = len(recipe.inputs)
     task_arithmetic = replace(recipe, method="task_arithmetic", options={})
-    made = [("base", _merge(task_arithmetic, names, np.zeros(n_inputs)))]
+    made = [(BASE, _merge(task_arithmetic, names, np.zeros(n_inputs)))]
     for model, weight in zip(recipe.inputs, np.eye(n_inputs), strict=True):
         made.append((f"parent:{model.name}", _merge(task_arithmetic, names, weight)))
     if n_inputs > 1:
         linear = replace(recipe, method="linear", options={})
-        made.append(("uniform", _merge(linear, names, np.full(n_inputs, 1 / n_inputs))))
+        made.append((UNIFORM, _merge(linear, names, np.full(n_inputs, 1 / n_inputs))))
     grid = [
         (f"task_arithmetic:{scale:g}", _merge(task_arithmetic, names, np.full(n_inputs, scale)))
         for scale in SCALES

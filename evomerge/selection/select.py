@@ -8,7 +8,7 @@ from evomerge.execution.base import Executor
 from evomerge.objective import Objective
 from evomerge.records import FloatArray, Trial, is_parent, is_rerun
 from evomerge.search import Ending, Progress, StopRequest, score_all
-from evomerge.selection.finalists import finalists
+from evomerge.selection.finalists import finalists, strongest_baselines
 from evomerge.selection.ranking import Ranking, SelectionError
 from evomerge.selection.result import chosen, was_chosen
 from evomerge.study import Study
@@ -43,7 +43,7 @@ def select(
         return ending
     if not was_chosen(study, n_candidates):
         _choose(study, objective, n_candidates)
-    trials = _for_report(study)
+    trials = _for_report(study, objective)
     read = {e.trial.label for e in study.entries.values() if e.trial.split == "report"}
     if any(trial.label not in read for trial in trials):
         study.event("report_split_read", winner=chosen(study).label)
@@ -71,11 +71,12 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> None:
     )
 
 
-def _for_report(study: Study) -> list[Trial]:
-    """The winner, the front of a Pareto search, then the base, the parents and the uniform average."""
+def _for_report(study: Study, objective: Objective) -> list[Trial]:
+    """The winner, the front of a Pareto search, then the baselines that are the strongest on the select split."""
     choice = chosen(study)
     on_select = [e.trial for e in study.entries.values() if e.trial.split == "select" and not is_rerun(e.trial.label)]
     wanted = [trial for trial in on_select if trial.label == choice.label]
     wanted += [trial for trial in on_select if trial.label in choice.front and trial not in wanted]
-    wanted += [t for t in on_select if (is_parent(t.label) or t.label == "uniform") and t not in wanted]
+    strongest = [entry.trial for entry in strongest_baselines(Ranking(study, objective, "select"), n_grid=1)]
+    wanted += [trial for trial in strongest if trial not in wanted]
     return [replace(trial, split="report") for trial in wanted]

@@ -7,6 +7,7 @@ import pytest
 
 from evomerge.objective import Kind, Objective
 from evomerge.selection import FRONT_FINALISTS, finalists, select, selection
+from evomerge.study import Study
 from tests.evomerge.selection.tables import Table, searched
 
 #: The best parents score 0.9 on both tasks.
@@ -134,3 +135,35 @@ def test_task_by_task_with_many_examples(tmp_path: Path) -> None:
     assert "better on a (+10.0 ± " in result.verdict
     assert "worse on b (-10.0 ± " in result.verdict
     assert "not shown to differ on c." in result.verdict
+
+
+def _labels(study: Study, split: str) -> list[str]:
+    return [e.trial.label for e in study.told if e.trial.split == split and e.trial.x is None]
+
+
+def test_only_the_strongest_baselines_are_scored_on_held_out_examples(tmp_path: Path) -> None:
+    table = {
+        "base": {"a": 0.1, "b": 0.1},
+        "parent:a": {"a": 0.9, "b": 0.2},
+        "parent:close": {"a": 0.88, "b": 0.1},  # worse everywhere, but on `a` by no more than chance explains
+        "parent:weak": {"a": 0.3, "b": 0.1},
+        "uniform": {"a": 0.05, "b": 0.05},
+        "task_arithmetic:0.4": {"a": 0.4, "b": 0.4},
+        "task_arithmetic:0.6": {"a": 0.6, "b": 0.6},
+        "task_arithmetic:0.8": {"a": 0.61, "b": 0.6},
+        "select/task_arithmetic:0.8": {"a": 0.5, "b": 0.6},
+        "x1": {"a": 0.7, "b": 0.7},
+    }
+    study, executor = searched(tmp_path / "s", Objective(WEIGHTS), table, n_examples=100)
+    assert select(study, executor, Objective(WEIGHTS), None).kind == "done"
+    models = ["base", "parent:a", "parent:close", "uniform"]
+    grid = ["task_arithmetic:0.6", "task_arithmetic:0.8"]
+    assert _labels(study, "select") == [*models, *grid, "rerun:parent:a"]
+    assert _labels(study, "report") == [*models, grid[0]], "the better one on the select split"
+
+
+def test_an_expert_that_is_the_best_on_one_task_stays_whatever_its_mean(tmp_path: Path) -> None:
+    table = {"parent:a": {"a": 0.9, "b": 0.9}, "parent:b": {"a": 0.0, "b": 0.91}, "x1": {"a": 0.9, "b": 0.9}}
+    study, executor = searched(tmp_path / "s", Objective(WEIGHTS), table, n_examples=100)
+    assert select(study, executor, Objective(WEIGHTS), None).kind == "done"
+    assert _labels(study, "report") == ["parent:a", "parent:b"]
