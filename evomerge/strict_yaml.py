@@ -1,14 +1,15 @@
 """Strict YAML: plain data, no tags, no duplicate keys, bounded size; every value knows its line.
 
 Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema): `1e-3` is a number,
-`yes`, `on`, dates and `07:30` are text. Keys are always text.
+`yes`, `on`, dates and `07:30` are text. Keys are always text. Merge keys (`<<: *anchor`,
+https://yaml.org/type/merge.html) are resolved in PyYAML's order of keys; explicit keys win.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import yaml
 
@@ -32,7 +33,10 @@ _SCALARS = (
     ),
 )
 
+_MERGE = "<<"
+
 Path = tuple[str | int, ...]
+_Pairs = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
 
 
 class StrictYamlError(ValueError):
@@ -60,13 +64,24 @@ class Document:
         return self.source if line is None else f"{self.source}:{line}"
 
 
-def load(text: str, *, source: str = "data", max_bytes: int = MAX_BYTES) -> Document:
-    """Read one document. Raises StrictYamlError, with the line, for whatever is not plain, bounded data."""
+def load(
+    text: str,
+    *,
+    source: str = "data",
+    max_bytes: int = MAX_BYTES,
+    tags: Collection[str] = (),
+    scalar: Callable[[yaml.ScalarNode], Any] | None = None,
+) -> Document:
+    """Read one document. Raises StrictYamlError, with the line, for whatever is not plain, bounded data.
+
+    tags: the tags that are let through, on scalars only. scalar: reads scalars instead of the core schema, for formats
+    that are read as YAML 1.1 elsewhere; what it refuses with ValueError is refused with its line.
+    """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
         raise StrictYamlError(f"{source}: {size} bytes are too many; at most {max_bytes} are read.")
     try:
-        reader = _Loader(text, source)
+        reader = _Loader(text, source, tags)
         node = reader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -75,7 +90,7 @@ def load(text: str, *, source: str = "data", max_bytes: int = MAX_BYTES) -> Docu
     except yaml.reader.ReaderError as error:
         line_number = text.count("\n", 0, error.position) + 1
         raise StrictYamlError(f"{source}:{line_number}: character {error.character!r} is not allowed.") from error
-    builder = _Builder(source, MAX_ALIASED + len(text))
+    builder = _Builder(source, MAX_ALIASED + len(text), scalar)
     return Document(None if node is None else builder.build(node, ()), source, builder.lines)
 
 
@@ -100,9 +115,10 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own interface
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, tags: Collection[str]) -> None:
         super().__init__(text)
         self._source = source
+        self._tags = tags
         self._aliases = 0
         self._depth = 0
 
@@ -112,7 +128,7 @@ class _Loader(yaml.SafeLoader):
             self._aliases += 1
             if self._aliases > MAX_ALIASES:
                 self._refuse(event, f"more than {MAX_ALIASES} aliases")
-        elif event.tag is not None:
+        elif event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in self._tags):
             self._refuse(event, f"tag {event.tag!r} is not allowed; write plain data")
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -152,10 +168,12 @@ for _tag, _pattern, _first in _SCALARS:
 class _Builder:
     """Builds plain data from nodes and notes their lines."""
 
-    def __init__(self, source: str, max_values: int) -> None:
+    def __init__(self, source: str, max_values: int, scalar: Callable[[yaml.ScalarNode], Any] | None) -> None:
         self.source = source
         self.lines: dict[Path, int] = {}
         self._max_values = max_values
+        self._scalar = scalar or self._core
+        self._pairs: dict[int, _Pairs | None] = {}  # of each mapping; None while its merge keys are being resolved
 
     def build(self, node: yaml.Node, path: Path, line: int | None = None) -> Any:
         """The value of `node`; `line` is that of its key, where it has one."""
@@ -166,22 +184,49 @@ class _Builder:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node)
+        try:
+            return self._scalar(cast("yaml.ScalarNode", node))
+        except StrictYamlError:
+            raise
+        except ValueError as error:
+            self._refuse(node, str(error))
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        first: dict[str, int] = {}
-        data = {}
+        pairs = self._resolved(node)
+        return {key: self.build(value, (*path, key), _line(key_node)) for key, (key_node, value) in pairs.items()}
+
+    def _resolved(self, node: yaml.MappingNode) -> "_Pairs":
+        """Keys with their nodes, merge keys resolved. Each mapping is resolved once, so that merges cannot multiply."""
+        known = self._pairs.setdefault(id(node), {})
+        if known is None:
+            self._refuse(node, "a mapping that is merged into itself")
+        if known:
+            return known
+        self._pairs[id(node)] = None
+        own: _Pairs = {}
+        merged: _Pairs = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._refuse(key_node, "a key must be text")
-            key, line = key_node.value, _line(key_node)
-            if key in first:
-                self._refuse(key_node, f"duplicate key {key!r} (first at line {first[key]})")
-            first[key] = line
-            data[key] = self.build(value_node, (*path, key), line)
-        return data
+            key = key_node.value
+            if key in own:
+                self._refuse(key_node, f"duplicate key {key!r} (first at line {_line(own[key][0])})")
+            own[key] = (key_node, value_node)
+        if _MERGE in own and own[_MERGE][0].style is None:
+            for source in reversed(self._sources(*own.pop(_MERGE))):
+                merged |= self._resolved(source)
+        pairs = merged | own
+        self._pairs[id(node)] = pairs
+        return pairs
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _sources(self, key_node: yaml.Node, node: yaml.Node) -> list[yaml.MappingNode]:
+        """The mappings that a merge key names, the strongest first."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        if not all(isinstance(source, yaml.MappingNode) for source in sources):
+            self._refuse(key_node, "the merge key '<<' takes a mapping or a list of mappings, such as *anchor")
+        return list(sources)
+
+    def _core(self, node: yaml.ScalarNode) -> Any:
         kind, text = node.tag.rpartition(":")[2], node.value
         if kind == "null":
             return None
@@ -198,7 +243,7 @@ class _Builder:
             return number
         return text
 
-    def _refuse(self, node: yaml.Node, why: str) -> None:
+    def _refuse(self, node: yaml.Node, why: str) -> NoReturn:
         raise StrictYamlError(f"{self.source}:{_line(node)}: {why}.")
 
 

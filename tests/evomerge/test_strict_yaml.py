@@ -1,6 +1,9 @@
 """Strict YAML: what is read as what, what is refused and where, and there and back."""
 
+import json
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +43,7 @@ def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
 
 
 def test_keys_are_always_text() -> None:
-    assert load("1: a\ntrue: b\n<<: c").data == {"1": "a", "true": "b", "<<": "c"}
+    assert load("1: a\ntrue: b\n'<<': c").data == {"1": "a", "true": "b", "<<": "c"}
 
 
 REFUSED = [
@@ -61,6 +64,11 @@ REFUSED = [
     ("a: &x [*x]", "f.yaml:1: aliases expand"),
     ("[" * 33 + "]" * 33, "f.yaml:1: nested deeper than 32"),
     ("a: &x 1\nb: [" + "*x, " * 51 + "]", "f.yaml:2: more than 50 aliases"),
+    ("a: 1\n<<: c", "f.yaml:2: the merge key '<<' takes a mapping or a list of mappings"),
+    ("a: 1\n<<: [{b: 1}, c]", "f.yaml:2: the merge key '<<' takes a mapping or a list of mappings"),
+    ("<<: {a: 1}\n<<: {b: 1}", "f.yaml:2: duplicate key '<<' (first at line 1)"),
+    ("a: &a\n  <<: {b: 1, b: 2}", "f.yaml:2: duplicate key 'b' (first at line 2)"),
+    ("a: &a\n  <<: *a", "f.yaml:1: a mapping that is merged into itself"),
     ("a" * (strict_yaml.MAX_BYTES + 1), "f.yaml: 1000001 bytes are too many"),
 ]
 
@@ -76,6 +84,43 @@ def test_an_alias_bomb_within_the_alias_limit_is_refused() -> None:
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 6)}]" for n in range(1, 9)]
     with pytest.raises(StrictYamlError, match="aliases expand to more than"):
         load("a0: &a0 [x, x, x, x, x, x]\n" + "\n".join(levels))
+
+
+MERGES = """
+a: &a {x: 1, y: {z: 2}}
+b: &b {y: 3, w: 4}
+one: {<<: *a, x: 5}
+after: {x: 5, <<: *a}
+list: {<<: [*a, *b], v: 6}
+nested: &n {<<: *b, w: 7}
+twice: {<<: *n}
+inline: {<<: {<<: *a}, q: 8}
+quoted: {"<<": 9}
+empty: {<<: {}}
+"""
+
+
+def test_merge_keys_are_resolved_as_pyyaml_resolves_them() -> None:
+    found = load(MERGES).data
+    expected = yaml.safe_load(MERGES)
+    assert json.dumps(found) == json.dumps(expected)  # with the order of the keys
+    assert found["list"] == {"x": 1, "y": {"z": 2}, "w": 4, "v": 6}
+
+
+def test_merged_values_know_the_line_on_which_they_are_written() -> None:
+    document = load(MERGES, source="f")
+    assert document.where("one", "y", "z") == "f:2"
+    assert document.where("twice", "w") == "f:7"
+    assert document.where("list", "w") == "f:3"
+
+
+def test_merge_bombs_are_refused_or_cost_nothing() -> None:
+    levels = [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 26)]
+    data = load("a0: &a0 {x: 1, y: 2}\n" + "\n".join(levels)).data  # 2^25 merges, if each were made anew
+    assert data["a25"] == {"x": 1, "y": 2}
+    wide = "{" + ", ".join(f"k{n}: 1" for n in range(20_000)) + "}"
+    with pytest.raises(StrictYamlError, match="aliases expand to more than"):
+        load(f"a: &a {wide}\n" + "\n".join(f"b{n}: {{<<: *a}}" for n in range(50)))
 
 
 def test_fifty_aliases_and_depth_32_are_taken() -> None:
@@ -111,6 +156,22 @@ def test_there_and_back_is_identity(data: object) -> None:
 @pytest.mark.parametrize("text", ["1e-3", "yes", "12:30", "2024-01-31", "0o7", "<<", "", "~", "null", "1_000"])
 def test_text_that_looks_like_something_else_is_quoted(text: str) -> None:
     assert dump(text, inline=True) == f"'{text}'"
+
+
+def test_a_format_may_let_tags_through_and_read_scalars_its_own_way() -> None:
+    def shout(node: yaml.ScalarNode) -> str:
+        if node.value == "no":
+            raise ValueError("no is refused")
+        return f"{node.tag} {node.value}" if node.tag == "!function" else node.value.upper()
+
+    assert load("a: [!function f.g, x]", tags=("!function",), scalar=shout).data == {"a": ["!function f.g", "X"]}
+    for text, message in (
+        ("b: 1\na: no", "f:2: no is refused"),
+        ("a: !function {}", "f:1: tag"),
+        ("a: !x y", "f:1: tag"),
+    ):
+        with pytest.raises(StrictYamlError, match=message):
+            load(text, source="f", tags=("!function",), scalar=shout)
 
 
 @given(st.text(max_size=60))
