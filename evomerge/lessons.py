@@ -4,10 +4,11 @@ from collections.abc import Collection
 
 import numpy as np
 
+from evomerge.failures import forgiven
 from evomerge.objective import NoReference, Objective
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer
 from evomerge.records import CANARY
-from evomerge.study import Entry
+from evomerge.study import Entry, Study
 
 
 class Lessons:
@@ -31,6 +32,13 @@ class Lessons:
     def waiting(self) -> bool:
         """Whether the parents are still being scored."""
         return bool(self._missing)
+
+    def replay(self, study: Study) -> None:
+        """Take what a study holds, but for the failures of a systematic fault: those trials run again."""
+        again = forgiven(study)
+        for entry in study.told:
+            if entry.trial.number not in again or entry.trial.merge is None:
+                self.take(entry)
 
     def take(self, entry: Entry) -> str | None:
         """Tell of a trial, now or when the parents are known; returns `problem`."""

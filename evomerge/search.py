@@ -8,20 +8,19 @@ of memory, a crash loses at most running work, and a resumed search proposes wha
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from evomerge.aim import record_objective
-from evomerge.budget import Budget
-from evomerge.execution.base import Executor
+from evomerge.budget import Budget, is_candidate
+from evomerge.execution.base import Executor, ExecutorError
+from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven
 from evomerge.lessons import Lessons
 from evomerge.objective import NonFiniteScore, Objective
 from evomerge.optimizers.base import Optimizer
 from evomerge.records import CANARY, Failure, Outcome, Trial, is_parent
 from evomerge.study import Entry, Study
 
-#: So many failures of the same kind in a row are the system's fault, not the candidates'.
-SAME_FAILURES = 5
 #: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
 PATIENCE = 0.5
 
@@ -59,25 +58,6 @@ class Progress:
     outcome: Outcome | None = None
 
 
-@dataclass
-class _Failures:
-    """The failures since this session began, to tell a bad candidate from a broken system."""
-
-    row: list[Failure] = field(default_factory=list)
-
-    def note(self, failure: Failure | None) -> str | None:
-        """The diagnosis when the same kind has failed SAME_FAILURES times in a row."""
-        if failure is None:
-            self.row.clear()
-            return None
-        if self.row and self.row[-1].kind != failure.kind:
-            self.row.clear()
-        self.row.append(failure)
-        if len(self.row) < SAME_FAILURES:
-            return None
-        return f"{len(self.row)} failures in a row of the same kind, {failure.kind}: {failure.message}"
-
-
 def search(
     study: Study,
     optimizer: Optimizer,
@@ -96,9 +76,9 @@ def search(
     that the study has are not run again. seed: of the masks of random methods, one for all candidates.
     """
     lessons = Lessons(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
-    for entry in study.told:
-        lessons.take(entry)
-    asked = {entry.trial.label for entry in study.entries.values() if not _failed_canary(entry)}
+    lessons.replay(study)
+    again = forgiven(study)
+    asked = {e.trial.label for e in study.entries.values() if not _failed_canary(e) and e.trial.number not in again}
     waiting = deque(trial for trial in planned if trial.label not in asked)
 
     def next_trial() -> Trial | None:
@@ -114,7 +94,17 @@ def search(
 
     if lessons.problem:
         return Ending("paused", lessons.problem)
-    return _drive(study, executor, objective, next_trial, lessons.take, Driving(budget, stop, progress))
+    ending = _Drive(study, executor, objective, next_trial, lessons.take, Driving(budget, stop, progress)).run()
+    failed = failed_on(study, "search")
+    if ending.kind == "done" and failed and all(e.losses is None for e in study.told if is_candidate(e.trial)):
+        return pause(study, diagnose("no candidate has scores", failed))
+    return ending
+
+
+def pause(study: Study, diagnosis: Diagnosis) -> Ending:
+    """Record that a study pauses, and why."""
+    study.event("paused", reason=diagnosis.reason, trace=diagnosis.trace, trials=list(diagnosis.trials))
+    return Ending("paused", diagnosis.message)
 
 
 def score_all(
@@ -128,14 +118,15 @@ def score_all(
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
     """Score given trials, those that the study has not got yet; told apart by (label, split)."""
-    asked = {(entry.trial.label, entry.trial.split) for entry in study.entries.values()}
+    again = forgiven(study)
+    asked = {(e.trial.label, e.trial.split) for e in study.entries.values() if e.trial.number not in again}
     waiting = deque(t for t in trials if (t.label, t.split) not in asked)
 
     def next_trial() -> Trial | None:
         return replace(waiting.popleft(), number=study.next_number) if waiting else None
 
     driving = Driving(Budget(), stop, progress, phase)
-    return _drive(study, executor, objective, next_trial, lambda _entry: None, driving)
+    return _Drive(study, executor, objective, next_trial, lambda _entry: None, driving).run()
 
 
 @dataclass(frozen=True)
@@ -148,51 +139,93 @@ class Driving:
     phase: str = "search"
 
 
-def _drive(
-    study: Study,
-    executor: Executor,
-    objective: Objective,
-    next_trial: Callable[[], Trial | None],
-    on_tell: Callable[[Entry], str | None],
-    driving: Driving,
-) -> Ending:
-    """next_trial: None where there is nothing to ask for before a trial has ended. on_tell: why to pause, if so."""
-    record_objective(study, objective)
-    stop = driving.stop or StopRequest()
-    again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
-    running: dict[int, Trial] = {}
-    failures = _Failures()
-    paused: str | None = None
-    exhausted = False
-    while True:
-        while not (exhausted or paused or stop.level) and len(running) < executor.slots and not _alone(running):
-            trial = again.popleft() if again else next_trial()
-            if trial is None:
-                exhausted = not running
-                break
-            if trial.number not in study.entries:
-                study.ask(trial)
-            running[trial.number] = trial
-            executor.submit(trial)
-            driving.progress(Progress(study, len(running), executor.slots, driving.budget, driving.phase))
-        if stop.level > 1 or (not running and (exhausted or paused or stop.level)):
-            break
-        outcome = _wait(executor, stop)
-        if outcome is not None:
-            outcome, losses = _judge(objective, outcome)
-            trial = running.pop(outcome.number)
-            if study.tell(outcome, losses):
-                paused = paused or on_tell(study.entries[trial.number])
-            paused = paused or _fault(trial, outcome, failures)
-        driving.progress(Progress(study, len(running), executor.slots, driving.budget, driving.phase, outcome))
-    if paused:
-        study.event("paused", reason=paused)
-        return Ending("paused", paused)
-    if stop.level:
-        study.event("stopped", level=stop.level)
-        # A drained search was stopped early; one that left at once was ended by its signal.
-        return Ending("stopped", signal=stop.signal if stop.level > 1 else 0)
-    return Ending("done")
+class _Drive:
+    """Keeps the executor busy until there is nothing to ask for, a fault pauses the study or somebody stops it.
+
+    next_trial: None where there is nothing to ask for before a trial has ended. on_tell: why to pause, if so.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        executor: Executor,
+        objective: Objective,
+        next_trial: Callable[[], Trial | None],
+        on_tell: Callable[[Entry], str | None],
+        driving: Driving,
+    ) -> None:
+        self._study, self._executor, self._objective = study, executor, objective
+        self._next_trial, self._on_tell, self._driving = next_trial, on_tell, driving
+        self._stop = driving.stop or StopRequest()
+        self._again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
+        self._running: dict[int, Trial] = {}
+        self._failures = Failures()
+        self._paused: Diagnosis | None = None
+
+    def run(self) -> Ending:
+        """Drive; returns why it ended."""
+        record_objective(self._study, self._objective)
+        try:
+            self._loop()
+        except ExecutorError as error:
+            self._paused = self._paused or Diagnosis(str(error))
+        if self._paused:
+            return pause(self._study, self._paused)
+        stop = self._stop
+        if stop.level:
+            self._study.event("stopped", level=stop.level)
+            # A drained search was stopped early; one that left at once was ended by its signal.
+            return Ending("stopped", signal=stop.signal if stop.level > 1 else 0)
+        return Ending("done")
+
+    def _loop(self) -> None:
+        exhausted = False
+        while True:
+            while not exhausted and self._may_start():
+                trial = self._again.popleft() if self._again else self._next_trial()
+                if trial is None:
+                    exhausted = not self._running
+                    break
+                self._start(trial)
+            ending = exhausted or self._paused is not None or self._stop.level > 0
+            if self._stop.level > 1 or (not self._running and ending):
+                return
+            outcome = _wait(self._executor, self._stop)
+            if outcome is not None:
+                outcome = self._take(outcome)
+            self._report(outcome)
+
+    def _may_start(self) -> bool:
+        if self._paused or self._stop.level or len(self._running) >= self._executor.slots:
+            return False
+        # Nothing is worth starting before the canary has shown that coefficients do anything.
+        return not any(trial.label == CANARY for trial in self._running.values())
+
+    def _start(self, trial: Trial) -> None:
+        if trial.number not in self._study.entries:
+            self._study.ask(trial)
+        self._running[trial.number] = trial
+        self._executor.submit(trial)
+        self._report(None)
+
+    def _take(self, outcome: Outcome) -> Outcome:
+        """Record an outcome and learn from it; returns it as it was recorded."""
+        outcome, losses = _judge(self._objective, outcome)
+        trial = self._running.pop(outcome.number)
+        new = self._study.tell(outcome, losses)
+        entry = self._study.entries[trial.number]
+        problem = self._on_tell(entry) if new else None
+        if problem:  # with the failures that it comes from, so that a resumed study tries those models again
+            parents = [e for e in failed_on(self._study, "search") if is_parent(e.trial.label)]
+            self._paused = self._paused or replace(diagnose(problem, parents), reason=problem)
+        self._paused = self._paused or _fault(entry, self._failures)
+        return outcome
+
+    def _report(self, outcome: Outcome | None) -> None:
+        progress, running = self._driving, self._running
+        progress.progress(
+            Progress(self._study, len(running), self._executor.slots, progress.budget, progress.phase, outcome)
+        )
 
 
 def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
@@ -206,15 +239,11 @@ def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
         stop.waiting = False
 
 
-def _alone(running: dict[int, Trial]) -> bool:
-    # Nothing is worth starting before the canary has shown that coefficients do anything.
-    return any(trial.label == CANARY for trial in running.values())
-
-
-def _fault(trial: Trial, outcome: Outcome, failures: _Failures) -> str | None:
-    if trial.label == CANARY and outcome.failure is not None:
-        return f"the canary, which tries whether coefficients change anything, failed: {outcome.failure.message}"
-    return failures.note(outcome.failure)
+def _fault(entry: Entry, failures: Failures) -> Diagnosis | None:
+    failure = failure_of(entry)
+    if entry.trial.label == CANARY and failure is not None:
+        return Diagnosis(f"the canary, which tries whether coefficients change anything, failed: {failure.message}")
+    return failures.note(entry)
 
 
 def _judge(objective: Objective, outcome: Outcome) -> tuple[Outcome, list[float] | None]:
@@ -228,4 +257,4 @@ def _judge(objective: Objective, outcome: Outcome) -> tuple[Outcome, list[float]
 
 
 def _failed_canary(entry: Entry) -> bool:
-    return entry.trial.label == CANARY and entry.outcome is not None and entry.outcome.failure is not None
+    return entry.trial.label == CANARY and failure_of(entry) is not None

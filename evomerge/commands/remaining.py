@@ -61,6 +61,5 @@ def _wants_more(config: SearchConfig, plan: launch.Plan, study: Study) -> bool:
     optimizer = launch.build_optimizer(config, plan)
     parents = {trial.label for trial in plan.planned if is_parent(trial.label)}
     lessons = Lessons(optimizer, plan.objective, parents)
-    for entry in study.told:
-        lessons.take(entry)
+    lessons.replay(study)
     return optimizer.wants({})

@@ -88,6 +88,5 @@ def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:
         optimizer.prefer(list(objective.weights.values()))
     parents = {e.trial.label for e in study.entries.values() if e.trial.split == "search" and is_parent(e.trial.label)}
     lessons = Lessons(optimizer, objective, parents)
-    for entry in study.told:
-        lessons.take(entry)
+    lessons.replay(study)
     return optimizer.predictions()

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from evomerge.budget import RECOMMENDED, candidates
 from evomerge.execution.base import Executor
+from evomerge.failures import diagnose, failed_on
 from evomerge.objective import Objective
 from evomerge.records import FloatArray, Trial, is_parent, is_rerun
-from evomerge.search import Ending, Progress, StopRequest, score_all
+from evomerge.search import Ending, Progress, StopRequest, pause, score_all
 from evomerge.selection.finalists import finalists, strongest_baselines
-from evomerge.selection.ranking import Ranking, SelectionError
+from evomerge.selection.ranking import Ranking
 from evomerge.selection.result import chosen, was_chosen
 from evomerge.study import Study
 
@@ -41,24 +42,32 @@ def select(
     ending = score(finalists(study, objective), "select")
     if ending.kind != "done":
         return ending
-    if not was_chosen(study, n_candidates):
-        _choose(study, objective, n_candidates)
+    if not was_chosen(study, n_candidates) and not _choose(study, objective, n_candidates):
+        return pause(study, diagnose("every finalist failed on the select split", failed_on(study, "select")))
     trials = _for_report(study, objective)
     read = {e.trial.label for e in study.entries.values() if e.trial.split == "report"}
     if any(trial.label not in read for trial in trials):
         study.event("report_split_read", winner=chosen(study).label)
-    return score(trials, "report")
+    ending = score(trials, "report")
+    if ending.kind == "done" and not _is_reported(study):
+        return pause(study, diagnose("the winner has no score on the report split", failed_on(study, "report")))
+    return ending
 
 
-def _choose(study: Study, objective: Objective, n_candidates: int) -> None:
-    """Record the best merge on the select split; a parent is no merge, but it stays in the comparison.
+def _is_reported(study: Study) -> bool:
+    label = chosen(study).label
+    return any(e.trial.label == label and e.losses is not None for e in study.told if e.trial.split == "report")
+
+
+def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
+    """Record the best merge on the select split; a parent is no merge, but it stays in the comparison. False without.
 
     front: the merges that no model beats there, of a Pareto search. keeps: whether the winner keeps what was asked for.
     """
     ranking = Ranking(study, objective, "select")
     merges = [entry for entry in ranking.entries if not is_parent(entry.trial.label)]
     if not merges:
-        raise SelectionError("Every finalist failed on the select split; see `evomerge status`.")
+        return False
     winner = min(merges, key=ranking.key)
     front = ranking.front(ranking.entries) if objective.pareto else []
     study.event(
@@ -69,6 +78,7 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> None:
         front=[entry.trial.label for entry in front if entry in merges],
         scale={task: list(ends) for task, ends in ranking.yardstick.scale.items()},
     )
+    return True
 
 
 def _for_report(study: Study, objective: Objective) -> list[Trial]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from evomerge.budget import Budget, candidates
+from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Objective
 from evomerge.optimizers.base import FloatArray
@@ -135,18 +136,92 @@ class Failing:
         return self._bench.run(trial)
 
 
-def test_five_failures_of_a_kind_in_a_row_pause_the_study(models: Recipe, tmp_path: Path) -> None:
-    spec = make_spec(models)
-    executor = SerialExecutor(lambda: Failing(spec(), since=8))
+def failing(folder: Path, spec: BenchSpec, fails: Callable[[Trial], Exception | None]) -> tuple[Ending, Study]:
+    """A search whose bench raises what `fails` gives for a trial."""
+
+    class Raises(Failing):
+        def run(self, trial: Trial) -> Outcome:
+            error = fails(trial)
+            if error is not None:
+                raise error
+            return self._bench.run(trial)
+
     bench = spec()
-    study = Study.create(tmp_path / "s", {}, {})
+    study = Study.open(folder) if (folder / "ledger.jsonl").exists() else Study.create(folder, {}, {})
     optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    executor = SerialExecutor(lambda: Raises(spec(), 0))
     ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=100), seed=SEED)
+    study.close()
+    return ending, study
+
+
+def test_five_failures_of_a_kind_in_a_row_pause_the_study(models: Recipe, tmp_path: Path) -> None:
+    ending, study = failing(
+        tmp_path / "s", make_spec(models), lambda t: OSError("disk on fire") if t.number >= 8 else None
+    )
     assert ending.kind == "paused"
-    assert "OSError" in ending.message
-    assert "disk on fire" in ending.message
+    assert "5 failures in a row (5 OSError); the first: OSError: disk on fire\nTraceback" in ending.message
     assert len(study.told) == 8 + 5
     assert study.events[-1][0] == "paused"
+
+
+def test_failures_of_alternating_kinds_pause_the_study(models: Recipe, tmp_path: Path) -> None:
+    kinds = (KeyError("even"), ValueError("odd"))
+    ending, study = failing(tmp_path / "s", make_spec(models), lambda t: kinds[t.number % 2] if t.number >= 3 else None)
+    assert (ending.kind, len(study.told)) == ("paused", 3 + 5)
+    assert ending.message.startswith(
+        "5 failures in a row (3 ValueError, 2 KeyError); the first: ValueError: odd\nTraceback"
+    )
+
+
+def test_more_than_half_of_the_last_twenty_failing_pauses_the_study(models: Recipe, tmp_path: Path) -> None:
+    spec = make_spec(models)
+    ending, study = failing(tmp_path / "s", spec, lambda t: OSError("now and then") if t.number % 5 < 3 else None)
+    assert (ending.kind, len(study.told)) == ("paused", 1), "the canary fails"
+    ending, study = failing(tmp_path / "t", spec, lambda t: OSError("now and then") if t.number % 5 > 1 else None)
+    assert ending.kind == "paused"
+    assert ending.message.startswith("11 of the last 19 trials failed (11 OSError)")
+    ending, study = failing(tmp_path / "u", spec, lambda t: OSError("every other") if t.number % 2 else None)
+    assert (ending.kind, candidates(study)) == ("done", 100), "no more than half"
+
+
+def test_a_search_in_which_nothing_has_scores_is_paused_however_small(models: Recipe, tmp_path: Path) -> None:
+    bench, study = make_spec(models)(), Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    executor = SerialExecutor(lambda: Failing(bench, since=1))
+    ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=3), seed=SEED)
+    assert ending.kind == "paused"
+    assert ending.message.startswith("no candidate has scores (3 OSError); the first: OSError: disk on fire")
+
+
+def test_baselines_that_a_systematic_fault_took_are_scored_on_resume(models: Recipe, tmp_path: Path) -> None:
+    bench, study = make_spec(models)(), Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    broken, whole = SerialExecutor(lambda: Failing(bench, since=1)), SerialExecutor(lambda: bench)
+    planned = [*baselines(bench), *(replace(t, label=f"task_arithmetic:{t.label}") for t in baselines(bench)[2:])]
+    ending = search(study, optimizer, broken, OBJECTIVE, planned, Budget(trials=20), seed=SEED)
+    assert (ending.kind, candidates(study)) == ("paused", 5)
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    ending = search(study, optimizer, whole, OBJECTIVE, planned, Budget(trials=20), seed=SEED)
+    assert ending.kind == "done"
+    scored = [entry.trial.label for entry in study.told if entry.losses is not None]
+    assert scored[: len(planned)] == [trial.label for trial in planned]
+
+
+def test_an_executor_that_breaks_pauses_the_study(models: Recipe, tmp_path: Path) -> None:
+    class Lost(SerialExecutor):
+        def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+            if self._waiting is not None and self._waiting.number == 4:
+                raise ExecutorError("no worker answers")
+            return super().next_outcome(timeout)
+
+    spec = make_spec(models)
+    bench, study = spec(), Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    ending = search(study, optimizer, Lost(spec), OBJECTIVE, plan(bench), Budget(trials=20), seed=SEED)
+    assert (ending.kind, ending.message) == ("paused", "no worker answers")
+    assert study.events[-1][1]["reason"] == "no worker answers"
+    assert [trial.number for trial in study.pending] == [4], "it is run again on resume"
 
 
 def test_no_number_from_a_failed_or_empty_score_reaches_the_optimizer(models: Recipe, tmp_path: Path) -> None:
@@ -298,10 +373,13 @@ def test_when_all_parents_fail_a_relative_search_pauses(models: Recipe, tmp_path
     ending = search(study, optimizer, executor, objective, baselines(bench), Budget(trials=30), seed=SEED)
     assert (ending.kind, candidates(study)) == ("paused", 4)
     assert "Every parent failed" in ending.message
-    assert study.events[-1] == ("paused", {"reason": ending.message})
-    again = Study.read(tmp_path / "s")
-    ending = search(again, optimizer, executor, objective, baselines(bench), Budget(trials=30), seed=SEED)
-    assert ending.message.startswith("Every parent failed"), "no more is spent on it"
+    kind, data = study.events[-1]
+    assert (kind, data["reason"]) == ("paused", ending.message.partition("\n")[0])
+    assert data["trials"] == [2, 3, 4]
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    repaired = SerialExecutor(spec)
+    ending = search(study, optimizer, repaired, objective, baselines(bench), Budget(trials=30), seed=SEED)
+    assert (ending.kind, candidates(study)) == ("done", 30), "a resume scores the parents again"
 
 
 class Content(CmaEs):

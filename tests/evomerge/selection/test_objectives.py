@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Kind, Objective
+from evomerge.records import Outcome, Trial
 from evomerge.selection import FRONT_FINALISTS, finalists, select, selection
 from evomerge.study import Study
-from tests.evomerge.selection.tables import Table, searched
+from tests.evomerge.selection.tables import Table, TableBench, searched
 
 #: The best parents score 0.9 on both tasks.
 PARENTS = {"parent:a": {"a": 0.9, "b": 0.1}, "parent:b": {"a": 0.2, "b": 0.9}, "uniform": {"a": 0.4, "b": 0.4}}
@@ -167,3 +169,34 @@ def test_an_expert_that_is_the_best_on_one_task_stays_whatever_its_mean(tmp_path
     study, executor = searched(tmp_path / "s", Objective(WEIGHTS), table, n_examples=100)
     assert select(study, executor, Objective(WEIGHTS), None).kind == "done"
     assert _labels(study, "report") == ["parent:a", "parent:b"]
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        (
+            "select",
+            "every finalist failed on the select split (2 ValueError, 2 OSError); the first: ValueError: no model",
+        ),
+        ("report", "the winner has no score on the report split (1 OSError); the first: OSError: no disk"),
+    ],
+)
+def test_a_fault_after_the_search_pauses_the_study_and_a_resume_ends_it(
+    tmp_path: Path, split: str, reason: str
+) -> None:
+    bench = TableBench(TABLE, 10)
+
+    class Broken:
+        def run(self, trial: Trial) -> Outcome:
+            if trial.split == split and trial.label.startswith("trial:"):
+                raise OSError("no disk") if trial.number % 2 else ValueError("no model")
+            return bench.run(trial)
+
+    table = {name: row for name, row in TABLE.items() if name != "uniform"}
+    study, whole = searched(tmp_path / "s", Objective(WEIGHTS), table)
+    ending = select(study, SerialExecutor(Broken), Objective(WEIGHTS), None)
+    assert (ending.kind, ending.message.partition("\n")[0]) == ("paused", reason)
+    assert "Traceback" in ending.message
+    assert study.events[-1][0] == "paused"
+    assert select(study, whole, Objective(WEIGHTS), None).kind == "done"
+    assert model(selection(study, Objective(WEIGHTS)).winner.x) == "x1"

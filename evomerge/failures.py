@@ -1,0 +1,74 @@
+"""Failures: when they are the system's fault and not the candidates', the diagnosis, and what is tried again later."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evomerge.records import Failure
+from evomerge.study import Entry, Study
+
+#: This many failures in a row pause a study, whatever their kinds.
+IN_A_ROW = 5
+#: Failures of more than half of this many last trials pause it too.
+WINDOW = 20
+#: Lines kept of a traceback in a diagnosis: its end says where.
+TRACE_LINES = 30
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a study pauses. reason: one line. trace: of the first failure. trials: the failed ones, see `forgiven`."""
+
+    reason: str
+    trace: str = ""
+    trials: tuple[int, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """The reason, then the traceback where there is one."""
+        return f"{self.reason}\n{self.trace}" if self.trace else self.reason
+
+
+class Failures:
+    """Watches the outcomes of one session: a bad candidate fails alone, a broken system fails most of them."""
+
+    def __init__(self) -> None:
+        self._recent: deque[Entry] = deque(maxlen=WINDOW)
+
+    def note(self, entry: Entry) -> Diagnosis | None:
+        """Take a told trial; returns the diagnosis when the study must pause."""
+        self._recent.append(entry)
+        failed = [each for each in self._recent if failure_of(each)]
+        last = list(self._recent)[-IN_A_ROW:]
+        if len(last) == IN_A_ROW and all(map(failure_of, last)):
+            return diagnose(f"{IN_A_ROW} failures in a row", failed)
+        if 2 * len(failed) > WINDOW:
+            return diagnose(f"{len(failed)} of the last {len(self._recent)} trials failed", failed)
+        return None
+
+
+def diagnose(what: str, failed: Sequence[Entry]) -> Diagnosis:
+    """`what` happened, how many failures there are of which kind, and the first one with its traceback."""
+    failures = [failure for failure in map(failure_of, failed) if failure is not None]
+    if not failures:
+        return Diagnosis(what)
+    kinds = Counter(failure.kind for failure in failures)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    trace = "\n".join(failures[0].trace.strip().splitlines()[-TRACE_LINES:])
+    reason = f"{what} ({counts}); the first: {failures[0].kind}: {failures[0].message}"
+    return Diagnosis(reason, trace, tuple(entry.trial.number for entry in failed))
+
+
+def forgiven(study: Study) -> frozenset[int]:
+    """Failed trials that a systematic fault is to blame for; the baselines and finalists among them run again."""
+    return frozenset(n for kind, data in study.events if kind == "paused" for n in data.get("trials", ()))
+
+
+def failed_on(study: Study, split: str) -> list[Entry]:
+    """The failed trials of one split, in telling order."""
+    return [entry for entry in study.told if entry.trial.split == split and failure_of(entry)]
+
+
+def failure_of(entry: Entry) -> Failure | None:
+    """Why a trial has no scores; None for one that has, and while it is pending."""
+    return None if entry.outcome is None else entry.outcome.failure
