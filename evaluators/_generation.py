@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from evaluators._networks import check_continues_text
 from evaluators._tokens import batch_limit, batches, encode_prompt, max_length
 from evaluators.base import EvaluatorError, LanguageModel
 
@@ -48,6 +49,7 @@ class Generator:
         batch_tokens: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        check_continues_text(model.network)
         self._tokenizer = model.tokenizer
         context = max_length(model.network, model.tokenizer, length)
         room = context - max_new_tokens

@@ -12,6 +12,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from evaluators._generation import Generator
 from evaluators._isolation import preserved_random_states
 from evaluators._likelihood import Likelihoods, Tokens
+from evaluators._networks import check_continues_text
 from evaluators._tokens import encode, encode_pair, max_length, prefix_token
 from evaluators.base import EvaluatorError, LanguageModel
 
@@ -41,6 +42,7 @@ class Requests:
     """Answers the requests of documents. documents: for each its lm-eval Instances, in order."""
 
     def __init__(self, model: LanguageModel, documents: Sequence[Sequence[Any]], settings: Settings) -> None:
+        check_continues_text(model.network)
         self._documents = documents
         self._settings = settings
         self._length = max_length(model.network, model.tokenizer, settings.length)

@@ -106,8 +106,8 @@ class Evaluator(ABC):
     def rehearse(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002 - for evaluators that read or write text
         """Prepare what depends on the tokenizer, and say what people should know of it; nothing is scored.
 
-        model: has `tokenizer` and `network.config`, and need have no weights. Raises EvaluatorError for examples or
-        options that the model cannot take.
+        model: has `tokenizer` and `network`, which may be on the meta device, without weights. Raises EvaluatorError
+        for a network, examples or options that do not fit.
         """
         return ()
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from evaluators._examples import Line, as_texts, read_json_lines
 from evaluators._likelihood import Answers, Likelihoods
+from evaluators._networks import check_continues_text
 from evaluators._tokens import PerTokenizer, encode_pair, max_length
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Scores, content_ids
 
@@ -76,6 +77,7 @@ class MultipleChoice(Evaluator):
         )
 
     def _prepare(self, model: LanguageModel) -> Likelihoods:
+        check_continues_text(model.network)
         pairs = [
             [encode_pair(model.tokenizer, prompt, self._separator + text) for text in texts]
             for prompt, texts in zip(self._prompts, self._choices, strict=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from evaluators._examples import check_limit, read_json_lines, read_text
 from evaluators._likelihood import Likelihoods, Tokens
+from evaluators._networks import check_continues_text
 from evaluators._tokens import PerTokenizer, encode, max_length, prefix_token
 from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Scores, content_ids
 
@@ -75,6 +76,7 @@ class Perplexity(Evaluator):
 
     def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, list[int]]:
         """The engine, and how many tokens each window has."""
+        check_continues_text(model.network)
         length = max_length(model.network, model.tokenizer)
         prefix = prefix_token(model.tokenizer)
         tokens = [encode(model.tokenizer, window) for window in self._windows]

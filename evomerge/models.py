@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import architecture, outline
 from search_spaces.base import FloatArray
 
 
@@ -59,7 +59,7 @@ def load_resident(
         tensors = {name: base.tensor(name).to(device=device, dtype=_target(base, name, dtype)) for name in base.names}
         return ResidentModel({name: tensor.clone() for name, tensor in tensors.items()})
     transformers.utils.logging.disable_progress_bar()  # bars belong to the command line; loading here is short
-    network = _architecture(base).from_pretrained(
+    network = architecture(base).from_pretrained(
         str(base.path),
         dtype=dtype or "auto",
         trust_remote_code=False,
@@ -89,10 +89,8 @@ def check_reads_text(base: Model, tokenizer: Path) -> None:
 
 
 def unloaded(base: Model, tokenizer: Path) -> ResidentModel:
-    """What of a model needs no weights, to check tasks against: its tokenizer, and a network with a `config` only."""
-    known = getattr(_architecture(base), "config_class", None) or transformers.AutoConfig
-    config = known.from_pretrained(str(base.path), trust_remote_code=False, local_files_only=True)
-    return ResidentModel({}, SimpleNamespace(config=config), _tokenizer(tokenizer))
+    """What of a model needs no weights, to check tasks against: its tokenizer, and its network on the meta device."""
+    return ResidentModel({}, outline(base).network, _tokenizer(tokenizer))
 
 
 def choose_device(wanted: str) -> str:
@@ -104,15 +102,6 @@ def choose_device(wanted: str) -> str:
 
 def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and base.mergeable(name) else base.dtype(name)
-
-
-def _architecture(base: Model) -> Any:
-    config: Mapping[str, Any] = base.config or {}
-    name = (config.get("architectures") or ["AutoModelForCausalLM"])[0]
-    architecture = getattr(transformers, name, None)
-    if architecture is None:
-        raise ModelError(f"{base.path}: transformers {transformers.__version__} has no architecture {name!r}.")
-    return architecture
 
 
 def _tokenizer(folder: Path) -> Any:

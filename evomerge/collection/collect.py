@@ -11,6 +11,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from evaluators._networks import check_continues_text
+from evaluators.base import EvaluatorError
 from evomerge.collection.data import CollectionError, Example, batches
 from evomerge.collection.gradients import Labels, Squares, backwards, parameters
 from evomerge.collection.layers import Accumulator, Collected, linear_layers, recording, shapes
@@ -63,12 +65,11 @@ def planned(model: ResidentModel, kinds: Sequence[str]) -> Shapes:
 
 
 def check_network(network: Any) -> None:
-    """Refuse what is no language model that reads and writes one text. Raises CollectionError."""
-    if getattr(network.config, "is_encoder_decoder", False) or network.get_output_embeddings() is None:
-        raise CollectionError(
-            f"{type(network).__name__} is no causal language model: statistics are collected from models that "
-            "continue a text."
-        )
+    """Refuse a network that is no causal language model. Raises CollectionError."""
+    try:
+        check_continues_text(network)
+    except EvaluatorError as error:
+        raise CollectionError(str(error)) from error
 
 
 def sizes(found: Shapes) -> dict[str, int]:

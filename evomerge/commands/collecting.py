@@ -16,6 +16,7 @@ from evomerge.commands.progress import progress_bar
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.compatibility import check_compatible
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import outline
 from evomerge.merging.output.staging import OutputError
 from evomerge.merging.sources import open_folders, open_models
 from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
@@ -52,7 +53,7 @@ def collect_statistics(
     check_place(output, overwrite=overwrite)
     texts = read_texts(data, reading.separator)
     checkpoint = open_folders(model, ())[model.name]
-    check_reads_text(checkpoint, checkpoint.path)
+    check_continues_text(checkpoint, checkpoint.path)
     resident = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
     examples = encode_texts(texts, resident.tokenizer, length, reading.examples)
@@ -85,7 +86,7 @@ def collect_through_recipe(
     bare = replace(merge.recipe, inputs=tuple(replace(model, statistics=None) for model in merge.recipe.inputs))
     sources = open_models(bare)
     check_compatible(sources.base, sources.inputs)
-    check_reads_text(sources.base, sources.tokenizer)
+    check_continues_text(sources.base, sources.tokenizer)
     # In the type in which the merge will be written, as its layers will run.
     resident = load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
@@ -122,6 +123,15 @@ def check_place(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"The output {output} exists. Choose another file, or replace it (--overwrite).")
     if not output.absolute().parent.is_dir():
         raise OutputError(f"The output {output} has no folder to be in: {output.absolute().parent} does not exist.")
+
+
+def check_continues_text(base: Model, tokenizer: Path) -> None:
+    """Refuse a model that is no causal language model with a tokenizer; reads no weights.
+
+    Raises ModelError, CheckpointError or CollectionError.
+    """
+    check_reads_text(base, tokenizer)
+    collect.check_network(outline(base).network)
 
 
 def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> ResidentModel:

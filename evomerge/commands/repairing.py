@@ -11,14 +11,14 @@ from evomerge.collection.collect import Progress
 from evomerge.collection.data import CollectionError, Example, batches, encode_texts, read_texts, readable_length
 from evomerge.collection.hidden_units import Repaired, Statistics, Step
 from evomerge.commands.aligning import source_name, write_changed
-from evomerge.commands.collecting import Reading, load
+from evomerge.commands.collecting import Reading, check_continues_text, load
 from evomerge.commands.draft import expert_names
 from evomerge.commands.progress import progress_bar
 from evomerge.merging.alignment.repair import goal
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.output.staging import check_output
-from evomerge.models import ResidentModel, check_reads_text
+from evomerge.models import ResidentModel
 
 
 def repair_model(
@@ -88,7 +88,7 @@ def shares_of(models: Sequence[str], weights: Sequence[float] | None) -> list[fl
 
 def _check_models(checkpoint: Checkpoint, endpoints: Mapping[str, Checkpoint]) -> None:
     check_compatible(checkpoint, endpoints)
-    check_reads_text(checkpoint, checkpoint.path)
+    check_continues_text(checkpoint, checkpoint.path)
     for one in (checkpoint, *endpoints.values()):
         found = find_nonfinite(one)
         if found is not None:

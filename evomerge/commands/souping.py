@@ -11,14 +11,14 @@ import torch
 from evaluators.base import content_ids, split_of
 from evomerge.collection.collect import check_memory
 from evomerge.collection.data import Example, encode_texts, read_texts, readable_length
-from evomerge.commands.collecting import Reading, check_place
+from evomerge.commands.collecting import Reading, check_continues_text, check_place
 from evomerge.commands.draft import expert_names
 from evomerge.commands.progress import progress_bar
 from evomerge.learned_soup import Learned, Progress, Settings, Soup, SoupError, learn
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
 from evomerge.merging.output.manifest import pinned
 from evomerge.merging.sources import Sources, open_models
-from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
+from evomerge.models import ResidentModel, choose_device, load_resident
 from evomerge.recipe import Input, Recipe
 from evomerge.recipe_file import write_merge
 from evomerge.statistics import difference
@@ -76,7 +76,7 @@ def learn_soup(
     recipe = Recipe(Input("base", base), inputs, "linear", tokenizer=tokenizer)
     sources = open_models(recipe)
     check_compatible(sources.base, sources.inputs)
-    check_reads_text(sources.base, sources.tokenizer)
+    check_continues_text(sources.base, sources.tokenizer)
     notes = [] if tokenizer else tokenizer_differences(sources.base, sources.inputs)
     resident, soup = _load(recipe, sources, reading, settings)
     length = readable_length(resident.network, resident.tokenizer, reading.length)
