@@ -29,11 +29,13 @@ from evomerge.config_fields import (
     model_data,
     plugin_data,
 )
+from evomerge.durable import write_text
+from evomerge.ledger.lines import FILE
 from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginError, PluginSpec, check_name
 from evomerge.recipe import Recipe, RecipeError
-from evomerge.study import SEARCH_FILE
+from evomerge.study import SEARCH_FILE, Study
 
 #: What may change when a study goes on: none of it decides which candidates there are or how they score.
 FREE = (
@@ -149,7 +151,11 @@ class SearchConfig(Section):
 
     def write(self, path: Path) -> None:
         """Write a search file that `load_config` reads back from anywhere on this machine."""
-        path.write_text(strict_yaml.dump(self.as_dict()), encoding="utf-8")
+        write_text(path, self.text())
+
+    def text(self) -> str:
+        """The search file that `write` writes."""
+        return strict_yaml.dump(self.as_dict())
 
     def missing_files(self) -> list[str]:
         """The files and folders that plug-ins are given and that are not there, as `tasks.add.file: PATH`."""
@@ -169,7 +175,7 @@ def load_config(path: Path) -> SearchConfig:
         there = f"; the one of this run is {own}" if own.is_file() else ""
         raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
     try:
-        document = strict_yaml.load(path.read_text(encoding="utf-8"), source=str(path))
+        document = strict_yaml.load(_text_of(path), source=str(path))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist: expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
@@ -188,6 +194,17 @@ def load_config(path: Path) -> SearchConfig:
     config._text = _Text(document)
     _check_plugins(config)
     return config
+
+
+def _text_of(path: Path) -> str:
+    """The text of a search file; where a study has lost its copy, what the study's ledger says."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path.name != SEARCH_FILE or not (path.parent / FILE).is_file():
+            raise
+        configuration = Study.read(path.parent).configuration
+        return strict_yaml.dump({**configuration, "study": str(path.parent.absolute())})
 
 
 def _check_plugins(config: SearchConfig) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -101,6 +102,20 @@ def model_data(model: Input) -> str | dict[str, str]:
     """A model as the file says it, in its shortest form."""
     data = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
     return model.path if data.keys() == {"path"} else data
+
+
+def named_paths(configuration: Mapping[str, Any]) -> list[Path]:
+    """Every path that a configuration, as `SearchConfig.identity` gives it, reads models or examples from."""
+    models = map(_as_mapping, [configuration.get("base", {}), *configuration.get("experts", {}).values()])
+    texts = [model[key] for model in models for key in ("path", "adapter", "statistics") if key in model]
+    for plugin in (configuration.get("space"), *configuration.get("tasks", {}).values()):
+        if isinstance(plugin, Mapping):
+            texts += [plugin[key] for key in (*PATH_OPTIONS, "task") if isinstance(plugin.get(key), str)]
+    return [Path(text) for text in texts if Path(text).is_absolute()]
+
+
+def _as_mapping(model: str | Mapping[str, str]) -> Mapping[str, str]:
+    return {"path": model} if isinstance(model, str) else model
 
 
 def plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:

@@ -16,6 +16,7 @@ from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
 from evomerge.models import smoke_test
 from evomerge.objective import Objective
+from evomerge.pinned import compare_models
 from evomerge.recipe import Merge
 from evomerge.records import Trial, trial_label
 from evomerge.report import status
@@ -46,9 +47,11 @@ class Choice:
 def choose(run: Path, number: int | None = None) -> Choice:
     """The study's winner, or trial `number`.
 
-    Raises StudyError for a trial that is not there, SelectionError while there is no winner.
+    Raises StudyError for a trial that is not there, SelectionError while there is no winner,
+    InputChanged where the models are no longer those that the study searched on.
     """
     study, config = Study.read(run), load_config(run / SEARCH_FILE)
+    compare_models(study, config.recipe())
     objective = objective_of_study(study)
     if number is None:
         result = _selection(study, objective)

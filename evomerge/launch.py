@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +15,16 @@ from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
+from evomerge.merging import pins
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
+from evomerge.merging.pins import Pins
 from evomerge.merging.sources import open_models
 from evomerge.models import check_reads_text, unloaded
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer
+from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
 from evomerge.placement import check_device, start_executor
 from evomerge.planned import planned_trials
 from evomerge.readiness import placed
@@ -49,6 +52,7 @@ class Plan:
     names: tuple[str, ...]
     planned: tuple[Trial, ...]
     examples: Mapping[str, Mapping[str, int]]
+    ids: Examples
     model_bytes: int
     notes: tuple[str, ...]
 
@@ -59,7 +63,10 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     Raises CheckpointError or ModelError for refused models; PluginError, MethodError, SpaceError, EvaluatorError,
     OptimizerError, ConfigError or LaunchError for what cannot work.
     """
+    study = begun(config)  # a study that cannot go on is refused before its models are read
     recipe = config.recipe()
+    if study is not None:
+        compare_models(study, recipe)
     check_device(config)
     say("checking the models")
     sources = open_models(recipe)
@@ -80,6 +87,9 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     say("reading the tasks")
     evaluators = readiness.read_tasks(config)
     examples = readiness.count_examples(config, evaluators, notes)
+    ids = examples_of(config, evaluators)
+    if study is not None:
+        compare_examples(study, ids, config)
     if reads_text:
         notes += readiness.rehearse(config, evaluators, unloaded(base, sources.tokenizer))
     objective = config.aim(
@@ -95,11 +105,24 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         names=space.names,
         planned=planned_trials(recipe, space, base, config.seed),
         examples=examples,
+        ids=ids,
         model_bytes=base.nbytes,
         notes=tuple(notes),
     )
     build_optimizer(config, plan)
     return plan
+
+
+def begun(config: SearchConfig) -> Study | None:
+    """The study that the search file resumes, for reading; None where it begins one.
+
+    Raises StudyError for a damaged one, ConfigurationChanged for that of another search.
+    """
+    if not (config.study / FILE).exists():
+        return None
+    study = Study.read(config.study)
+    study.compare(config.identity())
+    return study
 
 
 def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
@@ -156,17 +179,9 @@ def run(
     optimizer = build_optimizer(config, plan)
     spendable = budget(config)
     with ExitStack() as opened:
-        study = None
-        if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
-            study = opened.enter_context(closing(open_study(config, resume=resume)))
-            say(f"resumed {config.study}: {study.resumed}")
-        elif resume:
-            say(f"no study in {config.study} yet: starting a new one")
-        say(f"starting {config.executor} workers")
-        executor = opened.enter_context(closing(start_executor(config, plan.spec, plan.model_bytes)))
-        study = study or opened.enter_context(closing(open_study(config, resume=resume)))
+        study, executor = _start(config, plan, opened, resume=resume, say=say)
         stop = StopRequest()
-        with signals(stop, heard):
+        with signals(stop, heard), pausing(study):
             ending = search(
                 study,
                 optimizer,
@@ -191,7 +206,28 @@ def run(
                     stop=stop,
                     progress=progress,
                 )
+            if ending.kind == "done":
+                executor.settle()
         return ending, selection(study, plan.objective) if ending.kind == "done" else None
+
+
+def _start(
+    config: SearchConfig, plan: Plan, opened: ExitStack, *, resume: bool, say: Callable[[str], None]
+) -> tuple[Study, PinnedExecutor]:
+    """The study, and workers with the models that it began with. Raises as `run` does, and InputChanged."""
+    study, recipe = None, plan.spec.recipe
+    if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
+        study = opened.enter_context(closing(open_study(config, resume=resume)))
+        say(f"resumed {config.study}: {study.resumed}")
+        found = pin_models(study, recipe, say)
+    else:
+        if resume:
+            say(f"no study in {config.study} yet: starting a new one")
+        found = pins.take(pins.input_files(recipe))
+    say(f"starting {config.executor} workers")
+    pool = opened.enter_context(closing(start_executor(config, replace(plan.spec, pins=found), plan.model_bytes)))
+    study = study or opened.enter_context(closing(open_study(config, resume=resume, inputs=found)))
+    return study, PinnedExecutor(pool, study, recipe, found, plan.ids)
 
 
 def budget(config: SearchConfig) -> Budget:
@@ -199,14 +235,16 @@ def budget(config: SearchConfig) -> Budget:
     return Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
 
 
-def open_study(config: SearchConfig, *, resume: bool) -> Study:
-    """Create the study's folder, or take up the study in it."""
+def open_study(config: SearchConfig, *, resume: bool, inputs: Pins | None = None) -> Study:
+    """Create the study's folder, or take up the study in it. inputs: the pins of a new study's models."""
     folder = Path(config.study)
     if resume and (folder / FILE).exists():
-        return Study.open(folder, config.identity())
-    study = Study.create(folder, config.identity(), environment())
-    config.write(folder / SEARCH_FILE)
-    return study
+        study = Study.open(folder, config.identity())
+        if not (folder / SEARCH_FILE).exists():
+            config.write(folder / SEARCH_FILE)
+        return study
+    known = None if inputs is None else pins.to_dict(inputs)
+    return Study.create(folder, config.identity(), environment(), inputs=known, search_file=config.text())
 
 
 def environment() -> dict[str, str]:

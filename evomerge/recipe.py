@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from search_spaces.base import CoefficientTable
@@ -27,6 +28,11 @@ class Input:
     revision: str | None = None
     adapter: str | None = None
     statistics: str | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where the model, its adapter and its statistics lie; a hub name is a path that is not there."""
+        return tuple(Path(text) for text in (self.path, self.adapter, self.statistics) if text is not None)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,11 @@ class Recipe:
                     f"A slice needs at least one block and at least one input of the recipe ({', '.join(names)}); "
                     f"this one has {part.blocks} block(s) of {', '.join(part.inputs) or 'no input'}."
                 )
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths of all models, the base's first."""
+        return tuple(path for model in (self.base, *self.inputs) for path in model.paths)
 
     @property
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evomerge import strict_yaml
+from evomerge.durable import write_text
 from evomerge.plugins import PluginError, check_name
 from evomerge.recipe import Input, Merge, RecipeError
 from evomerge.recipe_reader import FORMAT, RecipeReader
@@ -109,7 +110,7 @@ def _load(path: Path) -> strict_yaml.Document:
 
 def write_merge(merge: Merge, path: Path) -> None:
     """Write a recipe file that `read_merge` reads back; local model paths are written absolute."""
-    path.write_text(dump_merge(merge), encoding="utf-8")
+    write_text(path, dump_merge(merge))
 
 
 def dump_merge(merge: Merge) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from evomerge.ledger.changes import ConfigurationChanged, differences
 from evomerge.ledger.codec import outcome_to_dict, trial_to_dict
-from evomerge.ledger.lines import FILE, Record, StudyBusy, StudyError, StudyExists, StudyPaused, read
+from evomerge.ledger.lines import FILE, SEARCH_FILE, Record, StudyBusy, StudyError, StudyExists, StudyPaused, read
 from evomerge.ledger.state import SCHEMA, STATE_KINDS, Entry, State
 from evomerge.ledger.writer import Files, Ledger
 from evomerge.records import Outcome, Trial
@@ -28,9 +28,6 @@ __all__ = [
     "StudyExists",
     "StudyPaused",
 ]
-
-#: The copy of the search file that a study keeps in its folder.
-SEARCH_FILE = "search.yaml"
 
 
 @dataclass(frozen=True)
@@ -76,16 +73,23 @@ class Study:
         configuration: Mapping[str, Any],
         environment: Mapping[str, Any],
         *,
+        inputs: Mapping[str, Any] | None = None,
+        search_file: str | None = None,
         files: Files | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> "Study":
         """Begin a study, as its only writer.
 
-        Raises StudyExists when there is one in the folder, StudyPaused when the folder cannot be written.
+        inputs: what the models' files can be told from others by. search_file: a text that is in the folder, on the
+        disk, before there is a study. Raises StudyExists when there is one in the folder, StudyPaused when the folder
+        cannot be written.
         """
         data = {"schema": SCHEMA, "configuration": dict(configuration), "environment": dict(environment)}
+        if inputs is not None:
+            data["inputs"] = dict(inputs)
+        beside = {} if search_file is None else {SEARCH_FILE: search_file}
         with _explained(folder):
-            writer, first = Ledger.create(folder, "created", data, files or Files())
+            writer, first = Ledger.create(folder, "created", data, files or Files(), beside)
         return cls(folder, [first], writer, clock)
 
     @classmethod
@@ -135,6 +139,11 @@ class Study:
     def environment(self) -> Mapping[str, Any]:
         """Versions and machine, as they were when the study was made."""
         return self._state.environment
+
+    @property
+    def inputs(self) -> Mapping[str, Any] | None:
+        """What the models' files can be told from others by; None in studies of versions that did not record it."""
+        return self._state.inputs
 
     @property
     def entries(self) -> Mapping[int, Entry]:
@@ -203,6 +212,10 @@ class Study:
         if kind in STATE_KINDS:
             raise StudyError(f"An event cannot be named {kind!r}; the study uses {', '.join(STATE_KINDS)} itself.")
         self._check_reserve(self._append(kind, data))
+
+    def pin(self, inputs: Mapping[str, Any]) -> None:
+        """Record what the models' files can be told from others by, as far as it is known now."""
+        self._check_reserve(self._append("inputs", {"files": dict(inputs)}))
 
     def compare(self, configuration: Mapping[str, Any]) -> None:
         """Raises ConfigurationChanged for one that is not the study's."""

@@ -15,6 +15,7 @@ from evaluators.base import Evaluator, Scores, split_of
 from evomerge import plugins
 from evomerge.merging.baselines import completed
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.sources import open_models
 from evomerge.models import ResidentModel, choose_device, load_resident
 from evomerge.plugins import PluginSpec
@@ -33,7 +34,8 @@ class BenchSpec:
     """All that a worker needs to build its bench; plain data, so that it travels between processes.
 
     tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
-    gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them.
+    gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
+    must be; None compares nothing.
     """
 
     recipe: Recipe
@@ -43,6 +45,7 @@ class BenchSpec:
     device: str = "auto"
     threads: int = 1
     gpus: float = 0.0
+    pins: Pins | None = None
 
     def __call__(self) -> "Bench":
         """Build the bench: the factory that executors call in each worker."""
@@ -94,6 +97,8 @@ class Bench:
     def __init__(self, spec: BenchSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
+        if spec.pins is not None:
+            check_worker(input_files(spec.recipe), spec.pins)
         sources = open_models(spec.recipe)
         device = choose_device(spec.device)
         dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None

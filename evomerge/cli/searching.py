@@ -30,12 +30,9 @@ def init(
     if output.exists() and not force:
         raise DraftError(f"{output} exists. Give another file with -o, or --force to replace it.")
     guess_tasks(task)  # before anything heavy: a file of another kind is told at once
-    from evomerge.commands.draft import draft
-    from evomerge.config import load_config
+    from evomerge.commands.draft import write_draft
 
-    drafted = draft(base, experts, task, output, study)
-    output.write_text(drafted.text, encoding="utf-8")
-    load_config(output)
+    drafted = write_draft(base, experts, task, output, study, overwrite=force)
     data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes)}
     notes = [f"note: {note}" for note in drafted.notes]
     show(as_json, data, drafted.facts, *notes, f"Wrote {output}. Next: evomerge check {output}")

@@ -16,6 +16,7 @@ from evaluators.base import EvaluatorError
 from evomerge.collection.data import CollectionError, Example, batches
 from evomerge.collection.gradients import Labels, Squares, backwards, parameters
 from evomerge.collection.layers import Accumulator, Collected, linear_layers, recording, shapes
+from evomerge.durable import explained, sync
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import SINGLE
 from evomerge.merging.moments import MODEL, SOURCE
@@ -154,8 +155,10 @@ def write(statistics: Mapping[str, Tensor], file: Path, model: Model, source: st
     folder = file.absolute().with_name(f".{file.name}.evomerge-new")
     with staged(folder, sum(tensor.nbytes for tensor in statistics.values())) as partial:
         write_weights(partial, plan, statistics.items(), max_shard_bytes=2**63, metadata=metadata)
-    (folder / SINGLE).replace(file)
-    folder.rmdir()
+    with explained(file):
+        (folder / SINGLE).replace(file)
+        folder.rmdir()
+        sync(file.absolute().parent)
 
 
 def _forwards(network: Any, examples: Sequence[Example], batch_tokens: int, watch: Any) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """`evomerge statistics`: Fisher information and second moments of models on data, as files for merges."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -13,15 +14,18 @@ from evomerge.collection.data import CollectionError, Example, encode_texts, rea
 from evomerge.collection.through import check_merge, collect_through
 from evomerge.commands.aligning import source_name
 from evomerge.commands.progress import progress_bar
+from evomerge.durable import OutputError
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.compatibility import check_compatible
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import outline
-from evomerge.merging.output.staging import OutputError
+from evomerge.merging.output.single_file import RECIPE, STATISTICS, check_file
 from evomerge.merging.sources import open_folders, open_models
 from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
 from evomerge.recipe import DTYPES, Input
 from evomerge.recipe_file import read_merge, write_merge
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def collect_statistics(
     Raises EvaluatorError or CollectionError for the data, CheckpointError, ModelError or CollectionError for the
     model, OutputError for the output; all of them before the first example is read, if they can be known then.
     """
-    check_place(output, overwrite=overwrite)
+    check_file(output, ours=STATISTICS, overwrite=overwrite, inputs=[*model.paths, data])
     texts = read_texts(data, reading.separator)
     checkpoint = open_folders(model, ())[model.name]
     check_continues_text(checkpoint, checkpoint.path)
@@ -82,8 +86,14 @@ def collect_through_recipe(
     check_merge(merge, list(data))
     if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
         raise OutputError(f"The output {output} exists. Choose another folder, or replace its files (--overwrite).")
-    texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
     bare = replace(merge.recipe, inputs=tuple(replace(model, statistics=None) for model in merge.recipe.inputs))
+    files = {name: output / _file_name(name, number) for number, name in enumerate(data)}
+    if output.is_dir():
+        read = [*bare.paths, *data.values()]
+        for file in files.values():
+            check_file(file, ours=STATISTICS, overwrite=overwrite, inputs=read)
+        check_file(output / "recipe.yaml", ours=RECIPE, overwrite=overwrite, inputs=read)
+    texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
     sources = open_models(bare)
     check_compatible(sources.base, sources.inputs)
     check_continues_text(sources.base, sources.tokenizer)
@@ -96,7 +106,6 @@ def collect_through_recipe(
     collect.check_disk(len(texts) * sum(collect.sizes(shapes).values()), output)
     with progress_bar(f"{len(texts)} inputs, {_sizes(shapes)} each") as progress:
         found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
-    files = {name: output / f"{name}.safetensors" for name in found}
     models = open_folders(bare.base, bare.inputs)
     for model in bare.inputs:
         collect.write(found[model.name], files[model.name], models[model.name], _called(model))
@@ -104,6 +113,11 @@ def collect_through_recipe(
     write_merge(replace(merge, recipe=replace(merge.recipe, inputs=inputs)), output / "recipe.yaml")
     facts = {"output": str(output), "inputs": {name: _facts(part) for name, part in examples.items()}}
     return facts, [f"Wrote {len(files)} statistics. Next: evomerge merge {output / 'recipe.yaml'} -o DIR"]
+
+
+def _file_name(name: str, number: int) -> str:
+    """A file name for an input; a name that could be more than that, such as a path, is left out of it."""
+    return f"{name if _PLAIN.fullmatch(name) else f'input-{number}'}.safetensors"
 
 
 def name_data(pairs: Sequence[str]) -> dict[str, Path]:
@@ -115,14 +129,6 @@ def name_data(pairs: Sequence[str]) -> dict[str, Path]:
             raise CollectionError(f"--data is {pair!r}; expected NAME=FILE once for each input of the recipe.")
         found[name] = Path(file)
     return found
-
-
-def check_place(output: Path, *, overwrite: bool) -> None:
-    """Refuse a file that is there, or without a folder to be in. Raises OutputError."""
-    if output.is_dir() or (output.exists() and not overwrite):
-        raise OutputError(f"The output {output} exists. Choose another file, or replace it (--overwrite).")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"The output {output} has no folder to be in: {output.absolute().parent} does not exist.")
 
 
 def check_continues_text(base: Model, tokenizer: Path) -> None:

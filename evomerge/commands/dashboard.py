@@ -16,11 +16,14 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from evomerge.config import load_config
+from evomerge.config_fields import named_paths
+from evomerge.durable import replacing
+from evomerge.merging.output.single_file import check_file
 from evomerge.merging.sources import open_models
 from evomerge.mirror import Mirror
 from evomerge.report.axes import Axis, of_space
 from evomerge.report.optuna_view import OptunaView
-from evomerge.study import SEARCH_FILE
+from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import build_space
 
 #: Seconds between two looks at the ledger.
@@ -83,20 +86,14 @@ def export_view(run: Path, file: Path) -> int:
             f"{file}: expected a name that ends in {', '.join(SQLITE)} (SQLite) or {', '.join(JOURNAL)} "
             "(Optuna's journal, which is quicker to write)."
         )
-    if file.exists():
-        raise DashboardError(f"{file} exists; give another name.")
+    check_file(file, overwrite=False, option=None, inputs=named_paths(Study.read(run).configuration))
     view = view_of(run)
     if not view.size:
         raise DashboardError(f"The study in {run} has no scored candidate yet: nothing to write.")
-    part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    try:
+    with replacing(file) as part:
         optuna.copy_study(
             from_study_name=view.name, from_storage=view.storage, to_storage=_file_storage(part, file.suffix)
         )
-        part.rename(file)
-    finally:
-        part.unlink(missing_ok=True)
     return view.size
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from evomerge import plugins, strict_yaml
 from evomerge.commands.tasks import guess_tasks
+from evomerge.config import load_config
 from evomerge.config_fields import PATH_OPTIONS
+from evomerge.durable import write_text
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
 from evomerge.merging.models.model import Model
+from evomerge.merging.output.single_file import check_file
 from evomerge.merging.sources import open_folders, open_models
 from evomerge.recipe import Input, Recipe
 
@@ -59,6 +62,18 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "study": _inline(study),
     }
     return Draft(_TEMPLATE.format(**place), facts, differences + taken)
+
+
+def write_draft(
+    base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str, *, overwrite: bool
+) -> Draft:
+    """Draft the search file `file` and write it. Raises as `draft` does; OutputError for a file not to be replaced."""
+    inputs = [Path(text) for text in (base, *experts, *tasks)]
+    check_file(file, overwrite=overwrite, inputs=inputs, option="--force")
+    drafted = draft(base, experts, tasks, file, study)
+    write_text(file, drafted.text)
+    load_config(file)
+    return drafted
 
 
 def _rows(models: Iterable[Model]) -> set[int]:

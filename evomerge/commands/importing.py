@@ -5,29 +5,34 @@ from typing import Any
 
 from evomerge import strict_yaml
 from evomerge.config import load_config
+from evomerge.config_fields import named_paths
+from evomerge.durable import write_text
 from evomerge.merging.interop.mergekit_configuration import InteropError
 from evomerge.merging.interop.mergekit_evolve import read_evolve
 from evomerge.merging.interop.mergekit_file import load_file
 from evomerge.merging.interop.mergekit_read import read_mergekit
+from evomerge.merging.output.single_file import RECIPE, check_file
 from evomerge.recipe_file import write_merge
 
 
 def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bool) -> dict[str, Any]:
     """Write a mergekit configuration as a recipe, one of mergekit-evolve as a search file; returns what to print.
 
-    Raises InteropError for a file that is neither, FileExistsError for one that is in the way.
+    Raises InteropError for a file that is neither, OutputError or CheckpointError for one that is not replaced.
     """
     notes: list[str] = []
     keys = _keys(path)
     if "merge_method" in keys:
         merge = read_mergekit(path, lenient=lenient, note=notes.append)
-        target = _free(output or Path("recipe.yaml"), overwrite)
+        target = output or Path("recipe.yaml")
+        check_file(target, ours=RECIPE, overwrite=overwrite, inputs=[path, *merge.recipe.paths])
         write_merge(merge, target)
         kind, go_on = "recipe", f"evomerge merge {target} -o DIR"
     elif "genome" in keys:
         search = read_evolve(load_file(path), lenient=lenient, note=notes.append)
-        target = _free(output or Path("search.yaml"), overwrite)
-        target.write_text(_commented(search, path, notes), encoding="utf-8")
+        target = output or Path("search.yaml")
+        check_file(target, overwrite=overwrite, inputs=[path, *named_paths(search)])
+        write_text(target, _commented(search, path, notes))
         load_config(target)
         kind, go_on = "search file", f"evomerge check {target}"
     else:
@@ -41,12 +46,6 @@ def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bo
 def _keys(path: Path) -> list[str]:
     data = load_file(path).data
     return list(data) if isinstance(data, dict) else []
-
-
-def _free(path: Path, overwrite: bool) -> Path:
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give another file with -o, or --overwrite to replace it.")
-    return path
 
 
 def _commented(search: dict[str, Any], origin: Path, notes: list[str]) -> str:

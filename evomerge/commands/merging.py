@@ -11,6 +11,7 @@ from evomerge.merging.method import MethodError
 from evomerge.merging.models.adapter import WEIGHTS
 from evomerge.merging.output.lora_export import export_lora
 from evomerge.merging.output.materialize import check_method, materialize
+from evomerge.merging.output.staging import unfinished
 from evomerge.merging.sources import notes_on, open_moments
 from evomerge.recipe import Merge
 from evomerge.recipe_file import RecipeFile
@@ -30,7 +31,7 @@ def merge_recipe(
     Returns the manifest, or what a LoRA holds, and notes. Raises RecipeError with the line for what the method does
     not take, and as `materialize` and `export_lora`.
     """
-    notes: list[str] = []
+    notes = unfinished(output)
     if isinstance(recipe, RecipeFile):
         merge = checked(recipe)
     else:

@@ -14,7 +14,7 @@ from rich.console import Console
 from evaluators.base import Scores
 from evomerge import launch
 from evomerge.commands.detecting import detectable_differences, power_lines
-from evomerge.commands.remaining import begun, remaining
+from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
 from evomerge.placement import placement, worker_bytes
 from evomerge.records import Trial, is_parent
@@ -45,7 +45,7 @@ def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dic
         plan = launch.prepare(config)
     workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.model_bytes)
     study, last = remaining(config, plan, file)
-    measured = _from_study(begun(config))
+    measured = _from_study(launch.begun(config))
     if measured is None and measure:
         with _shown("scoring the start and a parent"):
             measured = _probe(plan)

@@ -9,6 +9,7 @@ from evomerge.choosing import ChoiceError
 from evomerge.commands.picking import Request
 from evomerge.config import load_config
 from evomerge.export import Choice, merge_of
+from evomerge.pinned import compare_models
 from evomerge.records import Trial
 from evomerge.report import status
 from evomerge.report.front import front
@@ -59,6 +60,7 @@ def command(run: Path, point: Predicted) -> str:
 def choice_of(run: Path, point: Predicted) -> Choice:
     """The predicted point's complete merge, for `export`."""
     config = load_config(run / SEARCH_FILE)
+    compare_models(Study.read(run), config.recipe())
     merge = merge_of(config, Trial(-1, point.x, seed=config.seed))
     said = sentence(point)
     return Choice(f"predicted {point.number}", merge, {"prediction": said}, (said,))

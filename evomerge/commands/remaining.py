@@ -7,24 +7,11 @@ from typing import Any
 from evomerge import launch
 from evomerge.budget import candidates
 from evomerge.config import SearchConfig
-from evomerge.ledger.lines import FILE
 from evomerge.ledger.writer import is_being_written
 from evomerge.lessons import Lessons
 from evomerge.records import is_parent
 from evomerge.report.status import state_of
 from evomerge.study import Study
-
-
-def begun(config: SearchConfig) -> Study | None:
-    """The study that the search file goes on with, for reading; None where it begins one.
-
-    Raises StudyError for a damaged one, ConfigurationChanged for that of another search.
-    """
-    if not (config.study / FILE).exists():
-        return None
-    study = Study.read(config.study)
-    study.compare(config.identity())
-    return study
 
 
 def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict[str, Any], str]:
@@ -33,7 +20,7 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
     Data: state (`new`, else that of `evomerge status`), told (candidates), left (whether a resume does anything).
     """
     command = f"evomerge search {shlex.quote(str(file))}"
-    study = begun(config)
+    study = launch.begun(config)
     if study is None:
         return {"state": "new", "told": 0, "left": True}, f"Ready: {command}"
     told, state, trials = candidates(study), state_of(study), config.budget.trials

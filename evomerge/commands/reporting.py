@@ -8,9 +8,14 @@ from typing import Any
 
 from evomerge.aim import objective_of_study
 from evomerge.config import load_config
+from evomerge.config_fields import named_paths
+from evomerge.durable import write_text
 from evomerge.ledger.lines import FILE, read
 from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.output.single_file import REPORT as REPORTS
+from evomerge.merging.output.single_file import check_file, is_ours
 from evomerge.merging.sources import open_models
+from evomerge.pinned import compare_models
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import dump_merge
 from evomerge.report.html.document import document
@@ -27,19 +32,23 @@ REPORT = "report.html"
 def write_report(
     run: Path, output: Path | None, *, browser: bool, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the report of the study in `run`; returns what to print. Raises StudyError when there is none.
+    """Write the report of the study in `run`; returns what to print. Raises StudyError when there is none,
+    OutputError or CheckpointError for a file that is not replaced.
 
     output: the file, `report.html` in the folder of the run by default. browser: open it as well.
     """
     records = read(run / FILE).records
     study = Study(run, records)
+    path = run / REPORT if output is None else output
+    if output is not None:
+        inputs = named_paths(study.configuration)
+        check_file(output, ours=REPORTS, overwrite=is_ours(output, REPORTS), inputs=inputs, option=None)
     active = {record.data["number"]: record.active for record in records if record.kind == "told"}
     say("reading the models' headers")
     material = replace(gather(study, run / SEARCH_FILE), active=active)
     say("comparing")
     data = document(study, objective_of_study(study), material)
-    path = run / REPORT if output is None else output
-    path.write_text(page(data), encoding="utf-8")
+    write_text(path, page(data))
     if browser:
         webbrowser.open(path.absolute().as_uri())
     return {
@@ -56,9 +65,10 @@ def gather(study: Study, file: Path) -> Material:
     """What the models' headers say about the points of a study; where they cannot be read, why not."""
     config = load_config(file)
     inputs = tuple(model.name for model in config.experts)
-    text = file.read_text(encoding="utf-8")
+    text = config.text()
     try:
         recipe = config.recipe()
+        compare_models(study, recipe)
         space = build_space(config.space, recipe, open_models(recipe).base.layout())
         merges = _merges(study, recipe, space)
     except (CheckpointError, SpaceError, OSError) as error:

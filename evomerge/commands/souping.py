@@ -11,12 +11,13 @@ import torch
 from evaluators.base import content_ids, split_of
 from evomerge.collection.collect import check_memory
 from evomerge.collection.data import Example, encode_texts, read_texts, readable_length
-from evomerge.commands.collecting import Reading, check_continues_text, check_place
+from evomerge.commands.collecting import Reading, check_continues_text
 from evomerge.commands.draft import expert_names
 from evomerge.commands.progress import progress_bar
 from evomerge.learned_soup import Learned, Progress, Settings, Soup, SoupError, learn
 from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
 from evomerge.merging.output.manifest import pinned
+from evomerge.merging.output.single_file import RECIPE, check_file
 from evomerge.merging.sources import Sources, open_models
 from evomerge.models import ResidentModel, choose_device, load_resident
 from evomerge.recipe import Input, Recipe
@@ -65,7 +66,7 @@ def learn_soup(
     for settings and data, CheckpointError or ModelError for the models, OutputError for the output; all of them
     before the first step, if they can be known then.
     """
-    check_place(output, overwrite=overwrite)
+    check_file(output, ours=RECIPE, overwrite=overwrite, inputs=[Path(base), *map(Path, models), data])
     if len(models) < 2:
         raise SoupError(f"A soup is made of at least two models; it was given {len(models)}: {', '.join(models)}.")
     texts = read_texts(data, reading.separator)

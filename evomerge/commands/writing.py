@@ -10,7 +10,10 @@ from evomerge.commands.merging import write_lora
 from evomerge.commands.picking import Request, decide, number_to_write
 from evomerge.commands.predicting import choice_of, find
 from evomerge.commands.progress import progress_bar
+from evomerge.durable import write_text
 from evomerge.merging.interop import mergekit
+from evomerge.merging.output.single_file import RECIPE, check_file
+from evomerge.merging.output.staging import unfinished
 from evomerge.recipe_file import write_merge
 
 
@@ -32,7 +35,7 @@ def write_export(
     """
     choice = _choose(run, request)
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
-    data["notes"] = list(choice.notes)
+    data["notes"] = [*unfinished(output), *choice.notes]
     if lora is not None:
         adapter = write_lora(choice.merge, output, lora, modules_to_save, overwrite=overwrite, scores=choice.scores)
         return data | {**adapter, "notes": [*data["notes"], *adapter["notes"]]}
@@ -45,11 +48,13 @@ def write_export(
 
 
 def write_recipe(choice: export.Choice, output: Path, *, format_: str = "evomerge", overwrite: bool) -> None:
-    """The recipe of a choice as a file, in evomerge's or mergekit's format. Raises FileExistsError."""
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists; give another file, or --overwrite to replace it.")
+    """Write the recipe of a choice, in evomerge's or mergekit's format.
+
+    Raises OutputError or CheckpointError for a file that is not replaced.
+    """
+    check_file(output, ours=RECIPE, overwrite=overwrite, inputs=choice.merge.recipe.paths)
     if format_ == "mergekit":
-        output.write_text(mergekit.dump(choice.merge), encoding="utf-8")
+        write_text(output, mergekit.dump(choice.merge))
     else:
         write_merge(choice.merge, output)
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 FILE = "ledger.jsonl"
+LOCK = "ledger.lock"
+#: The copy of the search file that a study keeps in its folder.
+SEARCH_FILE = "search.yaml"
 
 _PREFIX = len(b'{"crc32":"00000000",')
 

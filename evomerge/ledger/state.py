@@ -13,7 +13,7 @@ from evomerge.records import Outcome, Trial
 SCHEMA = 1
 
 #: Kinds of records that build the state; a record of any other kind is an event.
-STATE_KINDS = ("created", "examples", "asked", "told")
+STATE_KINDS = ("created", "inputs", "examples", "asked", "told")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,7 @@ class State:
         self.folder = folder
         self.configuration: Mapping[str, Any] = MappingProxyType({})
         self.environment: Mapping[str, Any] = MappingProxyType({})
+        self.inputs: Mapping[str, Any] | None = None
         self.entries: dict[int, Entry] = {}
         self.told: list[Entry] = []
         self.events: list[tuple[str, Mapping[str, Any]]] = []
@@ -51,6 +52,8 @@ class State:
         self.active_seconds = record.active
         if record.kind == "created":
             self._create(record.data)
+        elif record.kind == "inputs":
+            self.inputs = MappingProxyType(record.data["files"])
         elif record.kind == "examples":
             ids = tuple(record.data["ids"])
             self.example_numbers[record.data["task"], ids] = len(self.examples)
@@ -71,6 +74,8 @@ class State:
             )
         self.configuration = MappingProxyType(data["configuration"])
         self.environment = MappingProxyType(data["environment"])
+        if "inputs" in data:
+            self.inputs = MappingProxyType(data["inputs"])
 
     def _tell(self, data: Mapping[str, Any]) -> None:
         outcome = outcome_from_dict(data, self.examples)

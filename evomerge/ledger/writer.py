@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from evomerge.durable import PART, write_text
 from evomerge.ledger.lines import (
     FILE,
+    LOCK,
     Contents,
     Record,
     StudyBusy,
@@ -24,9 +27,9 @@ from evomerge.ledger.lines import (
     read,
 )
 
-LOCK = "ledger.lock"
 RESERVE = "ledger.reserve"
 RESERVE_BYTES = 1 << 20
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Files:
@@ -68,8 +71,13 @@ class Ledger:
             raise
 
     @classmethod
-    def create(cls, folder: Path, kind: str, data: Mapping[str, Any], files: Files) -> tuple["Ledger", Record]:
-        """Begin a ledger with its first record; it appears whole or not at all. Raises StudyExists."""
+    def create(
+        cls, folder: Path, kind: str, data: Mapping[str, Any], files: Files, beside: Mapping[str, str] = NOTHING
+    ) -> tuple["Ledger", Record]:
+        """Begin a ledger with its first record; it appears whole or not at all. Raises StudyExists.
+
+        beside: texts by file name that are in the folder, on the disk, before the ledger is.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         ledger = cls(folder, files)
         try:
@@ -77,6 +85,10 @@ class Ledger:
                 raise StudyExists(
                     f"There is a study in {folder} already: go on with --resume, or choose another folder."
                 )
+            for name, text in beside.items():
+                for left in folder.glob(f".{name}.*{PART}"):  # by a process that was killed
+                    left.unlink()
+                write_text(folder / name, text)
             new = ledger.path.with_suffix(".new")
             ledger._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
             ledger._reserve()

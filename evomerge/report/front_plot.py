@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.report.front import Front, Point
-from evomerge.report.plot import PlotError, new_figure
+from evomerge.report.plot import PlotError, new_figure, save
 from evomerge.selection import SelectionError
 from evomerge.selection.result import chosen
 from evomerge.study import Study
@@ -27,7 +27,7 @@ def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
     draw(axes, front, _roles(study, front))
     axes.set_title(_title(study, front), color=_INK, fontsize=9, loc="left")
     path = study.folder / FILE if path is None else path
-    figure.savefig(path)
+    save(figure, path)
     return path
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
+from evomerge.durable import replacing
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
 
@@ -34,8 +35,14 @@ def plot_progress(study: Study, path: Path | None = None) -> Path:
     _draw_baselines(axes, leading(baselines), len(searched))
     _tidy(axes)
     path = study.folder / FILE if path is None else path
-    figure.savefig(path)
+    save(figure, path)
     return path
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG, complete or not at all. Raises OutputError."""
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
 
 
 def new_figure(height: float) -> tuple[Any, Any]:

@@ -29,6 +29,9 @@ _TOKENIZER_FILES = (
     "vocab.txt",
 )
 
+#: Every name that `companions` may copy.
+COPIED = (*_MODEL_FILES, *_TOKENIZER_FILES)
+
 
 def companions(base: Path, tokenizer: Path) -> dict[str, Path]:
     """Small files that go along with merged weights, from the base's folder and the tokenizer's: name -> source.

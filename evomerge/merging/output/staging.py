@@ -1,21 +1,23 @@
 """An output folder that appears complete or not at all: written beside its place, synced, then renamed."""
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.merging.models.header import CheckpointError
+from evomerge.durable import OutputError, explained, sync
+from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.shards import INDEX
+from evomerge.merging.output.assets import COPIED
 
 #: The file that says that evomerge wrote a folder, and may replace it.
 MARK = "evomerge.json"
 
-
-class OutputError(ValueError):
-    """An output folder that cannot be written: it exists, another process writes it, or the disk is full."""
+_ALWAYS = ("README.md", "recipe.yaml", "mergekit_config.yml", "config.json", INDEX, "adapter_config.json")
 
 
 def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> None:
@@ -42,6 +44,35 @@ def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> N
             f"The output {folder} was not written by evomerge (it has no {MARK}) and is not replaced. "
             "Choose another folder, or remove it yourself."
         )
+    foreign = _foreign(folder)
+    if foreign:
+        listed = ", ".join(map(shown, foreign[:5])) + (", ..." if len(foreign) > 5 else "")
+        raise OutputError(
+            f"The output {folder} holds {len(foreign)} file(s) that evomerge did not write ({listed}); replacing the "
+            "folder would delete them. Move them away, or choose another folder."
+        )
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Say in a line that an earlier process was killed while it wrote `folder`; no line where none was."""
+    partial = _beside(folder.absolute(), "partial")
+    if not partial.is_dir() or not any(partial.iterdir()):
+        return []
+    weights = sum(1 for _ in partial.glob("*.safetensors"))
+    return [f"found unfinished export, restarting ({weights} weight file(s) of it removed)"]
+
+
+def _foreign(folder: Path) -> list[str]:
+    """The entries of an export's folder that evomerge did not write there, sorted."""
+    try:
+        manifest = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        manifest = {}
+    known = {MARK}
+    if isinstance(manifest, dict):
+        # Exports of older versions list their weights only.
+        known |= set(manifest.get("files", ())) or {*_ALWAYS, *COPIED, *manifest.get("outputs", ())}
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in known or entry.is_dir())
 
 
 @contextmanager
@@ -52,20 +83,23 @@ def staged(folder: Path, nbytes: int) -> Iterator[Path]:
     what a killed process left is removed by the next one. Raises OutputError.
     """
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.evomerge-partial")
-    replaced = folder.with_name(f".{folder.name}.evomerge-replaced")
-    partial.mkdir(exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    partial, replaced = _beside(folder, "partial"), _beside(folder, "replaced")
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(exist_ok=True)
+        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _lock(lock, partial, folder)
         try:
-            _restore(folder, replaced)
-            _empty(partial)
-            _check_space(folder.parent, nbytes)
-            yield partial
-            _sync_tree(partial)
-            _replace(partial, folder, replaced)
+            with explained(folder):
+                _restore(folder, replaced)
+                _empty(partial)
+                _check_space(folder.parent, nbytes)
+                yield partial
+                _list_files(partial)
+                for path in (*partial.iterdir(), partial):
+                    sync(path)
+                _replace(partial, folder, replaced)
         except BaseException:
             if partial.exists():
                 shutil.rmtree(partial)
@@ -73,6 +107,19 @@ def staged(folder: Path, nbytes: int) -> Iterator[Path]:
             raise
     finally:
         os.close(lock)
+
+
+def _beside(folder: Path, state: str) -> Path:
+    return folder.with_name(f".{folder.name}.evomerge-{state}")
+
+
+def _list_files(partial: Path) -> None:
+    """Complete the manifest with the names of all files, so that a later export knows a stranger's among them."""
+    manifest = partial / MARK
+    if manifest.is_file():
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+        data["files"] = sorted(entry.name for entry in partial.iterdir())
+        manifest.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _lock(descriptor: int, partial: Path, folder: Path) -> None:
@@ -109,23 +156,10 @@ def _check_space(folder: Path, nbytes: int) -> None:
         )
 
 
-def _sync_tree(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _replace(partial: Path, folder: Path, replaced: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         folder.rename(replaced)
     partial.rename(folder)
     if replaced.exists():
         shutil.rmtree(replaced)
-    descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder.parent)

@@ -51,6 +51,9 @@ def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path
     with pytest.raises(OutputError, match=f"was not written by evomerge .it has no {MARK}"):
         check_output(out, [model], overwrite=True)
     (out / MARK).write_text("{}")
+    with pytest.raises(OutputError, match=r"evomerge did not write \('thesis.txt'\)"):
+        check_output(out, [model], overwrite=True)
+    (out / "thesis.txt").rename(out / "README.md")
     check_output(out, [model], overwrite=True)
     (tmp_path / "file").write_text("")
     (tmp_path / "lost").symlink_to("nowhere")

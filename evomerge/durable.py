@@ -1,0 +1,89 @@
+"""Write files so that they appear whole or not at all, and explain a disk that refuses them."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: Advice by error number, for the common errors of a disk.
+_ADVICE = {
+    errno.ENOSPC: "Free some space, or write to another disk.",
+    errno.EDQUOT: "Free some space, or write to another disk.",
+    errno.EROFS: "Write to another disk.",
+    errno.EACCES: "Correct the permissions of the folder, or choose another one.",
+    errno.EPERM: "Correct the permissions of the folder, or choose another one.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EIO: "Check the disk, or write to another one.",
+}
+
+#: Suffix of a file that is not complete yet.
+PART = ".evomerge-part"
+
+
+class OutputError(ValueError):
+    """An output that cannot be written: it exists, another process writes it, or the disk refuses it."""
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield the path of a new file beside `file`; what the block writes there takes the place of `file`, synced.
+
+    The file's mode follows the umask. When the block raises, nothing is left and `file` is as it was.
+    Raises OutputError for what the disk refuses.
+    """
+    part = file.with_name(f".{file.name[:40]}.{os.getpid()}{PART}")
+    try:
+        with explained(file):
+            part.unlink(missing_ok=True)
+            yield part
+            sync(part)
+            part.replace(file)
+            sync(file.absolute().parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file, complete and synced or not at all. Raises OutputError for what the disk refuses."""
+    with replacing(file) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Turn an error of the disk while `target` is written into an OutputError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"Cannot write {target}: {trouble(error, target)}") from error
+
+
+def trouble(error: OSError, target: Path) -> str:
+    """What the disk said, the bytes free where `target` goes, and what to do."""
+    free = "" if (left := _free_bytes(target)) is None else f" ({left:,} bytes free on {_existing(target)})"
+    advice = _ADVICE.get(error.errno or 0, "")
+    return f"{(error.strerror or str(error)).lower()}{free}. {advice}".rstrip()
+
+
+def _free_bytes(target: Path) -> int | None:
+    try:
+        return shutil.disk_usage(_existing(target)).free
+    except OSError:
+        return None
+
+
+def _existing(target: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next((folder for folder in target.absolute().parents if folder.is_dir()), Path("/"))

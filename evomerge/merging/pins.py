@@ -1,0 +1,195 @@
+"""Pins: what tells the files of a study's inputs from others, so that a changed model is never searched on or exported.
+
+A pin holds a file's status (size, times, inode), a hash of samples, and its SHA-256. A status that is the pin's says
+that nothing was written; any other is judged by the SHA-256, so a touched or copied file is the same file.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from evomerge.merging.models.checkpoint import locate
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.shards import INDEX, SINGLE, read_json
+from evomerge.merging.output.assets import COPIED
+from evomerge.recipe import Recipe
+
+#: Bytes in all that are hashed at once, in a fifth of a second; more are hashed while the search runs.
+AT_ONCE = 64_000_000
+_SETTINGS = ("config.json", "adapter_config.json", "adapter_model.safetensors", INDEX, SINGLE, *COPIED)
+_SAMPLES, _SAMPLE = 64, 4096
+
+
+class InputChanged(CheckpointError):
+    """An input of a study that is no longer what the study began with."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A file as it was. status: size, times in ns of contents and of the inode, inode. sha256: None until it is known.
+
+    sample: hash of some pieces of it.
+    """
+
+    status: tuple[int, ...]
+    sample: str
+    sha256: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.status[0]
+
+
+Files = Mapping[str, Path]
+Pins = Mapping[str, Pin]
+
+
+def input_files(recipe: Recipe) -> dict[str, Path]:
+    """Every file that decides what the models of a recipe are, by `MODEL/part/FILE`.
+
+    Raises CheckpointError for a model that is not there.
+    """
+    found: dict[str, Path] = {}
+    for model in (recipe.base, *recipe.inputs):
+        parts = {"path": locate(model.path, model.revision)}
+        for part in ("adapter", "statistics"):
+            if (text := getattr(model, part)) is not None:
+                parts[part] = Path(text)
+        for part, place in parts.items():
+            found |= {f"{model.name}/{part}/{name}": file for name, file in _files(place).items()}
+    return found
+
+
+def take(files: Files) -> dict[str, Pin]:
+    """Pin files; with their SHA-256 where hashing all of them takes no time. Raises CheckpointError."""
+    pins = {name: Pin(_status(file), _sampled(file)) for name, file in files.items()}
+    if sum({pin.status: pin.size for pin in pins.values()}.values()) <= AT_ONCE:
+        pins = hashed(files, pins)
+    return pins
+
+
+def hashed(files: Files, pins: Pins) -> dict[str, Pin]:
+    """The same pins with every SHA-256; a file that changed meanwhile keeps its pin as it is."""
+    complete = dict(pins)
+    for name, pin in pins.items():
+        if pin.sha256 is None:
+            with suppress(InputChanged):  # whoever looks at its status next says so
+                digest = _digest(files[name], pin.status)
+                if _status(files[name]) == pin.status:
+                    complete[name] = replace(pin, sha256=digest)
+    return complete
+
+
+def compare(files: Files, pins: Pins) -> dict[str, Pin]:
+    """The pins of files that are what they were; new statuses, such as those of a copy, are taken over.
+
+    Raises InputChanged for a file that is gone, new or another one, with both hashes.
+    """
+    gone, new = sorted(pins.keys() - files.keys()), sorted(files.keys() - pins.keys())
+    if gone or new:
+        what = f"has no {gone[0]}" if gone else f"has {new[0]}, which was not there"
+        raise _changed(f"an input {what}: its files are others")
+    return {name: _judged(files[name], pin) for name, pin in pins.items()}
+
+
+def unchanged(files: Files, pins: Pins) -> bool:
+    """Whether no file was written to or replaced since its pin; asks the file system only."""
+    try:
+        return all(_status(files[name]) == pin.status for name, pin in pins.items())
+    except CheckpointError:
+        return False
+
+
+def check_worker(files: Files, pins: Pins) -> None:
+    """Compare the files that a worker sees, on whatever machine, by samples. Raises InputChanged."""
+    for name, pin in pins.items():
+        file = files.get(name)
+        if file is None:
+            raise _changed(f"an input has no {name} here")
+        if _status(file) != pin.status and (_status(file)[0] != pin.size or _sampled(file) != pin.sample):
+            _judged(file, pin)
+
+
+def to_dict(pins: Pins) -> dict[str, Any]:
+    """Plain data, for the ledger."""
+    return {
+        name: {"status": list(pin.status), "sample": pin.sample, "sha256": pin.sha256} for name, pin in pins.items()
+    }
+
+
+def from_dict(data: Mapping[str, Any]) -> dict[str, Pin]:
+    """The pins that `to_dict` wrote."""
+    return {name: Pin(tuple(pin["status"]), pin["sample"], pin["sha256"]) for name, pin in data.items()}
+
+
+def _files(place: Path) -> dict[str, Path]:
+    if not place.is_dir():
+        return {place.name: place}
+    names = {name for name in _SETTINGS if (place / name).is_file()}
+    if SINGLE in names:
+        names.discard(INDEX)
+    elif INDEX in names:
+        weight_map = (read_json(place, INDEX) or {}).get("weight_map")
+        names |= set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    return {name: place / name for name in sorted(names)}
+
+
+def _judged(file: Path, pin: Pin) -> Pin:
+    status = _status(file)
+    if status == pin.status:
+        return pin
+    digest = _sha256(file) if pin.sha256 is not None or status[0] != pin.size else None
+    if status[0] != pin.size or digest != pin.sha256 or (digest is None and _sampled(file) != pin.sample):
+        before = f"sha256 {pin.sha256}" if pin.sha256 else f"samples {pin.sample}"
+        now = f"sha256 {digest}" if digest else f"samples {_sampled(file)}"
+        raise _changed(f"{file} changed: {before} ({pin.size} bytes) then, {now} ({status[0]} bytes) now")
+    return replace(pin, status=status)
+
+
+def _changed(what: str) -> InputChanged:
+    return InputChanged(
+        f"Since the study began, {what}. Scores of different models must not be mixed: put the old file back and go "
+        "on with --resume, or begin a new study in another folder."
+    )
+
+
+def _status(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise _changed(f"{file} cannot be read any more ({error.strerror})") from error
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _sampled(file: Path) -> str:
+    """SHA-256 of the size and of pieces spread over the file: milliseconds for any file."""
+    try:
+        with file.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            digest = hashlib.sha256(json.dumps(size).encode())
+            for number in range(_SAMPLES + 1):
+                stream.seek(max(0, size - _SAMPLE) * number // _SAMPLES)
+                digest.update(stream.read(_SAMPLE))
+    except OSError as error:
+        raise _changed(f"{file} cannot be read any more ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    return _digest(file, _status(file))
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, _status: tuple[int, ...]) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _changed(f"{file} cannot be read any more ({error.strerror})") from error

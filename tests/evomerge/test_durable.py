@@ -1,0 +1,77 @@
+"""Files appear whole or not at all, with the umask's modes, and a disk that refuses them is explained."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from evomerge import durable
+from evomerge.durable import OutputError, replacing, write_text
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+
+    def interrupted() -> None:
+        with replacing(file) as part:
+            part.write_text("half of the new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+    write_text(file, "new")
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("new", [file])
+
+
+def test_text_is_on_the_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append("folder" if os.path.samestat(os.fstat(descriptor), tmp_path.stat()) else "file")
+        fsync(descriptor)
+
+    def renamed(part: Path, file: Path) -> Path:
+        calls.append("rename")
+        return replace(part, file)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_text(tmp_path / "file", "text")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_modes_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("weights")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    write_text(tmp_path / "link", "text")
+    assert ((tmp_path / "model").read_text(), (tmp_path / "link").is_symlink()) == ("weights", False)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_disk_refuses_is_said_with_the_bytes_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(_path: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(durable, "sync", refused)
+    with pytest.raises(OutputError, match=rf"{os.strerror(code).lower()} \([\d,]+ bytes free on ") as caught:
+        write_text(tmp_path / "file", "text")
+    assert str(tmp_path / "file") in str(caught.value)
+    assert str(caught.value).count(". ") == 1, "what to do is said"
+    assert list(tmp_path.iterdir()) == []
