@@ -77,6 +77,20 @@ class Scores:
         return float(scored.mean()) if len(scored) else float("nan")
 
 
+@dataclass(frozen=True)
+class Preview:
+    """One example as a model meets it, to be shown to people.
+
+    prompt: the text that is read. continuations: the texts that are scored after it or, if `generated`, accepted as
+    the model's own. right: positions of the right ones among scored texts; empty where none is marked.
+    """
+
+    prompt: str
+    continuations: tuple[str, ...] = ()
+    right: tuple[int, ...] = ()
+    generated: bool = False
+
+
 class Evaluator(ABC):
     """Scores models on one task. Built once per worker and used for every candidate.
 
@@ -110,6 +124,10 @@ class Evaluator(ABC):
         for a network, examples or options that do not fit.
         """
         return ()
+
+    def preview(self, row: int) -> Preview | None:  # noqa: ARG002 - for evaluators that read or write text
+        """The example at position `row` of `example_ids`; None for an evaluator that has no text to show."""
+        return None
 
     def rows(self, ids: Sequence[str] | None) -> list[int]:
         """Positions of `ids` in `example_ids`, ascending; all of them for None.

@@ -15,8 +15,10 @@ import numpy as np
 
 from evaluators._examples import as_texts, read_json_lines
 from evaluators._generation import Generator
+from evaluators._references import unreachable
+from evaluators._seams import trailing_notes
 from evaluators._tokens import PerTokenizer
-from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Scores, content_ids
+from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
 
 
 class ExactMatch(Evaluator):
@@ -48,8 +50,8 @@ class ExactMatch(Evaluator):
         self._pattern = _compile(extract)
         lines = read_json_lines(file, limit)
         self._prompts = [line.prompt(prompt, template) for line in lines]
-        answers = [as_texts(line.field(answer), f"{line.where}, {answer}") for line in lines]
-        self._answers = [{self._normal(text) for text in texts} for texts in answers]
+        self._references = [as_texts(line.field(answer), f"{line.where}, {answer}") for line in lines]
+        self._answers = [{self._normal(text) for text in texts} for texts in self._references]
         self._max_new_tokens = max_new_tokens
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
         self._batch_tokens = batch_tokens
@@ -62,8 +64,25 @@ class ExactMatch(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the prompts; notes of those that are too long. Raises EvaluatorError without room for any."""
-        return self._engine.of(model).notes
+        """Tokenise the prompts and return notes on long prompts, white space and answers that no model can give.
+
+        Raises EvaluatorError when no prompt fits, and when no answer can be given.
+        """
+        notes = self._engine.of(model).notes
+        lost = unreachable(
+            self._references,
+            model.tokenizer,
+            stop=self._stop,
+            max_new_tokens=self._max_new_tokens,
+            extract=self._pattern,
+            normal=self._normal,
+        )
+        firsts = [texts[0] for texts in self._references]
+        return (*notes, *lost, *trailing_notes(model.tokenizer, self._prompts, firsts))
+
+    def preview(self, row: int) -> Preview:
+        """The prompt and the accepted answers."""
+        return Preview(self._prompts[row], tuple(self._references[row]), generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Greedy decoding. Weights that yield no numbers leave every example unscored."""

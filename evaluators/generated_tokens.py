@@ -14,8 +14,9 @@ import numpy as np
 
 from evaluators._examples import read_json_lines
 from evaluators._generation import Generator
+from evaluators._seams import trailing_notes
 from evaluators._tokens import PerTokenizer
-from evaluators.base import Evaluator, LanguageModel, Scores, content_ids
+from evaluators.base import Evaluator, LanguageModel, Preview, Scores, content_ids
 
 
 class GeneratedTokens(Evaluator):
@@ -49,8 +50,12 @@ class GeneratedTokens(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the prompts; notes of those that are too long. Raises EvaluatorError without room for any."""
-        return self._engine.of(model).notes
+        """Tokenise the prompts and return notes on long ones and on white space. Raises EvaluatorError if none fits."""
+        return (*self._engine.of(model).notes, *trailing_notes(model.tokenizer, self._prompts, ["a"] * len(self._ids)))
+
+    def preview(self, row: int) -> Preview:
+        """The prompt."""
+        return Preview(self._prompts[row], generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Greedy decoding. Weights that yield no numbers leave every example unscored."""

@@ -21,7 +21,7 @@ import torch
 from evaluators._examples import read_json_lines
 from evaluators._generation import Generator
 from evaluators._tokens import PerTokenizer
-from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Scores, content_ids
+from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
 
 
 class Latency(Evaluator):
@@ -59,6 +59,10 @@ class Latency(Evaluator):
     def rehearse(self, model: Any) -> tuple[str, ...]:
         """Tokenise the prompts; notes of those that are too long. Raises EvaluatorError without room for any."""
         return self._engine.of(model).notes
+
+    def preview(self, row: int) -> Preview:
+        """The prompt."""
+        return Preview(self._prompts[row], generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Time every prompt. Weights that yield no numbers leave every example unscored."""

@@ -13,11 +13,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from evaluators._examples import Line, as_texts, read_json_lines
-from evaluators._likelihood import Answers, Likelihoods
+from evaluators._answers import AnswerIs, Labeled, right_choices
+from evaluators._examples import as_texts, check_limit, read_json_lines
+from evaluators._likelihood import Answers, Likelihoods, Tokens
 from evaluators._networks import check_continues_text
+from evaluators._seams import seam_notes
 from evaluators._tokens import PerTokenizer, encode_pair, max_length
-from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Scores, content_ids
+from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Preview, Scores, content_ids
 
 Normalize = Literal["none", "length", "bytes"]
 
@@ -26,8 +28,9 @@ class MultipleChoice(Evaluator):
     """1 where the answer is the most likely choice, else 0; log-likelihoods in `Scores.choices`.
 
     file: JSON lines. prompt, choices, answer: names of the fields; the prompt's default is "prompt" or
-    "question"; an answer is an index from 0 or the choice itself. template: format string over the fields,
-    instead of a prompt field. separator: between prompt and choice. normalize: divide a choice's
+    "question". answer_is: what a number in the answer field means, index (from 0), index_from_1 or choice (the choice
+    itself); decided from the whole file by default, and refused where both make sense. template: format string over
+    the fields, instead of a prompt field. separator: between prompt and choice. normalize: divide a choice's
     log-likelihood by nothing, its characters or its bytes. limit: only so many examples.
     """
 
@@ -38,6 +41,7 @@ class MultipleChoice(Evaluator):
         prompt: str | None = None,
         choices: str = "choices",
         answer: str = "answer",
+        answer_is: AnswerIs | None = None,
         template: str | None = None,
         separator: str = " ",
         normalize: Normalize = "none",
@@ -46,10 +50,16 @@ class MultipleChoice(Evaluator):
     ) -> None:
         if normalize not in get_args(Normalize):
             raise EvaluatorError(f"normalize is {normalize!r}; expected one of {', '.join(get_args(Normalize))}.")
-        lines = read_json_lines(file, limit)
-        self._prompts = [line.prompt(prompt, template) for line in lines]
-        self._choices = [as_texts(line.field(choices), f"{line.where}, {choices}") for line in lines]
-        self._gold = [_gold(line, answer, texts) for line, texts in zip(lines, self._choices, strict=True)]
+        check_limit(limit)
+        lines = read_json_lines(file)
+        labeled = [
+            Labeled(line.where, line.field(answer), as_texts(line.field(choices), f"{line.where}, {choices}"))
+            for line in lines
+        ]
+        gold, self._notes = right_choices(labeled, answer_is)  # of the whole file: `limit` must not change a reading
+        self._prompts = [line.prompt(prompt, template) for line in lines[:limit]]
+        self._choices = [example.choices for example in labeled[:limit]]
+        self._gold = gold[:limit]
         self._lengths = [_lengths(texts, normalize) for texts in self._choices]
         self._separator = separator
         self._batch_tokens = batch_tokens
@@ -62,44 +72,51 @@ class MultipleChoice(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the choices. Raises EvaluatorError for one that the model cannot read behind its prompt."""
-        self._engine.of(model)
-        return ()
+        """Tokenise the choices and return notes on answers and white space.
+
+        Raises EvaluatorError for a choice that the model cannot read after its prompt.
+        """
+        _, undecided = self._engine.of(model)
+        return (*self._notes, *seam_notes(self._prompts, self._separator, self._choices), *undecided)
+
+    def preview(self, row: int) -> Preview:
+        """The prompt, and every choice with the separator before it."""
+        texts = tuple(self._separator + text for text in self._choices[row])
+        return Preview(self._prompts[row], texts, (self._gold[row],))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """One forward pass per batch of examples."""
         rows = self.rows(ids)
-        answers = self._engine.of(model).run(model.network, rows)
+        engine, _ = self._engine.of(model)
+        answers = engine.run(model.network, rows)
         return Scores(
             example_ids=tuple(self._ids[row] for row in rows),
             values=np.array([self._value(row, answer) for row, answer in zip(rows, answers, strict=True)]),
             choices=tuple(answer.loglikelihoods for answer in answers),
         )
 
-    def _prepare(self, model: LanguageModel) -> Likelihoods:
+    def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, tuple[str, ...]]:
+        """The engine, and what there is to say of choices that have the same tokens."""
         check_continues_text(model.network)
         pairs = [
             [encode_pair(model.tokenizer, prompt, self._separator + text) for text in texts]
             for prompt, texts in zip(self._prompts, self._choices, strict=True)
         ]
-        return Likelihoods(pairs, max_length(model.network, model.tokenizer), self._batch_tokens)
+        engine = Likelihoods(pairs, max_length(model.network, model.tokenizer), self._batch_tokens)
+        return engine, self._undecided(pairs)
+
+    def _undecided(self, pairs: Sequence[Sequence[tuple[Tokens, Tokens]]]) -> tuple[str, ...]:
+        """A note on examples whose right choice has the same tokens as an earlier one, and so never wins."""
+        lost = [row for row, each in enumerate(pairs) if each.index(each[self._gold[row]]) < self._gold[row]]
+        if not lost:
+            return ()
+        seen = f"{len(lost)} of {len(pairs)} examples can only score 0"
+        return (f"{seen}: their right choice has the same tokens as an earlier one, as in {self._choices[lost[0]]!r}",)
 
     def _value(self, row: int, answer: Answers) -> float:
         if not np.isfinite(answer.loglikelihoods).all():
             return float("nan")
         return float(np.argmax(answer.loglikelihoods / self._lengths[row]) == self._gold[row])
-
-
-def _gold(line: Line, field: str, choices: Sequence[str]) -> int:
-    answer = line.field(field)
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
-        return answer
-    if isinstance(answer, str) and answer in choices:
-        return choices.index(answer)
-    raise EvaluatorError(
-        f"{line.where}: {field} is {answer!r}; expected an index from 0 to {len(choices) - 1} "
-        f"or one of {list(choices)!r}."
-    )
 
 
 def _lengths(choices: Sequence[str], normalize: Normalize) -> FloatArray:

@@ -17,7 +17,7 @@ from evaluators._examples import check_limit, read_json_lines, read_text
 from evaluators._likelihood import Likelihoods, Tokens
 from evaluators._networks import check_continues_text
 from evaluators._tokens import PerTokenizer, encode, max_length, prefix_token
-from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Scores, content_ids
+from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
 
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -64,6 +64,10 @@ class Perplexity(Evaluator):
         """Tokenise the text. Raises EvaluatorError for what the model cannot read."""
         self._engine.of(model)
         return ()
+
+    def preview(self, row: int) -> Preview:
+        """The window, every token of which is scored."""
+        return Preview("", (self._windows[row],))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Mean negative log-likelihood of each window, in nats per token."""

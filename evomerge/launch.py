@@ -55,6 +55,7 @@ class Plan:
     ids: Examples
     model_bytes: int
     notes: tuple[str, ...]
+    previews: Mapping[str, tuple[str, ...]]
 
 
 def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
@@ -90,8 +91,11 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     ids = examples_of(config, evaluators)
     if study is not None:
         compare_examples(study, ids, config)
+    previews: dict[str, tuple[str, ...]] = {}
     if reads_text:
-        notes += readiness.rehearse(config, evaluators, unloaded(base, sources.tokenizer))
+        reader = unloaded(base, sources.tokenizer)
+        notes += readiness.rehearse(config, evaluators, reader)
+        previews = readiness.previews(evaluators, reader.tokenizer)
     objective = config.aim(
         [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
@@ -108,6 +112,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         ids=ids,
         model_bytes=base.nbytes,
         notes=tuple(notes),
+        previews=previews,
     )
     build_optimizer(config, plan)
     return plan

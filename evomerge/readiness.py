@@ -3,6 +3,7 @@ how many objectives there may be; each with its place in the search file."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from evaluators.base import SPLITS, Evaluator, EvaluatorError
 from evomerge import plugins
@@ -10,6 +11,7 @@ from evomerge.config import ConfigError, SearchConfig
 from evomerge.models import ResidentModel
 from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import PluginError
+from evomerge.previews import as_tokens
 from evomerge.trial import build_evaluator, split_ids
 from search_spaces.base import SpaceError
 
@@ -72,6 +74,12 @@ def rehearse(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: R
             with placed(config, "tasks", task):
                 notes += [f"task {task!r}: {note}" for note in evaluator.rehearse(model)]
     return notes
+
+
+def previews(evaluators: Mapping[str, Evaluator], tokenizer: Any) -> dict[str, tuple[str, ...]]:
+    """Task -> lines that show its first example with the ends of its tokens, for the tasks that have text to show."""
+    found = {task: evaluator.preview(0) for task, evaluator in evaluators.items()}
+    return {task: tuple(as_tokens(preview, tokenizer)) for task, preview in found.items() if preview is not None}
 
 
 def check_objectives(config: SearchConfig, count: int) -> None:

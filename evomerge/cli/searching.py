@@ -17,7 +17,10 @@ def init(
     base: Annotated[str, typer.Argument(help="The model that the experts were fine-tuned from.")],
     experts: Annotated[list[str], typer.Argument(help="The models to merge into it.")],
     task: Annotated[
-        list[str], typer.Option("--task", "-t", help="A JSONL, text or task YAML file, or an lm-eval task; repeatable.")
+        list[str],
+        typer.Option(
+            "--task", "-t", help="A JSONL, text or task YAML file, an lm-eval task, or {evaluator: ...}; repeatable."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
     study: Annotated[str, typer.Option(help="The folder of the run, in the search file.")] = "runs/search",
@@ -30,12 +33,18 @@ def init(
     if output.exists() and not force:
         raise DraftError(f"{output} exists. Give another file with -o, or --force to replace it.")
     guess_tasks(task)  # before anything heavy: a file of another kind is told at once
-    from evomerge.commands.draft import write_draft
+    from evomerge.commands.draft import show_tasks, write_draft
 
+    examples = show_tasks(task)
     drafted = write_draft(base, experts, task, output, study, overwrite=force)
-    data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes)}
+    data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes), "examples": examples}
+    shown = [
+        line
+        for name, (title, *lines) in examples.items()
+        for line in (f"task {name}: {title}", *(f"  {each}" for each in lines))
+    ]
     notes = [f"note: {note}" for note in drafted.notes]
-    show(as_json, data, drafted.facts, *notes, f"Wrote {output}. Next: evomerge check {output}")
+    show(as_json, data, drafted.facts, *shown, *notes, f"Wrote {output}. Next: evomerge check {output}")
 
 
 @commands.command()

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluators._answers import Labeled, right_choices
 from evaluators._examples import Line, as_texts, read_json_lines, read_text
 from evaluators._tokens import encode, encode_pair, max_length, prefix_token
-from evaluators.base import EvaluatorError
 
 JSON_LINES = (".jsonl", ".ndjson")
 #: Tokens of an example, unless the model reads fewer or another number is asked for.
@@ -46,7 +46,9 @@ def read_texts(file: Path, separator: str = " ") -> list[Text]:
     separator: between prompt and answer. Raises EvaluatorError for other lines and files that cannot be read.
     """
     if file.suffix in JSON_LINES:
-        return [_text(line, separator) for line in read_json_lines(file)]
+        lines = read_json_lines(file)
+        right = _right_choices(lines)
+        return [_text(line, right.get(line.where), separator) for line in lines]
     return [Text("", read_text(file))]
 
 
@@ -86,20 +88,23 @@ def batches(examples: Sequence[Example], batch_tokens: int) -> Iterator[list[Exa
     yield batch
 
 
-def _text(line: Line, separator: str) -> Text:
+def _text(line: Line, right: str | None, separator: str) -> Text:
+    """right: the text of the right choice, where the line has choices."""
     if "text" in line.fields:
         return Text("", str(line.field("text")))
-    prompt, answer = line.prompt(None, None), line.field("answer")
-    if "choices" not in line.fields:
-        return Text(prompt, separator + as_texts(answer, f"{line.where}, answer")[0])
-    choices = as_texts(line.field("choices"), f"{line.where}, choices")
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
-        return Text(prompt, separator + choices[answer])
-    if answer in choices:
-        return Text(prompt, separator + str(answer))
-    raise EvaluatorError(
-        f"{line.where}: answer is {answer!r}; expected an index from 0 to {len(choices) - 1} or one of {choices!r}."
-    )
+    answer = as_texts(line.field("answer"), f"{line.where}, answer")[0] if right is None else right
+    return Text(line.prompt(None, None), separator + answer)
+
+
+def _right_choices(lines: Sequence[Line]) -> dict[str, str]:
+    """Where a line is -> its right choice, for the lines with choices."""
+    labeled = [
+        Labeled(line.where, line.field("answer"), as_texts(line.field("choices"), f"{line.where}, choices"))
+        for line in lines
+        if "choices" in line.fields and "text" not in line.fields
+    ]
+    positions, _ = right_choices(labeled, None)
+    return {each.where: each.choices[position] for each, position in zip(labeled, positions, strict=True)}
 
 
 def _pieces(text: str, tokenizer: Any, length: int) -> list[Example]:

@@ -1,6 +1,7 @@
 """`evomerge check`: everything that can be known before anything is spent."""
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
         "baselines": n_baselines,
         "model_bytes": plan.model_bytes,
         "notes": list(plan.notes),
+        "previews": {task: list(shown) for task, shown in plan.previews.items()},
         "study": study,
     }
     lines = [
         f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
         f"{plan.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
-        *(f"task {task}: {_examples(plan.objective, task, counts)}" for task, counts in plan.examples.items()),
+        *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
         _baselines(n_baselines, config.budget.trials),
@@ -54,6 +56,14 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
         last,
     ]
     return data, lines
+
+
+def _task(plan: launch.Plan, task: str) -> list[str]:
+    """How many examples a task has, and its first one."""
+    shown = plan.previews.get(task, ())
+    title = ["  its first example, | after every token:"] if shown else []
+    counted = _examples(plan.objective, task, plan.examples[task])
+    return [f"task {task}: {counted}", *title, *(f"    {line}" for line in shown)]
 
 
 def _baselines(count: int, trials: int | None) -> str:

@@ -15,7 +15,13 @@ from evomerge.merging.models.compatibility import check_compatible, tokenizer_di
 from evomerge.merging.models.model import Model
 from evomerge.merging.output.single_file import check_file
 from evomerge.merging.sources import open_folders, open_models
+from evomerge.plugins import PluginSpec
+from evomerge.previews import as_text
 from evomerge.recipe import Input, Recipe
+from evomerge.trial import build_evaluator
+
+#: Examples of each task that are shown.
+SHOWN_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,26 @@ def write_draft(
     write_text(file, drafted.text)
     load_config(file)
     return drafted
+
+
+def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Task -> lines that show its first examples. Raises EvaluatorError or PluginError for one that cannot be built.
+
+    A task of lm-eval's own is not loaded, as its data may have to be fetched; those of a local file are.
+    """
+    shown = {}
+    for name, entry in guess_tasks(tasks):
+        if entry["evaluator"] == "lm_eval_task" and "include_path" not in entry:
+            shown[name] = ["its examples are shown by `evomerge check`, which loads the task"]
+            continue
+        evaluator = build_evaluator(PluginSpec.read(entry, "evaluator"))
+        previews = [evaluator.preview(row) for row in range(min(SHOWN_EXAMPLES, len(evaluator.example_ids)))]
+        lines = [line for preview in previews if preview is not None for line in as_text(preview)]
+        shown[name] = [
+            f"{len(previews)} of its {len(evaluator.example_ids)} examples" if lines else "no text to show",
+            *lines,
+        ]
+    return shown
 
 
 def _rows(models: Iterable[Model]) -> set[int]:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from evomerge import plugins
-from evomerge.commands.draft import draft
+from evomerge.commands.draft import draft, show_tasks
 from evomerge.commands.tasks import DraftError
 from evomerge.config import load_config
 from evomerge.merging.models.header import CheckpointError
@@ -125,3 +125,17 @@ def test_models_of_other_vocabularies_get_the_union_of_all_tokens(tmp_path: Path
     for experts, wanted in (([str(more)], "union"), ([str(base)], None)):
         file.write_text(draft(str(base), experts, [str(tmp_path / "t.jsonl")], file, "run").text)
         assert load_config(file).tokenizer == wanted
+
+
+def test_three_examples_of_every_task_are_shown(tmp_path: Path) -> None:
+    lines = [f'{{"prompt": "q{i}", "choices": [" a", " b"], "answer": {i % 2}}}' for i in range(5)]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    shown = show_tasks([str(tmp_path / "quiz.jsonl"), "gsm8k"])
+    assert shown["quiz"] == [
+        "3 of its 5 examples",
+        *(f"{what}" for i in range(3) for what in (f"reads   'q{i}'", SCORED[i % 2])),
+    ]
+    assert "evomerge check" in shown["gsm8k"][0]
+
+
+SCORED = ("scores  ' a' (right), ' b'", "scores  ' a', ' b' (right)")

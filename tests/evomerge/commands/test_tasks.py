@@ -39,9 +39,9 @@ def test_names_that_are_no_files() -> None:
     ("name", "content", "message"),
     [
         ("x.jsonl", '{"question": 1, "solution": 2}\n', "has the fields question, solution"),
-        ("x.jsonl", "not json\n", "the first line is not JSON"),
-        ("x.jsonl", "", "the first line is not JSON"),
-        ("x.jsonl", "[1]\n", "no JSON object"),
+        ("x.jsonl", "not json\n", "line 1 is no JSON"),
+        ("x.jsonl", "", "has no examples"),
+        ("x.jsonl", "[1]\n", "expected a JSON object"),
         ("x.yaml", "group: g\n", "has no `task: NAME`"),
     ],
 )
@@ -65,3 +65,41 @@ def test_a_task_that_is_no_file_is_told_before_torch_is_imported(tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, "'gone.jsonl' is no file" in done.stderr) == ("2 False\n", True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "doubt"),
+    [
+        ('{"question": "q", "context": "c", "answer": "a"}\n', "exact_match, but context among"),
+        ('{"prompt": "p", "question": "q", "answer": "a"}\n', "but prompt, question among"),
+        ('{"text": "t", "label": 1}\n', "perplexity, but label among"),
+        ('{"instruction": "i", "answer": "a"}\n', "but instruction, no prompt or question among"),
+        ('{"question": "q", "choices": ["a"], "answer": 0, "answerKey": "A"}\n', "multiple_choice, but answerKey"),
+        ('{"prompt": "p", "answer": "a"}\n{"prompt": "p", "answers": ["a"]}\n', r"answer \(not in every line\)"),
+    ],
+)
+def test_fields_that_leave_a_doubt_are_not_guessed(tmp_path: Path, content: str, doubt: str) -> None:
+    (tmp_path / "x.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DraftError, match=rf"{doubt}[\s\S]*--task \"{{evaluator: "):
+        guess_task(str(tmp_path / "x.jsonl"))
+
+
+def test_fields_without_a_meaning_leave_none(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 3, "prompt": "p", "answer": "a", "source": "s"}\n', encoding="utf-8")
+    assert guess_task(str(tmp_path / "x.jsonl"))[1]["evaluator"] == "exact_match"
+
+
+def test_choices_with_a_space_of_their_own_need_no_separator(tmp_path: Path) -> None:
+    row = '{"prompt": "p", "choices": [" a", " b"], "answer": 0}\n'
+    (tmp_path / "x.jsonl").write_text(row, encoding="utf-8")
+    assert guess_task(str(tmp_path / "x.jsonl"))[1]["separator"] == ""
+    (tmp_path / "y.jsonl").write_text(row + row.replace(" b", "b"), encoding="utf-8")
+    assert "separator" not in guess_task(str(tmp_path / "y.jsonl"))[1]
+
+
+def test_a_task_may_be_given_as_an_entry(tmp_path: Path) -> None:
+    entry = {"evaluator": "exact_match", "file": str(tmp_path / "x.jsonl"), "template": "{context} {question}"}
+    text = f"{{evaluator: exact_match, file: {tmp_path}/x.jsonl, template: '{{context}} {{question}}'}}"
+    assert guess_task(text) == ("x", entry)
+    with pytest.raises(DraftError, match="names no evaluator"):
+        guess_task("{file: x.jsonl}")

@@ -1,0 +1,129 @@
+"""Which choice of a multiple-choice example is the right one: an answer names it by position or by its text.
+
+A number can be read both ways when the choices are numbers too, so the reading is decided once for a whole file.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from evaluators.base import EvaluatorError
+
+AnswerIs = Literal["index", "index_from_1", "choice"]
+
+#: Answers count from 1 rather than 0 if index 0 would be missing by chance with less than this probability.
+UNLIKELY = 0.01
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """An example's answer as it is in the file, its choices as texts, and where it is, for messages."""
+
+    where: str
+    answer: Any
+    choices: Sequence[str]
+
+
+def right_choices(examples: Sequence[Labeled], answer_is: AnswerIs | None) -> tuple[list[int], tuple[str, ...]]:
+    """The position of every example's right choice, and notes on answers that look misread.
+
+    answer_is: how numbers are read; None decides from all examples together. A text is always a choice, unless
+    answer_is says otherwise. Raises EvaluatorError for an answer that is neither, and for numbers with two readings.
+    """
+    if answer_is is not None and answer_is not in get_args(AnswerIs):
+        raise EvaluatorError(f"answer_is is {answer_is!r}; expected one of {', '.join(get_args(AnswerIs))}.")
+    numbers = [example for example in examples if _is_number(example.answer)]
+    how = answer_is or _reading(numbers)
+    found = []
+    for example in examples:
+        read = _READINGS["choice" if answer_is is None and isinstance(example.answer, str) else how]
+        position = read(example)
+        if position is None:
+            raise _unreadable(example, answer_is)
+        found.append(position)
+    notes = _from_zero(numbers) if answer_is is None and how == "index" else ()
+    return found, notes
+
+
+def _reading(examples: Sequence[Labeled]) -> AnswerIs:
+    """How the numbers of a file are to be read: the only way in which every one of them makes sense."""
+    index, choice = [list(map(_READINGS[how], examples)) for how in ("index", "choice")]
+    for example, as_index, as_choice in zip(examples, index, choice, strict=True):
+        if None not in index and None not in choice and as_index != as_choice:
+            raise EvaluatorError(
+                f"{example.where}: the answer {example.answer!r} may be an index, which means "
+                f"{example.choices[as_index or 0]!r}, or a choice, {example.choices[as_choice or 0]!r}, and every "
+                "number in this file can be read both ways. Set `answer_is: index` or `answer_is: choice`."
+            )
+    if None in index and None in choice:
+        neither = next((e for e, a, b in zip(examples, index, choice, strict=True) if a is None and b is None), None)
+        if None not in map(_from_one, examples):
+            hint = " No answer is 0; if they count from 1, set `answer_is: index_from_1`."
+        else:
+            hint = "" if neither else " Other answers of this file are no choice, so that no single reading fits all."
+        raise _unreadable(neither or examples[index.index(None)], None, hint)
+    return "choice" if None in index else "index"
+
+
+def _unreadable(example: Labeled, answer_is: AnswerIs | None, hint: str = "") -> EvaluatorError:
+    last = len(example.choices) - 1
+    wanted = {
+        None: f"an index from 0 to {last} or one of {list(example.choices)!r}",
+        "index": f"an index from 0 to {last}, as `answer_is: index` says",
+        "index_from_1": f"an index from 1 to {last + 1}, as `answer_is: index_from_1` says",
+        "choice": f"one of {list(example.choices)!r}, as `answer_is: choice` says",
+    }[answer_is]
+    return EvaluatorError(f"{example.where}: answer is {example.answer!r}; expected {wanted}.{hint}")
+
+
+def _from_zero(examples: Sequence[Labeled]) -> tuple[str, ...]:
+    """A note where no answer is 0 although chance alone would give some."""
+    chance = 1.0
+    for example in examples:
+        if example.answer == 0:
+            return ()
+        chance *= 1 - 1 / len(example.choices)
+    if chance >= UNLIKELY:
+        return ()
+    note = f"none of its {len(examples)} answers is 0, the first choice; if they count from 1, set"
+    return (f"{note} `answer_is: index_from_1`",)
+
+
+def _is_number(answer: Any) -> bool:
+    return isinstance(answer, int | float) and not isinstance(answer, bool)
+
+
+def _as_index(example: Labeled, first: int = 0) -> int | None:
+    answer = example.answer
+    if isinstance(answer, str) and answer.strip().isdecimal():
+        answer = int(answer)
+    if not isinstance(answer, int) or isinstance(answer, bool):
+        return None
+    return answer - first if 0 <= answer - first < len(example.choices) else None
+
+
+def _from_one(example: Labeled) -> int | None:
+    return _as_index(example, first=1)
+
+
+def _as_choice(example: Labeled) -> int | None:
+    answer = example.answer
+    if isinstance(answer, str):
+        return example.choices.index(answer) if answer in example.choices else None
+    if not _is_number(answer):
+        return None
+    return next((i for i, text in enumerate(example.choices) if text == str(answer) or _number(text) == answer), None)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_READINGS: dict[AnswerIs, Callable[[Labeled], int | None]] = {
+    "index": _as_index,
+    "index_from_1": _from_one,
+    "choice": _as_choice,
+}
