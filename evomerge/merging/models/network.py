@@ -1,7 +1,7 @@
 """The network that a configuration makes in transformers, on the meta device: its class, and the tensors it takes."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,9 @@ def architecture(model: Model) -> Any:
     found = getattr(transformers, name, None)
     if found is None:
         raise CheckpointError(f"{model.path}: transformers {transformers.__version__} has no architecture {name!a}.")
-    if name == _DEFAULT or (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-        if getattr(found, "config_class", None) is not None or name == _DEFAULT:
-            return found
+    is_class = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    if name == _DEFAULT or (is_class and getattr(found, "config_class", None) is not None):
+        return found
     raise CheckpointError(
         f"{model.path}: config.json names {name!a} as the architecture, which is no class of models in transformers; "
         "expected one like LlamaForCausalLM."
