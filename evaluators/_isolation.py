@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import logging
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,9 +31,15 @@ def preserved_random_states(seed: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallows the progress bars that have no switch of their own."""
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        yield
+    """Swallows the progress bars that have no switch of their own, and what datasets logs before it raises."""
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -59,5 +66,7 @@ def _compiler(trusted: bool) -> Callable[[str], Any]:
             autoescape=utils.env.autoescape,
         )
         environment.filters.update(utils.env.filters)
+        # Their prompts would differ from worker to worker, and cost another time and memory at each rendering.
+        del environment.filters["random"], environment.globals["lipsum"]
     compile_template = type(environment).from_string
     return functools.lru_cache(maxsize=4096)(lambda source: compile_template(environment, source))

@@ -1,141 +1,236 @@
-"""Finding lm-eval tasks, and refusing the ones that would run code nobody agreed to."""
+"""Finding lm-eval tasks: local files as this package reads them, stock ones as lm-eval does; no code runs unasked."""
 
 import difflib
 import functools
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lm_eval
-import yaml
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks._index import Entry, Kind
+from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
+from evaluators._lm_eval_files import STOCK, Function, Reader, TaskFile, shown
 from evaluators.base import EvaluatorError
-
-#: Tasks that come with lm-eval are code that the user installed.
-STOCK = Path(lm_eval.__file__).parent.resolve()
 
 #: A group's member with one of these is a task of its own, not the name of another.
 INLINE = ("dataset_path", "custom_dataset", "output_type", "include")
 
+#: More members than this make a group that takes hours to build; the largest of lm-eval's has some thousand.
+MAX_MEMBERS = 20_000
 
-def find(name: str, include_path: str | None, metadata: Mapping[str, Any]) -> tuple[TaskManager, tuple[Path, ...]]:
+_DATA = ("dataset_kwargs", "dataset_path")
+
+#: Keys that have Python code or other files' templates run, and the value with which they do not.
+_RUNS: Mapping[str, Any] = {"class": None, "unsafe_code": False, "use_prompt": None}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A task, group, tag or file, ready to be built. key: its name in the manager's index.
+
+    files: the local files among those that it is made of, by task or group. asked: the one that it was asked by.
+    """
+
+    key: str
+    manager: TaskManager
+    files: Mapping[str, TaskFile]
+    asked: TaskFile | None
+
+    def where(self, task: str, *path: str | int) -> str | None:
+        """`file:line` of a value in the configuration of `task`; None for a task of lm-eval's own."""
+        for file in self.files.values():
+            place = file.member(task.rpartition("::")[2], *path)
+            if place is not None:
+                return place
+        candidates = [file for file in (self.files.get(task), self.asked) if file is not None]
+        for file in candidates:
+            if path and path[0] in file.documents:
+                return file.where(*path)
+        return candidates[0].where() if candidates else None
+
+    def folders(self, task: str) -> list[Path]:
+        """Folders of the local files that decide about the data of `task`."""
+        files = [file for file in (self.files.get(task), *self.files.values()) if file is not None]
+        sources = [Path(file.documents[key].source) for file in files for key in _DATA if key in file.documents]
+        return list(dict.fromkeys(path.parent for path in [*sources, *(file.path for file in files)]))
+
+
+class _Missing(Exception):
+    """A member that is in no index."""
+
+
+def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool) -> Found:
     """A manager that knows the task, group, tag or YAML file `name`, and the local files it is made of.
 
     The stock tasks are scanned (seconds) only if a name is not found in `include_path`.
-    Raises EvaluatorError for a name that nobody knows.
+    Raises EvaluatorError for a name that nobody knows, a file that is not one, and code that is not allowed.
     """
-    if include_path is not None and not Path(include_path).is_dir():
-        raise EvaluatorError(f"include_path is {include_path!r}, which is no folder.")
-    file = _existing(name) if Path(name).suffix in (".yaml", ".yml") else None
-    names = [name] if file is None else list(_members(load_yaml(file, resolve_func=False)))
-    known: list[str] = []
-    for manager in _managers(include_path, metadata):
-        known = list(manager.task_index)
-        files = [_files(manager.task_index, wanted) for wanted in names]
-        if None not in files:
-            own = [] if file is None else [file]
-            return manager, _locals([*own, *(path for group in files for path in group or ())])
+    reader = Reader()
+    files, own, broken = _scan(reader, include_path)
+    asked = None
+    if Path(name).suffix in (".yaml", ".yml"):
+        asked = reader.read(Path(name))
+        own[name] = _entry(asked)
+        files[name] = asked
+    for stock in (dict, _stock_index):
+        index = {**stock(), **own}
+        try:
+            reached = dict(_reach(index, name))
+        except _Missing:
+            continue
+        local = {key: files[key] for key in reached if key in files}
+        manager = TaskManager(include_defaults=False, metadata=dict(metadata))
+        manager.task_index.update(index)
+        for key, file in local.items():
+            manager.task_index[key] = _importable(own[key], file, allow_code)
+        return Found(name, manager, {own[key].name: file for key, file in local.items()}, local.get(name))
     where = f" in {include_path} or" if include_path is not None else ""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, list(index), n=1)
     raise EvaluatorError(
         f"lm-eval knows no task, group or tag {name!r} (or a member of it){where} among its own; "
         "`lm-eval ls tasks` lists those, and `include_path` adds a folder of task YAML files."
         + (f" Did you mean {near[0]!r}?" if near else "")
+        + "".join(f" Not read: {error}" for error in broken[:3])
     )
 
 
-def refuse_code(files: tuple[Path, ...]) -> None:
-    """Raises EvaluatorError if a local task file names Python code to run, directly or by `include`."""
-    for file in files:
-        for reason in _code_in(file):
-            raise EvaluatorError(
-                f"The task file {file} {reason}, which runs code. Read it, and set `allow_code: true` if you trust it."
-            )
+def _scan(reader: Reader, include_path: str | None) -> tuple[dict[str, TaskFile], dict[str, Entry], list[str]]:
+    """What a folder of task files holds, as lm-eval's index has it, and what is wrong with the others."""
+    if include_path is not None and not Path(include_path).is_dir():
+        raise EvaluatorError(f"include_path is {include_path!r}, which is no folder.")
+    files: dict[str, TaskFile] = {}
+    index: dict[str, Entry] = {}
+    broken = []
+    for path in sorted(Path(include_path).glob("**/*.yaml")) if include_path is not None else ():
+        if {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
+            continue
+        try:
+            file = reader.read(path)
+            entry = _entry(file)
+        except EvaluatorError as error:
+            broken.append(str(error))
+            continue
+        if entry.name not in files:
+            files[entry.name] = file
+            index[entry.name] = entry
+            for tag in entry.tags:
+                index.setdefault(tag, Entry(tag, Kind.TAG, None)).tags.add(entry.name)
+    return files, index, broken
 
 
-def _managers(include_path: str | None, metadata: Mapping[str, Any]) -> Iterator[TaskManager]:
-    yield TaskManager(include_path=include_path, include_defaults=False, metadata=dict(metadata))
-    yield _everything(include_path, json.dumps(metadata))
+def _entry(file: TaskFile) -> Entry:
+    """A file's entry for lm-eval's index. Raises EvaluatorError for a file that names nothing."""
+    config = file.config
+    kind = Kind.PY_TASK if "class" in config else Kind.GROUP if "group" in config else Kind.TASK
+    key = "group" if kind is Kind.GROUP else "task"
+    if not isinstance(config.get(key), str):
+        raise EvaluatorError(
+            f"{file.where('task')}: a file of a task needs its name (`task: NAME`), that of a group `group: NAME` "
+            f"with a list of its members under `task`; it has {shown(', '.join(config)) or 'nothing'}."
+        )
+    if file.path.resolve().is_relative_to(STOCK):
+        return Entry(config[key], kind, file.path)
+    tags = config.get("tag") or []
+    return Entry(config[key], kind, None, config, {tags} if isinstance(tags, str) else set(map(str, tags)))
 
 
 @functools.cache
-def _everything(include_path: str | None, metadata: str) -> TaskManager:
-    return TaskManager(include_path=include_path, metadata=json.loads(metadata))
+def _stock_index() -> dict[str, Entry]:
+    return dict(TaskManager().task_index)
 
 
-def _existing(name: str) -> Path:
-    if not Path(name).is_file():
-        raise EvaluatorError(f"The task file {name!r} does not exist.")
-    return Path(name)
-
-
-def _files(index: Mapping[str, Any], name: str) -> list[Path] | None:
-    """YAML files behind a name, members of groups and tags included; None when one is missing."""
-    entry = index.get(name)
-    if entry is None:
-        return None
-    found = [entry.yaml_path] if entry.yaml_path is not None else []
-    for member in sorted(entry.tags) if entry.yaml_path is None else _members(entry.cfg or {}):
-        files = _files(index, member)
-        if files is None:
-            return None
-        found += files
-    return found
+def _reach(index: Mapping[str, Entry], name: str) -> Iterator[tuple[str, Entry]]:
+    """The entries behind a name, members of groups and tags included. Raises _Missing when there is none."""
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ())]
+    count = 0
+    while waiting:
+        key, above = waiting.pop()
+        entry = index.get(key)
+        if entry is None:
+            raise _Missing(key)
+        count += 1
+        if key in above or count > MAX_MEMBERS:
+            why = "is a member of itself" if key in above else f"has more than {MAX_MEMBERS} members"
+            raise EvaluatorError(f"The group {key if key in above else name!r} {why}.")
+        yield key, entry
+        members = sorted(entry.tags) if entry.kind is Kind.TAG else _members(entry.cfg or {})
+        waiting += [(member, (*above, key)) for member in members]
 
 
 def _members(config: Mapping[str, Any]) -> Iterator[str]:
     """Names that a group refers to; inline tasks and groups hold their configuration themselves."""
     listed = config.get("task")
     for member in listed if isinstance(listed, list) else []:
-        if isinstance(member, str):
-            yield member
-        elif isinstance(member.get("task"), list):
+        named = member.get("task", member.get("group")) if isinstance(member, dict) else member
+        if isinstance(named, list) and isinstance(member, dict):
             yield from _members(member)
-        elif not any(key in member for key in INLINE):
-            yield member.get("task") or member["group"]
+        elif not isinstance(named, str):
+            raise EvaluatorError(
+                f"The group {config.get('group')!r} has the member {shown(member)!r}; expected the name of a task."
+            )
+        elif not (isinstance(member, dict) and any(key in member for key in INLINE)):
+            yield named
 
 
-def _locals(files: list[Path]) -> tuple[Path, ...]:
-    """The files that do not come with lm-eval, with what they include."""
-    found: dict[Path, None] = {}
-    waiting = [file.resolve() for file in files]
-    while waiting:
-        file = waiting.pop()
-        if file in found or file.is_relative_to(STOCK):
-            continue
-        found[file] = None
-        waiting += [(file.parent / other).resolve() for other in _includes(file)]
-    return tuple(found)
+def _importable(entry: Entry, file: TaskFile, allow_code: bool) -> Entry:
+    """The entry with its functions imported, where that is allowed; otherwise it must have none."""
+    if entry.yaml_path is not None:
+        return entry
+    if not allow_code:
+        refuse_code(entry.name, file)
+    return Entry(entry.name, entry.kind, None, _imported(entry.name, entry.cfg), entry.tags)
 
 
-def _includes(file: Path) -> list[str]:
-    """The `include` entries of a task file, read without running or building anything."""
-    node = yaml.compose(_text(file), Loader=yaml.SafeLoader)
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    values = [value for key, value in pairs if key.value == "include"]
-    return [
-        item.value for value in values for item in (value.value if isinstance(value, yaml.SequenceNode) else [value])
-    ]
+def refuse_code(name: str, file: TaskFile) -> None:
+    """Raises EvaluatorError, with the line, if a local task file has Python code run."""
+    for where, what in _code_in(file):
+        raise EvaluatorError(
+            f"{where}: task {name!r}: the file {what}, which runs code. Read it, and "
+            "set `allow_code: true` if you trust it."
+        )
 
 
-def _code_in(file: Path) -> Iterator[str]:
-    """Why a task file would run code: a tag such as !function, or a switch that is on."""
-    before = ""
-    for event in yaml.parse(_text(file), Loader=yaml.SafeLoader):
-        tag = getattr(event, "tag", None)
-        if tag is not None and not tag.startswith("tag:yaml.org,2002:"):
-            yield f"has the tag {tag}"
-        value = event.value if isinstance(event, yaml.ScalarEvent) else ""
-        if before in ("unsafe_code", "hf_evaluate") and value.lower() not in ("false", "no", "off"):
-            yield f"sets {before}"
-        before = value
+def _code_in(file: TaskFile) -> Iterator[tuple[str, str]]:
+    for function in file.functions():
+        yield function.where, f"has the tag !function ({shown(function.name)})"
+    for path, config in _configurations(file.config, ()):
+        for key, harmless in _RUNS.items():
+            if config.get(key, harmless) != harmless:
+                yield file.where(*path, key), f"sets {key}"
+        data = config.get("dataset_path")
+        if isinstance(data, str) and _is_script(file.path.parent, data):
+            yield file.where(*path, "dataset_path"), f"reads its data with the Python script {shown(data)!r}"
+        metrics = config.get("metric_list")
+        for index, metric in enumerate(metrics if isinstance(metrics, list) else ()):
+            if isinstance(metric, dict) and metric.get("hf_evaluate", False) is not False:
+                where = file.where(*path, "metric_list", index, "hf_evaluate")
+                yield where, "sets hf_evaluate"
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluatorError(f"The task file {file} cannot be read: {error}.") from error
+def _configurations(config: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """A task's or group's own configuration and those that it gives to its members, with their places."""
+    yield path, config
+    listed = config.get("task")
+    for index, member in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(member, dict):
+            yield from _configurations(member, (*path, "task", index))
+
+
+def _is_script(folder: Path, name: str) -> bool:
+    return name.endswith(".py") or any((path / f"{path.name}.py").exists() for path in (Path(name), folder / name))
+
+
+def _imported(name: str, data: Any) -> Any:
+    """The configuration with its functions imported as lm-eval imports them."""
+    if isinstance(data, Function):
+        try:
+            return _import_func_in_yml(data.name, data.folder)
+        except Exception as error:
+            raise EvaluatorError(
+                f"{data.where}: task {name!r}: the function {shown(data.name)!r} cannot be imported: {shown(error)}."
+            ) from error
+    if isinstance(data, dict):
+        return {key: _imported(name, value) for key, value in data.items()}
+    return [_imported(name, value) for value in data] if isinstance(data, list) else data

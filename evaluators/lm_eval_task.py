@@ -7,7 +7,8 @@
         num_fewshot: 5
 
 Numbers equal those of `lm_eval --model hf --model_args dtype=float32` (for 16-bit weights: with
-softmax_dtype=float32). https://github.com/EleutherAI/lm-evaluation-harness
+softmax_dtype=float32). Perplexities are given as their logarithms. Metrics that are computed from all documents at
+once (f1, mcc, bleu, ...) have no number per document and are refused. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,14 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from evaluators import _bounded
 from evaluators._examples import check_limit
 from evaluators._isolation import fast_templates, preserved_random_states, quiet
-from evaluators._lm_eval_metrics import choose, choose_filter
+from evaluators._lm_eval_build import FIELDS, Places, build, reason
+from evaluators._lm_eval_files import shown
+from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
-from evaluators._lm_eval_sources import find, refuse_code
+from evaluators._lm_eval_sources import find
 from evaluators._tokens import PerTokenizer
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Scores, content_ids
 
@@ -31,9 +35,25 @@ FEWSHOT_SEED = 1234
 
 @dataclass(frozen=True)
 class _Document:
+    name: str
     task: Any
     number: int
     content: Any
+
+    def __str__(self) -> str:
+        """For messages: lm-eval counts from 0, and a wrong target is what most often cannot be scored."""
+        return f"Document {self.number} (from 0), whose target is {shown(repr(self.target))[:80]}"
+
+    @property
+    def target(self) -> Any:
+        """The right answer, or its number."""
+        return self.task.doc_to_target(self.content)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether lm-eval would compare answers with the text "None"."""
+        own = callable(self.task.get_config("process_results")) or not hasattr(self.task, "config")
+        return self.target is None and not own
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class _Frozen:
 
 
 class LmEvalTask(Evaluator):
-    """One metric of a task, or of all tasks of a group or tag (their mean is weighted by size).
+    """One metric of a task, or of all tasks of a group or tag (their mean is weighted by size, as most groups have it).
 
     task: name or path of a YAML file. include_path: folder of task YAML files. num_fewshot, limit (documents
     per task), gen_kwargs, system_instruction, apply_chat_template, fewshot_as_multiturn, max_length: as
@@ -78,19 +98,22 @@ class LmEvalTask(Evaluator):
         self._chat, self._multiturn = apply_chat_template, fewshot_as_multiturn
         self._system = system_instruction
         self._settings = Settings(max_length, batch_tokens, seed)
-        self._tasks, self._trusted = _load(task, include_path, metadata or {}, allow_code)
-        for loaded in self._tasks:
+        self._tasks, group, self._places, self._trusted = _load(task, include_path, metadata or {}, allow_code)
+        for loaded in self._tasks.values():
             _configure(loaded, num_fewshot, gen_kwargs)
-        self._metric = choose(self._tasks, metric)
-        self._filter = choose_filter(self._tasks, filter)
+        self._documents = [
+            _Document(name, loaded, number, content)
+            for name, loaded in self._tasks.items()
+            for number, content in loaded.doc_iterator(limit=limit)
+        ]
+        contents = {name: [d.content for d in self._documents if d.name == name] for name in self._tasks}
+        self._metric = choose(self._tasks, group, metric, [len(found) for found in contents.values()])
+        self._filter = choose_filter(self._tasks, group, self._metric.name, filter)
         self.higher_is_better = self._metric.higher_is_better
         with fast_templates(self._trusted):
-            self._documents = [
-                _Document(loaded, number, content)
-                for loaded in self._tasks
-                for number, content in loaded.doc_iterator(limit=limit)
-            ]
-            self._ids = content_ids([_text(document) for document in self._documents])
+            self._ids = content_ids([self._text(document) for document in self._documents])
+            with self._places.explained(task, doing="measuring its documents"):
+                self._metric = with_lengths(self._metric, self._tasks, contents)
         self._frozen = PerTokenizer(self._freeze)
 
     @property
@@ -99,9 +122,16 @@ class LmEvalTask(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Build the requests; notes of prompts that are too long. Raises EvaluatorError for what cannot be read."""
+        """Build the requests, score made-up answers; notes of prompts that are too long.
+
+        Raises EvaluatorError for what cannot be read, and for documents that cannot be scored, on whichever split.
+        """
         with fast_templates(self._trusted), preserved_random_states():
-            return self._frozen.of(model).requests.notes
+            if self._chat:
+                self._try_chat_template(model)
+            frozen = self._frozen.of(model)
+            self._score_made_up(frozen)
+            return frozen.requests.notes
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Forward passes, the tasks' own filters and process_results, and nothing else."""
@@ -114,7 +144,7 @@ class LmEvalTask(Evaluator):
                 self._value(row, frozen.instances[row]) if response.finite else float("nan")
                 for row, response in zip(rows, responses, strict=True)
             ]
-        kinds = {task.OUTPUT_TYPE for task in self._tasks}
+        kinds = {task.OUTPUT_TYPE for task in self._tasks.values()}
         return Scores(
             example_ids=tuple(self._ids[row] for row in rows),
             values=np.array(values, dtype=np.float64),
@@ -128,67 +158,129 @@ class LmEvalTask(Evaluator):
             raise EvaluatorError("apply_chat_template is set, but the model's tokenizer has no chat template.")
         instances: list[list[Any]] = [[] for _ in self._documents]
         position = {(id(d.task), d.number): row for row, d in enumerate(self._documents)}
-        for task in self._tasks:
+        self._build(_chat_template(model.tokenizer) if self._chat else None)
+        for task in self._tasks.values():
+            for instance in task.instances:
+                instances[position[id(task), instance.doc_id]].append(instance)
+        for document, listed in zip(self._documents, instances, strict=True):
+            listed.sort(key=lambda instance: instance.idx)
+            for instance in listed:
+                if not all(isinstance(text, str) for text in instance.args if not isinstance(text, dict)):
+                    why = f"has to be text; it is {shown(repr(instance.args))[:100]}."
+                    self._places.refuse(
+                        document.name, ("doc_to_target",), f"{document}: what is asked of the model {why}"
+                    )
+        return _Frozen(instances, Requests(model, instances, self._settings))
+
+    def _build(self, chat_template: Callable[..., str] | None) -> None:
+        """Have lm-eval build the requests of all tasks."""
+        for name, task in self._tasks.items():
             task.set_fewshot_seed(seed=self._seed)
-            with quiet():
+            with quiet(), self._places.explained(name, doing="building its prompts"):
                 task.build_all_requests(
                     limit=self._limit,
                     system_instruction=self._system,
                     apply_chat_template=self._chat,
                     fewshot_as_multiturn=self._multiturn,
-                    chat_template=_chat_template(model.tokenizer) if self._chat else None,
+                    chat_template=chat_template,
                 )
-            for instance in task.instances:
-                instances[position[id(task), instance.doc_id]].append(instance)
-        for listed in instances:
-            listed.sort(key=lambda instance: instance.idx)
-        return _Frozen(instances, Requests(model, instances, self._settings))
+
+    def _try_chat_template(self, model: LanguageModel) -> None:
+        """Raises EvaluatorError for a chat template of the model that does not end."""
+        render = _chat_template(model.tokenizer)
+
+        def work(step: Callable[[str], None]) -> None:
+            def rendered(*arguments: Any, **options: Any) -> str:
+                text = render(*arguments, **options)
+                step(text)
+                return text
+
+            self._build(rendered)
+
+        over = _bounded.excess(work, len(self._documents)) if model.tokenizer.chat_template else None
+        if over is not None:
+            raise EvaluatorError(
+                f"The chat template of the model's tokenizer ({model.tokenizer.name_or_path}, chat_template.jinja or "
+                f"tokenizer_config.json) {over.why} for prompt {over.index}: it never ends, or nearly."
+            )
+
+    def _score_made_up(self, frozen: _Frozen) -> None:
+        """Raises EvaluatorError with the documents that the task's own functions cannot score."""
+        rows = [row for row, d in enumerate(self._documents) if not getattr(d.task, "UNSAFE_CODE", False)]
+        responses = [
+            Response([[_made_up(i, self._documents[row])] * i.repeats for i in frozen.instances[row]]) for row in rows
+        ]
+        with self._places.explained(self._documents[0].name, "filter_list", doing="filtering made-up answers"):
+            self._fill(frozen, rows, responses)
+        failed: dict[str, list[str]] = {}
+        for row in rows:
+            document = self._documents[row]
+            try:
+                self._value(row, frozen.instances[row])
+            except EvaluatorError as error:
+                failed.setdefault(document.name, []).append(str(error))
+            else:
+                if document.unanswered:
+                    failed.setdefault(document.name, []).append(f"{document}.")
+        for name, errors in failed.items():
+            why = f"{len(errors)} of its documents cannot be scored; correct them or leave them out: "
+            more = " ..." if errors[5:] else ""
+            self._places.refuse(name, ("doc_to_target",), why + " ".join(errors[:5]) + more)
 
     def _fill(self, frozen: _Frozen, rows: Sequence[int], responses: Sequence[Response]) -> None:
         """Puts the answers into the Instances and runs the tasks' filters over them."""
         for row, response in zip(rows, responses, strict=True):
             for instance, answers in zip(frozen.instances[row], response.answers, strict=True):
                 instance.resps, instance.filtered_resps = answers, {}
-        for task in self._tasks:
+        for task in self._tasks.values():
             asked = [i for row in rows if self._documents[row].task is task for i in frozen.instances[row]]
             for ensemble in task._filters:
                 if asked and ensemble.name == self._filter:
                     ensemble.apply(asked)
 
     def _value(self, row: int, instances: Sequence[Any]) -> float:
+        """The number of one document. Raises EvaluatorError, with the document, for one that cannot be scored."""
         document = self._documents[row]
         answers = [instance.filtered_resps[self._filter] for instance in instances]
-        return self._metric.value(document.task.process_results(document.content, answers))
+        try:
+            return self._metric.value(document.name, document.task.process_results(document.content, answers))
+        except Exception as error:  # a task's own function may raise whatever it likes
+            raise EvaluatorError(f"{document}: {reason(error)}.") from error
+
+    def _text(self, document: _Document) -> str:
+        """What a document is known by: its prompt without few-shot examples, its choices and its target."""
+        task = document.task
+        parts: list[Any] = []
+        for name in FIELDS:
+            if name != "doc_to_choice" or task.get_config("doc_to_choice") is not None:
+                with self._places.explained(document.name, name, doing=f"rendering document {document.number}"):
+                    part = getattr(task, name)(document.content)
+                    parts += part if name == "doc_to_choice" else [part]
+        return "\n".join(map(str, parts))
 
 
-def _load(name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool) -> tuple[list[Any], bool]:
-    """The task objects behind a name, and whether their templates are trusted."""
+def _load(
+    name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool
+) -> tuple[dict[str, Any], Any, Places, bool]:
+    """The task objects behind a name, their group, where they are written, and whether their templates are trusted."""
     with quiet(), preserved_random_states():
-        manager, local_files = find(name, include_path, metadata)
-        if not allow_code:
-            refuse_code(local_files)
-        trusted = allow_code or not local_files
+        found = find(name, include_path, metadata, allow_code)
+        trusted = allow_code or not found.files
         with fast_templates(trusted):
-            tasks = _built(manager, name)
-    for task in tasks:
+            tasks, group = build(found, allow_code)
+    for key, task in tasks.items():
         if getattr(task, "UNSAFE_CODE", False) and not allow_code:
-            raise EvaluatorError(f"The task {task.task_name} runs generated code; set `allow_code: true` to let it.")
+            raise EvaluatorError(f"The task {key!r} runs generated code; set `allow_code: true` to let it.")
         if getattr(task, "MULTIMODAL", False):
-            raise EvaluatorError(f"The task {task.task_name} needs images or sound; only text is supported.")
-    return tasks, trusted
+            raise EvaluatorError(f"The task {key!r} needs images or sound; only text is supported.")
+    return tasks, group, Places(found), trusted
 
 
-def _built(manager: Any, name: str) -> list[Any]:
-    """The task objects, with their datasets. Raises EvaluatorError for one that no network brings."""
-    try:
-        return list(manager.load(name)["tasks"].values())
-    except ConnectionError as error:
-        raise EvaluatorError(
-            f"The dataset of the lm-eval task {name!r} is not in the cache and cannot be fetched: {error}. "
-            "Fetch it once where there is a network and bring the cache (the folder HF_HOME), or write a task "
-            "YAML file on local data (dataset_path: json) and name its folder with `include_path`. "
-            "HF_HUB_OFFLINE=1 saves the waiting: without it the hub is tried six times."
-        ) from error
+def _made_up(instance: Any, document: _Document) -> Any:
+    """An answer as a model might give it: its own text is the right one."""
+    if instance.request_type == "generate_until":
+        return str(document.target)
+    return -1.0 - instance.idx if instance.request_type == "loglikelihood_rolling" else (-1.0 - instance.idx, False)
 
 
 def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any] | None) -> None:
@@ -198,12 +290,6 @@ def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any]
         task.set_config(key="num_fewshot", value=num_fewshot or 0)
     if gen_kwargs and task.get_config("output_type") == "generate_until":
         task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
-
-
-def _text(document: _Document) -> str:
-    task, content = document.task, document.content
-    choices = task.doc_to_choice(content) if task.get_config("doc_to_choice") is not None else ()
-    return "\n".join(map(str, (task.doc_to_text(content), *choices, task.doc_to_target(content))))
 
 
 def _chat_template(tokenizer: Any) -> Callable[..., str]:

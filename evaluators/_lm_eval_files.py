@@ -1,0 +1,165 @@
+"""Task files of lm-eval, read by ourselves: bounded plain data with lines; functions are named here, not imported."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import yaml
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from evaluators.base import EvaluatorError
+from evomerge import strict_yaml
+
+#: Tasks that come with lm-eval are code that the user installed.
+STOCK = Path(lm_eval.__file__).parent.resolve()
+
+_FUNCTION = "!function"
+_YAML_1_1 = yaml.constructor.SafeConstructor()
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "task": (str, list),
+    "group": (str,),
+    "tag": (str, list),
+    "include": (str, list),
+}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A Python function that a task file names. folder: where its module is looked for first."""
+
+    name: str
+    folder: Path
+    where: str
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A task or group as lm-eval understands its file: what it includes is merged in, its own keys win.
+
+    documents: top-level key -> the document in which it is written.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    documents: Mapping[str, strict_yaml.Document] = field(default_factory=dict)
+
+    def where(self, *path: str | int) -> str:
+        """`file:line` of the value at `path`, or of the beginning for a key that is not written in it."""
+        document = self.documents.get(str(path[0])) if path else None
+        return f"{shown(self.path)}:1" if document is None else document.where(*path)
+
+    def functions(self) -> Iterator[Function]:
+        """All functions that the file and its includes name."""
+        return _functions(self.config)
+
+    def member(self, name: str, *path: str | int) -> str | None:
+        """`file:line` of a value that a group's file gives to its member `name`; None where it gives none."""
+        document = self.documents.get("task")
+        for prefix in () if document is None else _members(self.config.get("task"), name, ("task",)):
+            if document is not None and (*prefix, *path[:1]) in document.lines:
+                return document.where(*prefix, *path)
+        return None
+
+
+class Reader:
+    """Reads task files, each once. The files of lm-eval itself are left to lm-eval's own reader."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, TaskFile] = {}
+
+    def read(self, file: Path, above: tuple[Path, ...] = ()) -> TaskFile:
+        """A task file with what it includes. Raises EvaluatorError, with the line, for what is not one."""
+        path = file.resolve()
+        if path in above:
+            raise EvaluatorError(f"{shown(file)} includes itself, by way of {shown(above[-1])}.")
+        if path not in self._read:
+            self._read[path] = self._merged(file, path, above)
+        return self._read[path]
+
+    def _merged(self, file: Path, path: Path, above: tuple[Path, ...]) -> TaskFile:
+        document = _document(file, path)
+        config: dict[str, Any] = {}
+        documents: dict[str, strict_yaml.Document] = {}
+        included = document.data.get("include", [])
+        for name in included if isinstance(included, list) else [included]:
+            if not isinstance(name, str):
+                raise EvaluatorError(f"{document.where('include')}: `include` takes names of files; got {name!r}.")
+            other = path.parent / name
+            try:
+                base = self._included(other, (*above, path))
+            except EvaluatorError as error:
+                raise EvaluatorError(f"{document.where('include')}: {error}") from error
+            config |= {key: value for key, value in base.config.items() if key != "task_list"}
+            documents |= base.documents
+        own = {key: value for key, value in document.data.items() if key != "include"}
+        return TaskFile(file, config | own, documents | dict.fromkeys(own, document))
+
+    def _included(self, file: Path, above: tuple[Path, ...]) -> TaskFile:
+        if file.resolve().is_relative_to(STOCK):
+            return TaskFile(file, load_yaml(file))
+        return self.read(file, above)
+
+
+def shown(text: object) -> str:
+    """A name or message from a file, on one line and without control characters."""
+    one_line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in one_line)
+
+
+def _document(file: Path, path: Path) -> strict_yaml.Document:
+    if not path.exists():
+        raise EvaluatorError(f"The task file {shown(file)!r} does not exist.")
+    if not path.is_file():
+        raise EvaluatorError(f"The task file {shown(file)!r} is not a regular file.")
+
+    def scalar(node: yaml.ScalarNode) -> Any:
+        if node.tag == _FUNCTION:
+            return Function(node.value, path.parent, f"{shown(file)}:{node.start_mark.line + 1}")
+        return _scalar(node)
+
+    try:
+        size = path.stat().st_size
+        if size > strict_yaml.MAX_BYTES:
+            raise EvaluatorError(f"{shown(file)}: {size} bytes are too many; at most {strict_yaml.MAX_BYTES} are read.")
+        text = path.read_text(encoding="utf-8-sig")
+        document = strict_yaml.load(text, source=shown(file), tags=(_FUNCTION,), scalar=scalar)
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluatorError(f"The task file {shown(file)} cannot be read: {error}.") from error
+    except strict_yaml.StrictYamlError as error:
+        raise EvaluatorError(shown(error)) from error
+    if not isinstance(document.data, dict):
+        raise EvaluatorError(f"{document.where()}: a task file is a mapping (task: NAME, dataset_path: ...).")
+    for key, types in _TYPES.items():
+        if key in document.data and not isinstance(document.data[key], types):
+            got = shown(repr(document.data[key]))
+            raise EvaluatorError(f"{document.where(key)}: `{key}` is {got}; expected a name.")
+    return document
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    """As PyYAML and so lm-eval reads it: YAML 1.1, where `no` is False and `1e-3` is text."""
+    plain = yaml.SafeLoader.yaml_implicit_resolvers if node.style is None else {}
+    found = plain.get(node.value[:1], [])
+    tag = next((tag for tag, pattern in found if pattern.match(node.value)), "")
+    construct = yaml.SafeLoader.yaml_constructors.get(tag)
+    return node.value if construct is None else construct(_YAML_1_1, yaml.ScalarNode(tag, node.value))
+
+
+def _functions(data: Any) -> Iterator[Function]:
+    if isinstance(data, Function):
+        yield data
+    elif isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from _functions(value)
+
+
+def _members(listed: Any, name: str, path: strict_yaml.Path) -> Iterator[strict_yaml.Path]:
+    """Places of the entries that configure the member `name` of a group, the nearest first."""
+    for index, member in enumerate(listed if isinstance(listed, list) else []):
+        if isinstance(member, dict):
+            place = (*path, index)
+            yield from _members(member.get("task"), name, (*place, "task"))
+            if member.get("task") == name:
+                yield place
