@@ -42,6 +42,11 @@ def is_parent(label: str) -> bool:
     return label == BASE or label.startswith("parent:")
 
 
+def is_simple_baseline(trial: "Trial") -> bool:
+    """Whether a trial is a merge to compare with, such as the uniform average, and neither searched nor a parent."""
+    return trial.merge is not None and not is_parent(trial.label)
+
+
 def is_rerun(label: str) -> bool:
     """Whether a trial of this label repeats another one."""
     return label.startswith(RERUN)

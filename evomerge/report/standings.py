@@ -19,6 +19,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
     return {
         "winner": selection.winner.label,
         "verdict": selection.verdict,
+        "baseline": selection.baseline,
         "looks_at_report": selection.looks,
         "keeps": selection.keeps,
         "front": list(selection.front),

@@ -1,6 +1,6 @@
 """How the models scored on one split compare by the study's objective."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from evaluators.base import Scores
 from evomerge import pareto
 from evomerge.objective import FloatArray, NoReference, Objective
-from evomerge.records import CANARY, is_parent, is_rerun
+from evomerge.records import CANARY, is_parent, is_rerun, is_simple_baseline
 from evomerge.study import Entry, Study
 from evomerge.yardstick import yardstick
 
@@ -51,6 +51,11 @@ class Ranking:
     def key(self, entry: Entry) -> tuple[float, float, int]:
         """To sort by, best first: what keeps enough of the parents, then the objective, then the earlier trial."""
         return self.excess(entry), self._loss(entry), entry.trial.number
+
+    def best_simple_baseline(self, among: Collection[str] | None = None) -> Entry | None:
+        """The best merge that was not searched (uniform average, task arithmetic), of these labels or of all."""
+        found = [e for e in self.entries if is_simple_baseline(e.trial) and (among is None or e.trial.label in among)]
+        return min(found, key=self.key, default=None)
 
     def decisive(self, entry: Entry) -> dict[str, float]:
         """`Objective.decisive` of an entry."""

@@ -8,7 +8,7 @@ import numpy as np
 from evomerge.objective import Objective
 from evomerge.records import RERUN, Trial, is_parent, is_rerun
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
-from evomerge.selection.verdict import Claim, Repeat, Standing, verdict
+from evomerge.selection.verdict import Claim, Repeat, Rival, Standing, verdict
 from evomerge.statistics import holm
 from evomerge.study import Entry, Study
 from evomerge.yardstick import Yardstick, are_shares, task_difference, task_estimate
@@ -29,6 +29,7 @@ class Selection:
     """The result of a study: the winner's trial on the report split and everything it was compared with.
 
     standings: winner first, then the others, best first. verdict: the sentences to print and to believe.
+    baseline: the best merge on the select split that was not searched, such as `task_arithmetic:0.8`.
     claims: task by task, the winner against the parent that is best on it. keeps: whether the winner keeps what the
     search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model beats on the
     select split. scale: task -> (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit.
@@ -43,6 +44,7 @@ class Selection:
     front: tuple[str, ...] = ()
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     repeat: Repeat | None = None
+    baseline: str | None = None
 
 
 def was_chosen(study: Study, candidates: int) -> bool:
@@ -74,6 +76,7 @@ def selection(study: Study, objective: Objective) -> Selection:
     models = [scores_of(entry) for entry in ranking.entries]
     shares = [task for task in objective.weights if are_shares(objective, task, models)]
     repeat = _repeat(study, stick)
+    rival = _rival(study, objective, winner, by_label)
     return Selection(
         winner=winner.trial,
         standings=standings,
@@ -85,6 +88,7 @@ def selection(study: Study, objective: Objective) -> Selection:
             scale=stick.text,
             keeps=choice.keeps,
             repeat=repeat,
+            rival=rival,
         ),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
@@ -92,6 +96,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         front=choice.front,
         scale=choice.scale,
         repeat=repeat,
+        baseline=None if rival is None else rival.label,
     )
 
 
@@ -100,6 +105,18 @@ def _standing(stick: Yardstick, entry: Entry, winner: Entry | None) -> Standing:
     behind = None if winner is None else stick.difference(scores_of(winner), scores)
     tasks = {task: task_estimate(stick.objective, task, scores[task]) for task in scores}
     return Standing(entry.trial.label, stick.estimate(scores), tasks, behind)
+
+
+def _rival(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> Rival | None:
+    """The best baseline of the select split, of those that were scored on report; it may have won."""
+    on_select = Ranking(study, objective, "select")
+    best = on_select.best_simple_baseline({*others, winner.trial.label})
+    if best is None:
+        return None
+    label = best.trial.label
+    here = Ranking(study, objective, "report")
+    mine, its = (here.decisive(entry).get(objective.kind) for entry in (winner, others.get(label, winner)))
+    return Rival(label, on_select.excess(best) == 0, None if mine is None or its is None else (mine, its))
 
 
 def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:

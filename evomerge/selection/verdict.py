@@ -44,6 +44,19 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """The best baseline: the best merge on the select split that is no candidate of the search.
+
+    keeps: whether it kept there what the search file asks for. decisive: what the winner and it reached on report where
+    the worst task decides (see `Objective.decisive`).
+    """
+
+    label: str
+    keeps: bool = True
+    decisive: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Claim:
     """The winner against the parent that is best on one task. gain: larger is better. p: for all tasks together."""
 
@@ -67,15 +80,16 @@ def verdict(
     scale: str = "",
     keeps: bool | None = None,
     repeat: Repeat | None = None,
+    rival: Rival | None = None,
 ) -> str:
     """The sentences, from standings with the winner first.
 
     shares: the tasks whose differences are points. scale: what scores run from and to, see `Yardstick.text`.
     keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task that
-    changed by itself is called neither better nor worse.
+    changed by itself is called neither better nor worse. rival: the best baseline, which may be the winner itself.
     """
     points = not scale and set(shares) >= set(objective.weights)
-    sentences = [_against_the_best(objective, standings, shares=points, scaled=bool(scale))]
+    sentences = [_headline(objective, standings, rival, shares=points, scaled=bool(scale))]
     if scale:
         sentences.append(f"The score is a mean, {scale}.")
     unsteady = repeat.unsteady if repeat is not None else ()
@@ -104,25 +118,62 @@ def verdict(
     return " ".join(sentences)
 
 
-def _against_the_best(objective: Objective, standings: Sequence[Standing], *, shares: bool, scaled: bool) -> str:
-    parents = [s for s in standings if is_parent(s.label)]
+def _headline(
+    objective: Objective, standings: Sequence[Standing], rival: Rival | None, *, shares: bool, scaled: bool
+) -> str:
+    """The winner against the best parent, then against the best baseline.
+
+    That it beats the baseline is claimed only where it beats the parent: tested in this order, either claim is wrong in
+    at most 5 % of studies without a correction.
+    """
+    winner, parents = standings[0], [s for s in standings if is_parent(s.label)]
     if not parents:
-        return "No parent was scored on the report split: nothing to compare the winner with."
+        beside = _beside(objective, standings, rival, shown=True, shares=shares)
+        return f"No parent was scored on the report split: nothing to compare the winner with{beside}."
     kept = [parent for parent in parents if _keeps(objective, parent, parents)]
-    winner, best = standings[0], max(kept or parents, key=lambda standing: standing.score.mean)
+    best = max(kept or parents, key=lambda standing: standing.score.mean)
     gap = best.behind
     if gap is None:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
     amount = _amount(gap, shares=shares) + _of(objective, shares=shares, scaled=scaled)
+    beside = _beside(objective, standings, rival, shown=gap.shown, shares=shares)
     if gap.shown:
         p = p_text(gap.p, "p")
         which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
-        said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p})."
+        said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p}){beside}."
     else:
-        said = f"No merge was shown to be better than {best.label} on held-out examples ({amount})."
+        said = f"No merge was shown to be better than {best.label} on held-out examples ({amount}){beside}."
     if not kept:
         return f"{said} No parent keeps what was asked for."
-    return said if gap.shown else f"{said} Keep {best.label}{_more(gap, shares=shares)}."
+    needed = _needed(gap, shares=shares)
+    more = f", or evaluate on at least {needed:,} examples" if needed is not None else ""
+    return said if gap.shown else f"{said} Keep {best.label}{more}."
+
+
+def _beside(
+    objective: Objective, standings: Sequence[Standing], rival: Rival | None, *, shown: bool, shares: bool
+) -> str:
+    """How the winner stands to the best baseline, as the end of a sentence. shown: whether it beats the best parent."""
+    winner, others = standings[0], {standing.label: standing for standing in standings[1:]}
+    if rival is None:
+        return ""
+    if rival.label == winner.label:
+        return f"; {winner.label} is itself a baseline, and no candidate of the search was better on the select split"
+    gap = others[rival.label].behind
+    if gap is None:
+        raise SelectionError(f"The baseline {rival.label} was not compared with the winner.")
+    amount, p = _amount(gap, shares=shares), f", {p_text(gap.p, 'p')}"
+    decisive = "" if rival.decisive is None else "; {} {:.3f} against {:.3f}".format(objective.kind, *rival.decisive)
+    falls = "" if rival.keeps else ", which does not keep what was asked for"
+    if gap.p < 0.05 and gap.mean < 0:
+        return f"; worse than {rival.label}{falls} ({amount}{p}{decisive})"
+    if not shown:
+        return f"; against the best baseline, {rival.label}{falls}: {amount}{decisive}"
+    if gap.shown:
+        return f", and the best baseline, {rival.label}{falls} ({amount}{p}{decisive})"
+    needed = _needed(gap, shares=shares)
+    more = f"; at least {needed:,} examples would tell" if needed is not None else ""
+    return f"; not shown to be better than {rival.label}{falls} ({amount}{decisive}{more})"
 
 
 def _of(objective: Objective, *, shares: bool, scaled: bool) -> str:
@@ -146,13 +197,13 @@ def _keeps(objective: Objective, parent: Standing, parents: Sequence[Standing]) 
     )
 
 
-def _more(gap: Difference, *, shares: bool) -> str:
-    """How many examples would show a gap, where that is known and more than there are."""
+def _needed(gap: Difference, *, shares: bool) -> int | None:
+    """How many examples would show a gap; None where that is not known or there are as many."""
     delta = max(abs(gap.mean), 0.005) if shares else abs(gap.mean)
     if not math.isfinite(gap.half_width) or delta == 0:
-        return ""
+        return None
     needed = examples_needed(variance_of(gap), delta)
-    return f", or evaluate on at least {needed:,} examples" if needed > gap.n_examples else ""
+    return needed if needed > gap.n_examples else None
 
 
 def _theirs(objective: Objective, winner: Standing, claim: Claim) -> float:

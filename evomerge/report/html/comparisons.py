@@ -1,4 +1,4 @@
-"""Paired comparisons of merges with the best parent and the uniform average, task by task."""
+"""Paired comparisons of merges with the best parent, the best baseline and the uniform average, task by task."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,13 +13,15 @@ ORDER = ("report", "select", "search")
 
 
 def comparisons(
-    sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], labels: Iterable[str]
+    sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], labels: Iterable[str], baseline: str | None
 ) -> dict[str, dict[str, Any]]:
-    """Label -> its comparisons, on the most trustworthy split that it was scored on. sticks: split -> yardstick.
+    """Label -> its comparisons, on the most trustworthy split that it was scored on.
+
+    sticks: split -> yardstick. baseline: the best one, where a winner was chosen.
 
     Differences are turned so that above 0 is better. `holm`: p adjusted for all claims made about this one point.
     """
-    rivals = _rivals(fronts)
+    rivals = _rivals(fronts, baseline)
     found = {}
     for label in labels:
         split = next((split for split in ORDER if label in by_label(fronts[split])), None)
@@ -30,9 +32,10 @@ def comparisons(
     return found
 
 
-def _rivals(fronts: Mapping[str, Front]) -> list[str]:
+def _rivals(fronts: Mapping[str, Front], baseline: str | None) -> list[str]:
     best = next((found for split in ORDER if (found := best_model(fronts[split])) is not None), None)
-    return ([best.label] if best else []) + ["uniform"]
+    named = (None if best is None else best.label, baseline, "uniform")
+    return list(dict.fromkeys(label for label in named if label is not None))
 
 
 def _claims(stick: Yardstick, point: Point, rivals: list[Point]) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
             ),
         },
         "importance": _importance(objective, fronts["search"], material),
-        "comparisons": comparisons(sticks, fronts, _compared(fronts, labels)),
+        "comparisons": comparisons(
+            sticks, fronts, _compared(fronts, labels), None if result is None else result.baseline
+        ),
         "luck": luck(sticks, fronts, head["winner"]),
         "failures": running.failures(study),
         "truncated": running.truncated(study),

@@ -40,14 +40,16 @@ def headline(study: Study, objective: Objective, searched: Front) -> tuple[Selec
 
 
 def _bought(found: Selection) -> list[dict[str, Any]]:
-    """Paired differences of the winner to the best parent and to the uniform average."""
+    """Paired differences of the winner to the best parent, the best baseline and the uniform average."""
     parents = [standing for standing in found.standings if is_parent(standing.label)]
     rivals = {}
     if parents:
         rivals["best parent"] = max(parents, key=lambda standing: standing.score.mean)
-    uniform = [standing for standing in found.standings if standing.label == "uniform"]
-    if uniform:
-        rivals["uniform average"] = uniform[0]
+    by_label = {standing.label: standing for standing in found.standings}
+    if found.baseline is not None and found.baseline != "uniform":
+        rivals["best baseline"] = by_label[found.baseline]
+    if "uniform" in by_label:
+        rivals["uniform average"] = by_label["uniform"]
     return [
         {"over": over, "label": standing.label, **difference_data(standing.behind)}
         for over, standing in rivals.items()
