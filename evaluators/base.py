@@ -4,6 +4,7 @@ Vocabulary of shapes: n_examples examples of a task in a fixed order, n_choices 
 """
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 SPLITS = ("search", "select", "report")
+
+_COPY = re.compile(r"([0-9a-f]{16})#\d+")
 
 
 class EvaluatorError(ValueError):
@@ -163,6 +166,12 @@ def content_ids(contents: Sequence[str]) -> tuple[str, ...]:
         seen[key] = seen.get(key, 0) + 1
         ids.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
     return tuple(ids)
+
+
+def content_of(example_id: str) -> str:
+    """The id without the number of a copy, which `content_ids` adds; ids of another form have no copies."""
+    copy = _COPY.fullmatch(example_id)
+    return copy[1] if copy else example_id
 
 
 def split_of(example_id: str, fractions: Sequence[float], salt: str = "") -> str:

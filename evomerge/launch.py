@@ -53,6 +53,7 @@ class Plan:
     planned: tuple[Trial, ...]
     examples: Mapping[str, Mapping[str, int]]
     ids: Examples
+    distinct_examples: Mapping[str, Mapping[str, int]]
     model_bytes: int
     notes: tuple[str, ...]
     previews: Mapping[str, tuple[str, ...]]
@@ -110,6 +111,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         planned=planned_trials(recipe, space, base, config.seed),
         examples=examples,
         ids=ids,
+        distinct_examples=readiness.count_distinct(config, evaluators),
         model_bytes=base.nbytes,
         notes=tuple(notes),
         previews=previews,

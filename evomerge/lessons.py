@@ -8,6 +8,7 @@ from evomerge.failures import forgiven
 from evomerge.objective import NoReference, Objective
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer
 from evomerge.records import CANARY
+from evomerge.statistics import clusters_of, sample
 from evomerge.study import Entry, Study
 
 
@@ -77,7 +78,11 @@ class Lessons:
         examples: tuple[FloatArray, ...] = ()
         if entry.losses is not None and entry.outcome is not None:
             scores = entry.outcome.scores
-            losses, examples = np.array(entry.losses, dtype=np.float64), self._objective.examples(scores)
+            losses = np.array(entry.losses, dtype=np.float64)
+            examples = tuple(
+                sample(values, clusters_of(scores[task].example_ids)).values
+                for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
+            )
             if self._reference is not None:
                 losses = self._objective.against(self._objective.by_task(scores), self._reference)
         proposed = trial.label == "search"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from evaluators.base import SPLITS, Evaluator, EvaluatorError
+from evaluators.base import SPLITS, Evaluator, EvaluatorError, content_of
 from evomerge import plugins
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.models import ResidentModel
@@ -50,9 +50,13 @@ def read_tasks(config: SearchConfig) -> dict[str, Evaluator]:
 def count_examples(
     config: SearchConfig, evaluators: Mapping[str, Evaluator], notes: list[str]
 ) -> dict[str, dict[str, int]]:
-    """Examples of every task on every split; notes: where they are few. Raises ConfigError for a split without any."""
+    """Examples of every task on every split. Raises ConfigError for a split without any.
+
+    notes: gets where they are few, and how many repeat another one.
+    """
     examples: dict[str, dict[str, int]] = {}
     shares = config.split.shares
+    distinct = count_distinct(config, evaluators)
     for task, evaluator in evaluators.items():
         examples[task] = {split: len(split_ids(evaluator, split, shares)) for split in SPLITS}
         for split, count in examples[task].items():
@@ -61,9 +65,24 @@ def count_examples(
                     f"{config.where('tasks', task)}: there are {len(evaluator.example_ids)} examples, and none of them "
                     f"falls on the {split} split {shares}: give it more examples or another `split`."
                 )
-            if count < FEW_EXAMPLES and not evaluator.whole_model:
-                notes.append(f"task {task!r} has only {count} examples on the {split} split")
+            if distinct[task][split] < FEW_EXAMPLES and not evaluator.whole_model:
+                notes.append(f"task {task!r} has only {distinct[task][split]} examples on the {split} split")
+        total, unlike = len(evaluator.example_ids), sum(distinct[task].values())
+        if unlike < total and not evaluator.whole_model:
+            notes.append(
+                f"task {task!r}: {total - unlike} of {total} examples repeat another one (case and white space aside); "
+                f"intervals, tests and power count the {unlike} distinct ones"
+            )
     return examples
+
+
+def count_distinct(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> dict[str, dict[str, int]]:
+    """Distinct examples of every task on every split: what intervals, tests and power count."""
+    shares = config.split.shares
+    return {
+        task: {split: len(set(map(content_of, split_ids(evaluator, split, shares)))) for split in SPLITS}
+        for task, evaluator in evaluators.items()
+    }
 
 
 def rehearse(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: ResidentModel) -> list[str]:

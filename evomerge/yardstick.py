@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluators.base import Scores
 from evomerge.objective import FloatArray, Objective
-from evomerge.statistics import Difference, Estimate, difference, estimate
+from evomerge.statistics import Clusters, Difference, Estimate, clusters_of, difference, estimate
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Yardstick:
 
     def estimate(self, scores: Mapping[str, Scores]) -> Estimate:
         """The score with its standard error, which values of whole models alone do not tell."""
-        found = estimate(self.contributions(scores))
+        found = estimate(self.contributions(scores), clusters=clusters(scores))
         return found if self._is_sampled else Estimate(found.mean, math.inf, found.n_examples)
 
     def difference(self, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
         """How far a's score is ahead of b's, paired; nothing is shown where only whole models are measured."""
-        found = difference(self.contributions(a), self.contributions(b))
+        found = difference(self.contributions(a), self.contributions(b), clusters=clusters(a))
         return found if self._is_sampled else Difference(found.mean, math.inf, found.n_examples, 1.0)
 
     @property
@@ -93,13 +93,19 @@ def task_estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
     found = np.unique(scores.values[~np.isnan(scores.values)])
     if task in objective.whole_model or (len(found) == 1 and found[0] not in (0.0, 1.0)):
         return Estimate(scores.mean, math.inf, len(scores.values))
-    return estimate({task: scores.values})
+    return estimate({task: scores.values}, clusters=clusters({task: scores}))
 
 
 def task_difference(objective: Objective, task: str, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
     """How far a is ahead of b on one task, paired, in its unit: above 0 is better whichever way the task counts."""
     sign = objective.sign(task)
-    return difference({task: sign * a[task].values}, {task: sign * b[task].values})
+    values = ({task: sign * model[task].values} for model in (a, b))
+    return difference(*values, clusters=clusters({task: a[task]}))
+
+
+def clusters(scores: Mapping[str, Scores]) -> Clusters:
+    """By task, which examples repeat each other."""
+    return {task: clusters_of(values.example_ids) for task, values in scores.items()}
 
 
 def are_shares(objective: Objective, task: str, models: Iterable[Mapping[str, Scores]]) -> bool:

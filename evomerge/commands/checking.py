@@ -38,6 +38,7 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
         "dimension": plan.dimension,
         "coefficients": list(plan.names),
         "examples": {task: dict(counts) for task, counts in plan.examples.items()},
+        "distinct_examples": {task: dict(counts) for task, counts in plan.distinct_examples.items()},
         "planned": [trial.label for trial in plan.planned],
         "baselines": n_baselines,
         "model_bytes": plan.model_bytes,

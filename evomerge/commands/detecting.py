@@ -8,7 +8,7 @@ from typing import Any
 from evaluators.base import Scores
 from evomerge.objective import Objective
 from evomerge.statistics import detectable, power
-from evomerge.yardstick import yardstick
+from evomerge.yardstick import clusters, yardstick
 
 #: The share of examples on which two models are taken to differ while no two have been scored.
 DISAGREEMENT = 0.2
@@ -79,8 +79,8 @@ def _variance(objective: Objective, task: str, measured: list[Mapping[str, Score
     """Of paired differences per example, the mean over all pairs of models; None where nothing tells it."""
     if not measured:
         return None if task in objective.lower_is_better else DISAGREEMENT
-    pairs = combinations([model[task].values for model in measured], 2)
-    spreads = [power({task: a}, {task: b}).variance for a, b in pairs]
+    pairs = combinations([model[task] for model in measured], 2)
+    spreads = [power({task: a.values}, {task: b.values}, clusters=clusters({task: a})).variance for a, b in pairs]
     return sum(spreads) / len(spreads)
 
 

@@ -57,7 +57,7 @@ def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dic
         "time": _time(config, plan, workers, measured, study),
         "power": detectable_differences(
             plan.objective,
-            plan.examples,
+            plan.distinct_examples,
             {} if measured is None else measured.scores,
             None if measured is None else measured.source,
         ),

@@ -32,7 +32,8 @@ class Observation:
 
     `proposed` is False for points that did not come from this optimizer: baselines and the start.
     examples: what the losses are made of, one array (n_examples,) of the examples' losses per task, in the order of
-    the tasks; where every task is an objective, the mean of `examples[m]` is `losses[m]`. Empty when not known.
+    the tasks; where every task is an objective, the mean of `examples[m]` is `losses[m]`. Examples that repeat another
+    one are left out, and then the loss is a weighted mean. Empty when not known.
     """
 
     number: int

@@ -14,6 +14,7 @@ from evomerge.records import CANARY
 from evomerge.report.scored import CANDIDATES, Kind, Scored, reruns, scored
 from evomerge.selection.ranking import Ranking
 from evomerge.statistics import (
+    Clusters,
     Estimate,
     Interval,
     Optimism,
@@ -23,7 +24,7 @@ from evomerge.statistics import (
     probability_non_dominated,
 )
 from evomerge.study import Study
-from evomerge.yardstick import Yardstick, task_estimate
+from evomerge.yardstick import Yardstick, clusters, task_estimate
 
 BoolArray = NDArray[np.bool_]
 
@@ -165,7 +166,9 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
     # Per task (n_points, n_examples), larger is better, in the task's own unit.
     examples = [objective.examples(model.scores) for model in models]
     gains = {task: -np.stack([each[n] for each in examples]) for n, task in enumerate(objective.weights)}
-    means = bootstrap_means(gains, n_resamples=min(N_RESAMPLES, N_RESAMPLES * MANY_POINTS // len(models)))
+    repeats = clusters(models[0].scores)
+    few = min(N_RESAMPLES, N_RESAMPLES * MANY_POINTS // len(models))
+    means = bootstrap_means(gains, clusters=repeats, n_resamples=few)
     on_front, probabilities = pareto.non_dominated(losses), probability_non_dominated(means)
     curse, shrunk = _optimism(ranking.yardstick, models) if split == "search" else (None, {})
     points = [
@@ -186,7 +189,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         for row, model in enumerate(models)
     ]
     given = np.array([not point.is_merge for point in points])
-    volume, of_models, reference = _volumes(gains, means, losses, given)
+    volume, of_models, reference = _volumes(gains, repeats, means, losses, given)
     return Front(
         split,
         objective,
@@ -219,12 +222,13 @@ def _optimism(stick: Yardstick, models: Sequence[Scored]) -> tuple[Optimism | No
     if len(better) < 2:
         return None, {}
     parts = [stick.contributions(model.scores) for model in better]
-    found = optimism({task: np.stack([part[task] for part in parts]) for task in parts[0]})
+    matrices = {task: np.stack([part[task] for part in parts]) for task in parts[0]}
+    found = optimism(matrices, clusters=clusters(models[0].scores))
     return found, {model.label: float(score) for model, score in zip(better, found.shrunk, strict=True)}
 
 
 def _volumes(
-    gains: Mapping[str, FloatArray], means: FloatArray, losses: FloatArray, models: BoolArray
+    gains: Mapping[str, FloatArray], repeats: Clusters, means: FloatArray, losses: FloatArray, models: BoolArray
 ) -> tuple[Interval | None, Interval | None, FloatArray | None]:
     """Hypervolume of all points and of the models alone, and the reference, (n_tasks,), that both count from."""
     if not models.any():
@@ -237,8 +241,8 @@ def _volumes(
     every = {task: matrix for (task, matrix), kept in zip(gains.items(), differs, strict=True) if kept}
     alone = {task: matrix[models] for task, matrix in every.items()}
     return (
-        hypervolume_interval(every, drawn, reference[differs]),
-        hypervolume_interval(alone, drawn[:, models], reference[differs]),
+        hypervolume_interval(every, drawn, reference[differs], clusters=repeats),
+        hypervolume_interval(alone, drawn[:, models], reference[differs], clusters=repeats),
         reference,
     )
 

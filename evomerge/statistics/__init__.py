@@ -1,8 +1,8 @@
 """Honest numbers: intervals, paired comparisons, the winner's curse, the joint bootstrap, several claims, power.
 
 Everywhere values are per example and per task, as `Yardstick.contributions` gives them: larger is better, and
-the sum of the task means is the score. n is the number of examples that all sides were scored on; NaN is an example
-that was not scored.
+the sum of the task means is the score. n is the number of distinct examples that all sides were scored on; NaN is an
+example that was not scored. Copies of an example count once wherever errors are estimated (`clusters_of`).
 """
 
 from evomerge.statistics.bootstrap import (
@@ -12,6 +12,7 @@ from evomerge.statistics.bootstrap import (
     probability_non_dominated,
 )
 from evomerge.statistics.claims import holm, p_text
+from evomerge.statistics.clusters import Clusters, clusters_of, sample
 from evomerge.statistics.estimates import Difference, Estimate, StatisticsError, difference, estimate, standard_error
 from evomerge.statistics.fronts import Interval, hypervolume_interval
 from evomerge.statistics.intervals import Z95, FloatArray
@@ -21,6 +22,7 @@ from evomerge.statistics.rerun import Rerun, rerun
 
 __all__ = [
     "Z95",
+    "Clusters",
     "Difference",
     "Estimate",
     "FloatArray",
@@ -30,6 +32,7 @@ __all__ = [
     "Rerun",
     "StatisticsError",
     "bootstrap_means",
+    "clusters_of",
     "detectable",
     "difference",
     "estimate",
@@ -44,6 +47,7 @@ __all__ = [
     "probability_best",
     "probability_non_dominated",
     "rerun",
+    "sample",
     "standard_error",
     "variance_of",
 ]

@@ -1,13 +1,14 @@
 """A score with its standard error and interval, and the paired difference of two scores."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 
 from evomerge.statistics import intervals
+from evomerge.statistics.clusters import Clusters, Sample, sample
 from evomerge.statistics.intervals import Z95, FloatArray, Part
 from evomerge.statistics.sign_test import sign_test
 
@@ -23,7 +24,7 @@ class StatisticsError(ValueError):
 class Estimate:
     """A mean over examples (or a sum of several task means) with its standard error.
 
-    bounds: the 95 % interval where values are known; without it, the normal one.
+    n_examples: the distinct ones. bounds: the 95 % interval where values are known; without it, the normal one.
     """
 
     mean: float
@@ -64,73 +65,100 @@ class Difference(Estimate):
         return self.p < 0.05 and self.mean > 0
 
 
-def estimate(values: Mapping[str, FloatArray], *, sizes: Mapping[str, float] | None = None) -> Estimate:
+def estimate(
+    values: Mapping[str, FloatArray],
+    *,
+    sizes: Mapping[str, float] | None = None,
+    clusters: Clusters | None = None,
+) -> Estimate:
     """Sum over tasks of the mean over examples; tasks are independent samples. NaN = not scored.
 
     sizes: what a right answer counts in each task of zeros and ones. It is read off the values; only where all answers
-    are wrong it cannot be, and then it is taken for the largest of the other tasks, or 1.
-    Raises StatisticsError for a task without a scored example.
+    are wrong it cannot be, and then it is taken for the largest of the other tasks, or 1. clusters: which examples
+    repeat each other; they count once. Raises StatisticsError for a task without a scored example.
     """
-    scored = {task: _scored(task, column) for task, column in values.items()}
-    found = {task: _one_size(column) for task, column in scored.items()}
-    ones = _sizes(found, sizes)
+    scored = {task: _scored(task, column, clusters) for task, column in values.items()}
+    ones = _sizes({task: _one_size(column.values) for task, column in scored.items()}, sizes)
     parts = [
-        intervals.mean_of_zeros_and_ones(int(np.count_nonzero(column)), len(column), ones[task], len(ones))
-        if task in ones
-        else intervals.mean_of_graded(column)
+        _zeros_and_ones(column, ones[task], len(ones)) if task in ones else _graded(column)
         for task, column in scored.items()
     ]
     return Estimate(*_moments(scored), bounds=intervals.interval(parts))
 
 
 def difference(
-    a: Mapping[str, FloatArray], b: Mapping[str, FloatArray], *, sizes: Mapping[str, float] | None = None
+    a: Mapping[str, FloatArray],
+    b: Mapping[str, FloatArray],
+    *,
+    sizes: Mapping[str, float] | None = None,
+    clusters: Clusters | None = None,
 ) -> Difference:
     """Paired difference a - b: sum over tasks of the mean of per-example differences.
 
     a, b: task -> values in the same example order. Examples that either side lacks are left out of both.
-    sizes: as for `estimate`. Raises StatisticsError for a task without an example that both were scored on.
+    sizes, clusters: as for `estimate`. Raises StatisticsError for a task without an example that both were scored on.
     """
-    deltas = {task: _scored(task, a[task] - b[task]) for task in a}
-    found = {task: _one_size(np.abs(delta)) for task, delta in deltas.items()}
+    deltas = {task: _scored(task, a[task] - b[task], clusters) for task in a}
+    found = {task: _one_size(np.abs(delta.values)) for task, delta in deltas.items()}
     for task, size in found.items():
         if size == 0:  # they never differ: only the values say whether they are zeros and ones
             both = np.concatenate([a[task], b[task]])
             found[task] = _one_size(np.abs(both[~np.isnan(both)]))
     ones = _sizes(found, sizes)
-    counts = {task: (int(np.sum(delta > 0)), int(np.sum(delta < 0))) for task, delta in deltas.items()}
     parts = [
-        intervals.mean_of_wins_and_losses(*counts[task], len(delta), ones[task], len(ones))
-        if task in ones
-        else intervals.mean_of_graded(delta)
+        _wins_and_losses(delta, ones[task], len(ones)) if task in ones else _graded(delta)
         for task, delta in deltas.items()
     ]
-    moments = _moments(deltas)
     if len(ones) == len(deltas):
-        weights = [abs(ones[task]) / len(delta) for task, delta in deltas.items()]
-        p = sign_test([won for won, _ in counts.values()], [lost for _, lost in counts.values()], weights)
+        p = _exact([(delta, abs(ones[task])) for task, delta in deltas.items()])
     else:
-        p = _student([intervals.mean_of_graded(delta) for delta in deltas.values()])
-    return Difference(*moments, p, bounds=intervals.interval(parts))
+        p = _student([_graded(delta) for delta in deltas.values()])
+    return Difference(*_moments(deltas), p, bounds=intervals.interval(parts))
 
 
 def standard_error(values: FloatArray) -> float:
     """sqrt(sum (s - m)^2 / (n (n - 1))); infinite for fewer than two values."""
-    n = len(values)
-    return float(np.sqrt(np.sum((values - values.mean()) ** 2) / (n * (n - 1)))) if n > 1 else math.inf
+    return math.sqrt(sample(values, None).variance_of_mean)
 
 
-def _scored(task: str, column: FloatArray) -> FloatArray:
-    scored = column[~np.isnan(column)]
-    if not len(scored):
+def _scored(task: str, column: FloatArray, clusters: Clusters | None) -> Sample:
+    known = ~np.isnan(column)
+    if not known.any():
         raise StatisticsError(f"Task {task!r} has no example with a score, of {len(column)}; leave the task out.")
-    return scored
+    repeats = None if clusters is None else clusters.get(task)
+    return sample(column[known], None if repeats is None else repeats[known])
 
 
-def _moments(columns: Mapping[str, FloatArray]) -> tuple[float, float, int]:
-    mean = float(sum(column.mean() for column in columns.values()))
-    variance = sum(standard_error(column) ** 2 for column in columns.values())
-    return mean, math.sqrt(variance), sum(map(len, columns.values()))
+def _moments(columns: Mapping[str, Sample]) -> tuple[float, float, int]:
+    mean = float(sum(column.mean for column in columns.values()))
+    variance = sum(column.variance_of_mean for column in columns.values())
+    return mean, math.sqrt(variance), sum(column.size for column in columns.values())
+
+
+def _zeros_and_ones(column: Sample, size: float, n_tasks: int) -> Part:
+    right = column.effective_part(column.values != 0)
+    return intervals.mean_of_zeros_and_ones(right, column.effective, size, n_tasks)
+
+
+def _wins_and_losses(delta: Sample, size: float, n_tasks: int) -> Part:
+    wins, losses = delta.effective_part(delta.values > 0), delta.effective_part(delta.values < 0)
+    return intervals.mean_of_wins_and_losses(wins, losses, delta.effective, size, n_tasks)
+
+
+def _graded(column: Sample) -> Part:
+    return Part(float(column.mean), column.variance_of_mean, column.degrees)
+
+
+def _exact(deltas: Sequence[tuple[Sample, float]]) -> float:
+    """McNemar's test of differences of one size per task; what occurs more often weighs more in the statistic."""
+    wins, losses, weights = [], [], []
+    for delta, size in deltas:
+        for weight in np.unique(delta.weights):
+            alike = delta.values[delta.weights == weight]
+            wins.append(int(np.sum(alike > 0)))
+            losses.append(int(np.sum(alike < 0)))
+            weights.append(size * weight / delta.weights.sum())
+    return sign_test(wins, losses, weights)
 
 
 def _one_size(column: FloatArray) -> float | None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge import pareto
+from evomerge.statistics.clusters import Clusters
 from evomerge.statistics.intervals import FloatArray
-from evomerge.statistics.matrices import checked, noise
+from evomerge.statistics.matrices import noise, samples
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,12 @@ class Interval:
 
 
 def hypervolume_interval(
-    values: Mapping[str, FloatArray], means: FloatArray, reference: FloatArray, *, seed: int = 0
+    values: Mapping[str, FloatArray],
+    means: FloatArray,
+    reference: FloatArray,
+    *,
+    clusters: Clusters | None = None,
+    seed: int = 0,
 ) -> Interval:
     """Hypervolume of the candidates' front with its 95 % interval.
 
@@ -37,11 +43,11 @@ def hypervolume_interval(
     these values: give all of them, or a set chosen on other examples. Where many are exactly equal, the interval
     is still too high in one study of five.
     """
-    matrices = checked(values)
-    measured = np.stack([matrix.mean(axis=1) for matrix in matrices.values()], axis=1)  # (n_candidates, n_tasks)
+    found = samples(values, clusters)
+    measured = np.stack([examples.mean for examples in found.values()], axis=1)  # (n_candidates, n_tasks)
     errors = means - measured
-    variances = np.diag([noise(matrix) for matrix in matrices.values()])
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, len(matrices)))))
+    variances = np.diag([noise(examples) for examples in found.values()])
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, len(found)))))
     volume = pareto.hypervolume(-measured, reference)
     basic = 2 * volume - _volumes(means, reference)
     drawn = _volumes(_true_points(measured, errors, variances, rng), reference) if _scatter_is_known(errors) else basic

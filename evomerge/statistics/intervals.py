@@ -29,7 +29,7 @@ class Part:
     degrees: float = math.inf
 
 
-def mean_of_zeros_and_ones(right: int, n: int, size: float, n_tasks: int) -> Part:
+def mean_of_zeros_and_ones(right: float, n: float, size: float, n_tasks: int) -> Part:
     """A mean of n values of which `right` are `size` and the others 0; n_tasks share the pseudo-examples."""
     share, extra = right / n, Z95**2 / n_tasks
     centre = (right + extra / 2) / (n + extra)
@@ -37,18 +37,12 @@ def mean_of_zeros_and_ones(right: int, n: int, size: float, n_tasks: int) -> Par
     return Part(size * centre, size**2 * variance)
 
 
-def mean_of_wins_and_losses(wins: int, losses: int, n: int, size: float, n_tasks: int) -> Part:
+def mean_of_wins_and_losses(wins: float, losses: float, n: float, size: float, n_tasks: int) -> Part:
     """A mean of n paired differences: `wins` are +size, `losses` -size, the others 0."""
     extra = 1 / n_tasks
     for_, against = (wins + extra / 2) / (n + extra), (losses + extra / 2) / (n + extra)
     variance = (for_ + against - (for_ - against) ** 2) / (n + extra)
     return Part(size * (wins - losses) / n, size**2 * variance)
-
-
-def mean_of_graded(values: FloatArray) -> Part:
-    """A mean of any values (n_examples,)."""
-    n = len(values)
-    return Part(float(values.mean()), float(values.var(ddof=1) / n) if n > 1 else math.inf, n - 1)
 
 
 def interval(parts: Sequence[Part]) -> tuple[float, float]:

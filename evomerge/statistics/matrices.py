@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from evomerge.statistics.clusters import Clusters, Sample, sample
 from evomerge.statistics.estimates import StatisticsError
 from evomerge.statistics.intervals import FloatArray
 
@@ -33,14 +34,21 @@ def checked(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     return matrices
 
 
-def noise(matrix: FloatArray) -> float:
-    """Variance of a candidate's mean given the examples that all share, from values (n_candidates, n_examples).
+def samples(values: Mapping[str, FloatArray], clusters: Clusters | None) -> dict[str, Sample]:
+    """Task -> distinct examples, values (n_candidates, n_clusters); checked. Raises StatisticsError."""
+    return {task: sample(matrix, (clusters or {}).get(task)) for task, matrix in checked(values).items()}
+
+
+def noise(examples: Sample) -> float:
+    """Variance of a candidate's mean given the examples that all share, from values (n_candidates, n_clusters).
 
     Half the mean variance of the paired differences of all pairs, / n_examples: in closed form the mean square of the
     interaction of candidates and examples. 0 for fewer than two of either.
     """
-    n_candidates, n_examples = matrix.shape
-    if n_candidates < 2 or n_examples < 2:
+    matrix, shares = examples.values, examples.shares
+    n_candidates = len(matrix)
+    if n_candidates < 2 or examples.size < 2:
         return 0.0
-    rest = matrix - matrix.mean(axis=1, keepdims=True) - matrix.mean(axis=0) + matrix.mean()
-    return float(np.sum(rest**2) / ((n_candidates - 1) * (n_examples - 1)) / n_examples)
+    rest = matrix - examples.mean[:, None] - matrix.mean(axis=0) + examples.mean.mean()
+    second = float((shares**2).sum())
+    return float((rest**2).sum(axis=0) @ shares) / (n_candidates - 1) / (1 - second) * second

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from evomerge.statistics.clusters import Clusters
 from evomerge.statistics.intervals import FloatArray
-from evomerge.statistics.matrices import checked, noise
+from evomerge.statistics.matrices import noise, samples
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Optimism:
     expected: float
 
 
-def optimism(values: Mapping[str, FloatArray]) -> Optimism:
+def optimism(values: Mapping[str, FloatArray], *, clusters: Clusters | None = None) -> Optimism:
     """From task -> (n_candidates, n_examples) of all candidates of a search, on the examples it searched on.
 
     sigma^2 is half the mean variance of the paired differences of all pairs, summed over tasks. With one task of zeros
@@ -43,17 +44,18 @@ def optimism(values: Mapping[str, FloatArray]) -> Optimism:
 
     The formula holds for candidates whose true scores are roughly normal. Where a search left many bad ones behind,
     tau^2 is theirs and the optimism among the good ones is larger than this: give it those worth choosing from.
+    clusters: which examples repeat each other; they count once.
     Raises StatisticsError for a matrix of another shape and for examples that were not scored.
     """
-    matrices = checked(values)
-    measured: FloatArray = np.sum([matrix.mean(axis=1) for matrix in matrices.values()], axis=0)
-    variance = sum(noise(matrix) for matrix in matrices.values())
+    found = samples(values, clusters)
+    measured: FloatArray = np.sum([examples.mean for examples in found.values()], axis=0)
+    variance = sum(noise(examples) for examples in found.values())
     total = float(measured.var(ddof=1)) if len(measured) > 1 else 0.0
     spread = max(0.0, total - variance)
     reliability = spread / (spread + variance) if spread + variance > 0 else 1.0
     shrunk = measured.mean() + reliability * (measured - measured.mean())
     expected = expected_maximum(len(measured)) * variance / math.sqrt(variance + spread) if variance > 0 else 0.0
-    return Optimism(measured, shrunk, _disagreement(matrices), variance, spread, reliability, expected)
+    return Optimism(measured, shrunk, _disagreement(values), variance, spread, reliability, expected)
 
 
 def expected_maximum(count: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evomerge.statistics.clusters import Clusters
 from evomerge.statistics.estimates import Difference, difference
 from evomerge.statistics.intervals import Z95, FloatArray
 
@@ -17,8 +18,9 @@ POWER = 2.8015852
 class Power:
     """What examples like these can show about two models like these.
 
-    disagreement: share of examples on which the two have different values. variance: of the paired difference, per
-    example (n SE^2); with one task of zeros and ones it is the disagreement less the squared difference.
+    n_examples: the distinct ones. disagreement: share of examples on which the two have different values. variance: of
+    the paired difference, per example (n SE^2); with one task of zeros and ones it is the disagreement less the squared
+    difference.
     """
 
     n_examples: int
@@ -35,11 +37,12 @@ class Power:
         return examples_needed(self.variance, delta)
 
 
-def power(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> Power:
-    """Power measured from two models: task -> values in the same example order."""
-    whole = difference(a, b)
-    changed = sum(int(np.sum((a[task] != b[task]) & ~np.isnan(a[task] - b[task]))) for task in a)
-    return Power(whole.n_examples, changed / whole.n_examples, variance_of(whole))
+def power(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray], *, clusters: Clusters | None = None) -> Power:
+    """Power measured from two models: task -> values in the same example order; clusters: which repeat each other."""
+    whole = difference(a, b, clusters=clusters)
+    known = {task: ~np.isnan(a[task] - b[task]) for task in a}
+    changed = sum(int(np.sum((a[task] != b[task]) & known[task])) for task in a)
+    return Power(whole.n_examples, changed / sum(int(each.sum()) for each in known.values()), variance_of(whole))
 
 
 def variance_of(gap: Difference) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evomerge.statistics.clusters import Clusters, sample
 from evomerge.statistics.estimates import Difference, difference
 from evomerge.statistics.intervals import FloatArray
 
@@ -25,15 +26,23 @@ class Rerun:
     standard_error: float
 
 
-def rerun(first: Mapping[str, FloatArray], second: Mapping[str, FloatArray]) -> Rerun:
-    """Compare two runs of one model: task -> values in the same example order. Raises StatisticsError."""
-    whole = difference(second, first)
-    gaps = [_shared(second[task] - first[task]) for task in first]
-    changed = sum(int(np.count_nonzero(gap)) for gap in gaps)
-    # Each run has half the variance of the difference between two.
-    variance = sum(float(np.sum(gap**2)) / 2 / len(gap) ** 2 for gap in gaps)
-    return Rerun(changed / whole.n_examples, whole, math.sqrt(variance))
+def rerun(
+    first: Mapping[str, FloatArray], second: Mapping[str, FloatArray], *, clusters: Clusters | None = None
+) -> Rerun:
+    """Compare two runs of one model: task -> values in the same example order; clusters: which repeat each other.
 
-
-def _shared(gap: FloatArray) -> FloatArray:
-    return gap[~np.isnan(gap)]
+    Raises StatisticsError for a task without an example that both were scored on.
+    """
+    whole = difference(second, first, clusters=clusters)
+    changed = n_examples = 0
+    variance = 0.0
+    for task, values in first.items():
+        known = ~np.isnan(second[task] - values)
+        gap = (second[task] - values)[known]
+        changed += int(np.count_nonzero(gap))
+        n_examples += len(gap)
+        repeats = None if clusters is None else clusters.get(task)
+        distinct = sample(gap, None if repeats is None else repeats[known])
+        # Each run has half the variance of the difference between two.
+        variance += float(np.sum((distinct.shares * distinct.values) ** 2)) / 2
+    return Rerun(changed / n_examples, whole, math.sqrt(variance))

@@ -9,7 +9,7 @@ import numpy as np
 from evomerge.report.front import Front, Point
 from evomerge.report.html.numbers import best_model, by_label, difference_data, estimate_data, number
 from evomerge.statistics import bootstrap_means, indifference_set, power, probability_best, rerun
-from evomerge.yardstick import Yardstick
+from evomerge.yardstick import Yardstick, clusters
 
 #: The difference for which the number of examples is told beside the one that was found: one point in a hundred.
 POINT = 0.01
@@ -46,8 +46,9 @@ def _finalists(stick: Yardstick, fronts: Mapping[str, Front], winner: str | None
         return []
     parts = [stick.contributions(point.scores) for point in merges]
     values = {task: np.stack([part[task] for part in parts]) for task in parts[0]}
-    means = bootstrap_means(values)
-    chances, may_be_best = probability_best(means), indifference_set(values, means)
+    repeats = clusters(merges[0].scores)
+    means = bootstrap_means(values, clusters=repeats)
+    chances, may_be_best = probability_best(means), indifference_set(values, means, clusters=repeats)
     searched, reported = by_label(fronts["search"]), by_label(fronts["report"])
     rows = [
         {
@@ -71,7 +72,8 @@ def _power(stick: Yardstick, front: Front, winner: str | None) -> dict[str, Any]
     rival, points = best_model(front), by_label(front)
     if rival is None or winner not in points:
         return None
-    found = power(stick.contributions(points[winner].scores), stick.contributions(rival.scores))
+    mine, its = (stick.contributions(point.scores) for point in (points[winner], rival))
+    found = power(mine, its, clusters=clusters(rival.scores))
     return {
         "rival": rival.label,
         "examples": found.n_examples,
@@ -90,7 +92,7 @@ def _reruns(front: Front) -> list[dict[str, Any]]:
             continue
         first = points[label].scores
         pairs = {task: ({task: first[task].values}, {task: again[task].values}) for task in front.tasks}
-        results = {task: rerun(*pair) for task, pair in pairs.items()}
+        results = {task: rerun(*pair, clusters=clusters({task: first[task]})) for task, pair in pairs.items()}
         tasks = [
             {"task": task, "changed": result.changed, "noise": result.standard_error}
             | difference_data(result.difference)
