@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from evomerge.merging.pins import Pins
 from evomerge.merging.sources import open_models
 from evomerge.models import check_reads_text, unloaded
 from evomerge.objective import Objective
-from evomerge.optimizers.base import Optimizer
+from evomerge.optimizers.base import Optimizer, rounded
 from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
 from evomerge.placement import check_device, start_executor
 from evomerge.planned import planned_trials
@@ -34,7 +35,7 @@ from evomerge.search import Ending, Progress, StopRequest, search
 from evomerge.selection import Selection, select, selection
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import BenchSpec, build_space
-from search_spaces.base import FloatArray
+from search_spaces.base import FloatArray, SearchSpace
 
 
 class LaunchError(ValueError):
@@ -51,6 +52,7 @@ class Plan:
     start: FloatArray  # (dimension,)
     names: tuple[str, ...]
     planned: tuple[Trial, ...]
+    space: SearchSpace
     examples: Mapping[str, Mapping[str, int]]
     ids: Examples
     distinct_examples: Mapping[str, Mapping[str, int]]
@@ -109,6 +111,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         start=start,
         names=space.names,
         planned=planned_trials(recipe, space, base, config.seed),
+        space=space,
         examples=examples,
         ids=ids,
         distinct_examples=readiness.count_distinct(config, evaluators),
@@ -156,9 +159,15 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             f"{config.optimizer.kind} chooses among models, and needs weights that end at 0, without a model, and at "
             "1, the model itself; here no end is a model: give space: {kind: uniform, ranges: {weight: [0, 1]}}."
         )
+    optimizer.identify(partial(candidate_key, plan.space))
     if plan.objective.pareto:
         optimizer.prefer(list(plan.objective.weights.values()))
     return optimizer
+
+
+def candidate_key(space: SearchSpace, x: FloatArray) -> bytes:
+    """The coefficients at a point as a merge computes with them; points with the same ones are one candidate."""
+    return b"".join(rounded(values) for _, values in sorted(space.decode(x).values.items()))
 
 
 def _ends_are_models(plan: Plan) -> bool:
@@ -204,6 +213,8 @@ def run(
                 if not spendable.spent(study):
                     say(f"{config.optimizer.kind} needs no more trials; it has had {candidates(study)}")
                 recommended = optimizer.recommend()
+                if recommended is not None and optimizer.knows(recommended):
+                    recommended = None
                 ending = select(
                     study,
                     executor,

@@ -17,7 +17,7 @@ from evomerge.execution.base import Executor, ExecutorError
 from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven
 from evomerge.lessons import Lessons
 from evomerge.objective import NonFiniteScore, Objective
-from evomerge.optimizers.base import Optimizer
+from evomerge.optimizers.base import Exhausted, Optimizer
 from evomerge.records import CANARY, Failure, Outcome, Trial, is_parent
 from evomerge.study import Entry, Study
 
@@ -90,7 +90,10 @@ def search(
         pending = {t.number: t.x for t in study.pending if t.split == "search" and t.x is not None}
         if lessons.waiting or not optimizer.wants(pending):
             return None
-        return Trial(number, optimizer.ask(number, pending).x, seed=seed)
+        try:
+            return Trial(number, optimizer.ask(number, pending).x, seed=seed)
+        except Exhausted:
+            return None
 
     if lessons.problem:
         return Ending("paused", lessons.problem)

@@ -5,7 +5,7 @@ A plug-in writes `_ask` and `_tell`; ranges, duplicates and finiteness are check
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,8 +15,25 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
+#: What is added to a trial's number for another draw; a multiple of every number of objectives up to 16.
+_REDRAW = 720_720
+#: Standard deviations of the steps away from a known point, in widths of the cube.
+_STEPS = (0.05, 0.05, 0.05, 0.1, 0.1, 0.2, 0.2, 0.4, 0.8)
+#: Random points to look at before a space is called exhausted.
+_N_RANDOM = 100
+
+
 class OptimizerError(ValueError):
     """An optimizer used against its contract, or built with options that it cannot take."""
+
+
+class Exhausted(OptimizerError):
+    """No point was found that is a candidate of its own: all that there are have been told or are being evaluated."""
+
+
+def rounded(values: FloatArray) -> bytes:
+    """The bytes of numbers as a merge computes with them: in float32, and 0 without a sign."""
+    return (np.asarray(values, dtype=np.float32) + np.float32(0.0)).tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +80,8 @@ class Optimizer(ABC):
     #: The smallest and the largest number of objectives it handles; None = any.
     min_objectives: ClassVar[int] = 1
     max_objectives: ClassVar[int | None] = 1
+    #: How often to ask for another draw of a known point before stepping away from it; 0 where draws are all alike.
+    redraws: ClassVar[int] = 4
     #: Whether a coordinate stands for a model: there are as many, 0 leaves it out, and 1 with 0 elsewhere is it.
     one_coordinate_per_model: ClassVar[bool] = False
 
@@ -92,20 +111,54 @@ class Optimizer(ABC):
         #: Losses that a wanted point does not exceed, (n_objectives,); infinite where nothing is asked.
         self.limits: FloatArray = np.full(n_objectives, np.inf)
         self._told: dict[int, Observation] = {}
+        self._known: set[bytes] = set()
+        self._key: Callable[[FloatArray], bytes] = rounded
+
+    def identify(self, key: Callable[[FloatArray], bytes]) -> None:
+        """Say which points are one candidate: those with equal keys, such as the bytes of their coefficients.
+
+        By default those that are equal in float32. Raises OptimizerError after the first `tell`.
+        """
+        if self._told:
+            raise OptimizerError("Say which points are one candidate before the first of them is told.")
+        self._key = key
+
+    def knows(self, x: FloatArray) -> bool:
+        """Whether this candidate was told already, under whatever coordinates."""
+        return self.key(x) in self._known
+
+    def key(self, x: FloatArray) -> bytes:
+        """What makes a point the candidate that it is; see `identify`."""
+        return self._key(x)
 
     def ask(self, number: int, pending: Mapping[int, FloatArray] | None = None) -> Proposal:
         """The point for trial `number`; `pending` holds the points that are being evaluated now, by number.
 
-        Asking changes nothing: a point that is never told leaves no trace. Raises OptimizerError for a number
-        that was told already and for pending points outside of the cube.
+        No candidate is proposed that was told or is pending: in its place comes another draw, or a point nearby. Asking
+        changes nothing: a point that is never told leaves no trace. Raises OptimizerError for a number that was told
+        already and for pending points outside of the cube; Exhausted where every candidate is known.
         """
         if number < 0:
             raise OptimizerError(f"Trial numbers start at 0; this one is {number}.")
         if number in self._told:
             raise OptimizerError(f"Trial {number} has been told already; ask for a new number.")
         points = {n: self._checked(x) for n, x in sorted((pending or {}).items())}
-        proposal = self._ask(number, points)
-        return Proposal(self._checked(proposal.x))
+        taken = self._known.union(map(self.key, points.values()))
+        return Proposal(next(x for x in self._proposals(number, points) if self.key(x) not in taken))
+
+    def _proposals(self, number: int, pending: Mapping[int, FloatArray]) -> Iterator[FloatArray]:
+        """What `_ask` proposes, then what may stand in for it, keyed by the number. Raises Exhausted at the end."""
+        first = self._checked(self._ask(number, pending).x)
+        yield first
+        for draw in range(1, self.redraws + 1):
+            yield self._checked(self._ask(number + draw * _REDRAW, pending).x)
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, number, 1))))
+        for step in _STEPS:
+            moved = np.abs(first + step * rng.standard_normal(self.dimension))
+            yield self._checked(np.clip(1.0 - np.abs(1.0 - moved), 0.0, 1.0))  # reflected at the faces of the cube
+        for _ in range(_N_RANDOM):
+            yield self._checked(rng.random(self.dimension))
+        raise Exhausted(f"{type(self).__name__} finds no candidate that has not been told; {len(self._told)} were.")
 
     def tell(self, observation: Observation) -> None:
         """Learn from a trial; in any order, at most once per number.
@@ -128,6 +181,7 @@ class Optimizer(ABC):
             losses.flags.writeable = False
         told = replace(observation, x=self._checked(observation.x), losses=losses)
         self._told[told.number] = told
+        self._known.add(self.key(told.x))
         self._tell(told)
 
     def prefer(self, weights: Sequence[float]) -> None:

@@ -27,6 +27,8 @@ class GaussianProcess(Optimizer):
     """
 
     max_objectives: ClassVar[int | None] = 4
+    #: Another seed finds the same maximum of the same improvement.
+    redraws: ClassVar[int] = 0
 
     def __init__(
         self,

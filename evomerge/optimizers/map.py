@@ -6,6 +6,7 @@ box that was sampled; and what is predicted gets measured, until predicted and m
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Optimiz
 VERIFIED = 4
 #: Points closer than this in every coordinate are one measurement.
 _SAME = 5e-3
+#: Points of the design to look at, beyond as many as were told, for one that is not known.
+_LONGEST = 100
 #: Points besides the predicted front among which the next one is chosen; a power of two.
 _N_ELSEWHERE = 64
 
@@ -45,6 +48,7 @@ class Map(Optimizer):
     """
 
     max_objectives: ClassVar[int | None] = None
+    redraws: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -67,11 +71,10 @@ class Map(Optimizer):
         self._stop, self._tolerance = stop, tolerance
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - the state says all
-        taken = [*(seen.x for seen in self._told.values()), *pending.values()]
         if self._designing(len(pending)):
-            return self._next_of_design(taken)
+            return self._next_of_design(pending)
         points, _ = self._promising(list(pending.values()))
-        return Proposal(points[0]) if len(points) else self._next_of_design(taken)
+        return Proposal(points[0]) if len(points) else self._next_of_design(pending)
 
     def _tell(self, observation: Observation) -> None:
         """Nothing to do: the base keeps what was told."""
@@ -96,9 +99,11 @@ class Map(Optimizer):
         own = n_distinct(seen.x for seen in self._succeeded() if seen.proposed)
         return own + n_pending < self._n_own() or len(self._succeeded()) < FEWEST
 
-    def _next_of_design(self, taken: Sequence[FloatArray]) -> Proposal:
-        points = design(self.start, self.seed, self._forecaster.initial)
-        return Proposal(next(x for x in points if distance(x, taken) > 0.0))
+    def _next_of_design(self, pending: Mapping[int, FloatArray]) -> Proposal:
+        busy = {self.key(x) for x in pending.values()}
+        points = islice(design(self.start, self.seed, self._forecaster.initial), _LONGEST + len(self._told))
+        first = next(design(self.start, self.seed, self._forecaster.initial))
+        return Proposal(next((x for x in points if not self.knows(x) and self.key(x) not in busy), first))
 
     def _belief(self) -> PredictedFront:
         return self._forecaster.front(self._succeeded(), self.preference, self.limits)

@@ -68,17 +68,17 @@ class MapNested(Optimizer):
         return Proposal(missing[0] if missing else self._rng(number).random(self.dimension))
 
     def _tell(self, observation: Observation) -> None:
-        key = observation.x.tobytes()
+        key = self.key(observation.x)
         if key not in self._by_point or self._by_point[key].losses is None:
             self._by_point[key] = observation
 
     def _missing(self, pending: Mapping[int, FloatArray]) -> list[FloatArray]:
         """Points to evaluate, the most urgent first."""
-        busy = {x.tobytes() for x in pending.values()}
+        busy = {self.key(x) for x in pending.values()}
         models = list(np.eye(self.dimension))
-        if not all(x.tobytes() in self._by_point for x in models):
+        if not all(self.key(x) in self._by_point for x in models):
             return self._untold(models, busy)
-        alone = [_Node((index,), self._by_point[x.tobytes()]) for index, x in enumerate(models)]
+        alone = [_Node((index,), self._by_point[self.key(x)]) for index, x in enumerate(models)]
         nodes = [node for node in alone if node.seen.losses is not None]
         while len(nodes) > 1:
             first, second = _closest(nodes)
@@ -102,11 +102,11 @@ class MapNested(Optimizer):
         """The node that a pair becomes, or None and the points that are missing for it."""
         square = self._square(first, second)
         corners = np.stack([first.seen.x, second.seen.x])
-        if not all((uv @ corners).tobytes() in self._by_point for uv in square):
+        if not all(self.key(uv @ corners) in self._by_point for uv in square):
             return None, self._untold([uv @ corners for uv in square], busy)
         known = [(np.array([1.0, 0.0]), first.seen), (np.array([0.0, 1.0]), second.seen)]
-        known += [(uv, self._by_point[(uv @ corners).tobytes()]) for uv in square]
-        base = self._by_point.get(np.zeros(self.dimension).tobytes())
+        known += [(uv, self._by_point[self.key(uv @ corners)]) for uv in square]
+        base = self._by_point.get(self.key(np.zeros(self.dimension)))
         if base is not None:
             known.append((np.zeros(2), base))
         rows = [replace(seen, x=uv) for uv, seen in known if seen.losses is not None]
@@ -115,7 +115,7 @@ class MapNested(Optimizer):
         if len(rows) < _FEWEST:
             return _Node(models, best), []
         x = self._minimum(models, rows) @ corners
-        seen = self._by_point.get(x.tobytes())
+        seen = self._by_point.get(self.key(x))
         if seen is None:
             return None, self._untold([x], busy)
         return _Node(models, best if seen.losses is None else seen), []
@@ -137,7 +137,7 @@ class MapNested(Optimizer):
         return np.inf if seen.losses is None else float(seen.losses @ self.preference)
 
     def _untold(self, points: Sequence[FloatArray], busy: Set[bytes]) -> list[FloatArray]:
-        return [x for x in points if x.tobytes() not in self._by_point and x.tobytes() not in busy]
+        return [x for x in points if self.key(x) not in self._by_point and self.key(x) not in busy]
 
 
 def _closest(nodes: Sequence[_Node]) -> tuple[_Node, _Node]:

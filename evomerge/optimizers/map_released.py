@@ -76,25 +76,25 @@ class MapReleased(Optimizer):
         if front is None:
             return None
         best = front.in_the_cube(self.preference)[0]
-        return None if best.tobytes() in self._by_point else best
+        return None if self.key(best) in self._by_point else best
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         x = self._next(pending)
         return Proposal(self._rng(number).random(self.dimension) if x is None else x)
 
     def _tell(self, observation: Observation) -> None:
-        key = observation.x.tobytes()
+        key = self.key(observation.x)
         if key not in self._by_point or self._by_point[key].losses is None:
             self._by_point[key] = observation
 
     def _next(self, pending: Mapping[int, FloatArray]) -> FloatArray | None:
-        busy = {x.tobytes() for x in pending.values()}
+        busy = {self.key(x) for x in pending.values()}
         missing = self._progress(busy)[1]
         if missing is not None:
             return missing
         front = self._front(busy)
         ahead = [] if front is None else front.in_the_cube(self.preference)
-        return next((x for x in ahead if x.tobytes() not in self._by_point and x.tobytes() not in busy), None)
+        return next((x for x in ahead if self.key(x) not in self._by_point and self.key(x) not in busy), None)
 
     def _progress(self, busy: Set[bytes]) -> tuple[list[Observation], FloatArray | None, int]:
         """The design's points with losses, the next one if it needs more, and how many are being evaluated."""
@@ -103,10 +103,10 @@ class MapReleased(Optimizer):
         for x in self._design:
             if len(rows) + waiting == 2 * self._n_parameters:
                 break
-            seen = self._by_point.get(x.tobytes())
+            seen = self._by_point.get(self.key(x))
             if seen is not None and seen.losses is not None:
                 rows.append(seen)
-            elif seen is None and x.tobytes() in busy:
+            elif seen is None and self.key(x) in busy:
                 waiting += 1
             elif seen is None:
                 return rows, x, waiting

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
+from evomerge.optimizers.base import Exhausted, FloatArray, Observation, Optimizer, OptimizerError, Proposal
 from evomerge.pareto import hypervolume, non_dominated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +167,35 @@ class OptimizerContract:
                 pending[number] = optimizer.ask(number, dict(pending)).x
             assert len({tuple(x.tolist()) for x in pending.values()}) == 6
 
+    def test_no_candidate_is_asked_for_twice(self, shape: tuple[int, int]) -> None:
+        """All losses are least in one corner, which a baseline has told, and only coarse steps make a difference."""
+        optimizer = self.make((min(shape[0], self.learning_dimension), shape[1]))
+        optimizer.identify(_coarse)
+        corner = np.zeros(optimizer.dimension)
+        known: set[bytes] = set()
+        running: dict[int, FloatArray] = {}
+        for number, x in enumerate((corner, corner + 0.9, corner + 0.6)):
+            optimizer.tell(Observation(number, x, _from_the_corner(x, shape[1]), proposed=False))
+            known.add(_coarse(x))
+        assert optimizer.knows(corner + 0.01)
+        for number in range(3, 25):
+            if not optimizer.wants(running):
+                break
+            try:
+                x = optimizer.ask(number, running).x
+            except Exhausted:
+                assert len(known) > 0.8 * (STEPS + 1) ** optimizer.dimension
+                break
+            assert _coarse(x) not in known, f"trial {number} repeats an earlier one"
+            known.add(_coarse(x))
+            running[number] = x
+            if len(running) > 1:
+                done, x = running.popitem()
+                losses = None if number % 7 == 2 else _from_the_corner(x, shape[1])
+                optimizer.tell(Observation(done, x, losses))
+        with pytest.raises(OptimizerError):
+            optimizer.identify(_coarse)
+
     def test_any_pending_points_are_accepted(self, shape: tuple[int, int]) -> None:
         rng = np.random.default_rng(0)
         for optimizer in (self.make(shape), self.experienced(shape)):
@@ -274,6 +303,18 @@ class OptimizerContract:
         ours = [covered(self.make(shape, seed), self.budget, seed) for seed in range(3)]
         random = [covered(_Uniform(*shape, seed), self.budget, seed) for seed in range(3)]
         assert np.median(ours) > 1.2 * np.median(random)
+
+
+#: Steps of a coordinate that make another candidate.
+STEPS = 4
+
+
+def _coarse(x: FloatArray) -> bytes:
+    return np.round(STEPS * x).astype(np.int64).tobytes()
+
+
+def _from_the_corner(x: FloatArray, n_objectives: int) -> FloatArray:
+    return np.array([np.mean(x ** (1 + objective)) for objective in range(n_objectives)])
 
 
 class _Uniform(Optimizer):
