@@ -17,6 +17,7 @@ from evomerge.config import SearchConfig
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
 from evomerge.merging import pins
+from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
@@ -32,7 +33,7 @@ from evomerge.readiness import placed
 from evomerge.recipe import Merge
 from evomerge.records import Trial
 from evomerge.search import Ending, Progress, StopRequest, search
-from evomerge.selection import Selection, select, selection
+from evomerge.selection import Selection, record_coordinates, select, selection
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import BenchSpec, build_space
 from search_spaces.base import FloatArray, SearchSpace
@@ -53,6 +54,7 @@ class Plan:
     names: tuple[str, ...]
     planned: tuple[Trial, ...]
     space: SearchSpace
+    allowed: Mapping[str, tuple[float, float]]
     examples: Mapping[str, Mapping[str, int]]
     ids: Examples
     distinct_examples: Mapping[str, Mapping[str, int]]
@@ -112,6 +114,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         names=space.names,
         planned=planned_trials(recipe, space, base, config.seed),
         space=space,
+        allowed=plugins.load("merge method", recipe.method, MergeMethod).allowed,
         examples=examples,
         ids=ids,
         distinct_examples=readiness.count_distinct(config, evaluators),
@@ -196,6 +199,7 @@ def run(
     spendable = budget(config)
     with ExitStack() as opened:
         study, executor = _start(config, plan, opened, resume=resume, say=say)
+        record_coordinates(study, plan.space, plan.allowed)
         stop = StopRequest()
         with signals(stop, heard), pausing(study):
             ending = search(

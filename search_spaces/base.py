@@ -15,7 +15,7 @@ from search_spaces._columns import Blend, build_column, one_slot_each
 from search_spaces._freedom import frozen, tied, with_ranges
 from search_spaces._layout import Layout
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
-from search_spaces._transforms import TOLERANCE, Scale
+from search_spaces._transforms import TOLERANCE, Box, Scale
 
 __all__ = [
     "Blend",
@@ -116,6 +116,12 @@ class SearchSpace(ABC):
     def dimension(self) -> int:
         """Number of searched coordinates."""
         return len(self._names)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Parameter -> (low, high) of those that are searched between two bounds."""
+        searched = (column for column in self._columns if column.dimension and isinstance(column.scale, Box))
+        return {column.parameter.name: (column.parameter.low, column.parameter.high) for column in searched}
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -165,13 +165,18 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
     if snapshot.best is not None:
         beside = words.beside([baseline.merit for baseline in snapshot.baselines], snapshot.best.merit)
-        rows.append(("best candidate", f"{words.score(snapshot.best)} (trial {snapshot.best.number}{beside})"))
+        place = words.place(snapshot.best.label, snapshot.best.number)
+        rows.append(("best so far", f"{words.score(snapshot.best)} ({place}{beside})"))
+        if snapshot.searched is not None and snapshot.searched.number != snapshot.best.number:
+            rows.append(("best candidate", f"{words.score(snapshot.searched)} (trial {snapshot.searched.number})"))
         if snapshot.best.gains:
             rows.append(("against parents", words.gains(snapshot.best.gains)))
     if snapshot.front is not None:
         candidates = snapshot.told - len(snapshot.baselines)
         rows.append(("front", words.front(len(snapshot.front.numbers), candidates, snapshot.front.hypervolume)))
-        rows += [(f"best {task}", f"{s:.4g} (trial {n})") for task, (n, s) in snapshot.front.best.items()]
+        rows += [
+            (f"best {task}", f"{s:.4g} ({snapshot.front.name(n)})") for task, (n, s) in snapshot.front.best.items()
+        ]
     rows += [(baseline.label, words.score(baseline)) for baseline in leading(snapshot.baselines)]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))

@@ -9,6 +9,7 @@ import numpy as np
 from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.durable import replacing
+from evomerge.records import is_parent
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
 
@@ -28,11 +29,11 @@ def plot_progress(study: Study, path: Path | None = None) -> Path:
     if all(entry.trial.merge is not None for entry in scored):
         raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
     objective = objective_of_study(study)
-    searched = [search_score(entry, objective) for entry in scored if entry.trial.merge is None]
+    merges = [(e.trial.merge is None, search_score(e, objective)) for e in scored if not is_parent(e.trial.label)]
     baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
     figure, axes = new_figure(height=4.2)
-    _draw_candidates(axes, searched)
-    _draw_baselines(axes, leading(baselines), len(searched))
+    _draw_candidates(axes, merges)
+    _draw_baselines(axes, leading(baselines), sum(own for own, _ in merges))
     _tidy(axes)
     path = study.folder / FILE if path is None else path
     save(figure, path)
@@ -58,13 +59,18 @@ def new_figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _draw_candidates(axes: Any, searched: list[SearchScore]) -> None:
-    scores = np.array([candidate.score for candidate in searched])
-    order = np.arange(1, len(scores) + 1)
-    best = int(scores.argmax())
-    axes.plot(order, scores, ".", color=_SOFT, markersize=5, label="candidates")
-    axes.step(order, np.maximum.accumulate(scores), where="post", color=_ACCENT, linewidth=2, label="best so far")
-    estimate = searched[best].estimate
+def _draw_candidates(axes: Any, merges: list[tuple[bool, SearchScore]]) -> None:
+    """The candidates, and the best merge so far. merges: whether each was searched; the others are baselines."""
+    own = np.array([searched for searched, _ in merges])
+    scores = np.array([merge.score for _, merge in merges])
+    order = np.arange(1, own.sum() + 1)
+    # Baselines have no place on the axis: what they reached counts from the next candidate on, or else the last one.
+    last = np.append(np.flatnonzero(own)[:-1], len(own) - 1)
+    axes.plot(order, scores[own], ".", color=_SOFT, markersize=5, label="candidates")
+    so_far = np.maximum.accumulate(scores)[last]
+    axes.step(order, so_far, where="post", color=_ACCENT, linewidth=2, label="best so far")
+    best = int(np.argmax(so_far == scores.max()))
+    estimate = merges[int(scores.argmax())][1].estimate
     if estimate is not None and np.isfinite(estimate.half_width):
         low, high = estimate.interval
         axes.fill_between(order[best:], low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")

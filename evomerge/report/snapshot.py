@@ -9,6 +9,7 @@ from typing import Any
 from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
+from evomerge.records import is_parent
 from evomerge.report.measured import Measured, MeasuredFront
 from evomerge.selection.ranking import comparable, scores_of
 from evomerge.statistics import Estimate
@@ -52,7 +53,8 @@ class Snapshot:
 
     told: candidates with an outcome. trials: how many the budget allows, None without such a limit.
     seconds: running time over all sessions; left: estimate until the budget is spent, None while unknown.
-    best: the candidate that the objective likes most; a Pareto search has a front instead.
+    best: the merge that the objective likes most, candidate or baseline; searched: the best candidate. A Pareto search
+    has a front instead.
     stages: stage -> seconds of workers ("merge", "evaluate:TASK", "waiting"). failures: kind -> count.
     """
 
@@ -65,6 +67,7 @@ class Snapshot:
     seconds: float = 0.0
     left: float | None = None
     best: SearchScore | None = None
+    searched: SearchScore | None = None
     front: MeasuredFront | None = None
     baselines: tuple[SearchScore, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Snapshot:
             "seconds": round(self.seconds, 3),
             "seconds_left": None if self.left is None else round(self.left, 3),
             "best": None if self.best is None else search_score_to_dict(self.best),
+            "best_candidate": None if self.searched is None else search_score_to_dict(self.searched),
             "front": None if self.front is None else self.front.as_dict(),
             "baselines": [search_score_to_dict(baseline) for baseline in self.baselines],
             "failures": dict(self.failures),
@@ -101,7 +105,7 @@ def take(
     """The state of a study now. trials, phase, busy, slots, left: what only the driver knows."""
     told = [entry for entry in study.told if is_candidate(entry.trial)]
     scored = [entry for entry in told if entry.losses is not None]
-    best, front, baselines = _compare(study, scored) if scored else (None, None, [])
+    compared = _compare(study, scored) if scored else _Compared()
     failures = Counter(e.outcome.failure.kind for e in study.told if e.outcome and e.outcome.failure)
     return Snapshot(
         study=str(study.folder),
@@ -112,34 +116,54 @@ def take(
         slots=slots,
         seconds=study.active_seconds,
         left=left,
-        best=best,
-        front=front,
-        baselines=tuple(baselines),
+        best=compared.best,
+        searched=compared.searched,
+        front=compared.front,
+        baselines=compared.baselines,
         failures=dict(sorted(failures.items())),
         stages=stages_of(study, slots),
     )
 
 
-def _compare(study: Study, scored: list[Entry]) -> tuple[SearchScore | None, MeasuredFront | None, list[SearchScore]]:
-    """The best candidate or the front, and the baselines, best first where they have a score."""
+@dataclass(frozen=True)
+class _Compared:
+    """best: of candidates and baselines that are merges. searched: the best candidate. front: of a Pareto search."""
+
+    best: SearchScore | None = None
+    searched: SearchScore | None = None
+    front: MeasuredFront | None = None
+    baselines: tuple[SearchScore, ...] = ()
+
+
+def _compare(study: Study, scored: list[Entry]) -> _Compared:
+    """What leads, and the baselines, best first where they have a score."""
     objective = objective_of_study(study)
     baselines = [entry for entry in scored if entry.trial.merge is not None]
+    merges = [entry for entry in scored if not is_parent(entry.trial.label)]
+    searched = [entry for entry in scored if entry.trial.merge is None]
     if objective.kind == "mean" and not objective.keep:
-        searched = [entry for entry in scored if entry.trial.merge is None]
-        first = max(searched, key=lambda e: (objective.score_of(e.losses or ()), -e.trial.number), default=None)
+
+        def first(entries: list[Entry]) -> SearchScore | None:
+            best = max(entries, key=lambda e: (objective.score_of(e.losses or ()), -e.trial.number), default=None)
+            return None if best is None else search_score(best, objective)
+
         ranked = _ranked(search_score(entry, objective) for entry in baselines)
-        return None if first is None else search_score(first, objective), None, ranked
+        return _Compared(first(merges), first(searched), None, tuple(ranked))
     measured = Measured(objective, scored)
     if objective.pareto:
-        return None, measured.front(), [replace(search_score(e, objective), estimate=None) for e in baselines]
+        plain = tuple(replace(search_score(entry, objective), estimate=None) for entry in baselines)
+        return _Compared(front=measured.front(), baselines=plain)
     stick = yardstick(objective, [scores_of(entry) for entry in comparable(study, "search")])
 
     def seen(entry: Entry) -> SearchScore:
         return replace(search_score(entry, objective, stick), decisive=measured.decisive(entry))
 
-    best = measured.best()
-    shown = None if best is None else replace(seen(best), gains=measured.gains(best))
-    return shown, None, _ranked(map(seen, baselines))
+    def ahead(best: Entry | None) -> SearchScore | None:
+        return None if best is None else replace(seen(best), gains=measured.gains(best))
+
+    return _Compared(
+        ahead(measured.best()), ahead(measured.best(searched=True)), None, tuple(_ranked(map(seen, baselines)))
+    )
 
 
 def _ranked(baselines: Iterable[SearchScore]) -> list[SearchScore]:

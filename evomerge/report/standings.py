@@ -1,5 +1,6 @@
 """The result of a study: the winner and its rivals, on examples that were never searched on."""
 
+from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
@@ -20,6 +21,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
         "winner": selection.winner.label,
         "verdict": selection.verdict,
         "baseline": selection.baseline,
+        "range_ends": [asdict(end) for end in selection.range_ends],
         "looks_at_report": selection.looks,
         "keeps": selection.keeps,
         "front": list(selection.front),

@@ -18,6 +18,7 @@ from evomerge.records import number_in
 from evomerge.report import words
 from evomerge.report.measured import Measured, MeasuredFront
 from evomerge.report.snapshot import take
+from evomerge.selection import ends_text, range_ends
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Study
 
@@ -41,6 +42,7 @@ def status(study: Study) -> dict[str, Any]:
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
         "paused_because": _last(study, "paused").get("reason") if state == "paused" else None,
+        "range_ends": _range_ends(study, None if snapshot.searched is None else snapshot.searched.number),
         "selected": _last(study, "selected").get("label"),
         "selected_is": origin(study, _last(study, "selected").get("label")),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
@@ -66,6 +68,15 @@ def origin(study: Study, label: str | None) -> str:
     if entry is None or not entry.trial.label.startswith(RECOMMENDED):
         return ""
     return "the point that the optimizer recommends at its end, scored beyond the budget"
+
+
+def _range_ends(study: Study, best: int | None) -> str:
+    """Where the winner, or else the best candidate so far, lies at the end of searched ranges; empty elsewhere."""
+    label = _last(study, "selected").get("label")
+    number = best if label is None else number_in(label)
+    entry = None if number is None else study.entries.get(number)
+    x = None if entry is None else entry.trial.x
+    return "" if x is None else ends_text(range_ends(study, x), len(x))
 
 
 def resume_command(folder: Path) -> str:
@@ -118,7 +129,11 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("because", data["paused_because"]))
     if data["best"]:
         beside = words.beside([_merit(baseline) for baseline in data["baselines"]], _merit(data["best"]))
-        rows.append(("best candidate", f"{_score(data['best'])} (trial {data['best']['number']}{beside})"))
+        place = words.place(data["best"]["label"], data["best"]["number"])
+        rows.append(("best so far", f"{_score(data['best'])} ({place}{beside})"))
+        searched = data["best_candidate"]
+        if searched is not None and searched["number"] != data["best"]["number"]:
+            rows.append(("best candidate", f"{_score(searched)} (trial {searched['number']})"))
         if "ahead_of_best_parent" in data["best"]:
             rows.append(("against parents", words.gains(data["best"]["ahead_of_best_parent"])))
     if data["front"]:
@@ -127,6 +142,8 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))
+    if data["range_ends"]:
+        rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best candidate'} is {data['range_ends']}"))
     rows.append(("time", words.duration(data["seconds"])))
     if data["stages"]:
         rows.append(("spent on", words.shares(data["stages"])))
@@ -140,7 +157,7 @@ def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("front", words.front(front["size"], front["candidates"], front["hypervolume"]))]
     past = [f"{past['hypervolume']:.4g} after {past['candidates']}" for past in front["hypervolume_after"][:-1]]
     rows += [("hypervolume", f"of the candidates {', '.join(past)}")] if past else []
-    return rows + [(f"best {task}", f"{b['score']:.4g} (trial {b['number']})") for task, b in front["best"].items()]
+    return rows + [(f"best {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
 
 
 def _score(data: Mapping[str, Any]) -> str:

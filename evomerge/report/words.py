@@ -103,6 +103,11 @@ def front(size: int, candidates: int, hypervolume: float | None) -> str:
     return f"{size} of {candidates} candidates{volume}"
 
 
+def place(label: str, number: int) -> str:
+    """`trial 7` for a point of the search, the label of a baseline."""
+    return f"trial {number}" if label in ("search", "start") else label
+
+
 def beside(baselines: Sequence[float | None], score: float | None) -> str:
     """`, 2 of 9 baselines are better`: where a score stands among the baselines; nothing without any."""
     known = [baseline for baseline in baselines if baseline is not None]

@@ -4,6 +4,7 @@ A search that tries hundreds of candidates picks a lucky one; the split it was p
 """
 
 from evomerge.selection.finalists import FINALISTS, FRONT_FINALISTS, finalists
+from evomerge.selection.range_ends import RangeEnd, ends_text, range_ends, record_coordinates
 from evomerge.selection.ranking import SelectionError
 from evomerge.selection.result import Selection, selection
 from evomerge.selection.select import select
@@ -13,11 +14,15 @@ __all__ = [
     "FINALISTS",
     "FRONT_FINALISTS",
     "Claim",
+    "RangeEnd",
     "Repeat",
     "Selection",
     "SelectionError",
     "Standing",
+    "ends_text",
     "finalists",
+    "range_ends",
+    "record_coordinates",
     "select",
     "selection",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 
 from evomerge.objective import Objective
 from evomerge.records import RERUN, Trial, is_parent, is_rerun
+from evomerge.selection.range_ends import RangeEnd, range_ends, winner_at_ends
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
 from evomerge.selection.verdict import Claim, Repeat, Rival, Standing, verdict
 from evomerge.statistics import holm
@@ -32,7 +33,8 @@ class Selection:
     baseline: the best merge on the select split that was not searched, such as `task_arithmetic:0.8`.
     claims: task by task, the winner against the parent that is best on it. keeps: whether the winner keeps what the
     search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model beats on the
-    select split. scale: task -> (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit.
+    select split. range_ends: the coordinates of the winner that lie at an end of what was searched. scale: task ->
+    (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit.
     """
 
     winner: Trial
@@ -45,6 +47,7 @@ class Selection:
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     repeat: Repeat | None = None
     baseline: str | None = None
+    range_ends: tuple[RangeEnd, ...] = ()
 
 
 def was_chosen(study: Study, candidates: int) -> bool:
@@ -77,19 +80,20 @@ def selection(study: Study, objective: Objective) -> Selection:
     shares = [task for task in objective.weights if are_shares(objective, task, models)]
     repeat = _repeat(study, stick)
     rival = _rival(study, objective, winner, by_label)
+    said = verdict(
+        objective,
+        standings,
+        claims,
+        shares=shares,
+        scale=stick.text,
+        keeps=choice.keeps,
+        repeat=repeat,
+        rival=rival,
+    )
     return Selection(
         winner=winner.trial,
         standings=standings,
-        verdict=verdict(
-            objective,
-            standings,
-            claims,
-            shares=shares,
-            scale=stick.text,
-            keeps=choice.keeps,
-            repeat=repeat,
-            rival=rival,
-        ),
+        verdict=f"{said} {winner_at_ends(study, winner.trial)}".rstrip(),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
         keeps=choice.keeps,
@@ -97,6 +101,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         scale=choice.scale,
         repeat=repeat,
         baseline=None if rival is None else rival.label,
+        range_ends=range_ends(study, None if winner.trial.merge is not None else winner.trial.x),
     )
 
 

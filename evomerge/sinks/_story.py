@@ -22,7 +22,8 @@ class Story:
 
     Of every trial told on the search split: `task/...`, `trial` (its number), `told`, `failures` so far,
     `seconds/...` by stage, and what its objective goes by: `score`, where that is the mean of the tasks; `chebyshev` or
-    `retention` (see `Objective.decisive`), where the worst task decides; and of these `best`, that of the best so far.
+    `retention` (see `Objective.decisive`), where the worst task decides; and of these `best`, that of the best merge so
+    far, baselines included.
     Of a Pareto search of few objectives it is `hypervolume`, of the candidates so far. What is measured against the
     parents begins with the first candidate that an optimizer proposed, before which all of them were asked for.
     Of the run as a whole: every baseline's scores.
@@ -88,7 +89,7 @@ class Story:
     def _aimed_at(self, entry: Entry, objective: Objective) -> dict[str, float]:
         """What the objective goes by beside scores; notes the best."""
         if objective.kind == "mean" and not objective.keep:
-            if entry.trial.merge is None:
+            if not is_parent(entry.trial.label):
                 score = objective.score_of(entry.losses or ())
                 self._best = score if self._best is None else max(self._best, score)
             return {}

@@ -58,5 +58,5 @@ def _bought(found: Selection) -> list[dict[str, Any]]:
 
 
 def _best_so_far(front: Front) -> str | None:
-    candidates = [point for point in front.points if point.is_candidate]
-    return min(candidates, key=lambda point: (*point.order, point.number)).label if candidates else None
+    merges = [point for point in front.points if point.is_merge]
+    return min(merges, key=lambda point: (*point.order, point.number)).label if merges else None

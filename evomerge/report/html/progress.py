@@ -20,8 +20,9 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
     """Columns with one item per trial of the search split, in the order of finishing.
 
     active: trial -> seconds that the search had run when it ended. evaluations: how many times the whole search split
-    was scored so far, failed trials counted whole, the canary twice. best: of the search's own points. hypervolume: of
-    all points so far, baselines too, from the worst of the models on; only where every task is an objective.
+    was scored so far, failed trials counted whole, the canary twice. best: of all merges, baselines included.
+    hypervolume: of all points so far, baselines too, from the worst of the models on; only where every task is an
+    objective.
     """
     points = by_label(front)
     numbers = {point.number: point for point in points.values()}
@@ -32,7 +33,7 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
     for entry in told:
         spent += _cost(entry, examples)
         point = None if entry.trial.label == CANARY else numbers.get(entry.trial.number)
-        if point is not None and entry.trial.merge is None:
+        if point is not None and point.is_merge:
             best = max(best, point.score.mean)
         rows["number"].append(entry.trial.number)
         rows["label"].append(None if point is None else point.label)

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
+from evomerge.records import Trial
 from evomerge.report import plot
 from evomerge.report.plot import PlotError, plot_progress
 from evomerge.study import Study
-from tests.evomerge.report.studies import CONFIGURATION, write_study
+from tests.evomerge.report.studies import CONFIGURATION, baseline, tell, write_study
 
 
 def test_a_picture_in_the_folder_of_the_run(tmp_path: Path) -> None:
@@ -31,6 +33,18 @@ def test_it_shows_candidates_the_best_so_far_and_the_leading_baselines(
     assert lines["best so far"] == pytest.approx([scores[0], scores[1], scores[1]])
     assert lines["parent:a"] == pytest.approx([0.75 * 0.5 - 0.25] * 2)
     assert "parent:b" not in lines
+
+
+def test_a_baseline_that_is_a_merge_counts_in_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = write_study(tmp_path / "s")
+    tell(study, Trial(8, None, merge=baseline(0.5), label="uniform"), [1.0, 1.0, 1.0, 1.0], [1.0] * 4)
+    tell(study, Trial(9, np.array([0.5])), [0.0] * 4, [1.0] * 4)
+    seen = []
+    monkeypatch.setattr(plot, "_tidy", seen.append)
+    plot_progress(study, tmp_path / "p.png")
+    lines = {line.get_label(): list(line.get_ydata()) for line in seen[0].get_lines()}
+    assert lines["best so far"] == pytest.approx([0.75 * 0.25 - 0.5, 0.3125, 0.3125, 0.75 - 0.25])
+    assert len(lines["candidates"]) == 4
 
 
 def test_nothing_to_draw_is_said(tmp_path: Path) -> None:

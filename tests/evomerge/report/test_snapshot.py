@@ -16,6 +16,7 @@ from evomerge.objective import Objective
 from evomerge.records import Outcome, Trial
 from evomerge.report.front import front
 from evomerge.report.front_table import render_front
+from evomerge.report.live import table
 from evomerge.report.measured import Measured
 from evomerge.report.snapshot import SearchScore, leading, take
 from evomerge.report.status import render, status
@@ -38,6 +39,52 @@ def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
     assert snapshot.best.estimate.standard_error == pytest.approx(math.hypot(0.75 / 4, 0.25 / math.sqrt(3)))
     assert [s.label for s in snapshot.baselines] == ["parent:a", "parent:b"]
     assert snapshot.stages["merge"] == pytest.approx(0.5 * 6)
+
+
+@pytest.mark.parametrize(("kind", "searched"), [("mean", 2), ("chebyshev", 3), ("retention", 3)])
+def test_a_baseline_may_be_the_best_so_far(tmp_path: Path, kind: str, searched: int) -> None:
+    study = kind_of(tmp_path / "s", kind)
+    objective = objective_of_study(study)
+    values = {"uniform": (0.8, 0.25), "task_arithmetic:0.8": (0.85, 0.2)}
+    for number, (label, row) in enumerate(values.items(), 5):
+        ids = tuple(f"{n}" for n in range(20))
+        scores = {
+            task: Scores(ids, (np.arange(20) < 20 * value - 0.5).astype(float))
+            for task, value in zip(("one", "two"), row, strict=True)
+        }
+        study.ask(Trial(number, None, merge=baseline(0.5), label=label))
+        study.tell(Outcome(number, scores), list(objective.losses(scores)))
+    snapshot = take(study)
+    assert snapshot.best is not None
+    assert snapshot.searched is not None
+    assert (snapshot.best.label, snapshot.searched.number) == ("task_arithmetic:0.8", searched)
+    data = status(study)
+    assert (data["best"]["label"], data["best_candidate"]["number"]) == ("task_arithmetic:0.8", searched)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(data), table(snapshot, 200))
+    text = console.export_text()
+    for part in ("(task_arithmetic:0.8, ", "best candidate", f"(trial {searched})"):
+        assert text.count(part) == 2, part
+
+
+def test_baselines_beat_points_of_a_front_and_are_the_best_on_a_task(tmp_path: Path) -> None:
+    study = kind_of(tmp_path / "s", "pareto")
+    objective = objective_of_study(study)
+    ids = tuple(f"{n}" for n in range(10))
+    scores = {
+        "one": Scores(ids, (np.arange(10) < 7).astype(float)),
+        "two": Scores(ids, (np.arange(10) < 2).astype(float)),
+    }
+    study.ask(Trial(5, None, merge=baseline(0.5), label="uniform"))
+    study.tell(Outcome(5, scores), list(objective.losses(scores)))
+    front = take(study).front
+    assert front is not None
+    assert front.numbers == (2,), "3 is beaten by the uniform average"
+    assert {task: front.name(number) for task, (number, _) in front.best.items()} == {
+        "one": "trial 2",
+        "two": "uniform",
+    }
+    assert front.hypervolume == pytest.approx(0.08), "of the candidates"
 
 
 def test_the_canary_is_no_candidate(tmp_path: Path) -> None:
@@ -174,7 +221,7 @@ def test_status_and_the_front_show_the_same_scores_and_what_decides(tmp_path: Pa
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(render(data), render_front(shown, 200))
     text = " ".join(console.export_text().split())
-    assert f"best candidate {kind} {data['best']['decisive'][kind]:.4f}, score " in text
+    assert f"best so far {kind} {data['best']['decisive'][kind]:.4f}, score " in text
     # By retention parent:b is better than all; by the score, and by the gaps, it is not.
     assert f"{'1' if kind == 'retention' else 'none'} of 2 baselines is better" in text
     assert text.count(f"{kind}: ") == 2

@@ -89,7 +89,7 @@ def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
     for part in (
         "open",
         "6 told, 1 pending, 1 failed",
-        "best candidate",
+        "best so far",
         "(trial 4, none of 2 baselines is better)",
         "parent:a",
         "NonFiniteScore 1",
