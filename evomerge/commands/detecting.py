@@ -51,25 +51,25 @@ def power_lines(shown: Mapping[str, Any]) -> list[str]:
     """The same for people."""
     if not shown["examples"]:
         return ["power: every task measures whole models, and no number of examples changes that"]
-    how = (
-        f"if two models differ on {DISAGREEMENT:.0%} of the examples (a guess; --measure asks two models)"
+    assumed = (
+        f"assuming {100 * DISAGREEMENT:.0f} % discordant answers; --measure compares two models"
         if shown["source"] is None
-        else f"as far as models differed in {shown['source']}"
+        else f"from the differences between models in {shown['source']}"
     )
     least = shown["detectable"]["score"]
-    what = (
-        "a merge is better on a task by so much, in its unit" if least is None else f"a score is better by {least:.2g}"
-    )
-    lines = [f"power: held-out examples show 4 times out of 5 that {what}, {how}"]
-    lines += [f"  {task}: {_difference(shown, task)} ({count} examples)" for task, count in shown["examples"].items()]
+    what = "by task, in its unit" if least is None else f"{least:.2g}"
+    lines = [f"power: smallest detectable improvement on the report split: {what} (80 % power, {assumed})"]
     lines += [
-        f"  {task}: one value for a whole model, without luck of examples: any difference shows"
-        for task in shown["whole_model"]
+        f"  {task}: {_difference(shown, task)} ({count:,} distinct examples)"
+        for task, count in shown["examples"].items()
+    ]
+    lines += [
+        f"  {task}: one value per model, without sampling error: any difference shows" for task in shown["whole_model"]
     ]
     needed = ", ".join(f"{count:,} for {wanted}" for wanted, count in shown["examples_needed"].items())
     return [
         *lines,
-        f"  held-out examples needed in all: {needed}"
+        f"  report examples needed in all: {needed}"
         if needed
         else "  half of such a difference needs four times as many examples",
     ]

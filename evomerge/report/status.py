@@ -96,7 +96,7 @@ def render(data: Mapping[str, Any]) -> Group:
     rows.add_column(overflow="fold")
     for name, value in _rows(data):
         rows.add_row(Text(name), Text(value))
-    parts: list[RenderableType] = [rows]
+    parts: list[RenderableType] = [rows, *_models(data)]
     if data["front"]:
         parts.append(Text("Scores are of the search split; a front of many candidates is partly luck."))
     elif data["best"] or data["baselines"]:
@@ -138,7 +138,6 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append(("against parents", words.gains(data["best"]["ahead_of_best_parent"])))
     if data["front"]:
         rows += _front_rows(data["front"])
-    rows += [(baseline["label"], _score(baseline)) for baseline in data["baselines"]]
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))
@@ -151,6 +150,24 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("failures", words.counts(data["failures"])))
         rows.append(("last one", f"{data['last_failure']['kind']}: {data['last_failure']['message']}"))
     return rows
+
+
+def _models(data: Mapping[str, Any]) -> list[Table]:
+    """The best merge, the best candidate and the baselines with a column per task; none before a model is scored."""
+    leading = {each["number"]: each for each in (data["best"], data["best_candidate"]) if each is not None}
+    models = [*leading.values(), *(each for each in data["baselines"] if each["number"] not in leading)]
+    if not models:
+        return []
+    tasks, scored = list(models[0]["tasks"]), models[0]["score"] is not None
+    table = Table(pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for name in ([] if len(tasks) == 1 and scored else tasks) + (["score"] if scored else []):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for model in models:
+        means = [] if len(tasks) == 1 and scored else [words.task_mean(model["tasks"][task]) for task in tasks]
+        label = words.place(model["label"], model["number"])
+        table.add_row(*map(Text, [label, *means, *([_score(model)] if scored else [])]))
+    return [table]
 
 
 def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -91,6 +91,11 @@ def tasks(values: Mapping[str, float]) -> str:
     return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
 
 
+def task_mean(value: float) -> str:
+    """`0.731`, `12.35`, `1,234`: the mean of a task, without an interval."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
+
+
 def gains(values: Mapping[str, float]) -> str:
     """`math +0.012, chat -0.003`, the worst first."""
     ranked = sorted(values.items(), key=lambda item: item[1])

@@ -43,7 +43,7 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
     beyond = _predicted(study, fronts["search"])
     return {
         "format": FORMAT,
-        "study": running.study_data(study, objective.weights, objective.lower_is_better),
+        "study": running.study_data(study, objective.weights, objective.lower_is_better) | {"pareto": objective.pareto},
         "headline": head,
         "points": points_data(fronts),
         "fronts": {split: front_data(found) for split, found in fronts.items()},

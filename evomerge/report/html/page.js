@@ -27,6 +27,11 @@ const copy = async (button) => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
+  if (button.classList.contains("all")) {
+    button.previousElementSibling.querySelector("table").classList.remove("short");
+    button.previousElementSibling.focus();
+    button.remove();
+  }
   if (button.classList.contains("copy")) copy(button);
   if (button.classList.contains("show")) {
     choose(button.dataset.label);
@@ -58,4 +63,5 @@ if (data.points.length) {
   choose([asked, winner, data.headline.best, data.points[0].label].find(isKnown));
 }
 drawImportance();
+for (const table of document.querySelectorAll("section .scroll > table")) shorten(table);
 document.documentElement.dataset.ready = "yes";

@@ -63,6 +63,7 @@ def tables(data: Mapping[str, Any]) -> dict[str, Any]:
     points = data["points"]
     finalists = {row["label"] for row in data["luck"]["finalists"]}
     named = [point for point in points if _listed_first(point, winner, finalists)]
+    named.sort(key=lambda point: point["label"] != winner)  # a long table shows its first rows
     shown = {point["label"] for point in named}
     rest = [point for point in points if point["label"] not in shown]
     baselines = [point for point in points if point["kind"] not in CANDIDATES]

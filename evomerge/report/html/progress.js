@@ -93,4 +93,5 @@ const drawImportance = () => {
   }));
   byId("importance-table").append(table(null, [data.importance.by, "importance", "from", "to", "chance"],
     groups.map((name, n) => [name, ...[found.value, found.low, found.high, found.chance].map((c) => c[n].toPrecision(3))])));
+  shorten(byId("importance-table").firstElementChild);
 };

@@ -61,6 +61,15 @@ const scrolling = (content, name) => {
   return box;
 };
 
+// Twelve rows of a long table and a button for the others; printed, and without scripts, there are all of them.
+const shorten = (made) => {
+  const box = made.closest(".scroll");
+  if (box.nextElementSibling && box.nextElementSibling.matches("button.all")) box.nextElementSibling.remove();
+  const rows = made.tBodies.length ? made.tBodies[0].rows.length : 0;
+  made.classList.toggle("short", rows > 12);
+  if (rows > 12) box.after(element("button", `show all ${rows} rows`, { type: "button", class: "all" }));
+};
+
 const layout = (more) => ({
   paper_bgcolor: "rgba(0,0,0,0)",
   plot_bgcolor: "rgba(0,0,0,0)",

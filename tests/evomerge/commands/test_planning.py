@@ -88,7 +88,7 @@ def test_of_objectives_of_several_units_it_says_what_is_known_of_each(tmp_path: 
     assert shown["detectable"]["score"] is None
     assert shown["examples_needed"] == {}
     text = "\n".join(lines)
-    assert "  size: one value for a whole model" in text
+    assert "  size: one value per model" in text
     assert "examples needed in all" not in text
     if measure:
         bench = launch.prepare(search).spec()

@@ -172,7 +172,7 @@ def test_the_hypervolume_over_time(tmp_path: Path) -> None:
         "2 of 3 candidates, hypervolume of the candidates 0.08",
         "of the candidates 0.04 after 1",
         "0.3 (trial 3)",
-        "one 0.8, two 0.6",
+        "0.800",
     ):
         assert part in text
 
