@@ -23,7 +23,7 @@ from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 from evomerge.merging.pins import Pins
 from evomerge.merging.sources import open_models
-from evomerge.models import check_reads_text, unloaded
+from evomerge.models import check_reads_text, check_resident, unloaded
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, rounded
 from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
@@ -80,6 +80,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     check_compatible(base, named)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
+    places = check_resident(base)
     reads_text = readiness.reads_text(config)
     if reads_text:
         check_reads_text(base, sources.tokenizer)
@@ -89,7 +90,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     with placed(config, "space"):
         space = build_space(spec.space, recipe, layout)
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
-    notes = [*tokenizer_differences(base, named), *sources.notes]
+    notes = [*tokenizer_differences(base, named), *sources.notes, *places]
     say("reading the tasks")
     evaluators = readiness.read_tasks(config)
     examples = readiness.count_examples(config, evaluators, notes)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evomerge.collection.collect import check_network
 from evomerge.collection.data import Example, batches
-from evomerge.collection.gradients import parameters
+from evomerge.collection.layers import parts
 from evomerge.merging.candidate import Candidate
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.sources import Sources
@@ -103,7 +103,7 @@ class Soup:
         self._row = {name: row for row, members in enumerate(self.groups.values()) for name in members}
         self._present = dict.fromkeys(names, tuple(range(self.n_inputs)))
         #: One name for each tensor in memory: that which the engine writes last.
-        self._parameters = {name: found for name, found in parameters(model).items() if name in self._present}
+        self._parts = {name: part for name, part in parts(model).items() if name in self._present}
 
     def merge(self, weights: FloatArray) -> Merge:
         """The merge that these weights (n_groups, n_inputs) make."""
@@ -112,6 +112,7 @@ class Soup:
     def losses(self, weights: FloatArray, examples: Sequence[Example], batch_tokens: int, step: Progress) -> FloatArray:
         """The loss of every example, in their order, without a temperature."""
         self._engine.apply(self.merge(weights), self._model.tensors)
+        self._model.settle()
         found: dict[Example, float] = {}
         with torch.no_grad():
             for batch in batches(examples, batch_tokens):
@@ -125,19 +126,20 @@ class Soup:
         """The mean loss of examples with these weights, and its derivatives."""
         merge = self.merge(weights)
         self._engine.apply(merge, self._model.tensors)
+        self._model.settle()
         scale = torch.tensor(temperature, dtype=torch.float64, device=self._network.device, requires_grad=True)
         loss = 0.0
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(True)
+        for part in self._parts.values():
+            part.parameter.requires_grad_(True)
         with torch.enable_grad():
             for batch in batches(examples, batch_tokens):
-                part = self._losses(batch, scale).sum() / len(examples)
-                part.backward()  # type: ignore[no-untyped-call]
-                loss += float(part.detach())
+                share = self._losses(batch, scale).sum() / len(examples)
+                share.backward()  # type: ignore[no-untyped-call]
+                loss += float(share.detach())
                 step(len(batch) * batch[0].length)
         slopes = self._products(merge)
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(False).grad = None
+        for part in self._parts.values():
+            part.parameter.requires_grad_(False).grad = None
         return Slope(loss, slopes, 0.0 if scale.grad is None else float(scale.grad))
 
     def _losses(self, batch: Sequence[Example], temperature: Tensor | None) -> Tensor:
@@ -158,7 +160,7 @@ class Soup:
         sums = np.zeros((len(self.groups), self.n_inputs))
         candidate = Candidate(merge, self.names, self._present)
         for source in self._engine.sources(candidate, keep=True):
-            gradient = self._parameters[source.tensor].grad if source.tensor in self._parameters else None
+            gradient = self._parts[source.tensor].grad if source.tensor in self._parts else None
             if gradient is not None:
                 sums[self._row[source.tensor]] += _products(source, gradient.reshape(-1))
         return sums

@@ -1,7 +1,7 @@
 """Resident models: weights that stay in memory while candidates are merged into them, one after the other."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,44 @@ from torch import Tensor
 
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.network import architecture, outline
+from evomerge.merging.models.network import architecture, hollow, outline
+from evomerge.merging.models.shards import read_json
+from evomerge.places import Loading, ModelError, Staged, find_places, place_tensors, prove, training_only, untie
 from search_spaces.base import FloatArray
 
-
-class ModelError(ValueError):
-    """A model that transformers cannot hold resident, or not tensor by tensor."""
+__all__ = ["ModelError", "ResidentModel", "load_resident"]
 
 
 class ResidentModel:
     """A model to merge into: its tensors by checkpoint name and, where there is a config.json, its network.
 
-    tensors: checkpoint name -> the live tensor. coefficients: what they were merged with last.
+    tensors: checkpoint name -> the live tensor; where transformers fuses tensors on loading, a view of the fused
+    one. staged: those of `tensors` that reach the network by `settle` only. coefficients: what they were merged with
+    last.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], network: Any = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        network: Any = None,
+        tokenizer: Any = None,
+        staged: Sequence[Staged] = (),
+    ) -> None:
         self.tensors = tensors
         self.coefficients: Mapping[str, FloatArray] = {}
         self._network = network
         self._tokenizer = tokenizer
+        self._staged = tuple(staged)
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """Names of the tensors that reach the network by `settle` only."""
+        return tuple(name for staged in self._staged for name in staged.tensors)
+
+    def settle(self) -> None:
+        """Let the network have what was written to `tensors`: call it after every write, before a forward pass."""
+        for staged in self._staged:
+            staged.settle()
 
     @property
     def network(self) -> Any:
@@ -40,9 +59,11 @@ class ResidentModel:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer. Raises ModelError when the model's folder holds none."""
+        """The tokenizer. Raises ModelError when the model's folder holds none that transformers can read."""
         if self._tokenizer is None:
             raise ModelError("The base has no tokenizer files (tokenizer.json): it cannot read text.")
+        if isinstance(self._tokenizer, ModelError):
+            raise self._tokenizer
         return self._tokenizer
 
 
@@ -53,7 +74,7 @@ def load_resident(
 
     The shell comes from `from_pretrained(dtype=...)`: casting afterwards would round rotary buffers too.
     spread: lay the layers out over all visible GPUs, for a model that one cannot hold.
-    Raises ModelError when a tensor of the checkpoint has no tensor of its own in the network.
+    Raises ModelError for what `check_resident` refuses, and for weights that are not where they should be.
     """
     if base.config is None:
         tensors = {name: base.tensor(name).to(device=device, dtype=_target(base, name, dtype)) for name in base.names}
@@ -67,11 +88,53 @@ def load_resident(
         use_safetensors=True,
         device_map="balanced" if spread else None,
     )
-    rows = base.config.get("vocab_size")
-    if rows and rows != getattr(network.config, "vocab_size", rows):
-        network.resize_token_embeddings(rows, mean_resizing=False)
+    _resize(network, base)
     network = (network if spread else network.to(device)).eval().requires_grad_(False)
-    return ResidentModel(_named_tensors(base, network), network, _tokenizer(tokenizer))
+    loading = _loading(base, network)
+    untie(network, loading)
+    places, staged = place_tensors(network, loading, {name: base.shape(name) for name in base.names})
+    file = Checkpoint.open(base.path, passing=True)
+    # Rows that a new vocabulary adds are in no file.
+    loaded = [name for name in file.names if name in places and places[name].shape == torch.Size(file.shape(name))]
+    prove(places, staged, {name: partial(file.tensor, name) for name in loaded}, str(base.path))
+    for name in loading.missing:
+        if training_only(name):  # random numbers otherwise: whoever reads them shall notice
+            network.get_parameter(name).data.fill_(torch.nan)
+    places |= {name: base.tensor(name).to(device, _target(base, name, dtype), copy=True) for name in loading.idle}
+    tensors = {name: places[name] for name in base.names if name in places}
+    return ResidentModel(tensors, network, _tokenizer(tokenizer), staged)
+
+
+def check_resident(base: Model) -> tuple[str, ...]:
+    """Find a place for every tensor in the network that config.json describes; reads no weights.
+
+    Returns what should be known of it. Raises ModelError or CheckpointError for what `load_resident` refuses.
+    """
+    if base.config is None:
+        return ()
+    idle = _loading(base, hollow(base)).idle
+    if not idle:
+        return ()
+    some = f"{', '.join(idle[:3])}{', ...' if len(idle) > 3 else ''}"
+    return (f"transformers does not load {len(idle)} tensors ({some}): they are merged, written, and change no score",)
+
+
+def _loading(base: Model, network: Any) -> Loading:
+    shapes = {name: base.shape(name) for name in base.names}
+    return find_places(network, shapes, base.mergeable, str(base.path))
+
+
+def _resize(network: Any, base: Model) -> None:
+    """Give the network the rows of the base's vocabulary, which may be another than in its folder."""
+    rows = _rows(base.config)
+    if rows != _rows(read_json(base.path, "config.json")):
+        network.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def _rows(config: Mapping[str, Any] | None) -> Any:
+    config = config or {}
+    text = config.get("text_config")
+    return text["vocab_size"] if isinstance(text, dict) and "vocab_size" in text else config.get("vocab_size")
 
 
 def check_reads_text(base: Model, tokenizer: Path) -> None:
@@ -107,7 +170,14 @@ def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:
 def _tokenizer(folder: Path) -> Any:
     if not _has_tokenizer(folder):
         return None
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    except (ImportError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        # Only tasks that read text need it: they raise this.
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        return ModelError(f"{folder}: transformers {transformers.__version__} cannot read the tokenizer: {reason}")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id or 0
     return tokenizer
@@ -115,24 +185,6 @@ def _tokenizer(folder: Path) -> Any:
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
-
-
-def _named_tensors(base: Model, network: Any) -> dict[str, Tensor]:
-    live = network.state_dict(keep_vars=False)
-    prefix = f"{network.base_model_prefix}."
-    named, missing = {}, []
-    for name in base.names:
-        found = next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in live), None)
-        if found is not None and live[found].shape == torch.Size(base.shape(name)):
-            named[name] = live[found]
-        elif base.mergeable(name):
-            missing.append(name)
-    if missing:
-        raise ModelError(
-            f"{base.path}: {len(missing)} tensors have no place of their own in transformers' "
-            f"{type(network).__name__}: {json.dumps(missing[:5])}."
-        )
-    return named
 
 
 def smoke_test(folder: Path) -> None:

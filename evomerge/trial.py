@@ -129,6 +129,7 @@ class Bench:
         merge = self.merge_of(trial)
         with _timed(seconds, "merge"):
             self.engine.apply(merge, self.model.tensors)
+            self.model.settle()
         self.model.coefficients = self._seen(trial, merge).values
         scores = {}
         for task in self.evaluators:

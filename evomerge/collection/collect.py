@@ -14,8 +14,8 @@ from torch import Tensor
 from evaluators._networks import check_continues_text
 from evaluators.base import EvaluatorError
 from evomerge.collection.data import CollectionError, Example, batches
-from evomerge.collection.gradients import Labels, Squares, backwards, parameters
-from evomerge.collection.layers import Accumulator, Collected, linear_layers, recording, shapes
+from evomerge.collection.gradients import Labels, Squares, backwards
+from evomerge.collection.layers import Accumulator, Collected, linear_layers, parts, recording, shapes
 from evomerge.durable import explained, sync
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import SINGLE
@@ -61,7 +61,7 @@ def planned(model: ResidentModel, kinds: Sequence[str]) -> Shapes:
     check_network(model.network)
     found = shapes(linear_layers(model), kinds)
     if "fisher" in kinds:
-        found |= {f"fisher/{name}": tuple(parameter.shape) for name, parameter in parameters(model).items()}
+        found |= {f"fisher/{name}": tuple(part.place.shape) for name, part in parts(model).items()}
     return found
 
 
@@ -112,8 +112,8 @@ def collect(
     network, layers, wanted = model.network, linear_layers(model), planned(model, settings.kinds)
     check_memory(_needed(model, examples, settings, wanted), network.device, "These statistics")
     moments = Accumulator({n: shape for n, shape in wanted.items() if n.startswith("gram")}, network.device)
-    named = parameters(model) if "fisher" in settings.kinds else {}
-    squares = Squares({name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()})
+    named = parts(model) if "fisher" in settings.kinds else {}
+    squares = Squares({n: torch.zeros_like(p.place, dtype=torch.float32) for n, p in named.items()})
     runs: list[Iterator[int]] = []
     if "gram" in settings.kinds:
         with_moments = [layer for layer in layers if f"gram/{layer.name}" in wanted]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evomerge.collection.data import Example
-from evomerge.collection.layers import Accumulator, LinearLayer, parameter_names, recording
+from evomerge.collection.layers import Accumulator, LinearLayer, parts, recording
 from evomerge.models import ResidentModel
 
 #: The data's own, or drawn from the model's predictions for each token, as Fisher information is defined.
@@ -29,13 +29,6 @@ class Squares:
         return {f"fisher/{name}": total.div_(max(self.n_examples, 1)) for name, total in self.sums.items()}
 
 
-def parameters(model: ResidentModel) -> dict[str, Tensor]:
-    """The parameters that the checkpoint holds, by its names."""
-    names = parameter_names(model)
-    found = {names.get(parameter.data_ptr()): parameter for parameter in model.network.parameters()}
-    return {name: parameter for name, parameter in found.items() if name is not None}
-
-
 def backwards(
     model: ResidentModel,
     layers: Sequence[LinearLayer],
@@ -46,9 +39,13 @@ def backwards(
     seed: int,
 ) -> Iterator[int]:
     """Add every example to the squares and to the second moments of gradients; yields how many tokens it read."""
-    network, named = model.network, parameters(model)
+    network, named = model.network, parts(model)
     # Without Fisher information it is enough that gradients flow back to the input embeddings.
-    followed = list(named.values()) if squares.sums else list(network.get_input_embeddings().parameters())
+    followed = (
+        [part.parameter for part in named.values()]
+        if squares.sums
+        else list(network.get_input_embeddings().parameters())
+    )
     with _following(followed), torch.enable_grad(), recording(layers, "gram_out", moments):
         for index, example in enumerate(examples):
             _loss(network, example, labels, seed, index).backward()  # type: ignore[no-untyped-call]

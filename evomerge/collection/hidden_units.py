@@ -117,6 +117,7 @@ def repair_blocks(
                 tensors |= folded
                 for name, tensor in folded.items():
                     model.tensors[name].copy_(tensor)
+            model.settle()
             with _watching(own) as found:
                 for batch in entered:
                     batch.hidden = forward(block, number, batch)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from evomerge.collection.data import CollectionError
 from evomerge.models import ResidentModel
 
 KINDS = frozenset(("fisher", "gram", "gram_out", "transposed"))
@@ -42,9 +43,41 @@ class Collected(dict[str, Tensor]):
         return self.get(f"{kind}/{name}")
 
 
-def parameter_names(model: ResidentModel) -> dict[int, str]:
-    """Address of each tensor of the checkpoint in the network -> its name; tied tensors have one."""
-    return {tensor.data_ptr(): name for name, tensor in model.tensors.items()}
+@dataclass(frozen=True)
+class Part:
+    """A tensor of the checkpoint in a parameter of the network: the whole of it, or a view where it is fused."""
+
+    parameter: Tensor
+    place: Tensor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the parameter is this tensor and no other."""
+        return self.place.shape == self.parameter.shape and self.place.stride() == self.parameter.stride()
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The tensor's own gradient, None where there is none yet."""
+        gradient = self.parameter.grad
+        if gradient is None or self.is_whole:
+            return gradient
+        offset = self.place.storage_offset() - self.parameter.storage_offset()
+        return gradient.contiguous().as_strided(self.place.shape, self.place.stride(), offset)
+
+
+def parts(model: ResidentModel) -> dict[str, Part]:
+    """Where the network's parameters hold the tensors of the checkpoint, by name.
+
+    Raises CollectionError where transformers makes parameters out of tensors that are no views of them.
+    """
+    if model.staged:
+        raise CollectionError(
+            f"{type(model.network).__name__}: transformers rearranges {', '.join(model.staged[:3])} when it loads "
+            "them, so that gradients and statistics have other names: this model can be merged and searched only."
+        )
+    owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.network.parameters()}
+    places = {name: (owners.get(place.untyped_storage().data_ptr()), place) for name, place in model.tensors.items()}
+    return {name: Part(owner, place) for name, (owner, place) in places.items() if owner is not None}
 
 
 def linear_layers(model: ResidentModel) -> list[LinearLayer]:
@@ -52,7 +85,8 @@ def linear_layers(model: ResidentModel) -> list[LinearLayer]:
 
     Without output embeddings that are the input embeddings too: as those they read tokens.
     """
-    names, network = parameter_names(model), model.network
+    network = model.network
+    names = {part.parameter.data_ptr(): name for name, part in parts(model).items() if part.is_whole}
     tied = {module.weight.data_ptr() for module in network.modules() if isinstance(module, nn.Embedding)}
     head = network.get_output_embeddings()
     found = []

@@ -16,7 +16,7 @@ from evomerge.collection.blocks import Batch, blocks_of, enter, forward
 from evomerge.collection.collect import Progress, check_memory, check_network, finished, sizes, tokens_of
 from evomerge.collection.data import CollectionError, Example, batches
 from evomerge.collection.gradients import Squares
-from evomerge.collection.layers import Accumulator, Collected, LinearLayer, linear_layers, parameter_names, recording
+from evomerge.collection.layers import Accumulator, Collected, LinearLayer, linear_layers, parts, recording
 from evomerge.collection.layers import shapes as layer_shapes
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.method import MergeMethod
@@ -94,10 +94,9 @@ class _Walk:
         self._layers = linear_layers(model)
         names = [name for name in sources.base.names if sources.base.mergeable(name)]
         self._merge = replace(merge, table=merge.table.bind(names))
-        addresses = parameter_names(model)
-        self._inside = [
-            [addresses[p.data_ptr()] for p in block.parameters() if p.data_ptr() in addresses] for block in self.blocks
-        ]
+        owners = {name: id(part.parameter) for name, part in parts(model).items() if name in set(names)}
+        within = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
+        self._inside = [[name for name, owner in owners.items() if owner in block] for block in within]
         inside = {name for block in self._inside for name in block}
         self._outside = [name for name in names if name not in inside]
         self._check_memory()
@@ -128,6 +127,7 @@ class _Walk:
         """Give the network an input's own weights."""
         for tensor in tensors:
             self._model.tensors[tensor].copy_(self._sources.inputs[name].tensor(tensor))
+        self._model.settle()
 
     def _record(self, name: str, layers: Sequence[LinearLayer], run: Any) -> None:
         wanted = layer_shapes(layers, ("gram",))
@@ -154,6 +154,7 @@ class _Walk:
             moments=[None, *self.result.values()],
         )
         engine.apply(replace(self._merge, table=table), {name: self._model.tensors[name] for name in names})
+        self._model.settle()
 
     def _leave(self, batch_tokens: int) -> Iterator[int]:
         """Layers behind the blocks, the output embeddings, read what the whole merge writes; they stay averaged."""

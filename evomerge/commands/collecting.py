@@ -149,6 +149,7 @@ def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> Reside
     if isinstance(base, Adapted):
         for name, tensor in resident.tensors.items():
             tensor.copy_(base.tensor(name))
+        resident.settle()
     return resident
 
 

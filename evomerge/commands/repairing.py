@@ -100,6 +100,7 @@ def _become(model: ResidentModel, checkpoint: Checkpoint) -> None:
     for name, tensor in model.tensors.items():
         if name in checkpoint.names and checkpoint.mergeable(name):
             tensor.copy_(checkpoint.tensor(name))
+    model.settle()
 
 
 def _counted(progress: Progress, total: int) -> Step:

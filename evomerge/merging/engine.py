@@ -73,6 +73,8 @@ class MergeEngine:
         self._workers = Workers(threads)
         self._caches: dict[str, dict[Hashable, Any]] = {name: {} for name in self._present}
         self._on_device: dict[str, list[Tensor]] = {}
+        #: Results on their way to places of another type or order of elements.
+        self._rounded: dict[torch.dtype, Tensor] = {}
         # What was applied last: tensor name -> (settings and coefficients, the tensor written to).
         self._applied: dict[str, tuple[Hashable, Tensor]] = {}
         #: Of the last `stream` that was begun: what a later merge needs to go on from it, plain data.
@@ -96,7 +98,7 @@ class MergeEngine:
         if changed:
             candidate.survey(_Sources(self, candidate, keep=True))
         for name in changed:
-            self._merge(candidate, self._source(candidate, name, keep=True), into[name].detach())
+            self._write(candidate, self._source(candidate, name, keep=True), into[name].detach())
         self._applied = after
         return changed
 
@@ -137,6 +139,21 @@ class MergeEngine:
                         f"the file in the recipe (inputs: {name}: {{path: ..., statistics: STATISTICS.safetensors}})."
                     )
         return candidate
+
+    def _write(self, candidate: Candidate, source: Source, place: Tensor) -> None:
+        """Merge into a place, which a network may want transposed or in another type than the result's.
+
+        Its values are those of the result, rounded to its type first: what a loaded export has there.
+        """
+        dtype = self._target(source.whole(BASE))
+        if place.dtype == dtype and place.is_contiguous():
+            self._merge(candidate, source, place)
+            return
+        if dtype not in self._rounded or self._rounded[dtype].numel() < source.numel:
+            self._rounded[dtype] = torch.empty(source.numel, dtype=dtype, device=self._device)
+        result = self._rounded[dtype][: source.numel].view(source.shape)
+        self._merge(candidate, source, result)
+        place.copy_(result)
 
     def _merge(self, candidate: Candidate, source: Source, out: Tensor) -> None:
         count = candidate.merge(source, out)
@@ -193,12 +210,12 @@ class MergeEngine:
     def _check_place(self, name: str, place: Tensor | None) -> None:
         if place is None:
             raise MergeError(f"The resident model has no tensor {name!r}.")
-        base = self._models[0].tensor(name)
-        wanted = (self._target(base), tuple(base.shape), self._device.type)
-        found = (place.dtype, tuple(place.shape), place.device.type)
-        if found != wanted or not place.is_contiguous():
+        shape = tuple(self._models[0].tensor(name).shape)
+        wanted, found = (shape, self._device.type), (tuple(place.shape), place.device.type)
+        if found != wanted or not place.dtype.is_floating_point:
             raise MergeError(
-                f"{name}: the resident tensor must be {_shown(wanted)}, contiguous; it is {_shown(found)}."
+                f"{name}: the resident tensor must be of shape {wanted[0]} on {wanted[1]} and of a floating type; it "
+                f"is {str(place.dtype).removeprefix('torch.')} of shape {found[0]} on {found[1]}."
             )
 
 
@@ -228,8 +245,3 @@ class _Sources:
 
     def __iter__(self) -> Iterator[Source]:
         return self._engine.sources(self._candidate, keep=self._keep)
-
-
-def _shown(place: tuple[torch.dtype, tuple[int, ...], str]) -> str:
-    dtype, shape, device = place
-    return f"{str(dtype).removeprefix('torch.')} of shape {shape} on {device}"

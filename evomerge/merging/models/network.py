@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from transformers.utils.generic import ContextManagers
 
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.model import Model
@@ -80,6 +81,24 @@ def configuration(model: Model) -> Any:
             return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except _REFUSALS as error:
             raise CheckpointError(f"{model.path}: transformers refuses this config.json: {_first(error)}") from error
+
+
+def hollow(model: Model) -> Any:
+    """The network that a model's configuration makes, on the meta device; the model's tensors are not looked at.
+
+    Raises CheckpointError for a configuration of which transformers makes no network.
+    """
+    kind, config = architecture(model), configuration(model)
+    with _quiet():
+        try:
+            if hasattr(kind, "_model_mapping"):  # of the auto classes
+                kind = kind._model_mapping[type(config)]
+            with ContextManagers(kind.get_init_context(torch.float32, False, False, None)):
+                return kind(config)
+        except _REFUSALS as error:
+            raise CheckpointError(
+                f"{model.path}: transformers makes no {kind.__name__} of this config.json: {_first(error)}"
+            ) from error
 
 
 def outline(model: Model) -> Outline:

@@ -1,0 +1,328 @@
+"""Where the tensors of a checkpoint are in a network, which transformers may rename and fuse when it loads them.
+
+transformers' own list of conversions is applied to names and shapes, not a list of ours. What it says is proved with
+the weights each time a model is loaded (`prove`).
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+#: Parameters that a network reads in training only (masked inputs); checkpoints for inference lack them.
+_TRAINING_ONLY = re.compile(r"(?:^|\.)mask(?:ed)?_(?:spec_embed|tokens?)$")
+#: Buffers that older checkpoints hold, and transformers leaves aside whatever the architecture.
+_OLD_BUFFERS = re.compile(r"rotary_emb\.inv_freq|(?:^|\.)position_ids$")
+
+
+class ModelError(ValueError):
+    """A model that transformers cannot hold resident."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Tensors of a checkpoint that transformers makes into other ones: stacked, concatenated, split, transposed.
+
+    sources: names in the checkpoint, each with the pattern it matched, in transformers' order. key: the first tensor
+    made. targets: all tensors made.
+    """
+
+    transform: WeightConverter
+    key: str
+    sources: tuple[tuple[str, str], ...]
+    targets: tuple[str, ...] = ()
+
+    def __call__(self, tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
+        """The tensors of the network, made from these of the checkpoint. Raises what transformers raises."""
+        transform = deepcopy(self.transform)
+        for name, pattern in self.sources:
+            transform.add_tensor(self.key, name, pattern, tensors[name])
+        made = transform.convert(self.key, model=network, config=network.config)
+        return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What transformers makes of a checkpoint's tensors.
+
+    renamed: name in the checkpoint -> in the network. converted: the others that the network has. idle: tensors that
+    transformers knows and leaves aside. missing: parameters that a checkpoint may lack, and this one lacks.
+    """
+
+    renamed: Mapping[str, str]
+    converted: tuple[Conversion, ...]
+    idle: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def find_places(network: Any, shapes: Shapes, learned: Callable[[str], bool], label: str) -> Loading:
+    """Match a checkpoint's names and shapes with a network's; neither needs weights (meta device).
+
+    learned: whether a tensor of the checkpoint must have a place; computed buffers need none. label: the
+    checkpoint's, for errors. Raises ModelError for tensors without a place, of another shape, and for parameters
+    that transformers would fill with random numbers.
+    """
+    live: dict[str, Tensor] = network.state_dict()
+    renamed, converted, homeless = _match(network, live, shapes)
+    kind = f"transformers' {type(network).__name__}"
+    ignored = _known_to_be_idle(network)
+    unknown = [name for name in homeless if learned(name) and not ignored(name) and not ignored(homeless[name])]
+    if unknown:
+        raise ModelError(
+            f"{label}: {len(unknown)} tensors have no place in {kind}: {_some(unknown)}. transformers would ignore "
+            "them: does config.json (`architectures`) name the class that the weights were saved from?"
+        )
+    made = [_converted_shapes(conversion, network, shapes, label) for conversion in converted]
+    converted = [Conversion(c.transform, c.key, c.sources, tuple(m)) for c, m in zip(converted, made, strict=True)]
+    becomes = {target: shape for one in made for target, shape in one.items()}
+    becomes |= {target: tuple(shapes[name]) for name, target in renamed.items()}
+    misfits = [
+        f"{target} {shape}, expected {tuple(live[target].shape)}" if target in live else f"{target}, which it lacks"
+        for target, shape in becomes.items()
+        if target not in live or tuple(live[target].shape) != shape
+    ]
+    if misfits:
+        raise ModelError(f"{label}: {len(misfits)} tensors do not fit {kind}: {_some(misfits)}.")
+    return Loading(
+        renamed, tuple(converted), tuple(name for name in homeless if learned(name)), _missing(network, becomes, label)
+    )
+
+
+def _match(
+    network: Any, live: Mapping[str, Tensor], shapes: Shapes
+) -> tuple[dict[str, str], list[Conversion], dict[str, str]]:
+    """As transformers' loader does: names that are renamed, tensors that are converted; the rest, name -> renamed."""
+    transforms = get_model_conversion_mapping(network)
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    of_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    prefix = network.base_model_prefix
+    renamed: dict[str, str] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
+    homeless: dict[str, str] = {}
+    for name in sorted(shapes, key=dot_natural_key):
+        target, pattern = rename_source_key(name, renamings, converters, prefix, live)
+        if target not in live and name in live:
+            target, pattern = rename_source_key(name, [], [], prefix, live)
+        if target not in live or (pattern is None and (target in groups or target in renamed.values())):
+            homeless[name] = target
+        elif pattern is None:
+            renamed[name] = target
+        else:
+            groups.setdefault(target, []).append((name, pattern))
+    converted = [Conversion(of_pattern[found[0][1]], key, tuple(found)) for key, found in groups.items()]
+    return renamed, converted, homeless
+
+
+def _converted_shapes(conversion: Conversion, network: Any, shapes: Shapes, label: str) -> dict[str, Shape]:
+    hollow = {name: torch.empty(shapes[name], device="meta") for name, _ in conversion.sources}
+    try:
+        made = conversion(hollow, network)
+    except (ValueError, RuntimeError, IndexError, KeyError, AttributeError, TypeError) as error:
+        names = [name for name, _ in conversion.sources]
+        raise ModelError(
+            f"{label}: transformers cannot make {conversion.key} from {_some(names)}: {str(error).splitlines()[0]}"
+        ) from error
+    return {name: tuple(tensor.shape) for name, tensor in made.items()}
+
+
+def _known_to_be_idle(network: Any) -> Callable[[str], bool]:
+    patterns = [re.compile(pattern) for pattern in network._keys_to_ignore_on_load_unexpected or ()]
+    return lambda name: any(pattern.search(name) for pattern in (*patterns, _OLD_BUFFERS))
+
+
+def _missing(network: Any, filled: Collection[str], label: str) -> tuple[str, ...]:
+    """Parameters that the checkpoint does not fill. Raises ModelError for those that it must."""
+    ties: Mapping[str, str] = network.all_tied_weights_keys
+    shared = {source for target, source in ties.items() if target in filled or source in filled}
+    lacks = [
+        name
+        for name, _ in network.named_parameters(remove_duplicate=False)
+        if name not in filled and name not in shared and ties.get(name) not in shared
+    ]
+    optional = [re.compile(pattern) for pattern in (*(network._keys_to_ignore_on_load_missing or ()), _TRAINING_ONLY)]
+    needed = [name for name in lacks if not any(pattern.search(name) for pattern in optional)]
+    if needed:
+        raise ModelError(
+            f"{label} lacks {len(needed)} parameters of transformers' {type(network).__name__}: {_some(needed)}. "
+            "transformers would fill them with random numbers: does config.json (`architectures`) name the class that "
+            "the weights were saved from?"
+        )
+    return tuple(lacks)
+
+
+def training_only(name: str) -> bool:
+    """Whether a parameter is read in training only, to go by its name."""
+    return _TRAINING_ONLY.search(name) is not None
+
+
+def untie(network: Any, loading: Loading) -> None:
+    """Give tensors that the checkpoint holds twice memory of their own, though they are equal now and the
+    configuration ties them: a merge may make them differ, and transformers does not tie such ones.
+    """
+    filled = {*loading.renamed.values(), *(name for one in loading.converted for name in one.targets)}
+    ties: Mapping[str, str] = network.all_tied_weights_keys
+    owners = set()
+    for name in dict.fromkeys((*ties.values(), *ties)):
+        if name not in filled:
+            continue
+        tensor = network.get_parameter_or_buffer(name)
+        if id(tensor) in owners:
+            parent, _, own = name.rpartition(".")
+            tensor = nn.Parameter(tensor.detach().clone(), requires_grad=False)
+            setattr(network.get_submodule(parent), own, tensor)
+        owners.add(id(tensor))
+
+
+class Staged:
+    """Tensors of a checkpoint that are no views of the network's; `settle` makes the network's out of them."""
+
+    def __init__(self, conversion: Conversion, network: Any, shapes: Shapes, live: Mapping[str, Tensor]) -> None:
+        self._conversion = conversion
+        self._network = network
+        self._live = {name: live[name] for name in conversion.targets}
+        like = live[conversion.key]
+        self.tensors = {
+            name: torch.zeros(shapes[name], dtype=like.dtype, device=like.device) for name, _ in conversion.sources
+        }
+        self._seen: list[int] = []
+
+    def made(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, live tensor, and what the tensors here make of it."""
+        for name, value in self._conversion(self.tensors, self._network).items():
+            yield name, self._live[name], value
+
+    def settle(self) -> None:
+        """Write to the network what was written here since the last time."""
+        versions = [tensor._version for tensor in self.tensors.values()]
+        if versions != self._seen:
+            for _, place, value in self.made():
+                place.copy_(value)
+            self._seen = versions
+
+
+def place_tensors(network: Any, loading: Loading, shapes: Shapes) -> tuple[dict[str, Tensor], tuple[Staged, ...]]:
+    """The live tensors by the checkpoint's names: views of the network's where there are any, staged ones elsewhere.
+
+    Without the idle ones, which no network has.
+    """
+    live: dict[str, Tensor] = network.state_dict()
+    places = {name: live[target] for name, target in loading.renamed.items()}
+    staged = []
+    known: dict[Any, list[_View] | None] = {}
+    for conversion in loading.converted:
+        sources = [(pattern, tuple(shapes[name])) for name, pattern in conversion.sources]
+        # All blocks of a network are converted alike.
+        key = (*sources, *(tuple(live[name].shape) for name in conversion.targets))
+        if key not in known:
+            known[key] = _trace(conversion, network, shapes)
+        views = known[key]
+        if views is None or not all(live[name].is_contiguous() for name in conversion.targets):
+            staged.append(Staged(conversion, network, shapes, live))
+            places |= staged[-1].tensors
+            continue
+        for (name, _), view in zip(conversion.sources, views, strict=True):
+            whole = live[conversion.targets[view.target]]
+            places[name] = whole.as_strided(shapes[name], view.strides, whole.storage_offset() + view.offset)
+    return places, tuple(staged)
+
+
+def prove(
+    places: Mapping[str, Tensor], staged: Sequence[Staged], read: Mapping[str, Callable[[], Tensor]], label: str
+) -> None:
+    """Compare freshly loaded weights with the file's, tensor by tensor. Raises ModelError where they differ.
+
+    read: name in the file -> its values; they go into staged tensors.
+    """
+    ours = {name for one in staged for name in one.tensors}
+    wrong = []
+    for name, values in read.items():
+        place, wanted = places[name], values()
+        if name in ours:
+            place.copy_(wanted)
+        elif not torch.equal(place, wanted.to(device=place.device, dtype=place.dtype)):
+            wrong.append(name)
+    for one in staged:
+        wrong += [name for name, place, value in one.made() if not torch.equal(place, value)]
+        one.settle()
+    if wrong:
+        raise ModelError(
+            f"{label}: {len(wrong)} tensors are not where transformers' conversions put them: {_some(wrong)}. This is "
+            "a fault of evomerge or of this version of transformers: please report it with the model's config.json."
+        )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tensor of a checkpoint as it lies in one of the tensors that a conversion makes: in elements."""
+
+    target: int
+    offset: int
+    strides: tuple[int, ...]
+
+
+def _trace(conversion: Conversion, network: Any, shapes: Shapes) -> list[_View] | None:
+    """Follow marked elements of every source through a conversion; None where one is no view of a tensor made."""
+    marks: dict[int, tuple[int, Shape]] = {}  # mark -> (source, index of the element in it)
+    probes = {}
+    for number, (name, _) in enumerate(conversion.sources):
+        points = _points(shapes[name])
+        probes[name] = torch.zeros(math.prod(shapes[name]), dtype=torch.int32)
+        for point in points:
+            marks[len(marks) + 1] = (number, point)
+            probes[name][_flat(point, _row_major(shapes[name]))] = len(marks)
+        probes[name] = probes[name].view(shapes[name])
+    made = conversion(probes, network)
+    found: dict[tuple[int, Shape], tuple[int, int]] = {}
+    for target, name in enumerate(conversion.targets):
+        flat = made[name].reshape(-1)
+        for at in flat.nonzero().flatten().tolist():
+            found[marks[int(flat[at])]] = (target, at)
+    views = [_view(number, shapes[name], found) for number, (name, _) in enumerate(conversion.sources)]
+    return None if None in views else [view for view in views if view is not None]
+
+
+def _view(number: int, shape: Shape, found: Mapping[tuple[int, Shape], tuple[int, int]]) -> _View | None:
+    """The view that explains where every marked element of a source was found."""
+    points = _points(shape)
+    if any((number, point) not in found for point in points):
+        return None
+    target, offset = found[number, points[0]]
+    strides = []
+    for dim, size in enumerate(shape):
+        unit = tuple(int(other == dim) for other in range(len(shape)))
+        strides.append(found[number, unit][1] - offset if size > 1 else 1)
+    expected = {point: (target, offset + _flat(point, strides)) for point in points}
+    if min(strides, default=1) < 1 or any(found[number, point] != place for point, place in expected.items()):
+        return None
+    return _View(target, offset, tuple(strides))
+
+
+def _points(shape: Shape) -> list[Shape]:
+    """Elements that tell a view from other rearrangements: first, last, next along each dimension, some between."""
+    units = [tuple(int(other == dim) for other in range(len(shape))) for dim, size in enumerate(shape) if size > 1]
+    between = [tuple(size * part // 7 for size in shape) for part in range(1, 7)]
+    return list(dict.fromkeys([(0,) * len(shape), *units, *between, tuple(size - 1 for size in shape)]))
+
+
+def _row_major(shape: Shape) -> Shape:
+    return tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
+
+
+def _flat(point: Sequence[int], strides: Sequence[int]) -> int:
+    return sum(index * stride for index, stride in zip(point, strides, strict=True))
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{json.dumps(list(names[:5]))[1:-1]}{', ...' if len(names) > 5 else ''}"
