@@ -1,11 +1,11 @@
 """Examples from JSON lines: one object per line, fields by name, errors with file and line."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluators import _texts
 from evaluators.base import EvaluatorError
 
 PROMPT_FIELDS = ("prompt", "question")
@@ -51,7 +51,7 @@ def read_json_lines(file: str | Path, limit: int | None = None) -> list[Line]:
     """
     check_limit(limit)
     lines = []
-    for number, text in enumerate(read_text(file).splitlines(), start=1):
+    for number, text in enumerate(_texts.split_lines(read_text(file)), start=1):
         if text.strip():
             lines.append(_parse(text, f"{file}, line {number}"))
     if not lines:
@@ -62,11 +62,11 @@ def read_json_lines(file: str | Path, limit: int | None = None) -> list[Line]:
 def read_text(file: str | Path) -> str:
     """The text of a file, UTF-8. Raises EvaluatorError when it cannot be read."""
     try:
-        return Path(file).read_text(encoding="utf-8")
+        return _texts.read_text(file)
     except FileNotFoundError as error:
         raise EvaluatorError(f"{file} does not exist: expected a text file, or JSON lines (.jsonl).") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluatorError(f"{file} cannot be read: {error}.") from error
+    except _texts.TextError as error:
+        raise EvaluatorError(str(error)) from error
 
 
 def check_limit(limit: int | None) -> None:
@@ -85,9 +85,9 @@ def as_texts(value: Any, where: str) -> list[str]:
 
 def _parse(text: str, where: str) -> Line:
     try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise EvaluatorError(f"{where} is no JSON: {error}.") from error
+        fields = _texts.parse_json(text, where)
+    except _texts.TextError as error:
+        raise EvaluatorError(str(error)) from error
     if not isinstance(fields, dict):
         raise EvaluatorError(f"{where} is {text[:40]!r}; expected a JSON object.")
     return Line(where, fields)

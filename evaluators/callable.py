@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from evaluators._examples import read_text
+from evaluators._texts import split_lines
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, Scores
 
 
@@ -115,7 +116,7 @@ def _check_options(name: str, function: Function[..., Any], options: Mapping[str
 
 
 def _read(examples: str | Sequence[str]) -> tuple[str, ...]:
-    listed = read_text(examples).splitlines() if isinstance(examples, str) else examples
+    listed = split_lines(read_text(examples)) if isinstance(examples, str) else examples
     ids = tuple(str(example) for example in listed if str(example).strip())
     if not ids or len(set(ids)) != len(ids):
         raise EvaluatorError(

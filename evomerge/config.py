@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from evaluators._texts import TextError, read_text
 from evomerge import strict_yaml
 from evomerge.aim import Aim, falls_data, make_objective
 from evomerge.config_fields import (
@@ -30,6 +31,7 @@ from evomerge.config_fields import (
     plugin_data,
 )
 from evomerge.durable import write_text
+from evomerge.file_kinds import refusal
 from evomerge.ledger.lines import FILE
 from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
@@ -175,15 +177,17 @@ def load_config(path: Path) -> SearchConfig:
         there = f"; the one of this run is {own}" if own.is_file() else ""
         raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
     try:
-        document = strict_yaml.load(_text_of(path), source=str(path))
+        documents = strict_yaml.load_all(_text_of(path), source=str(path))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist: expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the search file {path}: {error}.") from error
-    except strict_yaml.StrictYamlError as error:
+    except (TextError, strict_yaml.StrictYamlError) as error:
         raise ConfigError(str(error)) from error
+    why = refusal(path, documents, "search")
+    if why is not None:
+        raise ConfigError(why)
+    document = documents[0] if documents else strict_yaml.Document(None, str(path))
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
     try:
@@ -199,7 +203,7 @@ def load_config(path: Path) -> SearchConfig:
 def _text_of(path: Path) -> str:
     """The text of a search file; where a study has lost its copy, what the study's ledger says."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
         if path.name != SEARCH_FILE or not (path.parent / FILE).is_file():
             raise

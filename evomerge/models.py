@@ -13,6 +13,7 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import architecture, hollow, outline
 from evomerge.merging.models.shards import read_json
+from evomerge.merging.output.assets import has_mark
 from evomerge.places import Loading, ModelError, Staged, find_places, place_tensors, prove, training_only, untie
 from search_spaces.base import FloatArray
 
@@ -79,6 +80,7 @@ def load_resident(
     if base.config is None:
         tensors = {name: base.tensor(name).to(device=device, dtype=_target(base, name, dtype)) for name in base.names}
         return ResidentModel({name: tensor.clone() for name, tensor in tensors.items()})
+    _check_mark(base)
     transformers.utils.logging.disable_progress_bar()  # bars belong to the command line; loading here is short
     network = architecture(base).from_pretrained(
         str(base.path),
@@ -153,6 +155,7 @@ def check_reads_text(base: Model, tokenizer: Path) -> None:
 
 def unloaded(base: Model, tokenizer: Path) -> ResidentModel:
     """What of a model needs no weights, to check tasks against: its tokenizer, and its network on the meta device."""
+    _check_mark(base)
     return ResidentModel({}, outline(base).network, _tokenizer(tokenizer))
 
 
@@ -161,6 +164,14 @@ def choose_device(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_mark(base: Model) -> None:
+    if has_mark(base.path):
+        raise ModelError(
+            f"{base.path / 'config.json'} begins with a byte order mark, which transformers does not read: save it as "
+            "UTF-8 without one."
+        )
 
 
 def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:

@@ -4,8 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from evaluators._texts import TextError, read_text
 from evomerge import strict_yaml
 from evomerge.durable import write_text
+from evomerge.file_kinds import kind_of, refusal
 from evomerge.plugins import PluginError, check_name
 from evomerge.recipe import Input, Merge, RecipeError
 from evomerge.recipe_reader import FORMAT, RecipeReader
@@ -13,8 +15,6 @@ from evomerge.recipe_reader import resolve_path as resolve_path
 
 #: Groups that name every tensor of a large mixture of experts take some megabytes.
 MAX_BYTES = 64_000_000
-#: The key that a recipe of ours does not have, and every configuration of mergekit has.
-MERGEKIT = "merge_method"
 
 
 def merge_to_dict(merge: Merge) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def read_merge(path: Path) -> Merge:
 def read_own(path: Path) -> RecipeFile | None:
     """The same with what is known of the file; None for a configuration of mergekit."""
     document = _load(path)
-    return None if isinstance(document.data, dict) and MERGEKIT in document.data else _read(path, document)
+    return None if kind_of(document.data) == "mergekit" else _read(path, document)
 
 
 def _read(path: Path, document: strict_yaml.Document) -> RecipeFile:
@@ -94,18 +94,18 @@ def _read(path: Path, document: strict_yaml.Document) -> RecipeFile:
 
 def _load(path: Path) -> strict_yaml.Document:
     try:
-        text = path.read_text(encoding="utf-8")
+        documents = strict_yaml.load_all(read_text(path), source=str(path), max_bytes=MAX_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(
             f"{path} does not exist: expected a recipe file or a mergekit configuration. The folder of an export has "
             "one, recipe.yaml."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"Cannot read the recipe {path}: {error}.") from error
-    try:
-        return strict_yaml.load(text, source=str(path), max_bytes=MAX_BYTES)
-    except strict_yaml.StrictYamlError as error:
+    except (TextError, strict_yaml.StrictYamlError) as error:
         raise RecipeError(str(error)) from error
+    why = refusal(path, documents, "recipe", "mergekit")
+    if why is not None:
+        raise RecipeError(why)
+    return documents[0] if documents else strict_yaml.Document(None, str(path))
 
 
 def write_merge(merge: Merge, path: Path) -> None:

@@ -77,12 +77,30 @@ def load(
     tags: the tags that are let through, on scalars only. scalar: reads scalars instead of the core schema, for formats
     that are read as YAML 1.1 elsewhere; what it refuses with ValueError is refused with its line.
     """
+    documents = load_all(text, source=source, max_bytes=max_bytes, tags=tags, scalar=scalar)
+    if len(documents) > 1:
+        where = documents[1].where()
+        raise StrictYamlError(f"{where}: another YAML document begins here, and one is expected.")
+    return documents[0] if documents else Document(None, source)
+
+
+def load_all(
+    text: str,
+    *,
+    source: str = "data",
+    max_bytes: int = MAX_BYTES,
+    tags: Collection[str] = (),
+    scalar: Callable[[yaml.ScalarNode], Any] | None = None,
+) -> list[Document]:
+    """Read all documents that are not empty, as `load` reads one. Raises StrictYamlError."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
         raise StrictYamlError(f"{source}: {size} bytes are too many; at most {max_bytes} are read.")
     try:
         reader = _Loader(text, source, tags)
-        node = reader.get_single_node()
+        nodes = []
+        while reader.check_node() and (node := reader.get_node()) is not None:
+            nodes.append(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f":{mark.line + 1}"
@@ -90,8 +108,11 @@ def load(
     except yaml.reader.ReaderError as error:
         line_number = text.count("\n", 0, error.position) + 1
         raise StrictYamlError(f"{source}:{line_number}: character {error.character!r} is not allowed.") from error
-    builder = _Builder(source, MAX_ALIASED + len(text), scalar)
-    return Document(None if node is None else builder.build(node, ()), source, builder.lines)
+    documents = []
+    for node in nodes:
+        builder = _Builder(source, MAX_ALIASED + len(text), scalar)
+        documents.append(Document(builder.build(node, ()), source, builder.lines))
+    return [document for document in documents if document.data is not None] or documents[:1]
 
 
 def dump(data: Any, *, inline: bool = False) -> str:

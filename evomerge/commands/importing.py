@@ -7,6 +7,7 @@ from evomerge import strict_yaml
 from evomerge.config import load_config
 from evomerge.config_fields import named_paths
 from evomerge.durable import write_text
+from evomerge.file_kinds import kind_of
 from evomerge.merging.interop.mergekit_configuration import InteropError
 from evomerge.merging.interop.mergekit_evolve import read_evolve
 from evomerge.merging.interop.mergekit_file import load_file
@@ -21,31 +22,28 @@ def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bo
     Raises InteropError for a file that is neither, OutputError or CheckpointError for one that is not replaced.
     """
     notes: list[str] = []
-    keys = _keys(path)
-    if "merge_method" in keys:
+    document = load_file(path)
+    kind_found = kind_of(document.data)
+    if kind_found == "mergekit":
         merge = read_mergekit(path, lenient=lenient, note=notes.append)
         target = output or Path("recipe.yaml")
         check_file(target, ours=RECIPE, overwrite=overwrite, inputs=[path, *merge.recipe.paths])
         write_merge(merge, target)
         kind, go_on = "recipe", f"evomerge merge {target} -o DIR"
-    elif "genome" in keys:
-        search = read_evolve(load_file(path), lenient=lenient, note=notes.append)
+    elif kind_found == "evolve":
+        search = read_evolve(document, lenient=lenient, note=notes.append)
         target = output or Path("search.yaml")
         check_file(target, overwrite=overwrite, inputs=[path, *named_paths(search)])
         write_text(target, _commented(search, path, notes))
         load_config(target)
         kind, go_on = "search file", f"evomerge check {target}"
     else:
+        keys = list(document.data) if isinstance(document.data, dict) else []
         raise InteropError(
             f"{path} is no configuration of mergekit (`merge_method`) or mergekit-evolve (`genome`); "
             f"it has the keys {', '.join(keys) or 'none'}."
         )
     return {"file": str(target), "kind": kind, "notes": notes, "next": go_on}
-
-
-def _keys(path: Path) -> list[str]:
-    data = load_file(path).data
-    return list(data) if isinstance(data, dict) else []
 
 
 def _commented(search: dict[str, Any], origin: Path, notes: list[str]) -> str:

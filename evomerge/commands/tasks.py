@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators._examples import PROMPT_FIELDS, Line, as_texts, read_json_lines
+from evaluators._texts import TextError, read_text
 from evaluators.base import EvaluatorError
 from evomerge import strict_yaml
 from evomerge.config_fields import PATH_OPTIONS
@@ -76,7 +77,7 @@ def _of_entry(text: str) -> tuple[str, dict[str, Any]]:
 def _of_file(path: Path) -> dict[str, Any]:
     file = str(path.absolute())
     if path.suffix in _YAML:
-        found = _TASK_NAME.search(path.read_text(encoding="utf-8"))
+        found = _TASK_NAME.search(_text(path))
         if found is None:
             raise DraftError(f"{path} has no `task: NAME`: it is not the file of an lm-eval task.")
         return {
@@ -128,3 +129,10 @@ def _remedy(path: Path, evaluator: str = "multiple_choice") -> str:
     template = "field: FIELD" if evaluator == "perplexity" else "template: 'Q: {question}\\nA:'"
     entry = f"{{evaluator: {evaluator}, file: {path}, {template}{more}}}"
     return f'Say what to read: --task "{entry}"'
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except TextError as error:
+        raise DraftError(str(error)) from error

@@ -57,7 +57,7 @@ REFUSED = [
     ("a: 1e999", "f.yaml:1: 1e999 is not a finite number"),
     ("a: " + "9" * 5000, "f.yaml:1: a number of 5000 characters"),
     ("a: [1,\n", "f.yaml:2: not valid YAML"),
-    ("a: 1\n---\nb: 2", "f.yaml:2: not valid YAML"),
+    ("a: 1\n---\nb: 2", "f.yaml:3: another YAML document"),
     ("ok: 1\na: \x00", "f.yaml:2: character"),
     ("? [1]\n: 2", "f.yaml:1: a key must be text"),
     ("a: *nowhere", "f.yaml:1: not valid YAML"),

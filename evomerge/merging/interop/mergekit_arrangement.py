@@ -7,6 +7,7 @@ from typing import Any
 
 from evomerge.merging.interop.mergekit_configuration import Configuration, Piece, Reference, Taken
 from evomerge.merging.interop.mergekit_file import FileReader
+from evomerge.merging.interop.mergekit_settings import read_flag
 from evomerge.merging.interop.mergekit_template import chat_template
 from evomerge.recipe import Input, Recipe, Slice, TokenRow, Vocabulary
 
@@ -154,9 +155,7 @@ class _Arranger:
     def token_row(self, token: str, data: Any) -> TokenRow:
         path = ("tokenizer", "tokens", token)
         given = self.reader.known(data, path, ("source", "force"))
-        force = given.get("force", False)
-        if type(force) is not bool:
-            self.reader.refuse((*path, "force"), f"expected true or false; got {force!r}")
+        force = read_flag(self.reader, given.get("force", False), (*path, "force"))
         source, at = given.get("source"), (*path, "source")
         if not isinstance(source, dict) or "kind" not in source:
             return TokenRow(self.label(self.reader.reference(source, at), at), force=force)

@@ -11,6 +11,7 @@ from typing import Any
 from evomerge import strict_yaml
 from evomerge.merging.interop.mergekit_configuration import Note, Reference
 from evomerge.merging.interop.mergekit_file import FileReader
+from evomerge.merging.interop.mergekit_settings import read_flag
 from evomerge.merging.models.checkpoint import Checkpoint
 from search_spaces.base import Layout
 
@@ -76,6 +77,11 @@ class _Evolve:
         self.say_what_has_no_equal()
         return search
 
+    def flag(self, key: str, *, default: bool = False, genome: bool = False) -> bool:
+        """A boolean of the file, or of its genome."""
+        data, path = (self.genome, ("genome", key)) if genome else (self.data, (key,))
+        return default if data.get(key) is None else read_flag(self.reader, data[key], path)
+
     def roles(self) -> tuple[Reference, dict[str, Reference]]:
         """The base, and the experts by name."""
         models = self.models
@@ -98,7 +104,7 @@ class _Evolve:
         options = dict(_METHODS[self.method])
         normalize = self.genome.get("normalize")
         if normalize is not None and "normalize" in options:
-            options["normalize"] = bool(self.reader.choice(normalize, ("genome", "normalize"), (True, False)))
+            options["normalize"] = read_flag(self.reader, normalize, ("genome", "normalize"))
         return options
 
     def space(self, base: Reference) -> dict[str, Any]:
@@ -114,7 +120,7 @@ class _Evolve:
             self.reader.refuse(
                 ("genome", "layer_granularity"), f"{step} does not divide the {layout.n_blocks} layers of {base.path}"
             )
-        if step > 0 and self.genome.get("smooth"):
+        if step > 0 and self.flag("smooth", genome=True):
             self.reader.note(
                 "smooth: attention, mlp and norms get a curve each, whatever the filters; embeddings, final norm and "
                 "head get a coefficient each"
@@ -126,7 +132,7 @@ class _Evolve:
         """Of the coefficients; mergekit-evolve has no bounds but starts near 1 / n in steps of 1 / 6."""
         if self.method == "slerp":
             return {"t": [0.0, 1.0]}
-        low = -1.0 if self.genome.get("allow_negative_weights") else 0.0
+        low = -1.0 if self.flag("allow_negative_weights", genome=True) else 0.0
         density = {"density": [0.0, 1.0]} if self.method in ("ties", "dare_ties") else {}
         scale = {"scale": [1.0, 1.0]} if self.method in _WITH_BASE else {}
         return {"weight": [low, 1.0], **density, **scale}
@@ -135,8 +141,8 @@ class _Evolve:
         """Entries of `tasks`, and the weight of each."""
         entries, weights = {}, {}
         settings = {key: self.data[key] for key in ("limit", "num_fewshot") if self.data.get(key) is not None}
-        settings["apply_chat_template"] = self.data.get("apply_chat_template", True)
-        settings["fewshot_as_multiturn"] = self.data.get("fewshot_as_multiturn", True)
+        settings["apply_chat_template"] = self.flag("apply_chat_template", default=True)
+        settings["fewshot_as_multiturn"] = self.flag("fewshot_as_multiturn", default=True)
         for n, entry in enumerate(self.reader.sequence(self.data.get("tasks"), ("tasks",))):
             path = ("tasks", n)
             given = self.reader.known(
@@ -173,7 +179,7 @@ class _Evolve:
         note("it searches without bounds, on all examples; here coefficients have ranges, and examples are split")
         note("the search starts from the method's defaults, not from weights of 1 / n")
         for key in ("shuffle", "random_init"):
-            if self.data.get(key):
+            if self.flag(key):
                 note(f"{key} has no equal here and was left out")
         note(f"the number of candidates ({_TRIALS}), like all that its command line sets, is for you to change")
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluators._texts import TextError, read_text
 from evomerge import plugins, strict_yaml
+from evomerge.file_kinds import refusal
 from evomerge.merging.interop.mergekit_configuration import (
     OWN,
     Configuration,
@@ -26,7 +28,7 @@ from evomerge.recipe_file import MAX_BYTES
 
 _TOP = (
     *("merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype"),
-    *("tokenizer_source", "tokenizer", "chat_template", OWN),
+    *("tokenizer_source", "tokenizer", "chat_template", "name", OWN),
 )
 _MODULES = "modules other than one `default` (models of several parts, such as text and vision) are not supported"
 #: Parameters of no effect on weights, which people set with any method.
@@ -34,17 +36,19 @@ _HARMLESS = ("int8_mask",)
 
 
 def load_file(path: Path) -> strict_yaml.Document:
-    """Read a YAML file. Raises InteropError."""
+    """Read a file of mergekit or mergekit-evolve. Raises InteropError, which names files of other kinds."""
     try:
-        return strict_yaml.load(path.read_text(encoding="utf-8"), source=str(path), max_bytes=MAX_BYTES)
+        documents = strict_yaml.load_all(read_text(path), source=str(path), max_bytes=MAX_BYTES)
     except FileNotFoundError as error:
         raise InteropError(
             f"{path} does not exist: expected a configuration of mergekit or mergekit-evolve."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InteropError(f"Cannot read the configuration {path}: {error}.") from error
-    except strict_yaml.StrictYamlError as error:
+    except (TextError, strict_yaml.StrictYamlError) as error:
         raise InteropError(str(error)) from error
+    why = refusal(path, documents, "mergekit", "evolve")
+    if why is not None:
+        raise InteropError(why)
+    return documents[0] if documents else strict_yaml.Document(None, str(path))
 
 
 def read_configuration(document: strict_yaml.Document, *, lenient: bool, note: Note) -> Configuration:
@@ -64,6 +68,8 @@ class FileReader(Reader):
     def configuration(self) -> Configuration:
         """The whole of it."""
         data = self.known(self.document.data, (), _TOP)
+        if data.get("name") is not None:
+            self.note(f"{self.document.where('name')}: name, which only mergekit-multi reads, was left out")
         self.method = self.text(data.get("merge_method"), ("merge_method",))
         if self.method not in METHODS:
             self.refuse(("merge_method",), unknown_key(self.method, METHODS).replace("key", "method"))
@@ -163,6 +169,7 @@ class FileReader(Reader):
             if name not in keys and name not in _HARMLESS:
                 self.passed_over(at, unknown_key(name, keys).replace("key", f"parameter of {self.method}"))
             elif name not in keys or (not keys[name].ours and keys[name].values is None):
+                read_setting(self, value, at, keys[name].kind if name in keys else "flag")
                 self.note(f"{self.document.where(*at)}: {name} changes no weights of {self.method} and was left out")
             elif each and not keys[name].each:
                 self.passed_over(at, f"{name} counts for all models alike and belongs into `parameters` outside")

@@ -13,8 +13,11 @@ from evomerge.merging.interop.mergekit_methods import Kind
 from evomerge.plain_data import Reader
 from evomerge.strict_yaml import Path
 
-_TRUE = ("true", "yes", "on", "y", "t", "1")
-_FALSE = ("false", "no", "off", "n", "f", "0")
+#: Values of booleans; as keys, True, 1 and 1.0 are the same.
+_FLAGS: Mapping[str | int | float, bool] = {
+    **dict.fromkeys((1, "true", "yes", "on", "y", "t", "1"), True),
+    **dict.fromkeys((0, "false", "no", "off", "n", "f", "0"), False),
+}
 _CONDITION = ("value", "filter")
 
 
@@ -52,6 +55,14 @@ def read_setting(reader: Reader, data: Any, path: Path, kind: Kind) -> Setting:
     return Setting(((None, values),) if values else (), kind)
 
 
+def read_flag(reader: Reader, data: Any, path: Path) -> bool:
+    """A boolean as mergekit takes it: also a number equal to 0 or 1, which mergekit-evolve writes, or a word."""
+    word = data.lower() if isinstance(data, str) else data
+    if not isinstance(word, str | int | float) or word not in _FLAGS:
+        reader.refuse(path, f"expected true or false (or 1, 0); got {data!r}")
+    return _FLAGS[word]
+
+
 def write_setting(values: Mapping[str, Any]) -> Any:
     """The setting that gives each tensor its value: one value where all agree, else filters, the commonest last."""
     (common, count), *_ = Counter(values.values()).most_common(1)
@@ -86,10 +97,7 @@ def _values(reader: Reader, data: Any, path: Path, kind: Kind) -> tuple[Any, ...
 def _scalar(reader: Reader, data: Any, path: Path, kind: Kind) -> Any:
     """A scalar as mergekit takes it: numbers may stand as text, and true and 1 are the same."""
     if kind == "flag":
-        word = str(data).lower()
-        if isinstance(data, dict | list) or word not in (*_TRUE, *_FALSE):
-            reader.refuse(path, f"expected true or false; got {data!r}")
-        return word in _TRUE
+        return read_flag(reader, data, path)
     if isinstance(data, bool):
         return float(data)
     if isinstance(data, str):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from evomerge.merging.interop.mergekit_configuration import Reference
 from evomerge.merging.interop.mergekit_file import FileReader
 from evomerge.merging.models.checkpoint import Checkpoint
-from evomerge.merging.models.shards import check_inside, read_json
+from evomerge.merging.models.shards import read_json, read_text
 
 #: Templates that come with mergekit.
 _BUILT_IN = ("alpaca", "chatml", "exaone", "llama3", "mistral")
@@ -34,7 +34,7 @@ def _template_of(model: Reference) -> str | None:
     folder = Checkpoint.open(model.path, model.revision).path
     text = (read_json(folder, "tokenizer_config.json") or {}).get("chat_template") if folder.is_dir() else None
     if (folder / "chat_template.jinja").exists():
-        text = check_inside(folder, "chat_template.jinja").read_text(encoding="utf-8")
+        text = read_text(folder, "chat_template.jinja")
     if isinstance(text, list):
         text = next((entry.get("template") for entry in text if entry.get("name") == "default"), None)
     return text.strip() if isinstance(text, str) else None

@@ -18,7 +18,7 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.lora_config import CONFIG, LoraConfig, read_lora_config
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.shards import INDEX, SINGLE, check_inside
+from evomerge.merging.models.shards import INDEX, SINGLE, check_inside, read_text
 from evomerge.merging.tiles import Workers
 
 WEIGHTS = "adapter_model.safetensors"
@@ -125,7 +125,7 @@ class Adapted(Model):
 
     def fingerprint(self) -> str:
         """Of the base, and of the adapter with its settings."""
-        parts = (self._base.fingerprint(), self._adapter.fingerprint(), (self.folder / CONFIG).read_text("utf-8"))
+        parts = (self._base.fingerprint(), self._adapter.fingerprint(), read_text(self.folder, CONFIG))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _factors(self, pair: _Pair) -> Factors:

@@ -8,7 +8,7 @@ import torch
 
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.shards import check_inside, read_json
+from evomerge.merging.models.shards import read_json, read_text
 from search_spaces.base import Layout
 
 _OWN_WORDS = ("head", "embedding")
@@ -178,7 +178,7 @@ def _content(token: Any) -> Any:
 def _chat_template(model: Model, settings: Mapping[str, Any]) -> Any:
     if not (model.path / "chat_template.jinja").exists():
         return settings.get("chat_template")
-    return check_inside(model.path, "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    return read_text(model.path, "chat_template.jinja")
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

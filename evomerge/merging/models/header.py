@@ -77,7 +77,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     return dict(entries)
 
 
-def parse_json(text: bytes, what: str) -> dict[str, Any]:
+def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
     """A JSON object with unique keys in valid Unicode. Raises CheckpointError, which begins with `what`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def parse_json(text: bytes, what: str) -> dict[str, Any]:
         return found
 
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(text if isinstance(text, str) else text.decode("utf-8"), object_pairs_hook=unique)
         if isinstance(value, dict):
             "".join(value).encode("utf-8")
             return value

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from evaluators import _texts
 from evomerge.merging.models.header import CheckpointError, TensorEntry, parse_json, read_header, shown
 
 SINGLE = "model.safetensors"
@@ -22,7 +23,15 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     check_inside(folder, name)
     if path.stat().st_size > MAX_JSON_BYTES:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read.")
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(read_text(folder, name), str(path))
+
+
+def read_text(folder: Path, name: str) -> str:
+    """The text of a file of a model folder, UTF-8. Raises CheckpointError."""
+    try:
+        return _texts.read_text(check_inside(folder, name))
+    except (OSError, _texts.TextError) as error:
+        raise CheckpointError(str(error)) from error
 
 
 def check_inside(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,19 @@ def write_config(base: Model, folder: Path, dtype: str | None) -> None:
     """Write the base's config.json, where it has one, with the type of the weights (None: unchanged)."""
     if base.config is None:
         return
-    if dtype is None and base.config == read_json(base.path, "config.json"):
+    if dtype is None and base.config == read_json(base.path, "config.json") and not has_mark(base.path):
         shutil.copyfile(base.path / "config.json", folder / "config.json")
         return
     config = dict(base.config) if dtype is None else _with_dtype(dict(base.config), dtype)
     if dtype is not None and not {"dtype", "torch_dtype"} & config.keys():
         config["dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def has_mark(folder: Path) -> bool:
+    """Whether config.json begins with a byte order mark, which transformers does not read."""
+    file = folder / "config.json"
+    return file.is_file() and file.read_bytes().startswith(BOM_UTF8)
 
 
 def write_chat_template(folder: Path, template: str) -> None:

@@ -1,6 +1,8 @@
 """Configurations of mergekit and mergekit-evolve from the command line: merged as they are, or made ours."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from evomerge import strict_yaml
 from evomerge.cli import app
 from evomerge.commands.importing import import_file
 from evomerge.config import load_config
@@ -86,6 +89,89 @@ def test_what_a_file_is_shows_in_what_it_holds(tmp_path: Path) -> None:
         import_file(tmp_path / "other.yml", tmp_path / "out", lenient=False, overwrite=False)
 
 
+def test_booleans_as_numbers(tmp_path: Path) -> None:
+    sources = [
+        [
+            {"layer_range": ends, "model": "math", "parameters": {"weight": weight}},
+            {"layer_range": ends, "model": "base"},
+        ]
+        for ends, weight in (([0, 2], 0.3254), ([2, 4], 0.7))
+    ]
+
+    def configuration(**parameters: float) -> dict[str, Any]:
+        slices = [{"sources": each} for each in sources]
+        settings = {"base_model": "base", "dtype": "float32", "merge_method": "task_arithmetic"}
+        return {**settings, "parameters": parameters, "slices": slices}
+
+    merged = []
+    for number, numbers in enumerate(({"int8_mask": 1.0, "normalize": 0.0}, {"int8_mask": True, "normalize": False})):
+        file = tmp_path / f"{number}.yml"
+        file.write_text(strict_yaml.dump(configuration(**numbers)))
+        done = run("merge", file, "-o", tmp_path / str(number))
+        assert done.exit_code == 0, done.output
+        merged.append((tmp_path / str(number) / "model.safetensors").read_bytes())
+    assert merged[0] == merged[1]
+    for name in ("normalize", "int8_mask", "rescale"):
+        file.write_text(strict_yaml.dump(configuration(**{name: 0.5})))
+        refused = run("merge", file, "-o", tmp_path / "out")
+        assert (refused.exit_code, f"parameters.{name}: expected true or false" in refused.output) == (2, True)
+
+
+MULTI = """\
+merge_method: slerp
+base_model: math
+models: [{model: math}, {model: first}]
+parameters: {t: 0.5}
+---
+name: first
+merge_method: linear
+models: [{model: math, parameters: {weight: 0.5}}, {model: code, parameters: {weight: 0.5}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MULTI, "mergekit-multi with 2 merges.* in this order: 'first' \\(line 6\\), the unnamed one \\(line 1\\)"),
+        (
+            "base_model: a\ngate_mode: hidden\nexperts: [{source_model: a}]\n",
+            "configuration of mergekit-moe: .*Build it",
+        ),
+        ("base_model: a\nexperts: [{source_model: a, positive_prompts: [x]}]\n", "configuration of mergekit-moe"),
+        ("layer_slices: [{model: a, start: 0, end: 2}]\n", "configuration of bakllama: .*merge_method: passthrough"),
+        ("model_type: x\npre_weights: []\nlayer_templates: {}\n", "description of an architecture for mergekit"),
+        ("base: a\nexperts: [b]\ntasks: {}\n", "an evomerge search file: `evomerge check"),
+        ("a: 1\n---\nb: 2\n", "holds 2 YAML documents, which begin at lines 1, 3; one is expected"),
+    ],
+)
+def test_files_of_other_mergekit_tools(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "some.yaml"
+    file.write_text(text)
+    commands = [("import", "-o", tmp_path / "r.yaml"), ("merge", "-o", tmp_path / "out")]
+    for command, *options in commands if "search file" in message else [*commands, ("check",)]:
+        refused = run(command, file, *options)
+        assert refused.exit_code == 2, refused.output
+        assert re.search(message, refused.output), refused.output
+
+
+def test_each_merge_of_a_multi_file_is_merged_by_itself(tmp_path: Path, models: Path) -> None:
+    for text, name in zip(reversed(MULTI.split("---\n")), ("first", "last"), strict=True):
+        (tmp_path / f"{name}.yml").write_text(text)
+        done = run("merge", tmp_path / f"{name}.yml", "-o", name)
+        assert done.exit_code == 0, done.output
+        if name == "first":
+            assert "name, which only mergekit-multi reads, was left out" in done.output
+        shutil.move(models / name, tmp_path) if name == "last" else None
+    shutil.rmtree(models / "first")
+
+
+def test_a_file_of_another_kind_is_named_where_a_search_file_is_expected(tmp_path: Path) -> None:
+    for text, kind in ((TIES, "a mergekit configuration"), ("evomerge: 1\nbase: base\n", "an evomerge recipe")):
+        (tmp_path / "some.yaml").write_text(text)
+        refused = run("check", tmp_path / "some.yaml")
+        assert (refused.exit_code, kind in refused.output) == (2, True), refused.output
+
+
 EVOLVE = """\
 genome:
   models: [math, code]
@@ -115,7 +201,7 @@ def dimension(config: Any) -> int:
 
 
 def test_an_evolution_becomes_a_search(tmp_path: Path) -> None:
-    config, said = evolved(tmp_path, "ties", "normalize: false", "tokenizer_source: union")
+    config, said = evolved(tmp_path, "ties", "normalize: 0.0", "smooth: 'no'", "tokenizer_source: union")
     assert [(model.name, Path(model.path).name) for model in config.experts] == [("math", "math"), ("code", "code")]
     assert (config.method.kind, config.method.options) == ("ties", {"normalize": False, "compat": "mergekit"})
     assert (config.dtype, config.tokenizer, config.optimizer.kind, config.budget.trials) == (
@@ -153,7 +239,7 @@ def test_the_search_has_the_genes_of_the_evolution(
 
 
 def test_layers_of_a_run_share_and_ends_belong_to_the_first_and_the_last(tmp_path: Path) -> None:
-    config, _ = evolved(tmp_path, "task_arithmetic", "layer_granularity: 2", "allow_negative_weights: true")
+    config, _ = evolved(tmp_path, "task_arithmetic", "layer_granularity: 2", "allow_negative_weights: 1.0")
     space = build_space(config.space, config.recipe(), Checkpoint.open(config.base.path).layout())
     table = space.decode(np.array([0.0, 0.25, 0.5, 1.0]))
     weights = {group: table.at(members[0])["weight"].tolist() for group, members in table.groups.items()}
@@ -179,6 +265,8 @@ def test_gradients_and_the_slerp_of_two(tmp_path: Path) -> None:
         ("ties", ["layer_granularity: 3"], "3 does not divide the 4 layers of base"),
         ("ties", ["layer_granulrity: 3"], "unknown key 'layer_granulrity'; did you mean 'layer_granularity'"),
         ("ties", ["tokenizer_source: other"], "other takes no part in the merge"),
+        ("ties", ["normalize: 0.5"], "genome.normalize: expected true or false .*; got 0.5"),
+        ("ties", ["allow_negative_weights: some"], "expected true or false .*; got 'some'"),
     ],
 )
 def test_refusals(tmp_path: Path, method: str, genome: list[str], message: str) -> None:

@@ -39,7 +39,7 @@ def test_names_that_are_no_files() -> None:
     ("name", "content", "message"),
     [
         ("x.jsonl", '{"question": 1, "solution": 2}\n', "has the fields question, solution"),
-        ("x.jsonl", "not json\n", "line 1 is no JSON"),
+        ("x.jsonl", "not json\n", "line 1 is not valid JSON"),
         ("x.jsonl", "", "has no examples"),
         ("x.jsonl", "[1]\n", "expected a JSON object"),
         ("x.yaml", "group: g\n", "has no `task: NAME`"),

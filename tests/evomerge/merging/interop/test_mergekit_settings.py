@@ -45,6 +45,23 @@ def test_flags_along_the_layers_are_steps(depth: float, value: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, True) for text in ("1", "1.0", "1e0", "true", "'1'", "yes", "'T'")),
+        *((text, False) for text in ("0", "0.0", "-0.0", "false", "'0'", "off", "'F'")),
+    ],
+)
+def test_booleans_as_numbers(text: str, value: bool) -> None:
+    assert setting(text, "flag").at("x", 0.0) is value
+
+
+@pytest.mark.parametrize("text", ["2", "-1", "0.5", "1.5", "1.0e-3", "null", "[[1]]", "{value: [1.0, 0.5]}", "'1.0'"])
+def test_other_values_are_no_booleans(text: str) -> None:
+    with pytest.raises(InteropError, match=r"expected true or false \(or 1, 0\); got "):
+        setting(text, "flag")
+
+
+@pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
         ("much", "number", "file.yml:1: value: expected a number; got 'much'"),
@@ -54,8 +71,8 @@ def test_flags_along_the_layers_are_steps(depth: float, value: bool) -> None:
         ("{value: {value: 1}}", "number", "value.value: expected a number"),
         ("{values: 1}", "number", "value.values: unknown key 'values'; did you mean 'value'"),
         ("{filter: mlp}", "number", "an entry with a filter needs a `value`"),
-        ("0.5", "flag", "expected true or false; got 0.5"),
-        ("{value: maybe}", "flag", "value.value: expected true or false; got 'maybe'"),
+        ("0.5", "flag", r"expected true or false \(or 1, 0\); got 0.5"),
+        ("{value: maybe}", "flag", r"value.value: expected true or false \(or 1, 0\); got 'maybe'"),
     ],
 )
 def test_refusals(text: str, kind: Kind, message: str) -> None:
