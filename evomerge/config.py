@@ -27,12 +27,12 @@ from evomerge.config_fields import (
     Split,
     Task,
     Weights,
-    model_data,
     plugin_data,
 )
 from evomerge.durable import write_text
 from evomerge.file_kinds import refusal
 from evomerge.ledger.lines import FILE
+from evomerge.model_names import model_data
 from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginError, PluginSpec, check_name

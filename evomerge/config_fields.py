@@ -19,17 +19,14 @@ from pydantic import (
 )
 
 from evomerge.aim import Aim, read_aim, read_falls, read_weights
+from evomerge.model_names import MODEL_KEYS, locate_name, resolve_path
 from evomerge.objective import Fall
 from evomerge.plain_data import unknown_key
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
-from evomerge.recipe_file import resolve_path
 
 #: Options of plug-ins that name a file or folder.
 PATH_OPTIONS = ("file", "include_path", "examples", "start")
-
-#: What a model is given by, beside its name: see `recipe.Input`.
-MODEL_KEYS = ("path", "revision", "adapter", "statistics")
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
@@ -98,23 +95,21 @@ class Split(Section):
         return self.search, self.select, self.report
 
 
-def model_data(model: Input) -> str | dict[str, str]:
-    """A model as the file says it, in its shortest form."""
-    data = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
-    return model.path if data.keys() == {"path"} else data
+def named_paths(configuration: Mapping[str, Any], folder: Path | None = None) -> list[Path]:
+    """Every path that a configuration, as `SearchConfig.identity` gives it, reads models or examples from.
 
-
-def named_paths(configuration: Mapping[str, Any]) -> list[Path]:
-    """Every path that a configuration, as `SearchConfig.identity` gives it, reads models or examples from."""
+    folder: where relative paths start, in a configuration that has some.
+    """
     models = map(_as_mapping, [configuration.get("base", {}), *configuration.get("experts", {}).values()])
     texts = [model[key] for model in models for key in ("path", "adapter", "statistics") if key in model]
     for plugin in (configuration.get("space"), *configuration.get("tasks", {}).values()):
         if isinstance(plugin, Mapping):
             texts += [plugin[key] for key in (*PATH_OPTIONS, "task") if isinstance(plugin.get(key), str)]
-    return [Path(text) for text in texts if Path(text).is_absolute()]
+    paths = [Path(text) for text in texts if isinstance(text, str)]
+    return [path if folder is None else folder / path for path in paths if folder is not None or path.is_absolute()]
 
 
-def _as_mapping(model: str | Mapping[str, str]) -> Mapping[str, str]:
+def _as_mapping(model: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"path": model} if isinstance(model, str) else model
 
 
@@ -134,19 +129,35 @@ def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
         data = {"path": data}
     if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
         raise ValueError(f"expected the path of a model; got {data!r}")
-    path, revision = data["path"], data.get("revision")
     for key in data:
         if key not in MODEL_KEYS:
             raise ValueError(unknown_key(key, MODEL_KEYS))
-    files: dict[str, str] = {}
-    for key in ("adapter", "statistics"):
-        if key in data:
-            if not isinstance(data[key], str) or not data[key]:
-                raise ValueError(f"expected the path of {key}; got {data[key]!r}")
-            files[key] = resolve_path(data[key], _folder(info))
-    if revision is not None:
-        return Input(name or Path(path).name, path, str(revision), **files)
-    return Input(name or Path(path).name, resolve_path(path, _folder(info)), **files)
+    path, revision = _place(data, info)
+    adapter, adapter_revision = _adapter(data["adapter"], info) if "adapter" in data else (None, None)
+    statistics = data.get("statistics")
+    if "statistics" in data:
+        if not isinstance(statistics, str) or not statistics:
+            raise ValueError(f"expected the path of statistics; got {statistics!r}")
+        statistics = resolve_path(statistics, _folder(info))
+    return Input(name or Path(path).name, path, revision, adapter, statistics, adapter_revision)
+
+
+def _adapter(data: Any, info: ValidationInfo) -> tuple[str, str | None]:
+    if isinstance(data, str):
+        data = {"path": data}
+    if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
+        raise ValueError(f"expected the path of adapter; got {data!r}")
+    for key in data:
+        if key not in ("path", "revision"):
+            raise ValueError(unknown_key(key, ("path", "revision")))
+    return _place(data, info)
+
+
+def _place(data: Mapping[str, Any], info: ValidationInfo) -> tuple[str, str | None]:
+    """A local path, or a repository of the hub with its revision."""
+    if data.get("revision") is not None:
+        return data["path"], str(data["revision"])
+    return locate_name(data["path"], _folder(info))
 
 
 def _base(data: Any, info: ValidationInfo) -> Input:

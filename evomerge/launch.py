@@ -18,7 +18,7 @@ from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
 from evomerge.merging import pins
 from evomerge.merging.method import MergeMethod
-from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
+from evomerge.merging.models.compatibility import find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 from evomerge.merging.pins import Pins
@@ -77,7 +77,6 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     say("checking the models")
     sources = open_models(recipe)
     base, named = sources.base, sources.inputs
-    check_compatible(base, named)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
     places = check_resident(base)

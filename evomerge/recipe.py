@@ -20,7 +20,8 @@ class RecipeError(ValueError):
 class Input:
     """A model to merge: a short unique name, where it lies, and its revision where it comes from a hub.
 
-    adapter: a LoRA to put on the model first. statistics: a file of its statistics from data.
+    adapter: a LoRA to put on the model first, and adapter_revision: its revision where it comes from a hub.
+    statistics: a file of its statistics from data.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Input:
     revision: str | None = None
     adapter: str | None = None
     statistics: str | None = None
+    adapter_revision: str | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -134,7 +136,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     """All that a recipe says; what came to recipes later, only where it is used."""
     data = asdict(recipe)
     for model in (data["base"], *data["inputs"]):
-        for key in ("adapter", "statistics"):
+        for key in ("adapter", "statistics", "adapter_revision"):
             if model[key] is None:
                 del model[key]
     for key in ("slices", "vocabulary", "chat_template"):

@@ -1,6 +1,6 @@
 """Recipe files: a merge as plain data, written and read back; every refusal names its line."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,10 +8,10 @@ from evaluators._texts import TextError, read_text
 from evomerge import strict_yaml
 from evomerge.durable import write_text
 from evomerge.file_kinds import kind_of, refusal
+from evomerge.model_names import model_data, portable
 from evomerge.plugins import PluginError, check_name
 from evomerge.recipe import Input, Merge, RecipeError
 from evomerge.recipe_reader import FORMAT, RecipeReader
-from evomerge.recipe_reader import resolve_path as resolve_path
 
 #: Groups that name every tensor of a large mixture of experts take some megabytes.
 MAX_BYTES = 64_000_000
@@ -108,20 +108,26 @@ def _load(path: Path) -> strict_yaml.Document:
     return documents[0] if documents else strict_yaml.Document(None, str(path))
 
 
-def write_merge(merge: Merge, path: Path) -> None:
-    """Write a recipe file that `read_merge` reads back; local model paths are written absolute."""
-    write_text(path, dump_merge(merge))
+def write_merge(merge: Merge, path: Path, folder: Path | None = None) -> None:
+    """Write a recipe file that `read_merge` reads back; local model paths are relative to its folder.
+
+    folder: where it will be moved to.
+    """
+    write_text(path, dump_merge(merge, folder or path.parent))
 
 
-def dump_merge(merge: Merge) -> str:
-    """The text that `write_merge` writes."""
-    data = merge_to_dict(merge)
-    for model in (data["base"], *data["inputs"]):
-        for key in ("path", "adapter", "statistics"):
-            if key in model and not (key == "path" and "revision" in model):
-                model[key] = str(Path(model[key]).absolute())
-    return strict_yaml.dump(data)
+def dump_merge(merge: Merge, folder: Path | None) -> str:
+    """The text of a recipe file in `folder`, or in any (None)."""
+    return strict_yaml.dump(merge_to_dict(portable_merge(merge, folder)))
+
+
+def portable_merge(merge: Merge, folder: Path | None) -> Merge:
+    """The merge with its models named as a file in `folder` names them, see `model_names.portable`."""
+    base, inputs = merge.recipe.base, merge.recipe.inputs
+    recipe = replace(merge.recipe, base=portable(base, folder), inputs=tuple(portable(m, folder) for m in inputs))
+    return replace(merge, recipe=recipe)
 
 
 def _input_to_dict(model: Input) -> dict[str, Any]:
-    return {key: value for key, value in asdict(model).items() if value is not None}
+    data = model_data(model)
+    return {"name": model.name} | ({"path": data} if isinstance(data, str) else data)

@@ -1,12 +1,12 @@
 """Reads a recipe from plain data: checked, every refusal with its line."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evomerge import strict_yaml
+from evomerge.model_names import locate_name, resolve_path
 from evomerge.plain_data import Reader
 from evomerge.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Slice, TokenRow, Vocabulary
 from search_spaces.base import CoefficientTable, SpaceError
@@ -19,11 +19,6 @@ _KEYS = (
     *(*_REQUIRED, "slices", "options", "dtype", "tokenizer", "vocabulary", "chat_template"),
     *("seed", "groups", "coefficients"),
 )
-
-
-def resolve_path(path: str, folder: Path) -> str:
-    """A path from a file in `folder`: `~` is the home, what is relative is relative to the folder."""
-    return os.path.normpath(folder / Path(path).expanduser())
 
 
 class RecipeReader(Reader):
@@ -75,20 +70,28 @@ class RecipeReader(Reader):
         data = self.mapping(data, path, known=("name", "path", "revision", "adapter", "statistics"))
         if "path" not in data:
             self.refuse(path, f"a model needs a path; it is {data!r}")
-        location = self.text(data["path"], (*path, "path"))
+        location, revision = self._located(data, path)
         name = self.text(data.get("name", name or Path(location).name), (*path, "name"))
-        files = {
-            key: self._located(self.text(data[key], (*path, key)))
-            for key in ("adapter", "statistics")
-            if data.get(key) is not None
-        }
-        revision = data.get("revision")
-        if revision is not None:
-            return Input(name, location, self.text(revision, (*path, "revision")), **files)
-        return Input(name, self._located(location), **files)
+        adapter, adapter_revision = self._adapter(data.get("adapter"), (*path, "adapter"))
+        statistics = data.get("statistics")
+        if statistics is not None:
+            statistics = self.text(statistics, (*path, "statistics"))
+            statistics = statistics if self._folder is None else resolve_path(statistics, self._folder)
+        return Input(name, location, revision, adapter, statistics, adapter_revision)
 
-    def _located(self, path: str) -> str:
-        return path if self._folder is None else resolve_path(path, self._folder)
+    def _adapter(self, data: Any, path: strict_yaml.Path) -> tuple[str | None, str | None]:
+        if data is None:
+            return None, None
+        if isinstance(data, str):
+            data = {"path": data}
+        return self._located(self.mapping(data, path, known=("path", "revision")), path)
+
+    def _located(self, data: dict[str, Any], path: strict_yaml.Path) -> tuple[str, str | None]:
+        """A local path, or a repository of the hub with its revision."""
+        text = self.text(data.get("path"), (*path, "path"))
+        if data.get("revision") is not None:
+            return text, self.text(data["revision"], (*path, "revision"))
+        return (text, None) if self._folder is None else locate_name(text, self._folder)
 
     def _slices(self, data: Any) -> tuple[Slice, ...]:
         if not isinstance(data, list):

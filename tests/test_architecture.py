@@ -32,6 +32,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.timeout(900)  # some 400 processes, on machines with other work
 def test_every_module_can_be_imported_first() -> None:
     """A module that works only after another one was imported hides a cycle. One fork per module, one start."""
     code = (

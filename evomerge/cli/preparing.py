@@ -90,7 +90,7 @@ def statistics(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through a folder.")],
     model: Annotated[str | None, typer.Argument(help="The model; none with --through.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="A LoRA on the model.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA on the model; of the hub OWNER/NAME@REVISION.")] = None,
     kinds: Annotated[str, typer.Option(help="Of fisher, gram and gram_out, divided by commas.")] = "fisher,gram",
     through: Annotated[
         Path | None, typer.Option(help="A recipe: gram of all its inputs behind layers merged already (RegMean++).")
@@ -113,7 +113,7 @@ def statistics(
         raise typer.BadParameter("--through collects gram, in the type of the recipe: no --kinds, --labels, --dtype")
     from evomerge.collection.collect import Settings
     from evomerge.commands import collecting
-    from evomerge.recipe import Input
+    from evomerge.model_names import named_input
 
     reading = collecting.Reading(examples, length, dtype, device, separator)
     if through is not None:
@@ -125,7 +125,12 @@ def statistics(
         # Other words than it knows are refused by Settings itself.
         settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
         facts, lines = collecting.collect_statistics(
-            Input("model", str(model), adapter=adapter), Path(data[0]), output, settings, reading, overwrite=overwrite
+            named_input("model", f"{model}+{adapter}" if adapter else str(model)),
+            Path(data[0]),
+            output,
+            settings,
+            reading,
+            overwrite=overwrite,
         )
     show(as_json, facts, *lines)
 

@@ -13,9 +13,12 @@ from evomerge.merging.alignment.rebasin import match
 from evomerge.merging.alignment.symmetries import find_units
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.models.model import Model
 from evomerge.merging.output.assets import companions, write_config
 from evomerge.merging.output.staging import MARK, check_output, staged
 from evomerge.merging.output.writer import check_weights, plan_tensors, write_weights
+from evomerge.merging.sources import open_named
+from evomerge.model_names import named_input, published
 
 
 def align_model(
@@ -26,7 +29,7 @@ def align_model(
     Raises CheckpointError for models that are refused or do not fit, AlignError for one whose units are not known,
     OutputError for the folder.
     """
-    moving, target = Checkpoint.open(model), Checkpoint.open(to)
+    moving, target = open_named(model), open_named(to)
     check_output(output, [moving, target], overwrite=overwrite)
     check_compatible(target, {"the model": moving})
     for checkpoint in (moving, target):
@@ -53,13 +56,12 @@ def align_model(
     return record
 
 
-def source_name(model: str) -> str:
-    """What may be published of a model's path: a hub name as it is, of a local path the last part only."""
-    local = Path(model)
-    return local.resolve().name if local.exists() else model
+def source_name(text: str) -> str:
+    """What may be published of a model that a command line names, see `published`."""
+    return published(named_input("model", text))
 
 
-def write_changed(model: Checkpoint, changed: Mapping[str, Tensor], output: Path, record: Mapping[str, Any]) -> None:
+def write_changed(model: Model, changed: Mapping[str, Tensor], output: Path, record: Mapping[str, Any]) -> None:
     """Write a model with some tensors changed, of the same shapes and types, and `record` as its manifest."""
     plan = plan_tensors(model, None)
     copies = companions(model.path, model.path)

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
+from evomerge import strict_yaml
 from evomerge.collection import collect
 from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
 from evomerge.collection.through import check_merge, collect_through
-from evomerge.commands.aligning import source_name
 from evomerge.commands.progress import progress_bar
 from evomerge.durable import OutputError
 from evomerge.merging.models.adapter import Adapted
-from evomerge.merging.models.compatibility import check_compatible
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import outline
 from evomerge.merging.output.single_file import RECIPE, STATISTICS, check_file
 from evomerge.merging.sources import open_folders, open_models
+from evomerge.model_names import model_data, published
 from evomerge.models import ResidentModel, check_reads_text, choose_device, load_resident
 from evomerge.recipe import DTYPES, Input
 from evomerge.recipe_file import read_merge, write_merge
@@ -65,12 +65,12 @@ def collect_statistics(
     collect.check_disk(sum(collect.sizes(shapes).values()), output.absolute().parent)
     with progress_bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
         statistics = collect.collect(resident, examples, settings, progress)
-    collect.write(statistics, output, checkpoint, _called(model))
+    collect.write(statistics, output, checkpoint, published(model))
+    named = strict_yaml.dump(model_data(replace(model, statistics=str(output))), inline=True)
     facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
-    adapter = f", adapter: {model.adapter}" if model.adapter else ""
     lines = [
         f"{facts['examples']} examples, {facts['tokens']} tokens; {_sizes(shapes)}",
-        f"Wrote {output}. In a recipe: {{path: {model.path}{adapter}, statistics: {output}}}",
+        f"Wrote {output}. In a recipe: {named}",
     ]
     return {"output": str(output), **facts}, lines
 
@@ -95,7 +95,6 @@ def collect_through_recipe(
         check_file(output / "recipe.yaml", ours=RECIPE, overwrite=overwrite, inputs=read)
     texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
     sources = open_models(bare)
-    check_compatible(sources.base, sources.inputs)
     check_continues_text(sources.base, sources.tokenizer)
     # In the type in which the merge will be written, as its layers will run.
     resident = load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
@@ -108,7 +107,7 @@ def collect_through_recipe(
         found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
     models = open_folders(bare.base, bare.inputs)
     for model in bare.inputs:
-        collect.write(found[model.name], files[model.name], models[model.name], _called(model))
+        collect.write(found[model.name], files[model.name], models[model.name], published(model))
     inputs = tuple(replace(model, statistics=str(files[model.name])) for model in merge.recipe.inputs)
     write_merge(replace(merge, recipe=replace(merge.recipe, inputs=inputs)), output / "recipe.yaml")
     facts = {"output": str(output), "inputs": {name: _facts(part) for name, part in examples.items()}}
@@ -151,10 +150,6 @@ def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> Reside
             tensor.copy_(base.tensor(name))
         resident.settle()
     return resident
-
-
-def _called(model: Input) -> str:
-    return " + ".join(source_name(path) for path in (model.path, model.adapter) if path)
 
 
 def _facts(examples: Sequence[Example]) -> dict[str, int]:

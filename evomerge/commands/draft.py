@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from evomerge.commands.tasks import guess_tasks
 from evomerge.config import load_config
 from evomerge.config_fields import PATH_OPTIONS
 from evomerge.durable import write_text
-from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
+from evomerge.merging.models.compatibility import tokenizer_differences
 from evomerge.merging.models.model import Model
 from evomerge.merging.output.single_file import check_file
 from evomerge.merging.sources import open_folders, open_models
+from evomerge.model_names import model_data, named_input, short_name
 from evomerge.plugins import PluginSpec
 from evomerge.previews import as_text
 from evomerge.recipe import Input, Recipe
@@ -39,12 +40,11 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
     """
     entries = guess_tasks(tasks)
-    inputs = tuple(Input(name, path) for name, path in expert_names(experts).items())
-    named = open_folders(Input("base", base), inputs)
+    inputs, below = named_inputs(experts), named_input("base", base)
+    named = open_folders(below, inputs)
     tokenizer = "union" if len(_rows(named.values())) > 1 else None
-    sources = open_models(Recipe(Input("base", base), inputs, "task_arithmetic", tokenizer=tokenizer))
+    open_models(Recipe(below, inputs, "task_arithmetic", tokenizer=tokenizer))
     opened = named.pop("base")
-    check_compatible(sources.base, sources.inputs)
     differences = tuple(tokenizer_differences(opened, named))
     taken = tuple(
         f"task {text!r} is taken as an lm-eval task: there is no file of that name"
@@ -56,8 +56,8 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     place = {
         "facts": facts,
         "notes": "".join(f"# Look at: {note}\n" for note in differences),
-        "base": _inline(_model(base, folder)),
-        "experts": _block({name: _model(path, folder) for name, path in expert_names(experts).items()}),
+        "base": _inline(_model(below, folder)),
+        "experts": _block({model.name: _model(model, folder) for model in inputs}),
         "dtype": _dtype(opened),
         "tokenizer": tokenizer or "null",
         "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
@@ -107,21 +107,24 @@ def _rows(models: Iterable[Model]) -> set[int]:
     return {model.shape(name)[0] for model in models for name in model.vocabulary_matrices()}
 
 
-def expert_names(experts: Sequence[str]) -> dict[str, str]:
-    """Expert name -> path: the folder's name, numbered where two folders have the same."""
-    named: dict[str, str] = {}
-    for path in experts:
-        name = own = Path(path).absolute().stem if Path(path).is_file() else Path(path).absolute().name
+def named_inputs(models: Sequence[str]) -> tuple[Input, ...]:
+    """The models of a command line by short names: the folder's, numbered where two folders have the same."""
+    named: dict[str, Input] = {}
+    for text in models:
+        model = named_input("", text)
+        name = own = short_name(model)
         number = 2
         while name in named or name == "base":
             name, number = f"{own}-{number}", number + 1
-        named[name] = path
-    return named
+        named[name] = replace(model, name=name)
+    return tuple(named.values())
 
 
-def _model(path: str, folder: Path) -> str | dict[str, str]:
-    """A local model by its path, one of the hub with the revision that tells it apart."""
-    return _relative(path, folder) if Path(path).exists() else {"path": path, "revision": "main"}
+def _model(model: Input, folder: Path) -> str | dict[str, Any]:
+    """The model as a search file in `folder` names it."""
+    path = model.path if model.revision else _relative(model.path, folder)
+    adapter = model.adapter and (model.adapter if model.adapter_revision else _relative(model.adapter, folder))
+    return model_data(replace(model, path=path, adapter=adapter))
 
 
 def _relative(path: str, folder: Path) -> str:

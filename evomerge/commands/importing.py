@@ -13,6 +13,8 @@ from evomerge.merging.interop.mergekit_evolve import read_evolve
 from evomerge.merging.interop.mergekit_file import load_file
 from evomerge.merging.interop.mergekit_read import read_mergekit
 from evomerge.merging.output.single_file import RECIPE, check_file
+from evomerge.merging.sources import open_models
+from evomerge.recipe import Recipe
 from evomerge.recipe_file import write_merge
 
 
@@ -26,14 +28,15 @@ def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bo
     kind_found = kind_of(document.data)
     if kind_found == "mergekit":
         merge = read_mergekit(path, lenient=lenient, note=notes.append)
+        _check_models(merge.recipe)
         target = output or Path("recipe.yaml")
         check_file(target, ours=RECIPE, overwrite=overwrite, inputs=[path, *merge.recipe.paths])
         write_merge(merge, target)
         kind, go_on = "recipe", f"evomerge merge {target} -o DIR"
     elif kind_found == "evolve":
-        search = read_evolve(document, lenient=lenient, note=notes.append)
         target = output or Path("search.yaml")
-        check_file(target, overwrite=overwrite, inputs=[path, *named_paths(search)])
+        search = read_evolve(document, target.parent, lenient=lenient, note=notes.append)
+        check_file(target, overwrite=overwrite, inputs=[path, *named_paths(search, target.parent)])
         write_text(target, _commented(search, path, notes))
         load_config(target)
         kind, go_on = "search file", f"evomerge check {target}"
@@ -44,6 +47,13 @@ def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bo
             f"it has the keys {', '.join(keys) or 'none'}."
         )
     return {"file": str(target), "kind": kind, "notes": notes, "next": go_on}
+
+
+def _check_models(recipe: Recipe) -> None:
+    """Refuse models that cannot be merged, as far as they are on this machine. Raises CheckpointError."""
+    places = [place for model in (recipe.base, *recipe.inputs) for place in (model.path, model.adapter) if place]
+    if all(Path(place).exists() for place in places):
+        open_models(recipe)
 
 
 def _commented(search: dict[str, Any], origin: Path, notes: list[str]) -> str:

@@ -12,12 +12,14 @@ from evomerge.collection.data import CollectionError, Example, batches, encode_t
 from evomerge.collection.hidden_units import Repaired, Statistics, Step
 from evomerge.commands.aligning import source_name, write_changed
 from evomerge.commands.collecting import Reading, check_continues_text, load
-from evomerge.commands.draft import expert_names
+from evomerge.commands.draft import named_inputs
 from evomerge.commands.progress import progress_bar
 from evomerge.merging.alignment.repair import goal
-from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
 from evomerge.merging.output.staging import check_output
+from evomerge.merging.sources import open_folders, open_named
 from evomerge.models import ResidentModel
 
 
@@ -41,8 +43,8 @@ def repair_model(
     """
     shares = shares_of(models, weights)
     texts = read_texts(data, reading.separator)
-    checkpoint = Checkpoint.open(merged)
-    endpoints = {name: Checkpoint.open(path) for name, path in expert_names(models).items()}
+    checkpoint = open_named(merged)
+    endpoints = {model.name: open_folders(model, ())[model.name] for model in named_inputs(models)}
     check_output(output, [checkpoint, *endpoints.values()], overwrite=overwrite)
     _check_models(checkpoint, endpoints)
     model = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
@@ -86,7 +88,7 @@ def shares_of(models: Sequence[str], weights: Sequence[float] | None) -> list[fl
     return [weight / total for weight in given]
 
 
-def _check_models(checkpoint: Checkpoint, endpoints: Mapping[str, Checkpoint]) -> None:
+def _check_models(checkpoint: Model, endpoints: Mapping[str, Model]) -> None:
     check_compatible(checkpoint, endpoints)
     check_continues_text(checkpoint, checkpoint.path)
     for one in (checkpoint, *endpoints.values()):
@@ -95,7 +97,7 @@ def _check_models(checkpoint: Checkpoint, endpoints: Mapping[str, Checkpoint]) -
             raise CheckpointError(f"{one.path} has {found[1]} values that are not finite in {found[0]}.")
 
 
-def _become(model: ResidentModel, checkpoint: Checkpoint) -> None:
+def _become(model: ResidentModel, checkpoint: Model) -> None:
     """Give the network the learnt weights of another model of its shapes; its configuration stays."""
     for name, tensor in model.tensors.items():
         if name in checkpoint.names and checkpoint.mergeable(name):
@@ -118,7 +120,7 @@ def _read(examples: Sequence[Example]) -> dict[str, int]:
     return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
 
 
-def _result(checkpoint: Checkpoint, done: Repaired, wanted: Statistics, *, scale_only: bool) -> dict[str, Any]:
+def _result(checkpoint: Model, done: Repaired, wanted: Statistics, *, scale_only: bool) -> dict[str, Any]:
     """How far off the channels' statistics are: mean absolute deviations; "scale" is the goal's mean deviation."""
     sizes = {name: len(one.std) for name, one in wanted.items()}
     names = set(checkpoint.names)

@@ -85,7 +85,7 @@ class _Recipes(Mapping[int, str]):
         self._merges = merges
 
     def __getitem__(self, number: int) -> str:
-        return dump_merge(self._merges[number])
+        return dump_merge(self._merges[number], None)
 
     def __iter__(self) -> Any:
         return iter(self._merges)

@@ -12,15 +12,16 @@ from evaluators.base import content_ids, split_of
 from evomerge.collection.collect import check_memory
 from evomerge.collection.data import Example, encode_texts, read_texts, readable_length
 from evomerge.commands.collecting import Reading, check_continues_text
-from evomerge.commands.draft import expert_names
+from evomerge.commands.draft import named_inputs
 from evomerge.commands.progress import progress_bar
 from evomerge.learned_soup import Learned, Progress, Settings, Soup, SoupError, learn
-from evomerge.merging.models.compatibility import check_compatible, tokenizer_differences
+from evomerge.merging.models.compatibility import tokenizer_differences
 from evomerge.merging.output.manifest import pinned
 from evomerge.merging.output.single_file import RECIPE, check_file
 from evomerge.merging.sources import Sources, open_models
+from evomerge.model_names import named_input
 from evomerge.models import ResidentModel, choose_device, load_resident
-from evomerge.recipe import Input, Recipe
+from evomerge.recipe import Recipe
 from evomerge.recipe_file import write_merge
 from evomerge.statistics import difference
 from search_spaces.base import CoefficientTable, FloatArray
@@ -70,13 +71,12 @@ def learn_soup(
     if len(models) < 2:
         raise SoupError(f"A soup is made of at least two models; it was given {len(models)}: {', '.join(models)}.")
     texts = read_texts(data, reading.separator)
-    inputs = tuple(Input(name, path) for name, path in expert_names(models).items())
+    inputs = named_inputs(models)
     vocabularies = ("base", "union", *(model.name for model in inputs))
     if tokenizer not in (None, *vocabularies):
         raise SoupError(f"The tokenizer is {tokenizer!r}; expected {', '.join(vocabularies)}.")
-    recipe = Recipe(Input("base", base), inputs, "linear", tokenizer=tokenizer)
+    recipe = Recipe(named_input("base", base), inputs, "linear", tokenizer=tokenizer)
     sources = open_models(recipe)
-    check_compatible(sources.base, sources.inputs)
     check_continues_text(sources.base, sources.tokenizer)
     notes = [] if tokenizer else tokenizer_differences(sources.base, sources.inputs)
     resident, soup = _load(recipe, sources, reading, settings)

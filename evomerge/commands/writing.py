@@ -54,7 +54,7 @@ def write_recipe(choice: export.Choice, output: Path, *, format_: str = "evomerg
     """
     check_file(output, ours=RECIPE, overwrite=overwrite, inputs=choice.merge.recipe.paths)
     if format_ == "mergekit":
-        write_text(output, mergekit.dump(choice.merge))
+        write_text(output, mergekit.dump(choice.merge, output.parent))
     else:
         write_merge(choice.merge, output)
 

@@ -9,10 +9,12 @@ import torch
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.models.adapter import Adapted, is_adapter
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError, locate
+from evomerge.merging.models.compatibility import check_compatible, check_names
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.mosaic import assemble
 from evomerge.merging.models.vocabulary import Tokens, align
 from evomerge.merging.moments import MomentsFile
+from evomerge.model_names import named_input
 from evomerge.recipe import Input, Recipe, Vocabulary
 
 
@@ -57,7 +59,9 @@ class Sources:
 
 
 def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
-    """Open every model of a recipe; reads headers and configurations, no weights. Raises CheckpointError.
+    """Open every model of a recipe; reads headers and configurations, no weights.
+
+    Raises CheckpointError, first of all for models that do not have the same tensors, whoever asks.
 
     passing: the weights are read once, see `Checkpoint.open`.
     """
@@ -66,6 +70,8 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
     for model in recipe.inputs:
         if model.name in moments:
             _check_owner(moments[model.name], model, models[model.name])
+    inputs = {model.name: models[model.name] for model in recipe.inputs}
+    check_names(models[recipe.base.name], inputs, sliced=bool(recipe.slices))
     tokens = Tokens(models[recipe.base.name].path)
     if recipe.tokenizer is not None:
         before = models
@@ -75,8 +81,9 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
     if recipe.slices:
         _refuse_statistics("blocks in other places (slices)", moments, "")
         models = assemble(recipe, models)
-    base = models.pop(recipe.base.name)
-    return Sources(base, models, moments, tokens)
+    whole = models.pop(recipe.base.name)
+    check_compatible(whole, models, partial=bool(recipe.slices))
+    return Sources(whole, models, moments, tokens)
 
 
 def open_moments(inputs: Sequence[Input]) -> dict[str, MomentsFile]:
@@ -95,7 +102,8 @@ def _check_owner(moments: MomentsFile, wanted: Input, model: Model) -> None:
     """Refuse statistics of another model than the input that they are given for."""
     if moments.model is None or moments.model == model.fingerprint():
         return
-    adapter = f" --adapter {wanted.adapter}" if wanted.adapter else ""
+    revision = f"@{wanted.adapter_revision}" if wanted.adapter_revision else ""
+    adapter = f" --adapter {wanted.adapter}{revision}" if wanted.adapter else ""
     raise CheckpointError(
         f"The statistics {moments.path} were collected on another model than {wanted.name!r} "
         f"({wanted.path}): on {moments.source or 'one'} with the fingerprint {moments.model}, here it is "
@@ -112,6 +120,16 @@ def _refuse_statistics(why: str, moments: Mapping[str, MomentsFile], kind: str) 
             f"The statistics of {name!r} ({moments[name].path}) are of the model as it is in its files; the recipe "
             f"merges {why}: leave the statistics out, or merge the models as they are."
         )
+
+
+def open_named(text: str) -> Model:
+    """The model that a command line names, see `named_input`. Raises CheckpointError."""
+    return open_folders(named_input("model", text), ())["model"]
+
+
+def adapter_of(model: Input) -> Path:
+    """The folder of a model's adapter, downloaded first where it is one of the hub. Raises CheckpointError."""
+    return locate(model.adapter or "", model.adapter_revision)
 
 
 def open_folders(base: Input, inputs: Sequence[Input], *, passing: bool = False) -> dict[str, Model]:
@@ -131,13 +149,13 @@ def open_folders(base: Input, inputs: Sequence[Input], *, passing: bool = False)
     place = locate(base.path, base.revision)
     if is_adapter(place):
         raise CheckpointError(f"{base.path} is an adapter (LoRA): name the model that it was trained on as the base.")
-    below = opened(place) if base.adapter is None else Adapted(opened(place), Path(base.adapter), rounded=True)
+    below = opened(place) if base.adapter is None else Adapted(opened(place), adapter_of(base), rounded=True)
     models = {base.name: below}
     for model in inputs:
         place = locate(model.path, model.revision)
         if not is_adapter(place):
             on = opened(place)
-            models[model.name] = on if model.adapter is None else Adapted(on, Path(model.adapter))
+            models[model.name] = on if model.adapter is None else Adapted(on, adapter_of(model))
         elif model.adapter is None:
             models[model.name] = Adapted(below, place)
         else:

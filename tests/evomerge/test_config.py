@@ -40,6 +40,8 @@ def load(tmp_path: Path, text: str) -> SearchConfig:
 
 
 def test_a_full_search_file(tmp_path: Path) -> None:
+    for name in ("base", "add", "sort"):
+        (tmp_path / "models" / name).mkdir(parents=True)
     config = load(tmp_path, FULL)
     recipe = config.recipe()
     assert recipe.base == Input("base", str(tmp_path / "models/base"))

@@ -21,6 +21,7 @@ from evomerge.export import choose
 from evomerge.launch import build_optimizer, environment, prepare, run
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.card import model_card
+from evomerge.merging.output.manifest import Manifest
 from evomerge.merging.sources import open_models
 from evomerge.models import ModelError
 from evomerge.objective import Objective
@@ -295,9 +296,9 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert whole["bytes"] == values["search"][0]
     numbers = [e.trial.number for e in study.told if e.trial.x is not None and e.trial.label == "search"]
     tasks = {number: choose(config.study, number).scores.get(f"trial:{number}, all examples") for number in numbers}
-    card = model_card(
-        choose(config.study, numbers[0]).merge, "one", {"base": "b", "a": "a"}, choose(config.study, numbers[0]).scores
-    )
+    inputs = {name: {"source": name, "revision": None} for name in ("base", "a")}
+    chosen = choose(config.study, numbers[0])
+    card = model_card(chosen.merge, "one", Manifest("", 0, {}, inputs, {}), chosen.scores)
     assert "largest" in card
     assert "| score" not in card, "a sum over units says nothing"
     for number in numbers:

@@ -60,6 +60,8 @@ def read(tmp_path: Path, text: str) -> Merge:
 
 
 def test_a_short_recipe_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    (tmp_path / "models" / "a").mkdir()
     merge = read(tmp_path, SHORT)
     assert merge.recipe.base == Input("base", str(tmp_path / "models/base"))
     assert merge.recipe.inputs == (
@@ -75,7 +77,8 @@ def test_paths_are_relative_to_the_recipe_and_not_to_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(SHORT, encoding="utf-8")
-    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere", "models/base", "models/a"):
+        (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert read_merge(Path("../recipe.yaml")).recipe.base.path == str(tmp_path / "models/base")
 

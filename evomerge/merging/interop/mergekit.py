@@ -4,7 +4,8 @@ Schema: https://github.com/arcee-ai/mergekit/blob/main/README.md. What its keys 
 options that come to the same) stands in one more key, `evomerge`, which mergekit passes over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from evomerge import strict_yaml
@@ -12,34 +13,40 @@ from evomerge.merging.interop.mergekit_coefficients import Coefficients
 from evomerge.merging.interop.mergekit_configuration import OWN
 from evomerge.merging.interop.mergekit_configuration import InteropError as InteropError
 from evomerge.merging.interop.mergekit_models import Reference, references, tokenizer
-from evomerge.recipe import Merge, Slice
-from evomerge.recipe_file import merge_to_dict
+from evomerge.model_names import cached_by_name
+from evomerge.recipe import Input, Merge, Slice
+from evomerge.recipe_file import merge_to_dict, portable_merge
 
 #: The type that mergekit computes in, and writes where nothing else is asked for.
 _ARITHMETIC = "float32"
 
 
-def to_mergekit(merge: Merge, *, out_dtype: str | None = None) -> dict[str, Any]:
+def to_mergekit(merge: Merge, *, out_dtype: str | None = None, folder: Path | None = None) -> dict[str, Any]:
     """mergekit's configuration of a merge whose table names its tensors (`CoefficientTable.bind`).
 
     out_dtype: type of the merged weights where the recipe leaves it to the base. Arithmetic is in float32.
+    folder: of the file that it is written to, for relative paths; None leaves paths as they are.
     Raises InteropError for what cannot be expressed.
     """
-    return _Writer(merge, out_dtype).configuration()
+    return _Writer(merge, out_dtype, folder).configuration()
 
 
-def dump(merge: Merge, *, out_dtype: str | None = None) -> str:
-    """The text of `mergekit_config.yml`. Raises InteropError for what cannot be expressed."""
-    writer = _Writer(merge, out_dtype)
+def dump(merge: Merge, folder: Path | None = None, *, out_dtype: str | None = None) -> str:
+    """The text of `mergekit_config.yml` in `folder`, with paths as they are for None.
+
+    Raises InteropError for what cannot be expressed.
+    """
+    writer = _Writer(merge, out_dtype, folder)
     text = strict_yaml.dump({**writer.configuration(), OWN: writer.own()})
     return "\n".join([*(f"# {note}" for note in writer.notes()), text])
 
 
 class _Writer:
-    def __init__(self, merge: Merge, out_dtype: str | None) -> None:
+    def __init__(self, merge: Merge, out_dtype: str | None, folder: Path | None) -> None:
+        self.folder = folder
         self.merge, self.recipe = merge, merge.recipe
         self.out_dtype = merge.recipe.dtype or out_dtype
-        self.models = references(self.recipe)
+        self.models = references(self.recipe, folder)
         self.base = self.models[self.recipe.base.name]
         self.coefficients = Coefficients(merge)
         self.on_base = self.coefficients.on_base
@@ -58,14 +65,14 @@ class _Writer:
         config["dtype"] = _ARITHMETIC
         extras = {
             "out_dtype": self.out_dtype,
-            "tokenizer": tokenizer(self.recipe, with_base=self.merges_base),
+            "tokenizer": tokenizer(self.recipe, self.models, with_base=self.merges_base),
             "chat_template": self.recipe.chat_template,
         }
         return config | {key: value for key, value in extras.items() if value is not None}
 
     def own(self) -> dict[str, Any]:
         """What mergekit's keys leave open: the recipe in our words, without coefficients."""
-        data = merge_to_dict(self.merge)
+        data = merge_to_dict(self.merge if self.folder is None else portable_merge(self.merge, self.folder))
         said = {key: data[key] for key in data if key not in (OWN, "groups", "coefficients")}
         if self.recipe.dtype is None:
             said["out_dtype"] = self.out_dtype or _ARITHMETIC
@@ -76,6 +83,9 @@ class _Writer:
     def notes(self) -> list[str]:
         """Sentences on how mergekit's weights would differ."""
         said = ["Run it with mergekit-yaml or `evomerge merge`. recipe.yaml is the exact record of this merge."]
+        local = [path for model in (self.recipe.base, *self.recipe.inputs) for path in _local(model)]
+        if local and self.folder is not None:
+            said.append("Relative paths start at this file's folder: run mergekit-yaml there. `~` is your home folder.")
         if self.coefficients.method.random:
             said.append("mergekit draws other random masks: the weights agree in distribution, not one by one.")
         if len({len(part.inputs) for part in self.recipe.slices}) > 1:
@@ -138,6 +148,14 @@ class _Writer:
         """One entry of `models` or `sources`."""
         layers = {"layer_range": [first, first + part.blocks]} if part.blocks else {}
         return {"model": model, **layers} | _if_any("parameters", parameters)
+
+
+def _local(given: Input) -> Iterator[str]:
+    model = cached_by_name(given)
+    if model.revision is None:
+        yield model.path
+    if model.adapter is not None and model.adapter_revision is None:
+        yield model.adapter
 
 
 def _if_any(key: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from evomerge.merging.interop.mergekit_configuration import Configuration, Piece
 from evomerge.merging.interop.mergekit_file import FileReader
 from evomerge.merging.interop.mergekit_settings import read_flag
 from evomerge.merging.interop.mergekit_template import chat_template
-from evomerge.recipe import Input, Recipe, Slice, TokenRow, Vocabulary
+from evomerge.recipe import Recipe, Slice, TokenRow, Vocabulary
 
 _BASE = "base"
 #: What names of inputs would be taken for.
@@ -57,8 +57,8 @@ class _Arranger:
         parts = tuple(self.part(piece) for piece in configuration.pieces)
         slices = tuple(self.slice(part) for part in parts) if configuration.sliced else ()
         recipe = Recipe(
-            base=_input(_BASE, self.base),
-            inputs=tuple(_input(name, model) for model, name in self.names.items()),
+            base=self.base.as_input(_BASE),
+            inputs=tuple(model.as_input(name) for model, name in self.names.items()),
             method=configuration.row.ours,
             dtype=configuration.dtype,
             tokenizer=self.tokenizer(),
@@ -169,9 +169,3 @@ class _Arranger:
             self.reader.refuse((*at, "token_id"), f"expected the number of a token, from 0; got {number!r}")
         model = self.reader.reference(source.get("model"), (*at, "model"))
         return TokenRow(self.label(model, at), text, number, force)
-
-
-def _input(name: str, model: Reference) -> Input:
-    """A local model by its path, one of the hub with the revision that tells it apart."""
-    revision = model.revision or (None if Path(model.path).exists() else "main")
-    return Input(name, model.path, revision, model.adapter)

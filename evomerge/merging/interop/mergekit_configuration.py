@@ -5,11 +5,14 @@ Schema: https://github.com/arcee-ai/mergekit#merge-configuration.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evomerge import strict_yaml
 from evomerge.merging.interop.mergekit_methods import METHODS, Row
 from evomerge.merging.interop.mergekit_settings import Setting
+from evomerge.model_names import MAIN
+from evomerge.recipe import Input
 
 #: Takes sentences for people about what was read and left aside.
 Note = Callable[[str], None]
@@ -24,11 +27,22 @@ class InteropError(ValueError):
 
 @dataclass(frozen=True)
 class Reference:
-    """A model as mergekit names it: a folder or a name of the hub, and an adapter on it."""
+    """A model as mergekit names it: a folder or a name of the hub, and an adapter on it, of either kind."""
 
     path: str
     revision: str | None = None
     adapter: str | None = None
+    adapter_revision: str | None = None
+
+    def as_input(self, name: str) -> Input:
+        """The model under a name; one of the hub has the revision that tells it apart from a path."""
+        lora = (self.adapter, self.adapter_revision)
+        adapter, revision = lora if self.adapter is None else _told_apart(self.adapter, self.adapter_revision)
+        return Input(name, *_told_apart(self.path, self.revision), adapter, adapter_revision=revision)
+
+
+def _told_apart(path: str, revision: str | None) -> tuple[str, str | None]:
+    return path, revision or (None if Path(path).exists() else MAIN)
 
 
 @dataclass(frozen=True)

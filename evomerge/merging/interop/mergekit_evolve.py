@@ -13,6 +13,7 @@ from evomerge.merging.interop.mergekit_configuration import Note, Reference
 from evomerge.merging.interop.mergekit_file import FileReader
 from evomerge.merging.interop.mergekit_settings import read_flag
 from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.model_names import model_data, portable
 from search_spaces.base import Layout
 
 #: Its method -> what it is here. It fixes normalize to true for the last three of them unless it is given.
@@ -36,17 +37,18 @@ _TOP = (
 _TRIALS = 100
 
 
-def read_evolve(document: strict_yaml.Document, *, lenient: bool, note: Note) -> dict[str, Any]:
-    """The data of a search file. note: takes sentences about what has no equal.
+def read_evolve(document: strict_yaml.Document, folder: Path, *, lenient: bool, note: Note) -> dict[str, Any]:
+    """The data of a search file in `folder`. note: takes sentences about what has no equal.
 
     Opens the model that gives the layers where coefficients differ between them. Raises InteropError, with the line,
     for what is wrong or cannot be searched here, and CheckpointError.
     """
-    return _Evolve(FileReader(document, lenient=lenient, note=note)).search()
+    return _Evolve(FileReader(document, lenient=lenient, note=note), folder).search()
 
 
 class _Evolve:
-    def __init__(self, reader: FileReader) -> None:
+    def __init__(self, reader: FileReader, folder: Path) -> None:
+        self.folder = folder
         self.reader = reader
         self.data = reader.known(reader.document.data, (), _TOP)
         self.genome = reader.known(self.data.get("genome"), ("genome",), _GENOME)
@@ -60,8 +62,8 @@ class _Evolve:
         base, experts = self.roles()
         tasks, weights = self.tasks()
         search: dict[str, Any] = {
-            "base": _model(base),
-            "experts": {name: _model(model) for name, model in experts.items()},
+            "base": _model(base, self.folder),
+            "experts": {name: _model(model, self.folder) for name, model in experts.items()},
             "method": self.options(),
             "dtype": "bfloat16",
             "space": self.space(base),
@@ -195,11 +197,8 @@ def _named(models: Sequence[Reference]) -> dict[str, Reference]:
     return named
 
 
-def _model(model: Reference) -> dict[str, str]:
-    revision = model.revision or (None if Path(model.path).exists() else "main")
-    path = model.path if revision else str(Path(model.path).absolute())
-    extras = {"revision": revision, "adapter": model.adapter and str(Path(model.adapter).absolute())}
-    return {"path": path} | {key: value for key, value in extras.items() if value}
+def _model(model: Reference, folder: Path) -> str | dict[str, Any]:
+    return model_data(portable(model.as_input("model"), folder))
 
 
 def _tied(reader: FileReader, layout: Layout, step: int, filters: Sequence[Any]) -> dict[str, Any]:

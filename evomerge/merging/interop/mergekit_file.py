@@ -22,6 +22,7 @@ from evomerge.merging.interop.mergekit_configuration import (
 )
 from evomerge.merging.interop.mergekit_methods import METHODS
 from evomerge.merging.interop.mergekit_settings import read_setting
+from evomerge.model_names import locate_name
 from evomerge.plain_data import Reader, unknown_key
 from evomerge.recipe import DTYPES
 from evomerge.recipe_file import MAX_BYTES
@@ -61,6 +62,8 @@ class FileReader(Reader):
 
     def __init__(self, document: strict_yaml.Document, *, lenient: bool, note: Note) -> None:
         super().__init__(document, InteropError)
+        self.folder = Path(document.source).parent
+        self.own = isinstance(document.data, dict) and OWN in document.data
         self.lenient = lenient
         self.note = note
         self.method = ""
@@ -178,7 +181,7 @@ class FileReader(Reader):
         return found
 
     def reference(self, data: Any, path: strict_yaml.Path) -> Reference:
-        """A model: `path@revision+adapter`, or {model: {path, revision}, lora: {path}}."""
+        """A model: `path@revision+adapter@revision`, or {model: {path, revision}, lora: {path, revision}}."""
         if isinstance(data, str) and data:
             model, _, adapter = data.partition("+")
             data = {"model": model, "lora": adapter or None}
@@ -188,22 +191,33 @@ class FileReader(Reader):
         model_path, revision = self.located(given.get("model"), (*path, "model"))
         if given.get("lora") is None:
             return Reference(model_path, revision)
-        adapter, adapter_revision = self.located(given["lora"], (*path, "lora"))
-        if adapter_revision is not None:
-            self.refuse(path, f"an adapter's revision is not supported ({adapter_revision}): name its folder")
-        return Reference(model_path, revision, adapter)
+        return Reference(model_path, revision, *self.located(given["lora"], (*path, "lora")))
 
     def located(self, data: Any, path: strict_yaml.Path) -> tuple[str, str | None]:
         """Path and revision of a model or an adapter."""
         if isinstance(data, dict):
             given = self.known(data, path, ("path", "revision"))
             revision = given.get("revision")
-            return self.text(given.get("path"), path), None if revision is None else self.text(revision, path)
+            if revision is not None:
+                return self.text(given.get("path"), path), self.text(revision, path)
+            return self.place(self.text(given.get("path"), path))
         text = self.text(data, path[:-1])
         if text.count("@") > 1 or "+" in text:
-            self.refuse(path[:-1], f"expected PATH@REVISION+ADAPTER; got {text!r}")
+            self.refuse(path[:-1], f"expected PATH@REVISION+ADAPTER@REVISION; got {text!r}")
         name, _, revision = text.partition("@")
-        return self.text(name, path[:-1]), revision or None
+        self.text(name, path[:-1])
+        return (name, revision) if revision else self.place(name)
+
+    def place(self, name: str) -> tuple[str, str | None]:
+        """Path and revision of what is named without a revision.
+
+        As for mergekit, paths start at the working folder; what is not there is looked for beside the file. In files
+        of our own all paths start at the file's folder.
+        """
+        if self.own:
+            return locate_name(name, self.folder)
+        beside = self.folder / name
+        return (str(beside), None) if not Path(name).exists() and beside.exists() else (name, None)
 
     def dtype(self, data: Mapping[str, Any]) -> str | None:
         """The type of the result: `out_dtype`, or else `dtype`."""

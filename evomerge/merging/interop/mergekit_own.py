@@ -19,8 +19,8 @@ from evomerge.merging.interop.mergekit_models import references
 from evomerge.merging.interop.mergekit_settings import Setting, read_setting
 from evomerge.merging.method import MergeMethod
 from evomerge.recipe import Merge, RecipeError
-from evomerge.recipe_file import merge_from_dict
-from evomerge.recipe_reader import FORMAT
+from evomerge.recipe_reader import FORMAT, RecipeReader
+from evomerge.strict_yaml import Document
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Reads mergekit's keys, and nothing else, of a configuration.
@@ -46,7 +46,7 @@ def read_own(reader: FileReader, data: Any) -> Own | None:
     given = dict(reader.mapping(data, (OWN,)))
     dtype, weight = given.pop("out_dtype", None), given.pop("weight", {})
     try:
-        merge = merge_from_dict({OWN: FORMAT, **given})
+        merge = RecipeReader(Document({OWN: FORMAT, **given}, "recipe"), reader.folder).merge()
     except RecipeError as error:
         reader.refuse((OWN,), str(error))
     settings = {

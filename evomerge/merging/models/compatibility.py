@@ -11,6 +11,15 @@ from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import read_json, read_text
 from search_spaces.base import Layout
 
+_DOT = re.compile(r"\.")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+#: Parts of the prefixes that wrappers put in front of names, and the wrappers.
+_WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "base_model.model.": "PEFT",
+    "_fsdp_wrapped_module.": "FSDP",
+    "module.": "DataParallel",
+}
 _OWN_WORDS = ("head", "embedding")
 _SIZES = (
     "hidden_size",
@@ -32,6 +41,18 @@ def check_compatible(base: Model, inputs: Mapping[str, Model], *, partial: bool 
     for label, model in inputs.items():
         _check_same_tensors(base, label, model, partial=partial)
         _check_same_shapes(base, label, model)
+
+
+def check_names(base: Model, inputs: Mapping[str, Model], *, sliced: bool) -> None:
+    """Compare the names of mergeable tensors, as far as they must agree before rows or blocks are rearranged.
+
+    sliced: blocks are taken from other places, so that only names without their block numbers are compared.
+    Raises CheckpointError as `check_compatible` does.
+    """
+    for label, model in inputs.items():
+        ours, theirs = _templates(base), _templates(model)
+        if not sliced or (ours - theirs and theirs - ours):
+            _check_same_tensors(base, label, model, partial=False)
 
 
 def find_nonfinite(checkpoint: Model) -> tuple[str, int] | None:
@@ -92,15 +113,30 @@ def _cause_of_names(base: Model, model: Model, lacks: list[str], adds: list[str]
             "apart: save both the same way; a missing head is never made up."
         )
     depths = base.layout().n_blocks, model.layout().n_blocks
-    if depths[0] != depths[1]:
+    if depths[0] != depths[1] and _templates(base) == _templates(model):
         return f"Another depth: the base has {depths[0]} blocks, the input {depths[1]}."
-    if lacks and adds and {_ending(name) for name in lacks} & {_ending(name) for name in adds}:
-        return "The names differ by a prefix: the models were saved with different classes; save both alike."
+    prefix = _prefix(lacks, adds)
+    if prefix is not None:
+        whose, text = prefix
+        writer = next((by for start, by in _WRAPPERS.items() if start in text), None)
+        added = f"as {writer} leaves them" if writer else "as another class saves them"
+        return f"The names differ by a prefix: the {whose}'s begin with {shown(text)}, {added}; save both models alike."
     return f"Another architecture? The base is {_architecture(base)}, the input {_architecture(model)}."
 
 
-def _ending(name: str) -> str:
-    return ".".join(name.split(".")[-4:])
+def _templates(model: Model) -> set[str]:
+    """Names of mergeable tensors with their numbers left out: of a block, an expert of a mixture."""
+    return {_NUMBER.sub("", name) for name in model.names if model.mergeable(name)}
+
+
+def _prefix(lacks: list[str], adds: list[str]) -> tuple[str, str] | None:
+    """Whose names begin with a prefix that the other model's lack, and that prefix."""
+    for whose, longer, shorter in (("input", adds, set(lacks)), ("base", lacks, set(adds))):
+        starts = {name[: dot.end()] for name in longer for dot in _DOT.finditer(name) if name[dot.end() :] in shorter}
+        for text in sorted(starts, key=lambda start: (len(start), start)):
+            if sum(name.removeprefix(text) in shorter for name in longer if name.startswith(text)) * 2 > len(longer):
+                return whose, text
+    return None
 
 
 def _architecture(model: Model) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from evomerge import __version__, strict_yaml
+from evomerge.merging.output.manifest import Manifest
 from evomerge.recipe import Merge
 from search_spaces.base import FloatArray
 
+_TAGS = ["merge", "mergekit", "evomerge"]
 #: Coefficient tables longer than this stay in recipe.yaml.
 MAX_ROWS = 64
 
@@ -20,7 +22,7 @@ MAX_ROWS = 64
 def model_card(
     merge: Merge,
     title: str,
-    sources: Mapping[str, str],
+    manifest: Manifest,
     scores: Mapping[str, Any] | None,
     *,
     adapter: Sequence[str] = (),
@@ -28,11 +30,12 @@ def model_card(
 ) -> str:
     """README.md of an exported merge.
 
-    sources: model name -> where it comes from, the base first; of an adapter on a model `MODEL + ADAPTER`.
+    manifest: says where the models come from.
     adapter: what a LoRA holds of the merge, in sentences, where it is one. options: of the command that makes it.
     scores: row -> column -> number or text. A text in place of a row, such as the verdict, stands above the table.
     """
-    lines = [_front_matter(sources, adapter=bool(adapter)), f"# {title}", "", _summary(merge, sources), ""]
+    sources = manifest.origins
+    lines = [_front_matter(manifest, adapter=bool(adapter)), f"# {title}", "", _summary(merge, sources), ""]
     lines += _models(sources)
     if adapter:
         lines += ["## What the adapter holds", "", *(f"{sentence}  " for sentence in adapter), ""]
@@ -49,21 +52,20 @@ def model_card(
     return "\n".join(lines)
 
 
-def _front_matter(sources: Mapping[str, str], *, adapter: bool) -> str:
-    if adapter:
-        data: dict[str, Any] = {
-            "base_model": next(iter(sources.values())),
-            "base_model_relation": "adapter",
-            "library_name": "peft",
-            "tags": ["lora", "merge", "evomerge"],
-        }
-        return f"---\n{strict_yaml.dump(data)}---\n"
-    data = {
-        "base_model": list(dict.fromkeys(part for source in sources.values() for part in source.split(" + "))),
-        "base_model_relation": "merge",
-        "tags": ["merge", "mergekit", "evomerge"],
-    }
-    return f"---\n{strict_yaml.dump(data)}---\n"
+def _front_matter(manifest: Manifest, *, adapter: bool) -> str:
+    """What the hub reads of a card; it refuses names of models that are none of its repositories."""
+    base = next(iter(manifest.inputs.values()))
+    of_adapter = [base["source"]] if base["revision"] else []
+    names = of_adapter if adapter else list(manifest.hub_names)
+    data: dict[str, Any] = {}
+    if names:
+        data["base_model"] = names[0] if adapter else names
+        data["base_model_relation"] = "adapter" if adapter else "merge"
+    data |= {"library_name": "peft", "tags": ["lora", "merge", "evomerge"]} if adapter else {"tags": _TAGS}
+    hint = (
+        "" if names else "# base_model: the models below were local folders; name their repositories on the hub here\n"
+    )
+    return f"---\n{hint}{strict_yaml.dump(data)}---\n"
 
 
 def _summary(merge: Merge, sources: Mapping[str, str]) -> str:

@@ -63,10 +63,10 @@ def export_lora(
         Adapted(sources.base, partial)  # what would not fit is refused before it is there
         manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS), scores)
         _write_json(partial / MARK, {**asdict(manifest), "lora": asdict(report)})
-        write_merge(merge, partial / "recipe.yaml")
+        write_merge(merge, partial / "recipe.yaml", folder)
         again = f" --lora {rank}" + (" --modules-to-save" if modules_to_save else "")
         title = folder.absolute().name
-        card = model_card(merge, title, manifest.origins, scores, adapter=report.text, options=again)
+        card = model_card(merge, title, manifest, scores, adapter=report.text, options=again)
         (partial / "README.md").write_text(card.rstrip("\n") + "\n", encoding="utf-8")
     return report
 

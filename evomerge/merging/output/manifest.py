@@ -1,5 +1,6 @@
 """The manifest of an export: which files went in and came out, with what they can be recognised by."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from evomerge import __version__
 from evomerge.merging.models.checkpoint import Checkpoint, locate
 from evomerge.merging.sources import Sources
+from evomerge.model_names import cached_by_name
 from evomerge.recipe import Input, Merge, Recipe
 
 
@@ -38,16 +40,32 @@ class Manifest:
             for name, entry in self.inputs.items()
         }
 
+    @property
+    def hub_names(self) -> tuple[str, ...]:
+        """The repositories of the hub among the models and adapters, the base's first."""
+        pairs = (("source", "revision"), ("adapter", "adapter_revision"))
+        named = (entry[key] for entry in self.inputs.values() for key, revision in pairs if entry.get(revision))
+        return tuple(dict.fromkeys(named))
+
 
 def pinned(recipe: Recipe) -> Recipe:
     """The recipe with the commit of every model that came from a hub, so that it stays the same model."""
 
-    def of(model: Input) -> Input:
-        if Path(model.path).exists():
-            return model
-        return replace(model, revision=locate(model.path, model.revision).name)
+    def of(given: Input) -> Input:
+        model = cached_by_name(given)
+        if model.revision is not None or not Path(model.path).exists():
+            model = replace(model, revision=_commit(model.path, model.revision))
+        if model.adapter is not None and model.adapter_revision is not None:
+            model = replace(model, adapter_revision=_commit(model.adapter, model.adapter_revision))
+        return model
 
     return replace(recipe, base=of(recipe.base), inputs=tuple(map(of, recipe.inputs)))
+
+
+def _commit(name: str, revision: str | None) -> str:
+    # A model in a download cache that is not the configured one keeps the commit in its path.
+    known = revision is not None and re.fullmatch("[0-9a-f]{40}", revision)
+    return revision if revision is not None and known else locate(name, revision).name
 
 
 def make_manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: Mapping[str, Any] | None) -> Manifest:
@@ -63,6 +81,7 @@ def make_manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: M
                 "source": _source(model.path),
                 **({"adapter": _source(model.adapter)} if model.adapter else {}),
                 "revision": model.revision,
+                **({"adapter_revision": model.adapter_revision} if model.adapter_revision else {}),
                 "sha256": models[model.name].sha256(),
             }
             for model in (recipe.base, *recipe.inputs)

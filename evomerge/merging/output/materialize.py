@@ -15,7 +15,7 @@ from evomerge import plugins
 from evomerge.merging.interop import mergekit
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
-from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.models.compatibility import find_nonfinite
 from evomerge.merging.models.header import shown
 from evomerge.merging.models.model import Model
 from evomerge.merging.output.assets import companions, write_chat_template, write_config
@@ -68,7 +68,6 @@ def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
     sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
     sources.engine().check(merge)
-    check_compatible(sources.base, sources.inputs, partial=bool(merge.recipe.slices))
     for name, model in {merge.recipe.base.name: sources.base, **sources.inputs}.items():
         _check_finite(name, model)
     return sources
@@ -107,8 +106,8 @@ def write_folder(
         check_weights(written, plan, sums)
         manifest = replace(make_manifest(replace(merge, recipe=recipe), sources, written, scores), state=state())
         _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
-        _write_recipes(replace(merge, recipe=recipe), base, partial)
-        _write_text(partial / "README.md", model_card(merge, folder.absolute().name, manifest.origins, scores))
+        _write_recipes(replace(merge, recipe=recipe), base, partial, folder)
+        _write_text(partial / "README.md", model_card(merge, folder.absolute().name, manifest, scores))
     return manifest
 
 
@@ -146,16 +145,17 @@ def _check_finite(name: str, model: Model) -> None:
         raise CheckpointError(f"{name} ({model.path}) has {count} values that are not finite in {shown(tensor)}.")
 
 
-def _write_recipes(merge: Merge, base: Model, folder: Path) -> None:
-    recipe = folder / "recipe.yaml"
-    write_merge(merge, recipe)
+def _write_recipes(merge: Merge, base: Model, partial: Path, folder: Path) -> None:
+    """Both recipes, with paths as they will be seen from `folder`."""
+    recipe = partial / "recipe.yaml"
+    write_merge(merge, recipe, folder)
     bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)
     try:
-        text = mergekit.dump(bound, out_dtype=_main_dtype(base, merge.recipe))
+        text = mergekit.dump(bound, folder, out_dtype=_main_dtype(base, merge.recipe))
     except mergekit.InteropError as error:
         _write_text(recipe, f"# There is no mergekit_config.yml: {error}\n{recipe.read_text(encoding='utf-8')}")
         return
-    _write_text(folder / "mergekit_config.yml", text)
+    _write_text(partial / "mergekit_config.yml", text)
 
 
 def _main_dtype(base: Model, recipe: Recipe) -> str:

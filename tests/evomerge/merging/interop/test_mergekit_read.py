@@ -204,15 +204,15 @@ models:
 parameters: {weight: 1}
 """
     with pytest.raises(
-        InteropError, match=r"merge.yml:6: models.3.model: expected PATH@REVISION.ADAPTER; got 'other/l.a'"
+        InteropError, match=r"merge.yml:6: models.3.model: expected PATH@REVISION.ADAPTER@REVISION; got 'other/l.a'"
     ):
         read(tmp_path, text)
     merge = read(tmp_path, text.replace("other/l+a", "{path: other/l+a}"))
     assert merge.recipe.inputs == (
         Input("math", "org/math", "main"),
         Input("math-2", "org/math", "v2"),
-        Input("code+lora", "org/code", "v1", adapter="runs/lora"),
-        Input("math+l+a", "x@y/math", "v3", adapter="other/l+a"),
+        Input("code+lora", "org/code", "v1", adapter="runs/lora", adapter_revision="main"),
+        Input("math+l+a", "x@y/math", "v3", adapter="other/l+a", adapter_revision="main"),
     )
 
 
@@ -329,8 +329,8 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
         (TIES + "chat_template: chatml", ":11: chat_template: chatml is a file of mergekit's"),
         (TIES + "tokenizer: {tokens: {a: {source: {kind: model_token, model: math}}}}", "either `token` or `token_id`"),
         (LINEAR + "models: [{model: math}, {model: math}]", "models.1: math is a source of this slice twice"),
-        (LINEAR + "models: [{model: a@b@c}]", "expected PATH@REVISION.ADAPTER; got 'a@b@c'"),
-        (LINEAR + "models: [{model: a+b@c}]", "an adapter's revision is not supported"),
+        (LINEAR + "models: [{model: a@b@c}]", "expected PATH@REVISION.ADAPTER@REVISION; got 'a@b@c'"),
+        (LINEAR + "models: [{model: a+b@c@d}]", "expected PATH@REVISION.ADAPTER@REVISION; got 'b@c@d'"),
         (LINEAR + "slices: [{sources: [{model: math, layer_range: [2, 2]}]}]", r"expected \[first layer, layer after"),
         (
             LINEAR + "slices: [{sources: [{model: math, layer_range: [0, 2]}, {model: code, layer_range: [0, 1]}]}]",

@@ -235,8 +235,8 @@ def test_the_weights_are_the_same_bytes_though_masks_depend_on_names_and_seed(mo
     assert bytes_of(back, tmp_path / "again") == wanted
     assert back.recipe.fingerprint == merge.recipe.fingerprint
     text = (tmp_path / "native" / "mergekit_config.yml").read_text()
-    (tmp_path / "bare.yml").write_text(text[: text.index("evomerge:")])
-    assert bytes_of(read_mergekit(tmp_path / "bare.yml"), tmp_path / "bare") != wanted
+    (tmp_path / "native" / "bare.yml").write_text(text[: text.index("evomerge:")])
+    assert bytes_of(read_mergekit(tmp_path / "native" / "bare.yml"), tmp_path / "bare") != wanted
 
 
 def test_coefficients_changed_by_hand_count_and_names_stay(models: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from evomerge.merging.output.card import model_card
+from evomerge.merging.output.manifest import Manifest
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 
@@ -15,7 +16,9 @@ def merge(**values: object) -> Merge:
 
 
 def card(merged: Merge, sources: dict[str, str] | None = None, scores: dict[str, object] | None = None) -> str:
-    return model_card(merged, "merged", sources or {"base": "base", "add": "add", "sort": "sort"}, scores)
+    named = sources or {"base": "base", "add": "add", "sort": "sort"}
+    inputs = {name: {"source": source, "revision": None} for name, source in named.items()}
+    return model_card(merged, "merged", Manifest("", 0, {}, inputs, {}), scores)
 
 
 def test_a_parameter_that_is_the_same_everywhere_is_one_sentence() -> None:
