@@ -63,7 +63,11 @@ class _Text:
 
 
 class SearchConfig(Section):
-    """A validated search file. trial_timeout: seconds that one candidate may take."""
+    """A validated search file.
+
+    trial_timeout: seconds that one candidate may take on a Ray worker; without it, ten times the median of the trials
+    so far, and ten minutes at least.
+    """
 
     _text: _Text = PrivateAttr(default=_Text())
 
@@ -94,6 +98,12 @@ class SearchConfig(Section):
     def _consistent(self) -> "SearchConfig":
         _one_for_each_task("objective", self.objective.weights, self.tasks)
         _one_for_each_task("prefer", self.prefer, self.tasks)
+        if self.executor == "serial" and self.trial_timeout is not None:
+            _refuse(
+                "trial_timeout",
+                "needs `executor: ray`; with `executor: serial` a trial runs in the process of the search, "
+                "which nothing can stop. Use `executor: ray` and `workers: 1`, or leave trial_timeout out",
+            )
         if self.prefer is not None and self.objective.kind != "pareto":
             _refuse("prefer", "needs `objective: pareto`; another objective weighs tasks itself: {task: weight}")
         if isinstance(self.keep, Mapping) and not self.keep.keys() <= self.tasks.keys():

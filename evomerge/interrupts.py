@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a search runs: what they ask of it, and that they were heard."""
+"""Ctrl-C, SIGTERM and SIGHUP while a search runs: what they ask of it, and that they were received."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,22 +7,27 @@ from types import FrameType
 
 from evomerge.search import StopRequest
 
+#: Signals that end a search: Ctrl-C, an end asked for by a scheduler, a terminal or connection that was closed.
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def signals(stop: StopRequest, heard: Callable[[StopRequest], None] = lambda _: None) -> Iterator[None]:
-    """Ctrl-C once asks to drain, twice to leave at once; SIGTERM leaves at once. Ray's own handlers give way.
+    """Ctrl-C once asks to drain, twice to leave at once; the others leave at once, as does any before the workers run.
 
-    heard: called from the handler, whatever the search is doing: it must bear to interrupt itself.
+    A signal that is ignored stays ignored (SIGHUP under `nohup`). heard: called from the handler, whatever the search
+    is doing: it must be re-entrant.
     """
 
     def interrupted(number: int, _frame: FrameType | None) -> None:
-        stop.level += 1 if number == signal.SIGINT else 2
+        stop.level += 1 if number == signal.SIGINT and not stop.starting else 2
         stop.signal = number
         heard(stop)
         if stop.level > 1 and stop.waiting:
             raise KeyboardInterrupt  # a candidate in this process may take minutes to finish
 
-    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupted) for number in handled}
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ import numpy as np
 from evomerge import plugins, readiness
 from evomerge.budget import Budget, candidates
 from evomerge.config import SearchConfig
+from evomerge.execution.base import Executor
 from evomerge.interrupts import signals
 from evomerge.ledger.lines import FILE
 from evomerge.merging import pins
@@ -193,15 +194,19 @@ def run(
 
     heard: told of every signal, from its handler. Raises StudyExists without `resume` where there is a study,
     ConfigurationChanged when it is another search, StudyBusy while somebody else runs it, ExecutorError when no
-    worker can be started; then a new study has not been begun.
+    worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
     """
     optimizer = build_optimizer(config, plan)
     spendable = budget(config)
+    stop = StopRequest()
     with ExitStack() as opened:
-        study, executor = _start(config, plan, opened, resume=resume, say=say)
+        opened.enter_context(signals(stop, heard))
+        started = _start(config, plan, opened, stop, resume=resume, say=say)
+        if started is None:
+            return Ending("stopped", signal=stop.signal), None
+        study, executor = started
         record_coordinates(study, plan.space, plan.allowed)
-        stop = StopRequest()
-        with signals(stop, heard), pausing(study):
+        with pausing(study):
             ending = search(
                 study,
                 optimizer,
@@ -234,9 +239,12 @@ def run(
 
 
 def _start(
-    config: SearchConfig, plan: Plan, opened: ExitStack, *, resume: bool, say: Callable[[str], None]
-) -> tuple[Study, PinnedExecutor]:
-    """The study, and workers with the models that it began with. Raises as `run` does, and InputChanged."""
+    config: SearchConfig, plan: Plan, opened: ExitStack, stop: StopRequest, *, resume: bool, say: Callable[[str], None]
+) -> tuple[Study, PinnedExecutor] | None:
+    """The study, and workers with the models that it began with; None when a signal came before they ran.
+
+    Raises as `run` does, and InputChanged.
+    """
     study, recipe = None, plan.spec.recipe
     if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
         study = opened.enter_context(closing(open_study(config, resume=resume)))
@@ -247,9 +255,27 @@ def _start(
             say(f"no study in {config.study} yet: starting a new one")
         found = pins.take(pins.input_files(recipe))
     say(f"starting {config.executor} workers")
-    pool = opened.enter_context(closing(start_executor(config, replace(plan.spec, pins=found), plan.model_bytes)))
+    pool = _workers(config, replace(plan.spec, pins=found), plan.model_bytes, stop)
+    if pool is None:
+        if study is not None:
+            study.event("stopped", level=stop.level)
+        return None
+    opened.enter_context(closing(pool))
     study = study or opened.enter_context(closing(open_study(config, resume=resume, inputs=found)))
     return study, PinnedExecutor(pool, study, recipe, found, plan.ids)
+
+
+def _workers(config: SearchConfig, spec: BenchSpec, model_bytes: int, stop: StopRequest) -> Executor | None:
+    """The executor with its workers running; None when a signal came before."""
+    if stop.level:
+        return None
+    stop.starting = stop.waiting = True
+    try:
+        return start_executor(config, spec, model_bytes)
+    except KeyboardInterrupt:
+        return None
+    finally:
+        stop.starting = stop.waiting = False
 
 
 def budget(config: SearchConfig) -> Budget:

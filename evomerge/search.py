@@ -30,11 +30,13 @@ class StopRequest:
     """Set from a signal handler. level 1: ask no more, let running trials finish; 2: leave at once.
 
     waiting: while an outcome is waited for, nothing is half written and the handler may raise KeyboardInterrupt.
+    starting: before the workers run; nothing has to finish then, and every signal leaves at once.
     """
 
     level: int = 0
     signal: int = 0
     waiting: bool = False
+    starting: bool = False
 
 
 @dataclass(frozen=True)

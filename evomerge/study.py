@@ -29,18 +29,31 @@ __all__ = [
     "StudyPaused",
 ]
 
+#: Events with which a session says why it ended before its time.
+ENDINGS = ("paused", "stopped")
+
 
 @dataclass(frozen=True)
 class Resumed:
-    """What opening a study for writing found."""
+    """What opening a study for writing found. died: the trials that ran when the last session ended without a word."""
 
     told: int
     pending: int
     torn_bytes: int
+    died: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         dropped = f", dropped {self.torn_bytes} bytes of an unfinished record" if self.torn_bytes else ""
-        return f"{self.told} done, {self.pending} re-queued{dropped}"
+        return f"{self.told} done, {self.pending} re-queued{dropped}{self._how_it_ended()}"
+
+    def _how_it_ended(self) -> str:
+        if not self.died:
+            return ""
+        trials = f"trial{'s' * (len(self.died) > 1)} {', '.join(map(str, self.died))}"
+        return (
+            f". The last session ended without a word while {trials} ran: it was killed, ran out of memory, or crashed "
+            "in native code (then its last words are on stderr)"
+        )
 
 
 class Study:
@@ -112,7 +125,7 @@ class Study:
             study = cls(folder, contents.records, writer, clock)
             if configuration is not None:
                 study.compare(configuration)
-            study.resumed = Resumed(len(study.told), len(study.pending), contents.torn_bytes)
+            study.resumed = Resumed(len(study.told), len(study.pending), contents.torn_bytes, study._died())
             study.event("opened", torn_bytes=contents.torn_bytes)
         except BaseException:
             writer.close()
@@ -227,6 +240,11 @@ class Study:
         """Give up the lock; harmless when called twice."""
         if self._writer is not None:
             self._writer.close()
+
+    def _died(self) -> tuple[int, ...]:
+        """The pending trials, unless the last session said why it ended."""
+        last = next((kind for kind, _ in reversed(self.events) if kind in ("opened", *ENDINGS)), "")
+        return () if last in ENDINGS else tuple(trial.number for trial in self.pending)
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> bool:
         if self._writer is None:

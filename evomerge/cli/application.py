@@ -1,5 +1,6 @@
 """The application that commands register with, and what they share."""
 
+import faulthandler
 import json
 import os
 import sys
@@ -32,6 +33,8 @@ def main() -> None:
     # A terminal that cannot show a model's name shows its code points instead of stopping the night's work.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # of a process: files
+    # A crash in native code, such as SIGBUS when a mapped file is cut short, says where it happened.
+    faulthandler.enable()
     app()
 
 

@@ -12,6 +12,7 @@ from evomerge.budget import seconds_left
 from evomerge.commands import faults
 from evomerge.commands.sinking import Sinks
 from evomerge.config import SearchConfig
+from evomerge.ledger.lines import FILE
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
@@ -121,4 +122,6 @@ def _last_words(ending: Ending, folder: Path) -> str:
     if ending.kind == "done":
         return f"done; everything is in {folder}"
     why = f": {ending.message}" if ending.message else ""
+    if not (folder / FILE).exists():
+        return f"{ending.kind}{why} before a study was begun"
     return f"{ending.kind}{why}\nNothing is lost. To go on: {status.resume_command(folder)}"

@@ -1,6 +1,8 @@
-"""How often a trial runs again when the machine under it fails, and what is noted about it."""
+"""How long a trial may take, how often it runs again when the machine under it fails, and what is noted about it."""
 
+from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 
 from evomerge.records import Failure, Outcome, Trial
 
@@ -8,6 +10,31 @@ from evomerge.records import Failure, Outcome, Trial
 DEATH_RETRIES = 2
 #: A trial that ran out of time runs again this often: each costs the whole time.
 TIMEOUT_RETRIES = 1
+#: Without a time of the user's, a trial hangs after this many times the median trial, and never sooner than FLOOR.
+MEDIANS = 10
+#: Seconds.
+FLOOR = 600.0
+#: This many trials must have ended before their median means anything.
+ENOUGH = 5
+
+
+class Deadline:
+    """When a trial is taken to hang. given: seconds that the user allows; None: see MEDIANS."""
+
+    def __init__(self, given: float | None = None) -> None:
+        self._given = given
+        self._taken: deque[float] = deque(maxlen=100)
+
+    def note(self, seconds: float) -> None:
+        """Take the time of a trial that ended."""
+        self._taken.append(seconds)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that a trial may take now; None while nothing is known."""
+        if self._given is not None:
+            return self._given
+        return max(FLOOR, MEDIANS * median(self._taken)) if len(self._taken) >= ENOUGH else None
 
 
 @dataclass
@@ -26,6 +53,10 @@ class Job:
         if self.deaths <= DEATH_RETRIES:
             return None
         return self.failed("worker_died", f"{self.deaths} workers died while they ran this trial: {reason}")
+
+    def preempted(self, worker: str) -> None:
+        """Note that the worker's node was taken away as announced; that says nothing about the trial."""
+        self._note("preempted", self.deaths, worker, "its node was preempted")
 
     def timed_out(self, worker: str, seconds: float) -> Outcome | None:
         """Note that the trial ran longer than `seconds`; the outcome when it is not to run again."""

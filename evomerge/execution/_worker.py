@@ -73,13 +73,22 @@ def raised(error: Exception) -> str:
 
 @contextmanager
 def signal_handlers_kept() -> Iterator[None]:
-    """Undo what the block does to the handlers of SIGINT and SIGTERM."""
+    """Undo what the block does to the handlers of SIGINT and SIGTERM.
+
+    Ray's handler of SIGTERM, in force before Ray is up, raises SystemExit; the signal goes to the kept handler instead.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    terminated = False
     try:
         yield
+    except SystemExit:
+        terminated = True
+        raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)

@@ -2,8 +2,10 @@
 
 What Ray does when things break, and what is done about it here (measured with Ray 2.60):
 a dead, killed or unreachable worker fails the call in flight and comes back with `max_restarts=-1`, so the
-trial runs again on another worker and the failed one is pinged until it answers; only a bench that cannot be
-built makes an actor stay dead. A worker that hangs ignores `ray.cancel` and must be killed.
+trial runs again on another worker and the failed one is pinged until it answers. `ActorDiedError` says that a bench
+cannot be built only if `actor_init_failed`: a node that is preempted, or gone for longer, raises it as well, at every
+call until a node with room joins; then the same handle works again. A worker that hangs ignores `ray.cancel` and must
+be killed.
 """
 
 import os
@@ -15,7 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from evomerge.execution._guard import Bench
-from evomerge.execution._jobs import Job
+from evomerge.execution._head import Head
+from evomerge.execution._jobs import Deadline, Job
 from evomerge.execution._worker import Actor, Worker, raised, signal_handlers_kept
 from evomerge.execution.base import ExecutorError
 from evomerge.records import Outcome, Trial
@@ -64,6 +67,9 @@ def start(address: str | None = None, cpus: float | None = None) -> bool:
     with signal_handlers_kept():
         try:
             ray.init(**options)
+        except (KeyboardInterrupt, SystemExit):
+            ray.shutdown()
+            raise
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ExecutorError(f"Cannot connect to Ray at {address or 'this machine'}: {error}") from error
     return True
@@ -80,8 +86,8 @@ class RayPool:
     make_bench: makes a worker's bench, once per process; must be picklable. cpus_per_worker: its threads too.
     memory_per_worker: bytes to reserve on its node. address: see `start`; a Ray that was connected before is
     used and left running. startup_timeout: seconds to wait for workers, at first and when all are gone.
-    trial_timeout: seconds after which a trial is taken to hang. Raises ExecutorError when a bench cannot be
-    built or no worker starts.
+    trial_timeout: seconds after which a trial is taken to hang; by default it follows from the trials so far, see
+    `Deadline`. Raises ExecutorError when a bench cannot be built or no worker starts.
     """
 
     def __init__(
@@ -99,12 +105,14 @@ class RayPool:
         if workers < 1:
             raise ExecutorError(f"A pool needs at least one worker; {workers} were asked for.")
         self._startup_timeout = startup_timeout
-        self._trial_timeout = trial_timeout
+        self._deadline = Deadline(trial_timeout)
+        self._last_loss = ""
         self._queue: deque[Job] = deque()
         self._done: deque[Outcome] = deque()
         self._workers: list[Worker] = []
         self._closed = False
         self._started = start(address, cpus=max(os.cpu_count() or 1, workers * cpus_per_worker))
+        self._head = Head(ray.get_runtime_context().gcs_address)
         actor = ray.remote(Actor).options(
             num_cpus=cpus_per_worker,
             num_gpus=gpus_per_worker,
@@ -161,7 +169,7 @@ class RayPool:
     def close(self) -> None:
         """Kill the workers, and stop Ray if it was started here."""
         self._closed = True
-        if ray.is_initialized():
+        if ray.is_initialized() and not self._head.lost:  # without its head Ray would wait, then end this process
             for worker in self._workers:
                 ray.kill(worker.handle)
             if self._started:
@@ -204,17 +212,18 @@ class RayPool:
                 raise ExecutorError(f"Worker {worker.name} cannot answer: {raised(error)}") from error
             cause = error.cause
             self._finish(worker, job, job.failed(type(cause).__name__, str(cause), str(error)))
-        except ActorDiedError as error:
-            raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {raised(error)}") from error
         except RayError as error:
+            if isinstance(error, ActorDiedError) and error.actor_init_failed:
+                raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {raised(error)}") from error
+            self._last_loss = " ".join(str(error).split())
             worker.lose()
             if job is not None:
-                reason = str(error).strip().partition("\n")[0]
-                self._retry(worker, job, job.worker_died(worker.name, reason))
+                self._retry(worker, job, _lost(job, worker, error))
         else:
             if job is None:
                 worker.pid = value
             else:
+                self._deadline.note(time.monotonic() - worker.since)
                 self._finish(worker, job, value)
 
     def _retry(self, worker: Worker, job: Job, outcome: Outcome | None) -> None:
@@ -228,19 +237,29 @@ class RayPool:
         self._done.append(replace(outcome, worker=outcome.worker or worker.name, events=events))
 
     def _look_after_workers(self) -> None:
-        now = time.monotonic()
+        self._head.check()
+        now, limit = time.monotonic(), self._deadline.seconds
         for worker in self._workers:
             if worker.pid is None and worker.call is None and now >= worker.since + _TICK:
                 worker.ping()
-            elif worker.job is not None and self._trial_timeout and now >= worker.since + self._trial_timeout:
+            elif worker.job is not None and limit is not None and now >= worker.since + limit:
                 ray.kill(worker.handle, no_restart=False)
                 job = worker.job
                 worker.lose()
-                self._retry(worker, job, job.timed_out(worker.name, self._trial_timeout))
+                self._retry(worker, job, job.timed_out(worker.name, limit))
         if self.slots:
             self._last_alive = now
         elif now >= self._last_alive + self._startup_timeout:
+            why = f" The last one said: {self._last_loss}" if self._last_loss else ""
             raise ExecutorError(
-                f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. "
-                "See that the machines are up and large enough, then go on with --resume: what was told is safe."
+                f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. See that the "
+                f"machines are up and large enough, then go on with --resume: what was told is safe.{why}"
             )
+
+
+def _lost(job: Job, worker: Worker, error: RayError) -> Outcome | None:
+    """Note why a worker was lost under a job; the outcome when it is not to run again."""
+    if isinstance(error, ActorDiedError) and error.preempted:
+        job.preempted(worker.name)
+        return None
+    return job.worker_died(worker.name, str(error).strip().partition("\n")[0])

@@ -4,8 +4,8 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
 from rich.console import Console
@@ -47,12 +47,14 @@ class LiveView:
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw the table anew."""
-        self._live.update(table(snapshot, self._console.width), refresh=True)
+        with _readers_may_leave(self._console.file):
+            self._live.update(table(snapshot, self._console.width), refresh=True)
 
     def event(self, kind: str, message: str = "", **data: Any) -> None:  # noqa: ARG002 - data is for programs
         """Print the message above the table; an event without one is for programs only."""
         if message:
-            self._console.print(Text(message), soft_wrap=True)
+            with _readers_may_leave(self._console.file):
+                self._console.print(Text(message), soft_wrap=True)
 
 
 class JsonLines:
@@ -94,15 +96,28 @@ class JsonLines:
         self._write({"event": kind, **said, **data})
 
     def _write(self, data: Mapping[str, Any]) -> None:
-        try:
+        with _readers_may_leave(self._stream):
             self._stream.write(json.dumps(data, allow_nan=False, default=str) + "\n")
             self._stream.flush()
-        except BrokenPipeError:
-            # The reader has gone; a night's search is worth more than its output. All that follows, and what is
-            # flushed when Python ends, goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            with suppress(OSError):
-                sys.stderr.write("Nobody reads the output any more. The search goes on without it.\n")
+
+
+@contextmanager
+def _readers_may_leave(stream: IO[str]) -> Iterator[None]:
+    """Go on without output when it cannot be written any more: a search is worth more than its output.
+
+    The pipe has no reader, the terminal was closed or the disk of a redirected file is full. All that follows, and
+    what is flushed when Python ends, goes nowhere.
+    """
+    try:
+        yield
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        try:
+            sys.stderr.write("Nobody reads the output any more. The search goes on without it.\n")
+            sys.stderr.flush()
+        except OSError:
+            os.dup2(nowhere, sys.stderr.fileno())
 
 
 class Interruptible:

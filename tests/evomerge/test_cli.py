@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Pa
     assert candidates(study) == 33
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_search_resumable(tmp_path: Path, number: signal.Signals, code: int) -> None:
     script = Path(sys.executable).with_name("evomerge")
     command = [str(script), "search", str(write(tmp_path, budget={"trials": 10**6}))]
@@ -162,7 +163,7 @@ def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -
     task = {"evaluator": "callable", "function": "endless:score", "examples": "examples.txt"}
     file = write(tmp_path, tasks={"one": {**task, "mark": str(tmp_path / "running")}})
     script = Path(sys.executable).with_name("evomerge")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
         [str(script), "search", str(file)], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -193,6 +194,71 @@ def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
         read_until(controller, b"To go on: evomerge search")
     os.close(controller)
     assert process.returncode == 75
+
+
+def test_a_closed_terminal_ends_a_search_resumable(tmp_path: Path) -> None:
+    """What the kernel does to a session whose terminal goes away: SIGHUP, and an error for whoever writes to it."""
+    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.2}}
+    script = Path(sys.executable).with_name("evomerge")
+    command = [str(script), "search", str(write(tmp_path, tasks=tasks, budget={"trials": 10**6}))]
+    controller, terminal = os.openpty()
+    adopt = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", adopt, *command],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        read_until(controller, b"best candidate")
+        os.close(controller)
+    assert process.returncode == 129
+    assert Study.read(tmp_path / "study").events[-1] == ("stopped", {"level": 2})
+
+
+@pytest.mark.slow
+def test_a_signal_while_workers_start_ends_it_before_there_is_a_study(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("evomerge"), "search", write(tmp_path, executor="ray", workers=1)]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not any(
+            b"raylet" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children.read_text().split()
+        ):
+            time.sleep(0.01)  # until Ray's own handler of SIGTERM is in force
+        process.send_signal(signal.SIGTERM)
+        lines = [json.loads(line) for line in process.stdout]
+    assert process.returncode == lines[-1]["exit_code"] == 143
+    assert lines[-1]["message"] == "stopped before a study was begun"
+    assert not (tmp_path / "study").exists()
+
+
+CRASHING = """
+import ctypes
+
+def score(model, ids):
+    ctypes.string_at(0)  # SIGSEGV, as in a broken kernel
+"""
+
+
+def test_a_crash_in_native_code_says_where_and_is_told_on_resume(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING, encoding="utf-8")
+    (tmp_path / "examples.txt").write_text("\n".join(map(str, range(60))), encoding="utf-8")
+    task = {"evaluator": "callable", "function": "crashing:score", "examples": "examples.txt"}
+    file = write(tmp_path, tasks={"one": task})
+    script = Path(sys.executable).with_name("evomerge")
+    command, environment = (
+        [str(script), "search", str(file)],
+        {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+    )
+    command = [str(script), "search", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in done.stderr
+    assert 'crashing.py", line 5 in score' in done.stderr
+    with closing(Study.open(tmp_path / "study")) as study:
+        assert "1 re-queued. The last session ended without a word while trial 0 ran" in str(study.resumed)
 
 
 def read_until(terminal: int, wanted: bytes) -> None:

@@ -124,6 +124,10 @@ MISTAKES = [
     (("base: models/base\n", ""), ":1: base: missing."),
     (("base: models/base", "base: {path: x, rev: y}"), ":1: base: unknown key 'rev'"),
     (("executor: ray", "executor: rya"), ":12: executor: input should be 'ray' or 'serial'; got 'rya'."),
+    (
+        ("executor: ray", "executor: serial\ntrial_timeout: 60"),
+        ":13: trial_timeout: needs `executor: ray`; with `executor: serial` a trial runs in the process of the search",
+    ),
     (("workers: auto", "workers: 0"), ":13: workers: expected auto or a whole number from 1; got 0."),
     (("workers: auto", "workers: true"), ":13: workers: expected auto or a whole number from 1; got True."),
     (("report: 0.3", "report: 0.2"), ":15: split: the shares must sum to 1; they sum to 0.9."),

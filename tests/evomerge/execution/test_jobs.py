@@ -1,6 +1,6 @@
-"""Retries, counted without any process."""
+"""Retries and deadlines, counted without any process."""
 
-from evomerge.execution._jobs import Job
+from evomerge.execution._jobs import ENOUGH, FLOOR, Deadline, Job
 from tests.contracts.executor import trial
 
 
@@ -29,3 +29,30 @@ def test_a_timeout_is_forgiven_once_and_apart_from_deaths() -> None:
     assert outcome.failure.kind == "timeout"
     assert "1.5 s" in outcome.failure.message
     assert [event["event"] for event in job.events] == ["worker_died", "timeout", "timeout"]
+
+
+def test_a_preemption_is_never_held_against_a_trial() -> None:
+    job = Job(trial(7))
+    for _ in range(9):
+        job.preempted("ray-0")
+    assert job.worker_died("ray-0", "gone") is None
+    assert [event["event"] for event in job.events] == ["preempted"] * 9 + ["worker_died"]
+
+
+def test_without_a_limit_of_the_user_a_trial_may_take_ten_times_the_median() -> None:
+    deadline = Deadline()
+    for seconds in (100.0, 120.0, 5000.0, 110.0):
+        deadline.note(seconds)
+    assert deadline.seconds is None, "nothing is known yet"
+    deadline.note(130.0)
+    assert (ENOUGH, deadline.seconds) == (5, 1200.0)
+    for _ in range(10):
+        deadline.note(1.0)
+    assert deadline.seconds == FLOOR == 600.0, "quick trials have quick neighbors, and a machine that is busy"
+
+
+def test_the_limit_of_the_user_holds_from_the_first_trial_on() -> None:
+    deadline = Deadline(30.0)
+    for _ in range(10):
+        deadline.note(100.0)
+    assert deadline.seconds == 30.0

@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.execution.ray_pool import RayPool
@@ -164,6 +167,39 @@ def test_a_place_that_does_not_exist_is_an_error(ray_here: None, tmp_path: Path)
         RayPool(partial(DangerousBench, tmp_path), workers=1, cpus_per_worker=999, startup_timeout=1)
     with pytest.raises(ExecutorError, match="at least one worker"):
         RayPool(partial(DangerousBench, tmp_path), workers=0)
+
+
+def died(**context: object) -> ActorDiedError:
+    """What Ray raises where an actor is dead through no fault of its constructor."""
+    return ActorDiedError(ActorDiedErrorContext(class_name="Actor", actor_id=b"\1" * 16, **context))
+
+
+@pytest.mark.parametrize(
+    ("error", "events"),
+    [
+        (died(node_death_info=NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)), ["preempted"] * 4),
+        (died(error_message="The actor's node has died."), ["worker_died"] * 3),
+        (died(never_started=True), ["worker_died"] * 3),
+        (ActorUnavailableError("Socket closed", b"\1" * 16), ["worker_died"] * 3),
+    ],
+)
+def test_a_lost_node_is_never_read_as_a_bench_that_cannot_be_built(
+    pool: RayPool, monkeypatch: pytest.MonkeyPatch, error: RayError, events: list[str]
+) -> None:
+    """Ray's own error objects at the place where Ray raises them; the cluster that gives them is in `make slow`."""
+    get, losses = ray.get, [error] * len(events)
+
+    def lose_first(call: object) -> object:
+        value = get(call)
+        if losses and isinstance(value, Outcome):
+            raise losses.pop()
+        return value
+
+    monkeypatch.setattr(ray, "get", lose_first)
+    (outcome,) = run_all(pool, [trial(3)])
+    assert [event["event"] for event in outcome.events] == events
+    assert (outcome.failure is None) == (events[0] == "preempted"), "an announced end is held against nobody"
+    wait_for(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
 
 
 DRIVER = """
