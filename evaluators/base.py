@@ -106,6 +106,8 @@ class Evaluator(ABC):
     needs_language_model: bool = True
     #: Whether it gives one value for a whole model (its size): one example, the same on every split.
     whole_model: bool = False
+    #: Whether the same weights always get the same scores. Equal candidates are scored once then.
+    deterministic: bool = True
 
     @property
     @abstractmethod

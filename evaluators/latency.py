@@ -32,6 +32,7 @@ class Latency(Evaluator):
     """
 
     higher_is_better = False
+    deterministic = False
 
     def __init__(
         self,

@@ -29,11 +29,11 @@ from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, rounded
 from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
 from evomerge.placement import check_device, start_executor
-from evomerge.planned import planned_trials
+from evomerge.planned import model_key, planned_trials
 from evomerge.readiness import placed
 from evomerge.recipe import Merge
 from evomerge.records import Trial
-from evomerge.search import Ending, Progress, StopRequest, search
+from evomerge.search import Ending, Progress, StopRequest, never, search
 from evomerge.selection import Selection, record_coordinates, select, selection
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import BenchSpec, build_space
@@ -46,7 +46,7 @@ class LaunchError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before anything is spent."""
+    """What is known before anything is spent. same: `planned.model_key`, or None for every trial where scores vary."""
 
     spec: BenchSpec
     objective: Objective
@@ -62,6 +62,7 @@ class Plan:
     model_bytes: int
     notes: tuple[str, ...]
     previews: Mapping[str, tuple[str, ...]]
+    same: Callable[[Trial], bytes | None]
 
 
 def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
@@ -122,6 +123,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         model_bytes=base.nbytes,
         notes=tuple(notes),
         previews=previews,
+        same=partial(model_key, space, recipe) if all(each.deterministic for each in evaluators.values()) else never,
     )
     build_optimizer(config, plan)
     return plan
@@ -215,6 +217,7 @@ def run(
                 plan.planned,
                 spendable,
                 seed=config.seed,
+                same=plan.same,
                 stop=stop,
                 progress=progress,
             )
@@ -230,6 +233,7 @@ def run(
                     plan.objective,
                     recommended,
                     seed=config.seed,
+                    same=plan.same,
                     stop=stop,
                     progress=progress,
                 )

@@ -1,20 +1,60 @@
 """The trials before the optimizer's own: the canary, the start, and the merges to compare with."""
 
+import numpy as np
+
 from evomerge.merging.baselines import baselines, completed, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
-from evomerge.records import CANARY, Trial
+from evomerge.records import CANARY, UNIFORM, Trial, is_rerun
 from search_spaces.base import FloatArray, SearchSpace, SpaceError
+
+#: Decimals of coefficients that tell two models apart; merged in float32, no more of them count.
+DIGITS = 12
 
 
 def planned_trials(recipe: Recipe, space: SearchSpace, base: Model, seed: int) -> tuple[Trial, ...]:
     """Canary, start and baselines, numbered when they are asked; baselines with their points where they have one."""
     start = space.default()
-    fixed = [
-        Trial(0, _place(space, recipe, merge, base), merge=merge, label=label, seed=seed)
-        for label, merge in baselines(recipe, base.layout().names)
-    ]
+    fixed = []
+    for label, merge in baselines(recipe, base.layout().names):
+        place = _place(space, recipe, merge, base)
+        same = _average(recipe, merge, base) if label == UNIFORM and place is None else merge
+        fixed.append(Trial(0, place, merge=same, label=label, seed=seed))
     return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label="start", seed=seed), *fixed)
+
+
+def model_key(space: SearchSpace, recipe: Recipe, trial: Trial) -> bytes | None:
+    """Equal for trials that are the same model on the same split; None where it is not known.
+
+    By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
+    of them, and neither is the canary.
+    """
+    if trial.label == CANARY or is_rerun(trial.label):
+        return None
+    x = trial.x
+    if x is None and trial.merge is not None and trial.merge.recipe == recipe:
+        try:
+            x = space.encode(trial.merge.table)
+        except SpaceError:
+            return None
+    if x is None:
+        return None
+    values = space.decode(x).values
+    columns = [np.round(values[name], DIGITS) + 0.0 for name in sorted(values)]  # -0.0 is 0.0
+    return b"\0".join([trial.split.encode(), str(trial.seed).encode(), *(column.tobytes() for column in columns)])
+
+
+def _average(recipe: Recipe, merge: Merge, base: Model) -> Merge:
+    """The uniform average by the searched method where that has it up to rounding, else `merge`.
+
+    A search by task arithmetic starts at this very merge, which is then scored once.
+    """
+    table = completed(merge.table, recipe)
+    if table is None:
+        return merge
+    searched = Merge(recipe, table, merge.seed)
+    dimensions = {name: len(base.shape(name)) for name in base.layout().names}
+    return searched if same_weights(searched, merge, dimensions, up_to_rounding=True) else merge
 
 
 def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:

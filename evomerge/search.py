@@ -7,12 +7,12 @@ of memory, a crash loses at most running work, and a resumed search proposes wha
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from evomerge.aim import record_objective
-from evomerge.budget import Budget, is_candidate
+from evomerge.budget import RECOMMENDED, Budget, is_candidate
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven
 from evomerge.lessons import Lessons
@@ -21,6 +21,8 @@ from evomerge.optimizers.base import Exhausted, Optimizer
 from evomerge.records import CANARY, Failure, Outcome, Trial, is_parent
 from evomerge.study import Entry, Study
 
+#: Event of a trial that was not run: it is the same model as an earlier one.
+SAME_MODEL = "same_model"
 #: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
 PATIENCE = 0.5
 
@@ -60,6 +62,10 @@ class Progress:
     outcome: Outcome | None = None
 
 
+def never(trial: Trial) -> None:
+    """The key of no model: nothing is known to be the same."""
+
+
 def search(
     study: Study,
     optimizer: Optimizer,
@@ -69,6 +75,7 @@ def search(
     budget: Budget,
     *,
     seed: int = 0,
+    same: Callable[[Trial], Hashable | None] = never,
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
@@ -76,6 +83,7 @@ def search(
 
     planned: the trials before the optimizer's own (canary, start, baselines), told apart by their labels; those
     that the study has are not run again. seed: of the masks of random methods, one for all candidates.
+    same: equal for trials that are the same model; the second of them gets the scores of the first.
     """
     lessons = Lessons(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
     lessons.replay(study)
@@ -99,7 +107,9 @@ def search(
 
     if lessons.problem:
         return Ending("paused", lessons.problem)
-    ending = _Drive(study, executor, objective, next_trial, lessons.take, Driving(budget, stop, progress)).run()
+    ending = _Drive(
+        study, executor, objective, next_trial, lessons.take, Driving(budget, stop, progress, same=same)
+    ).run()
     failed = failed_on(study, "search")
     if ending.kind == "done" and failed and all(e.losses is None for e in study.told if is_candidate(e.trial)):
         return pause(study, diagnose("no candidate has scores", failed))
@@ -119,6 +129,7 @@ def score_all(
     trials: Iterable[Trial],
     *,
     phase: str,
+    same: Callable[[Trial], Hashable | None] = never,
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
@@ -130,18 +141,19 @@ def score_all(
     def next_trial() -> Trial | None:
         return replace(waiting.popleft(), number=study.next_number) if waiting else None
 
-    driving = Driving(Budget(), stop, progress, phase)
+    driving = Driving(Budget(), stop, progress, phase, same)
     return _Drive(study, executor, objective, next_trial, lambda _entry: None, driving).run()
 
 
 @dataclass(frozen=True)
 class Driving:
-    """What a drive needs besides its parts: limits, the way to stop it, and whom to tell."""
+    """What a drive needs besides its parts: limits, how to stop it, whom to tell, and which trials are one model."""
 
     budget: Budget
     stop: StopRequest | None
     progress: Callable[[Progress], None]
     phase: str = "search"
+    same: Callable[[Trial], Hashable | None] = never
 
 
 class _Drive:
@@ -164,6 +176,8 @@ class _Drive:
         self._stop = driving.stop or StopRequest()
         self._again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
         self._running: dict[int, Trial] = {}
+        self._models = {driving.same(e.trial): e.trial.number for e in study.told if e.losses is not None}
+        self._twins: dict[int, list[Trial]] = {}  # by the number of the running trial that is the same model
         self._failures = Failures()
         self._paused: Diagnosis | None = None
 
@@ -207,30 +221,58 @@ class _Drive:
         return not any(trial.label == CANARY for trial in self._running.values())
 
     def _start(self, trial: Trial) -> None:
+        """Submit a trial, unless it is a model that has scores or is being scored: then it gets those."""
         if trial.number not in self._study.entries:
             self._study.ask(trial)
-        self._running[trial.number] = trial
-        self._executor.submit(trial)
-        self._report(None)
+        key = self._driving.same(trial)
+        first = None if key is None else self._models.setdefault(key, trial.number)
+        if first in self._running:
+            self._twins.setdefault(first, []).append(trial)
+        elif first is not None and first != trial.number:
+            self._report(self._take(self._copy(trial, first)))
+        else:
+            self._running[trial.number] = trial
+            self._executor.submit(trial)
+            self._report(None)
+
+    def _copy(self, trial: Trial, first: int) -> Outcome:
+        scored = self._study.entries[first].outcome
+        event = {"event": SAME_MODEL, "trial": trial.number, "as": first}
+        return Outcome(trial.number, scores={} if scored is None else scored.scores, events=(event,))
 
     def _take(self, outcome: Outcome) -> Outcome:
         """Record an outcome and learn from it; returns it as it was recorded."""
-        outcome, losses = _judge(self._objective, outcome)
-        trial = self._running.pop(outcome.number)
+        self._running.pop(outcome.number, None)
+        outcome, losses = _judge(self._objective, outcome, self._study.entries[outcome.number].trial)
         new = self._study.tell(outcome, losses)
-        entry = self._study.entries[trial.number]
+        entry = self._study.entries[outcome.number]
         problem = self._on_tell(entry) if new else None
         if problem:  # with the failures that it comes from, so that a resumed study tries those models again
             parents = [e for e in failed_on(self._study, "search") if is_parent(e.trial.label)]
             self._paused = self._paused or replace(diagnose(problem, parents), reason=problem)
         self._paused = self._paused or _fault(entry, self._failures)
+        twins = self._twins.pop(outcome.number, [])
+        if entry.losses is None:
+            self._models = {key: number for key, number in self._models.items() if number != outcome.number}
+            self._again.extendleft(reversed(twins))
+        else:
+            for twin in twins:
+                self._report(self._take(self._copy(twin, outcome.number)))
         return outcome
 
     def _report(self, outcome: Outcome | None) -> None:
-        progress, running = self._driving, self._running
-        progress.progress(
-            Progress(self._study, len(running), self._executor.slots, progress.budget, progress.phase, outcome)
-        )
+        driving, busy = self._driving, len(self._running)
+        driving.progress(Progress(self._study, busy, self._executor.slots, driving.budget, self._phase, outcome))
+
+    @property
+    def _phase(self) -> str:
+        """The phase of a search is that of the trials that run: canary, then baselines, then its candidates."""
+        labels = {trial.label for trial in self._running.values()}
+        if self._driving.phase != "search" or not labels or "search" in labels:
+            return self._driving.phase
+        if CANARY in labels:
+            return CANARY
+        return "search" if any(label.startswith(RECOMMENDED) for label in labels) else "baselines"
 
 
 def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
@@ -251,9 +293,9 @@ def _fault(entry: Entry, failures: Failures) -> Diagnosis | None:
     return failures.note(entry)
 
 
-def _judge(objective: Objective, outcome: Outcome) -> tuple[Outcome, list[float] | None]:
-    """Losses of an outcome; a score that is no number turns it into a failure."""
-    if outcome.failure is not None:
+def _judge(objective: Objective, outcome: Outcome, trial: Trial) -> tuple[Outcome, list[float] | None]:
+    """Losses of an outcome, None for the canary's; a score that is no number turns it into a failure."""
+    if outcome.failure is not None or (trial.label == CANARY and not outcome.scores):
         return outcome, None
     try:
         return outcome, [float(loss) for loss in objective.losses(outcome.scores)]

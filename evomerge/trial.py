@@ -24,6 +24,9 @@ from evomerge.recipe_file import read_merge
 from evomerge.records import CANARY, Failure, Outcome, Trial
 from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
 
+#: Examples of each task that the canary scores; all of them only where these cannot tell two points apart.
+CANARY_EXAMPLES = 8
+
 
 class CanaryError(ValueError):
     """Different coefficients gave the same weights, outputs or scores: a search would be blind."""
@@ -112,7 +115,10 @@ class Bench:
         """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome."""
         seconds: dict[str, float] = {}
         try:
-            scores = self._canary(trial, seconds) if trial.label == CANARY else self._score(trial, seconds)
+            if trial.label == CANARY:
+                self._canary(trial, seconds)
+                return Outcome(trial.number, seconds=seconds)
+            scores = self._score(trial, seconds)
         except Exception as error:  # noqa: BLE001 - the one place where a candidate's failure is recorded
             return Outcome(trial.number, failure=_failure(error), seconds=seconds)
         return Outcome(trial.number, scores=scores, seconds=seconds)
@@ -125,7 +131,7 @@ class Bench:
             raise ValueError(f"Trial {trial.number} has neither a point nor a merge.")
         return Merge(self.spec.recipe, self.space.decode(trial.x), trial.seed)
 
-    def _score(self, trial: Trial, seconds: dict[str, float]) -> dict[str, Scores]:
+    def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
         merge = self.merge_of(trial)
         with _timed(seconds, "merge"):
             self.engine.apply(merge, self.model.tensors)
@@ -134,7 +140,7 @@ class Bench:
         scores = {}
         for task in self.evaluators:
             with _timed(seconds, f"evaluate:{task}"):
-                scores[task] = self._evaluate(task, trial.split)
+                scores[task] = self._evaluate(task, trial.split, most)
         return scores
 
     def _seen(self, trial: Trial, merge: Merge) -> CoefficientTable:
@@ -142,14 +148,15 @@ class Bench:
         if trial.x is not None:
             return self.space.decode(trial.x)
         table = completed(merge.table, self.spec.recipe)
-        if table is None or table == merge.table:
+        if table is None:
             return merge.table
         try:
             return self.space.decode(self.space.encode(table))
         except SpaceError:
             return merge.table
 
-    def _evaluate(self, task: str, split: str) -> Scores:
+    def _evaluate(self, task: str, split: str, most: int | None) -> Scores:
+        """Scores on a split, or on its first `most` examples."""
         key = (task, split)
         if key not in self._ids:
             self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split)
@@ -157,22 +164,25 @@ class Bench:
             total = len(self.evaluators[task].example_ids)
             raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in all): give it more.")
         with torch.inference_mode():
-            return self.evaluators[task].score(self.model, self._ids[key])
+            whole = self.evaluators[task].whole_model
+            return self.evaluators[task].score(self.model, self._ids[key] if whole else self._ids[key][:most])
 
-    def _canary(self, trial: Trial, seconds: dict[str, float]) -> dict[str, Scores]:
-        """Two different points must differ in weights, in outputs and in scores."""
+    def _canary(self, trial: Trial, seconds: dict[str, float]) -> None:
+        """Check that two different points differ in weights, in outputs and in scores. Raises CanaryError."""
         other = replace(trial, x=np.random.Generator(np.random.Philox(key=trial.seed)).random(self.space.dimension))
-        first = self._score(trial, seconds)
-        traces = self._trace(first)
-        second = self._score(other, seconds)
-        for what, a, b in zip(("weights", "outputs", "scores"), traces, self._trace(second), strict=True):
-            if a is not None and a == b:
-                names = ", ".join(model.name for model in self.spec.recipe.inputs)
-                raise CanaryError(
-                    f"Two different points of the search space give the same {what} on the search examples. "
-                    f"Are the models ({names}) the same, or is every coefficient fixed?"
-                )
-        return first
+        for most in (CANARY_EXAMPLES, None):
+            first, second = (self._trace(self._score(point, seconds, most)) for point in (trial, other))
+            pairs = zip(("weights", "outputs", "scores"), first, second, strict=True)
+            same = next((what for what, a, b in pairs if a is not None and a == b), None)
+            if same is None:
+                return
+            if same != "scores":  # more examples would not change that
+                break
+        names = ", ".join(model.name for model in self.spec.recipe.inputs)
+        raise CanaryError(
+            f"Two different points of the search space give the same {same} on the search examples. "
+            f"Are the models ({names}) the same, or is every coefficient fixed?"
+        )
 
     def _trace(self, scores: Mapping[str, Scores]) -> tuple[str, str | None, str]:
         weights = hashlib.sha256()

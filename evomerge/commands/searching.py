@@ -16,9 +16,11 @@ from evomerge.ledger.lines import FILE
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
-from evomerge.search import Ending, Progress, StopRequest
+from evomerge.search import SAME_MODEL, Ending, Progress, StopRequest
 from evomerge.study import Study
 
+#: Phases that the budget limits.
+SEARCHING = ("canary", "baselines", "search")
 #: Seconds between two drawings while nothing ends.
 PAUSE = 1.0
 
@@ -86,7 +88,7 @@ class _Watcher:
         if progress.outcome is None and phase == progress.phase and now - drawn < PAUSE:
             return
         self._drawn = progress.phase, now
-        left = seconds_left(progress.study, progress.budget) if progress.phase == "search" else None
+        left = seconds_left(progress.study, progress.budget) if progress.phase in SEARCHING else None
         self._view.update(
             take(
                 progress.study,
@@ -100,6 +102,10 @@ class _Watcher:
 
     def _tell(self, outcome: Any) -> None:
         for event in outcome.events:
+            if event.get("event") == SAME_MODEL:
+                said = f"trial {outcome.number} is the same model as trial {event['as']} and is not scored again"
+                self._view.event(SAME_MODEL, said, number=outcome.number, **{"as": event["as"]})
+                continue
             self._view.event("worker", f"trial {outcome.number}: {event.get('event', 'worker')}", **_rest(event))
         if outcome.failure is not None:
             message = f"trial {outcome.number} failed: {outcome.failure.kind}: {outcome.failure.message}"

@@ -19,6 +19,8 @@ from search_spaces.base import CoefficientTable, FloatArray
 
 #: Scales of the task-arithmetic grid, the same for every expert. https://arxiv.org/abs/2212.04089
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0)
+#: Weights of size 1 that differ by less are the same up to the rounding of float32.
+ROUNDING = 1e-5
 #: Of made-up tensors, as many of these sizes as they have dimensions.
 _SHAPE = (5, 7, 3, 2)
 
@@ -91,9 +93,10 @@ class _MadeUp(Model):
         return self._factors.get(name)
 
 
-def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int]) -> bool:
+def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int], *, up_to_rounding: bool = False) -> bool:
     """Whether two merges of the same models are one model, bit for bit: tried on small random models and adapters.
 
+    up_to_rounding: whether weights may differ by what the order of additions in float32 changes.
     dimensions: tensor -> its number of dimensions, for all that the tables cover; one of a group with each number
     stands for all. False also where a method cannot be tried: it refuses its coefficients, or needs statistics.
     """
@@ -102,18 +105,22 @@ def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int]) -> b
     few = {(group, dimensions[name]): name for group, names in merge.table.groups.items() for name in names}
     shapes = {name: _SHAPE[:count] for (_, count), name in few.items()}
     pair = [replace(each, table=_of(each.table, tuple(shapes))) for each in (merge, other)]
-    return all(_agree(pair, shapes, adapters=adapters) for adapters in (False, True))
+    rtol = ROUNDING if up_to_rounding else 0.0
+    return all(_agree(pair, shapes, rtol, adapters=adapters) for adapters in (False, True))
 
 
-def _agree(merges: Sequence[Merge], shapes: Mapping[str, tuple[int, ...]], *, adapters: bool) -> bool:
-    """Whether two merges of made-up models are the same. adapters: of models that are the base and factors."""
+def _agree(merges: Sequence[Merge], shapes: Mapping[str, tuple[int, ...]], rtol: float, *, adapters: bool) -> bool:
+    """Whether two merges of made-up models are the same. adapters: of models that are the base and factors.
+
+    rtol: the difference that is none, as a share of the size of the weights.
+    """
     random = torch.Generator().manual_seed(0)
     names = [model.name for model in merges[0].recipe.inputs]
     base = _MadeUp(shapes, random, None)
     engine = MergeEngine(base, [_MadeUp(shapes, random, base if adapters else None) for _ in names], names=names)
     try:
         pairs = zip(*(engine.stream(merge) for merge in merges), strict=True)
-        return all(torch.equal(mine, its) for (_, mine), (_, its) in pairs)
+        return all(torch.allclose(mine, its, rtol=rtol, atol=rtol) for (_, mine), (_, its) in pairs)
     except (MergeError, MethodError):
         return False
 

@@ -1,6 +1,6 @@
 """Select and report: the finalists are scored, one is chosen, and the report split is looked at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from evomerge.budget import RECOMMENDED, candidates
@@ -8,7 +8,7 @@ from evomerge.execution.base import Executor
 from evomerge.failures import diagnose, failed_on
 from evomerge.objective import Objective
 from evomerge.records import FloatArray, Trial, is_parent, is_rerun
-from evomerge.search import Ending, Progress, StopRequest, pause, score_all
+from evomerge.search import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.selection.finalists import finalists, strongest_baselines
 from evomerge.selection.ranking import Ranking
 from evomerge.selection.result import chosen, was_chosen
@@ -22,6 +22,7 @@ def select(
     recommended: FloatArray | None,
     *,
     seed: int = 0,
+    same: Callable[[Trial], Hashable | None] = never,
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
@@ -29,10 +30,11 @@ def select(
 
     recommended: the optimizer's own idea, (dimension,); it is scored on the search split first, as a candidate
     beyond the budget. What the study has is not scored again; a study that was searched on selects anew.
+    same: see `search`.
     """
 
     def score(trials: Sequence[Trial], phase: str) -> Ending:
-        return score_all(study, executor, objective, trials, phase=phase, stop=stop, progress=progress)
+        return score_all(study, executor, objective, trials, phase=phase, same=same, stop=stop, progress=progress)
 
     n_candidates = candidates(study)
     if recommended is not None:

@@ -66,7 +66,7 @@ def test_a_baseline_scores_what_a_candidate_with_the_same_weights_does(configure
     bench = plan.spec()
     found = {t.label: bench.run(t).scores for t in plan.planned if t.label in ("start", "uniform")}
     for task, scores in found["start"].items():
-        np.testing.assert_allclose(found["uniform"][task].values, scores.values)
+        np.testing.assert_array_equal(found["uniform"][task].values, scores.values)
 
 
 def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Configured) -> None:
@@ -75,7 +75,7 @@ def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Co
     points = {trial.label: trial.x for trial in plan.planned}
     assert points["base"] is not None
     assert points["parent:a"] is not None
-    assert points["uniform"] is None, "a linear merge is not in the space of task arithmetic"
+    assert points["uniform"] is None, "it is the start, which the optimizer hears of already"
     recipe = config.recipe()
     space = build_space(config.space, recipe, open_models(recipe).base.layout())
     np.testing.assert_allclose(space.decode(points["parent:a"]).values["weight"], [[1.0, 0.0]] * 5, atol=1e-12)
@@ -289,7 +289,7 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert replace(selection(study, plan.objective), winner=result.winner) == result
     for data in (standings.selection_to_dict(result), status(study), choose(config.study).scores):
         json.dumps(data, allow_nan=False)
-    values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.outcome}
+    values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.losses}
     assert values == dict.fromkeys(("search", "select", "report"), values["search"]), "the same on every split"
     assert [kind for kind, _ in study.events].count("report_split_read") == 1
     whole = choose(config.study).scores[f"{result.winner.label}, all examples"]
@@ -318,3 +318,31 @@ def test_a_search_whose_optimizer_has_had_enough_says_so(configured: Configured)
     used = candidates(Study.read(config.study))
     assert used < 20
     assert f"greedy_soup needs no more trials; it has had {used}" in said
+
+
+def test_start_and_uniform_are_one_model_and_the_canary_reads_a_few_examples(configured: Configured) -> None:
+    config = configured(budget={"trials": 12})
+    plan = prepare(config)
+    ending, _ = run(config, plan, resume=False)
+    assert ending.kind == "done"
+    study = Study.read(config.study)
+    told = {entry.trial.label: entry for entry in study.told if entry.trial.split == "search"}
+    copies = {data["trial"]: data["as"] for kind, data in study.events if kind == "same_model"}
+    assert copies[told["uniform"].trial.number] == told["start"].trial.number
+    assert told["uniform"].losses == told["start"].losses
+    canary = told["canary"].outcome
+    assert canary is not None
+    assert (canary.failure, dict(canary.scores), told["canary"].losses) == (None, {}, None)
+    assert {"merge", "evaluate:one", "evaluate:two"} <= canary.seconds.keys()
+
+
+def test_models_are_told_apart_by_coefficients_split_and_purpose(configured: Configured) -> None:
+    plan = prepare(configured())
+    start = plan.planned[1]
+    uniform = next(trial for trial in plan.planned if trial.label == "uniform")
+    assert plan.same(start) == plan.same(uniform)
+    assert plan.same(start) is not None
+    assert plan.same(plan.planned[0]) is None, "the canary is no measurement"
+    assert plan.same(replace(start, split="select")) != plan.same(start)
+    assert plan.same(replace(uniform, label="rerun:uniform")) is None, "scored again on purpose"
+    assert plan.same(replace(start, x=np.clip(start.x + 1e-3, 0, 1))) != plan.same(start)

@@ -1,7 +1,7 @@
 """The loop: order of events, exact resume, failures, budgets, stopping. Real bench, real weights, real ledger."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
 from evomerge.records import CANARY, Outcome, Trial, is_parent
-from evomerge.search import Ending, Progress, StopRequest, search
+from evomerge.search import Ending, Progress, StopRequest, score_all, search
 from evomerge.study import Study
 from evomerge.trial import Bench, BenchSpec
 from tests.toys import write_toys
@@ -205,7 +205,7 @@ def test_baselines_that_a_systematic_fault_took_are_scored_on_resume(models: Rec
     ending = search(study, optimizer, whole, OBJECTIVE, planned, Budget(trials=20), seed=SEED)
     assert ending.kind == "done"
     scored = [entry.trial.label for entry in study.told if entry.losses is not None]
-    assert scored[: len(planned)] == [trial.label for trial in planned]
+    assert scored[: len(planned) - 1] == [trial.label for trial in planned[1:]], "but for the canary"
 
 
 def test_an_executor_that_breaks_pauses_the_study(models: Recipe, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_no_number_from_a_failed_or_empty_score_reaches_the_optimizer(models: Re
     assert ending.kind == "done"
     kinds = {e.outcome.failure.kind for e in study.told if e.outcome is not None and e.outcome.failure is not None}
     assert kinds == {"nonfinite"}
-    assert sum(e.losses is None for e in study.told) == 10
+    assert sum(e.losses is None for e in study.told if e.trial.label != CANARY) == 10
 
 
 def test_one_interrupt_drains_and_the_study_goes_on_later(models: Recipe, tmp_path: Path) -> None:
@@ -400,3 +400,83 @@ def test_a_search_ends_when_its_optimizer_wants_nothing_more(
     ending = search(study, optimizer, executor(spec), OBJECTIVE, plan(bench), Budget(trials=50), seed=SEED)
     assert (ending.kind, candidates(study)) == ("done", 1 + 3)
     assert not study.pending
+
+
+def keyed(trial: Trial) -> bytes | None:
+    return None if trial.x is None or trial.label == CANARY else trial.split.encode() + trial.x.tobytes()
+
+
+def twice(bench: Bench) -> list[Trial]:
+    """Canary, start, and a baseline that is the start."""
+    canary, start = plan(bench)
+    return [canary, start, replace(start, merge=bench.merge_of(start), label="uniform")]
+
+
+class Counting:
+    """A bench that notes what it runs; the first trial of a label in `fails` fails."""
+
+    def __init__(self, bench: Bench, fails: Sequence[str] = ()) -> None:
+        self._bench, self._fails, self.ran = bench, list(fails), list[str]()
+
+    def run(self, trial: Trial) -> Outcome:
+        self.ran.append(trial.label)
+        if trial.label in self._fails:
+            self._fails.remove(trial.label)
+            raise OSError("for once")
+        return self._bench.run(trial)
+
+
+@pytest.mark.parametrize("slots", [SerialExecutor, Ahead])
+@pytest.mark.parametrize("fails", [(), ("start",)])
+def test_a_model_is_scored_once_whatever_it_is_called(
+    models: Recipe, tmp_path: Path, slots: type[SerialExecutor], fails: tuple[str, ...]
+) -> None:
+    bench = Counting(make_spec(models)(), fails)
+    study = Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench._bench.space.dimension, 1, SEED, bench._bench.space.default())
+    executor = slots(lambda: bench)  # type: ignore[arg-type, return-value]
+    planned = twice(bench._bench)
+    ending = search(study, optimizer, executor, OBJECTIVE, planned, Budget(trials=8), seed=SEED, same=keyed)
+    assert (ending.kind, candidates(study)) == ("done", 8), "it counts as a trial all the same"
+    assert bench.ran.count("uniform") == len(fails)
+    by_label = {entry.trial.label: entry for entry in study.told}
+    if fails:
+        assert by_label["uniform"].losses is not None
+        return
+    assert by_label["uniform"].losses == by_label["start"].losses
+    assert ("same_model", {"trial": 2, "as": 1}) in study.events
+    assert not by_label["uniform"].outcome.seconds  # type: ignore[union-attr]
+    score_all(study, executor, OBJECTIVE, [replace(t, split="report") for t in planned[1:]], phase="report", same=keyed)
+    assert bench.ran[-1] == "start", "on another split it is scored anew, and once"
+    assert bench.ran.count("uniform") == 0
+
+
+def test_a_copy_that_a_kill_left_pending_is_copied_on_resume(models: Recipe, tmp_path: Path) -> None:
+    def session(folder: Path, trials: int) -> Study:
+        bench = make_spec(models)()
+        study = Study.open(folder) if (folder / "ledger.jsonl").exists() else Study.create(folder, {}, {})
+        optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+        executor = SerialExecutor(lambda: bench)
+        search(study, optimizer, executor, OBJECTIVE, twice(bench), Budget(trials=trials), seed=SEED, same=keyed)
+        return study
+
+    whole = session(tmp_path / "whole", 9)
+    cut = session(tmp_path / "cut", 1)
+    cut.ask(whole.entries[2].trial)
+    cut.close()
+    assert history(session(tmp_path / "cut", 9)) == history(whole)
+
+
+def test_the_phase_is_that_of_the_running_trials(models: Recipe, tmp_path: Path) -> None:
+    phases: list[str] = []
+    bench = make_spec(models)()
+    study = Study.create(tmp_path / "s", {}, {})
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+
+    def note(progress: Progress) -> None:
+        if progress.busy:
+            phases.append(progress.phase)
+
+    executor = SerialExecutor(lambda: bench)
+    search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=3), seed=SEED, progress=note)
+    assert phases == ["canary", "baselines", "search", "search"]

@@ -12,7 +12,7 @@ from evomerge.report.front import Front
 from evomerge.report.html.numbers import by_label, number
 from evomerge.study import Entry, Study
 
-#: The canary scores two points.
+#: The canary of older studies scored two points on all examples; today's reads a few of them, and counts nothing.
 CANARY_COST = 2.0
 
 
@@ -20,9 +20,8 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
     """Columns with one item per trial of the search split, in the order of finishing.
 
     active: trial -> seconds that the search had run when it ended. evaluations: how many times the whole search split
-    was scored so far, failed trials counted whole, the canary twice. best: of all merges, baselines included.
-    hypervolume: of all points so far, baselines too, from the worst of the models on; only where every task is an
-    objective.
+    was scored so far, failed trials counted whole. best: of all merges, baselines included. hypervolume: of all points
+    so far, baselines too, from the worst of the models on; only where every task is an objective.
     """
     points = by_label(front)
     numbers = {point.number: point for point in points.values()}
@@ -46,7 +45,7 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
 
 def _cost(entry: Entry, examples: int) -> float:
     if entry.trial.label == CANARY:
-        return CANARY_COST
+        return CANARY_COST if entry.outcome is not None and entry.outcome.scores else 0.0
     if entry.outcome is None or not entry.outcome.scores or not examples:
         return 1.0
     return sum(int(np.isfinite(scores.values).sum()) for scores in entry.outcome.scores.values()) / examples
