@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from evomerge import plugins, readiness
-from evomerge.budget import Budget, candidates
+from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.interrupts import signals
@@ -34,7 +34,15 @@ from evomerge.readiness import placed
 from evomerge.recipe import Merge
 from evomerge.records import Trial
 from evomerge.search import Ending, Progress, StopRequest, never, search
-from evomerge.selection import Selection, record_coordinates, select, selection
+from evomerge.selection import (
+    Scorings,
+    Selection,
+    record_coordinates,
+    scorings,
+    select,
+    selection,
+    selection_seconds,
+)
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.trial import BenchSpec, build_space
 from search_spaces.base import FloatArray, SearchSpace
@@ -208,6 +216,7 @@ def run(
             return Ending("stopped", signal=stop.signal), None
         study, executor = started
         record_coordinates(study, plan.space, plan.allowed)
+        reserve = partial(time_after, plan, optimizer, study, lambda: executor.slots)
         with pausing(study):
             ending = search(
                 study,
@@ -218,11 +227,12 @@ def run(
                 spendable,
                 seed=config.seed,
                 same=plan.same,
+                reserve=reserve,
                 stop=stop,
                 progress=progress,
             )
             if ending.kind == "done":
-                if not spendable.spent(study):
+                if not spendable.spent(study, reserve):
                     say(f"{config.optimizer.kind} needs no more trials; it has had {candidates(study)}")
                 recommended = optimizer.recommend()
                 if recommended is not None and optimizer.knows(recommended):
@@ -280,6 +290,21 @@ def _workers(config: SearchConfig, spec: BenchSpec, model_bytes: int, stop: Stop
         return None
     finally:
         stop.starting = stop.waiting = False
+
+
+def time_after(plan: Plan, optimizer: Optimizer, study: Study, slots: Callable[[], int]) -> float:
+    """Seconds to keep of a budget of time: for one more candidate, then for the selection, at the pace so far."""
+    stages = stage_seconds(study)
+    searched = sum(trial.merge is None and is_candidate(trial) for trial in (e.trial for e in study.told))
+    count = selection_count(plan, optimizer, searched)
+    return sum(stages.values()) + selection_seconds(count, stages, plan.examples, slots())
+
+
+def selection_count(plan: Plan, optimizer: Optimizer, searched: int | None) -> Scorings:
+    """How many models the selection scores at most. searched: candidates so far, None for an unknown number."""
+    baselines = [trial.label for trial in plan.planned if trial.merge is not None]
+    recommends = type(optimizer).recommend is not Optimizer.recommend
+    return scorings(plan.objective, baselines, searched, recommends=recommends)
 
 
 def budget(config: SearchConfig) -> Budget:

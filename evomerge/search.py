@@ -52,7 +52,10 @@ class Ending:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a search tells its viewer after each step. `outcome` is the trial that just ended, if one did."""
+    """What a search tells its viewer after each step.
+
+    outcome: the trial that just ended, if one did. reserve: seconds that the selection takes after the search.
+    """
 
     study: Study
     busy: int
@@ -60,6 +63,7 @@ class Progress:
     budget: Budget
     phase: str = "search"
     outcome: Outcome | None = None
+    reserve: Callable[[], float] = lambda: 0.0
 
 
 def never(trial: Trial) -> None:
@@ -76,6 +80,7 @@ def search(
     *,
     seed: int = 0,
     same: Callable[[Trial], Hashable | None] = never,
+    reserve: Callable[[], float] = lambda: 0.0,
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
@@ -84,6 +89,7 @@ def search(
     planned: the trials before the optimizer's own (canary, start, baselines), told apart by their labels; those
     that the study has are not run again. seed: of the masks of random methods, one for all candidates.
     same: equal for trials that are the same model; the second of them gets the scores of the first.
+    reserve: seconds of a budget of time to keep for the selection.
     """
     lessons = Lessons(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
     lessons.replay(study)
@@ -92,7 +98,7 @@ def search(
     waiting = deque(trial for trial in planned if trial.label not in asked)
 
     def next_trial() -> Trial | None:
-        if budget.spent(study):
+        if budget.spent(study, reserve):
             return None
         number = study.next_number
         if waiting:
@@ -108,7 +114,12 @@ def search(
     if lessons.problem:
         return Ending("paused", lessons.problem)
     ending = _Drive(
-        study, executor, objective, next_trial, lessons.take, Driving(budget, stop, progress, same=same)
+        study,
+        executor,
+        objective,
+        next_trial,
+        lessons.take,
+        Driving(budget, stop, progress, same=same, reserve=reserve),
     ).run()
     failed = failed_on(study, "search")
     if ending.kind == "done" and failed and all(e.losses is None for e in study.told if is_candidate(e.trial)):
@@ -154,6 +165,7 @@ class Driving:
     progress: Callable[[Progress], None]
     phase: str = "search"
     same: Callable[[Trial], Hashable | None] = never
+    reserve: Callable[[], float] = lambda: 0.0
 
 
 class _Drive:
@@ -262,7 +274,8 @@ class _Drive:
 
     def _report(self, outcome: Outcome | None) -> None:
         driving, busy = self._driving, len(self._running)
-        driving.progress(Progress(self._study, busy, self._executor.slots, driving.budget, self._phase, outcome))
+        slots, reserve = self._executor.slots, driving.reserve
+        driving.progress(Progress(self._study, busy, slots, driving.budget, self._phase, outcome, reserve))
 
     @property
     def _phase(self) -> str:

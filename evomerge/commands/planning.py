@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,13 +12,14 @@ from rich.console import Console
 
 from evaluators.base import Scores
 from evomerge import launch
+from evomerge.budget import stage_seconds
 from evomerge.commands.detecting import detectable_differences, power_lines
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
 from evomerge.placement import placement, worker_bytes
 from evomerge.records import Trial, is_parent
 from evomerge.report import words
-from evomerge.selection import FINALISTS
+from evomerge.selection import selection_seconds
 from evomerge.study import Study
 
 #: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
@@ -28,9 +28,13 @@ _BYTES_PER_VALUE = 40
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen of candidates: seconds of one and scores of models, both on the search split. source: where."""
+    """What was seen of candidates, on the search split: seconds of one, scores of models. source: where.
+
+    stages: its seconds by stage, see `Outcome`.
+    """
 
     seconds: float
+    stages: Mapping[str, float]
     scores: Mapping[str, Mapping[str, Scores]]
     source: str
 
@@ -73,9 +77,9 @@ def _from_study(study: Study | None) -> Evidence | None:
     done = [e for e in study.told if e.outcome is not None and e.outcome.scores and e.trial.split == "search"]
     if len(done) < 2:
         return None
-    spent = [sum(e.outcome.seconds.values()) for e in done if e.outcome is not None]
+    stages = stage_seconds(study)
     known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
-    return Evidence(sum(spent) / len(spent), known, f"{len(done)} trials of {study.folder}")
+    return Evidence(sum(stages.values()), stages, known, f"the last of {len(done)} trials of {study.folder}")
 
 
 def _is_model(trial: Trial) -> bool:
@@ -87,14 +91,14 @@ def _probe(plan: launch.Plan) -> Evidence:
     parent = next(trial for trial in plan.planned if is_parent(trial.label) and trial.label != "base")
     trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
     bench.run(trials[0])  # prompts are tokenised once per worker
-    begin = time.perf_counter()
     outcomes = [bench.run(trial) for trial in trials]
-    seconds = (time.perf_counter() - begin) / len(trials)
+    names = {stage for outcome in outcomes for stage in outcome.seconds}
+    stages = {name: sum(o.seconds.get(name, 0.0) for o in outcomes) / len(outcomes) for name in sorted(names)}
     failed = next((outcome.failure for outcome in outcomes if outcome.failure is not None), None)
     if failed is not None:
         raise launch.LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
     known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
-    return Evidence(seconds, known, "two candidates, scored now")
+    return Evidence(sum(stages.values()), stages, known, "two candidates, scored now")
 
 
 def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
@@ -112,21 +116,22 @@ def _time(
     config: SearchConfig, plan: launch.Plan, workers: int, measured: Evidence | None, study: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Seconds of what is left; None where nothing has been measured, and for a search without a limit of trials."""
-    if measured is None:
-        return {"source": None, "candidate_seconds": None, "search_seconds": None, "selection_seconds": None}
-    totals = {
-        split: sum(counts[split] for counts in plan.examples.values()) for split in ("search", "select", "report")
-    }
-    per_example = measured.seconds / totals["search"]
+    trials = config.budget.trials
     baselines = sum(trial.merge is not None for trial in plan.planned)
-    finalists = 2 * FINALISTS if plan.objective.pareto else FINALISTS
-    after = (finalists + baselines) * totals["select"] + (1 + len(config.experts) + 2) * totals["report"]
-    trials = config.budget.trials if study["left"] else study["told"]
-    return {
+    searched = None if trials is None else max(0, trials - baselines)
+    count = launch.selection_count(plan, launch.build_optimizer(config, plan), searched)
+    models = {"select": count.select, "report": count.report}
+    known: dict[str, Any] = {"source": None, "candidate_seconds": None, "search_seconds": None}
+    known |= {"selection_seconds": None, "selection_models": models}
+    if measured is None:
+        return known
+    left = trials if study["left"] else study["told"]
+    after = selection_seconds(count, measured.stages, plan.examples, workers)
+    return known | {
         "source": measured.source,
         "candidate_seconds": measured.seconds,
-        "search_seconds": None if trials is None else max(0, trials - study["told"]) * measured.seconds / workers,
-        "selection_seconds": after * per_example / workers if study["left"] else 0.0,
+        "search_seconds": None if left is None else max(0, left - study["told"]) * measured.seconds / workers,
+        "selection_seconds": after if study["left"] else 0.0,
     }
 
 
@@ -149,6 +154,11 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
             f"time: {spent['candidate_seconds']:.3g} s a candidate ({spent['source']}); search {search}, "
             f"selection about {words.duration(spent['selection_seconds'])}"
         )
+    models = spent["selection_models"]
+    lines.append(
+        f"selection: at most {models['select']} models on the select split and {models['report']} on the report split; "
+        "a budget of hours or `until` keeps the time for it"
+    )
     return [*lines, *power_lines(shown), *(f"note: {note}" for note in data["notes"])]
 
 

@@ -9,6 +9,7 @@ from evomerge.budget import candidates
 from evomerge.config import SearchConfig
 from evomerge.ledger.writer import is_being_written
 from evomerge.lessons import Lessons
+from evomerge.placement import placement
 from evomerge.records import is_parent
 from evomerge.report.status import state_of
 from evomerge.study import Study
@@ -28,7 +29,9 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
         return {"state": "running", "told": told, "left": False}, f"It is being run now: evomerge status {config.study}"
     data = {"state": state, "told": told, "left": True}
     of = f"{told} trials" if trials is None else f"{told} of {trials} trials"
-    if launch.budget(config).spent(study):
+    optimizer = launch.build_optimizer(config, plan)
+    workers = 1 if config.executor == "serial" else placement(config, plan.model_bytes)[0]
+    if launch.budget(config).spent(study, lambda: launch.time_after(plan, optimizer, study, lambda: workers)):
         if state != "done":
             return data, f"Ready: {command} --resume ends the study: its budget is spent ({of}), its result is missing"
         more = "budget.hours" if trials is None or told < trials else "budget.trials"

@@ -88,7 +88,8 @@ class _Watcher:
         if progress.outcome is None and phase == progress.phase and now - drawn < PAUSE:
             return
         self._drawn = progress.phase, now
-        left = seconds_left(progress.study, progress.budget) if progress.phase in SEARCHING else None
+        searching = progress.phase in SEARCHING
+        left = seconds_left(progress.study, progress.budget, progress.reserve) if searching else None
         self._view.update(
             take(
                 progress.study,

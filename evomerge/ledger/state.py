@@ -21,12 +21,14 @@ class Entry:
     """One trial of a study. told_at: its place among the told ones, from 0; None while it is pending.
 
     losses: one per objective; None for a failure and for what the optimizer does not see.
+    active: seconds that the study had run when it was told.
     """
 
     trial: Trial
     outcome: Outcome | None = None
     losses: tuple[float, ...] | None = None
     told_at: int | None = None
+    active: float | None = None
 
 
 class State:
@@ -62,7 +64,7 @@ class State:
             trial = trial_from_dict(record.data)
             self.entries[trial.number] = Entry(trial)
         elif record.kind == "told":
-            self._tell(record.data)
+            self._tell(record.data, record.active)
         else:
             self.events.append((record.kind, MappingProxyType(dict(record.data))))
 
@@ -77,11 +79,11 @@ class State:
         if "inputs" in data:
             self.inputs = MappingProxyType(data["inputs"])
 
-    def _tell(self, data: Mapping[str, Any]) -> None:
+    def _tell(self, data: Mapping[str, Any], active: float) -> None:
         outcome = outcome_from_dict(data, self.examples)
         losses = None if data["losses"] is None else tuple(data["losses"])
         asked = self.entries[outcome.number]
-        entry = replace(asked, outcome=outcome, losses=losses, told_at=len(self.told))
+        entry = replace(asked, outcome=outcome, losses=losses, told_at=len(self.told), active=active)
         self.entries[outcome.number] = entry
         self.told.append(entry)
         for event in outcome.events:

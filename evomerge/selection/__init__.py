@@ -3,6 +3,7 @@
 A search that tries hundreds of candidates picks a lucky one; the split it was picked on cannot say by how much.
 """
 
+from evomerge.selection.cost import Scorings, scorings, selection_seconds
 from evomerge.selection.finalists import FINALISTS, FRONT_FINALISTS, finalists
 from evomerge.selection.range_ends import RangeEnd, ends_text, range_ends, record_coordinates
 from evomerge.selection.ranking import SelectionError
@@ -16,6 +17,7 @@ __all__ = [
     "Claim",
     "RangeEnd",
     "Repeat",
+    "Scorings",
     "Selection",
     "SelectionError",
     "Standing",
@@ -23,6 +25,8 @@ __all__ = [
     "finalists",
     "range_ends",
     "record_coordinates",
+    "scorings",
     "select",
     "selection",
+    "selection_seconds",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,17 @@ def test_a_study_that_has_begun_knows_better_than_a_guess(tmp_path: Path) -> Non
     launch.run(search, launch.prepare(search), resume=False)
     data, _ = plan_search(search, measure=False)
     told = [e for e in Study.read(search.study).told if e.trial.split == "search" and e.outcome is not None]
-    seconds = [sum(e.outcome.seconds.values()) for e in told if e.outcome is not None]
+    scored = [e for e in told if e.outcome is not None and e.outcome.seconds and e.trial.label != "canary"]
+    seconds = [sum(e.outcome.seconds.values()) for e in scored if e.outcome is not None]
     assert data["time"]["candidate_seconds"] == pytest.approx(np.mean(seconds))
-    values = _values(told)
+    values = _values(scored)
     spreads = [np.var(a - b, ddof=1) for i, a in enumerate(values) for b in values[i + 1 :]]
     # The interval counts half a win and half a loss more than were seen.
     assert data["power"]["variance"]["noisy"] == pytest.approx(np.mean(spreads), abs=0.02)
     assert data["time"]["search_seconds"] == data["time"]["selection_seconds"] == 0
+    by_split = Counter(e.trial.split for e in Study.read(search.study).told)
+    assert by_split["select"] <= data["time"]["selection_models"]["select"]
+    assert by_split["report"] <= data["time"]["selection_models"]["report"]
     more, lines = plan_search(config(tmp_path, tasks={"noisy": noisy}, budget={"trials": 20}), measure=False)
     assert more["time"]["search_seconds"] == pytest.approx(8 * more["time"]["candidate_seconds"])
     assert lines[-1] == "Ready: evomerge search search.yaml --resume goes on (12 of 20 trials so far)"
