@@ -1,18 +1,37 @@
-"""A line on the terminal for what takes longer than a few seconds."""
+"""Progress of what takes longer than a few seconds: a bar on a terminal, now and then a line of JSON elsewhere."""
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from evomerge.report.live import QUIET
+
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A line on a terminal's stderr with the share of what is done and the time left."""
+def progress_bar(title: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int, int], None]]:
+    """Show the share of what is done on stderr, with the time left; yields what takes (done, total).
+
+    Without a terminal: a JSON line at most every QUIET seconds. clock: seconds of a monotonic clock.
+    """
     console = Console(stderr=True)
+    if not console.is_terminal:
+        written = [clock()]
+
+        def note(done: int, total: int) -> None:
+            if clock() - written[0] >= QUIET:
+                written[0] = clock()
+                console.file.write(json.dumps({"event": "progress", "message": title, "done": done, "total": total}))
+                console.file.write("\n")
+                console.file.flush()
+
+        yield note
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, *times, console=console, transient=True) as shown:
         task = shown.add_task(title, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

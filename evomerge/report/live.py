@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,13 @@ class View(Protocol):
     def event(self, kind: str, message: str = "", **data: Any) -> None:
         """Say that something happened. kind: a word; message: a sentence for people; data: for programs."""
 
+    def alive(self) -> None:
+        """Show that the search is alive, where nothing else has for a while."""
+
+
+#: Seconds without output after which JSON lines say that the search is alive.
+QUIET = 60.0
+
 
 class LiveView:
     """A table that is drawn over and over on a terminal; messages scroll above it."""
@@ -56,16 +65,23 @@ class LiveView:
             with _readers_may_leave(self._console.file):
                 self._console.print(Text(message), soft_wrap=True)
 
+    def alive(self) -> None:
+        """A table or a message is on the screen already."""
+
 
 class JsonLines:
     """One line of JSON per event.
 
     `baseline`: what a baseline scored, once. `progress`: whenever a trial ended or the phase changed, the phase,
-    the count of trials, and of the rest of the state what is not as in the line before.
+    the count of trials, and of the rest of the state what is not as in the line before. `alive`: after QUIET seconds
+    without a line, in every phase. clock: seconds of a monotonic clock.
     """
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
+        self._clock = clock
+        self._written = self._phase_began = clock()
+        self._phase = "start"
         self._state: dict[str, Any] = {}
         self._baselines: set[int] = set()
 
@@ -83,6 +99,7 @@ class JsonLines:
                 self._write({"event": "baseline", **search_score_to_dict(baseline)})
         state = snapshot.as_dict()
         del state["baselines"]
+        self._enter(state["phase"])
         now = {"phase": state["phase"], "told": state["told"]}
         if now.items() <= self._state.items():
             return
@@ -95,7 +112,18 @@ class JsonLines:
         said = {"message": message} if message else {}
         self._write({"event": kind, **said, **data})
 
+    def alive(self) -> None:
+        """Write the phase and its seconds so far, if nothing has been written for QUIET seconds."""
+        if self._clock() - self._written >= QUIET:
+            seconds = round(self._clock() - self._phase_began, 1)
+            self._write({"event": "alive", "phase": self._phase, "phase_seconds": seconds})
+
+    def _enter(self, phase: str) -> None:
+        if phase != self._phase:
+            self._phase, self._phase_began = phase, self._clock()
+
     def _write(self, data: Mapping[str, Any]) -> None:
+        self._written = self._clock()
         with _readers_may_leave(self._stream):
             self._stream.write(json.dumps(data, allow_nan=False, default=str) + "\n")
             self._stream.flush()
@@ -121,18 +149,28 @@ def _readers_may_leave(stream: IO[str]) -> Iterator[None]:
 
 
 class Interruptible:
-    """A view that may be used from a signal handler: what comes while it writes is written after that."""
+    """A view for signal handlers and several threads: what comes while it writes is written after that.
 
-    def __init__(self, view: View) -> None:
+    interval: seconds between two looks of its own thread, which lets the view say that the search is alive also while
+    the main thread loads models or scores a candidate.
+    """
+
+    def __init__(self, view: View, interval: float = QUIET / 4) -> None:
         self._view = view
         self._waiting: deque[Callable[[], None]] = deque()
-        self._writing = False
+        self._writing = threading.Lock()
+        self._interval = interval
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._stay_alive, name="alive", daemon=True)
 
     def __enter__(self) -> "Interruptible":
         self._view.__enter__()
+        self._watch.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._watch.join()
         self._view.__exit__(*error)
 
     def update(self, snapshot: Snapshot) -> None:
@@ -143,15 +181,22 @@ class Interruptible:
         """Say that something happened."""
         self._write(lambda: self._view.event(kind, message, **data))
 
+    def alive(self) -> None:
+        """Show that the search is alive."""
+        self._write(self._view.alive)
+
+    def _stay_alive(self) -> None:
+        while not self._ended.wait(self._interval):
+            self.alive()
+
     def _write(self, action: Callable[[], None]) -> None:
         self._waiting.append(action)
-        # A handler may run between any two of these steps, and then finds everything waiting or being written.
-        while self._waiting and not self._writing:
-            self._writing = True
+        # Whoever does not get the lock has appended before the one who has it looks again.
+        while self._waiting and self._writing.acquire(blocking=False):
             try:
                 self._write_next()
             finally:
-                self._writing = False
+                self._writing.release()
 
     def _write_next(self) -> None:
         try:

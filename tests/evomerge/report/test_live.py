@@ -3,12 +3,13 @@
 import io
 import json
 import re
+import threading
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from evomerge.report.live import Interruptible, JsonLines, LiveView, choose, table
+from evomerge.report.live import QUIET, Interruptible, JsonLines, LiveView, choose, table
 from evomerge.report.snapshot import SearchScore, Snapshot
 from evomerge.statistics import Estimate
 
@@ -134,6 +135,9 @@ class Nested:
     def update(self, snapshot: Snapshot) -> None:
         self.event("update")
 
+    def alive(self) -> None:
+        self.event("alive")
+
     def event(self, kind: str, message: str = "", **data: object) -> None:
         self.written.append(f"begin {kind}")
         if kind == "update":
@@ -148,6 +152,49 @@ def test_what_a_signal_handler_says_never_lands_inside_a_line() -> None:
         view.update(SNAPSHOT)
         view.event("failed")
     assert inner.written == [f"{at} {kind}" for kind in ("update", "stopping", "failed") for at in ("begin", "end")]
+
+
+def test_a_phase_without_news_says_that_it_is_alive() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    view = JsonLines(stream, clock=lambda: now[0])
+    view.event("message", "reading the tasks")
+    now[0] = QUIET - 1
+    view.alive()
+    now[0] = QUIET
+    view.alive()
+    now[0] += QUIET - 1
+    view.update(replace(SNAPSHOT, phase="canary"))
+    view.update(replace(SNAPSHOT, phase="canary"))
+    view.alive()
+    now[0] += 3 * QUIET
+    view.alive()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    alive = [line for line in lines if line["event"] == "alive"]
+    assert alive == [
+        {"event": "alive", "phase": "start", "phase_seconds": QUIET},
+        {"event": "alive", "phase": "canary", "phase_seconds": 3 * QUIET},
+    ]
+
+
+def test_it_is_alive_while_the_main_thread_is_busy_and_writes_one_line_at_a_time() -> None:
+    """Two threads write for as long as it takes to see each of them wait for the other."""
+    beats = threading.Event()
+
+    class Slow(Nested):
+        def event(self, kind: str, message: str = "", **data: object) -> None:
+            super().event(kind)
+            if kind == "alive":
+                beats.set()
+
+    inner = Slow()
+    with Interruptible(inner, interval=0.0001) as view:
+        inner.outside = view
+        for _ in range(200):
+            view.event("failed")
+        assert beats.wait(60), "this thread does nothing meanwhile"
+    assert inner.written[::2] == [f"begin {line.removeprefix('end ')}" for line in inner.written[1::2]]
+    assert inner.written.count("end failed") == 200
 
 
 def test_json_can_be_asked_for_on_a_terminal() -> None:
