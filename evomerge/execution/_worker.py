@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,10 +38,11 @@ class Worker:
     """The driver's side of a worker.
 
     pid: None while it is not known to be alive. call: what it does now; job: None when that is a ping.
-    since: when the job began or the worker was lost, by the monotonic clock.
+    since: when the job began or the worker was lost, by `clock`.
     """
 
-    def __init__(self, name: str, handle: Any) -> None:
+    def __init__(self, name: str, handle: Any, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.name = name
         self.handle = handle
         self.pid: int | None = None
@@ -52,7 +52,7 @@ class Worker:
 
     def run(self, job: Job) -> None:
         """Start a job."""
-        self.call, self.job, self.since = self.handle.run.remote(job.trial), job, time.monotonic()
+        self.call, self.job, self.since = self.handle.run.remote(job.trial), job, self._clock()
 
     def ping(self) -> None:
         """Ask whether it is alive and its bench is built."""
@@ -61,7 +61,7 @@ class Worker:
     def lose(self) -> None:
         """Note that it died, was killed or cannot be reached."""
         self.pid = self.call = self.job = None
-        self.since = time.monotonic()
+        self.since = self._clock()
 
 
 def raised(error: Exception) -> str:

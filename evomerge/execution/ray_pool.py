@@ -87,7 +87,8 @@ class RayPool:
     memory_per_worker: bytes to reserve on its node. address: see `start`; a Ray that was connected before is
     used and left running. startup_timeout: seconds to wait for workers, at first and when all are gone.
     trial_timeout: seconds after which a trial is taken to hang; by default it follows from the trials so far, see
-    `Deadline`. Raises ExecutorError when a bench cannot be built or no worker starts.
+    `Deadline`. clock: seconds of a monotonic clock, for how long trials take. Raises ExecutorError when a bench cannot
+    be built or no worker starts.
     """
 
     def __init__(
@@ -101,11 +102,13 @@ class RayPool:
         address: str | None = None,
         startup_timeout: float = 300.0,
         trial_timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if workers < 1:
             raise ExecutorError(f"A pool needs at least one worker; {workers} were asked for.")
         self._startup_timeout = startup_timeout
         self._deadline = Deadline(trial_timeout)
+        self._clock = clock
         self._last_loss = ""
         self._queue: deque[Job] = deque()
         self._done: deque[Outcome] = deque()
@@ -123,7 +126,7 @@ class RayPool:
         threads = max(1, int(cpus_per_worker))
         try:
             for index in range(workers):
-                self._workers.append(Worker(f"ray-{index}", actor.remote(make_bench, threads)))
+                self._workers.append(Worker(f"ray-{index}", actor.remote(make_bench, threads), clock))
             self._wait_for_workers()
         except BaseException:
             self.close()
@@ -223,7 +226,7 @@ class RayPool:
             if job is None:
                 worker.pid = value
             else:
-                self._deadline.note(time.monotonic() - worker.since)
+                self._deadline.note(self._clock() - worker.since)
                 self._finish(worker, job, value)
 
     def _retry(self, worker: Worker, job: Job, outcome: Outcome | None) -> None:
@@ -238,7 +241,7 @@ class RayPool:
 
     def _look_after_workers(self) -> None:
         self._head.check()
-        now, limit = time.monotonic(), self._deadline.seconds
+        now, limit = self._clock(), self._deadline.seconds
         for worker in self._workers:
             if worker.pid is None and worker.call is None and now >= worker.since + _TICK:
                 worker.ping()
@@ -248,8 +251,8 @@ class RayPool:
                 worker.lose()
                 self._retry(worker, job, job.timed_out(worker.name, limit))
         if self.slots:
-            self._last_alive = now
-        elif now >= self._last_alive + self._startup_timeout:
+            self._last_alive = time.monotonic()
+        elif time.monotonic() >= self._last_alive + self._startup_timeout:
             why = f" The last one said: {self._last_loss}" if self._last_loss else ""
             raise ExecutorError(
                 f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. See that the "

@@ -10,9 +10,7 @@ import pytest
 from evaluators.base import Scores
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.records import Outcome, Trial
-
-#: Seconds that no healthy executor needs for a trial of these tests.
-PATIENCE = 60.0
+from tests.waiting import CEILING
 
 Make = Callable[[Callable[[], object]], Executor]
 
@@ -51,7 +49,7 @@ def run_all(executor: Executor, trials: Iterable[Trial]) -> list[Outcome]:
     waiting = list(trials)
     outcomes: list[Outcome] = []
     running = 0
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + CEILING
     while waiting or running:
         while waiting and running < executor.slots:
             executor.submit(waiting.pop(0))
@@ -61,7 +59,7 @@ def run_all(executor: Executor, trials: Iterable[Trial]) -> list[Outcome]:
             outcomes.append(outcome)
             running -= 1
         elif time.monotonic() > deadline:
-            pytest.fail(f"{running} trials gave no outcome in {PATIENCE} s.")
+            pytest.fail(f"{running} trials gave no outcome in {CEILING} s.")
     return outcomes
 
 

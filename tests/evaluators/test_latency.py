@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,17 @@ class TestLatency(EvaluatorContract):
         return lambda: Latency(file=str(prompts), max_new_tokens=4)
 
 
-def slowed(model: TinyModel, calls: list[int]) -> TinyModel:
-    """The same model; its call number n of `generate` takes 0.4 s longer when n is among `calls`."""
+class Clock:
+    """A clock that stands still but for what a test adds."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def slowed(model: TinyModel, calls: list[int], clock: Clock) -> TinyModel:
+    """The same model; its call number n of `generate` takes 0.5 s when n is among `calls`, else 0.125 s."""
 
     class Slow:
         def __init__(self) -> None:
@@ -36,7 +44,7 @@ def slowed(model: TinyModel, calls: list[int]) -> TinyModel:
 
         def generate(self, **arguments: Any) -> Any:
             self.count += 1
-            time.sleep(0.4 if self.count in calls else 0.0)
+            clock.now += 0.5 if self.count in calls else 0.125
             return model.network.generate(**arguments)
 
     return TinyModel(Slow(), model.tokenizer, model.folder)
@@ -50,11 +58,15 @@ def slowed(model: TinyModel, calls: list[int]) -> TinyModel:
         ([2, 4], True),
     ],
 )
-def test_the_median_after_a_warm_up(model: TinyModel, prompts: Path, calls: list[int], slow: bool) -> None:
+def test_the_median_after_a_warm_up(
+    model: TinyModel, prompts: Path, calls: list[int], slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("evaluators.latency.time", clock)
     evaluator = Latency(file=str(prompts), max_new_tokens=1, limit=1)
     evaluator.score(model)
-    (seconds,) = evaluator.score(slowed(model, calls)).values
-    assert bool(seconds >= 0.4) is slow
+    (seconds,) = evaluator.score(slowed(model, calls, clock)).values
+    assert seconds == (0.5 if slow else 0.125)
 
 
 def test_less_is_better() -> None:

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,14 +53,6 @@ def evomerge(*arguments: object, **environment: str) -> Iterator[subprocess.Pope
             yield process
         finally:
             process.kill()
-
-
-def wait_until(what: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Look again and again; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, f"not within {seconds} seconds"
-        time.sleep(0.05)
 
 
 def history(folder: Path) -> list[tuple[object, ...]]:

@@ -15,6 +15,10 @@ from evomerge import strict_yaml
 from evomerge.budget import is_candidate
 from evomerge.study import Study
 from tests.conftest import TinyModels
+from tests.waiting import CEILING
+
+#: A fixture here trains models and runs a whole search and an export.
+pytestmark = pytest.mark.timeout(3600)
 
 LOAD_WITHOUT_US = """
 import json, sys
@@ -104,7 +108,7 @@ def test_a_killed_worker_costs_no_trial(tiny: TinyModels, tmp_path: Path) -> Non
     while driver.poll() is None and (not ledger.exists() or ledger.read_bytes().count(b'"told"') < 6):
         time.sleep(0.01)
     os.kill(worker_of(driver.pid), signal.SIGKILL)
-    output, errors = driver.communicate(timeout=240)
+    output, errors = driver.communicate(timeout=CEILING)
     assert driver.returncode == 0, output[-2000:] + errors[-2000:]
     study = Study.read(tmp_path / "study")
     assert sum(is_candidate(entry.trial) for entry in study.told) == 24

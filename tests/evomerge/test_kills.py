@@ -14,6 +14,7 @@ from evomerge import strict_yaml
 from evomerge.ledger.lines import FILE
 from evomerge.study import Study
 from tests.toys import search_file
+from tests.waiting import CEILING, wait_until
 
 TRIALS = 70
 
@@ -77,7 +78,7 @@ def check(tmp_path: Path, kills: int) -> None:
         process.stderr.close()
     last = start(file)
     for process in (whole, last):
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=CEILING)
         assert process.returncode == 0, errors.decode()
     assert killed == kills
     assert history(tmp_path / "killed") == history(tmp_path / "whole")
@@ -93,3 +94,21 @@ def test_a_few_kills_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     check(tmp_path, kills=20)
+
+
+@pytest.mark.slow
+def test_losing_the_head_of_ray_pauses_the_study(tmp_path: Path) -> None:
+    """Ray would end the driver from C++ after a minute, with its own words and exit code 1."""
+    file = write_search(tmp_path)
+    settings = {"executor": "ray", "workers": 1, "budget": {"trials": 10**6}}
+    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.1}}
+    file.write_text(strict_yaml.dump(search_file(tmp_path, tasks=tasks, **settings)))
+    driver = start(file)
+    wait_until(lambda: records(tmp_path) > 10)
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+    (head,) = [pid for pid in map(int, children) if b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(head, signal.SIGKILL)
+    driver.communicate(timeout=CEILING)
+    assert driver.returncode == 5
+    kind, data = Study.read(tmp_path / "study").events[-1]
+    assert (kind, "head of the Ray cluster" in data["reason"]) == ("paused", True)

@@ -21,6 +21,7 @@ from evomerge.records import Trial
 from evomerge.study import Study
 from evomerge.trial import Bench, BenchSpec
 from tests.toys import search_file, write_toys
+from tests.waiting import CEILING
 
 
 def run(*arguments: object) -> Result:
@@ -150,7 +151,9 @@ def test_a_running_study_has_a_front(study: Path, tmp_path: Path) -> None:
 
 def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
     command = ["-m", "evomerge.cli", "pick", str(study)]
-    child = pexpect.spawn(sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=120)
+    child = pexpect.spawn(
+        sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=CEILING
+    )
     child.expect("The merges that no other beats on the select split:")
     child.expect("or q: ")
     child.sendline("max oen")
@@ -175,13 +178,15 @@ def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("answers", [(), ("max one", "y")])
 def test_ctrl_c_at_a_question_ends_it_as_everywhere_else(study: Path, tmp_path: Path, answers: tuple[str, ...]) -> None:
     command = ["-m", "evomerge.cli", "pick", str(study)]
-    child = pexpect.spawn(sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=120)
+    child = pexpect.spawn(
+        sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=CEILING
+    )
     for answer in answers:
         child.expect(r"or [qn]: ")
         child.sendline(answer)
     child.expect(r"or q: |File \[recipe.yaml\]: ")
     # readline loses one that comes between its prompt and its waiting; a person types it again.
-    for _ in range(20):
+    for _ in range(int(CEILING / 3)):
         child.sendintr()
         if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=3) == 0:
             break
@@ -197,7 +202,9 @@ def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path) -> No
     ascii_ = environment | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, *command], capture_output=True, env=ascii_, check=True)
     assert done.stdout.isascii()
-    child = pexpect.spawn(sys.executable, command, env=environment, encoding="utf-8", dimensions=(60, 20), timeout=120)
+    child = pexpect.spawn(
+        sys.executable, command, env=environment, encoding="utf-8", dimensions=(60, 20), timeout=CEILING
+    )
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

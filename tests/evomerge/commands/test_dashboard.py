@@ -17,13 +17,14 @@ from evomerge.cli import app
 from evomerge.ledger.lines import FILE
 from evomerge.study import Study
 from tests.evomerge.report.studies import write_study
-from tests.evomerge.searches import evomerge, history, run_here, wait_until, write_search
+from tests.evomerge.searches import evomerge, history, run_here, write_search
+from tests.waiting import CEILING, wait_until
 
 TRIALS = 30
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=CEILING) as answer:
         assert answer.status == 200
         return answer.read()
 
@@ -60,7 +61,7 @@ def test_a_running_search_is_shown_and_killing_the_dashboard_changes_nothing(tmp
         count = len(history(folder))
         wait_until(lambda: len(history(folder)) > max(count + 3, TRIALS))
         search.send_signal(signal.SIGINT)
-        _, errors = search.communicate(timeout=60)
+        _, errors = search.communicate(timeout=CEILING)
     assert (search.returncode, errors) == (75, "")
     assert history(folder)[:TRIALS] == history(unwatched)[:TRIALS]
 
@@ -69,7 +70,7 @@ def test_a_finished_search_is_shown_whole_until_ctrl_c(unwatched: Path) -> None:
     with evomerge("dashboard", unwatched, "--port", 0, "--no-browser", "--json") as dashboard:
         shown = trials(address_of(dashboard))
         dashboard.send_signal(signal.SIGINT)
-        _, errors = dashboard.communicate(timeout=60)
+        _, errors = dashboard.communicate(timeout=CEILING)
     assert (dashboard.returncode, errors) == (0, "")
     searched = [e for e in Study.read(unwatched).entries.values() if e.trial.split == "search"]
     assert [trial["number"] for trial in shown] == [entry.trial.number for entry in searched]

@@ -21,6 +21,7 @@ from evomerge.execution.ray_pool import RayPool
 from evomerge.execution.serial import SerialExecutor
 from evomerge.records import Outcome, Trial
 from tests.contracts.executor import ExecutorContract, Make, SmallBench, describe, run_all, trial
+from tests.waiting import CEILING, wait_until
 
 
 class DangerousBench(SmallBench):
@@ -47,13 +48,6 @@ class DangerousBench(SmallBench):
         if trial.label == "threads":
             return Outcome(trial.number, worker=os.environ["OMP_NUM_THREADS"])
         return super().run(trial)
-
-
-def wait_for(there: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline, f"Nothing came within {seconds} s."
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -89,11 +83,11 @@ def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, tmp_path: Path) -
     victims = pool.worker_pids()
     pool.submit(trial(0, "wait"))
     pool.submit(trial(1, "wait"))
-    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     (tmp_path / "go on").touch()
-    outcomes = [pool.next_outcome(60), pool.next_outcome(60)]
+    outcomes = [pool.next_outcome(CEILING), pool.next_outcome(CEILING)]
     found = {outcome.number: outcome for outcome in outcomes if outcome}
     assert sorted(found) == [0, 1]
     for number, outcome in found.items():
@@ -101,7 +95,7 @@ def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, tmp_path: Path) -
         assert [(e["event"], e["trial"], e["attempt"]) for e in outcome.events] == [("worker_died", number, 1)]
         assert outcome.events[0]["reason"]
     run_all(pool, map(trial, range(2, 6)))
-    wait_for(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
+    wait_until(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
     assert not set(pool.worker_pids()) & set(victims)
 
 
@@ -110,7 +104,7 @@ def test_an_idle_pool_gets_its_workers_back(pool: RayPool) -> None:
     os.kill(victim, signal.SIGKILL)
     labels = ["search"] * 8
     run_all(pool, map(trial, range(len(labels)), labels))
-    wait_for(lambda: pool.next_outcome(0.0) is None and pool.slots == 2 and victim not in pool.worker_pids())
+    wait_until(lambda: pool.next_outcome(0.0) is None and pool.slots == 2 and victim not in pool.worker_pids())
 
 
 def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Path) -> None:
@@ -127,17 +121,26 @@ def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Pat
 
 
 def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path: Path) -> None:
-    pool = RayPool(partial(DangerousBench, tmp_path), workers=2, trial_timeout=2)
-    labels = ["hang", "hang once", "search"]
-    outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
-    failure = outcomes[0].failure
-    assert failure is not None
-    assert failure.kind == "timeout"
-    assert [event["event"] for event in outcomes[0].events] == ["timeout", "timeout"]
+    ahead = [0.0]  # of the clock: nothing hangs before this test says so
+    clock = lambda: time.monotonic() + ahead[0]  # noqa: E731
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=2, trial_timeout=CEILING, clock=clock)
+    pool.submit(trial(0, "hang"))
+    pool.submit(trial(1, "hang once"))
+    wait_until(lambda: (tmp_path / "0-0").exists() and (tmp_path / "1-0").exists())
+    ahead[0] += CEILING
+    second = pool.next_outcome(CEILING)
+    wait_until(lambda: pool.next_outcome(0.1) is None and (tmp_path / "0-1").exists())
+    ahead[0] += CEILING
+    first = pool.next_outcome(CEILING)
+    assert first is not None
+    assert second is not None
+    assert (first.number, second.number) == (0, 1)
+    assert first.failure is not None
+    assert first.failure.kind == "timeout"
+    assert [event["event"] for event in first.events] == ["timeout", "timeout"]
     assert len(list(tmp_path.glob("0-*"))) == 2
-    assert outcomes[1].failure is None
-    assert [event["event"] for event in outcomes[1].events] == ["timeout"]
-    assert outcomes[2].failure is None
+    assert second.failure is None
+    assert [event["event"] for event in second.events] == ["timeout"]
     pool.close()
 
 
@@ -145,7 +148,7 @@ def test_a_bench_that_cannot_be_built_again_is_an_error(pool: RayPool, tmp_path:
     (tmp_path / "models are gone").touch()
     with pytest.raises(ExecutorError, match="models are gone"):  # noqa: PT012 - whichever call notices it
         run_all(pool, [trial(0, "die once"), trial(1)])
-        wait_for(lambda: pool.next_outcome(0.1))
+        wait_until(lambda: pool.next_outcome(0.1))
 
 
 def test_an_outcome_that_cannot_travel_is_a_failure(pool: RayPool) -> None:
@@ -199,7 +202,7 @@ def test_a_lost_node_is_never_read_as_a_bench_that_cannot_be_built(
     (outcome,) = run_all(pool, [trial(3)])
     assert [event["event"] for event in outcome.events] == events
     assert (outcome.failure is None) == (events[0] == "preempted"), "an announced end is held against nobody"
-    wait_for(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
+    wait_until(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
 
 
 DRIVER = """
@@ -226,7 +229,7 @@ print("interrupted", flush=True)
 while len(interrupts) < 2:
     pool.next_outcome(0.05)
 (folder / "go on").touch()
-outcome = pool.next_outcome(60)
+outcome = pool.next_outcome(CEILING)
 assert outcome.failure is None and not outcome.events, outcome
 assert pool.worker_pids() == pid
 fds = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
@@ -248,11 +251,11 @@ def test_ctrl_c_in_a_terminal_leaves_workers_and_handlers_alone(tmp_path: Path) 
     )
     assert driver.stdout is not None
     assert driver.stdout.readline() == "running\n"
-    wait_for(lambda: list(tmp_path.glob("0-*")))
+    wait_until(lambda: list(tmp_path.glob("0-*")))
     os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
     assert driver.stdout.readline() == "interrupted\n"
     driver.send_signal(signal.SIGTERM)
-    out, err = driver.communicate(timeout=120)
+    out, err = driver.communicate(timeout=CEILING)
     assert (driver.returncode, err) == (0, "")
     listens, done = out.splitlines()
     assert done == "done [2, 15]"

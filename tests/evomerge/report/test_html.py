@@ -29,6 +29,7 @@ from evomerge.statistics import Difference, Estimate
 from evomerge.study import Study
 from search_spaces.base import CoefficientTable
 from tests.toys import search_file, write_toys
+from tests.waiting import CEILING
 
 PARETO = Objective({"one": 1.0, "two": 1.0}, kind="pareto")
 EVIL = "a</script><img src=x onerror=alert(1)>"
@@ -74,7 +75,7 @@ def browse(address: str, profile: Path) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=CEILING,
         check=True,
     )
     assert 'data-ready="yes"' in done.stdout

@@ -1,7 +1,6 @@
 """MLflow over a local database: the contract, names that it does not take, and a server that never answers."""
 
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,5 @@ def test_a_server_that_never_answers_is_an_error_after_a_while(tmp_path: Path, m
     monkeypatch.setattr("evomerge.sinks.mlflow.PATIENCE", 1)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         sink = Mlflow(f"http://127.0.0.1:{deaf.getsockname()[1]}", Run("abc", "night", tmp_path, {}))
-        began = time.monotonic()
         with pytest.raises(SinkError):
             sink.open()
-    assert time.monotonic() - began < 20

@@ -15,7 +15,7 @@ from wandb.proto import wandb_internal_pb2
 
 from evomerge.sinks.wandb import Wandb
 from tests.contracts.sink import SinkContract
-from tests.evomerge.searches import wait_until
+from tests.waiting import CEILING, wait_until
 
 #: Behind 7 bytes, a file is a log of records as LevelDB's: https://github.com/google/leveldb/blob/main/doc/log_format.md
 HEADER, BLOCK, START = 7, 1 << 15, 7
@@ -103,7 +103,9 @@ def opened_twice(folder: Path, **environment: str) -> list[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     command = [sys.executable, "-c", TWICE, str(folder)]
     environment |= {"HOME": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, env=clean | environment, check=False, timeout=90)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=clean | environment, check=False, timeout=CEILING
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
