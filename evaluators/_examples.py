@@ -19,12 +19,14 @@ class Line:
     fields: Mapping[str, Any]
 
     def field(self, name: str) -> Any:
-        """The field `name`. Raises EvaluatorError with the names there are."""
+        """The field `name`. Raises EvaluatorError with the names there are, and where it is null."""
         if name not in self.fields:
             raise EvaluatorError(
                 f"{self.where} has no field {name!r}; it has {', '.join(map(repr, self.fields)) or 'none'}. "
                 "Say in the task's options which field to read."
             )
+        if self.fields[name] is None:
+            raise EvaluatorError(f"{self.where}: {name} is null; give it a value, or leave the line out.")
         return self.fields[name]
 
     def prompt(self, field: str | None, template: str | None) -> str:

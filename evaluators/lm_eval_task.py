@@ -27,7 +27,7 @@ from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
 from evaluators._lm_eval_sources import find
 from evaluators._tokens import PerTokenizer
-from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Scores, content_ids
+from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Preview, Scores, content_ids
 
 #: lm-eval's own default for drawing few-shot examples.
 FEWSHOT_SEED = 1234
@@ -114,6 +114,7 @@ class LmEvalTask(Evaluator):
             self._ids = content_ids([self._text(document) for document in self._documents])
             with self._places.explained(task, doing="measuring its documents"):
                 self._metric = with_lengths(self._metric, self._tasks, contents)
+        self._instances: list[list[Any]] = []
         self._frozen = PerTokenizer(self._freeze)
 
     @property
@@ -152,13 +153,35 @@ class LmEvalTask(Evaluator):
             truncated=sum(r.truncated for r in responses) if "generate_until" in kinds else None,
         )
 
+    def preview(self, row: int) -> Preview:
+        """The prompt with its few-shot examples, and what is scored after it or accepted as an answer."""
+        with fast_templates(self._trusted), preserved_random_states():
+            self._instances = self._instances or self._requests(None)
+            document, instances = self._documents[row], self._instances[row]
+            target = document.target
+        first = instances[0]
+        if first.request_type == "generate_until":
+            return Preview(
+                first.args[0], tuple(map(str, target if isinstance(target, list) else [target])), generated=True
+            )
+        if first.request_type == "loglikelihood_rolling":
+            return Preview("", (first.args[0],))
+        texts = tuple(instance.args[1] for instance in instances if instance.args[0] == first.args[0])
+        marked = isinstance(target, int) and len(texts) > 1 and 0 <= target < len(texts)
+        return Preview(first.args[0], texts, (target,) if marked else ())
+
     def _freeze(self, model: LanguageModel) -> _Frozen:
         """Builds all requests as lm-eval does; few-shot examples are drawn here and never again."""
         if self._chat and not model.tokenizer.chat_template:
             raise EvaluatorError("apply_chat_template is set, but the model's tokenizer has no chat template.")
+        self._instances = self._requests(_chat_template(model.tokenizer) if self._chat else None)
+        return _Frozen(self._instances, Requests(model, self._instances, self._settings))
+
+    def _requests(self, chat_template: Callable[..., str] | None) -> list[list[Any]]:
+        """Each document's lm-eval Instances, in their order."""
         instances: list[list[Any]] = [[] for _ in self._documents]
         position = {(id(d.task), d.number): row for row, d in enumerate(self._documents)}
-        self._build(_chat_template(model.tokenizer) if self._chat else None)
+        self._build(chat_template)
         for task in self._tasks.values():
             for instance in task.instances:
                 instances[position[id(task), instance.doc_id]].append(instance)
@@ -167,10 +190,8 @@ class LmEvalTask(Evaluator):
             for instance in listed:
                 if not all(isinstance(text, str) for text in instance.args if not isinstance(text, dict)):
                     why = f"has to be text; it is {shown(repr(instance.args))[:100]}."
-                    self._places.refuse(
-                        document.name, ("doc_to_target",), f"{document}: what is asked of the model {why}"
-                    )
-        return _Frozen(instances, Requests(model, instances, self._settings))
+                    self._places.refuse(document.name, ("doc_to_target",), f"{document}: what the model reads {why}")
+        return instances
 
     def _build(self, chat_template: Callable[..., str] | None) -> None:
         """Have lm-eval build the requests of all tasks."""

@@ -86,6 +86,12 @@ class Perplexity(Evaluator):
         tokens = [encode(model.tokenizer, window) for window in self._windows]
         pairs = [list(_chunks(window, prefix, length)) for window in tokens]
         scored = [sum(len(continuation) for _, continuation in chunks) for chunks in pairs]
+        if 0 in scored:
+            row = scored.index(0)
+            raise EvaluatorError(
+                f"Example {row} (from 0), {self._windows[row]!r}, has no token to score: the first one is scored after "
+                "BOS or EOS only, and the tokenizer has neither. Leave it out, or take a larger `window`."
+            )
         return Likelihoods(pairs, length, self._batch_tokens), scored
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import architecture, hollow, outline
-from evomerge.merging.models.shards import read_json
+from evomerge.merging.models.shards import check_tokenizer, read_json
 from evomerge.merging.output.assets import has_mark
 from evomerge.places import Loading, ModelError, Staged, find_places, place_tensors, prove, training_only, untie
 from search_spaces.base import FloatArray
@@ -181,11 +181,12 @@ def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:
 def _tokenizer(folder: Path) -> Any:
     if not _has_tokenizer(folder):
         return None
+    check_tokenizer(folder)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True
         )
-    except (ImportError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 - tokenizers has no exception of its own
         # Only tasks that read text need it: they raise this.
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         return ModelError(f"{folder}: transformers {transformers.__version__} cannot read the tokenizer: {reason}")

@@ -180,6 +180,23 @@ def test_chat_templates_are_applied(folder: Path, model: TinyModel) -> None:
     assert prompt.count("<assistant>") == 3
 
 
+def test_examples_are_shown_as_the_model_meets_them(folder: Path, model: TinyModel) -> None:
+    pick = LmEvalTask(task="pick", include_path=str(folder))
+    shown = pick.preview(0)
+    pick.rehearse(model)
+    assert pick.preview(0) == shown
+    first = pick._frozen.of(model).instances[0]
+    assert shown.prompt == first[0].args[0]
+    assert shown.continuations == tuple(instance.args[1] for instance in first)
+    assert shown.continuations[0] == " red"
+    assert shown.right == (pick._documents[0].content["answer"],)
+    written = LmEvalTask(task="write", include_path=str(folder)).preview(1)
+    assert written.generated
+    assert (written.continuations, written.right) == (("~",), ())
+    rolled = LmEvalTask(task="roll", include_path=str(folder)).preview(2)
+    assert (rolled.prompt, rolled.continuations) == ("", ("Say so so 2",))
+
+
 def test_a_broken_model_is_not_scored(folder: Path, broken_model: TinyModel) -> None:
     scores = LmEvalTask(task="write", include_path=str(folder)).score(broken_model)
     assert np.isnan(scores.values).all()

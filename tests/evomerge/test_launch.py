@@ -1,6 +1,8 @@
 """Before anything is spent: what a plan holds, what it refuses, and how a study is taken up."""
 
 import json
+import os
+import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -123,6 +125,28 @@ def test_tasks_that_read_text_need_a_tokenizer(configured: Configured, tmp_path:
     config = configured(tasks=tasks, base=str(base), experts={"a": str(llama(tmp_path / "expert", 1))})
     with pytest.raises(ModelError, match=r"llama: tokenizer\.json missing"):
         prepare(config)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "broken"])
+def test_tokenizers_that_are_not_read(tiny: TinyModels, configured: Configured, tmp_path: Path, kind: str) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny.base, base)
+    (base / "tokenizer.json").unlink()
+    if kind == "link":
+        (base / "tokenizer.json").symlink_to(tiny.base / "tokenizer.json")
+    elif kind == "pipe":
+        os.mkfifo(base / "tokenizer.json")
+    else:
+        (base / "tokenizer.json").write_text("{}")
+    experts = {name: str(path) for name, path in tiny.experts.items()}
+    tasks = {"sort": {"evaluator": "exact_match", "file": str(tiny.tasks["sort"]), "max_new_tokens": 4}}
+    said = {
+        "link": "tokenizer.json' is a link to",
+        "pipe": "is not a regular file",
+        "broken": "cannot read the tokenizer",
+    }
+    with pytest.raises((ModelError, CheckpointError), match=said[kind]):
+        prepare(configured(base=str(base), experts=experts, tasks=tasks))
 
 
 @pytest.mark.parametrize("evaluator", ["exact_match", "generated_tokens", "latency"])

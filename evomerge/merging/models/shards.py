@@ -14,6 +14,10 @@ MAX_JSON_BYTES = 100_000_000
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
+#: Kinds of files that tokenizers of transformers are made of, and where further chat templates lie.
+_TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".spm", ".codes")
+_CHAT_TEMPLATES = "additional_chat_templates"
+
 
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     """A JSON object of a model folder, or None where there is no such file. Raises CheckpointError."""
@@ -60,6 +64,15 @@ def check_inside(folder: Path, name: str) -> Path:
     if not target.is_file():
         raise CheckpointError(f"{path} is not a regular file.")
     return path
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raises CheckpointError for files that transformers may read for a tokenizer and that do not lie in the folder."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _TOKENIZER_SUFFIXES:
+            check_inside(folder, path.name)
+    for path in sorted((folder / _CHAT_TEMPLATES).glob("*")):
+        check_inside(folder, f"{_CHAT_TEMPLATES}/{path.name}")
 
 
 def read_folder(folder: Path) -> list[tuple[Path, dict[str, TensorEntry]]]:

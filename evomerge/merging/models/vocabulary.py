@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from evomerge.merging.models.aligned import Aligned, Alignment, Donors
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.shards import check_inside
+from evomerge.merging.models.shards import check_inside, check_tokenizer
 from evomerge.recipe import TokenRow, Vocabulary
 
 Vocab = Mapping[str, int]
@@ -99,6 +99,7 @@ def _extended(start: Path, vocabs: Mapping[Path, Vocab], made: Sequence[str]) ->
 
     tokens = Tokens(Path(tempfile.mkdtemp(prefix="evomerge-tokenizer-")))
     weakref.finalize(tokens, shutil.rmtree, tokens.folder, ignore_errors=True)
+    check_tokenizer(start)
     tokenizer = AutoTokenizer.from_pretrained(str(start), trust_remote_code=False, local_files_only=True)
     known = dict.fromkeys(tokenizer.get_vocab())
     for folder, vocab in vocabs.items():

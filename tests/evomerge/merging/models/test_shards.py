@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from evomerge.merging.models.header import CheckpointError
-from evomerge.merging.models.shards import INDEX, check_inside, read_folder, read_json
+from evomerge.merging.models.shards import INDEX, check_inside, check_tokenizer, read_folder, read_json
 
 
 @pytest.fixture
@@ -95,6 +95,24 @@ def test_refuses_pipes_devices_folders_and_loops(folder: Path) -> None:
     for name in ("pipe", "folder", "device", "loop"):
         with pytest.raises(CheckpointError, match=r"not a regular file|points outside|lacks"):
             read_folder(index(folder, {"a": f"{name}.safetensors"}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer.json", "tokenizer_config.json", "spiece.model", "merges.txt", "additional_chat_templates/tool.jinja"],
+)
+def test_tokenizer_files_stay_inside_the_folder(folder: Path, name: str) -> None:
+    check_tokenizer(folder)
+    (folder / "additional_chat_templates").mkdir()
+    outside = folder.parent / "outside"
+    outside.write_text("{}")
+    (folder / name).symlink_to(outside)
+    with pytest.raises(CheckpointError, match="points outside the model folder"):
+        check_tokenizer(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        check_tokenizer(folder)
 
 
 def test_follows_links_inside_the_folder_and_into_the_blobs_of_a_cache(folder: Path) -> None:
