@@ -48,6 +48,8 @@ def _cost(entry: Entry, examples: int) -> float:
         return CANARY_COST if entry.outcome is not None and entry.outcome.scores else 0.0
     if entry.outcome is None or not entry.outcome.scores or not examples:
         return 1.0
+    if not entry.outcome.seconds:  # a copy of the scores of the same model
+        return 0.0
     return sum(int(np.isfinite(scores.values).sum()) for scores in entry.outcome.scores.values()) / examples
 
 

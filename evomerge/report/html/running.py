@@ -42,6 +42,8 @@ def cost(study: Study) -> dict[str, Any]:
     """Seconds of workers by stage, and per worker; waiting is what is left of the time that the search ran."""
     workers: dict[str, dict[str, Any]] = {}
     for outcome in (entry.outcome for entry in study.told if entry.outcome is not None):
+        if not outcome.worker:  # a copy of known scores, which no worker made
+            continue
         worker = workers.setdefault(outcome.worker, {"trials": 0, "seconds": 0.0})
         worker["trials"] += 1
         worker["seconds"] += sum(outcome.seconds.values())
