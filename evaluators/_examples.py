@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from evaluators import _texts
@@ -38,12 +39,16 @@ class Line:
             present = [name for name in PROMPT_FIELDS if name in self.fields]
             return str(self.field(field or (present or PROMPT_FIELDS)[0]))
         try:
-            return template.format_map(self.fields)
+            used = [name.split(".")[0].split("[")[0] for _, name, _, _ in Formatter().parse(template) if name]
+            text = template.format_map(self.fields)
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise EvaluatorError(
                 f"{self.where} does not fill the template {template!r}: {error!r}. "
                 f"It has {', '.join(map(repr, self.fields))}; write a literal brace twice."
             ) from error
+        for name in used:
+            self.field(name)  # null would be written as "None"
+        return text
 
 
 def read_json_lines(file: str | Path, limit: int | None = None) -> list[Line]:

@@ -89,7 +89,10 @@ def build(found: Found, allow_code: bool) -> tuple[dict[str, Any], Any]:
         loaded = found.manager.load(found.key)
     tasks: dict[str, Any] = loaded["tasks"]
     if not tasks:
-        raise EvaluatorError(f"{found.where(name, 'task') or name}: {name!r} has no tasks; list them under `task`.")
+        raise EvaluatorError(
+            f"{found.where(name, 'task') or name}: {name!r} has no tasks; list them under `task`. "
+            "(A task's own file says `tag` where it once said `group`.)"
+        )
     return tasks, next(iter(loaded.get("groups", {}).values()), None)
 
 

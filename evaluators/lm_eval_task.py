@@ -22,6 +22,7 @@ from evaluators import _bounded
 from evaluators._examples import check_limit
 from evaluators._isolation import fast_templates, preserved_random_states, quiet
 from evaluators._lm_eval_build import FIELDS, Places, build, reason
+from evaluators._lm_eval_documents import Document, made_up, reach_notes
 from evaluators._lm_eval_files import shown
 from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
@@ -31,29 +32,6 @@ from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel
 
 #: lm-eval's own default for drawing few-shot examples.
 FEWSHOT_SEED = 1234
-
-
-@dataclass(frozen=True)
-class _Document:
-    name: str
-    task: Any
-    number: int
-    content: Any
-
-    def __str__(self) -> str:
-        """For messages: lm-eval counts from 0, and a wrong target is what most often cannot be scored."""
-        return f"Document {self.number} (from 0), whose target is {shown(repr(self.target))[:80]}"
-
-    @property
-    def target(self) -> Any:
-        """The right answer, or its number."""
-        return self.task.doc_to_target(self.content)
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether lm-eval would compare answers with the text "None"."""
-        own = callable(self.task.get_config("process_results")) or not hasattr(self.task, "config")
-        return self.target is None and not own
 
 
 @dataclass(frozen=True)
@@ -94,6 +72,11 @@ class LmEvalTask(Evaluator):
         allow_code: bool = False,
     ) -> None:
         check_limit(limit)
+        _check_options(task=task, include_path=include_path, metadata=metadata, gen_kwargs=gen_kwargs)
+        if num_fewshot is not None and (
+            isinstance(num_fewshot, bool) or not isinstance(num_fewshot, int) or num_fewshot < 0
+        ):
+            raise EvaluatorError(f"num_fewshot is {num_fewshot!r}; expected a number of examples, 0 or more.")
         self._limit, self._seed = limit, seed
         self._chat, self._multiturn = apply_chat_template, fewshot_as_multiturn
         self._system = system_instruction
@@ -102,7 +85,7 @@ class LmEvalTask(Evaluator):
         for loaded in self._tasks.values():
             _configure(loaded, num_fewshot, gen_kwargs)
         self._documents = [
-            _Document(name, loaded, number, content)
+            Document(name, loaded, number, content)
             for name, loaded in self._tasks.items()
             for number, content in loaded.doc_iterator(limit=limit)
         ]
@@ -132,7 +115,7 @@ class LmEvalTask(Evaluator):
                 self._try_chat_template(model)
             frozen = self._frozen.of(model)
             self._score_made_up(frozen)
-            return frozen.requests.notes
+            return (*frozen.requests.notes, *reach_notes(self._documents))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Forward passes, the tasks' own filters and process_results, and nothing else."""
@@ -229,7 +212,7 @@ class LmEvalTask(Evaluator):
         """Raises EvaluatorError with the documents that the task's own functions cannot score."""
         rows = [row for row, d in enumerate(self._documents) if not getattr(d.task, "UNSAFE_CODE", False)]
         responses = [
-            Response([[_made_up(i, self._documents[row])] * i.repeats for i in frozen.instances[row]]) for row in rows
+            Response([[made_up(i, self._documents[row])] * i.repeats for i in frozen.instances[row]]) for row in rows
         ]
         with self._places.explained(self._documents[0].name, "filter_list", doing="filtering made-up answers"):
             self._fill(frozen, rows, responses)
@@ -268,7 +251,7 @@ class LmEvalTask(Evaluator):
         except Exception as error:  # a task's own function may raise whatever it likes
             raise EvaluatorError(f"{document}: {reason(error)}.") from error
 
-    def _text(self, document: _Document) -> str:
+    def _text(self, document: Document) -> str:
         """What a document is known by: its prompt without few-shot examples, its choices and its target."""
         task = document.task
         parts: list[Any] = []
@@ -278,6 +261,15 @@ class LmEvalTask(Evaluator):
                     part = getattr(task, name)(document.content)
                     parts += part if name == "doc_to_choice" else [part]
         return "\n".join(map(str, parts))
+
+
+def _check_options(**options: Any) -> None:
+    """Raises EvaluatorError for names that are no text and mappings that are none."""
+    for name, value in options.items():
+        kind: Any = Mapping if name in ("metadata", "gen_kwargs") else str
+        if not isinstance(value, kind) and (value is not None or name == "task"):
+            expected = "a mapping" if kind is Mapping else "text"
+            raise EvaluatorError(f"{name} is {value!r}; expected {expected}.")
 
 
 def _load(
@@ -295,13 +287,6 @@ def _load(
         if getattr(task, "MULTIMODAL", False):
             raise EvaluatorError(f"The task {key!r} needs images or sound; only text is supported.")
     return tasks, group, Places(found), trusted
-
-
-def _made_up(instance: Any, document: _Document) -> Any:
-    """An answer as a model might give it: its own text is the right one."""
-    if instance.request_type == "generate_until":
-        return str(document.target)
-    return -1.0 - instance.idx if instance.request_type == "loglikelihood_rolling" else (-1.0 - instance.idx, False)
 
 
 def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any] | None) -> None:

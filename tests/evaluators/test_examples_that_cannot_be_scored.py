@@ -36,6 +36,13 @@ def test_null_fields_are_refused_with_their_line(tmp_path: Path, kind: Any, fiel
         kind(file=str(file))
 
 
+def test_null_fields_of_a_template_are_refused(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "data.jsonl", [SOUND, {**SOUND, "prompt": None}])
+    with pytest.raises(EvaluatorError, match=r"data\.jsonl, line 2: prompt is null"):
+        ExactMatch(file=str(file), template="Q: {prompt}")
+    assert ExactMatch(file=str(file), template="Q: {text}").example_ids
+
+
 def test_texts_without_a_token_to_score_are_refused(tmp_path: Path, model: TinyModel) -> None:
     file = write_lines(tmp_path / "data.jsonl", [{"text": "abc"}, {"text": "a"}])
     evaluator = Perplexity(file=str(file))

@@ -195,6 +195,13 @@ def test_documents_that_cannot_be_scored_are_named(tmp_path: Path, model: TinyMo
         LmEvalTask(task=str(write_task(tmp_path, bad, **changes))).rehearse(model)
 
 
+def test_targets_that_are_none_of_the_choices_are_noted(tmp_path: Path, model: TinyModel) -> None:
+    rows = [{**row, "answer": 5 if i == 3 else row["answer"]} for i, row in enumerate(ROWS)]
+    (note,) = LmEvalTask(task=str(write_task(tmp_path, rows))).rehearse(model)
+    assert note.startswith("lm-eval scores every answer to 1 of the documents of 'pick' 0: their target is none of")
+    assert note.endswith("Document 3 (from 0), whose target is 5")
+
+
 def test_task_names_are_printed_on_one_line(tmp_path: Path) -> None:
     name = "a\x1b[31m\n../../[b]"
     file = write_task(tmp_path, test_split="nowhere")
