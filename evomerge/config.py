@@ -36,6 +36,7 @@ from evomerge.model_names import model_data
 from evomerge.objective import Objective
 from evomerge.plain_data import sentence, unknown_key
 from evomerge.plugins import PluginError, PluginSpec, check_name
+from evomerge.printable import is_name
 from evomerge.recipe import Recipe, RecipeError
 from evomerge.study import SEARCH_FILE, Study
 
@@ -110,6 +111,9 @@ class SearchConfig(Section):
             _refuse(
                 "keep", ". ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
             )
+        unfit = next((name for name in self.tasks if not is_name(name)), None)
+        if unfit is not None:
+            _refuse("tasks", f"the name {unfit!a} holds characters that cannot be shown; give the task another")
         names = ["base", "union", *(model.name for model in self.experts)]
         if self.tokenizer is not None and self.tokenizer not in names:
             _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
@@ -212,13 +216,11 @@ def load_config(path: Path) -> SearchConfig:
 
 def _text_of(path: Path) -> str:
     """The text of a search file; where a study has lost its copy, what the study's ledger says."""
-    try:
-        return read_text(path)
-    except FileNotFoundError:
-        if path.name != SEARCH_FILE or not (path.parent / FILE).is_file():
-            raise
+    lost = not path.exists() or path.stat().st_size == 0
+    if lost and path.name == SEARCH_FILE and (path.parent / FILE).is_file():
         configuration = Study.read(path.parent).configuration
         return strict_yaml.dump({**configuration, "study": str(path.parent.absolute())})
+    return read_text(path)
 
 
 def _check_plugins(config: SearchConfig) -> None:

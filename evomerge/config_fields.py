@@ -101,7 +101,8 @@ def named_paths(configuration: Mapping[str, Any], folder: Path | None = None) ->
     folder: where relative paths start, in a configuration that has some.
     """
     models = map(_as_mapping, [configuration.get("base", {}), *configuration.get("experts", {}).values()])
-    texts = [model[key] for model in models for key in ("path", "adapter", "statistics") if key in model]
+    parts = [model[key] for model in models for key in ("path", "adapter", "statistics") if key in model]
+    texts = [part["path"] if isinstance(part, Mapping) else part for part in parts]
     for plugin in (configuration.get("space"), *configuration.get("tasks", {}).values()):
         if isinstance(plugin, Mapping):
             texts += [plugin[key] for key in (*PATH_OPTIONS, "task") if isinstance(plugin.get(key), str)]

@@ -72,18 +72,19 @@ def explained(target: Path) -> Iterator[None]:
 
 def trouble(error: OSError, target: Path) -> str:
     """What the disk said, the bytes free where `target` goes, and what to do."""
-    free = "" if (left := _free_bytes(target)) is None else f" ({left:,} bytes free on {_existing(target)})"
     advice = _ADVICE.get(error.errno or 0, "")
-    return f"{(error.strerror or str(error)).lower()}{free}. {advice}".rstrip()
+    return f"{(error.strerror or str(error)).lower()}{free_space(target)}. {advice}".rstrip()
 
 
-def _free_bytes(target: Path) -> int | None:
+def free_space(target: Path) -> str:
+    """` (12,345 bytes free on /data)` of the nearest folder above a path; nothing where that cannot be known."""
+    folder = next((above for above in target.absolute().parents if above.is_dir()), Path("/"))
     try:
-        return shutil.disk_usage(_existing(target)).free
+        return f" ({shutil.disk_usage(folder).free:,} bytes free on {folder})"
     except OSError:
-        return None
+        return ""
 
 
-def _existing(target: Path) -> Path:
-    """The nearest folder above a path that is there."""
-    return next((folder for folder in target.absolute().parents if folder.is_dir()), Path("/"))
+def is_trouble(error: BaseException) -> bool:
+    """Whether an error is the disk's refusal to be written to."""
+    return isinstance(error, OSError) and error.errno in _ADVICE

@@ -317,11 +317,15 @@ def open_study(config: SearchConfig, *, resume: bool, inputs: Pins | None = None
     folder = Path(config.study)
     if resume and (folder / FILE).exists():
         study = Study.open(folder, config.identity())
-        if not (folder / SEARCH_FILE).exists():
+        if not _has_text(folder / SEARCH_FILE):
             config.write(folder / SEARCH_FILE)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
     return Study.create(folder, config.identity(), environment(), inputs=known, search_file=config.text())
+
+
+def _has_text(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 def environment() -> dict[str, str]:

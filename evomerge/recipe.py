@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from evomerge.printable import is_name
 from search_spaces.base import CoefficientTable
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -101,6 +102,9 @@ class Recipe:
         names = [model.name for model in (self.base, *self.inputs)]
         if len(set(names)) != len(names):
             raise RecipeError(f"Every model needs a name of its own; they are {', '.join(names)}.")
+        unfit = next((name for name in names if not is_name(name)), None)
+        if unfit is not None:
+            raise RecipeError(f"The name {unfit!a} holds characters that cannot be shown; give the model another.")
         if not self.inputs:
             raise RecipeError("A recipe needs at least one model to merge into the base.")
         for part in self.slices:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Scores
+from evomerge.masking import masked
 from evomerge.recipe import Merge
 
 FloatArray = NDArray[np.float64]
@@ -71,11 +72,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log."""
+    """Why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log.
+
+    Secrets and the home folder are masked in both.
+    """
 
     kind: str
     message: str
     trace: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("message", "trace"):
+            object.__setattr__(self, name, masked(getattr(self, name)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from evomerge.durable import OutputError, free_space
 from evomerge.ledger.changes import ConfigurationChanged, differences
 from evomerge.ledger.codec import outcome_to_dict, trial_to_dict
 from evomerge.ledger.lines import FILE, SEARCH_FILE, Record, StudyBusy, StudyError, StudyExists, StudyPaused, read
 from evomerge.ledger.state import SCHEMA, STATE_KINDS, Entry, State
 from evomerge.ledger.writer import Files, Ledger
+from evomerge.masking import masked_data
 from evomerge.records import Outcome, Trial
 
 __all__ = [
@@ -216,6 +218,7 @@ class Study:
                 "expected finite numbers, or None for a failure."
             )
         data = outcome_to_dict(outcome, self._example_number)
+        data["events"] = masked_data(data["events"])
         data["losses"] = None if losses is None else [float(loss) for loss in losses]
         self._check_reserve(self._append("told", data))
         return True
@@ -224,7 +227,7 @@ class Study:
         """Record that something happened. Raises StudyError for a kind that the study keeps for itself."""
         if kind in STATE_KINDS:
             raise StudyError(f"An event cannot be named {kind!r}; the study uses {', '.join(STATE_KINDS)} itself.")
-        self._check_reserve(self._append(kind, data))
+        self._check_reserve(self._append(kind, masked_data(data)))
 
     def pin(self, inputs: Mapping[str, Any]) -> None:
         """Record what the models' files can be told from others by, as far as it is known now."""
@@ -252,7 +255,8 @@ class Study:
         try:
             record = self._writer.append(kind, data, self.active_seconds)
         except OSError as error:
-            raise StudyPaused(self._why_paused(f"{error.strerror}; a {kind!r} record was not saved")) from error
+            why = f"{error.strerror}{free_space(self._writer.path)}; a {kind!r} record was not saved"
+            raise StudyPaused(self._why_paused(why)) from error
         self._state.apply(record)
         return self._writer.has_reserve
 
@@ -260,7 +264,8 @@ class Study:
         # Told once, so that what is still running can be saved in the space that the reserve gave back.
         if self._reserved and not reserved:
             self._reserved = False
-            raise StudyPaused(self._why_paused("the disk is full; the last record was still saved"))
+            free = "" if self._writer is None else free_space(self._writer.path)
+            raise StudyPaused(self._why_paused(f"the disk is full{free}; the last record was still saved"))
 
     def _why_paused(self, why: str) -> str:
         return (
@@ -278,8 +283,9 @@ class Study:
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, OutputError) as error:
+        why = f"{error.strerror}{free_space(folder / FILE)}" if isinstance(error, OSError) else str(error)
         raise StudyPaused(
-            f"Cannot write to the study in {folder}: {error.strerror}. What it holds is safe. "
+            f"Cannot write to the study in {folder}: {why.rstrip('.')}. What it holds is safe. "
             "Free some space or correct the folder's permissions, then start again."
         ) from error

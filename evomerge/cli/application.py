@@ -4,12 +4,16 @@ import faulthandler
 import json
 import os
 import sys
+import traceback
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 
 from evomerge import __version__
 from evomerge.commands.group import Commands
+from evomerge.masking import masked
+from evomerge.printable import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
@@ -35,12 +39,17 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # of a process: files
     # A crash in native code, such as SIGBUS when a mapped file is cut short, says where it happened.
     faulthandler.enable()
+    sys.excepthook = _say_trace
     app()
+
+
+def _say_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(printable(masked("".join(traceback.format_exception(kind, error, trace)))))
 
 
 def show(as_json: bool, data: dict[str, Any], *lines: str) -> None:
     """Print what a command found out: one JSON object, or lines for people."""
-    typer.echo(json.dumps(data, allow_nan=False, default=str) if as_json else "\n".join(lines))
+    typer.echo(json.dumps(data, allow_nan=False, default=str) if as_json else printable("\n".join(lines)))
 
 
 def _version(wanted: bool) -> None:

@@ -45,11 +45,10 @@ def pareto(
     With 95 % intervals, the probability that each is on the front for other examples of the same kind, what the front
     covers (hypervolume), and what the optimizer predicts beyond it.
     """
-    from rich.console import Console
-
     from evomerge.commands.showing import show_front
+    from evomerge.report.terminal import Terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Terminal(width=None if sys.stdout.isatty() else 160)
     data, text = show_front(run, split, console.width, everything=everything, plot=plot)
     if as_json:
         show(as_json, data)
@@ -86,11 +85,11 @@ def pick(
         _pick_predicted(run, request, output, overwrite=overwrite, as_json=as_json)
         return
     if not (request.wishes or trial is not None or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
-        taken = ask_for_choice(run, split, lambda text: _ask(f"\n{text}"), typer.echo)
+        taken = ask_for_choice(run, split, lambda text: _ask(f"\n{text}"), _say)
         if taken is not None:
             file = output or Path(_ask("File [recipe.yaml]") or "recipe.yaml")
             _write(run, file, Request(trial=taken), overwrite=overwrite)
-            typer.echo(f"Wrote the recipe {file}")
+            _say(f"Wrote the recipe {file}")
         return
     decision = decide(run, request)
     data, lines = decision_to_dict(decision, run), decision_lines(decision, run)
@@ -118,6 +117,12 @@ def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overw
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)
+
+
+def _say(text: str) -> None:
+    from evomerge.printable import printable
+
+    typer.echo(printable(text))
 
 
 def _ask(question: str) -> str:

@@ -65,6 +65,6 @@ def _print(as_json: bool, data: list[dict[str, Any]], text: Any) -> None:
     if as_json:
         typer.echo(json.dumps(data))
         return
-    from rich.console import Console
+    from evomerge.report.terminal import Terminal
 
-    Console(width=None if sys.stdout.isatty() else 160).print(text)
+    Terminal(width=None if sys.stdout.isatty() else 160).print(text)

@@ -102,12 +102,11 @@ def search(
     from evomerge.config import load_config
 
     config = load_config(file).with_budget(trials=trials, hours=hours)
-    from rich.console import Console
-
     from evomerge.commands.searching import run_search
+    from evomerge.report.terminal import Terminal
 
     sinks = {kind: target for kind, target in (("wandb", wandb), ("mlflow", mlflow)) if target is not None}
-    code = run_search(config, Console(), resume=resume, as_json=as_json, sinks=sinks)
+    code = run_search(config, Terminal(), resume=resume, as_json=as_json, sinks=sinks)
     raise typer.Exit(code)
 
 
@@ -118,16 +117,15 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Say what a study has come to, while it runs or afterwards."""
-    from rich.console import Console
-
     from evomerge.commands.watching import study_status
+    from evomerge.report.terminal import Terminal
 
     data, text = study_status(run, plot=plot)
     if as_json:
         show(as_json, data)
     else:
         # A file has no width; eighty columns would break the labels.
-        Console(width=None if sys.stdout.isatty() else 120).print(text)
+        Terminal(width=None if sys.stdout.isatty() else 120).print(text)
 
 
 @commands.command()

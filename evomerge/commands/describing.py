@@ -81,7 +81,7 @@ def _card(rows: Mapping[str, str]) -> Table:
     table = Table(show_header=False, box=None)
     for key, value in rows.items():
         if value:
-            table.add_row(key, Text(value))
+            table.add_row(Text(key), Text(value))
     return table
 
 

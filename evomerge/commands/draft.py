@@ -18,6 +18,7 @@ from evomerge.merging.sources import open_folders, open_models
 from evomerge.model_names import model_data, named_input, short_name
 from evomerge.plugins import PluginSpec
 from evomerge.previews import as_text
+from evomerge.printable import is_name, one_line
 from evomerge.recipe import Input, Recipe
 from evomerge.trial import build_evaluator
 
@@ -55,7 +56,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     folder = file.absolute().parent
     place = {
         "facts": facts,
-        "notes": "".join(f"# Look at: {note}\n" for note in differences),
+        "notes": "".join(f"# Look at: {one_line(note)}\n" for note in differences),
         "base": _inline(_model(below, folder)),
         "experts": _block({model.name: _model(model, folder) for model in inputs}),
         "dtype": _dtype(opened),
@@ -112,7 +113,7 @@ def named_inputs(models: Sequence[str]) -> tuple[Input, ...]:
     named: dict[str, Input] = {}
     for text in models:
         model = named_input("", text)
-        name = own = short_name(model)
+        name = own = "".join(letter if is_name(letter) else "_" for letter in short_name(model))
         number = 2
         while name in named or name == "base":
             name, number = f"{own}-{number}", number + 1

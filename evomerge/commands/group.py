@@ -1,15 +1,26 @@
 """How every command ends that meets an expected error: one message and an exit code, no traceback."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from evomerge.commands import faults
+from evomerge.durable import is_trouble, trouble
+from evomerge.masking import masked
+from evomerge.printable import printable
 
 #: What a command line that is typed wrongly raises; typer gives it no name of its own.
 _UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, OSError) and is_trouble(error):
+        place = error.filename or Path.cwd() / "output"
+        return f"Cannot write {place if error.filename else 'the output'}: {trouble(error, Path(place))}"
+    return str(error)
 
 
 class Commands(TyperGroup):
@@ -33,9 +44,9 @@ class Commands(TyperGroup):
             found = faults.exit_code(error)
             if found is None or ctx.params.get("debug"):
                 raise
-            code, message = found, str(error)
+            code, message = found, masked(_said(error))
         if as_json:
             typer.echo(json.dumps({"event": "error", "error": message, "code": code}))
         else:
-            typer.echo(f"error: {message}", err=True)
+            typer.echo(printable(f"error: {message}"), err=True)
         raise typer.Exit(code)

@@ -14,6 +14,7 @@ from evomerge.merging.interop.mergekit_file import load_file
 from evomerge.merging.interop.mergekit_read import read_mergekit
 from evomerge.merging.output.single_file import RECIPE, check_file
 from evomerge.merging.sources import open_models
+from evomerge.printable import one_line
 from evomerge.recipe import Recipe
 from evomerge.recipe_file import write_merge
 
@@ -57,5 +58,5 @@ def _check_models(recipe: Recipe) -> None:
 
 
 def _commented(search: dict[str, Any], origin: Path, notes: list[str]) -> str:
-    lines = [f"# From {origin.name}, a configuration of mergekit-evolve.", *(f"# Note: {note}" for note in notes)]
-    return "\n".join([*lines, "", strict_yaml.dump(search)])
+    comments = [f"From {origin.name}, a configuration of mergekit-evolve.", *(f"Note: {note}" for note in notes)]
+    return "\n".join([*(f"# {one_line(comment)}" for comment in comments), "", strict_yaml.dump(search)])

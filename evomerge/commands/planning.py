@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from evaluators.base import Scores
 from evomerge import launch
 from evomerge.budget import stage_seconds
@@ -19,6 +17,7 @@ from evomerge.config import SearchConfig
 from evomerge.placement import placement, worker_bytes
 from evomerge.records import Trial, is_parent
 from evomerge.report import words
+from evomerge.report.terminal import Terminal
 from evomerge.selection import selection_seconds
 from evomerge.study import Study
 
@@ -172,7 +171,7 @@ def _size(count: float) -> str:
 
 @contextmanager
 def _shown(what: str) -> Iterator[None]:
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         yield
         return

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evomerge.report.live import QUIET
+from evomerge.report.terminal import Terminal
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def progress_bar(title: str, clock: Callable[[], float] = time.monotonic) -> Ite
 
     Without a terminal: a JSON line at most every QUIET seconds. clock: seconds of a monotonic clock.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         written = [clock()]
 
@@ -30,7 +30,7 @@ def progress_bar(title: str, clock: Callable[[], float] = time.monotonic) -> Ite
 
         yield note
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, *times, console=console, transient=True) as shown:
         task = shown.add_task(title, total=None)

@@ -1,7 +1,7 @@
 """`evomerge report`: a study as one HTML file that opens anywhere."""
 
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from evomerge.config import load_config
 from evomerge.config_fields import named_paths
 from evomerge.durable import write_text
 from evomerge.ledger.lines import FILE, read
+from evomerge.masking import shareable
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.output.single_file import REPORT as REPORTS
 from evomerge.merging.output.single_file import check_file, is_ours
 from evomerge.merging.sources import open_models
 from evomerge.pinned import compare_models
+from evomerge.printable import printable
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import dump_merge
 from evomerge.report.html.document import document
@@ -48,7 +50,8 @@ def write_report(
     material = replace(gather(study, run / SEARCH_FILE), active=active)
     say("comparing")
     data = document(study, objective_of_study(study), material)
-    write_text(path, page(data))
+    places = [run.absolute(), *named_paths(study.configuration)]
+    write_text(path, written(data, places))
     if browser:
         webbrowser.open(path.absolute().as_uri())
     return {
@@ -59,6 +62,19 @@ def write_report(
         "points": len(data["points"]),
         "note": material.missing,
     }
+
+
+def written(data: Mapping[str, Any], places: Iterable[Path]) -> str:
+    """The page of what `document` gave: of the paths in `places` only names, no secrets, no control characters."""
+    return page(_printable_data(shareable(data, places)))
+
+
+def _printable_data(data: Any) -> Any:
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, Mapping):
+        return {printable(key): _printable_data(value) for key, value in data.items()}
+    return [_printable_data(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def gather(study: Study, file: Path) -> Material:

@@ -59,9 +59,10 @@ def input_files(recipe: Recipe) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for model in (recipe.base, *recipe.inputs):
         parts = {"path": locate(model.path, model.revision)}
-        for part in ("adapter", "statistics"):
-            if (text := getattr(model, part)) is not None:
-                parts[part] = Path(text)
+        if model.adapter is not None:
+            parts["adapter"] = locate(model.adapter, model.adapter_revision)
+        if model.statistics is not None:
+            parts["statistics"] = Path(model.statistics)
         for part, place in parts.items():
             found |= {f"{model.name}/{part}/{name}": file for name, file in _files(place).items()}
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.report.front import Front, Point
-from evomerge.report.plot import PlotError, new_figure, save
+from evomerge.report.plot import PlotError, new_figure, plain_label, save
 from evomerge.selection import SelectionError
 from evomerge.selection.result import chosen
 from evomerge.study import Study
@@ -33,7 +33,7 @@ def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
 
 def _title(study: Study, front: Front) -> str:
     """Only points of two tasks have bars."""
-    name = _escaped(study.folder.absolute().name)
+    name = plain_label(study.folder.absolute().name)
     return f"{name}: {front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
 
 
@@ -144,7 +144,7 @@ def _standing_out(front: Front, roles: Mapping[Point, list[str]]) -> dict[Point,
     for points in filter(None, (front.choices, front.models)):
         for column, task in enumerate(front.tasks):
             best = min(points, key=lambda point: float(point.losses[column]))
-            best_on.setdefault(best, []).append(_escaped(task))
+            best_on.setdefault(best, []).append(plain_label(task))
     for point, tasks in best_on.items():
         why.setdefault(point, []).append(f"best {'merge' if point.is_merge else 'model'} on {', '.join(tasks)}")
     return why
@@ -157,12 +157,8 @@ def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
 
 
 def _name(point: Point, roles: Sequence[str] = ()) -> str:
-    return _escaped(point.label) + (f" ({', '.join(roles)})" if roles else "")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("$", r"\$")  # which would begin a formula
+    return plain_label(point.label) + (f" ({', '.join(roles)})" if roles else "")
 
 
 def _axis(front: Front, task: str) -> str:
-    return _escaped(task) + ("" if front.objective.sign(task) > 0 else " (less is better)")
+    return plain_label(task) + ("" if front.objective.sign(task) > 0 else " (less is better)")

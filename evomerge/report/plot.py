@@ -9,11 +9,14 @@ import numpy as np
 from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.durable import replacing
+from evomerge.printable import one_line
 from evomerge.records import is_parent
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
 
 FILE = "progress.png"
+#: Characters of a name in a picture.
+LONGEST = 48
 
 _INK, _SOFT, _ACCENT = "#333333", "#b8c4ce", "#1f6fb2"
 _LINES = ("#c05621", "#2f855a", "#805ad5", "#b83280", "#718096", "#975a16")
@@ -44,6 +47,13 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure as a PNG, complete or not at all. Raises OutputError."""
     with replacing(path) as part:
         figure.savefig(part, format="png")
+
+
+def plain_label(text: str) -> str:
+    """A name that matplotlib shows as it is: no formula, in the legend also with a leading underscore, not too long."""
+    short = one_line(text)
+    shown = (short if len(short) <= LONGEST else f"{short[: LONGEST - 3]}...").replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def new_figure(height: float) -> tuple[Any, Any]:
@@ -78,7 +88,7 @@ def _draw_candidates(axes: Any, merges: list[tuple[bool, SearchScore]]) -> None:
 
 def _draw_baselines(axes: Any, baselines: list[SearchScore], count: int) -> None:
     for color, baseline in zip(cycle(_LINES), baselines, strict=False):
-        axes.axhline(baseline.score, color=color, linewidth=1, linestyle="--", label=baseline.label)
+        axes.axhline(baseline.score, color=color, linewidth=1, linestyle="--", label=plain_label(baseline.label))
     axes.set_xlim(0.5, count + 0.5)
 
 

@@ -48,7 +48,7 @@ def render(selection: Selection) -> Group:
     rows = Table(title="Held-out examples (report split); ± is a 95 % interval", title_justify="left", pad_edge=False)
     rows.add_column("model", overflow="fold")
     for name in ("score", *selection.standings[0].tasks, "winner ahead by", "p"):
-        rows.add_column(name, justify="right", overflow="fold")
+        rows.add_column(Text(name), justify="right", overflow="fold")
     for standing in selection.standings:
         tasks = [_task(task) for task in standing.tasks.values()]
         rows.add_row(Text(standing.label), _estimate(standing.score), *tasks, *_ahead(standing))

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from evomerge import plugins
+from evomerge.config_fields import named_paths
 from evomerge.ledger.lines import FILE
+from evomerge.masking import shareable
 from evomerge.mirror import Mirror
 from evomerge.plugins import PluginSpec
 from evomerge.sinks import FOLDER, SAID
@@ -27,7 +29,9 @@ def main(kind: str, target: str, folder: Path) -> int:
         sys.stdout.flush()
 
     end = TheEnd(sys.stdin.buffer, say)
-    run = Run(identity(folder), folder.resolve().name, folder / FOLDER, Study.read(folder).configuration)
+    configuration = Study.read(folder).configuration
+    shared = shareable(configuration, named_paths(configuration))
+    run = Run(identity(folder), folder.resolve().name, folder / FOLDER, shared)
     sink: Sink = plugins.build("sink", PluginSpec(kind), Sink, target=target, run=run)
     return 0 if follow(sink, Mirror(folder), end, say) else 1
 

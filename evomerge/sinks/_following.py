@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
+from evomerge.masking import masked
 from evomerge.mirror import Mirror
 from evomerge.sinks._story import Story
 from evomerge.sinks.base import Ending, Point, Sink, SinkError, SinkRefused, Value
@@ -97,4 +98,4 @@ def _ending(end: TheEnd, story: Story) -> dict[str, Value]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return masked(" ".join(str(error).split()))[:300]

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from evomerge import durable
+from evomerge.commands.group import _said
 from evomerge.durable import OutputError, replacing, write_text
+from evomerge.ledger.writer import Files
+from evomerge.study import Study, StudyPaused
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -75,3 +78,41 @@ def test_what_the_disk_refuses_is_said_with_the_bytes_free(
     assert str(tmp_path / "file") in str(caught.value)
     assert str(caught.value).count(". ") == 1, "what to do is said"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_on_a_full_disk_says_how_many_bytes_are_free(tmp_path: Path) -> None:
+    class Full(Files):
+        full = False
+
+        def write(self, descriptor: int, data: bytes) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(descriptor, data)
+
+    files = Full()
+    study = Study.create(tmp_path / "a", {}, {}, files=files)
+    files.full = True
+    with pytest.raises(StudyPaused, match=r"No space left on device \([\d,]+ bytes free on .*\); a 'x' record was not"):
+        study.event("x")
+    study.close()
+    with pytest.raises(StudyPaused, match=r"Cannot write to the study in .*: No space left .* bytes free"):
+        Study.create(tmp_path / "b", {}, {}, files=files)
+
+
+def test_a_search_file_that_the_disk_refuses_pauses_as_a_ledger_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(durable, "sync", refused)
+    with pytest.raises(StudyPaused, match=r"read-only file system \([\d,]+ bytes free"):
+        Study.create(tmp_path / "a", {}, {}, search_file="seed: 1")
+    assert not (tmp_path / "a" / "ledger.jsonl").exists()
+
+
+def test_a_bare_error_of_the_disk_becomes_a_sentence() -> None:
+    said = _said(OSError(errno.EACCES, "Permission denied", "/tmp/x/y"))
+    assert said.startswith("Cannot write /tmp/x/y: permission denied (")
+    assert "permissions of the folder" in said
+    assert _said(FileNotFoundError(errno.ENOENT, "No such file", "z")).endswith("No such file: 'z'")

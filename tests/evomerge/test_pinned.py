@@ -8,20 +8,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from evaluators.base import Scores
 from evomerge import strict_yaml
 from evomerge.cli import app
 from evomerge.config import ConfigError, load_config
+from evomerge.execution.serial import SerialExecutor
 from evomerge.launch import prepare, run
 from evomerge.ledger.lines import FILE, encode, read
 from evomerge.merging import pins
 from evomerge.merging.pins import InputChanged
+from evomerge.pinned import PinnedExecutor
+from evomerge.records import Outcome, Trial
 from evomerge.report.status import status
 from evomerge.study import SEARCH_FILE, Study
 from tests.evomerge.merging.folders import bare
@@ -130,10 +136,11 @@ def test_a_worker_compares_its_files_before_it_reads_them(folder: Path) -> None:
     found = pins.take(pins.input_files(recipe))
     pins.check_worker(pins.input_files(recipe), found)
     os.utime(folder / "models" / "a.safetensors", (0, 0))
-    pins.check_worker(pins.input_files(recipe), found)
+    spec = replace(prepare(load_config(folder / "search.yaml")).spec, pins=found)
+    spec()
     flip_a_bit(folder / "models" / "a.safetensors")
     with pytest.raises(InputChanged, match=r"a\.safetensors changed"):
-        pins.check_worker(pins.input_files(recipe), found)
+        spec()
 
 
 def test_large_files_are_hashed_while_the_search_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +216,30 @@ def test_examples_do_not_change_between_two_sessions(folder: Path) -> None:
     examples.write_text("".join(f"e{n}\n" for n in reversed(range(60))))
     with pytest.raises(ConfigError, match="in another order"):
         search(folder, 8, resume=True)
+
+
+def test_examples_do_not_change_while_a_search_runs(folder: Path) -> None:
+    study = Study.create(folder / "study", {}, {})
+    recipe = load_config(folder / "search.yaml").recipe()
+    ids = ("a", "b")
+    executor = PinnedExecutor(OtherExamples(), study, recipe, {}, {("task", "search"): ids, ("task", "select"): ("c",)})
+    executor.submit(Trial(0, None))
+    assert executor.next_outcome() is not None
+    executor.submit(Trial(1, None))
+    with pytest.raises(InputChanged, match="it had 2, now there are 1, 1 of them the same"):
+        executor.next_outcome()
+    study.close()
+
+
+class OtherExamples(SerialExecutor):
+    """An executor whose worker reads other examples from its second trial on, as one that was started again may."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: self)
+
+    def run(self, trial: Trial) -> Outcome:
+        ids = ("a", "b") if trial.number == 0 else ("a",)
+        return Outcome(trial.number, {"task": Scores(ids, np.zeros(len(ids)))})
 
 
 def by_length(model: Any, ids: list[str]) -> list[float]:

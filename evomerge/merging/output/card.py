@@ -4,6 +4,7 @@ Format: https://huggingface.co/docs/hub/model-cards.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from evomerge import __version__, strict_yaml
 from evomerge.merging.output.manifest import Manifest
+from evomerge.printable import one_line
 from evomerge.recipe import Merge
 from search_spaces.base import FloatArray
 
@@ -35,10 +37,10 @@ def model_card(
     scores: row -> column -> number or text. A text in place of a row, such as the verdict, stands above the table.
     """
     sources = manifest.origins
-    lines = [_front_matter(manifest, adapter=bool(adapter)), f"# {title}", "", _summary(merge, sources), ""]
+    lines = [_front_matter(manifest, adapter=bool(adapter)), f"# {_text(title)}", "", _summary(merge, sources), ""]
     lines += _models(sources)
     if adapter:
-        lines += ["## What the adapter holds", "", *(f"{sentence}  " for sentence in adapter), ""]
+        lines += ["## What the adapter holds", "", *(f"{_text(sentence)}  " for sentence in adapter), ""]
     if scores:
         lines += ["## Scores", "", *_score_table(scores)]
     lines += ["## Coefficients", "", *_coefficients(merge)]
@@ -70,10 +72,10 @@ def _front_matter(manifest: Manifest, *, adapter: bool) -> str:
 
 def _summary(merge: Merge, sources: Mapping[str, str]) -> str:
     recipe = merge.recipe
-    options = ", ".join(f"{name} {value}" for name, value in recipe.options.items())
+    options = _text(", ".join(f"{name} {value}" for name, value in recipe.options.items()))
     return (
-        f"A merge of {len(recipe.inputs)} models into `{next(iter(sources.values()))}` with the method "
-        f"`{recipe.method}`{f' ({options})' if options else ''}, made by evomerge {__version__} "
+        f"A merge of {len(recipe.inputs)} models into {_code(next(iter(sources.values())))} with the method "
+        f"{_code(recipe.method)}{f' ({options})' if options else ''}, made by evomerge {__version__} "
         f"with random seed {merge.seed}."
     )
 
@@ -81,18 +83,18 @@ def _summary(merge: Merge, sources: Mapping[str, str]) -> str:
 def _models(sources: Mapping[str, str]) -> list[str]:
     """The models by name, and where they come from unless that only says the names again."""
     if all(name == source for name, source in sources.items()):
-        base, *inputs = (f"`{name}`" for name in sources)
+        base, *inputs = map(_code, sources)
         return [f"The base is {base}, the models merged into it are {', '.join(inputs)}.", ""]
-    return _table(("model", "from"), ([f"`{name}`", f"`{source}`"] for name, source in sources.items()))
+    return _table(("model", "from"), ([_code(name), _code(source)] for name, source in sources.items()))
 
 
 def _score_table(scores: Mapping[str, Any]) -> list[str]:
-    said = [f"{text}\n" for text in scores.values() if isinstance(text, str)]
+    said = [f"{_text(text)}\n" for text in scores.values() if isinstance(text, str)]
     given = {name: row for name, row in scores.items() if not isinstance(row, str)}
     rows = {name: row if isinstance(row, Mapping) else {"score": row} for name, row in given.items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    cells = ([name, *(_cell(row.get(c)) for c in columns)] for name, row in rows.items())
-    return said + _table(("", *columns), cells)
+    cells = ([_text(name), *(_text(_cell(row.get(c))) for c in columns)] for name, row in rows.items())
+    return said + _table(("", *map(_text, columns)), cells)
 
 
 def _coefficients(merge: Merge) -> list[str]:
@@ -108,7 +110,7 @@ def _coefficients(merge: Merge) -> list[str]:
         return [*lines, text, ""]
     if not varied:
         return lines
-    header = ("tensors", "parameter", *(model.name for model in merge.recipe.inputs))
+    header = ("tensors", "parameter", *(_text(model.name) for model in merge.recipe.inputs))
     return lines + _table(header, _rows(merge, varied))
 
 
@@ -117,7 +119,22 @@ def _rows(merge: Merge, varied: Mapping[str, FloatArray]) -> Iterator[list[str]]
     for name, array in varied.items():
         for group, row in zip(merge.table.groups, array, strict=True):
             values = row if len(row) == n_inputs else [row[0]] * n_inputs
-            yield [group, name, *(_cell(float(value)) for value in values)]
+            yield [_text(group), name, *(_cell(float(value)) for value in values)]
+
+
+def _text(text: str) -> str:
+    """A text as Markdown shows it as it is: no HTML, link, emphasis, code, list or heading."""
+    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
+    plain = re.sub(r"[\\`*]|(?<=\])\(|!(?=\[)|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
+    return re.sub(r"^(?=>|#{1,6}\s|[-+]\s|---|===|~~~|\d+[.)]\s)", r"\\", plain)
+
+
+def _code(name: str) -> str:
+    """A name in a code span, whatever backticks it holds."""
+    plain = one_line(name)
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
+    space = " " if "`" in plain else ""
+    return f"{fence}{space}{plain}{space}{fence}"
 
 
 def _cell(value: Any) -> str:

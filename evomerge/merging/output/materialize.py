@@ -24,6 +24,7 @@ from evomerge.merging.output.manifest import Manifest, make_manifest, pinned
 from evomerge.merging.output.staging import MARK, check_output, staged
 from evomerge.merging.output.writer import MAX_SHARD_BYTES, WriteError, check_weights, plan_tensors, write_weights
 from evomerge.merging.sources import Sources, open_models
+from evomerge.printable import one_line
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import write_merge
 
@@ -153,7 +154,9 @@ def _write_recipes(merge: Merge, base: Model, partial: Path, folder: Path) -> No
     try:
         text = mergekit.dump(bound, folder, out_dtype=_main_dtype(base, merge.recipe))
     except mergekit.InteropError as error:
-        _write_text(recipe, f"# There is no mergekit_config.yml: {error}\n{recipe.read_text(encoding='utf-8')}")
+        _write_text(
+            recipe, f"# There is no mergekit_config.yml: {one_line(str(error))}\n{recipe.read_text(encoding='utf-8')}"
+        )
         return
     _write_text(partial / "mergekit_config.yml", text)
 

@@ -82,7 +82,7 @@ const showRecipe = (point) => {
   place.append(code(`${data.export} --trial ${point.number} -o merged`));
   place.append(code(`${data.export} --trial ${point.number} --recipe-only -o recipe.yaml`));
   if (found) {
-    place.append(element("p", "The recipe", { class: "what" }), code(data.coefficients.heads[found.head] + found.tail));
+    place.append(element("p", "The recipe, with names instead of paths; the second command writes it with paths", { class: "what" }), code(data.coefficients.heads[found.head] + found.tail));
   } else {
     place.append(element("p", data.coefficients.missing ? "Without the models there is no recipe." : "The recipe is not in this file; the second command writes it.", { class: "empty" }));
   }

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -320,6 +321,11 @@ def test_only_the_scripts_of_the_page_may_run_and_nothing_is_loaded(page: str) -
     assert len(page.encode()) < 6_000_000
 
 
+def named(text: str) -> str:
+    """A recipe as a report shows it: of paths the last part."""
+    return re.sub(r"path: \S*/", "path: ", text)
+
+
 def test_a_recipe_is_the_file_that_export_writes(front: Path, data: dict[str, Any], tmp_path: Path) -> None:
     winner = next(point for point in data["points"] if point["label"] == data["headline"]["winner"])
     searched = next(point for point in data["points"] if point["kind"] == "candidate")
@@ -328,7 +334,8 @@ def test_a_recipe_is_the_file_that_export_writes(front: Path, data: dict[str, An
         done = run("export", front, "--trial", number, "--recipe-only", "-o", file)
         assert done.exit_code == 0, done.output
         recipe = data["coefficients"]["recipes"][str(number)]
-        assert data["coefficients"]["heads"][recipe["head"]] + recipe["tail"] == file.read_text(encoding="utf-8")
+        shown = data["coefficients"]["heads"][recipe["head"]] + recipe["tail"]
+        assert shown == named(file.read_text(encoding="utf-8"))
         table = data["coefficients"]["tables"][str(number)]
         written = strict_yaml.load(file.read_text(encoding="utf-8"), source="").data
         rows = np.array(list(written["coefficients"]["weight"].values()))
@@ -493,5 +500,5 @@ def test_a_browser_shows_a_predicted_point_for_what_it_is(mapped: Path, tmp_path
     shown = browse(f"{(mapped / 'report.html').as_uri()}#point=predicted%203", tmp_path)
     chosen = shown.partition('id="chosen"')[2].partition("</section>")[0]
     assert "predicted, not measured" in chosen
-    assert f"evomerge pick {mapped.absolute()} --predicted 3 -o recipe.yaml" in chosen
+    assert f"evomerge pick {mapped.name} --predicted 3 -o recipe.yaml" in chosen
     assert "main-svg" in chosen.partition('id="heat"')[2], "its coefficients"

@@ -1,0 +1,116 @@
+"""Texts from elsewhere, such as exceptions, made fit to be kept and shared: no secrets, no home folder.
+
+Everything that a ledger, a report, a tracker or the terminal says of an error passes through `masked`.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+HIDDEN = "***"
+
+#: Variables whose values are secrets, by their names; values shorter than this are words such as "true".
+_SECRET_NAMES = re.compile(r"TOKEN|KEY|SECRET|PASSW(OR)?D|CREDENTIAL", re.IGNORECASE)
+_SHORTEST = 6
+
+_PATTERNS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        r"\bhf_[A-Za-z0-9]{8,}",
+        r"\bsk-[A-Za-z0-9_-]{8,}",
+        r"\bgh[pousr]_[A-Za-z0-9]{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}|\bnpm_[A-Za-z0-9]{8,}|\bpypi-[\w-]{16,}",
+        r"\bxox[a-z]-[\w-]{8,}",
+        r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}",
+        r"\bAIza[\w-]{30,}",
+        r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
+    )
+)
+#: A word that announces a secret, and the secret; a token without a digit is a word.
+_ANNOUNCED = (
+    re.compile(r"(?P<word>\b(?:Bearer|Basic)\s+)(?P<secret>[\w.~+/=-]{6,})", re.IGNORECASE),
+    re.compile(
+        r"(?P<word>\b(?:\w+[_-])?(?:secret|password|passwd)[\"']?\s*[:=]\s*[\"']?)(?P<secret>[^\s\"',;&)}\]]{4,})",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?P<word>\b(?:\w+[_-])?(?:token|api[_-]?key|access[_-]?key)[\"']?\s*[:=]\s*[\"']?)"
+        r"(?P<secret>(?=[^\s\"',;&)}\]]*\d)[^\s\"',;&)}\]]{8,})",
+        re.IGNORECASE,
+    ),
+)
+_IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@:]*(?::[^\s/@]*)?@", re.IGNORECASE)
+
+
+def masked(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """The text without secrets, and with `~` for the home folder.
+
+    Hidden are tokens of known services, what follows `Bearer`, `token=` or `password:`, user and password in a URL, and
+    the values of environment variables whose names speak of tokens, keys, secrets or passwords.
+    """
+    variables = os.environ if environment is None else environment
+    for secret in _values(tuple(sorted(_secrets(variables)))):
+        text = text.replace(secret, HIDDEN)
+    for pattern in _PATTERNS:
+        text = pattern.sub(HIDDEN, text)
+    text = _IN_URL.sub(rf"\g<scheme>{HIDDEN}@", text)
+    for announced in _ANNOUNCED:
+        text = announced.sub(rf"\g<word>{HIDDEN}", text)
+    return at_home(text, variables)
+
+
+def masked_data(data: Any) -> Any:
+    """Plain data with every text masked; keys stay."""
+    if isinstance(data, str):
+        return masked(data)
+    if isinstance(data, Mapping):
+        return {key: masked_data(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [masked_data(value) for value in data]
+    return data
+
+
+def shareable(data: Any, places: Iterable[Path]) -> Any:
+    """Plain data for other people: masked, and of every path in `places` only its last part."""
+    listed = sorted(places, key=lambda place: len(str(place)), reverse=True)
+    names = {text: place.name for place in listed for text in (str(place), at_home(str(place)))}
+
+    def shared(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: shared(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [shared(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        for place, name in names.items():
+            value = value.replace(place, name)
+        return masked(value)
+
+    return shared(data)
+
+
+def at_home(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """The text with `~` for the home folder."""
+    home = (os.environ if environment is None else environment).get("HOME", "").rstrip("/")
+    if len(home) < 2 or not Path(home).is_absolute():
+        return text
+    return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def _secrets(variables: Mapping[str, str]) -> set[str]:
+    return {
+        value for name, value in variables.items() if _SECRET_NAMES.search(name) and len(value.strip()) >= _SHORTEST
+    }
+
+
+@lru_cache(maxsize=8)
+def _values(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Every form in which a secret may stand in a text, the longest first."""
+    forms = {
+        form for secret in secrets for form in (secret, secret.strip(), quote(secret, safe=""), repr(secret)[1:-1])
+    }
+    return tuple(sorted(forms, key=len, reverse=True))

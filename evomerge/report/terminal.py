@@ -1,0 +1,22 @@
+"""The terminal that every command writes to: texts are texts, never markup, and never control it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from evomerge.printable import printable
+
+
+class Terminal(Console):
+    """A Rich console without markup, emoji codes and highlighting, that shows control characters as escapes."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render to segments; Rich's own control segments stay."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield segment if text is segment.text else segment._replace(text=text)
