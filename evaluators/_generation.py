@@ -77,7 +77,7 @@ class Generator:
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Generation]:
         """Continuations of the prompts `which`, in that order."""
-        sizes = [(1, len(self._prompts[i]) + self._max_new_tokens) for i in which]
+        sizes = [len(self._prompts[i]) + self._max_new_tokens for i in which]
         found: dict[int, Generation] = {}
         for group in batches(sizes, batch_limit(self._batch_tokens, network.device)):
             members = [which[k] for k in group]

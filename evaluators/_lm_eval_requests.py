@@ -58,7 +58,7 @@ class Requests:
     @property
     def notes(self) -> tuple[str, ...]:
         """What people should know of the prompts that are continued."""
-        return tuple(note for generator, _ in self._generators for note in generator.notes)
+        return (*self._likelihood.notes, *(note for generator, _ in self._generators for note in generator.notes))
 
     def run(self, network: Any, which: Sequence[int]) -> list[Response]:
         """Responses of the documents `which`, in that order."""

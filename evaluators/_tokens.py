@@ -12,6 +12,8 @@ Prepared = TypeVar("Prepared")
 
 #: Context length of a model whose configuration names none.
 DEFAULT_MAX_LENGTH = 2048
+#: Share of a batch that may be padding.
+PADDING = 1 / 8
 #: transformers' "no limit" is 1e30; no tokenizer has a real one above this.
 NO_LIMIT = 10**9
 
@@ -92,22 +94,33 @@ def batch_limit(batch_tokens: int | None, device: Any) -> int:
     return batch_tokens or (4096 if device.type == "cpu" else 32768)
 
 
-def batches(sizes: Sequence[tuple[int, int]], limit: int) -> list[list[int]]:
-    """Items into batches of about equal length: (rows, length) of each item -> item numbers by batch.
+def batches(
+    sizes: Sequence[int],
+    limit: int,
+    *,
+    before: int = 0,
+    places: Sequence[int] | None = None,
+    most_places: int | None = None,
+) -> list[list[int]]:
+    """Rows into batches of about equal length: tokens of each row -> row numbers by batch, longest first.
 
-    Longest first, so that running out of memory shows at once; rows times the longest length stays
-    within `limit` unless one item alone exceeds it. Depends on the sizes only.
+    limit: tokens of a batch, padding and `before` (tokens before each row) included. A batch ends before an eighth of
+    it would be padding, and before its `places` (of each row) exceed `most_places`; one row alone may exceed anything.
+    Depends on the sizes only.
     """
-    order = sorted(range(len(sizes)), key=lambda item: (-sizes[item][1], item))
+    order = sorted(range(len(sizes)), key=lambda row: (-sizes[row], row))
     found: list[list[int]] = []
-    rows = longest = 0
-    for item in order:
-        count, length = sizes[item]
-        if not found or (rows + count) * longest > limit:
+    longest = filled = used = 0
+    for row in order:
+        wanted = 0 if places is None else places[row]
+        area = (len(found[-1]) + 1) * longest if found else 0
+        full = area + (len(found[-1]) + 1) * before > limit if found else True
+        padded = area - filled - sizes[row] > PADDING * area
+        if full or padded or (most_places is not None and used + wanted > most_places):
             found.append([])
-            rows, longest = 0, length
-        found[-1].append(item)
-        rows += count
+            longest, filled, used = sizes[row], 0, 0
+        found[-1].append(row)
+        filled, used = filled + sizes[row], used + wanted
     return found
 
 

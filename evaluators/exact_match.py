@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluators._examples import as_texts, read_json_lines
+from evaluators._examples import as_texts, check_limit, read_json_lines
 from evaluators._generation import Generator
+from evaluators._presentation import Presentation, draw_shots
 from evaluators._references import unreachable
 from evaluators._seams import trailing_notes
 from evaluators._tokens import PerTokenizer
@@ -28,7 +29,9 @@ class ExactMatch(Evaluator):
     prompt's default is "prompt" or "question"). template: format string over the fields, instead of a
     prompt field. stop: strings that end a continuation. strip, ignore_case: how texts are compared.
     extract: regular expression whose first group (or whole match) in the continuation is compared, the
-    last match counting; no match is no answer.
+    last match counting; no match is no answer. num_fewshot: solved examples shown before every prompt, drawn by their
+    content and never scored; separator: between prompt and answer in them. system: a message before everything.
+    apply_chat_template: present prompts as a chat, with solved examples as its turns.
     """
 
     def __init__(
@@ -44,18 +47,30 @@ class ExactMatch(Evaluator):
         ignore_case: bool = False,
         extract: str | None = None,
         limit: int | None = None,
+        num_fewshot: int = 0,
+        separator: str = " ",
+        system: str | None = None,
+        apply_chat_template: bool = False,
         batch_tokens: int | None = None,
     ) -> None:
         self._strip, self._ignore_case = strip, ignore_case
         self._pattern = _compile(extract)
-        lines = read_json_lines(file, limit)
-        self._prompts = [line.prompt(prompt, template) for line in lines]
-        self._references = [as_texts(line.field(answer), f"{line.where}, {answer}") for line in lines]
+        check_limit(limit)
+        lines = read_json_lines(file, None if num_fewshot else limit)
+        prompts = [line.prompt(prompt, template) for line in lines]
+        references = [as_texts(line.field(answer), f"{line.where}, {answer}") for line in lines]
+        shown, rest = draw_shots(prompts, num_fewshot)
+        shots = tuple((prompts[i], references[i][0]) for i in shown)
+        self._presentation = Presentation(system, shots, separator, apply_chat_template)
+        self._prompts = [prompts[i] for i in rest[:limit]]
+        self._references = [references[i] for i in rest[:limit]]
         self._answers = [{self._normal(text) for text in texts} for texts in self._references]
         self._max_new_tokens = max_new_tokens
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
         self._batch_tokens = batch_tokens
         self._ids = content_ids(self._prompts)
+        #: As they are read; of a chat once there is a tokenizer.
+        self._presented = self._prompts
         self._engine = PerTokenizer(self._prepare)
 
     @property
@@ -78,11 +93,11 @@ class ExactMatch(Evaluator):
             normal=self._normal,
         )
         firsts = [texts[0] for texts in self._references]
-        return (*notes, *lost, *trailing_notes(model.tokenizer, self._prompts, firsts))
+        return (*notes, *lost, *trailing_notes(model.tokenizer, self._presented, firsts))
 
     def preview(self, row: int) -> Preview:
         """The prompt and the accepted answers."""
-        return Preview(self._prompts[row], tuple(self._references[row]), generated=True)
+        return Preview(self._presented[row], tuple(self._references[row]), generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Greedy decoding. Weights that yield no numbers leave every example unscored."""
@@ -99,7 +114,8 @@ class ExactMatch(Evaluator):
         )
 
     def _prepare(self, model: LanguageModel) -> Generator:
-        return Generator(model, self._prompts, self._max_new_tokens, self._stop, batch_tokens=self._batch_tokens)
+        self._presented = self._presentation.of_all(self._prompts, model.tokenizer)
+        return Generator(model, self._presented, self._max_new_tokens, self._stop, batch_tokens=self._batch_tokens)
 
     def _answer(self, text: str) -> str | None:
         if self._pattern is None:

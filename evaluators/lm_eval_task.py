@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from evaluators import _bounded
@@ -27,6 +26,7 @@ from evaluators._lm_eval_files import shown
 from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
 from evaluators._lm_eval_sources import find
+from evaluators._presentation import rendered
 from evaluators._tokens import PerTokenizer
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Preview, Scores, content_ids
 
@@ -299,19 +299,10 @@ def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any]
 
 
 def _chat_template(tokenizer: Any) -> Callable[..., str]:
-    """Renders messages; a template that refuses the system role gets them without it, as in lm-eval."""
+    """Renders messages, as lm-eval asks for it."""
 
     def render(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        options = {
-            "tokenize": False,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": not add_generation_prompt,
-        }
-        try:
-            return str(tokenizer.apply_chat_template(list(messages), **options))
-        except jinja2.TemplateError:
-            rest = [message for message in messages if message["role"] != "system"]
-            return str(tokenizer.apply_chat_template(rest, **options))
+        return rendered(tokenizer, messages, answer_follows=add_generation_prompt)
 
     return render
 

@@ -18,8 +18,8 @@ Unit = Literal["bytes", "parameters"]
 class ModelSize(Evaluator):
     """How much of a model is not zero; less is better. One value for the whole model.
 
-    unit: "bytes" (what is not zero, in the dtype that it has) or "parameters" (how many). Tensors that share their
-    memory count once.
+    unit: "bytes" (what is not zero, in the dtype that an export has) or "parameters" (how many). Tensors that share
+    their memory count once.
     """
 
     higher_is_better = False
@@ -40,12 +40,17 @@ class ModelSize(Evaluator):
     def score(self, model: MergedModel, ids: Sequence[str] | None = None) -> Scores:
         """The size; a model with weights that are no numbers has none."""
         self.rows(ids)
-        own = {(tensor.data_ptr(), tuple(tensor.shape)): tensor for tensor in model.tensors.values()}
-        sizes = [self._size(tensor) for tensor in own.values()]
+        # A network that computes in float32 may hold weights that an export stores in 16 bits.
+        stored = getattr(model, "dtypes", {})
+        own = {
+            (tensor.data_ptr(), tuple(tensor.shape)): (tensor, stored.get(name, tensor.dtype))
+            for name, tensor in model.tensors.items()
+        }
+        sizes = [self._size(tensor, dtype) for tensor, dtype in own.values()]
         return Scores(self._ids, np.array([sum(sizes)]))
 
-    def _size(self, tensor: torch.Tensor) -> float:
+    def _size(self, tensor: torch.Tensor, dtype: torch.dtype) -> float:
         if not torch.isfinite(tensor).all():
             return float("nan")
-        size = tensor.element_size() if self._unit == "bytes" else 1
+        size = dtype.itemsize if self._unit == "bytes" else 1
         return float(torch.count_nonzero(tensor)) * size

@@ -17,6 +17,7 @@ from evaluators._answers import AnswerIs, Labeled, right_choices
 from evaluators._examples import as_texts, check_limit, read_json_lines
 from evaluators._likelihood import Answers, Likelihoods, Tokens
 from evaluators._networks import check_continues_text
+from evaluators._presentation import Presentation, draw_shots
 from evaluators._seams import seam_notes
 from evaluators._tokens import PerTokenizer, encode_pair, max_length
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Preview, Scores, content_ids
@@ -31,7 +32,9 @@ class MultipleChoice(Evaluator):
     "question". answer_is: what a number in the answer field means, index (from 0), index_from_1 or choice (the choice
     itself); decided from the whole file by default, and refused where both make sense. template: format string over
     the fields, instead of a prompt field. separator: between prompt and choice. normalize: divide a choice's
-    log-likelihood by nothing, its characters or its bytes. limit: only so many examples.
+    log-likelihood by nothing, its characters or its bytes. limit: only so many examples. num_fewshot: solved examples
+    shown before every prompt, drawn by their content and never scored. system: a message before everything.
+    apply_chat_template: present prompts as a chat, with solved examples as its turns and no separator.
     """
 
     def __init__(
@@ -46,6 +49,9 @@ class MultipleChoice(Evaluator):
         separator: str = " ",
         normalize: Normalize = "none",
         limit: int | None = None,
+        num_fewshot: int = 0,
+        system: str | None = None,
+        apply_chat_template: bool = False,
         batch_tokens: int | None = None,
     ) -> None:
         if normalize not in get_args(Normalize):
@@ -57,13 +63,20 @@ class MultipleChoice(Evaluator):
             for line in lines
         ]
         gold, self._notes = right_choices(labeled, answer_is)  # of the whole file: `limit` must not change a reading
-        self._prompts = [line.prompt(prompt, template) for line in lines[:limit]]
-        self._choices = [example.choices for example in labeled[:limit]]
-        self._gold = gold[:limit]
+        prompts = [line.prompt(prompt, template) for line in lines]
+        contents = ["\n".join((p, *example.choices)) for p, example in zip(prompts, labeled, strict=True)]
+        shown, rest = draw_shots(contents, num_fewshot)
+        shots = tuple((prompts[i], labeled[i].choices[gold[i]]) for i in shown)
+        self._presentation = Presentation(system, shots, separator, apply_chat_template)
+        self._prompts = [prompts[i] for i in rest[:limit]]
+        self._choices = [labeled[i].choices for i in rest[:limit]]
+        self._gold = [gold[i] for i in rest[:limit]]
         self._lengths = [_lengths(texts, normalize) for texts in self._choices]
-        self._separator = separator
         self._batch_tokens = batch_tokens
-        self._ids = content_ids(["\n".join((p, *texts)) for p, texts in zip(self._prompts, self._choices, strict=True)])
+        self._ids = content_ids([contents[i] for i in rest[:limit]])
+        self._separator = self._presentation.before_answer
+        #: As they are read; of a chat once there is a tokenizer.
+        self._presented = self._prompts
         self._engine = PerTokenizer(self._prepare)
 
     @property
@@ -76,13 +89,14 @@ class MultipleChoice(Evaluator):
 
         Raises EvaluatorError for a choice that the model cannot read after its prompt.
         """
-        _, undecided = self._engine.of(model)
-        return (*self._notes, *seam_notes(self._prompts, self._separator, self._choices), *undecided)
+        engine, undecided = self._engine.of(model)
+        seams = () if self._presentation.chat else seam_notes(self._prompts, self._separator, self._choices)
+        return (*self._notes, *seams, *undecided, *engine.notes)
 
     def preview(self, row: int) -> Preview:
         """The prompt, and every choice with the separator before it."""
         texts = tuple(self._separator + text for text in self._choices[row])
-        return Preview(self._prompts[row], texts, (self._gold[row],))
+        return Preview(self._presented[row], texts, (self._gold[row],))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """One forward pass per batch of examples."""
@@ -98,9 +112,10 @@ class MultipleChoice(Evaluator):
     def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, tuple[str, ...]]:
         """The engine, and what there is to say of choices that have the same tokens."""
         check_continues_text(model.network)
+        self._presented = self._presentation.of_all(self._prompts, model.tokenizer)
         pairs = [
             [encode_pair(model.tokenizer, prompt, self._separator + text) for text in texts]
-            for prompt, texts in zip(self._prompts, self._choices, strict=True)
+            for prompt, texts in zip(self._presented, self._choices, strict=True)
         ]
         engine = Likelihoods(pairs, max_length(model.network, model.tokenizer), self._batch_tokens)
         return engine, self._undecided(pairs)

@@ -66,6 +66,7 @@ class _Text:
 class SearchConfig(Section):
     """A validated search file.
 
+    dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
     trial_timeout: seconds that one candidate may take on a Ray worker; without it, ten times the median of the trials
     so far, and ten minutes at least.
     """
@@ -76,6 +77,7 @@ class SearchConfig(Section):
     experts: Experts
     method: Plugin = PluginSpec("task_arithmetic")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    compute_dtype: Literal["float32", "stored"] | None = None
     tokenizer: str | None = None
     space: Plugin = PluginSpec("layerwise")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]

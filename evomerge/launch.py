@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from evomerge import plugins, readiness
 from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
@@ -23,12 +24,13 @@ from evomerge.merging.models.compatibility import find_nonfinite, tokenizer_diff
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 from evomerge.merging.pins import Pins
-from evomerge.merging.sources import open_models
+from evomerge.merging.sources import Sources, open_models
 from evomerge.models import check_reads_text, check_resident, unloaded
+from evomerge.needs import Needs, needs_of
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, rounded
 from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
-from evomerge.placement import check_device, start_executor
+from evomerge.placement import COMPUTE_DTYPE, check_device, memory_notes, scoring_dtype, start_executor
 from evomerge.planned import model_key, planned_trials
 from evomerge.readiness import placed
 from evomerge.recipe import Merge
@@ -68,6 +70,7 @@ class Plan:
     ids: Examples
     distinct_examples: Mapping[str, Mapping[str, int]]
     model_bytes: int
+    needs: Needs
     notes: tuple[str, ...]
     previews: Mapping[str, tuple[str, ...]]
     same: Callable[[Trial], bytes | None]
@@ -94,12 +97,22 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     if reads_text:
         check_reads_text(base, sources.tokenizer)
     threads = 1 if config.threads == "auto" else config.threads
-    spec = BenchSpec(recipe, config.space, dict(config.tasks), config.split.shares, config.device, threads)
+    compute, said = scoring_dtype(config, base, study) if reads_text else ("stored", ())
+    spec = BenchSpec(
+        recipe,
+        config.space,
+        dict(config.tasks),
+        config.split.shares,
+        config.device,
+        threads,
+        compute_dtype=compute,
+    )
+    needs = _needs(sources, spec)
     layout = base.layout()
     with placed(config, "space"):
         space = build_space(spec.space, recipe, layout)
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
-    notes = [*tokenizer_differences(base, named), *sources.notes, *places]
+    notes = [*tokenizer_differences(base, named), *sources.notes, *places, *said, *memory_notes(config, needs)]
     say("reading the tasks")
     evaluators = readiness.read_tasks(config)
     examples = readiness.count_examples(config, evaluators, notes)
@@ -129,6 +142,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         ids=ids,
         distinct_examples=readiness.count_distinct(config, evaluators),
         model_bytes=base.nbytes,
+        needs=needs,
         notes=tuple(notes),
         previews=previews,
         same=partial(model_key, space, recipe) if all(each.deterministic for each in evaluators.values()) else never,
@@ -261,7 +275,7 @@ def _start(
     """
     study, recipe = None, plan.spec.recipe
     if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
-        study = opened.enter_context(closing(open_study(config, resume=resume)))
+        study = opened.enter_context(closing(open_study(config, plan, resume=resume)))
         say(f"resumed {config.study}: {study.resumed}")
         found = pin_models(study, recipe, say)
     else:
@@ -269,23 +283,23 @@ def _start(
             say(f"no study in {config.study} yet: starting a new one")
         found = pins.take(pins.input_files(recipe))
     say(f"starting {config.executor} workers")
-    pool = _workers(config, replace(plan.spec, pins=found), plan.model_bytes, stop)
+    pool = _workers(config, replace(plan.spec, pins=found), plan.needs, stop)
     if pool is None:
         if study is not None:
             study.event("stopped", level=stop.level)
         return None
     opened.enter_context(closing(pool))
-    study = study or opened.enter_context(closing(open_study(config, resume=resume, inputs=found)))
+    study = study or opened.enter_context(closing(open_study(config, plan, resume=resume, inputs=found)))
     return study, PinnedExecutor(pool, study, recipe, found, plan.ids)
 
 
-def _workers(config: SearchConfig, spec: BenchSpec, model_bytes: int, stop: StopRequest) -> Executor | None:
+def _workers(config: SearchConfig, spec: BenchSpec, needs: Needs, stop: StopRequest) -> Executor | None:
     """The executor with its workers running; None when a signal came before."""
     if stop.level:
         return None
     stop.starting = stop.waiting = True
     try:
-        return start_executor(config, spec, model_bytes)
+        return start_executor(config, spec, needs)
     except KeyboardInterrupt:
         return None
     finally:
@@ -312,7 +326,7 @@ def budget(config: SearchConfig) -> Budget:
     return Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
 
 
-def open_study(config: SearchConfig, *, resume: bool, inputs: Pins | None = None) -> Study:
+def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins | None = None) -> Study:
     """Create the study's folder, or take up the study in it. inputs: the pins of a new study's models."""
     folder = Path(config.study)
     if resume and (folder / FILE).exists():
@@ -321,7 +335,8 @@ def open_study(config: SearchConfig, *, resume: bool, inputs: Pins | None = None
             config.write(folder / SEARCH_FILE)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
-    return Study.create(folder, config.identity(), environment(), inputs=known, search_file=config.text())
+    found = environment() | {COMPUTE_DTYPE: plan.spec.compute_dtype}
+    return Study.create(folder, config.identity(), found, inputs=known, search_file=config.text())
 
 
 def _has_text(file: Path) -> bool:
@@ -336,6 +351,11 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         **{package: version(package) for package in packages},
     }
+
+
+def _needs(sources: Sources, spec: BenchSpec) -> Needs:
+    dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
+    return needs_of(sources, dtype, torch.float32 if spec.compute_dtype == "float32" else None)
 
 
 def _check_finite(name: str, checkpoint: Model) -> None:

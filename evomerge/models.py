@@ -1,6 +1,6 @@
 """Resident models: weights that stay in memory while candidates are merged into them, one after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,21 @@ from evomerge.merging.output.assets import has_mark
 from evomerge.places import Loading, ModelError, Staged, find_places, place_tensors, prove, training_only, untie
 from search_spaces.base import FloatArray
 
-__all__ = ["ModelError", "ResidentModel", "load_resident"]
+__all__ = ["ModelError", "ResidentModel", "compute_dtype", "load_resident"]
+
+#: Instruction sets (x86, ARM) with which a CPU multiplies matrices of a 16-bit type.
+_INSTRUCTIONS = {
+    torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+    torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
+}
 
 
 class ResidentModel:
     """A model to merge into: its tensors by checkpoint name and, where there is a config.json, its network.
 
     tensors: checkpoint name -> the live tensor; where transformers fuses tensors on loading, a view of the fused
-    one. staged: those of `tensors` that reach the network by `settle` only. coefficients: what they were merged with
-    last.
+    one. staged: those of `tensors` that reach the network by `settle` only. dtypes: the type that each tensor has in
+    an export, where it is not the live one's. coefficients: what they were merged with last.
     """
 
     def __init__(
@@ -34,8 +40,11 @@ class ResidentModel:
         network: Any = None,
         tokenizer: Any = None,
         staged: Sequence[Staged] = (),
+        *,
+        dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         self.tensors = tensors
+        self.dtypes = dtypes or {name: tensor.dtype for name, tensor in tensors.items()}
         self.coefficients: Mapping[str, FloatArray] = {}
         self._network = network
         self._tokenizer = tokenizer
@@ -69,12 +78,20 @@ class ResidentModel:
 
 
 def load_resident(
-    base: Model, tokenizer: Path, dtype: torch.dtype | None, device: str, *, spread: bool = False
+    base: Model,
+    tokenizer: Path,
+    dtype: torch.dtype | None,
+    device: str,
+    *,
+    spread: bool = False,
+    compute: torch.dtype | None = None,
 ) -> ResidentModel:
     """Load the base once, as transformers loads the exported result, so that both score the same.
 
     The shell comes from `from_pretrained(dtype=...)`: casting afterwards would round rotary buffers too.
-    spread: lay the layers out over all visible GPUs, for a model that one cannot hold.
+    dtype: of the merged weights, None for the base's own. compute: of the network, where it is another one; weights
+    are rounded to `dtype` before they are written into it. spread: lay the layers out over all visible GPUs, for a
+    model that one cannot hold.
     Raises ModelError for what `check_resident` refuses, and for weights that are not where they should be.
     """
     if base.config is None:
@@ -84,7 +101,7 @@ def load_resident(
     transformers.utils.logging.disable_progress_bar()  # bars belong to the command line; loading here is short
     network = architecture(base).from_pretrained(
         str(base.path),
-        dtype=dtype or "auto",
+        dtype=compute or dtype or "auto",
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,
@@ -104,7 +121,8 @@ def load_resident(
             network.get_parameter(name).data.fill_(torch.nan)
     places |= {name: base.tensor(name).to(device, _target(base, name, dtype), copy=True) for name in loading.idle}
     tensors = {name: places[name] for name in base.names if name in places}
-    return ResidentModel(tensors, network, _tokenizer(tokenizer), staged)
+    dtypes = {name: _target(base, name, dtype) for name in tensors} if compute else None
+    return ResidentModel(tensors, network, _tokenizer(tokenizer), staged, dtypes=dtypes)
 
 
 def check_resident(base: Model) -> tuple[str, ...]:
@@ -172,6 +190,20 @@ def _check_mark(base: Model) -> None:
             f"{base.path / 'config.json'} begins with a byte order mark, which transformers does not read: save it as "
             "UTF-8 without one."
         )
+
+
+def compute_dtype(stored: Iterable[torch.dtype], device: str, capabilities: Mapping[str, Any] | None = None) -> str:
+    """The type for a network with weights of these types: "stored" (theirs), or "float32" on a CPU that emulates them.
+
+    Without its instructions a 16-bit type takes a CPU several times as long as float32. capabilities: names of
+    instruction sets, this CPU's where None; a torch that cannot tell (before 2.10) counts as one without any.
+    """
+    if device != "cpu":
+        return "stored"
+    if capabilities is None:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    slow = (dtype in _INSTRUCTIONS and not any(map(capabilities.get, _INSTRUCTIONS[dtype])) for dtype in stored)
+    return "float32" if any(slow) else "stored"
 
 
 def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:

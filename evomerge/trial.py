@@ -38,7 +38,8 @@ class BenchSpec:
 
     tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
     gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
-    must be; None compares nothing.
+    must be; None compares nothing. compute_dtype: of the network, "float32" or "stored" (the type of the merged
+    weights). keep_bytes: of adapters, folded, that a worker may hold on to.
     """
 
     recipe: Recipe
@@ -49,6 +50,8 @@ class BenchSpec:
     threads: int = 1
     gpus: float = 0.0
     pins: Pins | None = None
+    compute_dtype: str = "stored"
+    keep_bytes: int = 0
 
     def __call__(self) -> "Bench":
         """Build the bench: the factory that executors call in each worker."""
@@ -106,8 +109,11 @@ class Bench:
         device = choose_device(spec.device)
         dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
         self.space = build_space(spec.space, spec.recipe, sources.base.layout())
-        self.engine = sources.engine(dtype=dtype, device=device, threads=spec.threads)
-        self.model = load_resident(sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1)
+        self.engine = sources.engine(dtype=dtype, device=device, threads=spec.threads, keep=spec.keep_bytes)
+        compute = torch.float32 if spec.compute_dtype == "float32" else None
+        self.model = load_resident(
+            sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1, compute=compute
+        )
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 

@@ -14,7 +14,8 @@ from evomerge.budget import stage_seconds
 from evomerge.commands.detecting import detectable_differences, power_lines
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
-from evomerge.placement import placement, worker_bytes
+from evomerge.needs import available_memory
+from evomerge.placement import placement
 from evomerge.records import Trial, is_parent
 from evomerge.report import words
 from evomerge.report.terminal import Terminal
@@ -46,7 +47,7 @@ def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dic
     """
     with _shown("checking the models and tasks"):
         plan = launch.prepare(config)
-    workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.model_bytes)
+    workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)
     study, last = remaining(config, plan, file)
     measured = _from_study(launch.begun(config))
     if measured is None and measure:
@@ -55,7 +56,7 @@ def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dic
     data = {
         "coefficients": plan.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
-        "memory_bytes": workers * worker_bytes(plan.model_bytes),
+        "memory": _memory(plan, workers, gpus),
         "disk": _disk(config, plan),
         "time": _time(config, plan, workers, measured, study),
         "power": detectable_differences(
@@ -89,7 +90,7 @@ def _probe(plan: launch.Plan) -> Evidence:
     bench = plan.spec()
     parent = next(trial for trial in plan.planned if is_parent(trial.label) and trial.label != "base")
     trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
-    bench.run(trials[0])  # prompts are tokenised once per worker
+    bench.run(trials[1])  # prompts are tokenized once per worker; the other one leaves all tensors of this one to merge
     outcomes = [bench.run(trial) for trial in trials]
     names = {stage for outcome in outcomes for stage in outcome.seconds}
     stages = {name: sum(o.seconds.get(name, 0.0) for o in outcomes) / len(outcomes) for name in sorted(names)}
@@ -100,13 +101,25 @@ def _probe(plan: launch.Plan) -> Evidence:
     return Evidence(sum(stages.values()), stages, known, "two candidates, scored now")
 
 
+def _memory(plan: launch.Plan, workers: int, gpus: float) -> dict[str, int]:
+    """Bytes: what the workers take with the files that they share, of it those files, and what there is."""
+    available = available_memory()
+    kept = plan.needs.room_to_keep(workers, available)
+    return {
+        "bytes": plan.needs.total(workers, kept),
+        "shared_bytes": plan.needs.inputs,
+        "available_bytes": available,
+        "device_bytes_per_worker": plan.needs.device if gpus else 0,
+    }
+
+
 def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
     values = sum(counts["search"] for counts in plan.examples.values())
     trials = config.budget.trials or 1000
     folder = next(parent for parent in (config.study, *config.study.absolute().parents) if parent.exists())
     return {
         "ledger_bytes": values * trials * _BYTES_PER_VALUE,
-        "export_bytes": plan.model_bytes,
+        "export_bytes": plan.needs.export,
         "free_bytes": shutil.disk_usage(folder).free,
     }
 
@@ -141,7 +154,7 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
     free = _size(disk["free_bytes"])
     lines = [
         f"{words.count(data['coefficients'], 'coefficient')}, {staff} of {words.count(os.cpu_count() or 1, 'core')}",
-        f"memory: about {_size(data['memory_bytes'])} for the workers' models",
+        _memory_line(data["memory"]),
         f"disk: ledger up to {_size(disk['ledger_bytes'])}, an export {_size(disk['export_bytes'])}, free {free}",
     ]
     if spent["source"] is None:
@@ -159,6 +172,15 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
         "a budget of hours or `until` keeps the time for it"
     )
     return [*lines, *power_lines(shown), *(f"note: {note}" for note in data["notes"])]
+
+
+def _memory_line(memory: Mapping[str, int]) -> str:
+    line = (
+        f"memory: about {_size(memory['bytes'])}, {_size(memory['shared_bytes'])} of it model files that all workers "
+        f"share, of {_size(memory['available_bytes'])} available"
+    )
+    device = memory["device_bytes_per_worker"]
+    return f"{line}; on the GPU {_size(device)} for each worker, with copies of all models" if device else line
 
 
 def _size(count: float) -> str:

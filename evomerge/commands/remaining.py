@@ -30,7 +30,7 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
     data = {"state": state, "told": told, "left": True}
     of = f"{told} trials" if trials is None else f"{told} of {trials} trials"
     optimizer = launch.build_optimizer(config, plan)
-    workers = 1 if config.executor == "serial" else placement(config, plan.model_bytes)[0]
+    workers = 1 if config.executor == "serial" else placement(config, plan.needs)[0]
     if launch.budget(config).spent(study, lambda: launch.time_after(plan, optimizer, study, lambda: workers)):
         if state != "done":
             return data, f"Ready: {command} --resume ends the study: its budget is spent ({of}), its result is missing"

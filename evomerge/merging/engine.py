@@ -37,10 +37,12 @@ class Weights(Protocol):
 class MergeEngine:
     """Merges models into a base: `apply` into resident tensors, `stream` one tensor after the other.
 
-    dtype: of the merged tensors, None for the base's own. Off the CPU, `apply` keeps a copy of every original
-    on the device. threads: of torch, while merging; the bits do not depend on their number. moments: statistics
-    from data of the base and of each input, None for a model without. An input that lacks a tensor takes no part
-    in it; whether it may is for whoever opened the models to say.
+    dtype: of the merged tensors, None for the base's own; where that is a 16-bit type, resident tensors may be float32,
+    and hold the same rounded values. Off the CPU, `apply` keeps a copy of every original on the device. threads: of
+    torch, while merging; the bits do not depend on their number. moments: statistics from data of the base and of each
+    input, None for a model without. An input that lacks a tensor takes no part in it; whether it may is for whoever
+    opened the models to say. keep: bytes of tensors that inputs compute (adapters, folded) that `apply` may hold on to
+    instead of computing them for every candidate.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class MergeEngine:
         device: str = "cpu",
         threads: int = 1,
         moments: Sequence[Moments | None] = (),
+        keep: int = 0,
     ) -> None:
         if len(names) != len(inputs) or len(set(names)) != len(names):
             raise MergeError(f"{len(inputs)} inputs need as many different names; they are {list(names)}.")
@@ -75,6 +78,8 @@ class MergeEngine:
         self._on_device: dict[str, list[Tensor]] = {}
         #: Results on their way to places of another type or order of elements.
         self._rounded: dict[torch.dtype, Tensor] = {}
+        self._kept: dict[tuple[int, str], Tensor] = {}
+        self._room = keep
         # What was applied last: tensor name -> (settings and coefficients, the tensor written to).
         self._applied: dict[str, tuple[Hashable, Tensor]] = {}
         #: Of the last `stream` that was begun: what a later merge needs to go on from it, plain data.
@@ -169,7 +174,7 @@ class MergeEngine:
         return Source(
             name,
             tuple(self._names[index] for index in present),
-            self._resident(name) if keep else self._load(name),
+            self._resident(name) if keep else self._load(name, self._read),
             seed=candidate.seed,
             cache=cache if keep else dict(cache),
             workers=self._workers,
@@ -181,15 +186,15 @@ class MergeEngine:
         base, model = self._models[0], self._models[index + 1]
         return model.factors(name, base) if isinstance(base, Model) and isinstance(model, Model) else None
 
-    def _load(self, name: str) -> Sequence[Tensor]:
-        base = self._models[0].tensor(name)
+    def _load(self, name: str, tensor: Callable[[int, str], Tensor]) -> Sequence[Tensor]:
+        base = tensor(0, name)
         present = self._present[name]
 
         def read(place: int) -> Tensor:
             if place == 0:
                 return base.to(self._device)
             index = present[place - 1]
-            model = self._models[index + 1].tensor(name)
+            model = tensor(index + 1, name)
             if model.shape != base.shape:
                 shapes = f"{tuple(model.shape)} in {self._names[index]!r} and {tuple(base.shape)} in the base"
                 raise MergeError(f"{name} has shape {shapes}.")
@@ -199,10 +204,23 @@ class MergeEngine:
 
     def _resident(self, name: str) -> Sequence[Tensor]:
         if self._device.type == "cpu":
-            return self._load(name)
+            return self._load(name, self._read_or_kept)
         if name not in self._on_device:
-            self._on_device[name] = list(self._load(name))
+            self._on_device[name] = list(self._load(name, self._read))
         return self._on_device[name]
+
+    def _read(self, model: int, name: str) -> Tensor:
+        return self._models[model].tensor(name)
+
+    def _read_or_kept(self, model: int, name: str) -> Tensor:
+        """A tensor of the base (0) or an input; one that is computed is kept while there is room."""
+        if (model, name) in self._kept:
+            return self._kept[model, name]
+        tensor, owner = self._read(model, name), self._models[model]
+        if isinstance(owner, Model) and owner.made(name) and tensor.nbytes <= self._room:
+            self._kept[model, name] = tensor
+            self._room -= tensor.nbytes
+        return tensor
 
     def _target(self, base: Tensor) -> torch.dtype:
         return self._dtype or base.dtype

@@ -45,8 +45,10 @@ class Sources:
         """The base, then every input."""
         return (self.base, *self.inputs.values())
 
-    def engine(self, *, dtype: torch.dtype | None = None, device: str = "cpu", threads: int = 1) -> MergeEngine:
-        """The engine that merges them."""
+    def engine(
+        self, *, dtype: torch.dtype | None = None, device: str = "cpu", threads: int = 1, keep: int = 0
+    ) -> MergeEngine:
+        """The engine that merges them. keep: bytes of folded adapters that it may hold on to."""
         return MergeEngine(
             self.base,
             tuple(self.inputs.values()),
@@ -54,6 +56,7 @@ class Sources:
             dtype=dtype,
             device=device,
             threads=threads,
+            keep=keep,
             moments=[None, *(self.moments.get(name) for name in self.inputs)] if self.moments else (),
         )
 

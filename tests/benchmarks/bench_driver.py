@@ -56,7 +56,7 @@ def measure(settings: dict[str, object], trials: int) -> Cost:
         file.write_text(strict_yaml.dump(settings | {"study": str(Path(name) / "study"), "optimizer": "random"}))
         config = load_config(file)
         plan = launch.prepare(config)
-        executor = start_executor(config, plan.spec, plan.model_bytes)
+        executor = start_executor(config, plan.spec, plan.needs)
         ends: list[tuple[float, Mapping[str, float]]] = []
 
         def note(progress: Progress) -> None:

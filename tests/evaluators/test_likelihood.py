@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
@@ -31,22 +39,34 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {**LLAMA, "head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 1.0, **LOUD},
     ),
     "mistral (sliding window)": (MistralConfig, MistralForCausalLM, {**LLAMA, "sliding_window": 16, **LOUD}),
+    "mistral (wide window)": (MistralConfig, MistralForCausalLM, {**LLAMA, "sliding_window": 255, **LOUD}),
+    "cohere (scaled logits)": (CohereConfig, CohereForCausalLM, {**LLAMA, "logit_scale": 0.25, **LOUD}),
+    "granite (divided logits)": (GraniteConfig, GraniteForCausalLM, {**LLAMA, "logits_scaling": 4.0, **LOUD}),
+    "bloom (positions from the mask)": (BloomConfig, BloomForCausalLM, {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "falcon_h1 (attention and states)": (
+        FalconH1Config,
+        FalconH1ForCausalLM,
+        {**LLAMA, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, **LOUD},
+    ),
     "mamba (no key-value cache)": (
         MambaConfig,
         MambaForCausalLM,
         {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, **LOUD},
     ),
 }
+#: Those that read shared tokens once: attention to the whole text in every layer, positions that can be given.
+SHARING = ("gpt2", "mistral (wide window)", "cohere (scaled logits)", "granite (divided logits)")
 
 
-def _examples(n_examples: int = 14, seed: int = 0) -> list[list[Pair]]:
-    """Long contexts with one to four continuations of one to five tokens."""
+def _examples(n_examples: int = 14, seed: int = 0, n_shots: int = 0) -> list[list[Pair]]:
+    """Long contexts with one to four continuations of one to five tokens, after `n_shots` tokens that are the same."""
     draw = np.random.default_rng(seed)
+    shots = tuple(int(token) for token in draw.integers(4, 80, n_shots))
 
     def tokens(size: int) -> tuple[int, ...]:
         return tuple(int(token) for token in draw.integers(4, 80, size))
 
-    contexts = [tokens(int(draw.integers(20, 50))) for _ in range(n_examples)]
+    contexts = [shots + tokens(int(draw.integers(20, 50))) for _ in range(n_examples)]
     return [[(c, tokens(int(draw.integers(1, 6)))) for _ in range(1 + i % 4)] for i, c in enumerate(contexts)]
 
 
@@ -66,17 +86,17 @@ def _check(network: Any, examples: list[list[Pair]], found: list[Answers]) -> No
         assert answers.greedy.tolist() == [greedy for _, greedy in expected]
 
 
-def _count_tokens(network: Any, run: Callable[[], Any]) -> int:
-    counted = 0
-
-    def count(_module: Any, inputs: tuple[torch.Tensor, ...], _output: Any) -> None:
-        nonlocal counted
-        counted += inputs[0].numel()
-
-    hook = network.get_input_embeddings().register_forward_hook(count)
+def _count(module: Any, run: Callable[[], Any], size: Callable[[torch.Tensor, torch.Tensor], int]) -> int:
+    """Sum of `size` of what goes into and comes out of a module while `run` runs."""
+    sizes: list[int] = []
+    hook = module.register_forward_hook(lambda _, inputs, output: sizes.append(size(inputs[0], output)))
     run()
     hook.remove()
-    return counted
+    return sum(sizes)
+
+
+def _count_tokens(network: Any, run: Callable[[], Any]) -> int:
+    return _count(network.get_input_embeddings(), run, lambda tokens, _: tokens.numel())
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
@@ -91,10 +111,89 @@ def test_batches_do_not_change_the_numbers(model: TinyModel, batch_tokens: int) 
 def test_architectures(make_model: Callable[..., TinyModel], name: str) -> None:
     config, architecture, own = ARCHITECTURES[name]
     network = make_model(3, config, architecture, **own).network
+    for n_shots in (0, 60):
+        examples = _examples(8, n_shots=n_shots)
+        engine = Likelihoods(examples, 256, 600)
+        for _ in range(2):
+            _check(network, examples, engine.run(network, range(len(examples))))
+        read = _count_tokens(network, lambda: engine.run(network, range(len(examples))))  # noqa: B023 - called at once
+        distinct = sum(len(text) for example in engine._examples for text in example.texts)
+        assert (read < 0.75 * distinct) == (name in SHARING)
+        assert read < 1.15 * distinct
+
+
+def test_only_scored_places_reach_the_head(make_model: Callable[..., TinyModel]) -> None:
+    """Whatever the network does with the logits afterwards (here it caps them)."""
+    config, architecture, own = ARCHITECTURES["gemma2 (capped logits)"]
+    network = make_model(3, config, architecture, **own).network
     examples = _examples()
-    engine = Likelihoods(examples, 256, 300)
-    for _ in range(2):
-        _check(network, examples, engine.run(network, range(len(examples))))
+    engine = Likelihoods(examples, 256, None)
+    engine.run(network, range(len(examples)))
+    head = network.get_output_embeddings()
+    rows = _count(head, lambda: engine.run(network, range(len(examples))), lambda _, logits: logits[..., 0].numel())
+    assert rows <= sum(len(continuation) for pairs in examples for _, continuation in pairs)
+
+
+def test_prompts_of_different_lengths_are_read_once(model: TinyModel) -> None:
+    examples = [pairs for pairs in _examples(40) if len(pairs) > 1]
+    engine = Likelihoods(examples, 256, None)
+    engine.run(model.network, range(len(examples)))
+    read = _count_tokens(model.network, lambda: engine.run(model.network, range(len(examples))))
+    least = sum(example.branched for example in engine._examples)
+    assert least <= read <= 1.15 * least
+
+
+def test_what_all_prompts_begin_with_is_read_once(model: TinyModel) -> None:
+    examples = _examples(40, n_shots=150)
+    engine = Likelihoods(examples, 256, None)
+    answers = engine.run(model.network, range(len(examples)))
+    _check(model.network, examples, answers)
+    read = _count_tokens(model.network, lambda: engine.run(model.network, range(len(examples))))
+    alone = sum(example.branched - 150 for example in engine._examples)
+    assert 150 + alone <= read <= 150 + 1.15 * alone
+    for subset in ([3], [7, 2, 30]):
+        for one, other in zip(engine.run(model.network, subset), [answers[i] for i in subset], strict=True):
+            np.testing.assert_allclose(one.loglikelihoods, other.loglikelihoods, atol=1e-4)
+
+
+def test_several_beginnings_are_read_once_each(model: TinyModel) -> None:
+    """As the tasks of an lm-eval group have, one of them beside it."""
+    one, other, alone = _examples(10, 1, n_shots=100), _examples(10, 2, n_shots=80), _examples(1, 3)
+    examples = [pairs for both in zip(one, other, strict=True) for pairs in both] + alone
+    engine = Likelihoods(examples, 256, None)
+    _check(model.network, examples, engine.run(model.network, range(len(examples))))
+    read = _count_tokens(model.network, lambda: engine.run(model.network, range(len(examples))))
+    rest = sum(example.branched for example in engine._examples) - 10 * 180
+    assert read <= 180 + 1.2 * rest
+
+
+def test_a_chain_of_prompts_that_each_begin_with_the_last(model: TinyModel) -> None:
+    examples = [[(tuple(range(4, 4 + length)), (9,))] for length in range(10, 70)]
+    engine = Likelihoods(examples, 256, None)
+    _check(model.network, examples, engine.run(model.network, range(len(examples))))
+
+
+def test_little_padding_whatever_the_lengths(model: TinyModel) -> None:
+    draw = np.random.default_rng(4)
+    lengths = [int(length) for length in np.clip(draw.lognormal(3, 0.8, 200), 2, 200)]
+    examples = [[(tuple(draw.integers(4, 80, length).tolist()), (5,))] for length in lengths]
+    engine = Likelihoods(examples, 256, None)
+    engine.run(model.network, range(200))
+    read = _count_tokens(model.network, lambda: engine.run(model.network, range(200)))
+    assert sum(lengths) <= read <= 1.15 * sum(lengths)
+
+
+def test_broken_weights_decide_nothing(make_model: Callable[..., TinyModel]) -> None:
+    network = make_model(8).network
+    examples = _examples(n_shots=60)
+    engine = Likelihoods(examples, 256, None)
+    sound = network.lm_head.weight.detach().clone()
+    network.lm_head.weight.detach().fill_(float("nan"))
+    assert all(np.isnan(answers.loglikelihoods).all() for answers in engine.run(network, range(len(examples))))
+    network.lm_head.weight.detach().copy_(sound)
+    _check(network, examples, engine.run(network, range(len(examples))))
+    read = _count_tokens(network, lambda: engine.run(network, range(len(examples))))
+    assert read < 60 + 1.15 * sum(example.branched - 60 for example in engine._examples)
 
 
 def test_greedy_continuations_are_recognised(model: TinyModel) -> None:
@@ -106,8 +205,8 @@ def test_greedy_continuations_are_recognised(model: TinyModel) -> None:
 
 
 def test_contexts_are_read_once_per_example(model: TinyModel) -> None:
-    context = tuple(range(10, 60))
-    examples = [[(context, (choice, 4, 5)) for choice in (20, 30, 40, 50)]] * 3
+    contexts = [tuple(range(first, first + 50)) for first in (8, 9, 10)]
+    examples = [[(context, (choice, 4, 5)) for choice in (20, 30, 40, 50)] for context in contexts]
     engine = Likelihoods(examples, 256, None)
     engine.run(model.network, [0, 1, 2])
     n_tokens = _count_tokens(model.network, lambda: engine.run(model.network, [0, 1, 2]))
@@ -118,6 +217,7 @@ def test_continuations_of_one_token_share_one_row(model: TinyModel) -> None:
     context = tuple(range(10, 60))
     examples = [[(context, (choice,)) for choice in (20, 30, 40, 50)]]
     engine = Likelihoods(examples, 256, None)
+    engine.run(model.network, [0])
     assert _count_tokens(model.network, lambda: engine.run(model.network, [0])) == 50
     _check(model.network, examples, engine.run(model.network, [0]))
 

@@ -32,18 +32,31 @@ def test_a_text_that_has_its_bos_gets_no_second_one(model: TinyModel) -> None:
 
 def test_batches_keep_within_the_limit_longest_first_and_lose_nothing() -> None:
     draw = np.random.default_rng(0)
-    sizes = [(int(draw.integers(1, 5)), int(draw.integers(1, 100))) for _ in range(200)]
-    found = batches(sizes, 400)
-    assert sorted(item for batch in found for item in batch) == list(range(200))
-    longest = [max(sizes[item][1] for item in batch) for batch in found]
-    assert longest == sorted(longest, reverse=True)
-    for batch, width in zip(found, longest, strict=True):
-        assert sum(sizes[item][0] for item in batch) * width <= 400
-    assert len(found) < 100
+    sizes = [int(size) for size in draw.integers(1, 100, 200)]
+    for before in (0, 10):
+        found = batches(sizes, 400, before=before)
+        assert sorted(row for batch in found for row in batch) == list(range(200))
+        longest = [max(sizes[row] for row in batch) for batch in found]
+        assert longest == sorted(longest, reverse=True)
+        for batch, width in zip(found, longest, strict=True):
+            assert len(batch) * (width + before) <= 400
+            assert sum(width - sizes[row] for row in batch) <= len(batch) * width / 8
+        assert len(found) < 60
 
 
-def test_an_item_beyond_the_limit_is_a_batch_of_its_own() -> None:
-    assert batches([(2, 50), (1, 10), (1, 10)], 20) == [[0], [1, 2]]
+def test_a_batch_ends_where_padding_would_exceed_an_eighth() -> None:
+    assert batches([40, 40, 30, 20, 20], 10_000) == [[0, 1, 2], [3, 4]]
+    assert batches([8, 6, 8, 8], 10_000) == [[0, 2, 3, 1]]
+    assert batches([8, 6], 10_000) == [[0, 1]]
+    assert batches([8, 5], 10_000) == [[0], [1]]
+
+
+def test_a_batch_ends_before_it_has_too_many_places() -> None:
+    assert batches([5, 5, 5, 5], 100, places=[2, 2, 2, 9], most_places=4) == [[0, 1], [2], [3]]
+
+
+def test_a_row_beyond_the_limit_is_a_batch_of_its_own() -> None:
+    assert batches([50, 10, 10], 20) == [[0], [1, 2]]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,15 @@ class Adapted(Model):
             start = start + self._adapter.tensor(bias).float() * scale
         return start.to(self.dtype(name))
 
+    def made(self, name: str) -> bool:
+        """Whether the adapter changes a tensor, which is then folded each time it is read."""
+        return name in self._pairs or name in self._biases or self._base.made(name)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the tensors that the base keeps."""
+        return self._base.held_bytes
+
     def factors(self, name: str, base: Model) -> Factors | None:
         """The change to `base` where it is one of low rank: of rank 0 for what the adapter leaves alone."""
         if base is not self._base or name in self._whole or len(self.shape(name)) != 2:

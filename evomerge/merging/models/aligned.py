@@ -1,5 +1,6 @@
 """Aligned: a model whose embeddings have the rows of another vocabulary."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,16 @@ class Aligned(Model):
         if name not in self._made:
             self._made[name] = self._aligned(name)
         return self._made[name]
+
+    def made(self, name: str) -> bool:
+        """Whether the model below makes a tensor; embeddings are kept."""
+        return name not in self._rows and self._model.made(name)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the embeddings, and of what the model below keeps."""
+        own = sum(math.prod(self.shape(name)) * self.dtype(name).itemsize for name in self._rows)
+        return own + self._model.held_bytes
 
     def factors(self, name: str, base: Model) -> Factors | None:
         """The change to the aligned base, of all but embeddings."""

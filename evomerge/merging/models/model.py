@@ -62,6 +62,15 @@ class Model(ABC):
         """A matrix's change to that of `base` as factors, where the model holds it so (rank 0: no change), or None."""
         return None
 
+    def made(self, name: str) -> bool:  # noqa: ARG002
+        """Whether a tensor is computed anew each time it is read, and not mapped from a file."""
+        return False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the tensors that it keeps in memory once they have been read."""
+        return 0
+
     def fingerprint(self) -> str:
         """What tells these weights from others', whatever files they lie in: 16 hex digits; reads samples of them."""
         digest = hashlib.sha256()

@@ -55,6 +55,11 @@ class Mosaic(Model):
         model, source = self._pieces[name]
         return model.tensor(source)
 
+    def made(self, name: str) -> bool:
+        """Whether the model that a tensor is from makes it."""
+        model, source = self._pieces[name]
+        return model.made(source)
+
     def factors(self, name: str, base: Model) -> Factors | None:
         """The change to another mosaic, where both have the same block there."""
         if not isinstance(base, Mosaic) or base._pieces[name][1] != self._pieces[name][1]:

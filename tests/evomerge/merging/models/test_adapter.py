@@ -13,6 +13,7 @@ from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
+from evomerge.needs import needs_of
 from evomerge.recipe import Input, Merge, Recipe, Slice
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.adapters import bare_lora, change_lora, lora, merged_by_peft
@@ -358,3 +359,37 @@ def test_another_block_than_the_bases_has_no_factors(tmp_path: Path) -> None:
     name = "model.layers.{}.self_attn.q_proj.weight"
     assert sources.inputs["a"].factors(name.format(0), sources.base) is None
     assert sources.inputs["a"].factors(name.format(1), sources.base) is not None
+
+
+def test_candidates_read_folded_weights_that_were_folded_once(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", 0)
+    inputs = tuple(Input(name, str(lora(tmp_path / name, base, seed))) for seed, name in enumerate("ab", 1))
+    recipe = Recipe(Input("base", str(base)), inputs, "task_arithmetic")
+    tables = [CoefficientTable({"all": ("*",)}, {"weight": np.array([w])}) for w in ([0.3, 0.4], [1, 2])]
+    merges = [Merge(recipe, table, 0) for table in tables]
+    folded: list[str] = []
+
+    class Watched(Adapted):
+        def tensor(self, name: str) -> torch.Tensor:
+            folded.extend([name] if self.made(name) else [])
+            return super().tensor(name)
+
+    def read(keep: int) -> tuple[dict[str, torch.Tensor], int]:
+        sources = open_models(recipe)
+        for model in sources.inputs.values():
+            model.__class__ = Watched
+        engine = sources.engine(keep=keep)
+        into = {name: sources.base.tensor(name).clone() for name in sources.base.names}
+        engine.apply(merges[0], into)
+        folded.clear()
+        engine.apply(merges[1], into)
+        return into, len(folded)
+
+    whole = needs_of(open_models(recipe), None, None).folded
+    changed = [tensor for name, tensor in read(0)[0].items() if "q_proj" in name or "v_proj" in name]
+    assert whole == sum(2 * 4 * tensor.numel() for tensor in changed)
+    (always, n_always), (once, n_once), (half, n_half) = read(0), read(whole), read(whole // 2)
+    assert (n_always, n_half, n_once) == (8, 4, 0)
+    for name, tensor in always.items():
+        assert torch.equal(tensor, once[name])
+        assert torch.equal(tensor, half[name])
