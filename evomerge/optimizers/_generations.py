@@ -23,6 +23,13 @@ MIN_POPSIZE = 4
 #: of the optimum at the border (56 and 200 coordinates, 400 trials); 100 takes most of the time at 512.
 _N_RESAMPLING = 10
 
+#: Draws from which the distribution's width is estimated.
+_N_DRAWS = 16
+#: Narrower than this in every coordinate, draws are one candidate: merges compute with coefficients in float32.
+_NARROWEST = 1e-7
+#: Points farther away, in standard deviations, were not drawn: base classes put them in the place of known ones.
+_FAR = 30.0
+
 
 class Distribution(Protocol):
     """What `cmaes.CMA` and `cmaes.SepCMA` have in common."""
@@ -69,11 +76,23 @@ class Generations:
         self._updates = 0
         self._follow = follow
         self._best_foreign = math.inf
+        self._width: float | None = None
 
     @property
     def mean(self) -> FloatArray | None:
         """The distribution's mean, clipped to the cube, (dimension,); None before the first update."""
         return np.clip(self._distribution.mean, 0.0, 1.0) if self._updates else None
+
+    @property
+    def width(self) -> float:
+        """Its standard deviation in the widest coordinate, as far as a few draws tell."""
+        if self._width is None:
+            self._width = float(np.std([self.sample(seed) for seed in range(_N_DRAWS)], axis=0).max())
+        return self._width
+
+    def steps(self) -> list[float]:
+        """Steps away from a known point that an update survives: from the width on, doubled."""
+        return [max(self.width, _NARROWEST) * 2.0**doubling for doubling in range(5)]
 
     def sample(self, seed: int) -> FloatArray:
         """One point of the current distribution, keyed by `seed`: no draw depends on an earlier one."""
@@ -84,6 +103,9 @@ class Generations:
         """Keep a proposed point's result until a generation is full, then update; see `follow` for other points."""
         if not observation.proposed:
             self._begin_at(observation)
+            return
+        away = float(np.abs(observation.x - np.clip(self._distribution.mean, 0.0, 1.0)).max())
+        if away > _FAR * max(self.width, _NARROWEST):
             return
         self._waiting.append(observation)
         size = self._distribution.population_size
@@ -101,6 +123,7 @@ class Generations:
             return
         self._best_foreign = _loss(observation)
         self._distribution = self._around(observation.x, self._distribution.population_size)
+        self._width = None
 
     def _update(self) -> None:
         size = self._distribution.population_size
@@ -109,10 +132,12 @@ class Generations:
         self._distribution.tell([(told.x, _loss(told)) for told in ordered])
         self._waiting = []
         self._updates += 1
-        if self._distribution.should_stop():
+        self._width = None
+        if self._distribution.should_stop() or self.width < _NARROWEST:
             # Converged: go on from the same mean, as wide as in the beginning and with twice the population
             # (Auger and Hansen, 2005), instead of running into a step size of zero.
             self._distribution = self._around(self._distribution.mean, 2 * size)
+            self._width = None
 
     def _around(self, mean: FloatArray, popsize: int) -> Distribution:
         return self._kind(

@@ -153,7 +153,7 @@ class Optimizer(ABC):
         for draw in range(1, self.redraws + 1):
             yield self._checked(self._ask(number + draw * _REDRAW, pending).x)
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, number, 1))))
-        for step in _STEPS:
+        for step in self._steps():
             moved = np.abs(first + step * rng.standard_normal(self.dimension))
             yield self._checked(np.clip(1.0 - np.abs(1.0 - moved), 0.0, 1.0))  # reflected at the faces of the cube
         for _ in range(_N_RANDOM):
@@ -209,6 +209,10 @@ class Optimizer(ABC):
     def recommend(self) -> FloatArray | None:
         """A point that the optimizer believes in beyond what was measured (CMA-ES: its mean), or None."""
         return None
+
+    def _steps(self) -> Sequence[float]:
+        """How far to step away from a known point, one try after the other: standard deviations, in widths."""
+        return _STEPS
 
     def _rng(self, number: int) -> np.random.Generator:
         """The generator for trial `number`: keyed by (seed, number), the same in every process."""

@@ -1,6 +1,6 @@
 """CMA-ES (Hansen, 2016) with the full covariance matrix, from the `cmaes` library. https://arxiv.org/abs/1604.00772."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import cmaes
@@ -66,6 +66,9 @@ class CmaEs(Optimizer):
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - contract
         return Proposal(self._generations.sample(self._seed32(number)))
+
+    def _steps(self) -> Sequence[float]:
+        return self._generations.steps()
 
     def _tell(self, observation: Observation) -> None:
         self._generations.tell(observation)

@@ -1,6 +1,6 @@
 """Separable CMA-ES (Ros and Hansen, 2008), from the `cmaes` library. https://doi.org/10.1007/978-3-540-87700-4_30."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import cmaes
@@ -43,6 +43,9 @@ class SepCmaEs(Optimizer):
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - contract
         return Proposal(self._generations.sample(self._seed32(number)))
+
+    def _steps(self) -> Sequence[float]:
+        return self._generations.steps()
 
     def _tell(self, observation: Observation) -> None:
         self._generations.tell(observation)
