@@ -1,1 +1,1 @@
-"""Evaluators: from a merged model to one score per example. One evaluator, one file."""
+"""Evaluators of evomerge: from a merged model to one score per example. One evaluator, one file."""

@@ -9,6 +9,7 @@ import lm_eval
 import yaml
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from evaluators import _texts
 from evaluators.base import EvaluatorError
 from evomerge import strict_yaml
 
@@ -123,10 +124,10 @@ def _document(file: Path, path: Path) -> strict_yaml.Document:
         size = path.stat().st_size
         if size > strict_yaml.MAX_BYTES:
             raise EvaluatorError(f"{shown(file)}: {size} bytes are too many; at most {strict_yaml.MAX_BYTES} are read.")
-        text = path.read_text(encoding="utf-8-sig")
+        text = _texts.read_text(path)
         document = strict_yaml.load(text, source=shown(file), tags=(_FUNCTION,), scalar=scalar)
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluatorError(f"The task file {shown(file)} cannot be read: {error}.") from error
+    except (OSError, _texts.TextError) as error:
+        raise EvaluatorError(f"The task file {shown(file)} cannot be read: {shown(error)}") from error
     except strict_yaml.StrictYamlError as error:
         raise EvaluatorError(shown(error)) from error
     if not isinstance(document.data, dict):

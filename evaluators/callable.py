@@ -3,7 +3,7 @@
 tasks:
   mine:
     evaluator: callable
-    function: my_lab.scores:politeness
+    function: my_lab.scores:politeness    # beside the search file, or on Python's path
     examples: data/prompts.txt     # one example per line
 
 def politeness(model, ids, tone="plain"):     # model.network, model.tokenizer
@@ -11,7 +11,6 @@ def politeness(model, ids, tone="plain"):     # model.network, model.tokenizer
 """
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable as Function
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from evaluators._examples import read_text
+from evaluators._own_code import load_module
 from evaluators._texts import split_lines
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, Scores
 
@@ -88,7 +88,7 @@ class Callable(Evaluator):
 def _load(name: str) -> Function[..., Any]:
     module, _, attribute = name.partition(":")
     try:
-        found: Function[..., Any] = getattr(importlib.import_module(module), attribute)
+        found: Function[..., Any] = getattr(load_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise EvaluatorError(f"function is {name!r}, expected `module:function`: {error}.") from error
     if not callable(found):

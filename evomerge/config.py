@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from evaluators._own_code import look_in
 from evaluators._texts import TextError, read_text
 from evomerge import strict_yaml
 from evomerge.aim import Aim, falls_data, make_objective
@@ -19,6 +20,7 @@ from evomerge.config_fields import (
     Device,
     Experts,
     Falls,
+    Folders,
     Limits,
     Located,
     Plugin,
@@ -49,6 +51,7 @@ FREE = (
     "gpus_per_worker",
     "threads",
     "trial_timeout",
+    "code",
     "study",
 )
 
@@ -61,6 +64,7 @@ class ConfigError(ValueError):
 class _Text:
     # Two files that say the same are equal, whatever their lines.
     document: strict_yaml.Document | None = field(default=None, compare=False)
+    folder: Path = field(default=Path(), compare=False)
 
 
 class SearchConfig(Section):
@@ -69,6 +73,7 @@ class SearchConfig(Section):
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
     trial_timeout: seconds that one candidate may take on a Ray worker; without it, ten times the median of the trials
     so far, and ten minutes at least.
+    code: folders that the user's own modules are looked for in; by default the search file's and the working folder.
     """
 
     _text: _Text = PrivateAttr(default=_Text())
@@ -95,6 +100,7 @@ class SearchConfig(Section):
     device: Device = "auto"
     split: Split = Split()
     seed: Annotated[int, Field(ge=0)] = 0
+    code: Folders = ()
     study: Located
 
     @model_validator(mode="after")
@@ -139,6 +145,14 @@ class SearchConfig(Section):
         given = {name: value for name, value in (("trials", trials), ("hours", hours)) if value is not None}
         return self.model_copy(update={"budget": self.budget.model_copy(update=given)})
 
+    @property
+    def code_folders(self) -> tuple[str, ...]:
+        """The folders that modules named in this file are looked for in; none where it names none."""
+        specs = (self.method, self.space, self.optimizer, *self.tasks.values())
+        own = any(":" in spec.kind or ":" in str(spec.options.get("function", "")) for spec in specs)
+        folders = self.code or (self._text.folder, Path.cwd())
+        return tuple(dict.fromkeys(map(str, folders))) if own else ()
+
     def recipe(self) -> Recipe:
         """What is merged, without coefficients."""
         options = dict(self.method.options)
@@ -161,6 +175,7 @@ class SearchConfig(Section):
         rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}
         if self.keep is not None:
             rest["keep"] = falls_data(self.keep)
+        rest["code"] = list(self.code_folders) or None
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:
@@ -211,7 +226,8 @@ def load_config(path: Path) -> SearchConfig:
     except ValidationError as error:
         mistakes = [_mistake(document, details) for details in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(mistakes))) from error
-    config._text = _Text(document)
+    config._text = _Text(document, path.absolute().parent)
+    look_in(config.code_folders)
     _check_plugins(config)
     return config
 

@@ -222,6 +222,10 @@ def _located(text: Any, info: ValidationInfo) -> Path:
     return Path(resolve_path(text, _folder(info)))
 
 
+def _folders(data: Any, info: ValidationInfo) -> tuple[Path, ...]:
+    return tuple(_located(text, info) for text in (data if isinstance(data, list) else [data]))
+
+
 Base = Annotated[Input, PlainValidator(_base)]
 Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]
 Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
@@ -230,6 +234,7 @@ Sought = Annotated[Aim, PlainValidator(read_aim)]
 Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
 Falls = Annotated[Fall | dict[str, Fall], PlainValidator(read_falls)]
 Device = Annotated[str, AfterValidator(_device)]
+Folders = Annotated[tuple[Path, ...], PlainValidator(_folders)]
 Located = Annotated[Path, PlainValidator(_located)]
 Count = Annotated[Literal["auto"] | int, _auto_or(int, "a whole number from 1")]
 Amount = Annotated[Literal["auto"] | float, _auto_or(float, "a number above 0")]

@@ -106,6 +106,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         config.device,
         threads,
         compute_dtype=compute,
+        code=config.code_folders,
     )
     needs = _needs(sources, spec)
     layout = base.layout()

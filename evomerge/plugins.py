@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluators._own_code import load_module
+
 PACKAGES: Mapping[str, str] = {
     "search space": "search_spaces",
     "evaluator": "evaluators",
@@ -124,7 +126,7 @@ def _load_outside(what: str, name: str, contract: type) -> Any:
     if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise PluginError(f"{what} {name!r} needs the form `package.module:name`.")
     try:
-        module = importlib.import_module(module_name)
+        module = load_module(module_name)
     except ImportError as error:
         raise PluginError(f"{what} {name!r} cannot be imported: {error}.") from error
     if not hasattr(module, attribute):

@@ -72,21 +72,31 @@ class RecipeFile:
         raise RecipeError(f"{self.document.where(*found)}: {why}")
 
 
-def read_merge(path: Path) -> Merge:
-    """Read a recipe file; relative model paths are relative to the file. Raises RecipeError with the line."""
-    return _read(path, _load(path)).merge
+def read_merge(path: Path, *, allow_code: bool = False) -> Merge:
+    """Read a recipe file; relative model paths are relative to the file. Raises RecipeError with the line.
+
+    allow_code: whether its method may be a module outside of evomerge, `module:name`, which runs where it is imported.
+    """
+    return _read(path, _load(path), allow_code=allow_code).merge
 
 
-def read_own(path: Path) -> RecipeFile | None:
+def read_own(path: Path, *, allow_code: bool = False) -> RecipeFile | None:
     """The same with what is known of the file; None for a configuration of mergekit."""
     document = _load(path)
-    return None if kind_of(document.data) == "mergekit" else _read(path, document)
+    return None if kind_of(document.data) == "mergekit" else _read(path, document, allow_code=allow_code)
 
 
-def _read(path: Path, document: strict_yaml.Document) -> RecipeFile:
+def _read(path: Path, document: strict_yaml.Document, *, allow_code: bool) -> RecipeFile:
     read = RecipeFile(RecipeReader(document, path.absolute().parent).merge(), document)
+    method = read.merge.recipe.method
+    if ":" in method and not allow_code:
+        read.refuse(
+            ("method",),
+            f"the method {method!r} is a module outside of evomerge, which runs when it is imported. If you trust this "
+            "recipe and that module: `evomerge merge RECIPE --allow-code`.",
+        )
     try:
-        check_name("merge method", read.merge.recipe.method)
+        check_name("merge method", method)
     except PluginError as error:
         read.refuse(("method",), str(error))
     return read

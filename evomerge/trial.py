@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from evaluators._own_code import look_in
 from evaluators.base import Evaluator, Scores, split_of
 from evomerge import plugins
 from evomerge.merging.baselines import completed
@@ -39,7 +40,8 @@ class BenchSpec:
     tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
     gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
     must be; None compares nothing. compute_dtype: of the network, "float32" or "stored" (the type of the merged
-    weights). keep_bytes: of adapters, folded, that a worker may hold on to.
+    weights). keep_bytes: of adapters, folded, that a worker may hold on to. code: folders that the user's own modules
+    are looked for in.
     """
 
     recipe: Recipe
@@ -52,9 +54,11 @@ class BenchSpec:
     pins: Pins | None = None
     compute_dtype: str = "stored"
     keep_bytes: int = 0
+    code: tuple[str, ...] = ()
 
     def __call__(self) -> "Bench":
         """Build the bench: the factory that executors call in each worker."""
+        look_in(self.code)
         return Bench(self)
 
 
@@ -65,7 +69,7 @@ def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace
     method.check(recipe.options, len(names))
     options = dict(spec.options)
     if isinstance(options.get("start"), str):
-        options["start"] = read_merge(Path(options["start"])).table.bind(layout.names)
+        options["start"] = read_merge(Path(options["start"]), allow_code=True).table.bind(layout.names)
     space: SearchSpace = plugins.build(
         "search space",
         PluginSpec(spec.kind, options),

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from evomerge import __version__
+from evomerge.commands.faults import USAGE
 from evomerge.commands.group import Commands
 from evomerge.masking import masked
+from evomerge.own_packages import check_packages
 from evomerge.printable import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
@@ -40,6 +42,11 @@ def main() -> None:
     # A crash in native code, such as SIGBUS when a mapped file is cut short, says where it happened.
     faulthandler.enable()
     sys.excepthook = _say_trace
+    try:
+        check_packages()
+    except ImportError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(USAGE)
     app()
 
 

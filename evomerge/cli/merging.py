@@ -19,15 +19,21 @@ def merge(
     lora: Lora = None,
     modules_to_save: Whole = False,
     lenient: Lenient = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Import the Python module that the recipe names as its method.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge the models of a recipe into a checkpoint or a LoRA."""
     if modules_to_save and lora is None:
         raise typer.BadParameter("--modules-to-save goes with --lora RANK")
+    from evaluators._own_code import look_in
     from evomerge.recipe_file import read_own
 
-    own = read_own(recipe)  # before anything heavy: a typing error is told at once
+    if allow_code:
+        look_in((recipe.absolute().parent, Path.cwd()))
+    own = read_own(recipe, allow_code=allow_code)  # before anything heavy: a typing error is told at once
     from evomerge.commands.merging import merge_recipe
 
     data = merge_recipe(
