@@ -42,7 +42,7 @@ def status(study: Study) -> dict[str, Any]:
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
         "paused_because": _last(study, "paused").get("reason") if state == "paused" else None,
-        "range_ends": _range_ends(study, None if snapshot.searched is None else snapshot.searched.number),
+        "range_ends": _range_ends(study, None if snapshot.best is None else snapshot.best.number),
         "selected": _last(study, "selected").get("label"),
         "selected_is": origin(study, _last(study, "selected").get("label")),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
@@ -71,10 +71,12 @@ def origin(study: Study, label: str | None) -> str:
 
 
 def _range_ends(study: Study, best: int | None) -> str:
-    """Where the winner, or else the best candidate so far, lies at the end of searched ranges; empty elsewhere."""
+    """Where the winner, or else the best so far, lies at the end of searched ranges; empty elsewhere."""
     label = _last(study, "selected").get("label")
-    number = best if label is None else number_in(label)
-    entry = None if number is None else study.entries.get(number)
+    if label is not None:
+        baselines = {e.trial.label: number for number, e in study.entries.items() if e.trial.split == "search"}
+        best = number_in(label) if label not in baselines else baselines[label]
+    entry = None if best is None else study.entries.get(best)
     x = None if entry is None else entry.trial.x
     return "" if x is None else ends_text(range_ends(study, x), len(x))
 
@@ -142,7 +144,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))
     if data["range_ends"]:
-        rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best candidate'} is {data['range_ends']}"))
+        rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best so far'} is {data['range_ends']}"))
     rows.append(("time", words.duration(data["seconds"])))
     if data["stages"]:
         rows.append(("spent on", words.shares(data["stages"])))

@@ -67,12 +67,15 @@ def range_ends(study: Study, x: FloatArray | None) -> tuple[RangeEnd, ...]:
     return tuple(found)
 
 
-def winner_at_ends(study: Study, winner: Trial) -> str:
-    """The sentence on the ends at which the winner lies, or else most of the finalists; empty without any."""
-    if winner.merge is None and winner.x is not None:
-        ends = range_ends(study, winner.x)
-        if ends:
-            return f"{winner.label} lies {ends_text(ends, len(winner.x))}."
+def ends_sentence(study: Study, *models: Trial) -> str:
+    """The sentence on the ends at which the first of these models lies that lies at any, or else most of the finalists.
+
+    models: the winner, and what it was not shown to beat. Empty where there is nothing to name.
+    """
+    for trial in models:
+        ends = range_ends(study, trial.x)
+        if trial.x is not None and ends:
+            return f"{trial.label} lies {ends_text(ends, len(trial.x))}."
     trials = (entry.trial for entry in study.told if entry.trial.split == "select" and entry.losses is not None)
     found = [range_ends(study, trial.x) for trial in trials if trial.merge is None]
     counts = Counter(end for ends in found for end in ends if not end.limit)

@@ -1,13 +1,13 @@
 """The result of a study, read off its ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from evomerge.objective import Objective
 from evomerge.records import RERUN, Trial, is_parent, is_rerun
-from evomerge.selection.range_ends import RangeEnd, range_ends, winner_at_ends
+from evomerge.selection.range_ends import RangeEnd, ends_sentence, range_ends
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
 from evomerge.selection.verdict import Claim, Repeat, Rival, Standing, verdict
 from evomerge.statistics import holm
@@ -93,7 +93,7 @@ def selection(study: Study, objective: Objective) -> Selection:
     return Selection(
         winner=winner.trial,
         standings=standings,
-        verdict=f"{said} {winner_at_ends(study, winner.trial)}".rstrip(),
+        verdict=f"{said} {ends_sentence(study, winner.trial, *_level(standings, by_label, rival))}".rstrip(),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
         keeps=choice.keeps,
@@ -101,7 +101,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         scale=choice.scale,
         repeat=repeat,
         baseline=None if rival is None else rival.label,
-        range_ends=range_ends(study, None if winner.trial.merge is not None else winner.trial.x),
+        range_ends=range_ends(study, winner.trial.x),
     )
 
 
@@ -122,6 +122,13 @@ def _rival(study: Study, objective: Objective, winner: Entry, others: Mapping[st
     here = Ranking(study, objective, "report")
     mine, its = (here.decisive(entry).get(objective.kind) for entry in (winner, others.get(label, winner)))
     return Rival(label, on_select.excess(best) == 0, None if mine is None or its is None else (mine, its))
+
+
+def _level(standings: Sequence[Standing], by_label: Mapping[str, Entry], rival: Rival | None) -> list[Trial]:
+    """The best baseline, where the winner was not shown to be better."""
+    gaps = {standing.label: standing.behind for standing in standings}
+    gap = None if rival is None else gaps.get(rival.label)
+    return [] if rival is None or gap is None or gap.shown else [by_label[rival.label].trial]
 
 
 def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:

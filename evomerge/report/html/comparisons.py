@@ -44,7 +44,8 @@ def _claims(stick: Yardstick, point: Point, rivals: list[Point]) -> list[dict[st
     made: dict[tuple[str, str | None], Difference] = {}
     for rival in rivals:
         made[rival.label, None] = stick.difference(point.scores, rival.scores)
-        for task in (task for task in objective.weights if task not in objective.whole_model):
+        by_task = len(objective.weights) > 1  # the score of one task says it all
+        for task in (task for task in objective.weights if by_task and task not in objective.whole_model):
             made[rival.label, task] = task_difference(objective, task, point.scores, rival.scores)
     adjusted = holm({str(n): value.p for n, value in enumerate(made.values())})
     return [

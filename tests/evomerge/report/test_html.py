@@ -24,6 +24,7 @@ from evomerge.report.html import plain
 from evomerge.report.html.coefficients import predicted_coefficients
 from evomerge.report.html.material import Material
 from evomerge.report.html.numbers import difference_data, estimate_data
+from evomerge.report.html.page import page as make_page
 from evomerge.report.predicted import predicted
 from evomerge.report.status import status
 from evomerge.statistics import Difference, Estimate
@@ -404,12 +405,33 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     assert "There is no study" in done.output
 
 
+@pytest.mark.parametrize(
+    ("pareto", "order"), [(True, "front chosen progress tasks"), (False, "tasks progress front chosen")]
+)
+def test_a_search_with_one_objective_leads_with_comparison_and_progress(
+    data: dict[str, Any], pareto: bool, order: str
+) -> None:
+    shown = make_page({**data, "study": {**data["study"], "pareto": pareto}})
+    places = [shown.index(f'<section id="{name}">') for name in ("verdict", *order.split(), "luck")]
+    assert places == sorted(places)
+    links = shown.partition('<nav aria-label="Sections">')[2].partition("</nav>")[0]
+    assert [links.index(f'href="#{name}"') for name in order.split()] == sorted(
+        links.index(f'href="#{name}"') for name in order.split()
+    )
+    assert shown.count("<section") == shown.count("</section>") == 10
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 def test_a_browser_draws_it_without_a_complaint(front: Path, tmp_path: Path) -> None:
     shown = browse((front / "report.html").as_uri(), tmp_path)
     for plot in ("front-plot", "progress-plot", "volume-plot", "importance-plot"):
         drawn = shown.partition(f'id="{plot}"')[2].partition("</section>")[0]
         assert "main-svg" in drawn, plot
+    models = shown.partition('<table id="models"')[2].partition("<section")[0]
+    rows = models.partition("<tbody>")[2].partition("</tbody>")[0].count("<tr")
+    assert rows > 12
+    assert models.startswith(' class="short"')
+    assert f"show all {rows} rows</button>" in models
     assert "<img" not in shown.partition("<main>")[2].partition("<script")[0]
 
 

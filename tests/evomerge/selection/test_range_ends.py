@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from search_spaces.layerwise import Layerwise
 from search_spaces.simplex import Simplex
 from search_spaces.uniform import Uniform
 from tests.evomerge.report.studies import tell, write_study
-from tests.evomerge.selection.tables import Table, searched
+from tests.evomerge.selection.tables import Table, baseline, searched
 
 LAYOUT = Layout.from_names(["model.layers.0.mlp.up_proj.weight"])
 PARAMETERS = [Parameter("weight", 0.3, -1.0, 1.5, per_input=True), Parameter("density", 0.5, 0.1, 1.0, per_input=True)]
@@ -119,6 +120,24 @@ def test_the_verdict_names_the_ends_of_the_winner_or_of_most_finalists(tmp_path:
     assert len(selection_to_dict(found)["range_ends"]) == (best == "x100")
 
 
+def test_a_baseline_at_an_end_that_the_winner_does_not_beat_is_named(tmp_path: Path) -> None:
+    objective = Objective({"a": 1.0})
+    study, executor = searched(tmp_path / "s", objective, {"parent:a": {"a": 0.2}, "x50": {"a": 0.9}}, n_examples=100)
+    record_coordinates(study, Uniform(LAYOUT, ("math",), PARAMETERS[:1]), ALLOWED)
+    assert select(study, executor, objective, None).kind == "done"
+    assert "range" not in selection(study, objective).verdict
+    for split in ("select", "report"):
+        first = next(e for e in study.told if e.trial.split == split and e.trial.merge is None)
+        assert first.outcome is not None
+        grid = replace(baseline("task_arithmetic:1"), x=np.array([1.0]), number=study.next_number, split=split)
+        study.ask(grid)
+        study.tell(replace(first.outcome, number=grid.number), first.losses)
+    assert (
+        f"task_arithmetic:1 lies at the end of 1 of 1 searched ranges ({HIGHEST})"
+        in selection(study, objective).verdict
+    )
+
+
 def test_status_names_the_ends_of_the_best_candidate(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     assert status(study)["range_ends"] == ""
@@ -129,4 +148,4 @@ def test_status_names_the_ends_of_the_best_candidate(tmp_path: Path) -> None:
     assert status(study)["range_ends"] == said
     console = Console(width=300, record=True, file=io.StringIO())
     console.print(render(status(study)))
-    assert f"the best candidate is {said}" in console.export_text()
+    assert f"the best so far is {said}" in console.export_text()
