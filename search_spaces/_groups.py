@@ -1,11 +1,14 @@
 """Ways to divide the tensors of a layout into groups that share coefficients."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from search_spaces._layout import Layout
 
 Groups = Mapping[str, tuple[str, ...]]
 
+# `block_sparse_moe.experts.3.`, `mlp.experts.3.`: an expert that a router chooses. Shared experts have no number.
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _ORDER = ("embedding", "attention", "mlp", "norm", "head", "other")
 
 
@@ -24,24 +27,33 @@ def by_component(layout: Layout) -> Groups:
     return _gather(layout, lambda block, component: f"block.{block}.{component}")
 
 
+def by_expert(layout: Layout) -> Groups:
+    """As in `by_component`, and `block.0.expert.0`, `block.0.expert.1`, ... where the checkpoint names experts."""
+    return _gather(layout, lambda block, component: f"block.{block}.{component}", experts=True)
+
+
 #: What a space's option may call these ways.
 GRANULARITIES: Mapping[str, Callable[[Layout], Groups]] = {
     "uniform": whole,
     "layerwise": by_layer,
     "blockwise": by_component,
+    "expertwise": by_expert,
 }
 
 
-def _gather(layout: Layout, label: Callable[[int, str], str]) -> Groups:
+def _gather(layout: Layout, label: Callable[[int, str], str], *, experts: bool = False) -> Groups:
     """Groups in the order of depth, whatever the order of the checkpoint."""
     members: dict[str, list[str]] = {}
-    order: dict[str, tuple[int, int, int]] = {}
+    order: dict[str, tuple[int, int, int, int]] = {}
     for name, block, component in zip(layout.names, layout.blocks, layout.components, strict=True):
         rank = _ORDER.index(component)
+        expert = _EXPERT.search(name) if experts else None
         if block is None:
-            group, key = component, (0 if component == "embedding" else 2, 0, rank)
+            group, key = component, (0 if component == "embedding" else 2, 0, rank, 0)
+        elif expert is not None:
+            group, key = f"block.{block}.expert.{expert.group(1)}", (1, block, rank, 1 + int(expert.group(1)))
         else:
-            group, key = label(block, component), (1, block, rank)
+            group, key = label(block, component), (1, block, rank, 0)
         members.setdefault(group, []).append(name)
         order.setdefault(group, key)
     return {group: tuple(members[group]) for group in sorted(members, key=lambda group: order[group])}
