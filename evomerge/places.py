@@ -109,16 +109,18 @@ def _match(
     of_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     prefix = network.base_model_prefix
     renamed: dict[str, str] = {}
+    taken: set[str] = set()
     groups: dict[str, list[tuple[str, str]]] = {}
     homeless: dict[str, str] = {}
     for name in sorted(shapes, key=dot_natural_key):
         target, pattern = rename_source_key(name, renamings, converters, prefix, live)
         if target not in live and name in live:
             target, pattern = rename_source_key(name, [], [], prefix, live)
-        if target not in live or (pattern is None and (target in groups or target in renamed.values())):
+        if target not in live or (pattern is None and (target in groups or target in taken)):
             homeless[name] = target
         elif pattern is None:
             renamed[name] = target
+            taken.add(target)
         else:
             groups.setdefault(target, []).append((name, pattern))
     converted = [Conversion(of_pattern[found[0][1]], key, tuple(found)) for key, found in groups.items()]

@@ -199,7 +199,8 @@ dtype: {dtype}
 tokenizer: {tokenizer}
 
 # What is searched: uniform (one coefficient per expert), layerwise, blockwise (attention, mlp, norms apart),
-# expertwise (every expert of a mixture apart), smooth (a few control points along the depth), simplex. With options: {{kind: smooth, points: 4}}
+# expertwise (every expert of a mixture apart), smooth (a few control points along the depth), simplex.
+# With options: {{kind: smooth, points: 4}}
 # ranges: of every coefficient; a weight below 0 takes an expert's change away, one above 1 exaggerates it.
 space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,24 +84,33 @@ def spectrum() -> dict[str, Tensor]:
 class Kind:
     """One row of the matrix. group: heading in the documentation. network: builds one. inputs: of a forward pass.
 
-    task: the evaluator that a search of it is tried with, None where it is not tried.
+    task: the evaluator that a search of it is tried with.
     """
 
     group: str
-    network: Callable[[], Any]
+    network: partial[Any]
     inputs: Inputs = tokens
-    task: str | None = "perplexity"
+    task: str = "perplexity"
+
+    @property
+    def architecture(self) -> str:
+        """The class in transformers."""
+        return str(self.network.args[0])
 
 
-def causal(architecture: str, **config: Any) -> Callable[[], Any]:
+def tiny(architecture: str, **config: Any) -> partial[Any]:
     """An architecture of transformers with the configuration that belongs to it."""
+    return partial(_build, architecture, config)
+
+
+def _build(architecture: str, config: dict[str, Any]) -> Any:
     kind = getattr(tf, architecture)
-    return lambda: kind(kind.config_class(**config))
+    return kind(kind.config_class(**config))
 
 
-def _qwen_vl(version: str, text: dict[str, Any] = TEXT, **vision: Any) -> Callable[[], Any]:
+def _qwen_vl(version: str, text: dict[str, Any] = TEXT, **vision: Any) -> partial[Any]:
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
-    return causal(
+    return tiny(
         f"{version}ForConditionalGeneration",
         text_config={**text, "rope_parameters": rope},
         vision_config={"depth": 2, "num_heads": 4, "patch_size": 8, **vision},
@@ -115,20 +125,20 @@ def _decoders() -> dict[str, Kind]:
     group = "Text decoders"
     old = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **TOKENS}
     networks = {
-        "Llama": causal("LlamaForCausalLM", **TEXT),
-        "Llama, tied": causal("LlamaForCausalLM", **TEXT, tie_word_embeddings=True),
-        "Mistral": causal("MistralForCausalLM", **TEXT),
-        "Qwen2": causal("Qwen2ForCausalLM", **TEXT),
-        "Qwen3": causal("Qwen3ForCausalLM", **TEXT, head_dim=8),
-        "Gemma": causal("GemmaForCausalLM", **TEXT, head_dim=8),
-        "Gemma 2": causal("Gemma2ForCausalLM", **TEXT, head_dim=8),
-        "Gemma 3": causal("Gemma3ForCausalLM", **TEXT, head_dim=8),
-        "Phi": causal("PhiForCausalLM", **TEXT),
-        "Phi-3": causal("Phi3ForCausalLM", **TEXT),
-        "GPT-2": causal("GPT2LMHeadModel", **old),
-        "GPT-J": causal("GPTJForCausalLM", **old, rotary_dim=4),
-        "GPT-NeoX (Pythia)": causal("GPTNeoXForCausalLM", **SIZE, **HEADS, max_position_embeddings=64),
-        "GPT-Neo": causal(
+        "Llama": tiny("LlamaForCausalLM", **TEXT),
+        "Llama, tied": tiny("LlamaForCausalLM", **TEXT, tie_word_embeddings=True),
+        "Mistral": tiny("MistralForCausalLM", **TEXT),
+        "Qwen2": tiny("Qwen2ForCausalLM", **TEXT),
+        "Qwen3": tiny("Qwen3ForCausalLM", **TEXT, head_dim=8),
+        "Gemma": tiny("GemmaForCausalLM", **TEXT, head_dim=8),
+        "Gemma 2": tiny("Gemma2ForCausalLM", **TEXT, head_dim=8),
+        "Gemma 3": tiny("Gemma3ForCausalLM", **TEXT, head_dim=8),
+        "Phi": tiny("PhiForCausalLM", **TEXT),
+        "Phi-3": tiny("Phi3ForCausalLM", **TEXT),
+        "GPT-2": tiny("GPT2LMHeadModel", **old),
+        "GPT-J": tiny("GPTJForCausalLM", **old, rotary_dim=4),
+        "GPT-NeoX (Pythia)": tiny("GPTNeoXForCausalLM", **SIZE, **HEADS, max_position_embeddings=64),
+        "GPT-Neo": tiny(
             "GPTNeoForCausalLM",
             vocab_size=VOCABULARY,
             hidden_size=32,
@@ -138,22 +148,22 @@ def _decoders() -> dict[str, Kind]:
             max_position_embeddings=64,
             **TOKENS,
         ),
-        "CodeGen": causal("CodeGenForCausalLM", **old, rotary_dim=4),
-        "OPT": causal("OPTForCausalLM", **ENCODER, ffn_dim=48, word_embed_proj_dim=32),
-        "BLOOM": causal("BloomForCausalLM", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, **TOKENS),
-        "Falcon": causal("FalconForCausalLM", **SIZE, **HEADS, **TOKENS),
-        "MPT": causal("MptForCausalLM", vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=2, max_seq_len=64),
-        "StableLM": causal("StableLmForCausalLM", **TEXT),
-        "OLMo": causal("OlmoForCausalLM", **TEXT),
-        "OLMo 2": causal("Olmo2ForCausalLM", **TEXT),
-        "Cohere": causal("CohereForCausalLM", **TEXT),
-        "Granite": causal("GraniteForCausalLM", **TEXT),
-        "SmolLM3": causal("SmolLM3ForCausalLM", **TEXT),
-        "StarCoder2": causal("Starcoder2ForCausalLM", **TEXT),
-        "GLM-4": causal("Glm4ForCausalLM", **TEXT, head_dim=8),
-        "Nemotron": causal("NemotronForCausalLM", **TEXT),
-        "EXAONE 4": causal("Exaone4ForCausalLM", **TEXT),
-        "Ministral": causal("MinistralForCausalLM", **TEXT, head_dim=8),
+        "CodeGen": tiny("CodeGenForCausalLM", **old, rotary_dim=4),
+        "OPT": tiny("OPTForCausalLM", **ENCODER, ffn_dim=48, word_embed_proj_dim=32),
+        "BLOOM": tiny("BloomForCausalLM", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, **TOKENS),
+        "Falcon": tiny("FalconForCausalLM", **SIZE, **HEADS, **TOKENS),
+        "MPT": tiny("MptForCausalLM", vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=2, max_seq_len=64),
+        "StableLM": tiny("StableLmForCausalLM", **TEXT),
+        "OLMo": tiny("OlmoForCausalLM", **TEXT),
+        "OLMo 2": tiny("Olmo2ForCausalLM", **TEXT),
+        "Cohere": tiny("CohereForCausalLM", **TEXT),
+        "Granite": tiny("GraniteForCausalLM", **TEXT),
+        "SmolLM3": tiny("SmolLM3ForCausalLM", **TEXT),
+        "StarCoder2": tiny("Starcoder2ForCausalLM", **TEXT),
+        "GLM-4": tiny("Glm4ForCausalLM", **TEXT, head_dim=8),
+        "Nemotron": tiny("NemotronForCausalLM", **TEXT),
+        "EXAONE 4": tiny("Exaone4ForCausalLM", **TEXT),
+        "Ministral": tiny("MinistralForCausalLM", **TEXT, head_dim=8),
     }
     return {name: Kind(group, network) for name, network in networks.items()}
 
@@ -162,25 +172,25 @@ def _mixtures() -> dict[str, Kind]:
     group = "Mixtures of experts"
     one = {**TEXT, "num_experts_per_tok": 1, "num_local_experts": 2, "head_dim": 8, "intermediate_size_mlp": 48}
     networks = {
-        "Mixtral": causal("MixtralForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4),
-        "Qwen2-MoE": causal("Qwen2MoeForCausalLM", **MOE, num_experts=4, shared_expert_intermediate_size=24),
-        "Qwen3-MoE": causal("Qwen3MoeForCausalLM", **MOE, num_experts=4, head_dim=8),
-        "OLMoE": causal("OlmoeForCausalLM", **TEXT, num_experts_per_tok=2, num_experts=4),
-        "DeepSeek-V2": causal("DeepseekV2ForCausalLM", **{**MOE, **LATENT}),
-        "DeepSeek-V3": causal("DeepseekV3ForCausalLM", **{**MOE, **LATENT}),
-        "Granite-MoE": causal("GraniteMoeForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4),
-        "Phi-MoE": causal("PhimoeForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4),
-        "Llama 4": causal("Llama4ForCausalLM", **one),
-        "GPT-OSS": causal(
+        "Mixtral": tiny("MixtralForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4),
+        "Qwen2-MoE": tiny("Qwen2MoeForCausalLM", **MOE, num_experts=4, shared_expert_intermediate_size=24),
+        "Qwen3-MoE": tiny("Qwen3MoeForCausalLM", **MOE, num_experts=4, head_dim=8),
+        "OLMoE": tiny("OlmoeForCausalLM", **TEXT, num_experts_per_tok=2, num_experts=4),
+        "DeepSeek-V2": tiny("DeepseekV2ForCausalLM", **{**MOE, **LATENT}),
+        "DeepSeek-V3": tiny("DeepseekV3ForCausalLM", **{**MOE, **LATENT}),
+        "Granite-MoE": tiny("GraniteMoeForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4),
+        "Phi-MoE": tiny("PhimoeForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4),
+        "Llama 4": tiny("Llama4ForCausalLM", **one),
+        "GPT-OSS": tiny(
             "GptOssForCausalLM", **TEXT, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=16
         ),
-        "GLM-4-MoE": causal(
+        "GLM-4-MoE": tiny(
             "Glm4MoeForCausalLM", **{**MOE, "n_routed_experts": 4, "first_k_dense_replace": 1, "n_group": 1}, head_dim=8
         ),
-        "ERNIE 4.5 MoE": causal(
+        "ERNIE 4.5 MoE": tiny(
             "Ernie4_5_MoeForCausalLM", **{**TEXT, "moe_intermediate_size": 24, "moe_num_experts": 4, "moe_k": 2}
         ),
-        "JetMoE": causal(
+        "JetMoE": tiny(
             "JetMoeForCausalLM",
             vocab_size=VOCABULARY,
             hidden_size=32,
@@ -193,7 +203,7 @@ def _mixtures() -> dict[str, Kind]:
             max_position_embeddings=64,
             **TOKENS,
         ),
-        "MiniMax": causal("MiniMaxForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4, head_dim=8),
+        "MiniMax": tiny("MiniMaxForCausalLM", **TEXT, num_experts_per_tok=2, num_local_experts=4, head_dim=8),
     }
     return {name: Kind(group, network) for name, network in networks.items()}
 
@@ -210,10 +220,10 @@ def _recurrent() -> dict[str, Kind]:
         "linear_value_head_dim": 8,
     }
     networks = {
-        "Mamba": causal("MambaForCausalLM", **ssm),
-        "Mamba 2": causal("Mamba2ForCausalLM", **ssm, num_heads=8, head_dim=8, n_groups=1, chunk_size=8),
-        "FalconMamba": causal("FalconMambaForCausalLM", **ssm),
-        "RWKV": causal(
+        "Mamba": tiny("MambaForCausalLM", **ssm),
+        "Mamba 2": tiny("Mamba2ForCausalLM", **ssm, num_heads=8, head_dim=8, n_groups=1, chunk_size=8),
+        "FalconMamba": tiny("FalconMambaForCausalLM", **ssm),
+        "RWKV": tiny(
             "RwkvForCausalLM",
             vocab_size=VOCABULARY,
             hidden_size=32,
@@ -221,14 +231,12 @@ def _recurrent() -> dict[str, Kind]:
             context_length=64,
             rescale_every=0,
         ),
-        "RecurrentGemma": causal(
+        "RecurrentGemma": tiny(
             "RecurrentGemmaForCausalLM", **{**TEXT, "num_hidden_layers": 3, "num_key_value_heads": 1}, lru_width=32
         ),
-        "Jamba": causal("JambaForCausalLM", **jamba, use_mamba_kernels=False, mamba_dt_rank=4),
-        "Qwen3-Next": causal(
-            "Qwen3NextForCausalLM", **qwen, **delta, layer_types=["linear_attention", "full_attention"]
-        ),
-        "Falcon-H1": causal(
+        "Jamba": tiny("JambaForCausalLM", **jamba, use_mamba_kernels=False, mamba_dt_rank=4),
+        "Qwen3-Next": tiny("Qwen3NextForCausalLM", **qwen, **delta, layer_types=["linear_attention", "full_attention"]),
+        "Falcon-H1": tiny(
             "FalconH1ForCausalLM", **TEXT, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8, head_dim=8
         ),
     }
@@ -239,13 +247,13 @@ def _multimodal() -> dict[str, Kind]:
     group = "Multimodal"
     gemma = {**TEXT, "head_dim": 8}
     networks = {
-        "LLaVA": causal(
+        "LLaVA": tiny(
             "LlavaForConditionalGeneration",
             text_config={"model_type": "llama", **TEXT},
             vision_config={"model_type": "clip_vision_model", **VISION},
             image_token_index=35,
         ),
-        "LLaVA-NeXT": causal(
+        "LLaVA-NeXT": tiny(
             "LlavaNextForConditionalGeneration",
             text_config={"model_type": "llama", **TEXT},
             vision_config={"model_type": "clip_vision_model", **VISION},
@@ -263,7 +271,7 @@ def _multimodal() -> dict[str, Kind]:
             deepstack_visual_indexes=[0],
             num_position_embeddings=16,
         ),
-        "Gemma 3, multimodal": causal(
+        "Gemma 3, multimodal": tiny(
             "Gemma3ForConditionalGeneration",
             text_config=gemma,
             vision_config={"model_type": "siglip_vision_model", **VISION},
@@ -272,33 +280,33 @@ def _multimodal() -> dict[str, Kind]:
             boi_token_index=36,
             eoi_token_index=37,
         ),
-        "PaliGemma": causal(
+        "PaliGemma": tiny(
             "PaliGemmaForConditionalGeneration",
             text_config={"model_type": "gemma", **gemma},
             vision_config={"model_type": "siglip_vision_model", **VISION},
             projection_dim=32,
             image_token_index=35,
         ),
-        "Idefics3 (SmolVLM)": causal(
+        "Idefics3 (SmolVLM)": tiny(
             "Idefics3ForConditionalGeneration",
             text_config={"model_type": "llama", **TEXT},
             vision_config=VISION,
             image_token_id=35,
             scale_factor=2,
         ),
-        "Mistral 3": causal(
+        "Mistral 3": tiny(
             "Mistral3ForConditionalGeneration",
             text_config={"model_type": "mistral", **TEXT, "head_dim": 8},
             vision_config={"model_type": "pixtral", **VISION},
             image_token_index=35,
         ),
-        "InternVL": causal(
+        "InternVL": tiny(
             "InternVLForConditionalGeneration",
             text_config={"model_type": "qwen2", **TEXT},
             vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
             image_token_id=35,
         ),
-        "BLIP-2": causal(
+        "BLIP-2": tiny(
             "Blip2ForConditionalGeneration",
             text_config={"model_type": "opt", **ENCODER, "ffn_dim": 48, "word_embed_proj_dim": 32},
             vision_config=VISION,
@@ -317,7 +325,7 @@ def _multimodal() -> dict[str, Kind]:
             deepstack_visual_indexes=[0],
             num_position_embeddings=16,
         ),
-        "ERNIE 4.5 VL MoE": causal(
+        "ERNIE 4.5 VL MoE": tiny(
             "Ernie4_5_VLMoeForConditionalGeneration",
             text_config={
                 **TEXT,
@@ -328,7 +336,7 @@ def _multimodal() -> dict[str, Kind]:
             },
             vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "patch_size": 8},
         ),
-        "Kimi K2.5": causal(
+        "Kimi K2.5": tiny(
             "Kimi_K25ForConditionalGeneration",
             text_config={"model_type": "deepseek_v3", **MOE, **LATENT},
             vision_config={
@@ -348,6 +356,8 @@ def _multimodal() -> dict[str, Kind]:
         ),
     }
     kinds = {name: Kind(group, network) for name, network in networks.items()}
+    # PaliGemma's attention sees the tokens that it is asked for.
+    kinds["PaliGemma"] = Kind(group, networks["PaliGemma"], tokens, "callable")
     return {**kinds, "BLIP-2": Kind(group, networks["BLIP-2"], text_and_pixels, "callable")}
 
 
@@ -357,16 +367,16 @@ def _seeing() -> dict[str, Kind]:
     stages = {"num_channels": 3, "hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2}
     swin = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
     resnet = {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"}
-    networks: dict[str, tuple[Callable[[], Any], Inputs]] = {
-        "ViT": (causal("ViTForImageClassification", **VISION, num_labels=5), pixels),
-        "DeiT": (causal("DeiTForImageClassification", **VISION, num_labels=5), pixels),
-        "BEiT": (causal("BeitForImageClassification", **VISION, num_labels=5), pixels),
-        "DINOv2": (causal("Dinov2ForImageClassification", **VISION, num_labels=5), pixels),
-        "CLIP": (causal("CLIPModel", **clip), text_and_pixels),
-        "SigLIP": (causal("SiglipModel", text_config=ENCODER, vision_config=VISION), text_and_pixels),
-        "ConvNeXt": (causal("ConvNextForImageClassification", **stages, num_labels=5), pixels),
-        "Swin": (causal("SwinForImageClassification", **swin, num_labels=5), pixels),
-        "ResNet": (causal("ResNetForImageClassification", **resnet, num_labels=5), pixels),
+    networks: dict[str, tuple[partial[Any], Inputs]] = {
+        "ViT": (tiny("ViTForImageClassification", **VISION, num_labels=5), pixels),
+        "DeiT": (tiny("DeiTForImageClassification", **VISION, num_labels=5), pixels),
+        "BEiT": (tiny("BeitForImageClassification", **VISION, num_labels=5), pixels),
+        "DINOv2": (tiny("Dinov2ForImageClassification", **VISION, num_labels=5), pixels),
+        "CLIP": (tiny("CLIPModel", **clip), text_and_pixels),
+        "SigLIP": (tiny("SiglipModel", text_config=ENCODER, vision_config=VISION), text_and_pixels),
+        "ConvNeXt": (tiny("ConvNextForImageClassification", **stages, num_labels=5), pixels),
+        "Swin": (tiny("SwinForImageClassification", **swin, num_labels=5), pixels),
+        "ResNet": (tiny("ResNetForImageClassification", **resnet, num_labels=5), pixels),
     }
     return {name: Kind(group, network, inputs, "callable") for name, (network, inputs) in networks.items()}
 
@@ -378,9 +388,9 @@ def _hearing() -> dict[str, Kind]:
     whisper.pop("max_position_embeddings")
     layers = {"conv_bias": False, "num_feat_extract_layers": 2}
     return {
-        "Wav2Vec2": Kind(group, causal("Wav2Vec2ForCTC", **speech, **layers), samples, "callable"),
-        "HuBERT": Kind(group, causal("HubertForCTC", **speech, **layers), samples, "callable"),
-        "Whisper": Kind(group, causal("WhisperForConditionalGeneration", **whisper), spectrum, "callable"),
+        "Wav2Vec2": Kind(group, tiny("Wav2Vec2ForCTC", **speech, **layers), samples, "callable"),
+        "HuBERT": Kind(group, tiny("HubertForCTC", **speech, **layers), samples, "callable"),
+        "Whisper": Kind(group, tiny("WhisperForConditionalGeneration", **whisper), spectrum, "callable"),
     }
 
 
@@ -388,18 +398,18 @@ def _translating() -> dict[str, Kind]:
     group = "Encoder-decoder"
     t5 = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
     networks = {
-        "T5": causal("T5ForConditionalGeneration", **t5, decoder_start_token_id=0),
-        "T5 v1.1": causal(
+        "T5": tiny("T5ForConditionalGeneration", **t5, decoder_start_token_id=0),
+        "T5 v1.1": tiny(
             "T5ForConditionalGeneration",
             **t5,
             decoder_start_token_id=0,
             feed_forward_proj="gated-gelu",
             tie_word_embeddings=False,
         ),
-        "BART": causal("BartForConditionalGeneration", **SEQ2SEQ),
-        "mBART": causal("MBartForConditionalGeneration", **SEQ2SEQ),
-        "Pegasus": causal("PegasusForConditionalGeneration", **SEQ2SEQ),
-        "Marian": causal("MarianMTModel", **SEQ2SEQ),
+        "BART": tiny("BartForConditionalGeneration", **SEQ2SEQ),
+        "mBART": tiny("MBartForConditionalGeneration", **SEQ2SEQ),
+        "Pegasus": tiny("PegasusForConditionalGeneration", **SEQ2SEQ),
+        "Marian": tiny("MarianMTModel", **SEQ2SEQ),
     }
     return {name: Kind(group, network, to_and_from, "callable") for name, network in networks.items()}
 
@@ -410,16 +420,16 @@ def _encoders() -> dict[str, Kind]:
     modern = {**ENCODER, **TOKENS, "cls_token_id": 1, "sep_token_id": 2, "global_attn_every_n_layers": 2}
     electra = {**ENCODER, "embedding_size": 16}
     networks = {
-        "BERT": causal("BertForSequenceClassification", **ENCODER, num_labels=3),
-        "BERT, masked words": causal("BertForMaskedLM", **ENCODER),
-        "RoBERTa": causal("RobertaForSequenceClassification", **{**ENCODER, **TOKENS}, num_labels=3),
-        "DistilBERT": causal("DistilBertForSequenceClassification", **distil, num_labels=3),
-        "ModernBERT": causal("ModernBertForSequenceClassification", **modern, num_labels=3),
-        "DeBERTa-v2": causal("DebertaV2ForSequenceClassification", **ENCODER, num_labels=3),
-        "NomicBERT": causal("NomicBertForMaskedLM", **ENCODER),
-        "GTE": causal("GteForMaskedLM", **ENCODER),
-        "ELECTRA": causal("ElectraForSequenceClassification", **electra, num_labels=3),
-        "Llama, classifier": causal("LlamaForSequenceClassification", **TEXT, num_labels=3),
+        "BERT": tiny("BertForSequenceClassification", **ENCODER, num_labels=3),
+        "BERT, masked words": tiny("BertForMaskedLM", **ENCODER),
+        "RoBERTa": tiny("RobertaForSequenceClassification", **{**ENCODER, **TOKENS}, num_labels=3),
+        "DistilBERT": tiny("DistilBertForSequenceClassification", **distil, num_labels=3),
+        "ModernBERT": tiny("ModernBertForSequenceClassification", **modern, num_labels=3),
+        "DeBERTa-v2": tiny("DebertaV2ForSequenceClassification", **ENCODER, num_labels=3),
+        "NomicBERT": tiny("NomicBertForMaskedLM", **ENCODER),
+        "GTE": tiny("GteForMaskedLM", **ENCODER),
+        "ELECTRA": tiny("ElectraForSequenceClassification", **electra, num_labels=3),
+        "Llama, classifier": tiny("LlamaForSequenceClassification", **TEXT, num_labels=3),
     }
     return {name: Kind(group, network, tokens, "callable") for name, network in networks.items()}
 

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 import transformers as tf
 from torch import Tensor
+from typer.testing import CliRunner
 
+from evomerge import strict_yaml
+from evomerge.cli import app
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
 from evomerge.models import load_resident
@@ -114,3 +117,34 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def mean_output(model: Any, kind: str) -> float:
     """A score for kinds that read no text: the mean of all that a forward pass gives."""
     return float(torch.stack([value.double().mean() for value in outputs(model.network, kind)]).mean())
+
+
+def write_search(folder: Path, kind: str, trials: int = 3) -> Path:
+    """A search of a kind over its two fine-tunes, with the evaluator that fits it."""
+    text = "".join(f"{n} lazy dogs saw {n * 37 % 100} cats run\n" for n in range(30))
+    (folder / "text.txt").write_text(text)
+    tasks = {
+        "perplexity": {"evaluator": "perplexity", "window": 40, "file": "text.txt"},
+        "callable": {"evaluator": "callable", "function": "tests.architectures.models:mean_output", "kind": kind},
+    }
+    settings = {
+        "base": "base",
+        "experts": {"a": "a", "b": "b"},
+        "method": "task_arithmetic",
+        "space": "layerwise",
+        "tasks": {"task": tasks[KINDS[kind].task]},
+        "optimizer": "random",
+        "budget": {"trials": trials},
+        "executor": "serial",
+        "device": "cpu",
+        "seed": 0,
+        "study": "study",
+    }
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(settings))
+    return file
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return done.exit_code, done.output

@@ -6,47 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
-from evomerge import strict_yaml
-from evomerge.cli import app
+from evomerge.collection.data import CollectionError
+from evomerge.collection.layers import parts
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.models import ModelError, check_resident, load_resident
 from evomerge.places import Staged
 from tests.architectures.kinds import KINDS
-from tests.architectures.models import a_merge, differences, outputs, write_models
+from tests.architectures.models import a_merge, differences, outputs, run, write_models, write_search
 from tests.evomerge.merging.folders import change_config, llama
-
-
-def write_search(folder: Path, kind: str, trials: int = 9) -> Path:
-    """A search of a kind over its two fine-tunes, with the evaluator that fits it."""
-    text = "".join(f"{n} lazy dogs saw {n * 37 % 100} cats run\n" for n in range(30))
-    (folder / "text.txt").write_text(text)
-    tasks = {
-        "perplexity": {"evaluator": "perplexity", "window": 40, "file": "text.txt"},
-        "callable": {"evaluator": "callable", "function": "tests.architectures.models:mean_output", "kind": kind},
-    }
-    settings = {
-        "base": "base",
-        "experts": {"a": "a", "b": "b"},
-        "method": "task_arithmetic",
-        "space": "layerwise",
-        "tasks": {"task": tasks[KINDS[kind].task or "callable"]},
-        "optimizer": "random",
-        "budget": {"trials": trials},
-        "executor": "serial",
-        "device": "cpu",
-        "seed": 0,
-        "study": "study",
-    }
-    file = folder / "search.yaml"
-    file.write_text(strict_yaml.dump(settings))
-    return file
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return done.exit_code, done.output
 
 
 @pytest.mark.parametrize("kind", ["Mixtral", "ViT"])
@@ -93,6 +61,24 @@ def test_what_is_no_view_reaches_the_network_when_it_settles_and_only_after_a_ch
     assert not torch.equal(outputs(model.network, "NomicBERT")[0], before)
     monkeypatch.setattr(Staged, "made", None)
     model.settle()
+
+
+def test_gradients_of_experts_are_those_of_their_part_of_the_fused_tensor(tmp_path: Path) -> None:
+    base = Checkpoint.open(write_models("Mixtral", tmp_path)["base"])
+    model = load_resident(base, base.path, None, "cpu")
+    found = parts(model)
+    assert list(found) == list(base.names)
+    fused = model.network.get_parameter("model.layers.0.mlp.experts.gate_up_proj").requires_grad_(True)
+    model.network(**KINDS["Mixtral"].inputs()).logits.square().sum().backward()
+    gate, up = (found[f"model.layers.0.block_sparse_moe.experts.3.{name}.weight"].grad for name in ("w1", "w3"))
+    assert torch.equal(torch.cat([gate, up]), fused.grad[3])
+    assert bool((up != 0).any())
+
+
+def test_statistics_of_tensors_that_are_no_views_are_refused(tmp_path: Path) -> None:
+    base = Checkpoint.open(write_models("NomicBERT", tmp_path)["base"])
+    with pytest.raises(CollectionError, match="can be merged and searched only"):
+        parts(load_resident(base, base.path, None, "cpu"))
 
 
 def test_tensors_held_twice_are_merged_as_transformers_would_load_them(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""The table of architectures in the documentation: python -m tests.architectures.table > docs/architectures.md"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.network import hollow
+from evomerge.places import Loading, find_places
+from tests.architectures.kinds import KINDS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
+HEAD = """# Architectures
+
+Every kind below is tested with a tiny network of random weights: a base and two fine-tunes are merged and written, the
+network that a search holds in memory equals the written one as transformers loads it (every tensor and one forward
+pass, bit for bit), and a search of it runs. `evomerge check` says for any other model whether it can be searched.
+
+transformers renames and rearranges tensors of some kinds when it loads them. Recipes, groups and the files that are
+written have the checkpoint's own names. Tensors that are views of the network's are merged in place; the others
+(*copied*) take memory of their own and are converted after every merge. Experts of a mixture that the checkpoint
+holds one by one can have coefficients of their own: `space: expertwise`.
+
+`perplexity` stands for all evaluators that read text; `callable` is a function of the user's
+(`evomerge list evaluators callable`).
+
+This file is made by `python -m tests.architectures.table`.
+"""
+
+
+def loading(base: Path) -> Loading:
+    """Where the tensors of a checkpoint are in its network."""
+    opened = Checkpoint.open(base)
+    return find_places(hollow(opened), {name: opened.shape(name) for name in opened.names}, opened.mergeable, str(base))
+
+
+def row(kind: str, found: Loading, copied: int) -> str:
+    """A kind's row. copied: tensors that are no views of the network's."""
+    renamed = sum(name != target for name, target in found.renamed.items())
+    rearranged = sum(len(conversion.sources) for conversion in found.converted)
+    operations = sorted({type(op).__name__ for c in found.converted for op in c.transform.operations})
+    said = [f"{renamed} of {len(found.renamed) + rearranged} renamed"] if renamed else []
+    said += [f"{rearranged} rearranged ({', '.join(operations)})"] if rearranged else []
+    said += [f"{copied} copied"] if copied else []
+    return f"| {kind} | `{KINDS[kind].architecture}` | {', '.join(said) or 'unchanged'} | `{KINDS[kind].task}` |"
+
+
+def main() -> None:
+    # The models need tokenizers and evomerge itself, which the rows of a plain list do not.
+    from evomerge.models import load_resident
+    from tests.architectures.models import write_models
+
+    lines, group = [HEAD], None
+    for kind, known in KINDS.items():
+        if known.group != group:
+            group = known.group
+            lines += [f"\n## {group}\n", "| Kind | Class | Tensors on loading | Searched with |", "|---|---|---|---|"]
+        with TemporaryDirectory() as folder:
+            base = write_models(kind, Path(folder))["base"]
+            copied = len(load_resident(Checkpoint.open(base), base, None, "cpu").staged)
+            lines.append(row(kind, loading(base), copied))
+    sys.stdout.write("\n".join(lines).replace("\n\n\n", "\n\n") + "\n")
+
+
+if __name__ == "__main__":
+    main()
