@@ -32,7 +32,7 @@ class Excess:
 def excess(work: Callable[[Callable[[str], None]], None], count: int) -> Excess | None:
     """Run `work` in a child process; what it uses too much of, or None.
 
-    work: does about `count` renderings and hands each one's text to its argument (an empty text before the first).
+    work: does about `count` renderings and hands each one's text to its argument.
     Exceptions count as an end: whoever renders here meets them again. Needs no clock: only CPU time counts.
     """
     progress = mmap.mmap(-1, 8)

@@ -48,10 +48,10 @@ class Document:
         return hasattr(self.task, "config") and not callable(self.task.get_config("process_results"))
 
 
-def made_up(instance: Any, document: Document) -> Any:
-    """An answer as a model might give it; a text is the right one."""
+def made_up(instance: Any, document: Document, *, empty: bool) -> Any:
+    """An answer as a model might give it; a text is the right one, or empty."""
     if instance.request_type == "generate_until":
-        return str(document.target)
+        return "" if empty else str(document.target)
     return -1.0 - instance.idx if instance.request_type == "loglikelihood_rolling" else (-1.0 - instance.idx, False)
 
 

@@ -99,7 +99,10 @@ class Reader:
 
     def _included(self, file: Path, above: tuple[Path, ...]) -> TaskFile:
         if file.resolve().is_relative_to(STOCK):
-            return TaskFile(file, load_yaml(file))
+            try:
+                return TaskFile(file, load_yaml(file))
+            except Exception as error:  # modules of lm-eval's tasks may need packages that are not there
+                raise EvaluatorError(f"lm-eval cannot read its own {shown(file)}: {shown(error)}.") from error
         return self.read(file, above)
 
 

@@ -209,27 +209,35 @@ class LmEvalTask(Evaluator):
             )
 
     def _score_made_up(self, frozen: _Frozen) -> None:
-        """Raises EvaluatorError with the documents that the task's own functions cannot score."""
+        """Raises EvaluatorError with the documents that cannot be scored, whether the answer is right or empty."""
         rows = [row for row, d in enumerate(self._documents) if not getattr(d.task, "UNSAFE_CODE", False)]
-        responses = [
-            Response([[made_up(i, self._documents[row])] * i.repeats for i in frozen.instances[row]]) for row in rows
-        ]
-        with self._places.explained(self._documents[0].name, "filter_list", doing="filtering made-up answers"):
-            self._fill(frozen, rows, responses)
-        failed: dict[str, list[str]] = {}
-        for row in rows:
-            document = self._documents[row]
-            try:
-                self._value(row, frozen.instances[row])
-            except EvaluatorError as error:
-                failed.setdefault(document.name, []).append(str(error))
-            else:
-                if document.unanswered:
-                    failed.setdefault(document.name, []).append(f"{document}.")
-        for name, errors in failed.items():
+        failed = self._failures(frozen, rows, empty=False)
+        if failed:
+            failed = self._failures(frozen, list(failed), empty=True)
+        for name in dict.fromkeys(self._documents[row].name for row in failed):
+            errors = [error for row, error in failed.items() if self._documents[row].name == name]
             why = f"{len(errors)} of its documents cannot be scored; correct them or leave them out: "
             more = " ..." if errors[5:] else ""
             self._places.refuse(name, ("doc_to_target",), why + " ".join(errors[:5]) + more)
+
+    def _failures(self, frozen: _Frozen, rows: Sequence[int], *, empty: bool) -> dict[int, str]:
+        """What is wrong with those of the documents whose made-up answers cannot be scored, by row."""
+        responses = [
+            Response([[made_up(i, self._documents[row], empty=empty)] * i.repeats for i in frozen.instances[row]])
+            for row in rows
+        ]
+        with self._places.explained(self._documents[0].name, "filter_list", doing="filtering made-up answers"):
+            self._fill(frozen, rows, responses)
+        failed = {}
+        for row in rows:
+            try:
+                self._value(row, frozen.instances[row])
+            except EvaluatorError as error:
+                failed[row] = str(error)
+            else:
+                if self._documents[row].unanswered:
+                    failed[row] = f"{self._documents[row]}."
+        return failed
 
     def _fill(self, frozen: _Frozen, rows: Sequence[int], responses: Sequence[Response]) -> None:
         """Puts the answers into the Instances and runs the tasks' filters over them."""

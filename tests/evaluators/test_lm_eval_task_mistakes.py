@@ -151,6 +151,22 @@ def test_a_member_of_a_group_has_its_line(tmp_path: Path) -> None:
         LmEvalTask(task="all", include_path=str(tmp_path))
 
 
+def test_files_of_lm_eval_may_be_included_and_may_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = tmp_path / "stock"
+    stock.mkdir()
+    monkeypatch.setattr("evaluators._lm_eval_files.STOCK", stock)
+    (stock / "own.py").write_text("def text(doc):\n    return doc['question']\n")
+    (stock / "own.yaml").write_text("doc_to_text: !function own.text\n")
+    (stock / "broken.yaml").write_text("doc_to_text: !function nowhere.text\n")
+    local = tmp_path / "local"
+    local.mkdir()
+    write_task(local, name="sound", doc_to_text=None, include="../stock/own.yaml")
+    write_task(local, name="other", doc_to_text=None, include="../stock/broken.yaml")
+    assert len(LmEvalTask(task="sound", include_path=str(local)).example_ids) == len(ROWS)
+    with pytest.raises(EvaluatorError, match=r"other\.yaml:\d+: lm-eval cannot read its own .*broken\.yaml: .*nowhere"):
+        LmEvalTask(task=str(local / "other.yaml"))
+
+
 def test_scalars_are_read_as_lm_eval_reads_them(tmp_path: Path) -> None:
     file = write_task(tmp_path, metric_list=None)
     file.write_text(file.read_text() + "metric_list: [{metric: acc, aggregation: mean, higher_is_better: no}]\n")
@@ -193,6 +209,25 @@ def test_documents_that_cannot_be_scored_are_named(tmp_path: Path, model: TinyMo
     bad = [{**row, "answer": None if i in (2, 4) else row["answer"]} for i, row in enumerate(ROWS)]
     with pytest.raises(EvaluatorError, match=r"pick\.yaml:\d+: task 'pick': .*Document [02] \(from 0\)"):
         LmEvalTask(task=str(write_task(tmp_path, bad, **changes))).rehearse(model)
+
+
+@pytest.mark.parametrize(("accepts", "refused"), [("doc['answer'] != ''", False), ("doc['answer'] == 'a'", True)])
+def test_functions_of_a_task_may_refuse_some_answers(
+    tmp_path: Path, model: TinyModel, accepts: str, refused: bool
+) -> None:
+    """An answer that a function cannot take is no fault of the document, unless it takes none."""
+    code = f"def score(doc, results):\n    assert {accepts} and results[0] != 'a'\n    return {{'exact_match': 1.0}}\n"
+    (tmp_path / "own.py").write_text(code)
+    rows = [{"question": f"{i}", "answer": "ab"[i % 2]} for i in range(4)]
+    changes = {**WRITE, "doc_to_target": "{{answer}}", "metric_list": [{"metric": "exact_match", **METRIC}]}
+    file = write_task(tmp_path, rows, **changes)
+    file.write_text(file.read_text() + "process_results: !function own.score\n")
+    evaluator = LmEvalTask(task=str(file), allow_code=True)
+    if refused:
+        with pytest.raises(EvaluatorError, match=r"2 of its documents cannot.*Document 1 .*AssertionError.*Document 3"):
+            evaluator.rehearse(model)
+    else:
+        assert evaluator.rehearse(model) == ()
 
 
 def test_targets_that_are_none_of_the_choices_are_noted(tmp_path: Path, model: TinyModel) -> None:
