@@ -22,13 +22,15 @@ from evomerge.recipe import Input, Recipe, Vocabulary
 class Sources:
     """Base and inputs as they take part in a merge, by name; statistics of those that bring some.
 
-    tokenizer: the folder whose tokenizer the result gets, which lasts as long as this object.
+    tokenizer: the folder whose tokenizer the result gets, which lasts as long as this object. statuses: size, time and
+    inode of every file of weights when it was opened.
     """
 
     base: Model
     inputs: Mapping[str, Model]
     moments: Mapping[str, MomentsFile]
     tokens: Tokens
+    statuses: Mapping[Path, tuple[int, ...]]
 
     @property
     def tokenizer(self) -> Path:
@@ -44,6 +46,17 @@ class Sources:
     def models(self) -> tuple[Model, ...]:
         """The base, then every input."""
         return (self.base, *self.inputs.values())
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError where a file of weights was written to or replaced since it was opened.
+
+        A mapped file that is cut short within its last page is read as zeros, which no reader notices.
+        """
+        for file, before in self.statuses.items():
+            if _status(file) != before:
+                raise CheckpointError(
+                    f"{file} changed while it was being merged; nothing was written. Merge again when it is complete."
+                )
 
     def engine(
         self, *, dtype: torch.dtype | None = None, device: str = "cpu", threads: int = 1, keep: int = 0
@@ -86,7 +99,16 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> Sources:
         models = assemble(recipe, models)
     whole = models.pop(recipe.base.name)
     check_compatible(whole, models, partial=bool(recipe.slices))
-    return Sources(whole, models, moments, tokens)
+    statuses = {file: _status(file) for model in (whole, *models.values()) for file in model.files}
+    return Sources(whole, models, moments, tokens, statuses)
+
+
+def _status(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:  # gone
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def open_moments(inputs: Sequence[Input]) -> dict[str, MomentsFile]:

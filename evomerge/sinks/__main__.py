@@ -29,11 +29,16 @@ def main(kind: str, target: str, folder: Path) -> int:
         sys.stdout.flush()
 
     end = TheEnd(sys.stdin.buffer, say)
-    configuration = Study.read(folder).configuration
-    shared = shareable(configuration, named_paths(configuration))
-    run = Run(identity(folder), folder.resolve().name, folder / FOLDER, shared)
+    run = run_in(folder)
     sink: Sink = plugins.build("sink", PluginSpec(kind), Sink, target=target, run=run)
     return 0 if follow(sink, Mirror(folder), end, say) else 1
+
+
+def run_in(folder: Path) -> Run:
+    """What a tracker is told of the run in a folder: no secrets, and names instead of paths."""
+    configuration = Study.read(folder).configuration
+    shared = shareable(configuration, named_paths(configuration))
+    return Run(identity(folder), folder.resolve().name, folder / FOLDER, shared)
 
 
 def identity(folder: Path) -> str:

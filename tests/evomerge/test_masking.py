@@ -11,6 +11,7 @@ from evomerge import strict_yaml
 from evomerge.cli import app
 from evomerge.masking import masked, shareable
 from evomerge.records import Failure, Outcome, Trial
+from evomerge.sinks.__main__ import run_in
 from evomerge.study import Study
 from tests.toys import search_file
 
@@ -112,6 +113,20 @@ def test_events_and_failures_are_masked_wherever_they_come_from(tmp_path: Path) 
     text = (tmp_path / "ledger.jsonl").read_text()
     assert text.count("***") == 5
     assert not any(secret in text for secret in ("0123456789abcdefghij", "abcdefgh1", "a:b@c"))
+
+
+def test_a_tracker_gets_names_instead_of_paths_and_no_secret(tmp_path: Path) -> None:
+    model = {"path": str(tmp_path / "models" / "a"), "adapter": str(tmp_path / "adapters" / "b")}
+    tasks = {
+        "one": {"evaluator": "callable", "examples": str(tmp_path / "data" / "c.txt"), "note": "ghp_0123456789abcdef"}
+    }
+    configuration = {"base": str(tmp_path / "models" / "base"), "experts": {"a": model}, "tasks": tasks, "seed": 3}
+    Study.create(tmp_path / "run", configuration, {}).close()
+    told = run_in(tmp_path / "run").configuration
+    assert told["experts"] == {"a": {"path": "a", "adapter": "b"}}
+    assert (told["base"], told["tasks"]["one"]["examples"], told["tasks"]["one"]["note"]) == ("base", "c.txt", "***")
+    assert told["seed"] == 3
+    assert str(tmp_path) not in json.dumps(told)
 
 
 def test_an_error_of_a_command_is_masked(tmp_path: Path) -> None:

@@ -25,11 +25,15 @@ from evomerge.execution.serial import SerialExecutor
 from evomerge.launch import prepare, run
 from evomerge.ledger.lines import FILE, encode, read
 from evomerge.merging import pins
+from evomerge.merging.models.checkpoint import CheckpointError
+from evomerge.merging.output.materialize import materialize
 from evomerge.merging.pins import InputChanged
 from evomerge.pinned import PinnedExecutor
+from evomerge.recipe import Merge
 from evomerge.records import Outcome, Trial
 from evomerge.report.status import status
 from evomerge.study import SEARCH_FILE, Study
+from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.folders import bare
 from tests.toys import search_file
 
@@ -129,6 +133,16 @@ def test_what_is_computed_from_a_changed_file_is_never_told(folder: Path, meddle
     study = Study.read(folder / "study")
     assert (len(study.told), len(study.pending)) == (3, 1), "the canary is two calls and one trial"
     assert str(expert) in str(status(study)["paused_because"])
+
+
+def test_a_merge_of_a_file_that_is_cut_short_meanwhile_is_not_written(folder: Path) -> None:
+    recipe = load_config(folder / "search.yaml").recipe()
+    expert = folder / "models" / "a.safetensors"
+    assert expert.stat().st_size < os.sysconf("SC_PAGE_SIZE"), "so that the rest is read as zeros and no signal comes"
+    merge = Merge(recipe, CoefficientTable({"all": ("*",)}, {"weight": np.array([[0.5, 0.5]])}))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors changed while it was being merged"):
+        materialize(merge, folder / "out", progress=lambda _done, _total: os.truncate(expert, 1000))
+    assert not (folder / "out").exists()
 
 
 def test_a_worker_compares_its_files_before_it_reads_them(folder: Path) -> None:

@@ -69,7 +69,11 @@ def _commit(name: str, revision: str | None) -> str:
 
 
 def make_manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: Mapping[str, Any] | None) -> Manifest:
-    """The manifest of what was `written`; reads all files."""
+    """The manifest of what was `written`; reads all files.
+
+    Raises CheckpointError where an input changed since it was opened.
+    """
+    sources.check_unchanged()
     recipe = merge.recipe
     models = {recipe.base.name: sources.base, **sources.inputs}
     return Manifest(
