@@ -61,6 +61,11 @@ class ResidentModel:
             staged.settle()
 
     @property
+    def has_network(self) -> bool:
+        """Whether there is a network: not for bare weights."""
+        return self._network is not None
+
+    @property
     def network(self) -> Any:
         """The transformers model, in evaluation mode. Raises ModelError for bare weights."""
         if self._network is None:

@@ -4,21 +4,23 @@ import hashlib
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from evaluators._own_code import look_in
-from evaluators.base import Evaluator, Scores, split_of
+from evaluators.base import Evaluator, FloatArray, Scores, split_of
 from evomerge import plugins
 from evomerge.merging.baselines import completed
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.sources import open_models
-from evomerge.models import ResidentModel, choose_device, load_resident
+from evomerge.models import choose_device, load_resident
+from evomerge.network_state import NetworkState, Probe, agree, renewed
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import read_merge
@@ -118,6 +120,8 @@ class Bench:
         self.model = load_resident(
             sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1, compute=compute
         )
+        written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
+        self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 
@@ -144,14 +148,28 @@ class Bench:
     def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
         merge = self.merge_of(trial)
         with _timed(seconds, "merge"):
-            self.engine.apply(merge, self.model.tensors)
-            self.model.settle()
+            self._become(merge)
         self.model.coefficients = self._seen(trial, merge).values
         scores = {}
         for task in self.evaluators:
             with _timed(seconds, f"evaluate:{task}"):
+                self._renew(merge)
                 scores[task] = self._evaluate(task, trial.split, most)
         return scores
+
+    def _become(self, merge: Merge) -> None:
+        """Merge into the resident weights: all of them, where a forward pass wrote to some."""
+        if self._state.touched:
+            self.engine.forget()
+        self.engine.apply(merge, self.model.tensors)
+        self.model.settle()
+        self._state.mark()
+
+    def _renew(self, merge: Merge) -> None:
+        """Undo what earlier forward passes left, in weights, buffers and modules."""
+        if self._state.touched:
+            self._become(merge)
+        self._state.restore()
 
     def _seen(self, trial: Trial, merge: Merge) -> CoefficientTable:
         """The coefficients that evaluators see: a baseline's as those of a candidate, wherever it has such."""
@@ -178,13 +196,22 @@ class Bench:
             return self.evaluators[task].score(self.model, self._ids[key] if whole else self._ids[key][:most])
 
     def _canary(self, trial: Trial, seconds: dict[str, float]) -> None:
-        """Check that two different points differ in weights, in outputs and in scores. Raises CanaryError."""
+        """Check that two points differ in weights, outputs and scores, and that the first comes back.
+
+        Raises CanaryError.
+        """
         other = replace(trial, x=np.random.Generator(np.random.Philox(key=trial.seed)).random(self.space.dimension))
         for most in (CANARY_EXAMPLES, None):
-            first, second = (self._trace(self._score(point, seconds, most)) for point in (trial, other))
+            probe = Probe()
+            with probe.watching(self.model.network) if self.model.has_network else nullcontext():
+                scores = self._score(trial, seconds, most)
+            outputs = self._outputs(trial, probe)
+            first = self._trace(scores, outputs)
+            second = self._trace(self._score(other, seconds, most), self._outputs(other, probe))
             pairs = zip(("weights", "outputs", "scores"), first, second, strict=True)
             same = next((what for what, a, b in pairs if a is not None and a == b), None)
             if same is None:
+                self._check_repeats(trial, probe, outputs)
                 return
             if same != "scores":  # more examples would not change that
                 break
@@ -194,7 +221,31 @@ class Bench:
             f"Are the models ({names}) the same, or is every coefficient fixed?"
         )
 
-    def _trace(self, scores: Mapping[str, Scores]) -> tuple[str, str | None, str]:
+    def _check_repeats(self, trial: Trial, probe: Probe, wanted: FloatArray | None) -> None:
+        """A candidate must compute the same after another one as before it, and as its export will, loaded anew."""
+        if wanted is None:
+            return
+        found = {"scored again, after another candidate": self._outputs(trial, probe)}
+        if len(getattr(self.model.network, "hf_device_map", ())) < 2:  # a network spread over GPUs is not loaded twice
+            self._renew(self.merge_of(trial))
+            found["loaded anew, as its export will be"] = probe.outputs(renewed(self.model.network))
+        for when, outputs in found.items():
+            if not agree(wanted, outputs):
+                raise CanaryError(
+                    f"{type(self.model.network).__name__} computes something else when the same candidate is {when}: "
+                    "it keeps something between forward passes, or draws random numbers. Scores of candidates would "
+                    "not be those of their exports; this network cannot be searched."
+                )
+
+    def _outputs(self, trial: Trial, probe: Probe) -> FloatArray | None:
+        """What the network computes as this candidate from the probe's input; None where there is none."""
+        if not probe.captured:
+            return None
+        self._become(self.merge_of(trial))
+        self._renew(self.merge_of(trial))
+        return probe.outputs(self.model.network)
+
+    def _trace(self, scores: Mapping[str, Scores], outputs: FloatArray | None) -> tuple[str, str | None, str]:
         weights = hashlib.sha256()
         for tensor in self.model.tensors.values():
             weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -203,22 +254,8 @@ class Bench:
             seen.update(task.values.tobytes())
             for choices in task.choices or ():
                 seen.update(np.asarray(choices).tobytes())
-        return weights.hexdigest(), _outputs(self.model), seen.hexdigest()
-
-
-def _outputs(model: ResidentModel) -> str | None:
-    """Hash of the logits at 16 fixed tokens; None for bare weights and for models that read no tokens."""
-    try:
-        network = model.network
-    except ValueError:
-        return None
-    vocabulary = getattr(network.config, "vocab_size", None)
-    if not vocabulary or getattr(network.config, "is_encoder_decoder", False):
-        return None
-    tokens = torch.arange(16, device=network.device).remainder(vocabulary).unsqueeze(0)
-    with torch.inference_mode():
-        logits = network(input_ids=tokens).logits
-    return hashlib.sha256(logits.float().cpu().numpy().tobytes()).hexdigest()
+        computed = None if outputs is None else hashlib.sha256(outputs.tobytes()).hexdigest()
+        return weights.hexdigest(), computed, seen.hexdigest()
 
 
 @contextmanager

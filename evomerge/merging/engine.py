@@ -107,6 +107,10 @@ class MergeEngine:
         self._applied = after
         return changed
 
+    def forget(self) -> None:
+        """Let the next `apply` write everything: somebody else changed the resident tensors."""
+        self._applied = {}
+
     def stream(self, merge: Merge) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the base in checkpoint order, merged or copied; holds one tensor at a time.
 

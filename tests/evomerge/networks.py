@@ -1,6 +1,6 @@
 """Tiny random networks of many architectures: model folders whose tokenizer has one token per character."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,4 +127,24 @@ def write_network(folder: Path, kind: str, n_experts: int = 2, **settings: Any) 
             found[name] = folder / name
             network.save_pretrained(found[name])
             tokenizer().save_pretrained(found[name])
+    return found
+
+
+def read_tokens(model: Any, ids: Sequence[str]) -> list[float]:
+    """For each id, a number of tokens: the largest logit of the last of so many. For `evaluator: callable`."""
+    found = []
+    for name in ids:
+        tokens = torch.arange(int(name), device=model.network.device).remainder(len(VOCABULARY)).unsqueeze(0)
+        with torch.no_grad():
+            found.append(float(model.network(input_ids=tokens, use_cache=False).logits[0, -1].max()))
+    return found
+
+
+def read_pixels(model: Any, ids: Sequence[str]) -> list[float]:
+    """For each id, a seed: the largest logit of a random image."""
+    found = []
+    for name in ids:
+        pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(int(name)))
+        with torch.no_grad():
+            found.append(float(model.network(pixel_values=pixels).logits.max()))
     return found
