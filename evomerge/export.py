@@ -14,7 +14,6 @@ from evomerge.config import SearchConfig, load_config
 from evomerge.merging.output.manifest import Manifest
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
-from evomerge.models import smoke_test
 from evomerge.objective import Objective
 from evomerge.pinned import compare_models
 from evomerge.recipe import Merge
@@ -22,6 +21,7 @@ from evomerge.records import Trial, trial_label
 from evomerge.report import status
 from evomerge.report.snapshot import take
 from evomerge.selection import Selection, SelectionError, Standing, selection
+from evomerge.smoke import smoke_test
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.trial import build_space
@@ -77,10 +77,16 @@ def export(
     *,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write the merged checkpoint and prove that it loads and computes finite numbers."""
+    """Write the merged checkpoint and prove that it loads and computes finite numbers.
+
+    note: called with what could not be tried.
+    """
     manifest = materialize(choice.merge, folder, overwrite=overwrite, scores=choice.scores, progress=progress)
-    smoke_test(folder)
+    untried = smoke_test(folder)
+    if untried is not None:
+        note(untried)
     return manifest
 
 

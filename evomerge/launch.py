@@ -23,6 +23,7 @@ from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.compatibility import find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import check_network
 from evomerge.merging.pins import Pins
 from evomerge.merging.sources import Sources, open_models
 from evomerge.models import check_reads_text, check_resident, unloaded
@@ -90,6 +91,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     say("checking the models")
     sources = open_models(recipe)
     base, named = sources.base, sources.inputs
+    check_network(base)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
     places = check_resident(base)

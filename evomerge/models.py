@@ -234,18 +234,3 @@ def _tokenizer(folder: Path) -> Any:
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
-
-
-def smoke_test(folder: Path) -> None:
-    """Load a written checkpoint as its users will and run it once. Raises ModelError when it is not sound."""
-    checkpoint = Checkpoint.open(folder)
-    if checkpoint.config is None:
-        return
-    network = load_resident(checkpoint, checkpoint.path, None, "cpu").network
-    vocabulary = getattr(network.config, "vocab_size", None)
-    if not vocabulary or getattr(network.config, "is_encoder_decoder", False):
-        return
-    with torch.inference_mode():
-        logits = network(input_ids=torch.arange(16).remainder(vocabulary).unsqueeze(0)).logits
-    if not torch.isfinite(logits).all():
-        raise ModelError(f"{folder}: the exported model computes non-finite logits.")

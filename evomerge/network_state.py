@@ -19,7 +19,7 @@ from evomerge.merging.models.network import quiet
 
 #: Types of the attributes that are put back: values that cannot change in place.
 _PLAIN = (bool, int, float, str, type(None))
-#: Of the outputs so many values are compared.
+#: How many values of the outputs are compared.
 _VALUES = 2**16
 #: Outputs are equal within this share of the largest one: less than any change of weights, more than rounding.
 _TOLERANCE = 1e-4
@@ -57,7 +57,7 @@ class NetworkState:
 
     @property
     def touched(self) -> bool:
-        """Whether somebody wrote to the weights since `mark`."""
+        """Whether the weights were written to since `mark`."""
         return any(tensor._version != seen for tensor, seen in zip(self._watched, self._versions, strict=True)) or any(
             not torch.equal(tensor, seen) for tensor, seen in zip(self._merged_buffers, self._values, strict=True)
         )
@@ -110,7 +110,7 @@ class Probe:
             return None
         args, kwargs = copy.deepcopy(self._call)
         with torch.inference_mode():
-            found = [tensor.reshape(-1) for tensor in _floats(network(*args, **kwargs))]
+            found = [tensor.reshape(-1) for tensor in floats_in(network(*args, **kwargs))]
         total = sum(map(len, found))
         step = -(-total // _VALUES) or 1
         parts = [tensor[::step].double().cpu().numpy() for tensor in found]
@@ -131,7 +131,7 @@ def _remembers(cache: Any) -> bool:
     return cache is not None and (not hasattr(cache, "get_seq_length") or cache.get_seq_length() > 0)
 
 
-def _floats(output: Any) -> Iterator[Tensor]:
+def floats_in(output: Any) -> Iterator[Tensor]:
     """The logits of an output; where it has none, all its tensors of numbers."""
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor):
@@ -141,7 +141,7 @@ def _floats(output: Any) -> Iterator[Tensor]:
             yield output
     elif isinstance(output, Mapping | tuple | list):
         for part in output.values() if isinstance(output, Mapping) else output:
-            yield from _floats(part)
+            yield from floats_in(part)
 
 
 def renewed(network: Any, config: Any = None) -> Any:

@@ -14,6 +14,7 @@ from evomerge.merging.alignment.symmetries import find_units
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import check_network
 from evomerge.merging.output.assets import companions, write_config
 from evomerge.merging.output.staging import MARK, check_output, staged
 from evomerge.merging.output.writer import check_weights, plan_tensors, write_weights
@@ -72,5 +73,7 @@ def write_changed(model: Model, changed: Mapping[str, Tensor], output: Path, rec
         write_config(model, partial, None)
         for name, source in copies.items():
             shutil.copyfile(source, partial / name)
-        check_weights(Checkpoint.open(partial), plan, sums)
+        written = Checkpoint.open(partial)
+        check_weights(written, plan, sums)
+        check_network(written)
         (partial / MARK).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

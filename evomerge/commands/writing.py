@@ -41,7 +41,7 @@ def write_export(
         return data | {**adapter, "notes": [*data["notes"], *adapter["notes"]]}
     if not recipe_only and format_ == "evomerge":
         with progress_bar(f"{choice.label}: merging") as progress:
-            written = export.export(choice, output, overwrite=overwrite, progress=progress)
+            written = export.export(choice, output, overwrite=overwrite, progress=progress, note=data["notes"].append)
         return data | asdict(written)
     write_recipe(choice, output, format_=format_, overwrite=overwrite)
     return data

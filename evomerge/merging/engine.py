@@ -108,7 +108,7 @@ class MergeEngine:
         return changed
 
     def forget(self) -> None:
-        """Let the next `apply` write everything: somebody else changed the resident tensors."""
+        """Let the next `apply` write everything: the resident tensors were changed by others."""
         self._applied = {}
 
     def stream(self, merge: Merge) -> Iterator[tuple[str, Tensor]]:

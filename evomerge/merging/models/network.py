@@ -25,10 +25,13 @@ _REFUSALS = (
     AttributeError,
     ImportError,
     LookupError,
-    RuntimeError,
     TypeError,
     ValueError,
 )
+
+
+class NetworkError(CheckpointError):
+    """A configuration of which this transformers makes no network."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,16 @@ class Outline:
 def architecture(model: Model) -> Any:
     """The transformers class that config.json names; a causal language model where it names none.
 
-    Raises CheckpointError for a name that is no class of models in this transformers.
+    Raises NetworkError for a name that is no class of models in this transformers.
     """
     name = _named(model)
     found = getattr(transformers, name, None)
     if found is None:
-        raise CheckpointError(f"{model.path}: transformers {transformers.__version__} has no architecture {name!a}.")
+        raise NetworkError(f"{model.path}: transformers {transformers.__version__} has no architecture {name!a}.")
     is_class = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     if name == _DEFAULT or (is_class and getattr(found, "config_class", None) is not None):
         return found
-    raise CheckpointError(
+    raise NetworkError(
         f"{model.path}: config.json names {name!a} as the architecture, which is no class of models in transformers; "
         "expected one like LlamaForCausalLM."
     )
@@ -71,32 +74,32 @@ def is_known(model: Model) -> bool:
 
 
 def configuration(model: Model) -> Any:
-    """The transformers configuration of a model, with all defaults. Raises CheckpointError for one that it refuses."""
+    """The transformers configuration of a model, with all defaults. Raises NetworkError for one that it refuses."""
     kind = getattr(architecture(model), "config_class", None) or transformers.AutoConfig
     # From a file of its own: `from_pretrained` does more than `from_dict`, and a model may have another configuration
     # than its folder (blocks in other places, another vocabulary).
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, quiet():
         (Path(folder) / "config.json").write_text(json.dumps(dict(model.config or {})), encoding="utf-8")
         try:
             return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except _REFUSALS as error:
-            raise CheckpointError(f"{model.path}: transformers refuses this config.json: {_first(error)}") from error
+            raise NetworkError(f"{model.path}: transformers refuses this config.json: {_first(error)}") from error
 
 
 def hollow(model: Model) -> Any:
     """The network that a model's configuration makes, on the meta device; the model's tensors are not looked at.
 
-    Raises CheckpointError for a configuration of which transformers makes no network.
+    Raises NetworkError for a configuration of which transformers makes no network.
     """
     kind, config = architecture(model), configuration(model)
-    with _quiet():
+    with quiet():
         try:
             if hasattr(kind, "_model_mapping"):  # of the auto classes
                 kind = kind._model_mapping[type(config)]
             with ContextManagers(kind.get_init_context(torch.float32, False, False, None)):
                 return kind(config)
-        except _REFUSALS as error:
-            raise CheckpointError(
+        except (*_REFUSALS, RuntimeError) as error:
+            raise NetworkError(
                 f"{model.path}: transformers makes no {kind.__name__} of this config.json: {_first(error)}"
             ) from error
 
@@ -104,11 +107,12 @@ def hollow(model: Model) -> Any:
 def outline(model: Model) -> Outline:
     """The network that a model's configuration makes, compared with the model's tensors; reads no weights.
 
-    Raises CheckpointError for a configuration of which transformers makes no network.
+    Raises NetworkError for a configuration of which transformers makes no network, CheckpointError for tensors that it
+    cannot put into one.
     """
     kind, config = architecture(model), configuration(model)
     tensors = {name: torch.empty(model.shape(name), dtype=model.dtype(name), device="meta") for name in model.names}
-    with _quiet():
+    with quiet():
         try:
             network, found = kind.from_pretrained(
                 None,
@@ -121,9 +125,12 @@ def outline(model: Model) -> Outline:
                 local_files_only=True,
             )
         except _REFUSALS as error:
+            raise NetworkError(
+                f"{model.path}: transformers makes no {kind.__name__} of this config.json: {_first(error)}"
+            ) from error
+        except RuntimeError as error:
             raise CheckpointError(
-                f"{model.path}: transformers makes no {kind.__name__} of this config.json and these tensors: "
-                f"{_first(error)}"
+                f"{model.path}: transformers cannot put these tensors into a {kind.__name__}: {_first(error)}"
             ) from error
     return Outline(
         network,
@@ -136,12 +143,15 @@ def outline(model: Model) -> Outline:
 def check_network(model: Model) -> None:
     """Compare a model's tensors, names and shapes, with those of the network that its configuration makes.
 
-    Nothing is said of a model that transformers does not know, or of single tensors outside the blocks that it leaves
-    out (the pooler of a BERT that predicts words). Raises CheckpointError.
+    Nothing is said of a model of which transformers makes no network, or of single tensors outside the blocks that it
+    leaves out (the pooler of a BERT that predicts words). Raises CheckpointError.
     """
     if not is_known(model):
         return
-    found = outline(model)
+    try:
+        found = outline(model)
+    except NetworkError:  # nothing to compare with
+        return
     where = f"{model.path}: config.json makes a {type(found.network).__name__} that"
     if found.missing:
         raise CheckpointError(
@@ -169,7 +179,7 @@ _DEFAULT = "AutoModelForCausalLM"
 def _named(model: Model) -> str:
     names = (model.config or {}).get("architectures") or [_DEFAULT]
     if not isinstance(names, list) or not isinstance(names[0], str):
-        raise CheckpointError(
+        raise NetworkError(
             f"{model.path}: `architectures` in config.json is {ascii(names)[:100]}; expected a list of names."
         )
     return names[0]
@@ -187,8 +197,8 @@ def _first(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the reports and progress bars of transformers; what differs is told by ours."""
+def quiet() -> Iterator[None]:
+    """While it lasts, do without the reports and progress bars of transformers; what differs is told by ours."""
     level, bars = transformers.utils.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -18,6 +18,7 @@ from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import find_nonfinite
 from evomerge.merging.models.header import shown
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import check_network
 from evomerge.merging.output.assets import companions, write_chat_template, write_config
 from evomerge.merging.output.card import model_card
 from evomerge.merging.output.manifest import Manifest, make_manifest, pinned
@@ -69,6 +70,7 @@ def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
     sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
     sources.engine().check(merge)
+    check_network(sources.base)
     for name, model in {merge.recipe.base.name: sources.base, **sources.inputs}.items():
         _check_finite(name, model)
     return sources
@@ -105,6 +107,7 @@ def write_folder(
             write_chat_template(partial, recipe.chat_template)
         written = Checkpoint.open(partial, passing=True)
         check_weights(written, plan, sums)
+        check_network(written)
         manifest = replace(make_manifest(replace(merge, recipe=recipe), sources, written, scores), state=state())
         _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
         _write_recipes(replace(merge, recipe=recipe), base, partial, folder)
