@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+from evomerge.merging.models.network import TRAINING_ONLY
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
-#: Parameters that a network reads in training only (masked inputs); checkpoints for inference lack them.
-_TRAINING_ONLY = re.compile(r"(?:^|\.)mask(?:ed)?_(?:spec_embed|tokens?)$")
 #: Buffers that older checkpoints hold, and transformers leaves aside whatever the architecture.
 _OLD_BUFFERS = re.compile(r"rotary_emb\.inv_freq|(?:^|\.)position_ids$")
 
@@ -153,7 +153,7 @@ def _missing(network: Any, filled: Collection[str], label: str) -> tuple[str, ..
         for name, _ in network.named_parameters(remove_duplicate=False)
         if name not in filled and name not in shared and ties.get(name) not in shared
     ]
-    optional = [re.compile(pattern) for pattern in (*(network._keys_to_ignore_on_load_missing or ()), _TRAINING_ONLY)]
+    optional = [re.compile(pattern) for pattern in (*(network._keys_to_ignore_on_load_missing or ()), TRAINING_ONLY)]
     needed = [name for name in lacks if not any(pattern.search(name) for pattern in optional)]
     if needed:
         raise ModelError(
@@ -166,7 +166,7 @@ def _missing(network: Any, filled: Collection[str], label: str) -> tuple[str, ..
 
 def training_only(name: str) -> bool:
     """Whether a parameter is read in training only, to go by its name."""
-    return _TRAINING_ONLY.search(name) is not None
+    return TRAINING_ONLY.search(name) is not None
 
 
 def untie(network: Any, loading: Loading) -> None:

@@ -1,6 +1,7 @@
 """The network that a configuration makes in transformers, on the meta device: its class, and the tensors it takes."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.model import Model
 from search_spaces.base import Layout
 
+#: Parameters that a network reads in training only (masked inputs); checkpoints for inference lack them.
+TRAINING_ONLY = re.compile(r"(?:^|\.)mask(?:ed)?_(?:spec_embed|tokens?)$")
 #: What transformers raises for a configuration of which it can make no network.
 _REFUSALS = (
     StrictDataclassError,
@@ -153,9 +156,10 @@ def check_network(model: Model) -> None:
     except NetworkError:  # nothing to compare with
         return
     where = f"{model.path}: config.json makes a {type(found.network).__name__} that"
-    if found.missing:
+    missing = tuple(name for name in found.missing if not TRAINING_ONLY.search(name))
+    if missing:
         raise CheckpointError(
-            f"{where} has {_counted(found.missing)} more than the weights: transformers would fill them with random "
+            f"{where} has {_counted(missing)} more than the weights: transformers would fill them with random "
             "numbers. Correct config.json, or get all weights."
         )
     if found.mismatched:
