@@ -30,6 +30,7 @@ from evomerge.models import check_reads_text, check_resident, unloaded
 from evomerge.needs import Needs, needs_of
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, rounded
+from evomerge.own_configuration import differences, own_configurations
 from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
 from evomerge.placement import COMPUTE_DTYPE, check_device, memory_notes, scoring_dtype, start_executor
 from evomerge.planned import model_key, planned_trials
@@ -95,6 +96,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
     places = check_resident(base)
+    own = own_configurations(base, named)
     reads_text = readiness.reads_text(config)
     if reads_text:
         check_reads_text(base, sources.tokenizer)
@@ -109,13 +111,15 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         threads,
         compute_dtype=compute,
         code=config.code_folders,
+        own=tuple(own),
     )
     needs = _needs(sources, spec)
     layout = base.layout()
     with placed(config, "space"):
         space = build_space(spec.space, recipe, layout)
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
-    notes = [*tokenizer_differences(base, named), *sources.notes, *places, *said, *memory_notes(config, needs)]
+    notes = [*tokenizer_differences(base, named), *differences(own), *sources.notes, *places, *said]
+    notes += memory_notes(config, needs)
     say("reading the tasks")
     evaluators = readiness.read_tasks(config)
     examples = readiness.count_examples(config, evaluators, notes)
@@ -138,7 +142,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         dimension=space.dimension,
         start=start,
         names=space.names,
-        planned=planned_trials(recipe, space, base, config.seed),
+        planned=planned_trials(recipe, space, base, config.seed, tuple(own)),
         space=space,
         allowed=plugins.load("merge method", recipe.method, MergeMethod).allowed,
         examples=examples,
@@ -148,7 +152,9 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         needs=needs,
         notes=tuple(notes),
         previews=previews,
-        same=partial(model_key, space, recipe) if all(each.deterministic for each in evaluators.values()) else never,
+        same=partial(model_key, space, recipe, tuple(own))
+        if all(each.deterministic for each in evaluators.values())
+        else never,
     )
     build_optimizer(config, plan)
     return plan
@@ -184,6 +190,12 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
         raise LaunchError(
             f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
             f"there are {plan.dimension}: search one weight per model (method: linear, space: uniform)."
+        )
+    if optimizer.one_coordinate_per_model and plan.spec.own:
+        raise LaunchError(
+            f"{config.optimizer.kind} chooses among models under one configuration, and {', '.join(plan.spec.own)}'s "
+            "config.json computes something else than the base's (see the notes of `evomerge check`): use another "
+            "optimizer, or give the models one configuration."
         )
     if optimizer.one_coordinate_per_model and not _ends_are_models(plan):
         raise LaunchError(

@@ -1,6 +1,7 @@
 """Resident models: weights that stay in memory while candidates are merged into them, one after the other."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ class ResidentModel:
         """Let the network have what was written to `tensors`: call it after every write, before a forward pass."""
         for staged in self._staged:
             staged.settle()
+
+    def with_network(self, network: Any) -> "ResidentModel":
+        """The same tensors and tokenizer with another network that computes with them."""
+        other = copy(self)
+        other._network = network
+        return other
 
     @property
     def has_network(self) -> bool:

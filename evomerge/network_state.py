@@ -144,14 +144,14 @@ def floats_in(output: Any) -> Iterator[Tensor]:
             yield from floats_in(part)
 
 
-def renewed(network: Any, config: Any = None) -> Any:
+def renewed(network: Any, kind: Any = None, config: Any = None) -> Any:
     """The network as transformers would load it now, with the same weights, which it shares: it takes no memory.
 
-    config: another configuration of the same shapes; the network's own where None.
+    kind, config: another class and configuration with parameters of the same names and shapes.
     """
     state = network.state_dict()
     with quiet():
-        fresh = type(network).from_pretrained(
+        fresh = (kind or type(network)).from_pretrained(
             None,
             config=config or network.config,
             state_dict=dict(state),

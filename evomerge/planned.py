@@ -1,5 +1,7 @@
 """The trials before the optimizer's own: the canary, the start, and the merges to compare with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from evomerge.merging.baselines import baselines, completed, same_weights
@@ -12,24 +14,30 @@ from search_spaces.base import FloatArray, SearchSpace, SpaceError
 DIGITS = 12
 
 
-def planned_trials(recipe: Recipe, space: SearchSpace, base: Model, seed: int) -> tuple[Trial, ...]:
-    """Canary, start and baselines, numbered when they are asked; baselines with their points where they have one."""
+def planned_trials(
+    recipe: Recipe, space: SearchSpace, base: Model, seed: int, own: Sequence[str] = ()
+) -> tuple[Trial, ...]:
+    """Canary, start and baselines, numbered when they are asked; baselines with their points where they have one.
+
+    own: inputs that are scored under their own configuration: what a merge with the same weights scores is not known.
+    """
+    apart = _apart(own)
     start = space.default()
     fixed = []
     for label, merge in baselines(recipe, base.layout().names):
-        place = _place(space, recipe, merge, base)
+        place = None if label in apart else _place(space, recipe, merge, base)
         same = _average(recipe, merge, base) if label == UNIFORM and place is None else merge
         fixed.append(Trial(0, place, merge=same, label=label, seed=seed))
     return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label="start", seed=seed), *fixed)
 
 
-def model_key(space: SearchSpace, recipe: Recipe, trial: Trial) -> bytes | None:
+def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Trial) -> bytes | None:
     """Equal for trials that are the same model on the same split; None where it is not known.
 
     By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
     of them, and neither is the canary.
     """
-    if trial.label == CANARY or is_rerun(trial.label):
+    if trial.label == CANARY or is_rerun(trial.label) or trial.label in _apart(own):
         return None
     x = trial.x
     if x is None and trial.merge is not None and trial.merge.recipe == recipe:
@@ -42,6 +50,11 @@ def model_key(space: SearchSpace, recipe: Recipe, trial: Trial) -> bytes | None:
     values = space.decode(x).values
     columns = [np.round(values[name], DIGITS) + 0.0 for name in sorted(values)]  # -0.0 is 0.0
     return b"\0".join([trial.split.encode(), str(trial.seed).encode(), *(column.tobytes() for column in columns)])
+
+
+def _apart(own: Sequence[str]) -> set[str]:
+    """Labels of the parents that are scored under a configuration of their own."""
+    return {f"parent:{name}" for name in own}
 
 
 def _average(recipe: Recipe, merge: Merge, base: Model) -> Merge:

@@ -19,8 +19,9 @@ from evomerge.merging.baselines import completed
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.sources import open_models
-from evomerge.models import choose_device, load_resident
+from evomerge.models import ResidentModel, choose_device, load_resident
 from evomerge.network_state import NetworkState, Probe, agree, renewed
+from evomerge.own_configuration import under_configuration_of
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import read_merge
@@ -43,7 +44,7 @@ class BenchSpec:
     gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
     must be; None compares nothing. compute_dtype: of the network, "float32" or "stored" (the type of the merged
     weights). keep_bytes: of adapters, folded, that a worker may hold on to. code: folders that the user's own modules
-    are looked for in.
+    are looked for in. own: inputs that are scored, as parents, under their own configuration, which is not the base's.
     """
 
     recipe: Recipe
@@ -57,6 +58,7 @@ class BenchSpec:
     compute_dtype: str = "stored"
     keep_bytes: int = 0
     code: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
     def __call__(self) -> "Bench":
         """Build the bench: the factory that executors call in each worker."""
@@ -122,6 +124,8 @@ class Bench:
         )
         written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
         self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
+        self._parents = {f"parent:{name}": sources.inputs[name] for name in spec.own}
+        self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 
@@ -149,13 +153,24 @@ class Bench:
         merge = self.merge_of(trial)
         with _timed(seconds, "merge"):
             self._become(merge)
-        self.model.coefficients = self._seen(trial, merge).values
+        model, state = self._scored(trial.label)
+        model.coefficients = self._seen(trial, merge).values
         scores = {}
         for task in self.evaluators:
             with _timed(seconds, f"evaluate:{task}"):
                 self._renew(merge)
-                scores[task] = self._evaluate(task, trial.split, most)
+                state.restore()
+                scores[task] = self._evaluate(task, trial.split, model, most)
         return scores
+
+    def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
+        """The network that computes with the resident weights: for some parents one of their own configuration."""
+        if label not in self._parents:
+            return self.model, self._state
+        if label not in self._under_own:
+            model = under_configuration_of(self._parents[label], self.model)
+            self._under_own[label] = model, NetworkState(model.network, ())
+        return self._under_own[label]
 
     def _become(self, merge: Merge) -> None:
         """Merge into the resident weights: all of them, where a forward pass wrote to some."""
@@ -183,8 +198,8 @@ class Bench:
         except SpaceError:
             return merge.table
 
-    def _evaluate(self, task: str, split: str, most: int | None) -> Scores:
-        """Scores on a split, or on its first `most` examples."""
+    def _evaluate(self, task: str, split: str, model: ResidentModel, most: int | None) -> Scores:
+        """Scores of a model on a split, or on its first `most` examples."""
         key = (task, split)
         if key not in self._ids:
             self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split)
@@ -193,7 +208,7 @@ class Bench:
             raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in all): give it more.")
         with torch.inference_mode():
             whole = self.evaluators[task].whole_model
-            return self.evaluators[task].score(self.model, self._ids[key] if whole else self._ids[key][:most])
+            return self.evaluators[task].score(model, self._ids[key] if whole else self._ids[key][:most])
 
     def _canary(self, trial: Trial, seconds: dict[str, float]) -> None:
         """Check that two points differ in weights, outputs and scores, and that the first comes back.

@@ -1,0 +1,61 @@
+"""Parents whose config.json is not the base's: scored as their folders are, not as the base would compute with them."""
+
+from collections.abc import Mapping
+
+import transformers
+
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import architecture, configuration, outline
+from evomerge.merging.models.settings import setting_differences
+from evomerge.models import ModelError, ResidentModel
+from evomerge.network_state import renewed
+
+
+def own_configurations(base: Model, inputs: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
+    """By input, in what its configuration computes otherwise than the base's: to be scored under it, as a parent.
+
+    Raises CheckpointError for one that makes a network with other parameters.
+    """
+    found = setting_differences(base, inputs) if base.config is not None else {}
+    shapes = _parameters(base) if found else {}
+    for label, sentences in found.items():
+        if _parameters(inputs[label]) != shapes:
+            raise CheckpointError(
+                f"{label} ({inputs[label].path}) is a network of other parameters than the base's: "
+                f"{'; '.join(sentences)}. Models of one architecture can be merged."
+            )
+    return found
+
+
+def differences(own: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """What to say of inputs with configurations of their own, each setting with both values."""
+    return [
+        f"{label}: {'; '.join(sentences)}: parent:{label} is scored under its own config.json, "
+        "every merge under the base's"
+        for label, sentences in own.items()
+    ]
+
+
+def under_configuration_of(parent: Model, model: ResidentModel) -> ResidentModel:
+    """A resident model with the same weights, which it shares, under the configuration of another one.
+
+    The tokenizer stays. Raises ModelError for a network that is spread over several GPUs.
+    """
+    if len(getattr(model.network, "hf_device_map", ())) > 1:
+        raise ModelError(
+            f"{parent.path} has another configuration than the base, and cannot be scored under it on several GPUs at "
+            "once (gpus_per_worker above 1)."
+        )
+    config = configuration(parent)
+    rows = getattr(model.network.config, "vocab_size", None)
+    if rows is not None:  # of another vocabulary, where the recipe names a tokenizer
+        config.vocab_size = rows
+    network = renewed(model.network, architecture(parent), config)
+    if (parent.path / "generation_config.json").is_file() and network.can_generate():
+        network.generation_config = transformers.GenerationConfig.from_pretrained(str(parent.path))
+    return model.with_network(network)
+
+
+def _parameters(model: Model) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in outline(model).network.named_parameters()}
