@@ -188,7 +188,7 @@ def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
-        read_until(controller, b"best candidate")
+        read_until(controller, b"best so far")
         process.send_signal(signal.SIGINT)
         read_until(controller, b"; Ctrl-C again stops at once")
         read_until(controller, b"To go on: evomerge search")
@@ -211,7 +211,7 @@ def test_a_closed_terminal_ends_a_search_resumable(tmp_path: Path) -> None:
         start_new_session=True,
     ) as process:
         os.close(terminal)
-        read_until(controller, b"best candidate")
+        read_until(controller, b"best so far")
         os.close(controller)
     assert process.returncode == 129
     assert Study.read(tmp_path / "study").events[-1] == ("stopped", {"level": 2})
