@@ -131,17 +131,18 @@ def test_tasks_that_read_text_need_a_tokenizer(configured: Configured, tmp_path:
 def test_tokenizers_that_are_not_read(tiny: TinyModels, configured: Configured, tmp_path: Path, kind: str) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny.base, base)
-    (base / "tokenizer.json").unlink()
     if kind == "link":
-        (base / "tokenizer.json").symlink_to(tiny.base / "tokenizer.json")
+        (base / "additional_chat_templates").mkdir()
+        (base / "additional_chat_templates" / "tool.jinja").symlink_to(tiny.base / "config.json")
     elif kind == "pipe":
-        os.mkfifo(base / "tokenizer.json")
+        (base / "tokenizer_config.json").unlink()
+        os.mkfifo(base / "tokenizer_config.json")
     else:
         (base / "tokenizer.json").write_text("{}")
     experts = {name: str(path) for name, path in tiny.experts.items()}
     tasks = {"sort": {"evaluator": "exact_match", "file": str(tiny.tasks["sort"]), "max_new_tokens": 4}}
     said = {
-        "link": "tokenizer.json' is a link to",
+        "link": "tool.jinja' is a link to",
         "pipe": "is not a regular file",
         "broken": "cannot read the tokenizer",
     }
