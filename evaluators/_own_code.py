@@ -28,9 +28,9 @@ def load_module(name: str) -> ModuleType:
         top = name.partition(".")[0]
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # a module that this one imports
-        looked = ", ".join(_folders) or "no folder of a search file"
+        looked = f"in {', '.join(_folders)}, nor on" if _folders else "on"
         raise ModuleNotFoundError(
-            f"no module {error.name!r} in {looked}, nor on Python's path. Put {top}.py beside the search file, name "
+            f"No module named {error.name!r} {looked} Python's path. Put {top}.py beside the search file, name "
             "its folder there (`code: FOLDER`), or set PYTHONPATH",
             name=error.name,
         ) from error

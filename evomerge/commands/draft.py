@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evaluators._own_code import look_in
 from evomerge import plugins, strict_yaml
 from evomerge.commands.tasks import guess_tasks
 from evomerge.config import load_config
@@ -89,6 +90,7 @@ def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
     A task of lm-eval's own is not loaded, as its data may have to be fetched; those of a local file are.
     """
     shown = {}
+    look_in((Path.cwd(),))
     for name, entry in guess_tasks(tasks):
         if entry["evaluator"] == "lm_eval_task" and "include_path" not in entry:
             shown[name] = ["its examples are shown by `evomerge check`, which loads the task"]

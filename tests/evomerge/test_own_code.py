@@ -76,7 +76,7 @@ def test_other_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     refused = run("check", file)
     assert refused.exit_code == 2
-    for text in ("tasks.mine", "no module 'lab_in_a_folder' in ", str(tmp_path / "here"), "`code: FOLDER`"):
+    for text in ("tasks.mine", "No module named 'lab_in_a_folder' in ", str(tmp_path / "here"), "`code: FOLDER`"):
         assert text in refused.output
     file.write_text(file.read_text() + "code: ../lab\n")
     assert run("check", file).exit_code == 0
