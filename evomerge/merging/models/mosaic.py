@@ -175,9 +175,22 @@ def _with_depth(config: dict[str, Any], origins: Sequence[int]) -> dict[str, Any
             changed[key] = len(origins)
         elif isinstance(value, dict) and key.endswith("_config"):
             changed[key] = _with_depth(value, origins)
-        elif isinstance(value, list) and len(value) == depth and "layer" in key:
+        elif isinstance(value, list) and key.endswith("layers") and _are_places(value, depth):
+            changed[key] = [place for place, origin in enumerate(origins) if origin in value]
+        elif isinstance(value, list) and len(value) == depth and ("layer" in key or _are_sizes(key, value)):
             changed[key] = [value[origin % len(value)] for origin in origins]
         elif key == "max_window_layers" and type(value) is int:
             # Blocks below it attend to everything; a deeper model must not begin to use windows by its depth alone.
             changed[key] = len(origins) if depth is not None and value >= depth else value
     return changed
+
+
+def _are_places(value: list[Any], depth: int | None) -> bool:
+    """Whether a list holds numbers of blocks (mlp_only_layers: [0, 3]) and not one entry for each block."""
+    numbers = all(type(entry) is int for entry in value)
+    return numbers and depth is not None and value == sorted(set(value)) and all(0 <= n < depth for n in value)
+
+
+def _are_sizes(key: str, value: list[Any]) -> bool:
+    """Whether a list may hold a number for each block (intermediate_size: [48, 64]); ids of tokens are none."""
+    return "token" not in key and all(type(entry) in (int, float) for entry in value)

@@ -10,6 +10,7 @@ import transformers
 
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.mosaic import _with_depth
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
 from evomerge.recipe import Input, Merge, Recipe, RecipeError, Slice
@@ -148,3 +149,24 @@ def test_slices_in_a_recipe_file(tmp_path: Path) -> None:
 def test_a_slice_of_a_stranger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="at least one input of the recipe"):
         recipe(tmp_path, (Slice(1, ("law", 0), {"law": 0}),))
+
+
+def test_lists_of_blocks_and_sizes_by_block_follow_their_blocks() -> None:
+    config = {
+        "num_hidden_layers": 4,
+        "mlp_only_layers": [0, 3],
+        "no_rope_layers": [1, 1, 1, 0],
+        "intermediate_size": [10, 11, 12, 13],
+        "eos_token_id": [5, 6, 7, 8],
+        "text_config": {"num_hidden_layers": 4, "layer_types": ["a", "b", "c", "d"], "moe_layers": [2]},
+    }
+    changed = _with_depth(config, [0, 1, 1, 2, 3, 3])
+    assert changed["mlp_only_layers"] == [0, 4, 5]
+    assert changed["no_rope_layers"] == [1, 1, 1, 1, 0, 0]
+    assert changed["intermediate_size"] == [10, 11, 11, 12, 13, 13]
+    assert changed["eos_token_id"] == [5, 6, 7, 8]
+    assert changed["text_config"] == {
+        "num_hidden_layers": 6,
+        "layer_types": ["a", "b", "b", "c", "d", "d"],
+        "moe_layers": [3],
+    }
