@@ -271,3 +271,12 @@ def test_16_bit_models_are_compared_in_float32(model: TinyModel) -> None:
     steps = np.unique(np.round(np.diff(np.sort(answers.loglikelihoods)), 7))
     assert (answers.loglikelihoods * 8 % 1 != 0).any()
     assert len(steps) > 5
+
+
+def test_a_window_is_seen_where_the_weights_hardly_show_it(make_model: Callable[..., TinyModel]) -> None:
+    config, architecture, own = ARCHITECTURES["mistral (sliding window)"]
+    network = make_model(3, config, architecture, **{**own, "initializer_range": 1e-4}).network
+    engine = Likelihoods(_examples(8), 256, None)
+    engine.run(network, range(8))
+    read = _count_tokens(network, lambda: engine.run(network, range(8)))
+    assert read >= sum(len(text) for example in engine._examples for text in example.texts)
