@@ -133,6 +133,18 @@ def test_another_class_in_the_configuration_is_refused(tmp_path: Path) -> None:
         check_resident(Checkpoint.open(base))
 
 
+def test_a_configuration_without_a_class_makes_a_causal_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in write_models("Llama", tmp_path).values():
+        config = json.loads((place / "config.json").read_text())
+        del config["architectures"]
+        (place / "config.json").write_text(json.dumps(config))
+    code, said = run("check", write_search(tmp_path, "Llama"))
+    assert code == 0, said
+
+
 def test_parameters_for_training_only_may_be_missing_and_are_never_read_unnoticed(tmp_path: Path) -> None:
     base = write_models("HuBERT", tmp_path)["base"]
     tensors = load_file(base / "model.safetensors")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from transformers.models.auto.auto_factory import _get_model_class
 from transformers.utils.generic import ContextManagers
 
 from evomerge.merging.models.header import CheckpointError, shown
@@ -97,8 +98,7 @@ def hollow(model: Model) -> Any:
     kind, config = architecture(model), configuration(model)
     with quiet():
         try:
-            if hasattr(kind, "_model_mapping"):  # of the auto classes
-                kind = kind._model_mapping[type(config)]
+            kind = _of_auto(kind, config)
             with ContextManagers(kind.get_init_context(torch.float32, False, False, None)):
                 return kind(config)
         except (*_REFUSALS, RuntimeError) as error:
@@ -117,6 +117,7 @@ def outline(model: Model) -> Outline:
     tensors = {name: torch.empty(model.shape(name), dtype=model.dtype(name), device="meta") for name in model.names}
     with quiet():
         try:
+            kind = _of_auto(kind, config)
             network, found = kind.from_pretrained(
                 None,
                 config=config,
@@ -178,6 +179,11 @@ def check_network(model: Model) -> None:
 
 
 _DEFAULT = "AutoModelForCausalLM"
+
+
+def _of_auto(kind: Any, config: Any) -> Any:
+    """The class of models that an auto class stands for with this configuration; another class itself."""
+    return _get_model_class(config, kind._model_mapping) if hasattr(kind, "_model_mapping") else kind
 
 
 def _named(model: Model) -> str:
