@@ -92,10 +92,10 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     say("checking the models")
     sources = open_models(recipe)
     base, named = sources.base, sources.inputs
+    places = check_resident(base)  # names what no conversion of transformers can place
     check_network(base)
     for name, checkpoint in {"base": base, **named}.items():
         _check_finite(name, checkpoint)
-    places = check_resident(base)
     own = own_configurations(base, named)
     reads_text = readiness.reads_text(config)
     if reads_text:
