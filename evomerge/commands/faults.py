@@ -40,6 +40,7 @@ _CODES = {
     "StudyBusy": BUSY,
     "StudyError": USAGE,
     "StudyPaused": PAUSED,
+    "TextError": USAGE,
     "WriteError": PAUSED,
 }
 

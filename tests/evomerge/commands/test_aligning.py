@@ -33,7 +33,9 @@ def test_the_outputs_stay_and_the_weights_come_nearer(
     assert done.exit_code == 0, done.output
     assert same(logits(tmp_path / "out"), logits(other))
     record = json.loads(done.stdout)
-    assert record == json.loads((tmp_path / "out" / "evomerge.json").read_text())
+    written = json.loads((tmp_path / "out" / "evomerge.json").read_text())
+    assert set(written.pop("files")) == {file.name for file in (tmp_path / "out").iterdir()}
+    assert record == written
     assert record["cosine"][0] < record["cosine"][1]
     assert record["agreement"][0] < record["agreement"][1]
     assert (record["aligned"], record["to"]) == ("other", "base")

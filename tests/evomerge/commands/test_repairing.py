@@ -122,7 +122,9 @@ def test_channels_vary_as_in_the_endpoints(tmp_path: Path, kind: str) -> None:
     assert distance(after, goal, 1) < ROUNDING
     assert (distance(after, goal, 0) < ROUNDING) == case.biased
     record = json.loads(done.stdout)
-    assert record == json.loads((tmp_path / "out" / "evomerge.json").read_text())
+    written = json.loads((tmp_path / "out" / "evomerge.json").read_text())
+    assert set(written.pop("files")) == {file.name for file in (tmp_path / "out").iterdir()}
+    assert record == written
     channels = sum(len(std) for _, std in goal.values())
     assert (record["layers"], record["channels"]) == (3 * len(case.layers), channels)
     assert record["channels_with_means"] == (channels if case.biased else 0)
