@@ -9,9 +9,9 @@ import lm_eval
 import yaml
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators import _texts
 from evaluators.base import EvaluatorError
-from evomerge import strict_yaml
 
 #: Tasks that come with lm-eval are code that the user installed.
 STOCK = Path(lm_eval.__file__).parent.resolve()

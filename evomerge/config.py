@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._own_code import look_in
 from evaluators._texts import TextError, read_text
-from evomerge import strict_yaml
 from evomerge.aim import Aim, falls_data, make_objective
 from evomerge.config_fields import (
     PATH_OPTIONS,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from evomerge.strict_yaml import Document
+from evaluators._strict_yaml import Document
 
 Kind = Literal["recipe", "search", "mergekit", "evolve", "moe", "bakllama", "architecture"]
 

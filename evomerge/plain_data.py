@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from evomerge.strict_yaml import Document, Path
+from evaluators._strict_yaml import Document, Path
 
 
 def unknown_key(key: str, known: Iterable[str], what: str = "key") -> str:

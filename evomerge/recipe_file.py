@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._texts import TextError, read_text
-from evomerge import strict_yaml
 from evomerge.durable import write_text
 from evomerge.file_kinds import kind_of, refusal
 from evomerge.model_names import model_data, portable

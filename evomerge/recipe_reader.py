@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.model_names import locate_name, resolve_path
 from evomerge.plain_data import Reader
 from evomerge.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Slice, TokenRow, Vocabulary

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.collection import collect
 from evomerge.collection.data import CollectionError, Example, encode_texts, read_texts, readable_length
 from evomerge.collection.through import check_merge, collect_through

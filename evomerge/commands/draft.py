@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._own_code import look_in
-from evomerge import plugins, strict_yaml
+from evomerge import plugins
 from evomerge.commands.tasks import guess_tasks
 from evomerge.config import load_config
 from evomerge.config_fields import PATH_OPTIONS

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.config import load_config
 from evomerge.config_fields import named_paths
 from evomerge.durable import write_text

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._examples import PROMPT_FIELDS, Line, as_texts, read_json_lines
 from evaluators._texts import TextError, read_text
 from evaluators.base import EvaluatorError
-from evomerge import strict_yaml
 from evomerge.config_fields import PATH_OPTIONS
 
 #: Evaluator -> the field that asks for it; the first that a file has decides.

@@ -11,7 +11,7 @@ import transformers as tf
 from torch import Tensor
 from typer.testing import CliRunner
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models

@@ -12,7 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge import launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import launch
 from evomerge.budget import Budget
 from evomerge.config import load_config
 from evomerge.placement import start_executor

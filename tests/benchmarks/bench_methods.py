@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from evomerge import plugins, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import plugins
 from evomerge.merging.method import MergeMethod
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.recipe_file import write_merge

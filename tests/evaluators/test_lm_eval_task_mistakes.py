@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import EvaluatorError
 from evaluators.lm_eval_task import LmEvalTask
-from evomerge import strict_yaml
 from evomerge.cli import app
 from tests.conftest import TinyModels
 from tests.evaluators.task_files import PICK, ROWS, write_task

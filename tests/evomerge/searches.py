@@ -11,7 +11,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.study import Study
 from tests.toys import search_file

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from evomerge import export, launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import export, launch
 from evomerge.cli import app
 from evomerge.commands.draft import draft
 from evomerge.config import ConfigError, load_config

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from evomerge import __version__, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import __version__
 from evomerge.budget import candidates
 from evomerge.cli import app
 from evomerge.study import Study

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge import launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import launch
 from evomerge.config import load_config
 from evomerge.merging.engine import MergeError
 from evomerge.merging.method import MergeMethod

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators.model_size import ModelSize
-from evomerge import strict_yaml
 from evomerge.config import SearchConfig, load_config
 from evomerge.launch import prepare, run
 from evomerge.merging.engine import MergeError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import SPLITS, Scores, content_ids, split_of
-from evomerge import strict_yaml
 from evomerge.aim import record_objective
 from evomerge.cli import app
 from evomerge.execution.serial import SerialExecutor

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.budget import is_candidate
 from evomerge.study import Study
 from tests.conftest import TinyModels

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.budget import Budget, candidates
 from evomerge.config import load_config
 from evomerge.execution.serial import SerialExecutor

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import EvaluatorError
-from evomerge import strict_yaml
 from evomerge.aim import objective_of_study
 from evomerge.budget import candidates
 from evomerge.config import ConfigError, SearchConfig, load_config

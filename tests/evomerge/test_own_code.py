@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from evaluators import _own_code
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.recipe_file import RecipeError, read_merge

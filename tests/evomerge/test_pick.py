@@ -13,7 +13,7 @@ import pexpect
 import pytest
 from typer.testing import CliRunner, Result
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.recipe_file import read_merge

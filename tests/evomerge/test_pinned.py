@@ -17,8 +17,8 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import Scores
-from evomerge import strict_yaml
 from evomerge.cli import app
 from evomerge.config import ConfigError, load_config
 from evomerge.execution.serial import SerialExecutor

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
 from evomerge.merging.sources import open_models

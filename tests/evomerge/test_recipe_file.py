@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.recipe import Input, Merge, Recipe, RecipeError
 from evomerge.recipe_file import merge_from_dict, merge_to_dict, read_merge, write_merge
 from search_spaces.base import CoefficientTable

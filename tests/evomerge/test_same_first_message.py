@@ -8,7 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from tests.evomerge.merging.folders import llama, tokenizer
 

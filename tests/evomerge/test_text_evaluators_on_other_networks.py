@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._networks import check_continues_text
 from evaluators.base import EvaluatorError
-from evomerge import strict_yaml
 from evomerge.cli import app
 from tests.evomerge.networks import KINDS, write_network
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.merging.interop.mergekit_coefficients import Coefficients
 from evomerge.merging.interop.mergekit_configuration import OWN
 from evomerge.merging.interop.mergekit_configuration import InteropError as InteropError

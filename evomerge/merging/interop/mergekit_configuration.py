@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.merging.interop.mergekit_methods import METHODS, Row
 from evomerge.merging.interop.mergekit_settings import Setting
 from evomerge.model_names import MAIN

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.merging.interop.mergekit_configuration import Note, Reference
 from evomerge.merging.interop.mergekit_file import FileReader
 from evomerge.merging.interop.mergekit_settings import read_flag

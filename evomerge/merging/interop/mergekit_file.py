@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._texts import TextError, read_text
-from evomerge import plugins, strict_yaml
+from evomerge import plugins
 from evomerge.file_kinds import refusal
 from evomerge.merging.interop.mergekit_configuration import (
     OWN,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluators._strict_yaml import Document
 from evomerge import plugins
 from evomerge.merging.interop.mergekit import to_mergekit
 from evomerge.merging.interop.mergekit_configuration import OWN, Note
@@ -20,7 +21,6 @@ from evomerge.merging.interop.mergekit_settings import Setting, read_setting
 from evomerge.merging.method import MergeMethod
 from evomerge.recipe import Merge, RecipeError
 from evomerge.recipe_reader import FORMAT, RecipeReader
-from evomerge.strict_yaml import Document
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Reads mergekit's keys, and nothing else, of a configuration.

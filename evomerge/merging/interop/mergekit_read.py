@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import plugins, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import plugins
 from evomerge.merging.interop.mergekit_arrangement import Part, arrange
 from evomerge.merging.interop.mergekit_configuration import OWN, Configuration, Note, Reference, Settings, Taken
 from evomerge.merging.interop.mergekit_file import FileReader, load_file

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluators._strict_yaml import Path
 from evomerge.merging.interop.mergekit_methods import Kind
 from evomerge.plain_data import Reader
-from evomerge.strict_yaml import Path
 
 #: Values of booleans; as keys, True, 1 and 1.0 are the same.
 _FLAGS: Mapping[str | int | float, bool] = {

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import __version__, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import __version__
 from evomerge.merging.output.manifest import Manifest
 from evomerge.printable import one_line
 from evomerge.recipe import Merge

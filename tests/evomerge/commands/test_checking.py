@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evomerge import launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import launch
 from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.ledger.lines import FILE

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evomerge import launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import launch
 from evomerge.commands import planning
 from evomerge.commands.detecting import DISAGREEMENT
 from evomerge.config import SearchConfig, load_config

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge import launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import launch
 from evomerge.config import load_config
 from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.optimizers.greedy_soup import GreedySoup

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge import launch, strict_yaml
+from evaluators import _strict_yaml as strict_yaml
+from evomerge import launch
 from evomerge.config import SearchConfig, load_config
 from evomerge.optimizers.base import FloatArray, Observation, OptimizerError
 from evomerge.optimizers.map_nested import MapNested

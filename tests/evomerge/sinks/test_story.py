@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.mirror import Mirror

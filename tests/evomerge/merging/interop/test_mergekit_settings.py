@@ -2,7 +2,7 @@
 
 import pytest
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.merging.interop.mergekit_configuration import InteropError
 from evomerge.merging.interop.mergekit_methods import Kind
 from evomerge.merging.interop.mergekit_settings import Setting, read_setting

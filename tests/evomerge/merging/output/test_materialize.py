@@ -17,7 +17,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from evomerge import strict_yaml
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.merging.candidate import MergeError
 from evomerge.merging.method import MethodError
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge import strict_yaml
-from evomerge.strict_yaml import StrictYamlError, dump, load
+from evaluators import _strict_yaml as strict_yaml
+from evaluators._strict_yaml import StrictYamlError, dump, load
 
 SCALARS = [
     ("1e-3", 0.001),
