@@ -65,7 +65,7 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow
     """A manager that knows the task, group, tag or YAML file `name`, and the local files it is made of.
 
     The stock tasks are scanned (seconds) only if a name is not found in `include_path`.
-    Raises EvaluatorError for a name that nobody knows, a file that is not one, and code that is not allowed.
+    Raises EvaluatorError for an unknown name, a file that holds no task, and code that is not allowed.
     """
     reader = Reader()
     files, own, broken = _scan(reader, include_path)
@@ -142,7 +142,7 @@ def _stock_index() -> dict[str, Entry]:
 
 
 def _reach(index: Mapping[str, Entry], name: str) -> Iterator[tuple[str, Entry]]:
-    """The entries behind a name, members of groups and tags included. Raises _Missing when there is none."""
+    """The entries of a name, members of groups and tags included. Raises _Missing when there is none."""
     waiting: list[tuple[str, tuple[str, ...]]] = [(name, ())]
     count = 0
     while waiting:

@@ -8,7 +8,7 @@ from evaluators.base import EvaluatorError
 def check_continues_text(network: Any) -> None:
     """Refuse a network that is no causal language model, or that cannot generate.
 
-    network: a transformers model, with weights or without; nothing is said of other objects. Decided by its class, its
+    network: a transformers model, with weights or without; other objects pass. Decided by its class, its
     configuration and its attention layers. Raises EvaluatorError.
     """
     reason = _objection(network) if hasattr(network, "can_generate") else None

@@ -16,7 +16,7 @@ DELIMITER = "\n\n"
 
 @dataclass(frozen=True)
 class Presentation:
-    """What stands around a prompt.
+    """The text around a prompt.
 
     system: a message before everything. shots: solved examples, prompt and answer. separator: between prompt and
     answer; a chat has none, it ends the prompt itself. chat: use the tokenizer's chat template.
@@ -29,7 +29,7 @@ class Presentation:
 
     @property
     def before_answer(self) -> str:
-        """What stands between the presented prompt and an answer."""
+        """The separator between a presented prompt and its answer."""
         return "" if self.chat else self.separator
 
     def of_all(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:

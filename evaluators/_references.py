@@ -96,7 +96,7 @@ def _first_group(pattern: re.Pattern[str]) -> re.Pattern[str] | None:
             in_class = source[i] != "]"
         elif source[i] == "[":
             in_class = True
-            i += 1 + source[i + 1 : i + 2].count("^")  # a bracket right behind the opening one is a member
+            i += 1 + source[i + 1 : i + 2].count("^")  # a bracket right after the opening one is a member
         elif source[i] in "()":
             depth += 1 if source[i] == "(" else -1
             if depth < 0:
@@ -110,7 +110,7 @@ def _first_group(pattern: re.Pattern[str]) -> re.Pattern[str] | None:
 
 
 def _opening(source: str) -> int:
-    """Where the inside of the first capturing group begins."""
+    """Position at which the content of the first capturing group begins."""
     for found in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\((\?P<\w+>|\?)?", source, re.DOTALL):
         if found[0].startswith("(") and found[1] != "?":
             return found.end()

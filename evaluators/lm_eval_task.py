@@ -283,7 +283,7 @@ def _check_options(**options: Any) -> None:
 def _load(
     name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool
 ) -> tuple[dict[str, Any], Any, Places, bool]:
-    """The task objects behind a name, their group, where they are written, and whether their templates are trusted."""
+    """The task objects of a name, their group, where they are written, and whether their templates are trusted."""
     with quiet(), preserved_random_states():
         found = find(name, include_path, metadata, allow_code)
         trusted = allow_code or not found.files

@@ -32,7 +32,7 @@ class MultipleChoice(Evaluator):
     "question". answer_is: what a number in the answer field means, index (from 0), index_from_1 or choice (the choice
     itself); decided from the whole file by default, and refused where both make sense. template: format string over
     the fields, instead of a prompt field. separator: between prompt and choice. normalize: divide a choice's
-    log-likelihood by nothing, its characters or its bytes. limit: only so many examples. num_fewshot: solved examples
+    log-likelihood by nothing, its characters or its bytes. limit: use at most N examples. num_fewshot: solved examples
     shown before every prompt, drawn by their content and never scored. system: a message before everything.
     apply_chat_template: present prompts as a chat, with solved examples as its turns and no separator.
     """

@@ -35,7 +35,7 @@ class Needs:
     export: int = 0
 
     def total(self, workers: int, kept: int = 0) -> int:
-        """Of so many workers, each of which keeps so many bytes of folded adapters."""
+        """Bytes for a number of workers, each of which keeps `kept` bytes of folded adapters."""
         return self.inputs + workers * (self.worker + kept)
 
     def fitting(self, available: int) -> int:

@@ -19,7 +19,7 @@ from evomerge.merging.models.network import quiet
 
 #: Types of the attributes that are put back: values that cannot change in place.
 _PLAIN = (bool, int, float, str, type(None))
-#: How many values of the outputs are compared.
+#: Maximum number of output values to compare.
 _VALUES = 2**16
 #: Outputs are equal within this share of the largest one: less than any change of weights, more than rounding.
 _TOLERANCE = 1e-4

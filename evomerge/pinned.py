@@ -71,7 +71,7 @@ class PinnedExecutor:
 
     @property
     def slots(self) -> int:
-        """How many trials can run at once now."""
+        """Number of trials that can run at once now."""
         return self._executor.slots
 
     def submit(self, trial: Trial) -> None:

@@ -1,6 +1,6 @@
 """Where the tensors of a checkpoint are in a network, which transformers may rename and fuse when it loads them.
 
-transformers' own list of conversions is applied to names and shapes, not a list of ours. What it says is proved with
+transformers' own list of conversions is applied to names and shapes, not a list of ours. The result is proved with
 the weights each time a model is loaded (`prove`).
 """
 

@@ -36,7 +36,7 @@ def token_texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
     """The text that each token adds; tokens that only together make a character are one entry."""
     texts, done, begun = [], "", 0
     for end in range(1, len(tokens) + 1):
-        # From the first token on, as the text of a token depends on whether one comes before it.
+        # Decode from the first token on: the text of a token depends on what precedes it.
         text = tokenizer.decode(list(tokens[:end]), clean_up_tokenization_spaces=False)
         if text.endswith(_UNFINISHED) and end < len(tokens):
             continue

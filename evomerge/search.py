@@ -52,7 +52,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a search tells its viewer after each step.
+    """State of a search, passed to its viewer after each step.
 
     outcome: the trial that just ended, if one did. reserve: seconds that the selection takes after the search.
     """
@@ -84,7 +84,7 @@ def search(
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Ending:
-    """Run or go on with a search until its budget is spent.
+    """Run or resume a search until its budget is spent.
 
     planned: the trials before the optimizer's own (canary, start, baselines), told apart by their labels; those
     that the study has are not run again. seed: of the masks of random methods, one for all candidates.
@@ -169,7 +169,7 @@ class Driving:
 
 
 class _Drive:
-    """Keeps the executor busy until there is nothing to ask for, a fault pauses the study or somebody stops it.
+    """Keeps the executor busy until there is nothing to ask for, a fault pauses the study or a signal stops it.
 
     next_trial: None where there is nothing to ask for before a trial has ended. on_tell: why to pause, if so.
     """

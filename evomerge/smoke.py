@@ -16,7 +16,7 @@ from evomerge.network_state import floats_in
 _TOKENS = 16
 #: Height and width of an image, and seconds of sound, where the configuration names none.
 _PIXELS, _SAMPLES = 64, 4000
-#: What a network raises for an input of another kind than it takes.
+#: Exceptions of a network for an input of a kind that it does not take.
 _REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 Inputs = dict[str, Tensor]

@@ -3,7 +3,7 @@
 What Ray does when things break, and what is done about it here (measured with Ray 2.60):
 a dead, killed or unreachable worker fails the call in flight and comes back with `max_restarts=-1`, so the
 trial runs again on another worker and the failed one is pinged until it answers. `ActorDiedError` says that a bench
-cannot be built only if `actor_init_failed`: a node that is preempted, or gone for longer, raises it as well, at every
+cannot be built only if `actor_init_failed`: a node that is preempted, or gone for longer, also raises it, at every
 call until a node with room joins; then the same handle works again. A worker that hangs ignores `ray.cancel` and must
 be killed.
 """
@@ -256,7 +256,7 @@ class RayPool:
             why = f" The last one said: {self._last_loss}" if self._last_loss else ""
             raise ExecutorError(
                 f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. See that the "
-                f"machines are up and large enough, then go on with --resume: what was told is safe.{why}"
+                f"machines are up and large enough, then use --resume: all recorded trials are safe.{why}"
             )
 
 

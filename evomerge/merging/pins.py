@@ -156,8 +156,8 @@ def _judged(file: Path, pin: Pin) -> Pin:
 
 def _changed(what: str) -> InputChanged:
     return InputChanged(
-        f"Since the study began, {what}. Scores of different models must not be mixed: put the old file back and go "
-        "on with --resume, or begin a new study in another folder."
+        f"Since the study began, {what}. Scores of different models must not be mixed: put the old file back and "
+        "resume with --resume, or begin a new study in another folder."
     )
 
 

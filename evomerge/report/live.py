@@ -191,7 +191,7 @@ class Interruptible:
 
     def _write(self, action: Callable[[], None]) -> None:
         self._waiting.append(action)
-        # Whoever does not get the lock has appended before the one who has it looks again.
+        # A thread that fails to get the lock has appended before the holder checks the queue again.
         while self._waiting and self._writing.acquire(blocking=False):
             try:
                 self._write_next()

@@ -22,9 +22,9 @@ class Scorings:
 
 
 def scorings(objective: Objective, baselines: Collection[str], searched: int | None, *, recommends: bool) -> Scorings:
-    """How many models the selection scores at most.
+    """Upper bounds on the number of models that the selection scores.
 
-    baselines: their labels. searched: how many candidates the search has had, None: as many as it likes.
+    baselines: their labels. searched: number of candidates that the search has had; None for unlimited.
     recommends: whether the optimizer names a point of its own at its end.
     """
     most = FRONT_FINALISTS if objective.pareto else FINALISTS

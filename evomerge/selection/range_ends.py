@@ -16,7 +16,7 @@ EVENT = "coordinates"
 #: How near to an end, in widths of the range, is at it, and at how many ends a random point may be by chance: with many
 #: coordinates only what lies nearer counts.
 _NEAR, _BY_CHANCE = 0.01, 0.25
-#: How many are named before the others are counted.
+#: Number of coefficients to name before only counting the rest.
 _NAMED = 3
 _WIDEN = "widen `ranges` to look beyond"
 

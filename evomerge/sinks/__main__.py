@@ -35,7 +35,7 @@ def main(kind: str, target: str, folder: Path) -> int:
 
 
 def run_in(folder: Path) -> Run:
-    """What a tracker is told of the run in a folder: no secrets, and names instead of paths."""
+    """Data of a run that trackers may see: no secrets, and names instead of paths."""
     configuration = Study.read(folder).configuration
     shared = shareable(configuration, named_paths(configuration))
     return Run(identity(folder), folder.resolve().name, folder / FOLDER, shared)

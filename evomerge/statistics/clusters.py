@@ -1,7 +1,7 @@
 """Repeated examples: an example and its copies are one observation, weighted by how often it occurs.
 
 Notation: w_c how many examples cluster c has, W their sum, C the number of clusters. The mean over examples is that of
-the clusters' means, weighted by w. Copies add no information, so all that is said of its error comes from the C
+the clusters' means, weighted by w. Copies add no information, so its standard error comes from the C
 observations: their effective number is W^2 / sum w^2 (Kish, 1965), which is C where all occur equally often.
 """
 
@@ -34,7 +34,7 @@ class Sample:
 
     @property
     def size(self) -> int:
-        """How many distinct examples there are."""
+        """Number of distinct examples."""
         return len(self.weights)
 
     @property
@@ -45,7 +45,7 @@ class Sample:
 
     @property
     def effective(self) -> float:
-        """How many examples that occur once each would tell as much."""
+        """Effective number of examples: as many distinct ones, once each, would carry the same information."""
         return float(self.weights.sum() ** 2 / (self.weights**2).sum())
 
     def effective_part(self, chosen: NDArray[np.bool_]) -> float:

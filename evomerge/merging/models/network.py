@@ -21,7 +21,7 @@ from search_spaces.base import Layout
 
 #: Parameters that a network reads in training only (masked inputs); checkpoints for inference lack them.
 TRAINING_ONLY = re.compile(r"(?:^|\.)mask(?:ed)?_(?:spec_embed|tokens?)$")
-#: What transformers raises for a configuration of which it can make no network.
+#: Exceptions of transformers for a configuration from which it cannot build a network.
 _REFUSALS = (
     StrictDataclassError,
     ArithmeticError,
@@ -147,7 +147,7 @@ def outline(model: Model) -> Outline:
 def check_network(model: Model) -> None:
     """Compare a model's tensors, names and shapes, with those of the network that its configuration makes.
 
-    Nothing is said of a model of which transformers makes no network, or of single tensors outside the blocks that it
+    Skips models that transformers cannot build, and single tensors outside the blocks that it
     leaves out (the pooler of a BERT that predicts words). Raises CheckpointError.
     """
     if not is_known(model):

@@ -16,7 +16,7 @@ _COSMETIC = re.compile(
     r"|.*_loss_coef|.*jitter_noise|mask_(time|feature)_.*|apply_spec_augment|(bos|eos|pad|sep|cls|mask|unk)_token_id"
     r"|vocab_size|forced_(bos|eos)_token_id|chunk_size_feed_forward"
 )
-#: What only decides about a list of layers that is compared itself.
+#: Settings that only derive a list of layers, which is compared itself.
 _BEHIND_LAYERS = ("max_window_layers", "use_sliding_window", "sliding_window_pattern")
 #: Rotary embeddings that are the same whatever the length that a model was made for.
 _PLAIN_ROPE = ("default", "linear", "llama3")
