@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +32,13 @@ from evomerge.needs import Needs, needs_of
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, rounded
 from evomerge.own_configuration import differences, own_configurations
+from evomerge.own_tokenizer import own_tokenizers
 from evomerge.pinned import Examples, PinnedExecutor, compare_examples, compare_models, examples_of, pausing, pin_models
 from evomerge.placement import COMPUTE_DTYPE, check_device, memory_notes, scoring_dtype, start_executor
 from evomerge.planned import model_key, planned_trials
 from evomerge.readiness import placed
 from evomerge.recipe import Merge
-from evomerge.records import Trial
+from evomerge.records import MERGES_TOKENIZER, Trial
 from evomerge.search import Ending, Progress, StopRequest, never, search
 from evomerge.selection import (
     Scorings,
@@ -75,6 +77,7 @@ class Plan:
     needs: Needs
     notes: tuple[str, ...]
     previews: Mapping[str, tuple[str, ...]]
+    borrowed: Mapping[str, str]
     same: Callable[[Trial], bytes | None]
 
 
@@ -111,7 +114,6 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         threads,
         compute_dtype=compute,
         code=config.code_folders,
-        own=tuple(own),
     )
     needs = _needs(sources, spec)
     layout = base.layout()
@@ -127,10 +129,14 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     if study is not None:
         compare_examples(study, ids, config)
     previews: dict[str, tuple[str, ...]] = {}
-    if reads_text:
-        reader = unloaded(base, sources.tokenizer)
+    reader = unloaded(base, sources.tokenizer) if base.config is not None else None
+    if reads_text and reader is not None:
         notes += readiness.rehearse(config, evaluators, reader)
         previews = readiness.previews(evaluators, reader.tokenizer)
+    reading = own_tokenizers(reader, sources, recipe, evaluators, own)
+    notes += reading.notes(recipe)
+    apart = tuple(name for name in (recipe.base.name, *named) if name in own or name in reading.scored)
+    spec = replace(spec, own=apart, own_tokenizers=tuple(reading.scored))
     objective = config.aim(
         [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
@@ -142,7 +148,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         dimension=space.dimension,
         start=start,
         names=space.names,
-        planned=planned_trials(recipe, space, base, config.seed, tuple(own)),
+        planned=planned_trials(recipe, space, base, config.seed, apart),
         space=space,
         allowed=plugins.load("merge method", recipe.method, MergeMethod).allowed,
         examples=examples,
@@ -152,7 +158,8 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         needs=needs,
         notes=tuple(notes),
         previews=previews,
-        same=partial(model_key, space, recipe, tuple(own))
+        borrowed=reading.borrowed(recipe),
+        same=partial(model_key, space, recipe, apart)
         if all(each.deterministic for each in evaluators.values())
         else never,
     )
@@ -191,11 +198,12 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
             f"there are {plan.dimension}: search one weight per model (method: linear, space: uniform)."
         )
-    if optimizer.one_coordinate_per_model and plan.spec.own:
+    apart = [model.name for model in plan.spec.recipe.inputs if model.name in plan.spec.own]
+    if optimizer.one_coordinate_per_model and apart:
         raise LaunchError(
-            f"{config.optimizer.kind} chooses among models under one configuration, and {', '.join(plan.spec.own)}'s "
-            "config.json computes something else than the base's (see the notes of `evomerge check`): use another "
-            "optimizer, or give the models one configuration."
+            f"{config.optimizer.kind} chooses among models that are scored alike, and {', '.join(apart)}'s "
+            "configuration or tokenizer is another than the merges' (see the notes of `evomerge check`): use another "
+            "optimizer, or give the models one configuration and one tokenizer."
         )
     if optimizer.one_coordinate_per_model and not _ends_are_models(plan):
         raise LaunchError(
@@ -350,7 +358,9 @@ def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins |
             config.write(folder / SEARCH_FILE)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
-    found = environment() | {COMPUTE_DTYPE: plan.spec.compute_dtype}
+    found: dict[str, Any] = environment() | {COMPUTE_DTYPE: plan.spec.compute_dtype}
+    if plan.borrowed:
+        found[MERGES_TOKENIZER] = dict(plan.borrowed)
     return Study.create(folder, config.identity(), found, inputs=known, search_file=config.text())
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.network import architecture, hollow, outline
-from evomerge.merging.models.shards import check_tokenizer, read_json
+from evomerge.merging.models.network import architecture, configuration, hollow, outline
+from evomerge.merging.models.shards import check_inside, check_tokenizer, read_json
 from evomerge.merging.output.assets import has_mark
 from evomerge.places import Loading, ModelError, Staged, find_places, place_tensors, prove, training_only, untie
 from search_spaces.base import FloatArray
@@ -61,11 +61,19 @@ class ResidentModel:
         for staged in self._staged:
             staged.settle()
 
-    def with_network(self, network: Any) -> "ResidentModel":
-        """The same tensors and tokenizer with another network that computes with them."""
+    def read_with(self, network: Any, tokenizer: Any = None) -> "ResidentModel":
+        """The same tensors with another network that computes with them, and another tokenizer: by default a copy.
+
+        Evaluators prepare anew for a copy, since another network may read another number of tokens at once.
+        """
         other = copy(self)
-        other._network = network
+        other._network, other._tokenizer = network, copy(self._tokenizer) if tokenizer is None else tokenizer
         return other
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer that can be read."""
+        return self._tokenizer is not None and not isinstance(self._tokenizer, ModelError)
 
     @property
     def has_network(self) -> bool:
@@ -121,6 +129,8 @@ def load_resident(
     )
     _resize(network, base)
     network = (network if spread else network.to(device)).eval().requires_grad_(False)
+    if network.can_generate():
+        network.generation_config = generation_settings(base, tokenizer)
     loading = _loading(base, network)
     untie(network, loading)
     places, staged = place_tensors(network, loading, {name: base.shape(name) for name in base.names})
@@ -134,7 +144,7 @@ def load_resident(
     places |= {name: base.tensor(name).to(device, _target(base, name, dtype), copy=True) for name in loading.idle}
     tensors = {name: places[name] for name in base.names if name in places}
     dtypes = {name: _target(base, name, dtype) for name in tensors} if compute else None
-    return ResidentModel(tensors, network, _tokenizer(tokenizer), staged, dtypes=dtypes)
+    return ResidentModel(tensors, network, read_tokenizer(tokenizer), staged, dtypes=dtypes)
 
 
 def check_resident(base: Model) -> tuple[str, ...]:
@@ -169,6 +179,15 @@ def _rows(config: Mapping[str, Any] | None) -> Any:
     return text["vocab_size"] if isinstance(text, dict) and "vocab_size" in text else config.get("vocab_size")
 
 
+def generation_settings(model: Model, tokenizer: Path) -> transformers.GenerationConfig:
+    """How a network writes text: as the tokenizer's folder says, else the model's, else config.json; as in exports."""
+    for folder in (tokenizer, model.path):
+        if (folder / "generation_config.json").is_file():
+            check_inside(folder, "generation_config.json")
+            return transformers.GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+    return transformers.GenerationConfig.from_model_config(configuration(model))
+
+
 def check_reads_text(base: Model, tokenizer: Path) -> None:
     """Raises ModelError, naming the folder, when these cannot make a model that reads text."""
     if base.config is None:
@@ -186,7 +205,7 @@ def check_reads_text(base: Model, tokenizer: Path) -> None:
 def unloaded(base: Model, tokenizer: Path) -> ResidentModel:
     """What of a model needs no weights, to check tasks against: its tokenizer, and its network on the meta device."""
     _check_mark(base)
-    return ResidentModel({}, outline(base).network, _tokenizer(tokenizer))
+    return ResidentModel({}, outline(base).network, read_tokenizer(tokenizer))
 
 
 def choose_device(wanted: str) -> str:
@@ -222,7 +241,8 @@ def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and base.mergeable(name) else base.dtype(name)
 
 
-def _tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; None where there is none, a ModelError to be raised where it cannot be read."""
     if not _has_tokenizer(folder):
         return None
     check_tokenizer(folder)

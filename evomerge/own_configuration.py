@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-import transformers
-
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import architecture, configuration, outline
 from evomerge.merging.models.settings import setting_differences
-from evomerge.models import ModelError, ResidentModel
+from evomerge.models import ModelError, ResidentModel, generation_settings, read_tokenizer
 from evomerge.network_state import renewed
 
 
@@ -37,24 +35,26 @@ def differences(own: Mapping[str, tuple[str, ...]]) -> list[str]:
     ]
 
 
-def under_configuration_of(parent: Model, model: ResidentModel) -> ResidentModel:
-    """A resident model with the same weights, which it shares, under the configuration of another one.
+def as_its_folder(parent: Model, model: ResidentModel, *, tokenizer: bool) -> ResidentModel:
+    """A resident model with the same weights, which it shares, that computes and reads as another model's folder says.
 
-    The tokenizer stays. Raises ModelError for a network that is spread over several GPUs.
+    tokenizer: whether the tokenizer and the settings of generation are also those of the folder.
+    Raises ModelError for a network that is spread over several GPUs.
     """
     if len(getattr(model.network, "hf_device_map", ())) > 1:
         raise ModelError(
-            f"{parent.path} has another configuration than the base, and cannot be scored under it on several GPUs at "
-            "once (gpus_per_worker above 1)."
+            f"{parent.path} has another configuration or tokenizer than the merges, and cannot be scored with it on "
+            "several GPUs at once (gpus_per_worker above 1)."
         )
     config = configuration(parent)
     rows = getattr(model.network.config, "vocab_size", None)
     if rows is not None:  # of another vocabulary, where the recipe names a tokenizer
         config.vocab_size = rows
     network = renewed(model.network, architecture(parent), config)
-    if (parent.path / "generation_config.json").is_file() and network.can_generate():
-        network.generation_config = transformers.GenerationConfig.from_pretrained(str(parent.path))
-    return model.with_network(network)
+    if network.can_generate():
+        own = generation_settings(parent, parent.path) if tokenizer else model.network.generation_config
+        network.generation_config = own
+    return model.read_with(network, read_tokenizer(parent.path) if tokenizer else None)
 
 
 def _parameters(model: Model) -> dict[str, tuple[int, ...]]:

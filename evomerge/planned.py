@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evomerge.merging.baselines import baselines, completed, same_weights
+from evomerge.merging.baselines import baselines, completed, parent_label, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
 from evomerge.records import CANARY, UNIFORM, Trial, is_rerun
@@ -19,9 +19,9 @@ def planned_trials(
 ) -> tuple[Trial, ...]:
     """Canary, start and baselines, numbered when they are asked; baselines with their points where they have one.
 
-    own: inputs that are scored under their own configuration: what a merge with the same weights scores is not known.
+    own: models that are scored as their folders say: what a merge with the same weights scores is not known.
     """
-    apart = _apart(own)
+    apart = _apart(recipe, own)
     start = space.default()
     fixed = []
     for label, merge in baselines(recipe, base.layout().names):
@@ -37,7 +37,7 @@ def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Tri
     By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
     of them, and neither is the canary.
     """
-    if trial.label == CANARY or is_rerun(trial.label) or trial.label in _apart(own):
+    if trial.label == CANARY or is_rerun(trial.label) or trial.label in _apart(recipe, own):
         return None
     x = trial.x
     if x is None and trial.merge is not None and trial.merge.recipe == recipe:
@@ -52,9 +52,9 @@ def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Tri
     return b"\0".join([trial.split.encode(), str(trial.seed).encode(), *(column.tobytes() for column in columns)])
 
 
-def _apart(own: Sequence[str]) -> set[str]:
-    """Labels of the parents that are scored under a configuration of their own."""
-    return {f"parent:{name}" for name in own}
+def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:
+    """Labels of the parents that are not scored as merges are."""
+    return {parent_label(recipe, name) for name in own}
 
 
 def _average(recipe: Recipe, merge: Merge, base: Model) -> Merge:

@@ -17,6 +17,8 @@ CANARY = "canary"
 
 #: Labels of the model that the experts were fine-tuned from, and of the plain average of the experts.
 BASE = "base"
+#: Where a study's environment records, by label, why a parent was scored with the merge's tokenizer, not its own.
+MERGES_TOKENIZER = "scored_with_the_merges_tokenizer"
 UNIFORM = "uniform"
 
 #: Label of what is scored a second time, before its own label: does the same model score the same?

@@ -15,13 +15,13 @@ from torch import nn
 from evaluators._own_code import look_in
 from evaluators.base import Evaluator, FloatArray, Scores, split_of
 from evomerge import plugins
-from evomerge.merging.baselines import completed
+from evomerge.merging.baselines import completed, parent_label
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.sources import open_models
 from evomerge.models import ResidentModel, choose_device, load_resident
 from evomerge.network_state import NetworkState, Probe, agree, renewed
-from evomerge.own_configuration import under_configuration_of
+from evomerge.own_configuration import as_its_folder
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe_file import read_merge
@@ -44,7 +44,8 @@ class BenchSpec:
     gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
     must be; None compares nothing. compute_dtype: of the network, "float32" or "stored" (the type of the merged
     weights). keep_bytes: of adapters, folded, that a worker may hold on to. code: folders that the user's own modules
-    are looked for in. own: inputs that are scored, as parents, under their own configuration, which is not the base's.
+    are looked for in. own: models that are scored, as parents, as their folders say (configuration, tokenizer), and not
+    as merges are. own_tokenizers: those of them whose tokenizer is their own.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class BenchSpec:
     keep_bytes: int = 0
     code: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
+    own_tokenizers: tuple[str, ...] = ()
 
     def __call__(self) -> "Bench":
         """Build the bench: the factory that executors call in each worker."""
@@ -124,7 +126,9 @@ class Bench:
         )
         written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
         self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
-        self._parents = {f"parent:{name}": sources.inputs[name] for name in spec.own}
+        models = {spec.recipe.base.name: sources.base, **sources.inputs}
+        self._parents = {parent_label(spec.recipe, name): name for name in spec.own}
+        self._folders = {name: models[name] for name in spec.own}
         self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -164,11 +168,12 @@ class Bench:
         return scores
 
     def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
-        """The network that computes with the resident weights: for some parents one of their own configuration."""
+        """The network that computes with the resident weights: for some parents one that is as their folder says."""
         if label not in self._parents:
             return self.model, self._state
         if label not in self._under_own:
-            model = under_configuration_of(self._parents[label], self.model)
+            name = self._parents[label]
+            model = as_its_folder(self._folders[name], self.model, tokenizer=name in self.spec.own_tokenizers)
             self._under_own[label] = model, NetworkState(model.network, ())
         return self._under_own[label]
 

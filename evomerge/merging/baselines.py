@@ -34,7 +34,7 @@ def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]
     task_arithmetic = replace(recipe, method="task_arithmetic", options={})
     made = [(BASE, _merge(task_arithmetic, names, np.zeros(n_inputs)))]
     for model, weight in zip(recipe.inputs, np.eye(n_inputs), strict=True):
-        made.append((f"parent:{model.name}", _merge(task_arithmetic, names, weight)))
+        made.append((parent_label(recipe, model.name), _merge(task_arithmetic, names, weight)))
     if n_inputs > 1:
         linear = replace(recipe, method="linear", options={})
         made.append((UNIFORM, _merge(linear, names, np.full(n_inputs, 1 / n_inputs))))
@@ -44,6 +44,11 @@ def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]
         if abs(scale * n_inputs - 1.0) > 1e-9  # else it is the uniform average, or the only expert
     ]
     return made + grid
+
+
+def parent_label(recipe: Recipe, name: str) -> str:
+    """The label of the trial that is one of the recipe's models."""
+    return BASE if name == recipe.base.name else f"parent:{name}"
 
 
 def _merge(recipe: Recipe, names: tuple[str, ...], weight: FloatArray) -> Merge:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evomerge.objective import Objective
-from evomerge.records import RERUN, Trial, is_parent, is_rerun
+from evomerge.records import MERGES_TOKENIZER, RERUN, Trial, is_parent, is_rerun
 from evomerge.selection.range_ends import RangeEnd, ends_sentence, range_ends
 from evomerge.selection.ranking import Ranking, SelectionError, scores_of
 from evomerge.selection.verdict import Claim, Repeat, Rival, Standing, verdict
@@ -90,10 +90,11 @@ def selection(study: Study, objective: Objective) -> Selection:
         repeat=repeat,
         rival=rival,
     )
+    ends = ends_sentence(study, winner.trial, *_level(standings, by_label, rival))
     return Selection(
         winner=winner.trial,
         standings=standings,
-        verdict=f"{said} {ends_sentence(study, winner.trial, *_level(standings, by_label, rival))}".rstrip(),
+        verdict=" ".join(filter(None, (said, _borrowed(study), ends))),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
         keeps=choice.keeps,
@@ -103,6 +104,15 @@ def selection(study: Study, objective: Objective) -> Selection:
         baseline=None if rival is None else rival.label,
         range_ends=range_ends(study, winner.trial.x),
     )
+
+
+def _borrowed(study: Study) -> str:
+    """Which parents were scored with the merge's tokenizer, though their own makes a difference; also weak ones."""
+    why: Mapping[str, str] = study.environment.get(MERGES_TOKENIZER, {})
+    if not why:
+        return ""
+    named = ", ".join(f"{label} ({reason})" for label, reason in why.items())
+    return f"Scored with the merge's tokenizer, though their own reads the tasks otherwise: {named}."
 
 
 def _standing(stick: Yardstick, entry: Entry, winner: Entry | None) -> Standing:
