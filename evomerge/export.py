@@ -11,13 +11,16 @@ import numpy as np
 from evaluators.base import SPLITS, Scores
 from evomerge.aim import objective_of_study
 from evomerge.config import SearchConfig, load_config
+from evomerge.merging.baselines import parent_alone, parent_label
+from evomerge.merging.models.aligned import Aligned
+from evomerge.merging.models.settings import setting_differences
 from evomerge.merging.output.manifest import Manifest
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.sources import open_models
 from evomerge.objective import Objective
 from evomerge.pinned import compare_models
-from evomerge.recipe import Merge
-from evomerge.records import Trial, trial_label
+from evomerge.recipe import Merge, Recipe
+from evomerge.records import Trial, is_parent, trial_label
 from evomerge.report import status
 from evomerge.report.snapshot import take
 from evomerge.selection import Selection, SelectionError, Standing, selection
@@ -91,7 +94,10 @@ def export(
 
 
 def merge_of(config: SearchConfig, trial: Trial) -> Merge:
-    """The complete merge that a trial of this search stands for."""
+    """The complete merge that a trial of this search stands for. Raises SelectionError where none can be written."""
+    parent = _parent(config.recipe(), trial) if is_parent(trial.label) else None
+    if parent is not None:
+        return parent
     if trial.merge is not None:
         return trial.merge
     if trial.x is None:
@@ -99,6 +105,27 @@ def merge_of(config: SearchConfig, trial: Trial) -> Merge:
     recipe = config.recipe()
     base = open_models(recipe).base
     return Merge(recipe, build_space(config.space, recipe, base.layout()).decode(trial.x), trial.seed)
+
+
+def _parent(recipe: Recipe, trial: Trial) -> Merge | None:
+    """A parent as it was scored, with the configuration and tokenizer of its folder; None where those are the merge's.
+
+    Raises SelectionError for one whose configuration is its own while its blocks or rows are the merge's.
+    """
+    sources = open_models(recipe)
+    models = {recipe.base.name: sources.base, **sources.inputs}
+    name = next(name for name in models if parent_label(recipe, name) == trial.label)
+    if models[name].config is None or models[name].path == sources.tokenizer == sources.base.path:
+        return None
+    if not recipe.slices and not isinstance(models[name], Aligned):
+        return parent_alone(recipe, name, sources.base.layout().names)
+    differ = setting_differences(sources.base, {name: models[name]}).get(name, ())
+    if differ:
+        raise SelectionError(
+            f"{trial.label} was scored under its own config.json ({'; '.join(differ)}), and its blocks or rows are "
+            f"rearranged for the merge: no folder can hold both. Use the model itself, {models[name].path}."
+        )
+    return None
 
 
 def _selection(study: Study, objective: Objective) -> Selection:

@@ -51,6 +51,20 @@ def parent_label(recipe: Recipe, name: str) -> str:
     return BASE if name == recipe.base.name else f"parent:{name}"
 
 
+def parent_alone(recipe: Recipe, name: str, names: tuple[str, ...]) -> Merge:
+    """One of the models as a merge into itself: its weights, configuration, tokenizer and settings of generation.
+
+    The recipe's base takes part with weight 0, or its first input where the model is the base.
+    """
+    inputs = {model.name: replace(model, statistics=None) for model in (recipe.base, *recipe.inputs)}
+    own = inputs.pop(name)
+    other = next(iter(inputs.values()))
+    alone = replace(
+        recipe, base=own, inputs=(other,), method="task_arithmetic", options={}, tokenizer=None, vocabulary=None
+    )
+    return _merge(alone, names, np.zeros(1))
+
+
 def _merge(recipe: Recipe, names: tuple[str, ...], weight: FloatArray) -> Merge:
     return Merge(recipe, CoefficientTable({"all": names}, {"weight": weight[None, :]}))
 

@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from evomerge.cli import app
 from evomerge.config import load_config
+from evomerge.export import Choice, export, merge_of
 from evomerge.launch import LaunchError, Plan, prepare
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.models import load_resident
+from evomerge.selection import SelectionError
 from evomerge.trial import build_evaluator, split_ids
 from tests.evomerge.networks import CHARACTERS, write_network
 from tests.evomerge.test_parents_under_the_base_config import change, search_file
@@ -133,6 +135,40 @@ def test_the_base_reads_with_its_own_where_the_merge_has_an_inputs(tmp_path: Pat
     assert plan.spec.own == ("base", "a")
     for label in ("base", "parent:a", "parent:b"):
         np.testing.assert_array_equal(*scores(plan, paths, label))
+
+
+def test_a_parent_is_exported_as_its_folder_is(tmp_path: Path) -> None:
+    paths = write_network(tmp_path, "llama")
+    other_letters(paths["b"])
+    change(paths["b"], rms_norm_eps=0.1)
+    endings = json.dumps({"eos_token_id": [2, 7]})
+    (paths["b"] / "generation_config.json").write_text(endings, encoding="utf-8")
+    config = load_config(search_file(tmp_path, paths))
+    plan = prepare(config)
+    planned = {trial.label: trial for trial in plan.planned}
+    out = tmp_path / "out"
+    export(Choice("parent:b", merge_of(config, planned["parent:b"]), {}), out)
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["rms_norm_eps"] == 0.1
+    for name in ("tokenizer.json", "generation_config.json"):
+        assert (out / name).read_bytes() == (paths["b"] / name).read_bytes()
+    evaluator = build_evaluator(plan.spec.tasks["prose"])
+    outcomes = [plan.spec().run(planned["parent:b"]).scores["prose"].values]
+    for folder in (out, paths["b"]):
+        alone = load_resident(Checkpoint.open(folder), folder, None, "cpu")
+        outcomes.append(evaluator.score(alone, split_ids(evaluator, "search", plan.spec.split)).values)
+    np.testing.assert_array_equal(outcomes[0], outcomes[1])
+    np.testing.assert_array_equal(outcomes[0], outcomes[2])
+
+
+def test_a_parent_under_its_own_configuration_with_the_merges_rows_is_not_exported(tmp_path: Path) -> None:
+    paths = write_network(tmp_path, "llama")
+    other_letters(paths["b"])
+    change(paths["b"], rms_norm_eps=0.1)
+    config = load_config(search_file(tmp_path, paths, tokenizer="union"))
+    planned = {trial.label: trial for trial in prepare(config).planned}
+    with pytest.raises(SelectionError, match=r"parent:b .*rms_norm_eps is 0\.1.* Use the model itself"):
+        merge_of(config, planned["parent:b"])
+    assert merge_of(config, planned["parent:a"]).recipe.tokenizer == "union"
 
 
 def test_rows_in_the_order_of_the_merges_tokenizer_are_named_in_check_and_verdict(tmp_path: Path) -> None:

@@ -62,8 +62,10 @@ def align(
     if n_rows is None:
         return dict(models), tokens
     alignment = _alignment(models, vocabs, base, wanted, n_rows, vocabulary)
-    config = _config(models[base], models[chosen], n_rows)
-    return {label: Aligned(label, models, alignment, config) for label in models}, tokens
+    return {
+        label: Aligned(label, models, alignment, _config(model, models[chosen], n_rows))
+        for label, model in models.items()
+    }, tokens
 
 
 def read_vocabulary(model: Model) -> dict[str, int] | None:
@@ -181,9 +183,9 @@ def _found(at: Mapping[str, int], base: str, missing: str) -> Donors:
     return having
 
 
-def _config(base: Model, chosen: Model, n_rows: int) -> dict[str, Any]:
-    """The base's configuration with the new number of rows, and special tokens as the tokenizer's model has them."""
-    config = dict(base.config or {})
+def _config(model: Model, chosen: Model, n_rows: int) -> dict[str, Any]:
+    """A model's configuration with the new number of rows, and special tokens as the tokenizer's model has them."""
+    config = dict(model.config or {})
     special = {key: value for key, value in (chosen.config or {}).items() if key in _SPECIAL}
     text = config.get("text_config")
     if isinstance(text, dict) and "vocab_size" in text:
