@@ -86,7 +86,7 @@ class Reader:
             mask = _mask(batch.until, len(batch.prefix), self._network.dtype)
             options |= {"attention_mask": mask, "position_ids": batch.positions}
         if batch.prefix:
-            options |= {"past_key_values": self._behind(batch.prefix, len(batch.tokens)), "use_cache": True}
+            options |= {"past_key_values": self.behind(batch.prefix, len(batch.tokens)), "use_cache": True}
         return _pick(self._logits(batch, options), batch)
 
     def cache(self, tokens: Tokens) -> Any:
@@ -112,9 +112,9 @@ class Reader:
         if not used:
             return False
         whole = self._network(input_ids=tokens, use_cache=False).logits[0, columns]
-        return some.shape == whole.shape and agree(_numbers(whole), _numbers(some), self._network.dtype)
+        return some.shape == whole.shape and agree(numbers(whole), numbers(some), self._network.dtype)
 
-    def _behind(self, prefix: Tokens, n_rows: int) -> Any:
+    def behind(self, prefix: Tokens, n_rows: int) -> Any:
         """The prefix's cache for so many rows; the prefix is read once while it stays the same."""
         if self._cached[0] != prefix:
             self._cached = (prefix, self.cache(prefix))
@@ -198,8 +198,9 @@ def _pick(logits: Tensor, batch: Batch) -> tuple[FloatArray, NDArray[np.bool_]]:
     chosen = logits[batch.place, batch.target].float()
     likelihoods = chosen - torch.cat(totals)[batch.place]
     greedy = torch.cat(best)[batch.place] == batch.target
-    return _numbers(likelihoods), greedy.cpu().numpy()
+    return numbers(likelihoods), greedy.cpu().numpy()
 
 
-def _numbers(values: Tensor) -> FloatArray:
+def numbers(values: Tensor) -> FloatArray:
+    """As float64 on the CPU."""
     return values.float().cpu().numpy().astype(np.float64)

@@ -1,5 +1,10 @@
-"""Greedy continuations of fixed prompts: tokenised once, padded on the left, batched by length."""
+"""Greedy continuations of fixed prompts: tokenized once, batched by length, a common beginning read once.
 
+Prompts are padded on the left, or between the prefix that is read once and the rest of each prompt. The prefix's
+key-value cache is repeated for every batch.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +12,16 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from evaluators._forward import Reader, agree, attempt, numbers
 from evaluators._networks import check_continues_text
+from evaluators._rows import Tokens, prefixes, prepare
 from evaluators._tokens import batch_limit, batches, encode_prompt, max_length
 from evaluators.base import EvaluatorError, LanguageModel
 
 #: A stop string may arrive in other tokens than its own encoding: look so many tokens further back.
 LOOK_BACK = 2
+#: Tokens that are written in both ways to compare them: the first one after the prompt, the others after one another.
+TRIED = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class Generator:
     stop: strings that end a continuation and are cut off. limited_by: the option that max_new_tokens comes from.
     options: further arguments of `transformers.GenerationMixin.generate`. Prompts longer than the model lose their
     beginning; notes: how many do.
+
+    A prefix that several prompts of one call share (few-shot examples, a chat template) is read once in that call, by
+    network classes for which this gives the same logits; draws are made without sharing. No cache outlives a call.
     """
 
     def __init__(
@@ -68,6 +80,8 @@ class Generator:
         self._stop = tuple(text for text in stop if text)
         self._batch_tokens = batch_tokens
         self._options = dict(options or {})
+        self._prefixes = prefixes([prepare([(p, p[-1:])], context, i) for i, p in enumerate(self._prompts)])
+        self._shares: dict[type, bool] = {}
 
     @property
     def samples(self) -> bool:
@@ -77,35 +91,109 @@ class Generator:
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Generation]:
         """Continuations of the prompts `which`, in that order."""
-        sizes = [len(self._prompts[i]) + self._max_new_tokens for i in which]
+        reader = Reader(network, gathers=False)
+        limit = batch_limit(self._batch_tokens, network.device)
+        groups = self._by_prefix(which)
+        if any(groups) and not self._may_share(reader, network):
+            groups = {(): list(which)}
         found: dict[int, Generation] = {}
-        for group in batches(sizes, batch_limit(self._batch_tokens, network.device)):
-            members = [which[k] for k in group]
-            found.update(zip(members, self._generate(network, members), strict=True))
+        for prefix, members in groups.items():
+            sizes = [len(self._prompts[i]) - len(prefix) + self._max_new_tokens for i in members]
+            for group in batches(sizes, limit, before=len(prefix)):
+                batch = [members[k] for k in group]
+                found.update(zip(batch, self._generate(reader, network, prefix, batch), strict=True))
         return [found[prompt] for prompt in which]
 
-    def _generate(self, network: Any, members: Sequence[int]) -> list[Generation]:
-        prompts = [self._prompts[i] for i in members]
-        width = max(map(len, prompts))
+    def _by_prefix(self, which: Sequence[int]) -> dict[Tokens, list[int]]:
+        """The prompts by the prefix that they are read after; a prompt alone with its prefix is read whole."""
+        own = {i: self._prompts[i][: 0 if self.samples else self._prefixes[i]] for i in which}
+        members = Counter(own.values())
+        groups: dict[Tokens, list[int]] = {}
+        for i, prefix in own.items():
+            groups.setdefault(prefix if members[prefix] > 1 else (), []).append(i)
+        return groups
+
+    def _may_share(self, reader: Reader, network: Any) -> bool:
+        """Whether a prefix may be read once: tried once per network class. Broken weights decide nothing."""
+        known = self._shares.get(type(network))
+        if known is None:
+            known = attempt(lambda: self._agrees(reader, network))
+            if known is not None:
+                self._shares[type(network)] = known
+        return bool(known)
+
+    def _agrees(self, reader: Reader, network: Any) -> bool | None:
+        """Whether the logits are the same either way: tried on the longest prompt and on the widest padding."""
+        groups = [
+            sorted(group, key=self._size)
+            for prefix, group in self._by_prefix(range(len(self._prompts))).items()
+            if prefix
+        ]
+        longest = max(groups, key=lambda group: self._size(group[-1]))
+        widest = max(groups, key=lambda group: self._size(group[-1]) - self._size(group[0]))
+        text = self._prompts[longest[-1]]
+        # A window counts padding too, and must reach over what is written.
+        if not reader.can_branch(text + text[-1:] * self._max_new_tokens):
+            return False
+        tried = dict.fromkeys((group[-1], group[0]) for group in (longest, widest))
+        found = [self._agrees_on(reader, network, pair) for pair in tried]
+        return None if None in found else all(found)
+
+    def _agrees_on(self, reader: Reader, network: Any, members: Sequence[int]) -> bool | None:
+        """Compare the two ways step by step, each row as long as both wrote the same tokens.
+
+        Logits within the tolerance may order two tokens differently where they are as good as equal.
+        """
+        plain, short = _ScoreKeeper(), _ScoreKeeper()
+        prefix = self._prompts[members[0]][: self._prefixes[members[0]]]
+        n_new = min(TRIED, self._max_new_tokens)
+        expected = self._write(reader, network, (), members, n_new, plain)
+        written = self._write(reader, network, prefix, members, n_new, short)
+        same = torch.ones(len(members), dtype=torch.bool, device=network.device)
+        for step, (a, b) in enumerate(zip(plain.scores, short.scores, strict=False)):
+            known = same[:, None] & ~(a.isneginf() & b.isneginf())
+            verdict = agree(numbers(a[known]), numbers(b[known]), network.dtype)
+            if not verdict:
+                return verdict
+            same &= expected[:, step] == written[:, step]
+        return True
+
+    def _size(self, prompt: int) -> int:
+        return len(self._prompts[prompt])
+
+    def _generate(self, reader: Reader, network: Any, prefix: Tokens, members: Sequence[int]) -> list[Generation]:
+        watch = _NumberWatch(torch.zeros(len(members), dtype=torch.bool, device=network.device))
+        written = self._write(reader, network, prefix, members, self._max_new_tokens, watch)
+        ends = _end_tokens(network, self._tokenizer)
+        broken = watch.broken.tolist()
+        return [self._finish(row, ends, not nan) for row, nan in zip(written.tolist(), broken, strict=True)]
+
+    def _write(
+        self, reader: Reader, network: Any, prefix: Tokens, members: Sequence[int], n_new: int, watch: LogitsProcessor
+    ) -> torch.Tensor:
+        """Tokens written after the prompts, (n_rows, n_steps). prefix: what they begin with, read once for all."""
+        before = len(prefix)
+        rests = [self._prompts[i][before:] for i in members]
+        own = max(map(len, rests))
         pad = self._pad_token()
-        tokens = torch.tensor([(pad,) * (width - len(p)) + p for p in prompts], device=network.device)
-        mask = torch.tensor([(0,) * (width - len(p)) + (1,) * len(p) for p in prompts], device=network.device)
+        tokens = [(*prefix, *(pad,) * (own - len(rest)), *rest) for rest in rests]
+        mask = [(*(1,) * before, *(0,) * (own - len(rest)), *(1,) * len(rest)) for rest in rests]
+        width = before + own
         stops = [_StopStrings(self._tokenizer, self._stop, width)] if self._stop else []
-        watch = _NumberWatch(torch.zeros(len(prompts), dtype=torch.bool, device=network.device))
-        written = network.generate(
-            input_ids=tokens,
-            attention_mask=mask,
-            max_new_tokens=self._max_new_tokens,
+        # generate reads what the cache lacks; it counts positions by the mask, so that padding in the middle has none.
+        cache = {"past_key_values": reader.behind(prefix, len(rests))} if prefix else {}
+        written: torch.Tensor = network.generate(
+            input_ids=torch.tensor(tokens, device=network.device),
+            attention_mask=torch.tensor(mask, device=network.device),
+            max_new_tokens=n_new,
             pad_token_id=pad,
             use_cache=True,
             stopping_criteria=StoppingCriteriaList(stops),
             logits_processor=LogitsProcessorList([watch]),
+            **cache,
             **{"do_sample": False, **self._options},
         )
-        ends = _end_tokens(network, self._tokenizer)
-        broken = watch.broken.tolist()
-        rows = written[:, width:].tolist()
-        return [self._finish(row, ends, not nan) for row, nan in zip(rows, broken, strict=True)]
+        return written[:, width:]
 
     def _finish(self, tokens: list[int], ends: frozenset[int], finite: bool) -> Generation:
         end = next((i for i, token in enumerate(tokens) if token in ends), None)
@@ -147,7 +235,18 @@ class _NumberWatch(LogitsProcessor):  # type: ignore[misc] # transformers has no
         self.broken = broken
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        self.broken |= scores.isnan().any(dim=1)
+        self.broken |= scores.isnan().reshape(len(self.broken), -1).any(dim=1)  # beams of a prompt follow one another
+        return scores
+
+
+class _ScoreKeeper(LogitsProcessor):  # type: ignore[misc] # transformers has no types
+    """Keeps the log-probabilities of every step, each (n_rows, vocabulary)."""
+
+    def __init__(self) -> None:
+        self.scores: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        self.scores.append(scores.float().log_softmax(-1))
         return scores
 
 
