@@ -82,6 +82,7 @@ class Generator:
         self._options = dict(options or {})
         self._prefixes = prefixes([prepare([(p, p[-1:])], context, i) for i, p in enumerate(self._prompts)])
         self._shares: dict[type, bool] = {}
+        self._pads: dict[type, bool] = {}
 
     @property
     def samples(self) -> bool:
@@ -96,13 +97,53 @@ class Generator:
         groups = self._by_prefix(which)
         if any(groups) and not self._may_share(reader, network):
             groups = {(): list(which)}
+        planned = [
+            (prefix, batch) for prefix, members in groups.items() for batch in self._batches(prefix, members, limit)
+        ]
+        if any(len(set(map(self._size, batch))) > 1 for _, batch in planned) and not self._may_pad(network, which):
+            by_size = [[i for i in which if self._size(i) == size] for size in sorted(set(map(self._size, which)))]
+            planned = [((), batch) for members in by_size for batch in self._batches((), members, limit)]
         found: dict[int, Generation] = {}
-        for prefix, members in groups.items():
-            sizes = [len(self._prompts[i]) - len(prefix) + self._max_new_tokens for i in members]
-            for group in batches(sizes, limit, before=len(prefix)):
-                batch = [members[k] for k in group]
-                found.update(zip(batch, self._generate(reader, network, prefix, batch), strict=True))
+        for prefix, batch in planned:
+            found.update(zip(batch, self._generate(reader, network, prefix, batch), strict=True))
         return [found[prompt] for prompt in which]
+
+    def _batches(self, prefix: Tokens, members: Sequence[int], limit: int) -> list[list[int]]:
+        sizes = [self._size(i) - len(prefix) + self._max_new_tokens for i in members]
+        return [[members[k] for k in group] for group in batches(sizes, limit, before=len(prefix))]
+
+    def _may_pad(self, network: Any, which: Sequence[int]) -> bool:
+        """Whether the logits after a prompt are the same behind padding: tried once per network class.
+
+        Some networks read padding although it is masked (RWKV, RecurrentGemma): the score of a prompt would depend on
+        its batch. Broken weights decide nothing.
+        """
+        known = self._pads.get(type(network))
+        if known is None:
+            ordered = sorted(which, key=self._size)
+            prompt, padding = self._prompts[ordered[0]], self._size(ordered[-1]) - self._size(ordered[0])
+            alone, behind = (self._logits_after(network, prompt, count) for count in (0, padding))
+            known = agree(numbers(alone), numbers(behind), network.dtype)
+            if known is not None:
+                self._pads[type(network)] = known
+        return bool(known)
+
+    def _logits_after(self, network: Any, prompt: Tokens, padding: int) -> torch.Tensor:
+        """Log-probabilities of the first tokens after a prompt: (1 or 2, vocabulary)."""
+        pad, n_new = self._pad_token(), min(2, self._max_new_tokens)
+        found = network.generate(
+            input_ids=torch.tensor([(pad,) * padding + prompt], device=network.device),
+            attention_mask=torch.tensor([(0,) * padding + (1,) * len(prompt)], device=network.device),
+            min_new_tokens=n_new,
+            max_new_tokens=n_new,
+            pad_token_id=pad,
+            use_cache=True,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return torch.cat(found.logits).float().log_softmax(-1)
 
     def _by_prefix(self, which: Sequence[int]) -> dict[Tokens, list[int]]:
         """The prompts by the prefix that they are read after; a prompt alone with its prefix is read whole."""

@@ -59,6 +59,12 @@ KINDS: dict[str, Callable[[], Any]] = {
             vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=4, context_length=64, rescale_every=2, **ENDS
         )
     ),
+    "recurrent_gemma": lambda: T.RecurrentGemmaForCausalLM(
+        T.RecurrentGemmaConfig(**SIZE | {"num_hidden_layers": 3}, lru_width=16, attention_window_size=32, **ENDS)
+    ),
+    "mamba": lambda: T.MambaForCausalLM(
+        T.MambaConfig(vocab_size=len(VOCABULARY), hidden_size=16, state_size=4, num_hidden_layers=2, **ENDS)
+    ),
     "bert_model": lambda: T.BertModel(T.BertConfig(**SIZE)),
     "bert_mlm": lambda: T.BertForMaskedLM(T.BertConfig(**SIZE)),
     "bert_lm": lambda: T.BertLMHeadModel(T.BertConfig(**SIZE)),
