@@ -19,6 +19,7 @@ from evomerge.merging.output.lora_report import LoraReport
 from evomerge.merging.output.lora_weights import LoraWeights
 from evomerge.merging.output.manifest import make_manifest, pinned
 from evomerge.merging.output.materialize import checked_sources
+from evomerge.merging.output.peft_names import check_peft_names
 from evomerge.merging.output.staging import MARK, staged
 from evomerge.merging.sources import Sources
 from evomerge.recipe import Input, Merge
@@ -61,6 +62,7 @@ def export_lora(
         save_file(weights.tensors, partial / WEIGHTS, metadata={"format": "pt"})
         _write_json(partial / CONFIG, dict(sorted({**weights.settings(), **_origin(merge.recipe.base)}.items())))
         Adapted(sources.base, partial)  # what would not fit is refused before it is there
+        check_peft_names(sources.base, partial)
         manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS), scores)
         _write_json(partial / MARK, {**asdict(manifest), "lora": asdict(report)})
         write_merge(merge, partial / "recipe.yaml", folder)

@@ -1,16 +1,17 @@
 """The tensors of an adapter (LoRA) that a merge becomes, with the names that PEFT and transformers know them by."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evomerge.merging.candidate import MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.adapter import PREFIX, stored_by_input
 from evomerge.merging.models.model import SPEAKING, Model
+from evomerge.merging.models.network import NetworkError, hollow, is_known
 from evomerge.merging.output.lora_approximation import Approximation, approximate
 from evomerge.merging.output.lora_report import LoraReport
 from evomerge.merging.tiles import Workers
@@ -31,8 +32,9 @@ class LoraWeights:
         self.tensors: dict[str, Tensor] = {}
         self._base, self._rank, self._whole = base, rank, whole
         self._components = dict(zip(layout.names, layout.components, strict=True))
+        self._modules = _modules(base)
+        self._prefix = _prefix(base, self._modules)
         self._check_rank()
-        self._prefix = _prefix(base)
         self._found: dict[str, Approximation] = {}
         self._rest: dict[str, float] = {}
         self._merged: dict[str, Tensor] = {}
@@ -59,7 +61,9 @@ class LoraWeights:
 
     def _has_factors(self, name: str) -> bool:
         linear = len(self._base.shape(name)) == 2 and name.endswith(".weight")
-        return linear and self._components[name] not in ("embedding", "norm")
+        # T5 looks up the biases of its attention in an embedding.
+        looked_up = isinstance(self._modules.get(self._module(name)), nn.Embedding)
+        return linear and not looked_up and self._components[name] not in ("embedding", "norm")
 
     def _check_rank(self) -> None:
         sides = {name: min(self._base.shape(name)) for name in self._components if self._has_factors(name)}
@@ -125,7 +129,11 @@ class LoraWeights:
 
     def _name(self, name: str) -> str:
         """A tensor's name in the network that transformers makes."""
-        return name if self._components.get(name) == "head" else self._prefix + name
+        if self._components.get(name) != "head":
+            return self._prefix + name
+        place, _, own = name.rpartition(".")
+        last = place.rpartition(".")[2]  # the head of a part (LLaVA's language model) may be the network's own
+        return f"{last}.{own}" if place not in self._modules and last in self._modules else name
 
     def _module(self, name: str) -> str:
         return self._name(name).rpartition(".")[0]
@@ -139,16 +147,23 @@ class LoraWeights:
         return sorted(ends) if len(alike) == len(modules) else modules
 
 
-def _prefix(base: Model) -> str:
-    """What the network's names begin with where the files leave it out, as GPT-2's on the hub do."""
-    if base.config is None or not base.has_architecture(SPEAKING):
-        return ""
-    # Only an export needs to know the class.
-    import transformers
+def _modules(base: Model) -> dict[str, nn.Module]:
+    """The modules of the network that transformers makes of the base, without weights; none where it makes none."""
+    if base.config is None or not is_known(base):
+        return {}
+    try:
+        return dict(hollow(base).named_modules())
+    except NetworkError:
+        return {}
 
-    architecture = getattr(transformers, base.config["architectures"][0], None)
-    prefix = f"{getattr(architecture, 'base_model_prefix', '')}."
-    return "" if prefix == "." or any(name.startswith(prefix) for name in base.names) else prefix
+
+def _prefix(base: Model, modules: Mapping[str, nn.Module]) -> str:
+    """What the network's names begin with where the files leave it out, as GPT-2's on the hub do."""
+    if not modules:
+        return ""
+    prefix = f"{getattr(modules[''], 'base_model_prefix', '')}."
+    own = [name.rpartition(".")[0] for name in base.names]
+    return prefix if not any(name in modules for name in own) and any(prefix + n in modules for n in own) else ""
 
 
 def _ratio(part: float, whole: float) -> float:
