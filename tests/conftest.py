@@ -1,6 +1,7 @@
 """What all tests share: an offline, quiet, single-threaded environment, and the tiny trained models."""
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from tests.contracts.other_process import OtherProcess  # noqa: E402
+
+# A shell ignores Ctrl-C in what it starts in the background, and child processes would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, however busy the machine is.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

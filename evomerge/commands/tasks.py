@@ -26,6 +26,9 @@ _MEANINGFUL = re.compile(
     "references?|response|solution|summary|completion|chosen|rejected",
     re.IGNORECASE,
 )
+_TABLES = (".csv", ".tsv", ".json", ".parquet", ".arrow", ".xlsx")
+_ANSWERS = re.compile("answers?|answer_?key|gold|labels?|targets?|outputs?|response|solution|completion", re.IGNORECASE)
+_LETTERS = "ABCDEFGH"
 _JSON_LINES = (".jsonl", ".ndjson")
 _YAML = (".yaml", ".yml")
 _TASK_NAME = re.compile(r"^task:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
@@ -87,35 +90,47 @@ def _of_file(path: Path) -> dict[str, Any]:
         }
     if path.suffix in _JSON_LINES:
         return _of_lines(path, file)
+    if path.suffix in _TABLES:
+        raise DraftError(f"{path} is a {path.suffix} file. Expected JSON lines (.jsonl), a text, or a task YAML file.")
     return {"evaluator": "perplexity", "file": file}
 
 
 def _of_lines(path: Path, file: str) -> dict[str, Any]:
     """The evaluator that the fields of every line ask for. Raises DraftError where they leave a doubt."""
     lines = read_json_lines(path)
-    fields = dict.fromkeys(name for line in lines for name in line.fields)
-    partial = [name for name in fields if any(name not in line.fields for line in lines)]
+    fields = list(dict.fromkeys(name for line in lines for name in line.fields))
     evaluator = next((kind for kind, needed in _NEEDED.items() if needed in fields), None)
     if evaluator is None:
         raise DraftError(
             f"{path} has the fields {', '.join(fields)}. Expected prompt, choices and answer for multiple choice, "
-            f"prompt and answer for exact match, or text for perplexity.\n{_remedy(path)}"
+            f"prompt and answer for exact match, or text for perplexity.\n{_remedy(path, None, fields)}"
         )
     read = _READ[evaluator]
-    doubts = [name for name in fields if _MEANINGFUL.fullmatch(name) and name not in read]
     prompts = [name for name in PROMPT_FIELDS if name in fields]
+    for name in (*prompts[:1], *(name for name in fields if name in read and name not in PROMPT_FIELDS)):
+        without = [line.where for line in lines if name not in line.fields]
+        if without and len(without) < len(lines) / 2:
+            raise DraftError(f"{without[0]} has no {name!r}, unlike most lines: add it, or leave the line out.")
+    doubts = [f"the field {name!r} has a meaning too" for name in fields if _meant(name, fields) and name not in read]
     if len(prompts) > 1:
-        doubts += prompts
+        doubts.append("there are both 'prompt' and 'question'")
     if evaluator != "perplexity" and not prompts:
-        doubts += ["no prompt or question"]
-    doubts += [f"{name} (not in every line)" for name in partial if name in read]
+        doubts.append("there is no 'prompt' or 'question'")
+    doubts += [
+        f"{name!r} is not in every line" for name in read if 0 < sum(name in x.fields for x in lines) < len(lines)
+    ]
     if doubts:
         raise DraftError(
-            f"{path} looks like {evaluator}, but {', '.join(doubts)} among its fields ({', '.join(fields)}) leave open "
-            f"what the model should read.\n{_remedy(path, evaluator)}"
+            f"{path} looks like {evaluator}, but it is unclear what the model should read: {'; '.join(doubts)}.\n"
+            + _remedy(path, evaluator, fields)
         )
     entry = {"evaluator": evaluator, "file": file}
     return {**entry, "separator": ""} if evaluator == "multiple_choice" and _spaced(lines) else entry
+
+
+def _meant(name: str, fields: Sequence[str]) -> bool:
+    """Whether data sets use a field of this name for what a model reads or writes; lettered choices come in a row."""
+    return bool(_MEANINGFUL.fullmatch(name)) or (name in _LETTERS and set(_LETTERS[:2]) <= set(fields))
 
 
 def _spaced(lines: Sequence[Line]) -> bool:
@@ -124,11 +139,16 @@ def _spaced(lines: Sequence[Line]) -> bool:
     return all(text[:1].isspace() for text in texts)
 
 
-def _remedy(path: Path, evaluator: str = "multiple_choice") -> str:
-    more = ", answer: FIELD" if evaluator != "perplexity" else ""
-    template = "field: FIELD" if evaluator == "perplexity" else "template: 'Q: {question}\\nA:'"
-    entry = f"{{evaluator: {evaluator}, file: {path}, {template}{more}}}"
-    return f'Say what to read: --task "{entry}"'
+def _remedy(path: Path, evaluator: str | None, fields: Sequence[str]) -> str:
+    """How to say what to read, with the file's own fields; in double quotes, where YAML reads `\\n` as a line end."""
+    kind = evaluator or "exact_match"
+    answer = next((name for name in fields if _ANSWERS.fullmatch(name)), "FIELD")
+    if kind == "perplexity":
+        return f"Say what to read: --task '{{evaluator: perplexity, file: {path}, field: {fields[0]}}}'"
+    read = [name for name in fields if name not in (answer, "choices") and _meant(name, fields)] or list(fields[:1])
+    template = "\\n".join(f"{{{name}}}" for name in read)
+    entry = f'{{evaluator: {kind}, file: {path}, template: "{template}", answer: {answer}}}'
+    return f"Say what to read: --task '{entry}'"
 
 
 def _text(path: Path) -> str:

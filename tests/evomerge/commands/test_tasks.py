@@ -1,5 +1,6 @@
 """What a task given on the command line is taken for."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,17 +71,18 @@ def test_a_task_that_is_no_file_is_told_before_torch_is_imported(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "doubt"),
     [
-        ('{"question": "q", "context": "c", "answer": "a"}\n', "exact_match, but context among"),
-        ('{"prompt": "p", "question": "q", "answer": "a"}\n', "but prompt, question among"),
-        ('{"text": "t", "label": 1}\n', "perplexity, but label among"),
-        ('{"instruction": "i", "answer": "a"}\n', "but instruction, no prompt or question among"),
-        ('{"question": "q", "choices": ["a"], "answer": 0, "answerKey": "A"}\n', "multiple_choice, but answerKey"),
-        ('{"prompt": "p", "answer": "a"}\n{"prompt": "p", "answers": ["a"]}\n', r"answer \(not in every line\)"),
+        ('{"question": "q", "context": "c", "answer": "a"}\n', "exact_match, but .* field 'context' has a meaning too"),
+        ('{"question": "q", "A": "1", "B": "2", "answer": "A"}\n', "the field 'A' has a meaning too"),
+        ('{"prompt": "p", "question": "q", "answer": "a"}\n', "both 'prompt' and 'question'"),
+        ('{"text": "t", "label": 1}\n', "perplexity, but .* field 'label'"),
+        ('{"instruction": "i", "answer": "a"}\n', "there is no 'prompt' or 'question'"),
+        ('{"question": "q", "choices": ["a"], "answer": 0, "answerKey": "A"}\n', "multiple_choice, but .*'answerKey'"),
+        ('{"prompt": "p", "answer": "a"}\n{"prompt": "p", "answers": ["a"]}\n', "'answer' is not in every line"),
     ],
 )
 def test_fields_that_leave_a_doubt_are_not_guessed(tmp_path: Path, content: str, doubt: str) -> None:
     (tmp_path / "x.jsonl").write_text(content, encoding="utf-8")
-    with pytest.raises(DraftError, match=rf"{doubt}[\s\S]*--task \"{{evaluator: "):
+    with pytest.raises(DraftError, match=rf"{doubt}[\s\S]*--task '{{evaluator: "):
         guess_task(str(tmp_path / "x.jsonl"))
 
 
@@ -103,3 +105,25 @@ def test_a_task_may_be_given_as_an_entry(tmp_path: Path) -> None:
     assert guess_task(text) == ("x", entry)
     with pytest.raises(DraftError, match="names no evaluator"):
         guess_task("{file: x.jsonl}")
+
+
+def test_the_remedy_for_a_doubt_works_as_it_is_printed(tmp_path: Path) -> None:
+    row = '{"question": "q", "context": "c", "answer": "a"}\n'
+    (tmp_path / "x.jsonl").write_text(row, encoding="utf-8")
+    with pytest.raises(DraftError) as refused:
+        guess_task(str(tmp_path / "x.jsonl"))
+    _, _, command = str(refused.value).partition("Say what to read: ")
+    _, entry = shlex.split(command)
+    assert guess_task(entry)[1]["template"] == "{question}\n{context}"
+
+
+def test_a_line_unlike_the_others_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "p", "answer": "a"}\n' * 3 + '{"prompt": "p"}\n', encoding="utf-8")
+    with pytest.raises(DraftError, match="line 4 has no 'answer', unlike most lines"):
+        guess_task(str(tmp_path / "x.jsonl"))
+
+
+def test_a_table_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("question,answer\n", encoding="utf-8")
+    with pytest.raises(DraftError, match=r"is a \.csv file. Expected JSON lines"):
+        guess_task(str(tmp_path / "x.csv"))
