@@ -68,7 +68,7 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow
     Raises EvaluatorError for an unknown name, a file that holds no task, and code that is not allowed.
     """
     reader = Reader()
-    files, own, broken = _scan(reader, include_path)
+    files, own, broken, again = _scan(reader, include_path)
     asked = None
     if Path(name).suffix in (".yaml", ".yml"):
         asked = reader.read(Path(name))
@@ -81,6 +81,11 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow
         except _Missing:
             continue
         local = {key: files[key] for key in reached if key in files}
+        for key in (key for key in local if key in again):
+            raise EvaluatorError(
+                f"{shown(key)!r} is defined in {shown(local[key].path)} and again in {shown(again[key])}: rename one, "
+                "or move it to another folder."
+            )
         manager = TaskManager(include_defaults=False, metadata=dict(metadata))
         manager.task_index.update(index)
         for key, file in local.items():
@@ -96,13 +101,16 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow
     )
 
 
-def _scan(reader: Reader, include_path: str | None) -> tuple[dict[str, TaskFile], dict[str, Entry], list[str]]:
-    """What a folder of task files holds, as lm-eval's index has it, and what is wrong with the others."""
+def _scan(
+    reader: Reader, include_path: str | None
+) -> tuple[dict[str, TaskFile], dict[str, Entry], list[str], dict[str, Path]]:
+    """Read a folder of task files: by name, as lm-eval's index has them, errors of the others, and repeated names."""
     if include_path is not None and not Path(include_path).is_dir():
         raise EvaluatorError(f"include_path is {include_path!r}, which is no folder.")
     files: dict[str, TaskFile] = {}
     index: dict[str, Entry] = {}
     broken = []
+    again: dict[str, Path] = {}
     for path in sorted(Path(include_path).glob("**/*.yaml")) if include_path is not None else ():
         if {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
             continue
@@ -117,7 +125,9 @@ def _scan(reader: Reader, include_path: str | None) -> tuple[dict[str, TaskFile]
             index[entry.name] = entry
             for tag in entry.tags:
                 index.setdefault(tag, Entry(tag, Kind.TAG, None)).tags.add(entry.name)
-    return files, index, broken
+        else:
+            again.setdefault(entry.name, path)
+    return files, index, broken, again
 
 
 def _entry(file: TaskFile) -> Entry:

@@ -20,7 +20,10 @@ from evomerge.printable import printable
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
 Whole = Annotated[
-    bool, typer.Option("--modules-to-save", help="With --lora: what has no factors (norms, embeddings) goes in whole.")
+    bool,
+    typer.Option(
+        "--modules-to-save", help="With --lora: store tensors that have no factors (norms, embeddings) in full."
+    ),
 ]
 
 app = typer.Typer(

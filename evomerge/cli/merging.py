@@ -9,7 +9,7 @@ from evomerge.cli.application import AsJson, Lora, Whole, show
 
 commands = typer.Typer()
 
-Lenient = Annotated[bool, typer.Option("--lenient", help="Pass over keys that mergekit does not know, as it does.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Ignore keys that mergekit does not know, as it does.")]
 
 
 @commands.command()

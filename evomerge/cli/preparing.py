@@ -16,7 +16,7 @@ def align(
     to: Annotated[str, typer.Option("--to", help="The model that they are matched to.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     residual: Annotated[bool, typer.Option("--residual", help="The channels between the blocks as well.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the steps.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the order of the steps.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,10 +39,11 @@ def repair(
     data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     weights: Annotated[
-        str | None, typer.Option(help="Of the endpoints, divided by commas, as they were merged; equal by default.")
+        str | None,
+        typer.Option(help="Comma-separated weights of the endpoints, as they were merged; equal by default."),
     ] = None,
     rescale: Annotated[bool, typer.Option("--rescale", help="Standard deviations only, no biases.")] = False,
-    examples: Annotated[int | None, typer.Option(min=1, help="So many examples; all by default.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
     separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass.")] = 4096,
@@ -63,7 +64,7 @@ def repair(
     try:
         shares = None if weights is None else [float(weight) for weight in weights.split(",")]
     except ValueError as error:
-        raise typer.BadParameter(f"--weights is {weights!r}; expected numbers divided by commas") from error
+        raise typer.BadParameter(f"--weights is {weights!r}; expected comma-separated numbers") from error
     from evomerge.commands.collecting import Reading
     from evomerge.commands.repairing import repair_model
 
@@ -91,16 +92,16 @@ def statistics(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through a folder.")],
     model: Annotated[str | None, typer.Argument(help="The model; none with --through.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A LoRA on the model; of the hub OWNER/NAME@REVISION.")] = None,
-    kinds: Annotated[str, typer.Option(help="Of fisher, gram and gram_out, divided by commas.")] = "fisher,gram",
+    kinds: Annotated[str, typer.Option(help="Comma-separated kinds: fisher, gram, gram_out.")] = "fisher,gram",
     through: Annotated[
         Path | None, typer.Option(help="A recipe: gram of all its inputs behind layers merged already (RegMean++).")
     ] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="So many examples; all by default.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
     separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass without gradients.")] = 4096,
-    labels: Annotated[str, typer.Option(help="What gradients are of: data, or sampled from the model.")] = "data",
-    seed: Annotated[int, typer.Option(min=0, help="Of sampled labels.")] = 0,
+    labels: Annotated[str, typer.Option(help="Labels for the gradients: data, or sampled from the model.")] = "data",
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for sampled labels.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="To load the model in; float32 by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")] = False,
@@ -145,7 +146,7 @@ def soup(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the half that is learned from.")] = 5,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 0.05,
     batch: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
-    examples: Annotated[int | None, typer.Option(min=1, help="So many examples; all by default.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
     separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
     tokenizer: Annotated[str | None, typer.Option(help="Where vocabularies differ: base, union, or a model.")] = None,

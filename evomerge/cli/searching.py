@@ -24,7 +24,7 @@ def init(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
     study: Annotated[str, typer.Option(help="The folder of the run, in the search file.")] = "runs/search",
-    force: Annotated[bool, typer.Option("--force", help="Replace a search file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing search file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at the models and write a commented search file."""
@@ -71,7 +71,7 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to know the time.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a search takes and what its examples can show.
+    """Estimate the cost of a search and the smallest difference that its examples can detect.
 
     Time, memory and disk, and the difference between two models that the held-out examples can show. Where the study
     has begun, its own trials are what is known.
@@ -88,14 +88,14 @@ def plan(
 @commands.command()
 def search(
     file: Annotated[Path, typer.Argument(help="The search file.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study where it stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the study where it stopped.")] = False,
     trials: Annotated[int | None, typer.Option(min=1, help="Candidates in all, instead of the file's.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Hours in all, instead of the file's.")] = None,
-    wandb: Annotated[str | None, typer.Option(help="Log to this Weights & Biases project as well.")] = None,
-    mlflow: Annotated[str | None, typer.Option(help="Log to this MLflow URI or experiment as well.")] = None,
+    wandb: Annotated[str | None, typer.Option(help="Also log to this Weights & Biases project.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search, select and report; with --resume go on.
+    """Search, select and report; --resume continues a study.
 
     Ctrl-C once lets running candidates finish, twice stops at once; nothing is lost.
     """
@@ -116,7 +116,7 @@ def status(
     plot: Annotated[bool, typer.Option("--plot", help="Draw progress.png in the folder of the run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a study has come to, while it runs or afterwards."""
+    """Show the state and results of a study, while it runs or afterwards."""
     from evomerge.commands.watching import study_status
     from evomerge.report.terminal import Terminal
 
@@ -144,7 +144,7 @@ def export(
     split: DecidingSplit = None,
     nearest: Nearest = False,
     recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
-    format_: Annotated[str, typer.Option("--format", help="Of the recipe: evomerge or mergekit.")] = "evomerge",
+    format_: Annotated[str, typer.Option("--format", help="Format of the recipe: evomerge or mergekit.")] = "evomerge",
     lora: Lora = None,
     modules_to_save: Whole = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
@@ -152,7 +152,8 @@ def export(
 ) -> None:
     """Write a study's winner, or another trial, as a checkpoint.
 
-    Which one is said as in `evomerge pick`. The folder holds weights, tokenizer, recipe, manifest and model card.
+    Choose the merge with the same options as in `evomerge pick`. The folder holds weights, tokenizer, recipe, manifest
+    and model card.
     """
     from evomerge.commands.picking import Request
 

@@ -62,7 +62,7 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
 def _task(plan: launch.Plan, task: str) -> list[str]:
     """How many examples a task has, and its first one."""
     shown = plan.previews.get(task, ())
-    title = ["  its first example, | after every token:"] if shown else []
+    title = ["  first example (| marks the end of a token):"] if shown else []
     counted = _examples(plan.objective, task, plan.examples[task])
     return [f"task {task}: {counted}", *title, *(f"    {line}" for line in shown)]
 

@@ -169,7 +169,7 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
     models = spent["selection_models"]
     lines.append(
         f"selection: at most {models['select']} models on the select split and {models['report']} on the report split; "
-        "a budget of hours or `until` keeps the time for it"
+        "a budget of hours or `until` reserves time for it"
     )
     return [*lines, *power_lines(shown), *(f"note: {note}" for note in data["notes"])]
 

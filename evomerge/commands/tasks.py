@@ -64,7 +64,7 @@ def guess_task(text: str) -> tuple[str, dict[str, Any]]:
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
         return text.rpartition(":")[2], {"evaluator": text}
     if path.suffix or "/" in text or path.exists():
-        raise DraftError(f"Task {text!r} is no file. Expected a JSONL, YAML or text file, or an lm-eval task.")
+        raise DraftError(f"There is no file {text!r}. Expected a JSONL, YAML or text file, or an lm-eval task.")
     return text, {"evaluator": "lm_eval_task", "task": text}
 
 

@@ -249,3 +249,12 @@ def test_task_names_are_printed_on_one_line(tmp_path: Path) -> None:
 def test_the_task_of_these_tests_works(tmp_path: Path, model: TinyModel) -> None:
     assert LmEvalTask(task=str(write_task(tmp_path))).rehearse(model) == ()
     assert PICK["task"] == "pick"
+
+
+def test_a_name_that_two_files_define_is_refused(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    first = next(tmp_path.glob("*.yaml"))
+    (tmp_path / "zz.yaml").write_text(first.read_text())
+    with pytest.raises(EvaluatorError, match=rf"is defined in .*{first.name} and again in .*zz.yaml: rename one"):
+        LmEvalTask(task=first.stem, include_path=str(tmp_path))
+    assert LmEvalTask(task=str(tmp_path / "zz.yaml")).example_ids

@@ -54,7 +54,7 @@ def polar(matrix: Tensor) -> Tensor:
 
 
 def is_spectral(source: Source, exclude: str) -> bool:
-    """Whether a tensor is a matrix whose name fits none of the patterns in `exclude`, divided by commas."""
+    """Whether a tensor is a matrix whose name fits none of the comma-separated patterns in `exclude`."""
     patterns = (pattern.strip() for pattern in exclude.split(","))
     return len(source.shape) == 2 and not any(fnmatchcase(source.tensor, pattern) for pattern in patterns)
 

@@ -79,7 +79,7 @@ def opcm(
     """Each next delta without what lies along the merge so far, rescaled to the deltas' mean norm (whole model).
 
     In the order of the inputs. alpha: the share of the singular values whose directions are closed to the next
-    delta altogether. exclude: name patterns, divided by commas, of matrices that are added without a projection,
+    delta altogether. exclude: comma-separated name patterns of matrices that are added without a projection,
     as all other tensors are. To add a model later, give the result (made with scale 1) as the first input and
     the `state` of its evomerge.json as options. Keeps a float32 copy of every tensor in a search; an export keeps
     none and projects twice, once for the norm and once for the weights.

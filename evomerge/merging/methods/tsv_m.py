@@ -49,7 +49,7 @@ def tsv_m(
     """Each delta's leading singular triplets, an equal share of the rank each, with vectors made orthogonal.
 
     Linear in the weights, so a re-merge is a sum of parts. Matrices only, embeddings too: other tensors, and those
-    whose names fit a pattern of `exclude` (divided by commas), get the scaled mean of the weighted deltas. Keeps
+    whose names fit a pattern of `exclude` (comma-separated), get the scaled mean of the weighted deltas. Keeps
     float32 parts of every matrix in a search: its size twice over, or less.
     """
     if not is_spectral(source, exclude):

@@ -48,7 +48,7 @@ def twin_merging(
 
     The paper's router chooses the weights for each text; here they are fixed. normalize: they are divided by
     their sum, as the router's are. Tensors that are no matrices, and those whose names fit a pattern of
-    `exclude` (divided by commas), keep the whole part. In a search the parts stay in memory.
+    `exclude` (comma-separated), keep the whole part. In a search the parts stay in memory.
     """
     total = weighted_sum(deltas, [scale] * len(deltas))
     if not is_spectral(source, exclude):

@@ -214,7 +214,7 @@ def test_what_is_refused_writes_nothing(tmp_path: Path) -> None:
     refused(2, "has at least two endpoints; 1 were given", merged, a, "--data", data)
     refused(2, "one for each of 2 models", merged, a, a, "--data", data, "--weights", "1")
     refused(2, "not negative", merged, a, a, "--data", data, "--weights=-1,2")
-    refused(2, "expected numbers divided by commas", merged, a, a, "--data", data, "--weights", "half")
+    refused(2, "expected comma-separated numbers", merged, a, a, "--data", data, "--weights", "half")
     refused(2, "missing.jsonl", merged, a, a, "--data", tmp_path / "missing.jsonl")
     refused(2, "reads 1 token of the data", merged, a, a, "--data", data, "--examples", 1, "--length", 2)
     config, kind = transformers.GPT2Config, transformers.GPT2LMHeadModel

@@ -54,7 +54,7 @@ def test_files_that_are_not_understood(tmp_path: Path, name: str, content: str, 
 
 @pytest.mark.parametrize("text", ["data/missing.jsonl", "missing.yaml", "a/b"])
 def test_a_path_that_is_not_there_is_no_task_name(text: str) -> None:
-    with pytest.raises(DraftError, match="is no file"):
+    with pytest.raises(DraftError, match="There is no file"):
         guess_task(text)
 
 
@@ -65,7 +65,7 @@ def test_a_task_that_is_no_file_is_told_before_torch_is_imported(tmp_path: Path)
         "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, "'gone.jsonl' is no file" in done.stderr) == ("2 False\n", True), done.stderr
+    assert (done.stdout, "There is no file 'gone.jsonl'" in done.stderr) == ("2 False\n", True), done.stderr
 
 
 @pytest.mark.parametrize(
