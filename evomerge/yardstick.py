@@ -45,19 +45,51 @@ class Yardstick:
         first = next(iter(parts))
         return parts | {first: parts[first] + constant}
 
+    @property
+    def sizes(self) -> dict[str, float]:
+        """What a right answer adds to a mean, by task with examples; below 0 where less is better."""
+        return {task: self._slope(task) for task in self.objective.weights if task not in self.objective.whole_model}
+
+    def sampled(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:
+        """Per task with examples, their shares of the score up to a constant: what scores 0 stays 0."""
+        return {task: size * scores[task].values for task, size in self.sizes.items()}
+
     def estimate(self, scores: Mapping[str, Scores]) -> Estimate:
         """The score with its standard error, which values of whole models alone do not tell."""
-        found = estimate(self.contributions(scores), clusters=clusters(scores))
-        return found if self._is_sampled else Estimate(found.mean, math.inf, found.n_examples)
+        if not self._is_sampled:
+            return Estimate(self.score(scores), math.inf, len(self.objective.weights))
+        return estimate(
+            self.sampled(scores), sizes=self.sizes, constant=self._constant(scores), clusters=clusters(scores)
+        )
 
     def difference(self, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
         """How far a's score is ahead of b's, paired; nothing is shown where only whole models are measured."""
-        found = difference(self.contributions(a), self.contributions(b), clusters=clusters(a))
-        return found if self._is_sampled else Difference(found.mean, math.inf, found.n_examples, 1.0)
+        lead = self._constant(a) - self._constant(b)
+        if not self._is_sampled:
+            return Difference(lead, math.inf, len(self.objective.weights), 1.0)
+        return difference(self.sampled(a), self.sampled(b), sizes=self.sizes, constant=lead, clusters=clusters(a))
 
     @property
     def _is_sampled(self) -> bool:
         return not self.objective.weights.keys() <= self.objective.whole_model
+
+    def _slope(self, task: str) -> float:
+        """Increase of the score when the mean of a task increases by 1."""
+        share = self.objective.weights[task] / sum(self.objective.weights.values())
+        if task not in self.scale:
+            return share * self.objective.sign(task)
+        worst, best = self.scale[task]
+        return share / (best - worst) if best != worst else 0.0
+
+    def _constant(self, scores: Mapping[str, Scores]) -> float:
+        """What the score has beside the examples: values of whole models, and where the scale of each task begins."""
+        whole = [
+            float(self._weighted(task, scores[task].values).mean())
+            for task in self.objective.weights
+            if task in self.objective.whole_model
+        ]
+        starts = [self._slope(task) * self.scale[task][0] for task in self.sizes if task in self.scale]
+        return sum(whole) - sum(starts)
 
     def _weighted(self, task: str, values: FloatArray) -> FloatArray:
         weights = self.objective.weights
@@ -100,7 +132,7 @@ def task_difference(objective: Objective, task: str, a: Mapping[str, Scores], b:
     """How far a is ahead of b on one task, paired, in its unit: above 0 is better whichever way the task counts."""
     sign = objective.sign(task)
     values = ({task: sign * model[task].values} for model in (a, b))
-    return difference(*values, clusters=clusters({task: a[task]}))
+    return difference(*values, sizes={task: sign}, clusters=clusters({task: a[task]}))
 
 
 def clusters(scores: Mapping[str, Scores]) -> Clusters:

@@ -80,7 +80,10 @@ def _variance(objective: Objective, task: str, measured: list[Mapping[str, Score
     if not measured:
         return None if task in objective.lower_is_better else DISAGREEMENT
     pairs = combinations([model[task] for model in measured], 2)
-    spreads = [power({task: a.values}, {task: b.values}, clusters=clusters({task: a})).variance for a, b in pairs]
+    spreads = [
+        power({task: a.values}, {task: b.values}, sizes={task: 1.0}, clusters=clusters({task: a})).variance
+        for a, b in pairs
+    ]
     return sum(spreads) / len(spreads)
 
 

@@ -136,6 +136,7 @@ def _headline(
     if gap is None:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
     amount = _amount(gap, shares=shares) + _of(objective, shares=shares, scaled=scaled)
+    amount += _by_constants(objective, winner, best)
     beside = _beside(objective, standings, rival, shown=gap.shown, shares=shares)
     if gap.shown:
         p = p_text(gap.p, "p")
@@ -162,7 +163,8 @@ def _beside(
     gap = others[rival.label].behind
     if gap is None:
         raise SelectionError(f"The baseline {rival.label} was not compared with the winner.")
-    amount, p = _amount(gap, shares=shares), f", {p_text(gap.p, 'p')}"
+    amount = _amount(gap, shares=shares) + _by_constants(objective, winner, others[rival.label])
+    p = f", {p_text(gap.p, 'p')}"
     decisive = "" if rival.decisive is None else "; {} {:.3f} against {:.3f}".format(objective.kind, *rival.decisive)
     falls = "" if rival.keeps else ", which does not keep what was asked for"
     if gap.p < 0.05 and gap.mean < 0:
@@ -174,6 +176,14 @@ def _beside(
     needed = _needed(gap, shares=shares)
     more = f"; at least {needed:,} examples would tell" if needed is not None else ""
     return f"; not shown to be better than {rival.label}{falls} ({amount}{decisive}{more})"
+
+
+def _by_constants(objective: Objective, winner: Standing, other: Standing) -> str:
+    """Where the examples of two models do not differ, what their difference comes from."""
+    if other.behind is None or not other.behind.by_constants:
+        return ""
+    names = [task for task in objective.weights if winner.tasks[task].mean != other.tasks[task].mean]
+    return f"; the examples do not differ: all of it is from {', '.join(names)}, constant per model, no sampling error"
 
 
 def _of(objective: Objective, *, shares: bool, scaled: bool) -> str:
@@ -198,9 +208,9 @@ def _keeps(objective: Objective, parent: Standing, parents: Sequence[Standing]) 
 
 
 def _needed(gap: Difference, *, shares: bool) -> int | None:
-    """How many examples would show a gap; None where that is not known or there are as many."""
+    """How many examples would show a gap; None where that is not known, or no number would, or there are as many."""
     delta = max(abs(gap.mean), 0.005) if shares else abs(gap.mean)
-    if not math.isfinite(gap.half_width) or delta == 0:
+    if not math.isfinite(gap.half_width) or delta == 0 or gap.by_constants:
         return None
     needed = examples_needed(variance_of(gap), delta)
     return needed if needed > gap.n_examples else None

@@ -54,10 +54,13 @@ class Estimate:
 class Difference(Estimate):
     """A paired difference a - b.
 
-    p: exact (McNemar) where the differences of each task have one size, else Student's. Its interval is symmetric.
+    p: exact (McNemar) where the differences of each task have one size, else Student's, from the variance of the
+    interval; 1 where the examples do not differ. Its interval is symmetric. by_constants: whether there is a difference
+    although the examples do not differ, so that all of it comes from constants, which have no sampling error.
     """
 
     p: float
+    by_constants: bool = field(default=False, kw_only=True)
 
     @property
     def shown(self) -> bool:
@@ -69,21 +72,24 @@ def estimate(
     values: Mapping[str, FloatArray],
     *,
     sizes: Mapping[str, float] | None = None,
+    constant: float = 0.0,
     clusters: Clusters | None = None,
 ) -> Estimate:
     """Sum over tasks of the mean over examples; tasks are independent samples. NaN = not scored.
 
     sizes: what a right answer counts in each task of zeros and ones. It is read off the values; only where all answers
-    are wrong it cannot be, and then it is taken for the largest of the other tasks, or 1. clusters: which examples
-    repeat each other; they count once. Raises StatisticsError for a task without a scored example.
+    are wrong it cannot be, and then it is taken for the largest of the other tasks, or 1. Where it is given, one value
+    of another size that all examples have is a constant, without a sampling error. constant: what is added to the sum
+    of the tasks. clusters: which examples repeat each other; they count once.
+    Raises StatisticsError for a task without a scored example.
     """
     scored = {task: _scored(task, column, clusters) for task, column in values.items()}
-    ones = _sizes({task: _one_size(column.values) for task, column in scored.items()}, sizes)
+    ones = _sizes({task: _one_size(column.values, task, sizes) for task, column in scored.items()}, sizes)
     parts = [
         _zeros_and_ones(column, ones[task], len(ones)) if task in ones else _graded(column)
         for task, column in scored.items()
     ]
-    return Estimate(*_moments(scored), bounds=intervals.interval(parts))
+    return Estimate(*_moments(scored, constant), bounds=intervals.interval([*parts, Part(constant, 0.0)]))
 
 
 def difference(
@@ -91,29 +97,37 @@ def difference(
     b: Mapping[str, FloatArray],
     *,
     sizes: Mapping[str, float] | None = None,
+    constant: float = 0.0,
     clusters: Clusters | None = None,
 ) -> Difference:
     """Paired difference a - b: sum over tasks of the mean of per-example differences.
 
     a, b: task -> values in the same example order. Examples that either side lacks are left out of both.
-    sizes, clusters: as for `estimate`. Raises StatisticsError for a task without an example that both were scored on.
+    sizes, clusters: as for `estimate`. constant: a's lead in addition to the tasks.
+    Raises StatisticsError for a task without an example that both were scored on.
     """
     deltas = {task: _scored(task, a[task] - b[task], clusters) for task in a}
-    found = {task: _one_size(np.abs(delta.values)) for task, delta in deltas.items()}
+    found = {task: _one_size(delta.values, task, sizes, paired=True) for task, delta in deltas.items()}
     for task, size in found.items():
         if size == 0:  # they never differ: only the values say whether they are zeros and ones
             both = np.concatenate([a[task], b[task]])
-            found[task] = _one_size(np.abs(both[~np.isnan(both)]))
-    ones = _sizes(found, sizes)
+            found[task] = _one_size(both[~np.isnan(both)], task, sizes, paired=True)
+    ones = {task: abs(size) for task, size in _sizes(found, sizes).items()}
     parts = [
         _wins_and_losses(delta, ones[task], len(ones)) if task in ones else _graded(delta)
         for task, delta in deltas.items()
     ]
-    if len(ones) == len(deltas):
-        p = _exact([(delta, abs(ones[task])) for task, delta in deltas.items()])
+    parts.append(Part(constant, 0.0))
+    moments = _moments(deltas, constant)
+    differ = any(_differs(delta, paired_ones=task in ones) for task, delta in deltas.items())
+    if not differ:  # the floor of the variance would make a constant, of whatever size, as certain as it is large
+        p = 1.0
+    elif len(ones) == len(deltas) and constant == 0:
+        p = _exact([(delta, ones[task]) for task, delta in deltas.items()])
     else:
-        p = _student([_graded(delta) for delta in deltas.values()])
-    return Difference(*_moments(deltas), p, bounds=intervals.interval(parts))
+        p = _student(parts)
+    by_constants = not differ and moments[0] != 0
+    return Difference(*moments, p, bounds=intervals.interval(parts), by_constants=by_constants)
 
 
 def standard_error(values: FloatArray) -> float:
@@ -129,8 +143,8 @@ def _scored(task: str, column: FloatArray, clusters: Clusters | None) -> Sample:
     return sample(column[known], None if repeats is None else repeats[known])
 
 
-def _moments(columns: Mapping[str, Sample]) -> tuple[float, float, int]:
-    mean = float(sum(column.mean for column in columns.values()))
+def _moments(columns: Mapping[str, Sample], constant: float) -> tuple[float, float, int]:
+    mean = float(sum(column.mean for column in columns.values())) + constant
     variance = sum(column.variance_of_mean for column in columns.values())
     return mean, math.sqrt(variance), sum(column.size for column in columns.values())
 
@@ -149,6 +163,11 @@ def _graded(column: Sample) -> Part:
     return Part(float(column.mean), column.variance_of_mean, column.degrees)
 
 
+def _differs(delta: Sample, *, paired_ones: bool) -> bool:
+    """Whether the examples tell two models apart, or one that is alone may; a constant difference is none of theirs."""
+    return bool(np.any(delta.values)) if paired_ones else delta.size < 2 or bool(np.ptp(delta.values))
+
+
 def _exact(deltas: Sequence[tuple[Sample, float]]) -> float:
     """McNemar's test of differences of one size per task; what occurs more often weighs more in the statistic."""
     wins, losses, weights = [], [], []
@@ -161,12 +180,22 @@ def _exact(deltas: Sequence[tuple[Sample, float]]) -> float:
     return sign_test(wins, losses, weights)
 
 
-def _one_size(column: FloatArray) -> float | None:
-    """The one value beside 0; 0 where there are only zeros, None where there are several."""
-    others = column[column != 0]
+def _one_size(
+    column: FloatArray, task: str, given: Mapping[str, float] | None, *, paired: bool = False
+) -> float | None:
+    """The one value beside 0; 0 where there are only zeros, None where there are several, or one that is a constant.
+
+    paired: of differences, whose sign does not matter.
+    """
+    sizes = np.abs(column) if paired else column
+    others = sizes[sizes != 0]
     if not len(others):
         return 0.0
-    return float(others[0]) if np.all(others == others[0]) else None
+    if not np.all(others == others[0]):
+        return None
+    alike = len(others) == len(column) and np.all(column == column[0])
+    constant = alike and given is not None and task in given and not math.isclose(abs(others[0]), abs(given[task]))
+    return None if constant else float(others[0])
 
 
 def _sizes(found: Mapping[str, float | None], given: Mapping[str, float] | None) -> dict[str, float]:

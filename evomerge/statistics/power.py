@@ -37,9 +37,15 @@ class Power:
         return examples_needed(self.variance, delta)
 
 
-def power(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray], *, clusters: Clusters | None = None) -> Power:
-    """Power measured from two models: task -> values in the same example order; clusters: which repeat each other."""
-    whole = difference(a, b, clusters=clusters)
+def power(
+    a: Mapping[str, FloatArray],
+    b: Mapping[str, FloatArray],
+    *,
+    sizes: Mapping[str, float] | None = None,
+    clusters: Clusters | None = None,
+) -> Power:
+    """Power measured from two models: task -> values in the same example order; sizes, clusters as for `estimate`."""
+    whole = difference(a, b, sizes=sizes, clusters=clusters)
     known = {task: ~np.isnan(a[task] - b[task]) for task in a}
     changed = sum(int(np.sum((a[task] != b[task]) & known[task])) for task in a)
     return Power(whole.n_examples, changed / sum(int(each.sum()) for each in known.values()), variance_of(whole))

@@ -72,8 +72,10 @@ def _power(stick: Yardstick, front: Front, winner: str | None) -> dict[str, Any]
     rival, points = best_model(front), by_label(front)
     if rival is None or winner not in points:
         return None
-    mine, its = (stick.contributions(point.scores) for point in (points[winner], rival))
-    found = power(mine, its, clusters=clusters(rival.scores))
+    if not stick.sizes:
+        return None
+    mine, its = (stick.sampled(point.scores) for point in (points[winner], rival))
+    found = power(mine, its, sizes=stick.sizes, clusters=clusters(rival.scores))
     return {
         "rival": rival.label,
         "examples": found.n_examples,
