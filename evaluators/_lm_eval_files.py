@@ -39,12 +39,13 @@ class Function:
 class TaskFile:
     """A task or group as lm-eval understands its file: what it includes is merged in, its own keys win.
 
-    documents: top-level key -> the document in which it is written.
+    documents: top-level key -> the document in which it is written. included: the other files it is made of, resolved.
     """
 
     path: Path
     config: dict[str, Any]
     documents: Mapping[str, strict_yaml.Document] = field(default_factory=dict)
+    included: frozenset[Path] = frozenset()
 
     def where(self, *path: str | int) -> str:
         """`file:line` of the value at `path`, or of the beginning for a key that is not written in it."""
@@ -83,8 +84,9 @@ class Reader:
         document = _document(file, path)
         config: dict[str, Any] = {}
         documents: dict[str, strict_yaml.Document] = {}
-        included = document.data.get("include", [])
-        for name in included if isinstance(included, list) else [included]:
+        included: set[Path] = set()
+        listed = document.data.get("include", [])
+        for name in listed if isinstance(listed, list) else [listed]:
             if not isinstance(name, str):
                 raise EvaluatorError(f"{document.where('include')}: `include` takes names of files; got {name!r}.")
             other = path.parent / name
@@ -94,8 +96,9 @@ class Reader:
                 raise EvaluatorError(f"{document.where('include')}: {error}") from error
             config |= {key: value for key, value in base.config.items() if key != "task_list"}
             documents |= base.documents
+            included |= {other.resolve(), *base.included}
         own = {key: value for key, value in document.data.items() if key != "include"}
-        return TaskFile(file, config | own, documents | dict.fromkeys(own, document))
+        return TaskFile(file, config | own, documents | dict.fromkeys(own, document), frozenset(included))
 
     def _included(self, file: Path, above: tuple[Path, ...]) -> TaskFile:
         if file.resolve().is_relative_to(STOCK):

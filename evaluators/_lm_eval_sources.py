@@ -125,9 +125,14 @@ def _scan(
             index[entry.name] = entry
             for tag in entry.tags:
                 index.setdefault(tag, Entry(tag, Kind.TAG, None)).tags.add(entry.name)
-        else:
+        elif not _same_task(files[entry.name], file):
             again.setdefault(entry.name, path)
     return files, index, broken, again
+
+
+def _same_task(first: TaskFile, second: TaskFile) -> bool:
+    """Whether one of two files with one name only completes the other, which it includes."""
+    return first.path.resolve() in second.included or second.path.resolve() in first.included
 
 
 def _entry(file: TaskFile) -> Entry:
