@@ -71,10 +71,10 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to know the time.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate the cost of a search and the smallest difference that its examples can detect.
+    """Estimate time, memory, disk and statistical power.
 
-    Time, memory and disk, and the difference between two models that the held-out examples can show. Where the study
-    has begun, its own trials are what is known.
+    Statistical power is the smallest difference between two models that the held-out examples can detect. If the study
+    has begun, the estimates come from its own trials.
     """
     from evomerge.config import load_config
 
@@ -116,7 +116,7 @@ def status(
     plot: Annotated[bool, typer.Option("--plot", help="Draw progress.png in the folder of the run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the state and results of a study, while it runs or afterwards."""
+    """Show the state and results of a study."""
     from evomerge.commands.watching import study_status
     from evomerge.report.terminal import Terminal
 

@@ -93,7 +93,8 @@ def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
     shown = {}
     look_in((Path.cwd(),))
     for name, entry in guess_tasks(tasks):
-        if entry["evaluator"] == "lm_eval_task" and "include_path" not in entry:
+        own = ":" in entry["evaluator"] and len(entry) == 1  # `module:Class`, whose options are still to be written
+        if own or (entry["evaluator"] == "lm_eval_task" and "include_path" not in entry):
             shown[name] = ["its examples are shown by `evomerge check`, which loads the task"]
             continue
         evaluator = build_evaluator(PluginSpec.read(entry, "evaluator"))

@@ -14,7 +14,7 @@ from evaluators.base import EvaluatorError
 from evomerge.cli import app
 from tests.evomerge.networks import KINDS, write_network
 
-CONTINUE = ("bert_decoder", "gpt2", "llama", "llama_dynamic", "llava", "mixtral", "rwkv")
+CONTINUE = ("bert_decoder", "gpt2", "llama", "llama_dynamic", "llava", "mamba", "mixtral", "recurrent_gemma", "rwkv")
 TEXT_TASKS: dict[str, dict[str, Any]] = {
     "perplexity": {"file": "text.txt", "window": 20},
     "multiple_choice": {"file": "choices.jsonl"},
