@@ -114,8 +114,8 @@ def test_the_gradient_by_tensor_is_that_of_finite_differences(kind: str, request
             assert found[row, column] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_a_tensor_that_stands_for_two_names_has_one_gradient(tmp_path: Path) -> None:
-    """Both names in the file, one place in the network: the weights of both are those of the place."""
+def test_a_tensor_that_the_file_holds_twice_has_a_gradient_for_each(tmp_path: Path) -> None:
+    """The configuration ties the two, but once they differ, transformers loads each as it is: so does the soup."""
     config = {**LLAMA, "initializer_range": 0.2, "tie_word_embeddings": True}
     for seed in range(3):
         built = build(tmp_path / str(seed), seed, **config)
@@ -123,9 +123,13 @@ def test_a_tensor_that_stands_for_two_names_has_one_gradient(tmp_path: Path) -> 
         save_file(tensors, tmp_path / str(seed) / "model.safetensors", metadata={"format": "pt"})
     models = [tmp_path / str(seed) for seed in range(3)]
     soup = soup_of(models, by_layer=True)
-    shared = [members for members in soup.groups.values() if len(members) > 1]
-    assert shared == [("lm_head.weight", "model.embed_tokens.weight")]
-    assert "model.embed_tokens.weight" not in soup.groups
+    groups = list(soup.groups)
+    logits = np.random.default_rng(3).normal(size=(len(groups), 2)) * 0.3
+    found = loss_gradient(soup, logits)
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        assert soup.groups[name] == (name,)
+        row = groups.index(name)
+        assert found[row, 0] == pytest.approx(central(soup, logits, (row, 0)), rel=1e-4, abs=1e-5)
     whole = soup_of(models)
     logits = np.array([[0.2, -0.3]])
     assert loss_gradient(whole, logits)[0, 0] == pytest.approx(central(whole, logits, (0, 0)), rel=1e-4, abs=1e-5)

@@ -216,7 +216,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: interrupts.append(number))
 from evomerge.execution.ray_pool import RayPool
 from tests.contracts.executor import trial
-from tests.evomerge.execution.test_ray_pool import DangerousBench
+from tests.evomerge.execution.test_ray_pool import CEILING, DangerousBench
 
 folder = Path(sys.argv[1])
 pool = RayPool(partial(DangerousBench, folder), workers=1)
