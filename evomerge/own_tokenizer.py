@@ -43,7 +43,7 @@ class OwnTokenizers:
         return {parent_label(recipe, label): "; ".join(said) for label, said in self.refused.items()}
 
     def notes(self, recipe: Recipe) -> list[str]:
-        """What to say of them."""
+        """Notes on these parents."""
         ways = (
             (self.scored, "is scored with its own tokenizer and generation settings, every merge with the merge's"),
             (self.refused, "is scored with the merge's tokenizer, and may score otherwise in its own folder"),
