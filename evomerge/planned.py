@@ -10,7 +10,8 @@ from evomerge.recipe import Merge, Recipe
 from evomerge.records import CANARY, UNIFORM, Trial, is_rerun
 from search_spaces.base import FloatArray, SearchSpace, SpaceError
 
-#: Decimals of coefficients that tell two models apart; merged in float32, no more of them count.
+#: Decimals to which coefficients must agree for two trials to share scores: what `encode` and `decode` may round, and
+#: less than float32, to which the optimizers compare candidates, as some methods compute angles in float64.
 DIGITS = 12
 
 

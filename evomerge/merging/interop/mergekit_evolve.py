@@ -38,7 +38,7 @@ _TRIALS = 100
 
 
 def read_evolve(document: strict_yaml.Document, folder: Path, *, lenient: bool, note: Note) -> dict[str, Any]:
-    """The data of a search file in `folder`. note: takes sentences about what has no equal.
+    """The data of a search file in `folder`. note: called with a sentence for each setting that is unsupported here.
 
     Opens the model that gives the layers where coefficients differ between them. Raises InteropError, with the line,
     for what is wrong or cannot be searched here, and CheckpointError.
