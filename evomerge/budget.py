@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from evomerge.records import CANARY, Trial
 from evomerge.study import Entry, Study
+from evomerge.trial import CANARY, Trial
 
 #: Label of the point that an optimizer recommends beyond what was measured; scored after the search.
 RECOMMENDED = "recommended"

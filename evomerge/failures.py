@@ -4,8 +4,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evomerge.records import Failure
 from evomerge.study import Entry, Study
+from evomerge.trial import Failure
 
 #: This many failures in a row pause a study, whatever their kinds.
 IN_A_ROW = 5

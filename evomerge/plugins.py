@@ -17,7 +17,7 @@ PACKAGES: Mapping[str, str] = {
     "search space": "search_spaces",
     "evaluator": "evaluators",
     "optimizer": "evomerge.optimizers",
-    "sink": "evomerge.sinks",
+    "tracker": "evomerge.trackers",
     "merge method": "evomerge.merging.methods",
 }
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from evomerge.aim import record_objective
 from evomerge.budget import RECOMMENDED, Budget, is_candidate
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven
-from evomerge.lessons import Lessons
+from evomerge.feedback import Feedback
 from evomerge.objective import NonFiniteScore, Objective
+from evomerge.objective.spec import record_objective
 from evomerge.optimizers.base import Exhausted, Optimizer
-from evomerge.records import CANARY, Failure, Outcome, Trial, is_parent
 from evomerge.study import Entry, Study
+from evomerge.trial import CANARY, Failure, Outcome, Trial, is_parent
 
 #: Event of a trial that was not run: it is the same model as an earlier one.
 SAME_MODEL = "same_model"
@@ -91,8 +91,8 @@ def search(
     same: equal for trials that are the same model; the second of them gets the scores of the first.
     reserve: seconds of a budget of time to keep for the selection.
     """
-    lessons = Lessons(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
-    lessons.replay(study)
+    feedback = Feedback(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
+    feedback.replay(study)
     again = forgiven(study)
     asked = {e.trial.label for e in study.entries.values() if not _failed_canary(e) and e.trial.number not in again}
     waiting = deque(trial for trial in planned if trial.label not in asked)
@@ -104,21 +104,21 @@ def search(
         if waiting:
             return replace(waiting.popleft(), number=number)
         pending = {t.number: t.x for t in study.pending if t.split == "search" and t.x is not None}
-        if lessons.waiting or not optimizer.wants(pending):
+        if feedback.waiting or not optimizer.wants(pending):
             return None
         try:
             return Trial(number, optimizer.ask(number, pending).x, seed=seed)
         except Exhausted:
             return None
 
-    if lessons.problem:
-        return Ending("paused", lessons.problem)
+    if feedback.problem:
+        return Ending("paused", feedback.problem)
     ending = _Drive(
         study,
         executor,
         objective,
         next_trial,
-        lessons.take,
+        feedback.take,
         Driving(budget, stop, progress, same=same, reserve=reserve),
     ).run()
     failed = failed_on(study, "search")

@@ -1,291 +1,104 @@
-"""Bench: what a worker holds. `run(trial)` decodes the coefficients, merges them into resident weights, scores."""
+"""What travels between driver, workers and ledger: trials and their outcomes."""
 
-import hashlib
-import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import nn
+from numpy.typing import NDArray
 
-from evaluators._own_code import look_in
-from evaluators.base import Evaluator, FloatArray, Scores, split_of
-from evomerge import plugins
-from evomerge.merging.baselines import completed, parent_label
-from evomerge.merging.method import MergeMethod
-from evomerge.merging.pins import Pins, check_worker, input_files
-from evomerge.merging.sources import open_models
-from evomerge.models import ResidentModel, choose_device, load_resident
-from evomerge.network_state import NetworkState, Probe, agree, renewed
-from evomerge.own_configuration import as_its_folder
-from evomerge.plugins import PluginSpec
-from evomerge.recipe import Merge, Recipe
-from evomerge.recipe_file import read_merge
-from evomerge.records import CANARY, Failure, Outcome, Trial
-from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
+from evaluators.base import Scores
+from evomerge.recipe import Merge
+from evomerge.text.masking import masked
 
-#: Examples of each task that the canary scores; all of them only where these cannot tell two points apart.
-CANARY_EXAMPLES = 8
+FloatArray = NDArray[np.float64]
+
+#: Label of the trial that comes before all others: do different coefficients make a difference at all?
+CANARY = "canary"
+
+#: Labels of the model that the experts were fine-tuned from, and of the plain average of the experts.
+BASE = "base"
+#: Where a study's environment records, by label, why a parent was scored with the merge's tokenizer, not its own.
+MERGES_TOKENIZER = "scored_with_the_merges_tokenizer"
+UNIFORM = "uniform"
+
+#: Label of what is scored a second time, before its own label: does the same model score the same?
+RERUN = "rerun:"
 
 
-class CanaryError(ValueError):
-    """Different coefficients gave the same weights, outputs or scores: a search would be blind."""
+#: How a candidate of the search is called where it is scored again, before its number.
+_TRIAL = "trial:"
+
+
+def trial_label(number: int) -> str:
+    """The name of a candidate of the search, by its number: `trial:7`."""
+    return f"{_TRIAL}{number}"
+
+
+def number_in(label: str) -> int | None:
+    """7 for `trial:7`; None for another label."""
+    number = label.removeprefix(_TRIAL)
+    return int(number) if number != label and number.isdigit() else None
+
+
+def is_parent(label: str) -> bool:
+    """Whether a trial of this label is one of the models that are merged, or their base."""
+    return label == BASE or label.startswith("parent:")
+
+
+def is_simple_baseline(trial: "Trial") -> bool:
+    """Whether a trial is a merge to compare with, such as the uniform average, and neither searched nor a parent."""
+    return trial.merge is not None and not is_parent(trial.label)
+
+
+def is_rerun(label: str) -> bool:
+    """Whether a trial of this label repeats another one."""
+    return label.startswith(RERUN)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One candidate to score on one split.
+
+    number: unique in its study. x: the point of the unit cube, or None when `merge` says it all (baselines).
+    label: "search" for an optimizer's proposal, else what it is: "start", "parent:math", "uniform", ...
+    split: "search", "select" or "report". seed: for the masks of random methods.
+    """
+
+    number: int
+    x: FloatArray | None
+    merge: Merge | None = None
+    label: str = "search"
+    split: str = "search"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
-class BenchSpec:
-    """All that a worker needs to build its bench; plain data, so that it travels between processes.
+class Failure:
+    """Why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log.
 
-    tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
-    gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
-    must be; None compares nothing. compute_dtype: of the network, "float32" or "stored" (the type of the merged
-    weights). keep_bytes: of adapters, folded, that a worker may hold on to. code: folders that the user's own modules
-    are looked for in. own: models that are scored, as parents, as their folders say (configuration, tokenizer), and not
-    as merges are. own_tokenizers: those of them whose tokenizer is their own.
+    Secrets and the home folder are masked in both.
     """
 
-    recipe: Recipe
-    space: PluginSpec
-    tasks: Mapping[str, PluginSpec]
-    split: tuple[float, float, float] = (0.5, 0.2, 0.3)
-    device: str = "auto"
-    threads: int = 1
-    gpus: float = 0.0
-    pins: Pins | None = None
-    compute_dtype: str = "stored"
-    keep_bytes: int = 0
-    code: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
-    own_tokenizers: tuple[str, ...] = ()
+    kind: str
+    message: str
+    trace: str = ""
 
-    def __call__(self) -> "Bench":
-        """Build the bench: the factory that executors call in each worker."""
-        look_in(self.code)
-        return Bench(self)
+    def __post_init__(self) -> None:
+        for name in ("message", "trace"):
+            object.__setattr__(self, name, masked(getattr(self, name)))
 
 
-def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
-    """The search space for the recipe's method over the tensors of `layout`."""
-    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
-    names = tuple(model.name for model in recipe.inputs)
-    method.check(recipe.options, len(names))
-    options = dict(spec.options)
-    if isinstance(options.get("start"), str):
-        options["start"] = read_merge(Path(options["start"]), allow_code=True).table.bind(layout.names)
-    space: SearchSpace = plugins.build(
-        "search space",
-        PluginSpec(spec.kind, options),
-        SearchSpace,
-        layout=layout,
-        inputs=names,
-        parameters=[_at_average(parameter, len(names)) for parameter in method.parameters],
-    )
-    return space
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a trial: scores by task, or a failure; and where the time went.
 
+    seconds: stage ("merge", "evaluate:TASK", ...) -> wall seconds. events: what happened on the way
+    (a worker died and the trial ran again), for the ledger.
+    """
 
-def _at_average(parameter: Parameter, n_inputs: int) -> Parameter:
-    # A method's own default weight of 1 for every model adds all of them up; a search starts at their mean.
-    if parameter.name == "weight" and parameter.per_input:
-        return replace(parameter, default=1.0 / n_inputs)
-    return parameter
-
-
-def build_evaluator(spec: PluginSpec) -> Evaluator:
-    """The evaluator of one task."""
-    evaluator: Evaluator = plugins.build("evaluator", spec, Evaluator)
-    return evaluator
-
-
-def split_ids(evaluator: Evaluator, split: str, fractions: tuple[float, float, float]) -> tuple[str, ...]:
-    """The examples of one split, in the evaluator's order; what is measured of the whole model belongs to every one."""
-    if evaluator.whole_model:
-        return evaluator.example_ids
-    return tuple(name for name in evaluator.example_ids if split_of(name, fractions) == split)
-
-
-class Bench:
-    """Resident weights, the merge engine and the evaluators of one worker; built once, used for every trial."""
-
-    def __init__(self, spec: BenchSpec) -> None:
-        torch.set_num_threads(spec.threads)
-        self.spec = spec
-        if spec.pins is not None:
-            check_worker(input_files(spec.recipe), spec.pins)
-        sources = open_models(spec.recipe)
-        device = choose_device(spec.device)
-        dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
-        self.space = build_space(spec.space, spec.recipe, sources.base.layout())
-        self.engine = sources.engine(dtype=dtype, device=device, threads=spec.threads, keep=spec.keep_bytes)
-        compute = torch.float32 if spec.compute_dtype == "float32" else None
-        self.model = load_resident(
-            sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1, compute=compute
-        )
-        written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
-        self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
-        models = {spec.recipe.base.name: sources.base, **sources.inputs}
-        self._parents = {parent_label(spec.recipe, name): name for name in spec.own}
-        self._folders = {name: models[name] for name in spec.own}
-        self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
-        self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
-        self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
-
-    def run(self, trial: Trial) -> Outcome:
-        """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome."""
-        seconds: dict[str, float] = {}
-        try:
-            if trial.label == CANARY:
-                self._canary(trial, seconds)
-                return Outcome(trial.number, seconds=seconds)
-            scores = self._score(trial, seconds)
-        except Exception as error:  # noqa: BLE001 - the one place where a candidate's failure is recorded
-            return Outcome(trial.number, failure=_failure(error), seconds=seconds)
-        return Outcome(trial.number, scores=scores, seconds=seconds)
-
-    def merge_of(self, trial: Trial) -> Merge:
-        """The merge that a trial stands for."""
-        if trial.merge is not None:
-            return trial.merge
-        if trial.x is None:
-            raise ValueError(f"Trial {trial.number} has neither a point nor a merge.")
-        return Merge(self.spec.recipe, self.space.decode(trial.x), trial.seed)
-
-    def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
-        merge = self.merge_of(trial)
-        with _timed(seconds, "merge"):
-            self._become(merge)
-        model, state = self._scored(trial.label)
-        model.coefficients = self._seen(trial, merge).values
-        scores = {}
-        for task in self.evaluators:
-            with _timed(seconds, f"evaluate:{task}"):
-                self._renew(merge)
-                state.restore()
-                scores[task] = self._evaluate(task, trial.split, model, most)
-        return scores
-
-    def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
-        """The network that computes with the resident weights: for some parents one that is as their folder says."""
-        if label not in self._parents:
-            return self.model, self._state
-        if label not in self._under_own:
-            name = self._parents[label]
-            model = as_its_folder(self._folders[name], self.model, tokenizer=name in self.spec.own_tokenizers)
-            self._under_own[label] = model, NetworkState(model.network, ())
-        return self._under_own[label]
-
-    def _become(self, merge: Merge) -> None:
-        """Merge into the resident weights: all of them, where a forward pass wrote to some."""
-        if self._state.touched:
-            self.engine.forget()
-        self.engine.apply(merge, self.model.tensors)
-        self.model.settle()
-        self._state.mark()
-
-    def _renew(self, merge: Merge) -> None:
-        """Undo what earlier forward passes left, in weights, buffers and modules."""
-        if self._state.touched:
-            self._become(merge)
-        self._state.restore()
-
-    def _seen(self, trial: Trial, merge: Merge) -> CoefficientTable:
-        """The coefficients that evaluators see: a baseline's as those of a candidate, wherever it has such."""
-        if trial.x is not None:
-            return self.space.decode(trial.x)
-        table = completed(merge.table, self.spec.recipe)
-        if table is None:
-            return merge.table
-        try:
-            return self.space.decode(self.space.encode(table))
-        except SpaceError:
-            return merge.table
-
-    def _evaluate(self, task: str, split: str, model: ResidentModel, most: int | None) -> Scores:
-        """Scores of a model on a split, or on its first `most` examples."""
-        key = (task, split)
-        if key not in self._ids:
-            self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split)
-        if not self._ids[key]:
-            total = len(self.evaluators[task].example_ids)
-            raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in all): give it more.")
-        with torch.inference_mode():
-            whole = self.evaluators[task].whole_model
-            return self.evaluators[task].score(model, self._ids[key] if whole else self._ids[key][:most])
-
-    def _canary(self, trial: Trial, seconds: dict[str, float]) -> None:
-        """Check that two points differ in weights, outputs and scores, and that the first comes back.
-
-        Raises CanaryError.
-        """
-        other = replace(trial, x=np.random.Generator(np.random.Philox(key=trial.seed)).random(self.space.dimension))
-        for most in (CANARY_EXAMPLES, None):
-            probe = Probe()
-            with probe.watching(self.model.network) if self.model.has_network else nullcontext():
-                scores = self._score(trial, seconds, most)
-            outputs = self._outputs(trial, probe)
-            first = self._trace(scores, outputs)
-            second = self._trace(self._score(other, seconds, most), self._outputs(other, probe))
-            pairs = zip(("weights", "outputs", "scores"), first, second, strict=True)
-            same = next((what for what, a, b in pairs if a is not None and a == b), None)
-            if same is None:
-                self._check_repeats(trial, probe, outputs)
-                return
-            if same != "scores":  # more examples would not change that
-                break
-        names = ", ".join(model.name for model in self.spec.recipe.inputs)
-        raise CanaryError(
-            f"Two different points of the search space give the same {same} on the search examples. "
-            f"Are the models ({names}) the same, or is every coefficient fixed?"
-        )
-
-    def _check_repeats(self, trial: Trial, probe: Probe, wanted: FloatArray | None) -> None:
-        """A candidate must compute the same after another one as before it, and as its export will, loaded anew."""
-        if wanted is None:
-            return
-        found = {"scored again, after another candidate": self._outputs(trial, probe)}
-        if len(getattr(self.model.network, "hf_device_map", ())) < 2:  # a network spread over GPUs is not loaded twice
-            self._renew(self.merge_of(trial))
-            found["loaded anew, as its export will be"] = probe.outputs(renewed(self.model.network))
-        for when, outputs in found.items():
-            if not agree(wanted, outputs):
-                raise CanaryError(
-                    f"{type(self.model.network).__name__} computes something else when the same candidate is {when}: "
-                    "it keeps something between forward passes, or draws random numbers. Scores of candidates would "
-                    "not be those of their exports; this network cannot be searched."
-                )
-
-    def _outputs(self, trial: Trial, probe: Probe) -> FloatArray | None:
-        """What the network computes as this candidate from the probe's input; None where there is none."""
-        if not probe.captured:
-            return None
-        self._become(self.merge_of(trial))
-        self._renew(self.merge_of(trial))
-        return probe.outputs(self.model.network)
-
-    def _trace(self, scores: Mapping[str, Scores], outputs: FloatArray | None) -> tuple[str, str | None, str]:
-        weights = hashlib.sha256()
-        for tensor in self.model.tensors.values():
-            weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        seen = hashlib.sha256()
-        for task in scores.values():
-            seen.update(task.values.tobytes())
-            for choices in task.choices or ():
-                seen.update(np.asarray(choices).tobytes())
-        computed = None if outputs is None else hashlib.sha256(outputs.tobytes()).hexdigest()
-        return weights.hexdigest(), computed, seen.hexdigest()
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begin
-
-
-def _failure(error: Exception) -> Failure:
-    return Failure(type(error).__name__, str(error), traceback.format_exc())
+    number: int
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    failure: Failure | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    worker: str = ""
+    events: tuple[Mapping[str, object], ...] = ()

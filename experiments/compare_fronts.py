@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 
 from evaluators.base import FloatArray
-from evomerge import launch, plugins
+from evomerge import plugins
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig
 from evomerge.execution.serial import SerialExecutor
-from evomerge.lessons import Lessons
+from evomerge.feedback import Feedback
+from evomerge.launch import launch
 from evomerge.optimizers.base import Optimizer
-from evomerge.pareto import hypervolume, igd_plus, non_dominated
 from evomerge.plugins import PluginSpec
-from evomerge.records import Trial
 from evomerge.search import score_all, search
+from evomerge.statistics.pareto import hypervolume, igd_plus, non_dominated
 from evomerge.study import Entry, Study
+from evomerge.trial import Trial
 from experiments.front_landscapes import (
     LANDSCAPES,
     LEVELS,
@@ -101,9 +102,9 @@ def forecast(
     most: so many points at most, spread over all of them.
     """
     optimizer = launch.build_optimizer(config, plan)
-    lessons = Lessons(optimizer, plan.objective, set())
+    feedback = Feedback(optimizer, plan.objective, set())
     for entry in measured:
-        lessons.take(entry)
+        feedback.take(entry)
     inside = [p for p in optimizer.predictions() if p.x.min() >= 0.0 and p.x.max() <= 1.0]
     if len(inside) > most:
         inside = [inside[n] for n in np.linspace(0, len(inside) - 1, most).round().astype(int)]

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge import launch
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
+from evomerge.launch import launch
 from evomerge.objective import Objective
+from evomerge.objective.score import DisplayScore
 from evomerge.plugins import PluginSpec
-from evomerge.records import CANARY, Trial
 from evomerge.search import score_all, search
 from evomerge.study import Entry, Study
-from evomerge.yardstick import Yardstick
+from evomerge.trial import CANARY, Trial
 
 HERE = Path(__file__).parent / "01-optimizers"
 OPTIMIZERS = {
@@ -86,7 +86,7 @@ def _score(study: Study, objective: Objective, label: str) -> float:
     outcome = next(e for e in study.told if is_it(e)).outcome
     if outcome is None:
         raise ValueError(f"{label} has no score")
-    return Yardstick(objective).score(outcome.scores)
+    return DisplayScore(objective).score(outcome.scores)
 
 
 def _slug(name: str) -> str:

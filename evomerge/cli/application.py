@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from evomerge import __version__
-from evomerge.commands.faults import USAGE
-from evomerge.commands.group import Commands
-from evomerge.masking import masked
-from evomerge.own_packages import check_packages
-from evomerge.printable import printable
+from evomerge.cli.own_packages import check_packages
+from evomerge.commands.command_group import Commands
+from evomerge.commands.exit_codes import USAGE
+from evomerge.text.masking import masked
+from evomerge.text.printable import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]

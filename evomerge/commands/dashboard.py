@@ -15,16 +15,16 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from evomerge.bench import build_space
 from evomerge.config import load_config
-from evomerge.config_fields import named_paths
+from evomerge.config.fields import named_paths
 from evomerge.durable import replacing
 from evomerge.merging.output.single_file import check_file
-from evomerge.merging.sources import open_models
-from evomerge.mirror import Mirror
+from evomerge.merging.recipe_models import open_models
 from evomerge.report.axes import Axis, of_space
 from evomerge.report.optuna_view import OptunaView
 from evomerge.study import SEARCH_FILE, Study
-from evomerge.trial import build_space
+from evomerge.study.follow import Follower
 
 #: Seconds between two looks at the ledger.
 PAUSE = 1.0
@@ -50,8 +50,8 @@ class _Quiet(WSGIRequestHandler):
 def view_of(run: Path) -> OptunaView:
     """The study in `run` as an Optuna study, up to now. Raises StudyError when there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    mirror = Mirror(run)
-    view = OptunaView(mirror, _axes(run))
+    follower = Follower(run)
+    view = OptunaView(follower, _axes(run))
     view.update()
     return view
 

@@ -6,13 +6,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from evomerge.choosing import Chosen, Reached, weights_text
+from evomerge.objective.score import DisplayScore, display_score, task_difference
 from evomerge.report import status
-from evomerge.report.front import Front, Point
 from evomerge.report.front_table import estimate_to_dict
 from evomerge.report.words import column_digits, plus_minus
+from evomerge.results.front import Front, Point
+from evomerge.results.pick import Chosen, Reached, weights_text
 from evomerge.statistics import Difference
-from evomerge.yardstick import Yardstick, task_difference, yardstick
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,9 @@ def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float
         if theirs is not None and task not in objective.whole_model:
             gaps[task] = theirs.label, task_difference(objective, task, mine.scores, theirs.scores)
     if weights is not None:
-        stick = yardstick(replace(objective, weights=weights), [point.scores for point in split.points])
+        stick = display_score(replace(objective, weights=weights), [point.scores for point in split.points])
         counted = replace(objective, weights={task: weight for task, weight in weights.items() if weight})
-        mine = replace(mine, score=Yardstick(counted, stick.scale).estimate(mine.scores))  # as `choose` ranks
+        mine = replace(mine, score=DisplayScore(counted, stick.scale).estimate(mine.scores))  # as `choose` ranks
     return View(split, mine, gaps)
 
 

@@ -4,15 +4,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from evomerge import launch
 from evomerge.budget import candidates
 from evomerge.config import SearchConfig
-from evomerge.ledger.writer import is_being_written
-from evomerge.lessons import Lessons
-from evomerge.placement import placement
-from evomerge.records import is_parent
+from evomerge.feedback import Feedback
+from evomerge.launch import launch
+from evomerge.launch.placement import placement
 from evomerge.report.status import state_of
 from evomerge.study import Study
+from evomerge.study.writer import is_being_written
+from evomerge.trial import is_parent
 
 
 def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict[str, Any], str]:
@@ -50,6 +50,6 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
 def _wants_more(config: SearchConfig, plan: launch.Plan, study: Study) -> bool:
     optimizer = launch.build_optimizer(config, plan)
     parents = {trial.label for trial in plan.planned if is_parent(trial.label)}
-    lessons = Lessons(optimizer, plan.objective, parents)
-    lessons.replay(study)
+    feedback = Feedback(optimizer, plan.objective, parents)
+    feedback.replay(study)
     return optimizer.wants({})

@@ -9,7 +9,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evaluators._examples import PROMPT_FIELDS, Line, as_texts, read_json_lines
 from evaluators._texts import TextError, read_text
 from evaluators.base import EvaluatorError
-from evomerge.config_fields import PATH_OPTIONS
+from evomerge.config.fields import PATH_OPTIONS
 
 #: Evaluator -> the field that asks for it; the first that a file has decides.
 _NEEDED = {"multiple_choice": "choices", "exact_match": "answer", "perplexity": "text"}

@@ -3,7 +3,7 @@
 import traceback
 from typing import Protocol
 
-from evomerge.records import Failure, Outcome, Trial
+from evomerge.trial import Failure, Outcome, Trial
 
 
 class Bench(Protocol):

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from evomerge.records import Failure, Outcome, Trial
+from evomerge.trial import Failure, Outcome, Trial
 
 #: A trial whose worker died runs again this often: it may be what kills them.
 DEATH_RETRIES = 2

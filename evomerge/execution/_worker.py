@@ -10,7 +10,7 @@ from typing import Any
 
 from evomerge.execution._guard import Bench, run_guarded
 from evomerge.execution._jobs import Job
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 
 
 class Actor:

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 
 
 class ExecutorError(RuntimeError):

@@ -21,7 +21,7 @@ from evomerge.execution._head import Head
 from evomerge.execution._jobs import Deadline, Job
 from evomerge.execution._worker import Actor, Worker, raised, signal_handlers_kept
 from evomerge.execution.base import ExecutorError
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 
 # Ray reads these when it is imported, so they are set here and nowhere else; what the user set stays. After an
 # import by somebody else they would reach its servers but not this process, which could then not log in to them.

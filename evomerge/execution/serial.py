@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evomerge.execution._guard import Bench, run_guarded
 from evomerge.execution.base import ExecutorError
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 
 
 class SerialExecutor:

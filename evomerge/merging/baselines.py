@@ -14,7 +14,7 @@ from evomerge.merging.factors import Factors
 from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
-from evomerge.records import BASE, UNIFORM
+from evomerge.trial import BASE, UNIFORM
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Scales of the task-arithmetic grid, the same for every expert. https://arxiv.org/abs/2212.04089

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from evomerge.merging.candidate import Candidate, MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.method import BASE
 from evomerge.merging.models.model import Model
-from evomerge.merging.tiles import Moments, Source, Workers
+from evomerge.merging.prepared import MergeError, PreparedMerge
+from evomerge.merging.tiles import Moments, TensorSource, Workers
 from evomerge.recipe import Merge
 
 __all__ = ["MergeEngine", "MergeError", "Weights"]
@@ -132,13 +132,13 @@ class MergeEngine:
         """Raise what `apply` and `stream` raise for a recipe, its coefficients and statistics; reads no weights."""
         self._candidate(merge)
 
-    def sources(self, candidate: Candidate, *, keep: bool) -> Iterator[Source]:
+    def sources(self, candidate: PreparedMerge, *, keep: bool) -> Iterator[TensorSource]:
         """The merged tensors of a candidate one after the other. keep: what is cached stays for the next merge."""
         for name in self._present:
             yield self._source(candidate, name, keep=keep)
 
-    def _candidate(self, merge: Merge) -> Candidate:
-        candidate = Candidate(merge, self._names, self._present)
+    def _candidate(self, merge: Merge) -> PreparedMerge:
+        candidate = PreparedMerge(merge, self._names, self._present)
         for kind in candidate.method.needs:
             for name, moments in zip(self._names, self._moments[1:] or [None] * len(self._names), strict=True):
                 if moments is None or moments.kinds.isdisjoint(kind.split("|")):
@@ -149,7 +149,7 @@ class MergeEngine:
                     )
         return candidate
 
-    def _write(self, candidate: Candidate, source: Source, place: Tensor) -> None:
+    def _write(self, candidate: PreparedMerge, source: TensorSource, place: Tensor) -> None:
         """Merge into a place, which a network may want transposed or in another type than the result's.
 
         Its values are those of the result, rounded to its type first: what a loaded export has there.
@@ -164,18 +164,18 @@ class MergeEngine:
         self._merge(candidate, source, result)
         place.copy_(result)
 
-    def _merge(self, candidate: Candidate, source: Source, out: Tensor) -> None:
+    def _merge(self, candidate: PreparedMerge, source: TensorSource, out: Tensor) -> None:
         count = candidate.merge(source, out)
         if count:
             dtype = str(out.dtype).removeprefix("torch.")
             hint = ": overflow? try dtype bfloat16 or float32" if out.dtype == torch.float16 else ""
             raise MergeError(f"merge produced {count} non-finite values in {source.tensor} (dtype {dtype}{hint})")
 
-    def _source(self, candidate: Candidate, name: str, *, keep: bool) -> Source:
+    def _source(self, candidate: PreparedMerge, name: str, *, keep: bool) -> TensorSource:
         """One tensor of all models that have it. keep: what a method caches stays for the next merge."""
         present = self._present[name]
         cache = self._caches[name]
-        return Source(
+        return TensorSource(
             name,
             tuple(self._names[index] for index in present),
             self._resident(name) if keep else self._load(name, self._read),
@@ -260,10 +260,10 @@ class _Reading(Sequence[Tensor]):
 class _Sources:
     """One source per merged tensor, made anew each time it is iterated over: what a survey of the model reads."""
 
-    def __init__(self, engine: MergeEngine, candidate: Candidate, *, keep: bool) -> None:
+    def __init__(self, engine: MergeEngine, candidate: PreparedMerge, *, keep: bool) -> None:
         self._engine = engine
         self._candidate = candidate
         self._keep = keep
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[TensorSource]:
         return self._engine.sources(self._candidate, keep=self._keep)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evomerge.merging.method import MethodError
 from evomerge.merging.models.header import CheckpointError, read_header
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 #: Keys of the metadata.
 MODEL, SOURCE = "evomerge.model", "evomerge.source"
@@ -57,7 +57,7 @@ class MomentsFile:
         return tensor
 
 
-def input_moments(source: Source, kind: str, shape: Sequence[int]) -> list[Tensor] | None:
+def input_moments(source: TensorSource, kind: str, shape: Sequence[int]) -> list[Tensor] | None:
     """The statistic of every input for a tensor, as stored; None where no input has one.
 
     Raises MethodError where only some have it, and for another shape than `shape`.

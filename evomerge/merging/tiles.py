@@ -37,7 +37,7 @@ class Moments(Protocol):
 class Models(Sequence[Tensor]):
     """The inputs' whole tensors for a kernel: float32, in shape, read when they are asked for, the caller's own."""
 
-    def __init__(self, source: "Source", *, deltas: bool) -> None:
+    def __init__(self, source: "TensorSource", *, deltas: bool) -> None:
         self._source = source
         self._deltas = deltas
 
@@ -127,7 +127,7 @@ def total(values: Tensor) -> float:
     return sum(float(step.sum(dtype=torch.float64)) for step in steps)
 
 
-class Source:
+class TensorSource:
     """One tensor of all models that have it, whole or tile by tile, in float32.
 
     models: the base's tensor, then one per input, of one shape. cache: kept with the tensor between merges, for

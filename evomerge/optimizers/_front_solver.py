@@ -14,9 +14,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from evomerge import pareto
 from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers.base import FloatArray
+from evomerge.statistics import pareto
 
 #: Losses (n, n_objectives) of points (n, dimension), and their gradients (n, n_objectives, dimension).
 Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 
 from evomerge.optimizers.base import FloatArray, Observation
-from evomerge.pareto import non_dominated
+from evomerge.statistics.pareto import non_dominated
 
 #: The box that the front is solved over, far outside of what was sampled.
 _LOW, _HIGH = -3.0, 3.0

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from evomerge import pareto
 from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers.base import FloatArray
+from evomerge.statistics import pareto
 
 #: Points that measure the volume, and normal draws per candidate; powers of two.
 _N_VOLUME = 1024

@@ -11,13 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from evomerge import pareto
 from evomerge.optimizers._design import design, distance, full_size, n_distinct
 from evomerge.optimizers._predicted_front import Forecaster, PredictedFront, recommended
 from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers._surrogates import FEWEST, Choice
 from evomerge.optimizers._verification import Volume
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
+from evomerge.statistics import pareto
 
 #: Points measured after the design before predictions are trusted to be the end of it.
 VERIFIED = 4

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.report.front import Front, Point
 from evomerge.report.plot import PlotError, new_figure, plain_label, save
-from evomerge.selection import SelectionError
-from evomerge.selection.result import chosen
+from evomerge.results import SelectionError
+from evomerge.results.front import Front, Point
+from evomerge.results.result import chosen
 from evomerge.study import Study
 
 FILE = "front.png"

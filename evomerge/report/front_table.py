@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report import words
-from evomerge.report.front import Front, Point
-from evomerge.report.predicted import Predicted, for_table
 from evomerge.report.words import column, column_digits, count, plus_minus
+from evomerge.results.front import Front, Point
+from evomerge.results.predicted import Predicted, for_table
 from evomerge.statistics import Difference, Estimate, Interval
 
 #: Characters that a task, and all the other columns, take at least; on less there is a list.

@@ -11,13 +11,13 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.aim import objective_of_study
-from evomerge.mirror import Mirror
 from evomerge.objective import Objective
+from evomerge.objective.spec import objective_of_study
 from evomerge.report.axes import Axis, of_points
 from evomerge.report.snapshot import search_score
 from evomerge.report.status import state_of
 from evomerge.study import Entry
+from evomerge.study.follow import Follower
 
 #: Characters kept of the reason of a failure.
 REASON = 300
@@ -30,9 +30,9 @@ class OptunaView:
     mean. axes: the parameters; by number when not given. It is empty until one candidate has been scored.
     """
 
-    def __init__(self, mirror: Mirror, axes: tuple[Axis, ...] | None = None) -> None:
+    def __init__(self, follower: Follower, axes: tuple[Axis, ...] | None = None) -> None:
         self.storage = InMemoryStorage()
-        self._mirror = mirror
+        self._mirror = follower
         self._axes = axes
         self._objective: Objective | None = None
         self._by_task = False

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.durable import replacing
-from evomerge.printable import one_line
-from evomerge.records import is_parent
+from evomerge.objective.spec import objective_of_study
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
+from evomerge.text.printable import one_line
+from evomerge.trial import is_parent
 
 FILE = "progress.png"
 #: Characters of a name in a picture.

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
-from evomerge.aim import objective_of_study
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
-from evomerge.records import is_parent
-from evomerge.report.measured import Measured, MeasuredFront
-from evomerge.selection.ranking import comparable, scores_of
+from evomerge.objective.score import DisplayScore, display_score
+from evomerge.objective.spec import objective_of_study
+from evomerge.results.measured import Measured, MeasuredFront
+from evomerge.results.ranking import comparable, scores_of
 from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
-from evomerge.yardstick import Yardstick, yardstick
+from evomerge.trial import is_parent
 
 #: Time of workers that no trial used: waiting for a candidate, starting up.
 WAITING = "waiting"
@@ -153,7 +153,7 @@ def _compare(study: Study, scored: list[Entry]) -> _Compared:
     if objective.pareto:
         plain = tuple(replace(search_score(entry, objective), estimate=None) for entry in baselines)
         return _Compared(front=measured.front(), baselines=plain)
-    stick = yardstick(objective, [scores_of(entry) for entry in comparable(study, "search")])
+    stick = display_score(objective, [scores_of(entry) for entry in comparable(study, "search")])
 
     def seen(entry: Entry) -> SearchScore:
         return replace(search_score(entry, objective, stick), decisive=measured.decisive(entry))
@@ -185,7 +185,7 @@ def leading(baselines: Iterable[SearchScore]) -> list[SearchScore]:
     return [baseline for _, baseline in ranked] or listed
 
 
-def search_score(entry: Entry, objective: Objective, stick: Yardstick | None = None) -> SearchScore:
+def search_score(entry: Entry, objective: Objective, stick: DisplayScore | None = None) -> SearchScore:
     """What a scored entry reached, by a yardstick or else in the tasks' own units.
 
     Raises ValueError for an entry without scores.
@@ -194,7 +194,9 @@ def search_score(entry: Entry, objective: Objective, stick: Yardstick | None = N
         raise ValueError(f"Trial {entry.trial.number} has no scores.")
     scores = entry.outcome.scores
     tasks = {task: scores[task].mean for task in objective.weights}
-    return SearchScore(entry.trial.label, entry.trial.number, (stick or Yardstick(objective)).estimate(scores), tasks)
+    return SearchScore(
+        entry.trial.label, entry.trial.number, (stick or DisplayScore(objective)).estimate(scores), tasks
+    )
 
 
 def search_score_to_dict(found: SearchScore) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from evomerge.report.front_table import estimate_to_dict
 from evomerge.report.words import digits_of, p_value
-from evomerge.selection import Repeat, Selection, Standing
+from evomerge.results import Repeat, Selection, Standing
 from evomerge.statistics import Estimate
 
 

@@ -11,16 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.aim import objective_of_study
 from evomerge.budget import RECOMMENDED, is_candidate
-from evomerge.ledger.writer import is_being_written
-from evomerge.records import number_in
+from evomerge.objective.spec import objective_of_study
 from evomerge.report import words
-from evomerge.report.measured import Measured, MeasuredFront
 from evomerge.report.snapshot import take
-from evomerge.selection import ends_text, range_ends
+from evomerge.results import ends_text, range_ends
+from evomerge.results.measured import Measured, MeasuredFront
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Study
+from evomerge.study.writer import is_being_written
+from evomerge.trial import number_in
 
 
 def status(study: Study) -> dict[str, Any]:

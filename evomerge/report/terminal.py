@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from evomerge.printable import printable
+from evomerge.text.printable import printable
 
 
 class Terminal(Console):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge import pareto
+from evomerge.statistics import pareto
 from evomerge.statistics.clusters import Clusters, Sample
 from evomerge.statistics.intervals import FloatArray
 from evomerge.statistics.matrices import samples

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge import pareto
+from evomerge.statistics import pareto
 from evomerge.statistics.clusters import Clusters
 from evomerge.statistics.intervals import FloatArray
 from evomerge.statistics.matrices import noise, samples

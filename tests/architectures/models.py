@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.merging.output.materialize import materialize
-from evomerge.merging.sources import open_models
-from evomerge.models import load_resident
+from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe
+from evomerge.resident.resident import load_resident
 from search_spaces.base import CoefficientTable
 from tests.architectures.kinds import KINDS, VOCABULARY
 

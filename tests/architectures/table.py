@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.network import hollow
-from evomerge.places import Loading, find_places
+from evomerge.resident.places import Loading, find_places
 from tests.architectures.kinds import KINDS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
@@ -47,7 +47,7 @@ def row(kind: str, found: Loading, copied: int) -> str:
 
 def main() -> None:
     # The models need tokenizers and evomerge itself, which the rows of a plain list do not.
-    from evomerge.models import load_resident
+    from evomerge.resident.resident import load_resident
     from tests.architectures.models import write_models
 
     lines, group = [HEAD], None

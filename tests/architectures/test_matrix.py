@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.merging.models.checkpoint import Checkpoint
-from evomerge.models import load_resident
+from evomerge.resident.resident import load_resident
 from tests.architectures.kinds import KINDS
 from tests.architectures.models import differences, run, write_models, write_search
 from tests.architectures.table import DOCUMENT, loading, row

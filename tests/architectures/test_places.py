@@ -17,7 +17,7 @@ from transformers.core_model_loading import (
     WeightConverter,
 )
 
-from evomerge.places import Conversion, Loading, place_tensors
+from evomerge.resident.places import Conversion, Loading, place_tensors
 from tests.architectures.kinds import TEXT
 
 MLP, ATTENTION = "model.layers.0.mlp.", "model.layers.0.self_attn."

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evomerge.collection.data import CollectionError
-from evomerge.collection.layers import parts
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
-from evomerge.models import ModelError, check_resident, load_resident
-from evomerge.places import Staged
+from evomerge.prepare.calibration.data import CollectionError
+from evomerge.prepare.calibration.layers import parts
+from evomerge.resident.places import Staged
+from evomerge.resident.resident import ModelError, check_resident, load_resident
 from tests.architectures.kinds import KINDS
 from tests.architectures.models import a_merge, differences, outputs, run, write_models, write_search
 from tests.evomerge.merging.folders import change_config, llama

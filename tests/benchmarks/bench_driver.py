@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge import launch
 from evomerge.budget import Budget
 from evomerge.config import load_config
-from evomerge.placement import start_executor
+from evomerge.launch import launch
+from evomerge.launch.placement import start_executor
 from evomerge.search import Progress, search
 from evomerge.study import Study
 from experiments.tiny_models.prepare import prepare

@@ -24,7 +24,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge import plugins
 from evomerge.merging.method import MergeMethod
 from evomerge.recipe import Input, Merge, Recipe
-from evomerge.recipe_file import write_merge
+from evomerge.recipe.file import write_merge
 from search_spaces.base import CoefficientTable
 from tests.benchmarks.bench_merge import EXPERTS, HIDDEN, INNER, VOCABULARY, write_models
 

@@ -1,6 +1,6 @@
 """A file of the corpus, read by evomerge."""
 
-from evomerge.merging.interop.mergekit_read import read_mergekit
+from evomerge.merging.mergekit.read import read_mergekit
 from evomerge.recipe import Merge
 from tests.conformance.corpus import WORK, Case
 

@@ -9,7 +9,7 @@ import pytest
 
 from evaluators.base import Scores
 from evomerge.execution.base import Executor, ExecutorError
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 from tests.waiting import CEILING
 
 Make = Callable[[Callable[[], object]], Executor]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from evomerge.optimizers.base import Exhausted, FloatArray, Observation, Optimizer, OptimizerError, Proposal
-from evomerge.pareto import hypervolume, non_dominated
+from evomerge.statistics.pareto import hypervolume, non_dominated
 
 ROOT = Path(__file__).resolve().parents[2]
 

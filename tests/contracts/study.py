@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.ledger.writer import Files
 from evomerge.recipe import Input, Merge, Recipe
-from evomerge.records import Failure, Outcome, Trial
 from evomerge.study import ConfigurationChanged, Entry, Study, StudyBusy, StudyError, StudyExists
+from evomerge.study.writer import Files
+from evomerge.trial import Failure, Outcome, Trial
 from search_spaces.base import CoefficientTable
 
 CONFIGURATION = {"space": "uniform", "budget": {"trials": 5}, "seed": 0}

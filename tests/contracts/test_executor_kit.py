@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 from tests.contracts.executor import ExecutorContract
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evomerge.ledger.writer import Files
-from evomerge.records import Outcome, Trial
 from evomerge.study import Study
+from evomerge.study.writer import Files
+from evomerge.trial import Outcome, Trial
 from tests.contracts.study import StudyContract
 
 

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge import export, launch
 from evomerge.cli import app
-from evomerge.commands.draft import draft
+from evomerge.commands.init import draft
 from evomerge.config import ConfigError, load_config
+from evomerge.export import export
+from evomerge.launch import launch
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.recipe import Input

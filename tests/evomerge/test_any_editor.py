@@ -11,13 +11,13 @@ from evaluators.callable import Callable as CallableEvaluator
 from evaluators.exact_match import ExactMatch
 from evaluators.multiple_choice import MultipleChoice
 from evaluators.perplexity import Perplexity
-from evomerge.collection.data import read_texts
 from evomerge.commands.tasks import guess_task
 from evomerge.config import load_config
-from evomerge.merging.interop.mergekit_read import read_mergekit
+from evomerge.merging.mergekit.read import read_mergekit
 from evomerge.merging.models.lora_config import read_lora_config
 from evomerge.merging.models.shards import read_json
-from evomerge.recipe_file import read_merge
+from evomerge.prepare.calibration.data import read_texts
+from evomerge.recipe.file import read_merge
 
 SEARCH = "# caf\u00e9\nbase: b\nexperts: {a: c}\ntasks:\n  t: {evaluator: synthetic}\nstudy: s\n"
 MERGEKIT = "# caf\u00e9\nmerge_method: linear\nmodels:\n- {model: x, parameters: {weight: 1}}\n"

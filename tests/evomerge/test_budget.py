@@ -12,11 +12,11 @@ from evomerge.budget import Budget, seconds_left, stage_seconds
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Objective
 from evomerge.optimizers.random import RandomSearch
-from evomerge.records import Outcome, Trial
+from evomerge.results import Scorings, scorings, select, selection_seconds
 from evomerge.search import search
-from evomerge.selection import Scorings, scorings, select, selection_seconds
 from evomerge.study import Study
-from tests.evomerge.selection.tables import baseline
+from evomerge.trial import Outcome, Trial
+from tests.evomerge.results.tables import baseline
 
 EXAMPLES = {"search": 100, "select": 40, "report": 60}
 OBJECTIVE = Objective({"one": 1.0})

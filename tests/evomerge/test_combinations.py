@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge import launch
 from evomerge.config import load_config
+from evomerge.launch import launch
 from evomerge.merging.engine import MergeError
 from evomerge.merging.method import MergeMethod
 from evomerge.optimizers.base import Optimizer

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from evaluators import _strict_yaml as strict_yaml
 from evaluators.model_size import ModelSize
 from evomerge.config import SearchConfig, load_config
-from evomerge.launch import prepare, run
+from evomerge.launch.launch import prepare, run
+from evomerge.launch.placement import COMPUTE_DTYPE, scoring_dtype
 from evomerge.merging.engine import MergeError
 from evomerge.merging.output.materialize import materialize
-from evomerge.merging.sources import open_models
-from evomerge.models import ResidentModel, compute_dtype
-from evomerge.placement import COMPUTE_DTYPE, scoring_dtype
+from evomerge.merging.recipe_models import open_models
+from evomerge.resident.resident import ResidentModel, compute_dtype
 from evomerge.study import ConfigurationChanged, Study
 from tests.conftest import TinyModels
 from tests.contracts.merge_method import make_merge

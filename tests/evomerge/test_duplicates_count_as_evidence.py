@@ -10,22 +10,22 @@ from typer.testing import CliRunner
 
 from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import SPLITS, Scores, content_ids, split_of
-from evomerge.aim import record_objective
 from evomerge.cli import app
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Kind, Objective
-from evomerge.records import Outcome, Trial
-from evomerge.report.front import front
+from evomerge.objective.score import display_score
+from evomerge.objective.spec import record_objective
 from evomerge.report.front_table import front_to_dict, hypervolume_to_dict
 from evomerge.report.html.luck import luck
 from evomerge.report.standings import selection_to_dict
 from evomerge.report.status import status
+from evomerge.results import select, selection
+from evomerge.results.front import front
 from evomerge.search import score_all
-from evomerge.selection import select, selection
 from evomerge.study import Study
-from evomerge.yardstick import yardstick
+from evomerge.trial import Outcome, Trial
 from tests.conftest import TinyModels
-from tests.evomerge.selection.tables import baseline
+from tests.evomerge.results.tables import baseline
 
 MODELS = ("base", "parent:a", "parent:b", "uniform", "task_arithmetic:0.8", "x1", "x2", "x3", "x4")
 
@@ -66,7 +66,7 @@ def told(folder: Path, kind: Kind, copies: int) -> list[Any]:
     assert select(study, executor, objective, None).kind == "done"
     result = selection(study, objective)
     fronts = {split: front(study, objective, split) for split in SPLITS}
-    sticks = {split: yardstick(objective, [p.scores for p in found.points]) for split, found in fronts.items()}
+    sticks = {split: display_score(objective, [p.scores for p in found.points]) for split, found in fronts.items()}
     shown = [front_to_dict(found) | {"examples": 0} for found in fronts.values()]
     data = selection_to_dict(result)
     assert data["scored_twice"] is not None

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from evomerge import durable
-from evomerge.commands.group import _said
+from evomerge.commands.command_group import _said
 from evomerge.durable import OutputError, replacing, write_text
-from evomerge.ledger.writer import Files
 from evomerge.study import Study, StudyPaused
+from evomerge.study.writer import Files
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:

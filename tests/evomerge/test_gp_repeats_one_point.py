@@ -10,7 +10,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge.budget import Budget, candidates
 from evomerge.config import load_config
 from evomerge.execution.serial import SerialExecutor
-from evomerge.launch import build_optimizer, candidate_key, prepare
+from evomerge.launch.launch import build_optimizer, candidate_key, prepare
 from evomerge.optimizers.base import FloatArray
 from evomerge.search import search
 from evomerge.study import Study

@@ -13,12 +13,12 @@ from typer.testing import CliRunner, Result
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.config import load_config
-from evomerge.merging.interop.mergekit_read import read_mergekit
+from evomerge.merging.mergekit.read import read_mergekit
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.checkpoint import Checkpoint
-from evomerge.model_names import named_input, portable, relative_path
 from evomerge.recipe import Input
-from evomerge.recipe_file import read_merge
+from evomerge.recipe.file import read_merge
+from evomerge.recipe.model_names import named_input, portable, relative_path
 from tests.evomerge.merging.adapters import bare_lora
 from tests.evomerge.merging.folders import cached, llama
 

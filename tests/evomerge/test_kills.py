@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge.ledger.lines import FILE
 from evomerge.study import Study
+from evomerge.study.lines import FILE
 from tests.toys import search_file
 from tests.waiting import CEILING, wait_until
 

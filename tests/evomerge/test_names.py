@@ -13,28 +13,28 @@ from typer.testing import CliRunner
 
 from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import Scores
-from evomerge.aim import record_objective
 from evomerge.cli import app
-from evomerge.commands.collecting import _file_name
-from evomerge.commands.draft import named_inputs
-from evomerge.commands.importing import _commented
-from evomerge.commands.reporting import written
+from evomerge.commands.calibrate import _file_name
+from evomerge.commands.import_file import _commented
+from evomerge.commands.init import named_inputs
+from evomerge.commands.report import written
 from evomerge.config import ConfigError, load_config
 from evomerge.merging.output.card import _code, _text, model_card
 from evomerge.merging.output.manifest import Manifest
 from evomerge.objective import Objective
-from evomerge.printable import is_name, one_line, printable
+from evomerge.objective.spec import record_objective
 from evomerge.recipe import Input, Merge, Recipe, RecipeError
-from evomerge.records import CANARY, Outcome, Trial
 from evomerge.report import live
-from evomerge.report.front import front
 from evomerge.report.front_plot import plot_front
 from evomerge.report.html.document import document
 from evomerge.report.html.material import Material
 from evomerge.report.plot import plot_progress
 from evomerge.report.snapshot import take
 from evomerge.report.terminal import Terminal
+from evomerge.results.front import front
 from evomerge.study import Study
+from evomerge.text.printable import is_name, one_line, printable
+from evomerge.trial import CANARY, Outcome, Trial
 from search_spaces.base import CoefficientTable
 from tests.toys import search_file
 

@@ -11,7 +11,7 @@ from evaluators import _own_code
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.config import load_config
-from evomerge.recipe_file import RecipeError, read_merge
+from evomerge.recipe.file import RecipeError, read_merge
 from tests.toys import search_file
 
 SCORE = "def score(model):\n    return sum(float(t.double().abs().mean()) for t in model.tensors.values())\n"

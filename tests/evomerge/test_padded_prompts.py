@@ -8,7 +8,7 @@ import torch
 
 from evaluators._generation import Generator
 from evomerge.merging.models.checkpoint import Checkpoint
-from evomerge.models import load_resident
+from evomerge.resident.resident import load_resident
 from tests.evomerge.networks import write_network
 
 PROMPTS = ["there were 7 of the", "there were 31 of the", "and then", "these 5 words", "there is a lot of this here"]

@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluators import _strict_yaml as strict_yaml
+from evomerge.bench import build_evaluator, split_ids
 from evomerge.cli import app
 from evomerge.config import load_config
-from evomerge.launch import LaunchError, prepare
+from evomerge.launch.launch import LaunchError, prepare
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.settings import setting_differences
-from evomerge.models import load_resident
-from evomerge.trial import build_evaluator, split_ids
+from evomerge.resident.resident import load_resident
 from tests.evomerge.networks import write_network
 
 ROPE = {"rope_theta": 30.0, "rope_type": "default"}

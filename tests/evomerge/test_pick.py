@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from evaluators import _strict_yaml as strict_yaml
+from evomerge.bench import Bench, BenchSpec
 from evomerge.cli import app
 from evomerge.config import load_config
-from evomerge.recipe_file import read_merge
-from evomerge.records import Trial
+from evomerge.recipe.file import read_merge
 from evomerge.study import Study
-from evomerge.trial import Bench, BenchSpec
+from evomerge.trial import Trial
 from tests.toys import search_file, write_toys
 from tests.waiting import CEILING
 

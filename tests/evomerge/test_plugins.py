@@ -14,7 +14,7 @@ from evomerge import plugins
 from evomerge.merging.method import MergeMethod
 from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginError, PluginSpec
-from evomerge.sinks.base import Sink
+from evomerge.trackers.base import Tracker
 from search_spaces.base import SearchSpace
 from search_spaces.layerwise import Layerwise
 from tests.contracts.search_space import INPUTS, PARAMETERS, SMALL
@@ -24,7 +24,7 @@ CONTRACTS: dict[str, type] = {
     "evaluator": Evaluator,
     "optimizer": Optimizer,
     "merge method": MergeMethod,
-    "sink": Sink,
+    "tracker": Tracker,
 }
 TESTS = Path(__file__).parents[1]
 PLUGINS = [(what, name) for what in plugins.PACKAGES for name in plugins.names(what)]

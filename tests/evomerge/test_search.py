@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evomerge.bench import Bench, BenchSpec
 from evomerge.budget import Budget, candidates
 from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
@@ -17,10 +18,9 @@ from evomerge.optimizers.base import FloatArray
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
-from evomerge.records import CANARY, Outcome, Trial, is_parent
 from evomerge.search import Ending, Progress, StopRequest, score_all, search
 from evomerge.study import Study
-from evomerge.trial import Bench, BenchSpec
+from evomerge.trial import CANARY, Outcome, Trial, is_parent
 from tests.toys import write_toys
 
 OBJECTIVE = Objective({"one": 1.0})

@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 
 from evomerge.config import load_config
-from evomerge.merging.interop.mergekit_read import read_mergekit
-from evomerge.recipe_file import read_merge
+from evomerge.merging.mergekit.read import read_mergekit
+from evomerge.recipe.file import read_merge
 from tests.toys import write_toys
 
 MERGEKIT = """

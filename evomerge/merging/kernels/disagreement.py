@@ -7,12 +7,12 @@ from torch import Tensor
 
 from evomerge.merging.kernels.sparsify import Cut, largest_of, trim
 from evomerge.merging.kernels.thresholds import remembered
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 _SHARES_KEPT = 8
 
 
-def selection(source: Source, share: float) -> Cut | None:
+def selection(source: TensorSource, share: float) -> Cut | None:
     """The cut on the variance between inputs that keeps this share of the elements where it is not zero.
 
     None, at a share of 1, for all elements.
@@ -26,7 +26,7 @@ def selection(source: Source, share: float) -> Cut | None:
     return largest_of(source, "variances", lambda tile: _variance_of(source, tile), count)
 
 
-def mean_squares(source: Source, share: float) -> list[float]:
+def mean_squares(source: TensorSource, share: float) -> list[float]:
     """Mean over all elements of each delta's square, zero where it is not selected (n_inputs)."""
 
     def squares(tile: Tile) -> list[float]:
@@ -49,12 +49,12 @@ def select(deltas: Sequence[Tensor], cut: Cut | None, tile: Tile) -> None:
             delta.mul_(selected)
 
 
-def _deltas(source: Source, tile: Tile) -> list[Tensor]:
+def _deltas(source: TensorSource, tile: Tile) -> list[Tensor]:
     base = source.base(tile)
     return [source.deltas(index, tile, base) for index in range(len(source.input_names))]
 
 
-def _variance_of(source: Source, tile: Tile) -> Tensor:
+def _variance_of(source: TensorSource, tile: Tile) -> Tensor:
     return _variance(_deltas(source, tile), tile)
 
 

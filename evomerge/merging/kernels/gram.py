@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.kernels.lines import Lines, block, blocks
-from evomerge.merging.tiles import BASE, TILE, Source
+from evomerge.merging.tiles import BASE, TILE, TensorSource
 
 #: "weights" as they are, "deltas" to the base, or weights "centred" to mean zero.
 Of = Literal["weights", "deltas", "centred"]
@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 _PART = 64 * TILE
 
 
-def gram(source: Source, of: Of, *, with_base: bool = False) -> FloatArray:
+def gram(source: TensorSource, of: Of, *, with_base: bool = False) -> FloatArray:
     """Dot products of the flattened inputs: (n_inputs, n_inputs); the base is the first of n_inputs + 1 if asked for.
 
     To be called from `prepare`, which runs in one thread: a sum's last bits depend on their number.
@@ -37,7 +37,7 @@ def gram(source: Source, of: Of, *, with_base: bool = False) -> FloatArray:
     return np.array(source.cache[key])
 
 
-def means(source: Source, *, with_base: bool = False) -> FloatArray:
+def means(source: TensorSource, *, with_base: bool = False) -> FloatArray:
     """Mean of each input's elements, (n_inputs,), the base's first if asked for; not of an empty tensor."""
     key = ("means", with_base)
     if key not in source.cache:
@@ -47,7 +47,7 @@ def means(source: Source, *, with_base: bool = False) -> FloatArray:
     return np.array(source.cache[key])
 
 
-def line_grams(source: Source, of: Of, lines: Lines) -> FloatArray:
+def line_grams(source: TensorSource, of: Of, lines: Lines) -> FloatArray:
     """`gram` of the inputs, without the base, for each row or column: (lines.count, n_inputs, n_inputs)."""
     key = ("gram", of, lines)
     if key not in source.cache:
@@ -66,7 +66,7 @@ def cosines(products: FloatArray, shortest: float) -> FloatArray:
     return np.asarray(np.clip(quotient, -1.0, 1.0))
 
 
-def _products(source: Source, members: Sequence[int], relative: bool, shifts: FloatArray) -> FloatArray:
+def _products(source: TensorSource, members: Sequence[int], relative: bool, shifts: FloatArray) -> FloatArray:
     total = np.zeros((len(members), len(members)))
     size = min(_PART, max((tile.stop - tile.start for tile in source.tiles), default=0))
     # One buffer, so that all vectors start at the same alignment: it decides how a dot product is summed up.
@@ -91,11 +91,11 @@ def _pairs(vectors: Tensor) -> FloatArray:
     return found
 
 
-def _sum(source: Source, model: int) -> float:
+def _sum(source: TensorSource, model: int) -> float:
     return sum(float(source.weights(model, tile).sum(dtype=torch.float64)) for tile in source.tiles)
 
 
-def _line_products(source: Source, relative: bool, lines: Lines) -> FloatArray:
+def _line_products(source: TensorSource, relative: bool, lines: Lines) -> FloatArray:
     n = len(source.input_names)
     total = np.zeros((lines.count, n, n))
     for start, stop in blocks(source, lines.stride):

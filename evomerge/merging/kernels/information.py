@@ -10,7 +10,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import normalized, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput
 from evomerge.merging.moments import input_moments
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 
@@ -32,7 +32,9 @@ class Average:
     fishers: tuple[Tensor, ...] = ()
 
 
-def scales(sources: Iterable[Source], *, normalize: bool = True, relative_floor: bool = False) -> dict[str, Scale]:
+def scales(
+    sources: Iterable[TensorSource], *, normalize: bool = True, relative_floor: bool = False
+) -> dict[str, Scale]:
     """The scale of each input's Fisher information, by name, where an option asks for it.
 
     Raises MethodError where it is not finite.
@@ -55,7 +57,7 @@ def scales(sources: Iterable[Source], *, normalize: bool = True, relative_floor:
     return {name: Scale(math.sqrt(squares), plain / max(n, 1)) for name, (squares, plain, n) in sums.items()}
 
 
-def _sums(source: Source, fisher: Tensor) -> tuple[float, float, float]:
+def _sums(source: TensorSource, fisher: Tensor) -> tuple[float, float, float]:
     """Sum of squares, sum, and number of the values of one tensor."""
 
     def of_tile(tile: Tile) -> tuple[float, float]:
@@ -67,7 +69,7 @@ def _sums(source: Source, fisher: Tensor) -> tuple[float, float, float]:
 
 
 def average(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     normalize: bool = True,

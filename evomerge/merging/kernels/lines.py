@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging import tiles
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 #: "row": vectors along the last dimension. "column": vectors along the first one.
 Along = Literal["row", "column"]
@@ -52,7 +52,7 @@ class Lines:
         return values
 
 
-def blocks(source: Source, stride: int) -> Iterator[tuple[int, int]]:
+def blocks(source: TensorSource, stride: int) -> Iterator[tuple[int, int]]:
     """Ranges [start, stop) of whole strides of a tensor, about a tile's elements each, at least one stride."""
     n_strides = source.numel // stride
     size = max(tiles.TILE // stride, 1)
@@ -60,6 +60,6 @@ def blocks(source: Source, stride: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, n_strides)
 
 
-def block(source: Source, model: int, stride: int, start: int, stop: int) -> Tensor:
+def block(source: TensorSource, model: int, stride: int, start: int, stop: int) -> Tensor:
     """Strides [start, stop) of a model's tensor: (stop - start, stride), float32, a copy."""
     return source.whole(model).reshape(-1, stride)[start:stop].to(torch.float32, copy=True)

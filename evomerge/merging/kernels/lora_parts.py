@@ -16,7 +16,7 @@ from evomerge.merging.factors import Factors
 from evomerge.merging.kernels.consensus import Election
 from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.method import MethodError
-from evomerge.merging.tiles import TILE, Source, Tile
+from evomerge.merging.tiles import TILE, TensorSource, Tile
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Part:
 Combine = Callable[[Part], Tensor]
 
 
-def pairs(source: Source, method: str) -> list[tuple[int, Factors]]:
+def pairs(source: TensorSource, method: str) -> list[tuple[int, Factors]]:
     """Input and factors of those that change a tensor by factors; none where another change is among them.
 
     Raises MethodError for adapters of different ranks.
@@ -56,7 +56,7 @@ def pairs(source: Source, method: str) -> list[tuple[int, Factors]]:
 
 
 def merge_parts(
-    deltas: Sequence[Tensor], weight: Sequence[float], source: Source, tile: Tile, method: str, combine: Combine
+    deltas: Sequence[Tensor], weight: Sequence[float], source: TensorSource, tile: Tile, method: str, combine: Combine
 ) -> Tensor:
     """The merged change: the product of combined factors, or of whole changes combined where they have none."""
     used = pairs(source, method)

@@ -9,7 +9,7 @@ from torch import Tensor
 from evomerge.merging.kernels.ranks import row_length
 from evomerge.merging.kernels.row_cuts import RowMiddle, row_middle
 from evomerge.merging.kernels.sparsify import Cut, largest_of, restoring_factor, trim
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 #: "official" counts in every row, "mergekit" in the whole tensor.
 Compat = Literal["official", "mergekit"]
@@ -53,7 +53,9 @@ Middle = _Rows | _Tensor
 _NONE = Cut(float("inf"), 0)
 
 
-def middle(source: Source, density: Sequence[float], gamma: Sequence[float], compat: Compat) -> tuple[Middle, ...]:
+def middle(
+    source: TensorSource, density: Sequence[float], gamma: Sequence[float], compat: Compat
+) -> tuple[Middle, ...]:
     """For every input (n_inputs): of the elements that are not among the `gamma` largest, the `density` largest.
 
     Both are shares of all elements.
@@ -62,21 +64,21 @@ def middle(source: Source, density: Sequence[float], gamma: Sequence[float], com
     return tuple(one(source, i, d, g) for i, (d, g) in enumerate(zip(density, gamma, strict=True)))
 
 
-def middle_factors(source: Source, middles: Sequence[Middle], rescale: Rescale) -> tuple[float, ...]:
+def middle_factors(source: TensorSource, middles: Sequence[Middle], rescale: Rescale) -> tuple[float, ...]:
     """What each delta's middle (n_inputs) is multiplied by, see `Rescale`."""
     if rescale == "none":
         return (1.0,) * len(middles)
     return tuple(1.0 if m.everything else restoring_factor(source, i, m.keep) for i, m in enumerate(middles))
 
 
-def _of_rows(source: Source, index: int, density: float, gamma: float) -> Middle:
+def _of_rows(source: TensorSource, index: int, density: float, gamma: float) -> Middle:
     length = row_length(source)
     high = length - int(length * gamma)
     low = max(high - int(length * density), 0)
     return _Rows(None if (low, high) == (0, length) else row_middle(source, index, low, high))
 
 
-def _of_tensor(source: Source, index: int, density: float, gamma: float) -> Middle:
+def _of_tensor(source: TensorSource, index: int, density: float, gamma: float) -> Middle:
     n = source.numel
     wanted = int(density * n)
     outliers = min(int(gamma * n), n - wanted)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evomerge.merging.method import MethodError
 from evomerge.merging.moments import input_moments
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 #: Whose equations: RegMean's, with G alone; K-FAC's, with G and O; those of Fisher information; those of an average.
 Objective = Literal["regmean", "kfac", "fisher", "average"]
@@ -49,7 +49,7 @@ class Layer:
         return (solution if self.transposed else solution.T).float()
 
 
-def layer(source: Source, *, grads: bool = False) -> Layer:
+def layer(source: TensorSource, *, grads: bool = False) -> Layer:
     """The layer that a tensor belongs to; without moments for what is no weight of one.
 
     grads: read O as well. Raises MethodError for moments that some inputs lack, or of another shape.
@@ -65,7 +65,9 @@ def layer(source: Source, *, grads: bool = False) -> Layer:
     )
 
 
-def operators(source: Source, objective: Objective, off_diagonal: float) -> list[Callable[[Tensor], Tensor]] | None:
+def operators(
+    source: TensorSource, objective: Objective, off_diagonal: float
+) -> list[Callable[[Tensor], Tensor]] | None:
     """What the objective makes of each input's delta, as the operator of a quadratic form; None without statistics."""
     if objective == "average":
         return [lambda delta: delta for _ in source.input_names]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.spectral import is_spectral, remembered, spectrum
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Compat = Literal["official", "paper"]
 
@@ -35,7 +35,13 @@ class Progress:
 
 
 def projected_sum(
-    deltas: Sequence[Tensor], source: Source, first: str, entered: float, alpha: float, exclude: str, compat: Compat
+    deltas: Sequence[Tensor],
+    source: TensorSource,
+    first: str,
+    entered: float,
+    alpha: float,
+    exclude: str,
+    compat: Compat,
 ) -> Tensor:
     """What all models add, in order, in float32: that each step rescales the sum before it drops out of it.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from evomerge.merging.kernels.lines import block, blocks
 from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, drop_unevenly, restoring_factor
 from evomerge.merging.method import BASE, MethodError
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 #: What becomes of an epsilon that leads outside of (0, 1): it is narrowed, or refused.
 DellaCompat = Literal["official", "mergekit"]
@@ -43,12 +43,12 @@ class RowRanks:
         return ranks.add_(_OFFSET) if self.stored.dtype == torch.int16 else ranks
 
 
-def row_length(source: Source) -> int:
+def row_length(source: TensorSource) -> int:
     """Elements of a row; of a tensor with elements."""
     return source.numel // source.shape[0] if len(source.shape) > 1 else source.numel
 
 
-def row_ranks(source: Source, index: int) -> RowRanks:
+def row_ranks(source: TensorSource, index: int) -> RowRanks:
     """Ranks of input `index`'s delta, sorted once and kept with the tensor; of a tensor with elements."""
     key = ("row ranks", index)
     if key not in source.cache:
@@ -101,7 +101,7 @@ class Magprune:
 
 
 def magprune(
-    source: Source, density: Sequence[float], epsilon: Sequence[float], compat: DellaCompat
+    source: TensorSource, density: Sequence[float], epsilon: Sequence[float], compat: DellaCompat
 ) -> tuple[Magprune, ...]:
     """For every input (n_inputs) its keep probabilities, which stay within [0, 1].
 
@@ -121,14 +121,14 @@ def magprune(
     return tuple(found)
 
 
-def magprune_factors(source: Source, prunes: Sequence[Magprune], rescale: Rescale) -> tuple[float, ...]:
+def magprune_factors(source: TensorSource, prunes: Sequence[Magprune], rescale: Rescale) -> tuple[float, ...]:
     """What each thinned delta (n_inputs) is multiplied by as a whole: 1 but for "mergekit", see `Rescale`."""
     if rescale != "mergekit":
         return (1.0,) * len(prunes)
     return tuple(_restoring(source, index, prune) for index, prune in enumerate(prunes))
 
 
-def _restoring(source: Source, index: int, prune: Magprune) -> float:
+def _restoring(source: TensorSource, index: int, prune: Magprune) -> float:
     if prune.density in (0.0, 1.0):
         return 1.0
     return restoring_factor(source, index, lambda delta, tile: prune.drop(delta, tile, index, rescale=False))

@@ -10,7 +10,7 @@ from torch import Tensor
 from evomerge.merging.kernels.lines import block, blocks
 from evomerge.merging.kernels.ranks import row_length
 from evomerge.merging.kernels.thresholds import remembered
-from evomerge.merging.tiles import BASE, Source, Tile
+from evomerge.merging.tiles import BASE, TensorSource, Tile
 
 _MAGNITUDE = 0x7FFFFFFF
 #: Pairs of counts remembered per tensor and input: a search comes back to few densities, a walk never.
@@ -60,7 +60,7 @@ class RowMiddle:
         return delta
 
 
-def row_middle(source: Source, index: int, low: int, high: int) -> RowMiddle:
+def row_middle(source: TensorSource, index: int, low: int, high: int) -> RowMiddle:
     """What ranks in [low, high) of each row of input `index`'s delta, from 0 for the smallest magnitude.
 
     The lower index of equals ranks higher. 0 <= low <= high <= length; of a tensor with elements.
@@ -69,7 +69,7 @@ def row_middle(source: Source, index: int, low: int, high: int) -> RowMiddle:
     return remembered(cache, key, (low, high), lambda: _find(source, index, low, high), keep=_PAIRS_KEPT)
 
 
-def _find(source: Source, index: int, low: int, high: int) -> RowMiddle:
+def _find(source: TensorSource, index: int, low: int, high: int) -> RowMiddle:
     length = row_length(source)
     if low == high:
         nothing = torch.zeros(source.numel // length, 1, dtype=torch.int32, device=source.device)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 #: "paper": divide by the density, which leaves the expected value as it was.
 #: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
@@ -68,12 +68,12 @@ def _uniform(delta: Tensor, tile: Tile, index: int) -> Tensor:
     return bits.bitwise_right_shift_(1)
 
 
-def rescale_factors(source: Source, density: Sequence[float], rescale: Rescale) -> tuple[float, ...]:
+def rescale_factors(source: TensorSource, density: Sequence[float], rescale: Rescale) -> tuple[float, ...]:
     """What each randomly thinned delta (n_inputs) is multiplied by, see `Rescale`."""
     return tuple(_rescale_factor(source, index, value, rescale) for index, value in enumerate(density))
 
 
-def _rescale_factor(source: Source, index: int, density: float, rescale: Rescale) -> float:
+def _rescale_factor(source: TensorSource, index: int, density: float, rescale: Rescale) -> float:
     if rescale == "none" or density in (0.0, 1.0):
         return 1.0
     if rescale == "paper":
@@ -81,7 +81,7 @@ def _rescale_factor(source: Source, index: int, density: float, rescale: Rescale
     return restoring_factor(source, index, lambda delta, tile: drop_at_random(delta, tile, index, density))
 
 
-def restoring_factor(source: Source, index: int, thin: Callable[[Tensor, Tile], Tensor]) -> float:
+def restoring_factor(source: TensorSource, index: int, thin: Callable[[Tensor, Tile], Tensor]) -> float:
     """What gives input `index`'s delta its L1 norm back after `thin`; 1 where either norm is below 1e-7."""
 
     def norms(tile: Tile) -> tuple[float, float]:
@@ -101,7 +101,7 @@ class Cut:
     end: int
 
 
-def largest(source: Source, index: int, density: float, *, at_least: int = 0) -> Cut | None:
+def largest(source: TensorSource, index: int, density: float, *, at_least: int = 0) -> Cut | None:
     """The cut that keeps the int(density * numel) largest of input `index`'s delta; None keeps everything.
 
     at_least: how many stay of a tensor with as many elements, unless the density is zero.
@@ -112,7 +112,7 @@ def largest(source: Source, index: int, density: float, *, at_least: int = 0) ->
     return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
 
 
-def largest_of(source: Source, key: Hashable, read: Read, count: int) -> Cut | None:
+def largest_of(source: TensorSource, key: Hashable, read: Read, count: int) -> Cut | None:
     """The cut that keeps the `count` largest of any values, which `read` gives for a tile, to be overwritten.
 
     key: of the histogram in the source's cache.
@@ -141,7 +141,7 @@ def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
 class _Magnitudes:
     """Histogram of magnitudes by the leading bits of the float; only buckets that are not empty."""
 
-    def __init__(self, source: Source, read: Read) -> None:
+    def __init__(self, source: TensorSource, read: Read) -> None:
         counts = np.zeros(_MAGNITUDE + 1 >> _BUCKET_BITS, dtype=np.int64)
 
         def count(tile: Tile) -> None:
@@ -155,14 +155,14 @@ class _Magnitudes:
         self._from_here_up = counts[::-1].cumsum()[::-1][self._buckets]
         self._cuts: dict[int, Cut] = {}
 
-    def cut(self, source: Source, read: Read, count: int) -> Cut:
+    def cut(self, source: TensorSource, read: Read, count: int) -> Cut:
         if count not in self._cuts:
             while len(self._cuts) >= _CUTS_KEPT:
                 del self._cuts[next(iter(self._cuts))]
             self._cuts[count] = self._find(source, read, count)
         return self._cuts[count]
 
-    def _find(self, source: Source, read: Read, count: int) -> Cut:
+    def _find(self, source: TensorSource, read: Read, count: int) -> Cut:
         if count == 0:
             return Cut(float("inf"), 0)
         place = int(np.searchsorted(-self._from_here_up, -count, side="right")) - 1

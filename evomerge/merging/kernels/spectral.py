@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 #: Tensors that the published code of Iso and TSV leaves out. Their embeddings are matrices as any other.
 PROJECTIONS = "*text_projection*"
@@ -53,7 +53,7 @@ def polar(matrix: Tensor) -> Tensor:
     return found.left @ found.right
 
 
-def is_spectral(source: Source, exclude: str) -> bool:
+def is_spectral(source: TensorSource, exclude: str) -> bool:
     """Whether a tensor is a matrix whose name fits none of the comma-separated patterns in `exclude`."""
     patterns = (pattern.strip() for pattern in exclude.split(","))
     return len(source.shape) == 2 and not any(fnmatchcase(source.tensor, pattern) for pattern in patterns)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.kernels.sparsify import Cut
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 #: Gives one number per element of a tile, a tensor for every input of the source; each in memory of its own, which
 #: is overwritten. Infinite and missing values are not ordered in a useful way.
-Values = Callable[[Source, Tile], Sequence[Tensor]]
+Values = Callable[[TensorSource, Tile], Sequence[Tensor]]
 
 _MAGNITUDE = 0x7FFFFFFF
 _HALF = 16
@@ -41,7 +41,7 @@ def remembered(cache: dict[Hashable, Any], kind: Hashable, key: Hashable, make: 
     return entries[key]
 
 
-def magnitudes(source: Source, tile: Tile) -> Sequence[Tensor]:
+def magnitudes(source: TensorSource, tile: Tile) -> Sequence[Tensor]:
     """Of every delta; the values to rank where the largest elements are looked for."""
     base = source.base(tile)
     return [source.deltas(index, tile, base).abs_() for index in range(len(source.input_names))]
@@ -63,7 +63,7 @@ class Ranking:
     Whatever is not known yet costs a pass over all the tensors, however many places are asked for at once.
     """
 
-    def __init__(self, sources: Iterable[Source], key: Hashable, values: Values) -> None:
+    def __init__(self, sources: Iterable[TensorSource], key: Hashable, values: Values) -> None:
         self._sources = sources
         self._key = key
         self._values = values
@@ -109,7 +109,7 @@ class Ranking:
                 totals[name][buckets] += counts
         return totals
 
-    def _histograms(self, source: Source) -> list[tuple[NDArray[np.uint16], Counts]]:
+    def _histograms(self, source: TensorSource) -> list[tuple[NDArray[np.uint16], Counts]]:
         counts = np.zeros((len(source.input_names), _BUCKETS), dtype=np.int64)
 
         def count(tile: Tile) -> None:
@@ -139,7 +139,7 @@ class Ranking:
             answers[name, k] = Ranked(value, smaller + int(inside[:low].sum()), int(inside[low]))
         return answers
 
-    def _count_inside(self, source: Source, trailing: dict[tuple[str, int], Counts]) -> None:
+    def _count_inside(self, source: TensorSource, trailing: dict[tuple[str, int], Counts]) -> None:
         wanted = [[bucket for other, bucket in trailing if other == name] for name in source.input_names]
 
         def count(tile: Tile) -> None:
@@ -160,7 +160,7 @@ class Largest:
     Exactly as many as are asked for: among equal magnitudes those of the first tensor, and in it of the lowest index.
     """
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[TensorSource]) -> None:
         self._sources = sources
         self._ranking = Ranking(sources, "magnitudes", magnitudes)
 
@@ -174,7 +174,7 @@ class Largest:
         """What was found out about the whole model; kept from one merge to the next."""
         return self._ranking.found
 
-    def cuts(self, source: Source, density: Sequence[float]) -> tuple[Cut | None, ...]:
+    def cuts(self, source: TensorSource, density: Sequence[float]) -> tuple[Cut | None, ...]:
         """For every input (n_inputs) what keeps the tensor's share of its int(density * numel) + 1 largest.
 
         The 1 more is that of TIES' reference code; densities of 0 and 1 keep nothing and everything.
@@ -190,7 +190,7 @@ class Largest:
     def _place(self, name: str, count: int) -> tuple[str, int]:
         return name, self.numel[name] - count
 
-    def cut(self, source: Source, name: str, density: float) -> Cut | None:
+    def cut(self, source: TensorSource, name: str, density: float) -> Cut | None:
         """The same for one input."""
         count = self._count(name, density)
         if count in (0, self.numel[name]):
@@ -214,7 +214,7 @@ class Largest:
                 ends[source.tensor], room = self._end(source, name, threshold, room)
         return ends
 
-    def _end(self, source: Source, name: str, threshold: float, room: int) -> tuple[int, int]:
+    def _end(self, source: TensorSource, name: str, threshold: float, room: int) -> tuple[int, int]:
         index = source.input_names.index(name)
         for tile in source.tiles:
             places = torch.nonzero(source.deltas(index, tile).abs_() == threshold).flatten()

@@ -12,7 +12,7 @@ from typing import Literal
 from evomerge.merging.kernels.consensus import RULES, Election, Rule, ballot
 from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Ranking, magnitudes, remembered
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 #: Whose code: what it rounds, and what becomes of an element that the whole model is undecided about.
 Convention = Literal["official", "mergelm"]
@@ -25,17 +25,19 @@ class WholeModel:
     They are those of a model with this density in all of its tensors. An input has a say in the tensors it has.
     """
 
-    def __init__(self, sources: Iterable[Source], convention: Convention) -> None:
+    def __init__(self, sources: Iterable[TensorSource], convention: Convention) -> None:
         self._sources = sources
         self._convention = convention
         self._ranking = Ranking(sources, "magnitudes", magnitudes)
 
-    def cuts(self, source: Source, density: Sequence[float]) -> tuple[Cut | None, ...]:
+    def cuts(self, source: TensorSource, density: Sequence[float]) -> tuple[Cut | None, ...]:
         """For every input of the source (n_inputs) what keeps its tensor's share of the model's largest elements."""
         found = self._cuts(source.input_names, density)
         return tuple(cut and Cut(cut.threshold, source.numel) for cut in found)
 
-    def rule(self, source: Source, density: Sequence[float], weights: Sequence[float], election: Election) -> Rule:
+    def rule(
+        self, source: TensorSource, density: Sequence[float], weights: Sequence[float], election: Election
+    ) -> Rule:
         """How the inputs of the source elect; only the signs of the weights count."""
         turned = tuple(-1.0 if weight < 0 else 1.0 for weight in weights)
         key = (self._convention, election, source.input_names, tuple(density), turned)
@@ -76,7 +78,7 @@ class WholeModel:
         cuts = dict(zip(names, self._cuts(names, density), strict=True))
         signs = dict(zip(names, turned, strict=True))
 
-        def balance(source: Source, tile: Tile) -> float:
+        def balance(source: TensorSource, tile: Tile) -> float:
             base = source.base(tile)
             voters = [(i, name) for i, name in enumerate(source.input_names) if name in cuts]
             kept = [trim(source.deltas(i, tile, base), _within(cuts[name], source), tile) for i, name in voters]
@@ -89,5 +91,5 @@ class WholeModel:
         return (won > 0) - (won < 0)
 
 
-def _within(cut: Cut | None, source: Source) -> Cut | None:
+def _within(cut: Cut | None, source: TensorSource) -> Cut | None:
     return cut and Cut(cut.threshold, source.numel)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.method import MethodError
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 
-def check_task(sources: Iterable[Source], *, task: str = "") -> None:
+def check_task(sources: Iterable[TensorSource], *, task: str = "") -> None:
     """Raise MethodError for a task that is none of the inputs."""
     if task:
         names = dict.fromkeys(name for source in sources for name in source.input_names)

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 from search_spaces.base import Layout
 
 #: The base's share, as in the authors' code.
 Alpha = Annotated[Shared, Bounds(0.2, 0.0, 1.0)]
 
 
-def _exact(source: Source, *, alpha: Alpha, others: Literal["base", "merge"] = "base") -> CopyOf | None:
+def _exact(source: TensorSource, *, alpha: Alpha, others: Literal["base", "merge"] = "base") -> CopyOf | None:
     if others == "base" and not _is_linear_layer(source):
         return CopyOf(BASE)
     return one_model((1 - alpha,))
 
 
-def _is_linear_layer(source: Source) -> bool:
+def _is_linear_layer(source: TensorSource) -> bool:
     return len(source.shape) == 2 and Layout.from_names((source.tensor,)).components != ("embedding",)
 
 

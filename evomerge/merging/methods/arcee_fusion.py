@@ -8,14 +8,14 @@ from torch import Tensor
 
 from evomerge.merging.kernels.thresholds import Ranking
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import TILE, Source, Tile
+from evomerge.merging.tiles import TILE, TensorSource, Tile
 
 _SMOOTHING = 1e-8
 #: Threshold, divergence of every row, elements of a row.
 Prepared = tuple[float, Tensor, int]
 
 
-def _threshold(source: Source, *, multiplier: Annotated[Shared, Bounds(1.5, 0.0, 3.0)]) -> CopyOf | Prepared:
+def _threshold(source: TensorSource, *, multiplier: Annotated[Shared, Bounds(1.5, 0.0, 3.0)]) -> CopyOf | Prepared:
     if source.identical:
         return CopyOf(BASE)
     length = source.shape[-1] if source.shape else 1
@@ -23,7 +23,7 @@ def _threshold(source: Source, *, multiplier: Annotated[Shared, Bounds(1.5, 0.0,
         source.cache["arcee_fusion"] = _divergence(source, length)
     divergence: Tensor = source.cache["arcee_fusion"]
 
-    def importances(source: Source, tile: Tile) -> list[Tensor]:
+    def importances(source: TensorSource, tile: Tile) -> list[Tensor]:
         return [_importance(source.deltas(0, tile), divergence, length, tile)]
 
     ranking = Ranking([source], "importance", importances)
@@ -32,7 +32,7 @@ def _threshold(source: Source, *, multiplier: Annotated[Shared, Bounds(1.5, 0.0,
     return median.value + multiplier * (third.value - first.value), divergence, length
 
 
-def _divergence(source: Source, length: int) -> Tensor:
+def _divergence(source: TensorSource, length: int) -> Tensor:
     """Kullback-Leibler divergence between the softmax of a row of the model and that of the base's row (n_rows)."""
     base, model = (source.whole(index).reshape(-1, length) for index in (BASE, 0))
     step = max(TILE // length, 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9, allowed=SHARE)]
@@ -23,7 +23,7 @@ class _Prepared(NamedTuple):
 
 
 def _coefficients(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,

@@ -9,7 +9,7 @@ from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9, allowed=SHARE)]
@@ -24,7 +24,7 @@ class _Prepared(NamedTuple):
 
 
 def _middles(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,

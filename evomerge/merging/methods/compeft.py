@@ -11,7 +11,7 @@ from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Largest, remembered
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 #: The paper's alpha, times the weight of the merge. Published: 0.5 to 10, the higher the fewer elements are kept.
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 4.0)]
@@ -26,7 +26,7 @@ Prepared = tuple[tuple[float, ...], tuple[Cut | None, ...]]
 class _Deltas:
     """Selections and sizes of whole deltas."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[TensorSource]) -> None:
         self._sources = sources
         self.largest = Largest(sources)
 
@@ -57,14 +57,14 @@ class _Deltas:
                 counts += total(kept.sign_())
         return sums / counts if counts else 0.0
 
-    def _having(self, name: str) -> Iterator[tuple[Source, int]]:
+    def _having(self, name: str) -> Iterator[tuple[TensorSource, int]]:
         for source in self._sources:
             if name in source.input_names:
                 yield source, source.input_names.index(name)
 
 
 def _prepared(
-    source: Source, *, weight: Weight, density: Density, scale: Scale, values: Values = "std", surveyed: _Deltas
+    source: TensorSource, *, weight: Weight, density: Density, scale: Scale, values: Values = "std", surveyed: _Deltas
 ) -> CopyOf | Prepared:
     weights = tuple(scale * value for value in weight)
     if not any(weights):

@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Threshold = Annotated[PerInput, Bounds(0.4, 0.2, 0.6)]
@@ -17,7 +17,7 @@ Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
 def _coefficients(
-    source: Source, *, weight: Weight, scale: Scale, votes: int = 2, task: str = ""
+    source: TensorSource, *, weight: Weight, scale: Scale, votes: int = 2, task: str = ""
 ) -> CopyOf | tuple[float, ...]:
     coefficients = tuple(scale * value for value in weight)
     n_inputs = len(coefficients)

@@ -10,20 +10,20 @@ from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Largest
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Threshold = Annotated[PerInput, Bounds(0.4, 0.2, 0.6)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 
 
-def _largest(sources: Iterable[Source], *, task: str = "") -> Largest:
+def _largest(sources: Iterable[TensorSource], *, task: str = "") -> Largest:
     check_task(sources, task=task)
     return Largest(sources)
 
 
 def _cuts(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0, allowed=SHARE)],

@@ -9,7 +9,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.lora_parts import pairs
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]
 
@@ -32,7 +32,7 @@ def _scales(whole: Tensor, pruned: Tensor, share: float) -> Tensor:
     return scales.clamp_min(float(scales.sort().values[min(int(rank * (1 - share)), rank - 1)]))
 
 
-def _sole(source: Source, *, weight: Weight) -> CopyOf | None:
+def _sole(source: TensorSource, *, weight: Weight) -> CopyOf | None:
     if not any(weight):
         return CopyOf(BASE)
     return None if pairs(source, "copa") else one_model(normalized(weight))
@@ -50,7 +50,7 @@ def copa(
     weight: Weight,
     density: Annotated[PerInput, Bounds(0.2, 0.05, 1.0, allowed=SHARE)],
     clamp: Annotated[Shared, Bounds(0.2, 0.0, 1.0, allowed=SHARE)],
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """A: weighted sum of pruned A. B: mean of pruned B, weighted by what pruning took from each adapter's A.
 

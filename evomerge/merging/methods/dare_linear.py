@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
@@ -17,7 +17,7 @@ Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
 def _coefficients(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,

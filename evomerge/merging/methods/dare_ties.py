@@ -9,7 +9,7 @@ from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.consensus import RULES, Compat, Election, elect
 from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
@@ -18,7 +18,7 @@ Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
 def _factors(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,

@@ -11,7 +11,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 #: One direction with inverse_q, therefore not searched by itself.
 Weight = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
@@ -25,7 +25,7 @@ _LARGEST_Q = 0.998
 
 
 def _coefficients(
-    _source: Source, *, weight: Weight, density: Density, inverse_q: InverseQ, scale: Scale
+    _source: TensorSource, *, weight: Weight, density: Density, inverse_q: InverseQ, scale: Scale
 ) -> CopyOf | tuple[float, ...]:
     coefficients = tuple(scale * value * inverse for value, inverse in zip(weight, inverse_q, strict=True))
     kept_whole = all(value == 1 for value in density) or not any(coefficients)

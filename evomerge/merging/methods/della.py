@@ -10,7 +10,7 @@ from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
@@ -24,7 +24,7 @@ class _Prepared(NamedTuple):
 
 
 def _prunes(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,

@@ -9,7 +9,7 @@ from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
@@ -24,7 +24,7 @@ class _Prepared(NamedTuple):
 
 
 def _coefficients(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,

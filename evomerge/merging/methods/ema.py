@@ -7,12 +7,12 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.method import SHARE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Rate = Annotated[Shared, Bounds(0.5, 0.0, 1.0, allowed=SHARE)]
 
 
-def _coefficients(source: Source, *, rate: Rate) -> CopyOf | tuple[float, ...]:
+def _coefficients(source: TensorSource, *, rate: Rate) -> CopyOf | tuple[float, ...]:
     if source.identical:
         return CopyOf(0)
     last = len(source.input_names) - 1

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import normalized
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.0)]
@@ -18,7 +18,7 @@ Rescale = Literal["paper", "official", "none"]
 _Sizes = list[tuple[float, float]]
 
 
-def _rescalers(sources: Iterable[Source], *, rescale: Rescale = "paper") -> Mapping[str, float]:
+def _rescalers(sources: Iterable[TensorSource], *, rescale: Rescale = "paper") -> Mapping[str, float]:
     """Input name -> what its share of the unified delta is multiplied by."""
     sums: dict[str, tuple[float, float]] = {}
     for source in sources if rescale != "none" else ():
@@ -31,7 +31,7 @@ def _rescalers(sources: Iterable[Source], *, rescale: Rescale = "paper") -> Mapp
     return {name: own / unified if unified else 1.0 for name, (own, unified) in sums.items()}
 
 
-def _sizes(source: Source) -> _Sizes:
+def _sizes(source: TensorSource) -> _Sizes:
     """For every input the sums of |delta| and of |masked unified delta|."""
 
     def measure(tile: Tile) -> list[tuple[float, float]]:
@@ -61,7 +61,7 @@ def _unify(deltas: Sequence[Tensor], tile: Tile) -> tuple[Tensor, Tensor]:
 
 
 def _coefficients(
-    source: Source, *, weight: Weight, scale: Scale, normalize: bool = True, surveyed: Mapping[str, float]
+    source: TensorSource, *, weight: Weight, scale: Scale, normalize: bool = True, surveyed: Mapping[str, float]
 ) -> CopyOf | tuple[float, ...]:
     weights = normalized(weight) if normalize else weight
     pairs = zip(source.input_names, weights, strict=True)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Alpha = Annotated[Shared, Bounds(0.3, 0.0, 1.0)]
 
 
-def _exact(_source: Source, *, alpha: Alpha) -> CopyOf | None:
+def _exact(_source: TensorSource, *, alpha: Alpha) -> CopyOf | None:
     return one_model((1 + alpha,))
 
 

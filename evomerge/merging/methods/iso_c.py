@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.spectral import PROJECTIONS, is_spectral, remembered, spectrum, weighted_sum
 from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 
 def _factor(deltas: Sequence[Tensor], weight: Sequence[float]) -> tuple[Tensor, float, int]:
@@ -30,7 +30,7 @@ def iso_c(
     scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
     exclude: str = PROJECTIONS,
     compat: Literal["guarded", "official"] = "guarded",
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """The sum of the weighted deltas with all of its singular values replaced by their mean, scaled.
 

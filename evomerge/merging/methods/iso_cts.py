@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.spectral import NOISE, PROJECTIONS, is_spectral, polar, remembered, spectrum, weighted_sum
 from evomerge.merging.method import SHARE, Bounds, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Compat = Literal["guarded", "official"]
 
@@ -57,7 +57,7 @@ def iso_cts(
     scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
     exclude: str = PROJECTIONS,
     compat: Compat = "guarded",
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """Leading directions of the sum and of what it misses of each delta, orthogonalised, all of equal strength.
 

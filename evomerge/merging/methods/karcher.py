@@ -10,7 +10,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import FloatArray, gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: From this sine on, two directions are opposite, and no arc between them is the shortest.
@@ -18,7 +18,7 @@ _OPPOSITE = 1e-4
 
 
 def _coefficients(
-    source: Source, *, weight: Weight, max_iter: int = 10, tol: float = 1e-5
+    source: TensorSource, *, weight: Weight, max_iter: int = 10, tol: float = 1e-5
 ) -> CopyOf | tuple[float, ...]:
     if max_iter < 0 or tol <= 0:
         raise MethodError(f"karcher needs max_iter >= 0 and tol > 0; they are {max_iter} and {tol}.")

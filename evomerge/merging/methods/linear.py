@@ -7,12 +7,12 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 
 
-def _coefficients(source: Source, *, weight: Weight, normalize: bool = True) -> CopyOf | tuple[float, ...]:
+def _coefficients(source: TensorSource, *, weight: Weight, normalize: bool = True) -> CopyOf | tuple[float, ...]:
     if normalize and abs(sum(weight)) < 1e-8:
         raise MethodError(f"{source.tensor}: the weights {list(weight)} add up to 0 and cannot be normalized.")
     coefficients = normalized(weight) if normalize else tuple(weight)

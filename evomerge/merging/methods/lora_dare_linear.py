@@ -8,13 +8,13 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.lora_parts import merge_parts, thinned, weighted
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 
 
-def _sole(_source: Source, *, weight: Weight, density: Density) -> CopyOf | None:
+def _sole(_source: TensorSource, *, weight: Weight, density: Density) -> CopyOf | None:
     if not any(weight):
         return CopyOf(BASE)
     return one_model(weight) if all(share == 1 for share in density) else None
@@ -28,7 +28,7 @@ def _sole(_source: Source, *, weight: Weight, density: Density) -> CopyOf | None
     random=True,
 )
 def lora_dare_linear(
-    deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: Source, tile: Tile
+    deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: TensorSource, tile: Tile
 ) -> Tensor:
     """Elements of each A and each B dropped at random, the rest divided by the density, summed up as lora_linear does.
 

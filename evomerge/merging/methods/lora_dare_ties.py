@@ -8,13 +8,13 @@ from torch import Tensor
 from evomerge.merging.kernels.consensus import Election
 from evomerge.merging.kernels.lora_parts import elected, merge_parts, thinned
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 
 
-def _none(_source: Source, *, weight: Weight) -> CopyOf | None:
+def _none(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
     return None if any(weight) else CopyOf(BASE)
 
 
@@ -31,7 +31,7 @@ def lora_dare_ties(
     weight: Weight,
     density: Density,
     election: Election = "total",
-    source: Source,
+    source: TensorSource,
     tile: Tile,
 ) -> Tensor:
     """A and B thinned at random as lora_dare_linear does, then signs elected and averaged as lora_ties does."""

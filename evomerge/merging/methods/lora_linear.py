@@ -8,12 +8,12 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.lora_parts import merge_parts, weighted
 from evomerge.merging.method import Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 
 
-def _sole(_source: Source, *, weight: Weight) -> CopyOf | None:
+def _sole(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
     return one_model(weight)
 
 
@@ -23,7 +23,7 @@ def _sole(_source: Source, *, weight: Weight) -> CopyOf | None:
     prepare=_sole,
     whole=True,
 )
-def lora_linear(deltas: Sequence[Tensor], *, weight: Weight, source: Source, tile: Tile) -> Tensor:
+def lora_linear(deltas: Sequence[Tensor], *, weight: Weight, source: TensorSource, tile: Tile) -> Tensor:
     """A and B of adapters of one rank summed up with the roots of the weights; their product mixes the adapters.
 
     Changes that are no factors (full models, DoRA, biases) are summed up as they are.

@@ -8,13 +8,13 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.lora_parts import Part, keep_largest, merge_parts, weighted
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 
 
-def _sole(_source: Source, *, weight: Weight, density: Density) -> CopyOf | None:
+def _sole(_source: TensorSource, *, weight: Weight, density: Density) -> CopyOf | None:
     if not any(weight):
         return CopyOf(BASE)
     return one_model(weight) if all(share == 1 for share in density) else None
@@ -27,7 +27,7 @@ def _sole(_source: Source, *, weight: Weight, density: Density) -> CopyOf | None
     whole=True,
 )
 def lora_magnitude_prune(
-    deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: Source, tile: Tile
+    deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: TensorSource, tile: Tile
 ) -> Tensor:
     """The int(density * numel) largest elements of each A and each B, summed up as lora_linear does.
 

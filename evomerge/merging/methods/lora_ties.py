@@ -8,13 +8,13 @@ from torch import Tensor
 from evomerge.merging.kernels.consensus import Election
 from evomerge.merging.kernels.lora_parts import Part, elected, keep_largest, merge_parts
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 
 
-def _none(_source: Source, *, weight: Weight) -> CopyOf | None:
+def _none(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
     return None if any(weight) else CopyOf(BASE)
 
 
@@ -30,7 +30,7 @@ def lora_ties(
     weight: Weight,
     density: Density,
     election: Election = "total",
-    source: Source,
+    source: TensorSource,
     tile: Tile,
 ) -> Tensor:
     """Trim, elect signs and average who agrees, on A and B of adapters of one rank, with the roots of the weights.

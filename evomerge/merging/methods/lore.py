@@ -18,7 +18,7 @@ from evomerge.merging.kernels.spectral import (
     weighted_sum,
 )
 from evomerge.merging.method import SHARE, Bounds, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Threshold = Literal["absolute", "relative"]
 Estimate = tuple[Tensor, list[tuple[Tensor, ...]]]
@@ -74,7 +74,7 @@ def lore(
     aggregate: Literal["average", "sum", "ties"] = "average",
     iterations: int = 20,
     exclude: str = PROJECTIONS,
-    source: Source,
+    source: TensorSource,
     tile: Tile,
 ) -> Tensor:
     """A base estimated from the models plus the scaled average of their low-rank deltas to it; no base is needed.

@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.sparsify import Cut, largest, trim
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
@@ -18,7 +18,7 @@ Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 Prepared = tuple[tuple[float, ...], tuple[Cut | None, ...]]
 
 
-def _cuts(source: Source, *, weight: Weight, density: Density, scale: Scale) -> CopyOf | Prepared:
+def _cuts(source: TensorSource, *, weight: Weight, density: Density, scale: Scale) -> CopyOf | Prepared:
     coefficients = tuple(scale * value for value in weight)
     if not any(coefficients):
         return CopyOf(BASE)

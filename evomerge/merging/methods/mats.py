@@ -9,14 +9,14 @@ from evomerge.merging.kernels.combination import normalized, sole_input
 from evomerge.merging.kernels.normal_equations import KINDS, Objective, conjugate_gradients, operators, total
 from evomerge.merging.kernels.spectral import weighted_sum
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Initial = Literal["task_arithmetic", "average", "base"]
 
 
 def _shares(
-    source: Source, *, weight: Weight, objective: Objective = "regmean", initial: Initial = "task_arithmetic"
+    source: TensorSource, *, weight: Weight, objective: Objective = "regmean", initial: Initial = "task_arithmetic"
 ) -> CopyOf | tuple[float, ...]:
     for index, name in enumerate(source.input_names):
         lacking = [kind for kind in KINDS[objective] if kind not in source.kinds(index)]
@@ -51,7 +51,7 @@ def mats(
     initial: Initial = "task_arithmetic",
     tolerance: float = 1e-5,
     prepared: tuple[float, ...],
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """Conjugate gradients from an initial merge towards the solution of sum(w_i G_i W O_i) = sum(w_i G_i W_i O_i).
 

@@ -11,7 +11,7 @@ from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Threshold = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
@@ -26,7 +26,7 @@ class _Conflict(NamedTuple):
 
 
 def _choice(
-    source: Source, *, weight: Weight, threshold: Threshold, score: Score = "signs"
+    source: TensorSource, *, weight: Weight, threshold: Threshold, score: Score = "signs"
 ) -> CopyOf | tuple[float, ...]:
     part = taking_part(source, weight)
     if not part:
@@ -39,7 +39,7 @@ def _choice(
     return one_model(shares) or shares
 
 
-def _conflict(source: Source, part: tuple[int, ...]) -> _Conflict:
+def _conflict(source: TensorSource, part: tuple[int, ...]) -> _Conflict:
     def measure(tile: Tile) -> list[float]:
         base = source.base(tile)
         deltas = [source.deltas(index, tile, base) for index in part]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 #: A fact about a checkpoint, not searched.
 Metric = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
@@ -16,7 +16,9 @@ Penalty = Annotated[Shared, Bounds(1.0, 0.0, 10.0)]
 By = Literal["loss", "exponential", "step", "rank"]
 
 
-def _coefficients(source: Source, *, metric: Metric, penalty: Penalty, by: By = "loss") -> CopyOf | tuple[float, ...]:
+def _coefficients(
+    source: TensorSource, *, metric: Metric, penalty: Penalty, by: By = "loss"
+) -> CopyOf | tuple[float, ...]:
     if source.identical:
         return CopyOf(0)
     logarithms = [penalty * value for value in _merits(source, metric, by)]
@@ -26,7 +28,7 @@ def _coefficients(source: Source, *, metric: Metric, penalty: Penalty, by: By = 
     return coefficients if sole is None else CopyOf(sole)
 
 
-def _merits(source: Source, metric: Sequence[float], by: By) -> list[float]:
+def _merits(source: TensorSource, metric: Sequence[float], by: By) -> list[float]:
     """Logarithms of the weights at a penalty of 1."""
     if by in ("loss", "step") and min(metric) <= 0:
         raise MethodError(f"{source.tensor}: a {by} must be above 0 to be weighted by; they are {list(metric)}.")

@@ -12,7 +12,7 @@ from evomerge.merging.kernels.combination import combine
 from evomerge.merging.kernels.gram import FloatArray, cosines, gram, line_grams
 from evomerge.merging.kernels.lines import Lines
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Compat = Literal["paper", "mergekit"]
 #: Smallest product of two lengths in mergekit's cosine.
@@ -28,7 +28,7 @@ class _PerRow:
 
 
 def _ratio(
-    source: Source,
+    source: TensorSource,
     *,
     scale: Annotated[Shared, Bounds(1.0, 0.0, 1.5)],
     filter_wise: bool = False,

@@ -9,7 +9,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import FloatArray, gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Added to every length.
@@ -19,7 +19,7 @@ _CANCELLED = 1e-4
 
 
 def _coefficients(
-    source: Source, *, weight: Weight, relative_to_base: bool = False, normalize: bool = True
+    source: TensorSource, *, weight: Weight, relative_to_base: bool = False, normalize: bool = True
 ) -> CopyOf | tuple[float, ...]:
     if relative_to_base and not any(weight):
         return CopyOf(BASE)

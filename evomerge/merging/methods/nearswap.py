@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 #: In units of the weights.
 T = Annotated[Shared, Bounds(1e-3, 1e-5, 1e-2)]
 
 
-def _exact(source: Source, *, t: T) -> CopyOf | None:
+def _exact(source: TensorSource, *, t: T) -> CopyOf | None:
     if t < 0:
         raise MethodError(f"{source.tensor}: t is how far a weight may move, at least 0; it is {t}.")
     return CopyOf(BASE) if t == 0 or source.identical else None

@@ -9,14 +9,14 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Published: the largest of 21 values from 0 to 1 that costs at most 5 % of the accuracy on what is to be kept.
 Scale = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
 
 
-def _coefficients(source: Source, *, weight: Weight, scale: Scale) -> CopyOf | tuple[float, ...]:
+def _coefficients(source: TensorSource, *, weight: Weight, scale: Scale) -> CopyOf | tuple[float, ...]:
     if not taking_part(source, weight) or scale == 0:
         return CopyOf(BASE)
     return tuple(-scale * value for value in in_proportion(source, weight))

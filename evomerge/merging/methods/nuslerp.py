@@ -11,7 +11,7 @@ from evomerge.merging.kernels.combination import combine
 from evomerge.merging.kernels.gram import FloatArray, Of, cosines, gram, line_grams
 from evomerge.merging.kernels.lines import Lines
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Weights whose sum is smaller than this meet half way.
@@ -31,7 +31,7 @@ Prepared = tuple[float, ...] | _PerLine
 
 
 def _coefficients(
-    source: Source, *, weight: Weight, relative_to_base: bool = False, flatten: bool = True, row_wise: bool = True
+    source: TensorSource, *, weight: Weight, relative_to_base: bool = False, flatten: bool = True, row_wise: bool = True
 ) -> CopyOf | Prepared:
     if source.identical:
         return CopyOf(BASE)

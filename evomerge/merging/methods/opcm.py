@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.projection import Compat, Progress, projected_sum
 from evomerge.merging.method import Bounds, MethodError, Shared, merge_method
-from evomerge.merging.tiles import Models, Source
+from evomerge.merging.tiles import Models, TensorSource
 
 #: One for the whole model, as the norm is; searched only where a range is given, with one group (space: uniform).
 Alpha = Annotated[Shared, Bounds(0.5, 0.5, 0.5)]
@@ -23,7 +23,7 @@ def _square(values: Tensor) -> float:
 
 
 def _progress(
-    sources: Iterable[Source],
+    sources: Iterable[TensorSource],
     *,
     alpha: Alpha,
     exclude: str = EMBEDDINGS,
@@ -43,7 +43,7 @@ def _progress(
     squares = dict.fromkeys(names, 0.0)
     whole = 0.0
 
-    def look(source: Source) -> float:
+    def look(source: TensorSource) -> float:
         deltas = Models(source, deltas=True)
         for index, name in enumerate(source.input_names):
             squares[name] += _square(deltas[index])
@@ -74,7 +74,7 @@ def opcm(
     exclude: str = EMBEDDINGS,
     compat: Compat = "official",
     surveyed: Progress,
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """Each next delta without what lies along the merge so far, rescaled to the deltas' mean norm (whole model).
 

@@ -6,12 +6,12 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.method import Bounds, CopyOf, PerInput, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Scale = Annotated[PerInput, Bounds(1.0, 0.0, 2.0)]
 
 
-def _untouched(_source: Source, *, scale: Scale) -> CopyOf | None:
+def _untouched(_source: TensorSource, *, scale: Scale) -> CopyOf | None:
     return CopyOf(0) if scale[0] == 1 else None
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.thresholds import Ranking, magnitudes
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.8, 1.3)]
 Density = Annotated[PerInput, Bounds(0.1, 0.05, 0.2, allowed=SHARE)]
@@ -22,7 +22,7 @@ _LEAST = 1e-12
 class _Competition:
     """Of the whole model, for every input: between which magnitudes its delta is clipped, and how its elements rank."""
 
-    def __init__(self, sources: Iterable[Source], clip: float, compat: Compat) -> None:
+    def __init__(self, sources: Iterable[TensorSource], clip: float, compat: Compat) -> None:
         self._compat = compat
         sizes = Ranking(sources, "magnitudes", magnitudes)
         places = [
@@ -36,7 +36,7 @@ class _Competition:
         self.limits: dict[str, Limits] = {name: (low, max(low, high)) for (name, _), low, high in pairs}
         self._balances = Ranking(sources, ("balance", compat, clip), self._values)
 
-    def _values(self, source: Source, tile: Tile) -> list[Tensor]:
+    def _values(self, source: TensorSource, tile: Tile) -> list[Tensor]:
         base = source.base(tile)
         deltas = [source.deltas(index, tile, base) for index in range(len(source.input_names))]
         limits = [self.limits[name] for name in source.input_names]
@@ -52,7 +52,7 @@ class _Competition:
         return tuple(zip(values[::2], values[1::2], strict=True))
 
 
-def _compete(sources: Iterable[Source], *, clip: Clip, compat: Compat = "official") -> _Competition:
+def _compete(sources: Iterable[TensorSource], *, clip: Clip, compat: Compat = "official") -> _Competition:
     if not 0 <= clip < 0.5:
         raise MethodError(f"clip must be a share below one half; it is {clip}.")
     return _Competition(sources, clip, compat)
@@ -88,7 +88,7 @@ def _normalized(delta: Tensor, limits: Limits, tile: Tile, index: int) -> Tensor
 
 
 def _prepared(
-    source: Source, *, weight: Weight, density: Density, surveyed: _Competition
+    source: TensorSource, *, weight: Weight, density: Density, surveyed: _Competition
 ) -> CopyOf | tuple[int, tuple[Limits, ...], tuple[Limits, ...]]:
     if not any(weight):
         return CopyOf(BASE)

@@ -9,14 +9,14 @@ from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._overlap import average_of_changes
 from evomerge.merging.methods._weights import taking_part
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.0)]
 Epsilon = Annotated[Shared, Bounds(1e-5, 1e-5, 1e-5)]
 
 
-def _exact(source: Source, *, weight: Weight, scale: Scale, epsilon: Epsilon) -> CopyOf | None:
+def _exact(source: TensorSource, *, weight: Weight, scale: Scale, epsilon: Epsilon) -> CopyOf | None:
     if not taking_part(source, weight) or scale == 0:
         return CopyOf(BASE)
     return one_model(weight) if scale == 1 and epsilon == 0 else None

@@ -12,7 +12,7 @@ from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._overlap import average_of_changes, changed
 from evomerge.merging.methods._weights import taking_part
-from evomerge.merging.tiles import Source, Tile, total
+from evomerge.merging.tiles import TensorSource, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.0)]
@@ -20,7 +20,7 @@ Epsilon = Annotated[Shared, Bounds(1e-5, 1e-5, 1e-5)]
 
 
 def _amplification(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     scale: Scale,
@@ -39,7 +39,7 @@ def _amplification(
     return tuple(r * min(shared / unique, alpha) if unique else 0.0 for shared, unique in counts)
 
 
-def _overlaps(source: Source, part: tuple[int, ...], epsilon: float) -> list[tuple[float, float]]:
+def _overlaps(source: TensorSource, part: tuple[int, ...], epsilon: float) -> list[tuple[float, float]]:
     """For each input how many of the elements that it changes others change too, and how many it alone."""
     n_inputs = len(source.input_names)
 

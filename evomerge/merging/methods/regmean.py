@@ -9,12 +9,12 @@ from evomerge.merging.kernels.combination import normalized, sole_input
 from evomerge.merging.kernels.normal_equations import layer, shrunk, shrunk_diagonal, solve, total
 from evomerge.merging.kernels.spectral import weighted_sum
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 
 
-def _shares(source: Source, *, weight: Weight) -> CopyOf | tuple[float, ...]:
+def _shares(source: TensorSource, *, weight: Weight) -> CopyOf | tuple[float, ...]:
     if min(weight) < 0 or not any(weight):
         raise MethodError(f"{source.tensor}: regmean needs weights from 0 and one above it; they are {list(weight)}.")
     shares = normalized(weight)
@@ -35,7 +35,7 @@ def regmean(
     off_diagonal: Annotated[Shared, Bounds(0.9, 0.1, 1.0)],
     ridge: float = 1e-5,
     prepared: tuple[float, ...],
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """The weights of each linear layer whose outputs differ least from the models' own on what they read there.
 

@@ -9,7 +9,7 @@ from evomerge.merging.kernels.consensus import Rule, elect
 from evomerge.merging.kernels.disagreement import mean_squares, select, selection
 from evomerge.merging.kernels.sparsify import Cut
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 SelectTopk = Annotated[Shared, Bounds(0.1, 0.05, 1.0, allowed=SHARE)]
@@ -27,7 +27,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    source: Source, *, weight: Weight, select_topk: SelectTopk, scale: Scale, compat: Compat = "official"
+    source: TensorSource, *, weight: Weight, select_topk: SelectTopk, scale: Scale, compat: Compat = "official"
 ) -> CopyOf | _Prepared:
     if scale == 0 or not any(weight):
         return CopyOf(BASE)

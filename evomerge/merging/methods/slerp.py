@@ -8,14 +8,14 @@ from torch import Tensor
 
 from evomerge.merging.kernels.gram import gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 #: Above this cosine the sine in the denominator is noise: straight line instead. Also for opposite models.
 COLINEAR = 0.9995
 _SHORT = 1e-8
 
 
-def _coefficients(source: Source, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]) -> CopyOf | tuple[float, float]:
+def _coefficients(source: TensorSource, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]) -> CopyOf | tuple[float, float]:
     if t == 0 or source.identical:
         return CopyOf(BASE)
     if t == 1:

@@ -11,13 +11,13 @@ from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Masks = Literal["equal", "intersect", "union"]
 
 
-def _coefficients(source: Source, *, weight: Weight, masks: Masks = "equal") -> CopyOf | tuple[float, ...]:
+def _coefficients(source: TensorSource, *, weight: Weight, masks: Masks = "equal") -> CopyOf | tuple[float, ...]:
     part = taking_part(source, weight)
     if not part:
         raise MethodError(f"{source.tensor}: the weights {list(weight)} add up to 0 and cannot be normalized.")
@@ -32,7 +32,7 @@ def _coefficients(source: Source, *, weight: Weight, masks: Masks = "equal") -> 
     return coefficients
 
 
-def _check_masks(source: Source, part: tuple[int, ...]) -> None:
+def _check_masks(source: TensorSource, part: tuple[int, ...]) -> None:
     differing = remembered(source.cache, "sparse_soup", part, partial(_differing, source, part), keep=4)
     other = next((index for index in part if differing[index]), None)
     if other is not None:
@@ -44,7 +44,7 @@ def _check_masks(source: Source, part: tuple[int, ...]) -> None:
         )
 
 
-def _differing(source: Source, part: tuple[int, ...]) -> dict[int, int]:
+def _differing(source: TensorSource, part: tuple[int, ...]) -> dict[int, int]:
     """Input -> how many elements are zero in it or in the first input, but not in both."""
 
     def count(tile: Tile) -> list[int]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 #: One direction with the weights, therefore not searched by itself.
@@ -15,7 +15,7 @@ Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
 def _coefficients(
-    _source: Source, *, weight: Weight, scale: Scale, normalize: bool = False
+    _source: TensorSource, *, weight: Weight, scale: Scale, normalize: bool = False
 ) -> CopyOf | tuple[float, ...]:
     weights = normalized(weight) if normalize else weight
     coefficients = tuple(scale * value for value in weights)

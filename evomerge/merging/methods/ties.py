@@ -10,7 +10,7 @@ from evomerge.merging.kernels.consensus import RULES, Election, Rule, elect
 from evomerge.merging.kernels.sparsify import Cut, largest, restoring_factor, trim
 from evomerge.merging.kernels.whole_ties import WholeModel
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source, Tile
+from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
@@ -26,12 +26,12 @@ class _Prepared(NamedTuple):
     rule: Rule
 
 
-def _whole(sources: Iterable[Source], *, compat: Compat = "mergekit") -> WholeModel | None:
+def _whole(sources: Iterable[TensorSource], *, compat: Compat = "mergekit") -> WholeModel | None:
     return WholeModel(sources, compat) if compat == "official" or compat == "mergelm" else None
 
 
 def _cuts(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     density: Density,
@@ -56,7 +56,7 @@ def _cuts(
     return alone or _Prepared(cuts, _factors(source, cuts, rescale), rule)
 
 
-def _factors(source: Source, cuts: Sequence[Cut | None], rescale: Rescale) -> tuple[float, ...]:
+def _factors(source: TensorSource, cuts: Sequence[Cut | None], rescale: Rescale) -> tuple[float, ...]:
     """What each trimmed delta (n_inputs) is multiplied by."""
 
     def factor(index: int, cut: Cut | None) -> float:

@@ -17,7 +17,7 @@ from evomerge.merging.kernels.spectral import (
     weighted_sum,
 )
 from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 
 def _parts(deltas: Sequence[Tensor], shape: torch.Size) -> list[tuple[Tensor, ...]]:
@@ -44,7 +44,7 @@ def tsv_m(
     # One direction with the weights, therefore not searched by itself.
     scale: Annotated[Shared, Bounds(1.0, 1.0, 1.0)],
     exclude: str = PROJECTIONS,
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """Each delta's leading singular triplets, an equal share of the rank each, with vectors made orthogonal.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import normalized, sole_input
 from evomerge.merging.kernels.spectral import accumulate, compact, is_spectral, remembered, spectrum, weighted_sum
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Other shares of the rank or another shared model mean new decompositions: searched where a range is given.
@@ -16,7 +16,7 @@ Density = Annotated[Shared, Bounds(0.1, 0.1, 0.1, allowed=SHARE)]
 
 
 def _coefficients(
-    _source: Source, *, weight: Weight, density: Density, normalize: bool = True
+    _source: TensorSource, *, weight: Weight, density: Density, normalize: bool = True
 ) -> CopyOf | tuple[float, ...]:
     coefficients = normalized(weight) if normalize else tuple(weight)
     sole = sole_input(coefficients)
@@ -42,7 +42,7 @@ def twin_merging(
     scale: Annotated[Shared, Bounds(0.29, 0.29, 0.29)],
     exclude: str = "",
     prepared: tuple[float, ...],
-    source: Source,
+    source: TensorSource,
 ) -> Tensor:
     """Task arithmetic of all inputs, plus the weighted part that it lacks of each, cut to `density` of the rank.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import gram, means
 from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Where this little of the inputs' variance is left, what is left is rounding.
@@ -23,7 +23,7 @@ class _Affine(NamedTuple):
 
 
 def _affine(
-    source: Source,
+    source: TensorSource,
     *,
     weight: Weight,
     base_share: Annotated[Shared, Bounds(0.0, 0.0, 1.0)],

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
-from evomerge.merging.tiles import Source
+from evomerge.merging.tiles import TensorSource
 
 T = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
 
 
-def _exact(_source: Source, *, t: T) -> CopyOf | None:
+def _exact(_source: TensorSource, *, t: T) -> CopyOf | None:
     return one_model((t,))
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from evaluators import _strict_yaml as strict_yaml
 from evomerge import __version__
 from evomerge.merging.output.manifest import Manifest
-from evomerge.printable import one_line
 from evomerge.recipe import Merge
+from evomerge.text.printable import one_line
 from search_spaces.base import FloatArray
 
 _TAGS = ["merge", "mergekit", "evomerge"]

@@ -21,9 +21,9 @@ from evomerge.merging.output.manifest import make_manifest, pinned
 from evomerge.merging.output.materialize import checked_sources
 from evomerge.merging.output.peft_names import check_peft_names
 from evomerge.merging.output.staging import MARK, staged
-from evomerge.merging.sources import Sources
+from evomerge.merging.recipe_models import RecipeModels
 from evomerge.recipe import Input, Merge
-from evomerge.recipe_file import write_merge
+from evomerge.recipe.file import write_merge
 
 
 def export_lora(
@@ -73,7 +73,7 @@ def export_lora(
     return report
 
 
-def _changes(merge: Merge, sources: Sources, threads: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _changes(merge: Merge, sources: RecipeModels, threads: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, merged tensor and its change to the base, in float32, of every tensor that changed."""
     engine = sources.engine(dtype=torch.float32, threads=threads)
     for name, merged in engine.stream(merge):

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evomerge.merging.candidate import MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.adapter import PREFIX, stored_by_input
 from evomerge.merging.models.model import SPEAKING, Model
 from evomerge.merging.models.network import NetworkError, hollow, is_known
 from evomerge.merging.output.lora_approximation import Approximation, approximate
 from evomerge.merging.output.lora_report import LoraReport
+from evomerge.merging.prepared import MergeError
 from evomerge.merging.tiles import Workers
 
 #: Roundings to float32 that a merged weight has behind it: of the folded input, and of the merge.

@@ -11,9 +11,9 @@ import torch
 
 from evomerge import __version__
 from evomerge.merging.models.checkpoint import Checkpoint, locate
-from evomerge.merging.sources import Sources
-from evomerge.model_names import cached_by_name
+from evomerge.merging.recipe_models import RecipeModels
 from evomerge.recipe import Input, Merge, Recipe
+from evomerge.recipe.model_names import cached_by_name
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def _commit(name: str, revision: str | None) -> str:
     return revision if revision is not None and known else locate(name, revision).name
 
 
-def make_manifest(merge: Merge, sources: Sources, written: Checkpoint, scores: Mapping[str, Any] | None) -> Manifest:
+def make_manifest(
+    merge: Merge, sources: RecipeModels, written: Checkpoint, scores: Mapping[str, Any] | None
+) -> Manifest:
     """The manifest of what was `written`; reads all files.
 
     Raises CheckpointError where an input changed since it was opened.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evomerge import plugins
-from evomerge.merging.interop import mergekit
+from evomerge.merging.mergekit import write
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.compatibility import find_nonfinite
@@ -24,10 +24,10 @@ from evomerge.merging.output.card import model_card
 from evomerge.merging.output.manifest import Manifest, make_manifest, pinned
 from evomerge.merging.output.staging import MARK, check_output, staged
 from evomerge.merging.output.writer import MAX_SHARD_BYTES, WriteError, check_weights, plan_tensors, write_weights
-from evomerge.merging.sources import Sources, open_models
-from evomerge.printable import one_line
+from evomerge.merging.recipe_models import RecipeModels, open_models
 from evomerge.recipe import Merge, Recipe
-from evomerge.recipe_file import write_merge
+from evomerge.recipe.file import write_merge
+from evomerge.text.printable import one_line
 
 Progress = Callable[[int, int], None]
 
@@ -64,7 +64,7 @@ def materialize(
     )
 
 
-def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
+def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> RecipeModels:
     """The models of a merge that is to be written to `folder`, opened and checked. Raises as `materialize` does."""
     check_method(merge)  # a word that is spelt wrongly is told before any model is looked for
     sources = open_models(merge.recipe, passing=True)
@@ -78,7 +78,7 @@ def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> Sources:
 
 def write_folder(
     merge: Merge,
-    sources: Sources,
+    sources: RecipeModels,
     tensors: Iterable[tuple[str, Tensor]],
     folder: Path,
     *,
@@ -155,8 +155,8 @@ def _write_recipes(merge: Merge, base: Model, partial: Path, folder: Path) -> No
     write_merge(merge, recipe, folder)
     bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)
     try:
-        text = mergekit.dump(bound, folder, out_dtype=_main_dtype(base, merge.recipe))
-    except mergekit.InteropError as error:
+        text = write.dump(bound, folder, out_dtype=_main_dtype(base, merge.recipe))
+    except write.InteropError as error:
         _write_text(
             recipe, f"# There is no mergekit_config.yml: {one_line(str(error))}\n{recipe.read_text(encoding='utf-8')}"
         )

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from evomerge.durable import OutputError
-from evomerge.ledger.lines import FILE, LOCK, SEARCH_FILE
 from evomerge.merging.models.header import CheckpointError
+from evomerge.study.lines import FILE, LOCK, SEARCH_FILE
 
 #: Patterns of the first bytes of our own files.
 REPORT = re.compile(rb'<!doctype html>.{0,2000}<meta name="generator" content="evomerge ', re.DOTALL)

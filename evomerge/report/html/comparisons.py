@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evomerge.report.front import Front, Point
+from evomerge.objective.score import DisplayScore, task_difference
 from evomerge.report.html.numbers import best_model, by_label, difference_data
+from evomerge.results.front import Front, Point
 from evomerge.statistics import Difference, holm
-from evomerge.yardstick import Yardstick, task_difference
 
 #: The splits on which a point is compared, the most trustworthy first.
 ORDER = ("report", "select", "search")
 
 
 def comparisons(
-    sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], labels: Iterable[str], baseline: str | None
+    sticks: Mapping[str, DisplayScore], fronts: Mapping[str, Front], labels: Iterable[str], baseline: str | None
 ) -> dict[str, dict[str, Any]]:
     """Label -> its comparisons, on the most trustworthy split that it was scored on.
 
@@ -38,7 +38,7 @@ def _rivals(fronts: Mapping[str, Front], baseline: str | None) -> list[str]:
     return list(dict.fromkeys(label for label in named if label is not None))
 
 
-def _claims(stick: Yardstick, point: Point, rivals: list[Point]) -> list[dict[str, Any]]:
+def _claims(stick: DisplayScore, point: Point, rivals: list[Point]) -> list[dict[str, Any]]:
     """One per rival and score or task, where `task` is null for the score; one value per model allows no claim."""
     objective = stick.objective
     made: dict[tuple[str, str | None], Difference] = {}

@@ -9,9 +9,9 @@ import numpy as np
 
 from evaluators.base import SPLITS
 from evomerge.objective import Objective
+from evomerge.objective.score import DisplayScore, display_score
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
-from evomerge.report.front import Front, Point, front
 from evomerge.report.html import running
 from evomerge.report.html.coefficients import coefficients_data, predicted_coefficients
 from evomerge.report.html.comparisons import comparisons
@@ -22,11 +22,11 @@ from evomerge.report.html.material import Material
 from evomerge.report.html.numbers import by_label
 from evomerge.report.html.points import front_data, points_data, predictions_data
 from evomerge.report.html.progress import progress
-from evomerge.report.predicted import Predicted, for_table, predicted
 from evomerge.report.status import export_command
-from evomerge.selection import Selection
+from evomerge.results import Selection
+from evomerge.results.front import Front, Point, front
+from evomerge.results.predicted import Predicted, for_table, predicted
 from evomerge.study import Study
-from evomerge.yardstick import Yardstick, yardstick
 
 #: Grows when the shape of the object changes.
 FORMAT = 2
@@ -71,13 +71,15 @@ def document(study: Study, objective: Objective, material: Material) -> dict[str
     }
 
 
-def _yardsticks(objective: Objective, fronts: Mapping[str, Front], result: Selection | None) -> dict[str, Yardstick]:
+def _yardsticks(objective: Objective, fronts: Mapping[str, Front], result: Selection | None) -> dict[str, DisplayScore]:
     """Split -> what its scores are measured with; the report split is measured as the result is."""
-    sticks = {split: yardstick(objective, [point.scores for point in found.points]) for split, found in fronts.items()}
-    return sticks | ({"report": Yardstick(objective, result.scale)} if result is not None else {})
+    sticks = {
+        split: display_score(objective, [point.scores for point in found.points]) for split, found in fronts.items()
+    }
+    return sticks | ({"report": DisplayScore(objective, result.scale)} if result is not None else {})
 
 
-def _measured(found: Front, stick: Yardstick) -> Front:
+def _measured(found: Front, stick: DisplayScore) -> Front:
     """The same front with the scores that `stick` gives."""
     points = (replace(point, score=stick.estimate(point.scores)) for point in found.points)
     return replace(found, points=tuple(points))

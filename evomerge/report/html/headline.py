@@ -3,12 +3,12 @@
 from typing import Any
 
 from evomerge.objective import Objective
-from evomerge.records import is_parent
 from evomerge.report import status
-from evomerge.report.front import Front
 from evomerge.report.html.numbers import difference_data, estimate_data
-from evomerge.selection import Selection, SelectionError, selection
+from evomerge.results import Selection, SelectionError, selection
+from evomerge.results.front import Front
 from evomerge.study import Study
+from evomerge.trial import is_parent
 
 
 def headline(study: Study, objective: Objective, searched: Front) -> tuple[Selection | None, dict[str, Any]]:

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.report.front import Front, Point
+from evomerge.objective.score import DisplayScore, clusters
 from evomerge.report.html.numbers import best_model, by_label, difference_data, estimate_data, number
+from evomerge.results.front import Front, Point
 from evomerge.statistics import bootstrap_means, indifference_set, power, probability_best, rerun
-from evomerge.yardstick import Yardstick, clusters
 
 #: The difference for which the number of examples is told beside the one that was found: one point in a hundred.
 POINT = 0.01
 
 
-def luck(sticks: Mapping[str, Yardstick], fronts: Mapping[str, Front], winner: str | None) -> dict[str, Any]:
+def luck(sticks: Mapping[str, DisplayScore], fronts: Mapping[str, Front], winner: str | None) -> dict[str, Any]:
     """All of it as plain data; a part that the study cannot say is null or empty."""
     return {
         "optimism": _optimism(fronts["search"]),
@@ -39,7 +39,7 @@ def _optimism(front: Front) -> dict[str, Any] | None:
     }
 
 
-def _finalists(stick: Yardstick, fronts: Mapping[str, Front], winner: str | None) -> list[dict[str, Any]]:
+def _finalists(stick: DisplayScore, fronts: Mapping[str, Front], winner: str | None) -> list[dict[str, Any]]:
     """The merges that met on select, best first: what they scored on each split, and how often each would be best."""
     merges = [point for point in by_label(fronts["select"]).values() if point.is_merge]
     if not merges:
@@ -67,7 +67,7 @@ def _finalists(stick: Yardstick, fronts: Mapping[str, Front], winner: str | None
     return sorted(rows, key=lambda row: -row["select"]["mean"])
 
 
-def _power(stick: Yardstick, front: Front, winner: str | None) -> dict[str, Any] | None:
+def _power(stick: DisplayScore, front: Front, winner: str | None) -> dict[str, Any] | None:
     """What the report examples can show about the winner and the best parent."""
     rival, points = best_model(front), by_label(front)
     if rival is None or winner not in points:

@@ -2,7 +2,7 @@
 
 import math
 
-from evomerge.report.front import Front, Point
+from evomerge.results.front import Front, Point
 from evomerge.statistics import Difference, Estimate, Interval
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.report.scored import CANDIDATES
 from evomerge.report.words import decimals
+from evomerge.results.scored import CANDIDATES
 from evomerge.statistics import Z95
 
 #: So many points beside front, finalists and baselines are listed.

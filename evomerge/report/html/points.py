@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evomerge.report.front import Front, Point
 from evomerge.report.html.numbers import by_label, estimate_data, interval_data, number
-from evomerge.report.predicted import Predicted, for_table
+from evomerge.results.front import Front, Point
+from evomerge.results.predicted import Predicted, for_table
 
 
 def points_data(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:

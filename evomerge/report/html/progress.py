@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import pareto
 from evomerge.objective import Objective
-from evomerge.records import CANARY
-from evomerge.report.front import Front
 from evomerge.report.html.numbers import by_label, number
+from evomerge.results.front import Front
+from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
+from evomerge.trial import CANARY
 
 #: The canary of older studies scored two points on all examples; today's reads a few of them, and counts nothing.
 CANARY_COST = 2.0

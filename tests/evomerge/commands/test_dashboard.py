@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from evomerge.cli import app
-from evomerge.ledger.lines import FILE
 from evomerge.study import Study
+from evomerge.study.lines import FILE
 from tests.evomerge.report.studies import write_study
 from tests.evomerge.searches import evomerge, history, run_here, write_search
 from tests.waiting import CEILING, wait_until

@@ -19,7 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.execution.ray_pool import RayPool
 from evomerge.execution.serial import SerialExecutor
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 from tests.contracts.executor import ExecutorContract, Make, SmallBench, describe, run_all, trial
 from tests.waiting import CEILING, wait_until
 
@@ -209,7 +209,7 @@ DRIVER = """
 import os, signal, sys
 from functools import partial
 from pathlib import Path
-from evomerge.records import Trial
+from evomerge.trial import Trial
 
 interrupts = []
 for number in (signal.SIGINT, signal.SIGTERM):

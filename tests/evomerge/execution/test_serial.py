@@ -1,7 +1,7 @@
 import pytest
 
 from evomerge.execution.serial import SerialExecutor
-from evomerge.records import Outcome, Trial
+from evomerge.trial import Outcome, Trial
 from tests.contracts.executor import ExecutorContract, Make, SmallBench, trial
 
 

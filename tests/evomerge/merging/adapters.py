@@ -12,7 +12,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 
-from evomerge.merging.sources import open_models
+from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.folders import bare

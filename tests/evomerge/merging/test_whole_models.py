@@ -15,7 +15,7 @@ from evomerge.merging.engine import MergeError
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.moments import MomentsFile
-from evomerge.merging.tiles import TILE, Source, Workers, total
+from evomerge.merging.tiles import TILE, TensorSource, Workers, total
 from search_spaces.base import CoefficientTable
 from tests.contracts.merge_method import make_engine, make_merge, random_models
 
@@ -25,7 +25,7 @@ READ: list[int] = []
 
 
 @merge_method(operates_on="deltas", reference="https://example.org", whole=True, linear_in=("scale",))
-def leading(deltas: Sequence[Tensor], *, scale: Scale, source: Source, base: Tensor) -> Tensor:
+def leading(deltas: Sequence[Tensor], *, scale: Scale, source: TensorSource, base: Tensor) -> Tensor:
     """Sum of deltas, from the cache where it is there; asks for everything that a whole kernel may have."""
     assert base.shape == source.shape
     if "sum" not in source.cache:
@@ -35,7 +35,7 @@ def leading(deltas: Sequence[Tensor], *, scale: Scale, source: Source, base: Ten
     return cached * scale
 
 
-def _norm(sources: Iterable[Source], *, scale: Scale) -> float:
+def _norm(sources: Iterable[TensorSource], *, scale: Scale) -> float:
     squares = [total((source.deltas(0, tile) * scale).square_()) for source in sources for tile in source.tiles]
     return float(sum(squares) ** 0.5)
 
@@ -46,12 +46,12 @@ def unit(deltas: Sequence[Tensor], *, surveyed: float) -> Tensor:
     return deltas[0] / surveyed
 
 
-def _informed(source: Source, *, weight: Weight) -> CopyOf | None:
+def _informed(source: TensorSource, *, weight: Weight) -> CopyOf | None:
     return None if weight[0] else CopyOf(0)
 
 
 @merge_method(operates_on="weights", reference="https://example.org", prepare=_informed, whole=True, needs=("fisher",))
-def informed(weights: Sequence[Tensor], *, source: Source) -> Tensor:
+def informed(weights: Sequence[Tensor], *, source: TensorSource) -> Tensor:
     """Weights times their statistics."""
     first = source.moment("fisher", 0)
     return weights[0] if first is None else weights[0] * first
@@ -88,7 +88,7 @@ def test_a_stream_keeps_nothing_of_what_it_cached() -> None:
 
 def test_scratch_memory_larger_than_a_tile() -> None:
     base, other = (torch.zeros(TILE + 7), torch.ones(TILE + 7))
-    source = Source("x", ("a",), [base, other], seed=0, cache={}, workers=Workers(1))
+    source = TensorSource("x", ("a",), [base, other], seed=0, cache={}, workers=Workers(1))
     assert len(source.entire.scratch("more", base)) == TILE + 7
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from evomerge import pareto
 from evomerge.optimizers._front_solver import Model, _Problem, simplex, solve
 from evomerge.optimizers.base import FloatArray
+from evomerge.statistics import pareto
 
 NO_LIMITS = np.full(2, np.inf)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge import launch
 from evomerge.config import load_config
+from evomerge.launch import launch
 from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.optimizers.greedy_soup import GreedySoup
 from evomerge.study import Study

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from evomerge import pareto
 from evomerge.optimizers.base import FloatArray, Observation, OptimizerError
 from evomerge.optimizers.map import VERIFIED, Map
+from evomerge.statistics import pareto
 from tests.contracts.optimizer import OptimizerContract
 from tests.evomerge.optimizers.landscapes import Task, drive, measure, observe, tasks
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge import launch
 from evomerge.config import SearchConfig, load_config
+from evomerge.launch import launch
 from evomerge.optimizers.base import FloatArray, Observation, OptimizerError
 from evomerge.optimizers.map_nested import MapNested
 from evomerge.study import Study

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from evomerge import pareto
 from evomerge.optimizers._verification import Volume
+from evomerge.statistics import pareto
 
 MEASURED = np.array([[0.2, 0.8], [0.5, 0.4], [0.9, 0.3], [0.9, 0.9]])
 WORST = np.ones(2)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.base import Scores
-from evomerge.aim import falls_data, record_objective
 from evomerge.objective import Objective
-from evomerge.records import Outcome, Trial
+from evomerge.objective.spec import falls_data, record_objective
 from evomerge.study import Study
+from evomerge.trial import Outcome, Trial
 from tests.evomerge.report.studies import baseline
 
 #: Right answers to (math, chat), of ten each. The merges' front is 5, 6, 7 and 8; 9 is as good as 6, and 10 is beaten.
@@ -61,11 +61,11 @@ def write_front(
     optimizer: str = "random",
 ) -> Study:
     """A study with these models on the search split, numbered from 0 on; still open for writing."""
-    aim: dict[str, object] = {"prefer": dict(objective.weights)} if objective.pareto else {}
-    aim |= {"keep": falls_data(objective.keep)} if objective.keep else {}
+    spec: dict[str, object] = {"prefer": dict(objective.weights)} if objective.pareto else {}
+    spec |= {"keep": falls_data(objective.keep)} if objective.keep else {}
     kind = dict(objective.weights) if objective.kind == "mean" else objective.kind
     tasks = dict.fromkeys(objective.weights, "synthetic")
-    configuration = {"tasks": tasks, "objective": kind, "optimizer": optimizer, "seed": 0, **aim}
+    configuration = {"tasks": tasks, "objective": kind, "optimizer": optimizer, "seed": 0, **spec}
     study = Study.create(folder, configuration, {})
     record_objective(study, objective)
     for number, (label, right) in enumerate(models.items()):

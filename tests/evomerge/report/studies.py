@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.base import Scores
-from evomerge.aim import record_objective
 from evomerge.objective import Objective
+from evomerge.objective.spec import record_objective
 from evomerge.recipe import Input, Merge, Recipe
-from evomerge.records import CANARY, Failure, Outcome, Trial
 from evomerge.study import Study
+from evomerge.trial import CANARY, Failure, Outcome, Trial
 from search_spaces.base import CoefficientTable
 
 CONFIGURATION = {"tasks": {"one": "synthetic", "two": "synthetic"}, "objective": {"one": 3, "two": 1}}

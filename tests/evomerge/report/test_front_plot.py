@@ -8,7 +8,7 @@ pytest.importorskip("matplotlib")
 
 from evomerge.objective import Objective
 from evomerge.report import front_plot
-from evomerge.report.front import front
+from evomerge.results.front import front
 from tests.evomerge.report.fronts import PARETO, SEARCH, write_front
 
 THREE = Objective({"math": 1.0, "chat": 1.0, "loss": 1.0}, frozenset({"loss"}), kind="pareto")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from evomerge.commands.showing import show_front
+from evomerge.commands.pareto import show_front
 from evomerge.objective import Objective
-from evomerge.report.front import front
 from evomerge.report.front_plot import plot_front
 from evomerge.report.front_table import plus_minus
 from evomerge.report.plot import PlotError
+from evomerge.results.front import front
 from evomerge.statistics import Estimate
 from evomerge.study import Study
 from tests.evomerge.report.fronts import PARETO, SEARCH, finish, write_front

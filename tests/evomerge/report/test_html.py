@@ -19,14 +19,14 @@ from typer.testing import CliRunner, Result
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.objective import Objective
-from evomerge.report.front import front as front_of
 from evomerge.report.html import plain
 from evomerge.report.html.coefficients import predicted_coefficients
 from evomerge.report.html.material import Material
 from evomerge.report.html.numbers import difference_data, estimate_data
 from evomerge.report.html.page import page as make_page
-from evomerge.report.predicted import predicted
 from evomerge.report.status import status
+from evomerge.results.front import front as front_of
+from evomerge.results.predicted import predicted
 from evomerge.statistics import Difference, Estimate
 from evomerge.study import Study
 from search_spaces.base import CoefficientTable

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.aim import record_objective
 from evomerge.objective import Objective
-from evomerge.records import Outcome
+from evomerge.objective.spec import record_objective
 from evomerge.report.html.document import document
 from evomerge.report.html.material import Material
 from evomerge.report.html.page import page
 from evomerge.study import Study
+from evomerge.trial import Outcome
 from tests.evomerge.report.fronts import trial, values
 
 OBJECTIVE = Objective(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.objective import Objective
-from evomerge.report.front import front
 from evomerge.report.html.progress import progress
+from evomerge.results.front import front
 from tests.evomerge.report.fronts import PARETO, SEARCH, write_front
 
 

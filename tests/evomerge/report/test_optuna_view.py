@@ -7,12 +7,12 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.base import Scores
-from evomerge.aim import record_objective
-from evomerge.mirror import Mirror
 from evomerge.objective import Objective
-from evomerge.records import Failure, Outcome, Trial
+from evomerge.objective.spec import record_objective
 from evomerge.report.optuna_view import OptunaView
 from evomerge.study import Study
+from evomerge.study.follow import Follower
+from evomerge.trial import Failure, Outcome, Trial
 from tests.evomerge.report.studies import fail, tell, write_study
 
 
@@ -27,7 +27,7 @@ def facts(view: OptunaView) -> list[dict[str, Any]]:
 
 def test_states_values_labels_and_reasons(tmp_path: Path) -> None:
     write_study(tmp_path).close()
-    view = OptunaView(Mirror(tmp_path))
+    view = OptunaView(Follower(tmp_path))
     view.update()
     found = trials(view)
     assert [t.number for t in found] == list(range(8))
@@ -50,7 +50,7 @@ def test_states_values_labels_and_reasons(tmp_path: Path) -> None:
 def test_a_study_watched_from_its_beginning_is_the_study_read_at_its_end(tmp_path: Path) -> None:
     study = Study.create(tmp_path, {"tasks": {"one": {}, "two": {}}, "objective": {"one": 3, "two": 1}}, {})
     record_objective(study, Objective({"one": 3.0, "two": 1.0}))
-    watched = OptunaView(Mirror(tmp_path))
+    watched = OptunaView(Follower(tmp_path))
     x = np.array([0.5, 0.25])
 
     study.ask(Trial(0, x))
@@ -68,7 +68,7 @@ def test_a_study_watched_from_its_beginning_is_the_study_read_at_its_end(tmp_pat
     study.event("selected", label="trial:1")
     watched.update()
     study.close()
-    read = OptunaView(Mirror(tmp_path))
+    read = OptunaView(Follower(tmp_path))
     read.update()
     assert facts(watched) == facts(read)
     assert [t.user_attrs.get("trial") for t in trials(read)] == [None, None, None, 4]
@@ -84,7 +84,7 @@ def test_with_a_loss_per_task_every_task_is_an_objective_in_its_own_direction(tm
         scores = {t: Scores(("1" * 16,), np.array([v])) for t, v in zip(("up", "down"), values, strict=True)}
         study.tell(Outcome(number, scores), objective.losses(scores).tolist())
     study.close()
-    view = OptunaView(Mirror(tmp_path))
+    view = OptunaView(Follower(tmp_path))
     view.update()
     shown = view.storage.get_all_studies()[0]
     assert [d.name for d in shown.directions] == ["MAXIMIZE", "MINIMIZE"]

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from evomerge.records import Trial
 from evomerge.report import plot
 from evomerge.report.plot import PlotError, plot_progress
 from evomerge.study import Study
+from evomerge.trial import Trial
 from tests.evomerge.report.studies import CONFIGURATION, baseline, tell, write_study
 
 

@@ -11,17 +11,17 @@ import pytest
 from rich.console import Console
 
 from evaluators.base import Scores
-from evomerge.aim import objective_of_study, record_objective
 from evomerge.objective import Objective
-from evomerge.records import Outcome, Trial
-from evomerge.report.front import front
+from evomerge.objective.spec import objective_of_study, record_objective
 from evomerge.report.front_table import render_front
 from evomerge.report.live import table
-from evomerge.report.measured import Measured
 from evomerge.report.snapshot import SearchScore, leading, take
 from evomerge.report.status import render, status
+from evomerge.results.front import front
+from evomerge.results.measured import Measured
 from evomerge.statistics import Estimate
 from evomerge.study import Study
+from evomerge.trial import Outcome, Trial
 from tests.evomerge.report.studies import baseline, write_study
 
 

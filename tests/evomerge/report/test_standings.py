@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evomerge.records import Trial
 from evomerge.report.standings import render, selection_to_dict
-from evomerge.selection import Claim, Repeat, Selection, Standing
+from evomerge.results import Claim, Repeat, Selection, Standing
 from evomerge.statistics import Difference, Estimate
+from evomerge.trial import Trial
 
 WINNER = Standing("trial:4", Estimate(0.75, 0.02, 200), {"add": Estimate(0.75, 0.02, 200)}, None)
 PARENT = Standing(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from evomerge.ledger.writer import LOCK
-from evomerge.records import Trial
 from evomerge.report.status import render, status
 from evomerge.study import Study
+from evomerge.study.writer import LOCK
+from evomerge.trial import Trial
 from tests.evomerge.report.studies import baseline, tell, write_study
 
 

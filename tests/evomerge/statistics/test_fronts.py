@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from evomerge import pareto
-from evomerge.statistics import bootstrap_means, hypervolume_interval
+from evomerge.statistics import bootstrap_means, hypervolume_interval, pareto
 from tests.evomerge.statistics.studies import Simulated
 
 SIZES = (80, 150, 300)

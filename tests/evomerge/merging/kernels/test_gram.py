@@ -9,8 +9,8 @@ from evomerge.merging.kernels.lines import Along, Lines
 from tests.contracts.merge_method import NAMES, random_models
 
 
-def source(models: list[Tensor], threads: int = 1) -> tiles.Source:
-    return tiles.Source("x", NAMES[: len(models) - 1], models, seed=0, cache={}, workers=tiles.Workers(threads))
+def source(models: list[Tensor], threads: int = 1) -> tiles.TensorSource:
+    return tiles.TensorSource("x", NAMES[: len(models) - 1], models, seed=0, cache={}, workers=tiles.Workers(threads))
 
 
 def wide(models: list[Tensor], of: gram.Of) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -8,8 +8,8 @@ from evomerge.merging.kernels.ranks import row_ranks
 from tests.contracts.merge_method import NAMES, random_models
 
 
-def source(base: Tensor, model: Tensor) -> tiles.Source:
-    return tiles.Source("x", NAMES[:1], [base, model], seed=0, cache={}, workers=tiles.Workers(1))
+def source(base: Tensor, model: Tensor) -> tiles.TensorSource:
+    return tiles.TensorSource("x", NAMES[:1], [base, model], seed=0, cache={}, workers=tiles.Workers(1))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (9,), (4, 1), (3, 70_001), (5, 700), (6, 2, 5)])

@@ -10,7 +10,7 @@ from torch import Tensor
 from evomerge.merging import tiles
 from evomerge.merging.kernels.sparsify import trim
 from evomerge.merging.kernels.thresholds import Largest, Ranking, magnitudes, remembered
-from evomerge.merging.tiles import Source, Tile, Workers
+from evomerge.merging.tiles import TensorSource, Tile, Workers
 from tests.contracts.merge_method import NAMES, examples
 
 
@@ -23,13 +23,13 @@ class Model:
         self.workers = Workers(1)
         self.read = 0
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[TensorSource]:
         self.read += 1
         for number, (row, cache) in enumerate(zip(self.deltas, self.caches, strict=True)):
             there = [(name, delta) for name, delta in zip(NAMES, row, strict=False) if delta is not None]
             models = [torch.zeros_like(there[0][1]), *(delta for _, delta in there)]
             names = tuple(name for name, _ in there)
-            yield Source(f"t{number}", names, models, seed=0, cache=cache, workers=self.workers)
+            yield TensorSource(f"t{number}", names, models, seed=0, cache=cache, workers=self.workers)
 
     def all_of(self, index: int) -> np.ndarray:
         parts = [row[index] for row in self.deltas]
@@ -47,7 +47,7 @@ def random_model(seed: int, n_inputs: int = 2, *, rounded: bool = False) -> Mode
     return Model([[delta.bfloat16().float() if rounded else delta for delta in row] for row in deltas])
 
 
-def signed(source: Source, tile: Tile) -> list[Tensor]:
+def signed(source: TensorSource, tile: Tile) -> list[Tensor]:
     return [source.deltas(index, tile) for index in range(len(source.input_names))]
 
 

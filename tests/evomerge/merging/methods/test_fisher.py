@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from evomerge.merging.candidate import MergeError
 from evomerge.merging.method import MethodError
+from evomerge.merging.prepared import MergeError
 from evomerge.merging.tiles import Moments
 from tests.contracts.merge_method import (
     NAMES,

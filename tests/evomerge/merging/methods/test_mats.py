@@ -7,8 +7,8 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from evomerge.merging.candidate import MergeError
 from evomerge.merging.method import MethodError
+from evomerge.merging.prepared import MergeError
 from evomerge.merging.tiles import Moments
 from tests.contracts.merge_method import MergeMethodContract, Statistics, fixed, merged
 from tests.evomerge.merging.methods.informed import statistics

@@ -8,12 +8,12 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from evomerge.launch.memory import memory_needs
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.output.materialize import materialize
-from evomerge.merging.sources import open_models
-from evomerge.needs import needs_of
+from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe, Slice
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.adapters import bare_lora, change_lora, lora, merged_by_peft
@@ -385,7 +385,7 @@ def test_candidates_read_folded_weights_that_were_folded_once(tmp_path: Path) ->
         engine.apply(merges[1], into)
         return into, len(folded)
 
-    whole = needs_of(open_models(recipe), None, None).folded
+    whole = memory_needs(open_models(recipe), None, None).folded
     changed = [tensor for name, tensor in read(0)[0].items() if "q_proj" in name or "v_proj" in name]
     assert whole == sum(2 * 4 * tensor.numel() for tensor in changed)
     (always, n_always), (once, n_once), (half, n_half) = read(0), read(whole), read(whole // 2)

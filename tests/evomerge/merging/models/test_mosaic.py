@@ -12,9 +12,9 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.mosaic import _with_depth
 from evomerge.merging.output.materialize import materialize
-from evomerge.merging.sources import open_models
+from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe, RecipeError, Slice
-from evomerge.recipe_file import read_merge, write_merge
+from evomerge.recipe.file import read_merge, write_merge
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.folders import bare, llama, tokenizer
 

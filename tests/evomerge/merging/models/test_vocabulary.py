@@ -14,10 +14,10 @@ from torch import Tensor
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.output.materialize import materialize
-from evomerge.merging.sources import open_models
-from evomerge.models import load_resident
+from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe, TokenRow, Vocabulary
-from evomerge.recipe_file import read_merge, write_merge
+from evomerge.recipe.file import read_merge, write_merge
+from evomerge.resident.resident import load_resident
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.folders import change_config, llama, tokenizer
 

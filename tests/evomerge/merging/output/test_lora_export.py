@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from evomerge.cli import app
-from evomerge.merging.candidate import MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.lora_approximation import approximate
 from evomerge.merging.output.lora_export import export_lora
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.output.staging import OutputError
+from evomerge.merging.prepared import MergeError
 from evomerge.recipe import Input, Merge, Recipe, Slice
-from evomerge.recipe_file import write_merge
+from evomerge.recipe.file import write_merge
 from search_spaces.base import CoefficientTable
 from tests.evomerge.merging.adapters import combined_by_peft, lora
 from tests.evomerge.merging.folders import bare, llama

@@ -18,15 +18,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge.merging.candidate import MergeError
 from evomerge.merging.method import MethodError
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.output.materialize import materialize, write_folder
 from evomerge.merging.output.staging import OutputError
 from evomerge.merging.output.writer import WriteError
-from evomerge.merging.sources import open_models
+from evomerge.merging.prepared import MergeError
+from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe
-from evomerge.recipe_file import read_merge
+from evomerge.recipe.file import read_merge
 from search_spaces.base import CoefficientTable, SpaceError
 from tests.evomerge.merging.folders import bare, cached, change_config, llama, tokenizer
 
@@ -189,7 +189,7 @@ def test_same_shards_from_the_recipe_in_another_process(tmp_path: Path, merge: M
     program = (
         "import sys; from pathlib import Path\n"
         "from evomerge.merging.output.materialize import materialize\n"
-        "from evomerge.recipe_file import read_merge\n"
+        "from evomerge.recipe.file import read_merge\n"
         "merge, out = read_merge(Path(sys.argv[1])), Path(sys.argv[2])\n"
         "materialize(merge, out, max_shard_bytes=6000, threads=2)\n"
     )
@@ -325,7 +325,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from evomerge.merging.output.materialize import materialize
-from evomerge.recipe_file import read_merge
+from evomerge.recipe.file import read_merge
 
 def progress(done, total):
     if done > total / 2:

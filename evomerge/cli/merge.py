@@ -1,0 +1,61 @@
+"""Commands that merge without a search. Every heavy import is in a body."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.application import AsJson, Lora, Whole, show
+
+commands = typer.Typer()
+
+Lenient = Annotated[bool, typer.Option("--lenient", help="Ignore keys that mergekit does not know, as it does.")]
+
+
+@commands.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file, or a mergekit configuration.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    lora: Lora = None,
+    modules_to_save: Whole = False,
+    lenient: Lenient = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Import the Python module that the recipe names as its method.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the models of a recipe into a checkpoint or a LoRA."""
+    if modules_to_save and lora is None:
+        raise typer.BadParameter("--modules-to-save goes with --lora RANK")
+    from evaluators._own_code import look_in
+    from evomerge.recipe.file import read_own
+
+    if allow_code:
+        look_in((recipe.absolute().parent, Path.cwd()))
+    own = read_own(recipe, allow_code=allow_code)  # before anything heavy: a typing error is told at once
+    from evomerge.commands.merge import merge_recipe
+
+    data = merge_recipe(
+        own or recipe, output, overwrite=overwrite, lora=lora, modules_to_save=modules_to_save, lenient=lenient
+    )
+    count = len(data["outputs"])
+    show(as_json, data, f"Wrote {count} weight file{'' if count == 1 else 's'} to {output}", *data["notes"])
+
+
+@commands.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A configuration of mergekit or mergekit-evolve.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; recipe.yaml or search.yaml.")
+    ] = None,
+    lenient: Lenient = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a recipe or search file of a mergekit configuration."""
+    from evomerge.commands.import_file import import_file
+
+    data = import_file(file, output, lenient=lenient, overwrite=overwrite)
+    notes = [f"note: {note}" for note in data["notes"]]
+    show(as_json, data, *notes, f"Wrote the {data['kind']} {data['file']}. Next: {data['next']}")

@@ -1,0 +1,136 @@
+"""Commands that look at a study's front and choose from it. Every heavy import is in a body."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.application import AsJson, show
+from evomerge.commands import exit_codes
+
+if TYPE_CHECKING:
+    from evomerge.commands.pick import Request
+
+commands = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(help="The folder of the run.")]
+Prefer = Annotated[str | None, typer.Option("--prefer", help="Weights of tasks, such as math=2,chat=1.")]
+BestAt = Annotated[str | None, typer.Option("--max", help="The best merge on this task; with --keep for the others.")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", help="'chat>=0.71', 'chat>=-1pt' or 'chat>=98%' (of the best parent); repeatable."),
+]
+Knee = Annotated[bool, typer.Option("--knee", help="Where gaining on one task begins to cost most on the others.")]
+DecidingSplit = Annotated[
+    str | None, typer.Option("--split", help="Which examples decide; select by default, once it is scored.")
+]
+Nearest = Annotated[bool, typer.Option("--nearest", help="Where no merge keeps all of it, the one nearest to it.")]
+PredictedPoint = Annotated[
+    int | None,
+    typer.Option("--predicted", min=1, help="A predicted point by its number, as `evomerge pareto` lists it."),
+]
+
+
+@commands.command()
+def pareto(
+    run: Run,
+    split: Annotated[str, typer.Option(help="Of the examples: search, select or report.")] = "search",
+    everything: Annotated[bool, typer.Option("--all", help="Every model that was scored.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw front.png in the folder of the run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the front of a study: the merges that no other beats.
+
+    With 95 % intervals, the probability that each is on the front for other examples of the same kind, what the front
+    covers (hypervolume), and what the optimizer predicts beyond it.
+    """
+    from evomerge.commands.pareto import show_front
+    from evomerge.report.terminal import Terminal
+
+    console = Terminal(width=None if sys.stdout.isatty() else 160)
+    data, text = show_front(run, split, console.width, everything=everything, plot=plot)
+    if as_json:
+        show(as_json, data)
+    else:
+        console.print(text)
+
+
+@commands.command()
+def pick(
+    run: Run,
+    prefer: Prefer = None,
+    best_at: BestAt = None,
+    keep: Keep = None,
+    knee: Knee = False,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, help="A merge by its trial number.")] = None,
+    predicted: PredictedPoint = None,
+    split: DecidingSplit = None,
+    nearest: Nearest = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe file to write.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a merge from a study's front.
+
+    By weights, by what it has to keep, at the knee, or by number; without any of them in a terminal by asking, else by
+    what the study prefers. Says how it compares with the best parents, also on examples that did not decide.
+    """
+    from evomerge.commands.decision import decision_lines, decision_to_dict
+    from evomerge.commands.pick import Request, decide
+    from evomerge.commands.pick_interactively import ask_for_choice
+
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
+    if predicted is not None:
+        _pick_predicted(run, request, output, overwrite=overwrite, as_json=as_json)
+        return
+    if not (request.wishes or trial is not None or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
+        taken = ask_for_choice(run, split, lambda text: _ask(f"\n{text}"), _say)
+        if taken is not None:
+            file = output or Path(_ask("File [recipe.yaml]") or "recipe.yaml")
+            _write(run, file, Request(trial=taken), overwrite=overwrite)
+            _say(f"Wrote the recipe {file}")
+        return
+    decision = decide(run, request)
+    data, lines = decision_to_dict(decision, run), decision_lines(decision, run)
+    usable = decision.chosen.met or nearest
+    if output is not None and usable:
+        _write(run, output, Request(trial=decision.point.number), overwrite=overwrite)
+        data["recipe"] = str(output)
+        lines.append(f"Wrote the recipe {output}")
+    show(as_json, data, *lines)
+    if not usable:
+        if not as_json:
+            typer.echo("error: no merge has all that was asked for; --nearest takes the nearest", err=True)
+        raise typer.Exit(exit_codes.USAGE)
+
+
+def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    from evomerge.commands.export import write_recipe
+    from evomerge.commands.predicted import choice_of, find, predicted_data
+
+    point = find(run, request)
+    data = predicted_data(run, point)
+    lines = [data["sentence"], f"To write it out: {data['next']}"]
+    if output is not None:
+        write_recipe(choice_of(run, point), output, overwrite=overwrite)
+        data["recipe"] = str(output)
+        lines.append(f"Wrote the recipe {output}")
+    show(as_json, data, *lines)
+
+
+def _say(text: str) -> None:
+    from evomerge.text.printable import printable
+
+    typer.echo(printable(text))
+
+
+def _ask(question: str) -> str:
+    # typer's own prompt makes an error of Ctrl-C, which then has the exit code of one.
+    return input(f"{question}: ")
+
+
+def _write(run: Path, output: Path, request: "Request", *, overwrite: bool) -> None:
+    from evomerge.commands.export import write_export
+
+    write_export(run, output, request, recipe_only=True, format_="evomerge", overwrite=overwrite)

@@ -1,0 +1,171 @@
+"""Commands that prepare models for a merge, or learn from data how to. Every heavy import is in a body."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.application import AsJson, show
+
+commands = typer.Typer()
+
+
+@commands.command()
+def align(
+    model: Annotated[str, typer.Argument(help="The model whose hidden units are reordered.")],
+    to: Annotated[str, typer.Option("--to", help="The model that they are matched to.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    residual: Annotated[bool, typer.Option("--residual", help="The channels between the blocks as well.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the order of the steps.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Match a model's hidden units to another's (Git Re-Basin).
+
+    For models trained apart from each other; fine-tuned models of one base need none of it. The outputs stay.
+    """
+    from evomerge.commands.align import align_model
+
+    data = align_model(model, to, output, residual=residual, seed=seed, overwrite=overwrite)
+    before, after = data["cosine"]
+    moved = f"Moved {data['moved']} of {data['units']} units; cosine of the weights {before:.4f} -> {after:.4f}."
+    show(as_json, data, moved, f"Wrote {output}")
+
+
+@commands.command()
+def repair(
+    merged: Annotated[str, typer.Argument(help="The merged model; its tokenizer reads the data.")],
+    models: Annotated[list[str], typer.Argument(help="Its endpoints: the models that were merged.")],
+    data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated weights of the endpoints, as they were merged; equal by default."),
+    ] = None,
+    rescale: Annotated[bool, typer.Option("--rescale", help="Standard deviations only, no biases.")] = False,
+    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass.")] = 4096,
+    dtype: Annotated[str | None, typer.Option(help="To run the models in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Restore the statistics of a merge's hidden units (REPAIR).
+
+    For models trained apart and aligned; merges of fine-tuned models of one base lose little, and need none of it.
+    Score the result too: it is not always the better model, least of all without biases.
+
+    Corrected, block by block, are the layers that write hidden units of the MLPs: gates, up projections, first
+    layers. Layers without a bias (Llama, Qwen, Mistral) get the standard deviations only, which is RESCALE. Queries,
+    keys, values and all that is added to the residual stream stay: norms and products there have their own scale.
+    """
+    try:
+        shares = None if weights is None else [float(weight) for weight in weights.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--weights is {weights!r}; expected comma-separated numbers") from error
+    from evomerge.commands.calibrate import Reading
+    from evomerge.commands.repair import repair_model
+
+    reading = Reading(examples, length, dtype, device, separator)
+    facts, lines = repair_model(
+        merged,
+        models,
+        data,
+        output,
+        reading,
+        weights=shares,
+        scale_only=rescale,
+        batch_tokens=batch_tokens,
+        overwrite=overwrite,
+    )
+    show(as_json, facts, *lines)
+
+
+@commands.command()
+def statistics(
+    data: Annotated[
+        list[str],
+        typer.Option("--data", help="A text file or JSON lines; with --through NAME=FILE for each input."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through a folder.")],
+    model: Annotated[str | None, typer.Argument(help="The model; none with --through.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA on the model; of the hub OWNER/NAME@REVISION.")] = None,
+    kinds: Annotated[str, typer.Option(help="Comma-separated kinds: fisher, gram, gram_out.")] = "fisher,gram",
+    through: Annotated[
+        Path | None, typer.Option(help="A recipe: gram of all its inputs behind layers merged already (RegMean++).")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass without gradients.")] = 4096,
+    labels: Annotated[str, typer.Option(help="Labels for the gradients: data, or sampled from the model.")] = "data",
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for sampled labels.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="To load the model in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Collect what fisher, regmean and mats need of a model."""
+    if (model is None) == (through is None) or (through is None and len(data) != 1):
+        raise typer.BadParameter("give MODEL and one --data FILE, or --through RECIPE and --data NAME=FILE per input")
+    if through is not None and (dtype is not None or labels != "data" or kinds not in ("gram", "fisher,gram")):
+        raise typer.BadParameter("--through collects gram, in the type of the recipe: no --kinds, --labels, --dtype")
+    from evomerge.commands import calibrate
+    from evomerge.prepare.calibration.collect import Settings
+    from evomerge.recipe.model_names import named_input
+
+    reading = calibrate.Reading(examples, length, dtype, device, separator)
+    if through is not None:
+        files = calibrate.name_data(data)
+        facts, lines = calibrate.collect_through_recipe(
+            through, files, output, batch_tokens, reading, overwrite=overwrite
+        )
+    else:
+        # Other words than it knows are refused by Settings itself.
+        settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
+        facts, lines = calibrate.collect_statistics(
+            named_input("model", f"{model}+{adapter}" if adapter else str(model)),
+            Path(data[0]),
+            output,
+            settings,
+            reading,
+            overwrite=overwrite,
+        )
+    show(as_json, facts, *lines)
+
+
+@commands.command()
+def soup(
+    base: Annotated[str, typer.Argument(help="Gives configuration, tokenizer and what is not merged.")],
+    models: Annotated[list[str], typer.Argument(help="The models to average; the base may be one of them.")],
+    data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
+    by_layer: Annotated[bool, typer.Option("--by-layer", help="A weight per model and tensor.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the half that is learned from.")] = 5,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 0.05,
+    batch: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
+    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
+    tokenizer: Annotated[str | None, typer.Option(help="Where vocabularies differ: base, union, or a model.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of examples.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="To learn in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn the weights of an average of models on labelled data.
+
+    Half of the examples are learned from, the others compare the soup with equal weights and with every model.
+    It takes a loss that has gradients; for any other score there is a search with `optimizer: greedy_soup`.
+    """
+    from evomerge.commands.calibrate import Reading
+    from evomerge.commands.soup import learn_soup
+    from evomerge.prepare.soup import Settings
+
+    settings = Settings(epochs, lr, batch, by_layer=by_layer, seed=seed)
+    reading = Reading(examples, length, dtype, device, separator)
+    facts, lines = learn_soup(base, models, data, output, settings, reading, tokenizer=tokenizer, overwrite=overwrite)
+    show(as_json, facts, *lines)

@@ -1,0 +1,161 @@
+"""`evomerge statistics`: Fisher information and second moments of models on data, as files for merges."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluators import _strict_yaml as strict_yaml
+from evomerge.commands.progress import progress_bar
+from evomerge.durable import OutputError
+from evomerge.merging.models.adapter import Adapted
+from evomerge.merging.models.model import Model
+from evomerge.merging.models.network import outline
+from evomerge.merging.output.single_file import RECIPE, STATISTICS, check_file
+from evomerge.merging.recipe_models import open_folders, open_models
+from evomerge.prepare.calibration import collect
+from evomerge.prepare.calibration.data import CollectionError, Example, encode_texts, read_texts, readable_length
+from evomerge.prepare.calibration.merged_layers import check_merge, collect_through
+from evomerge.recipe import DTYPES, Input
+from evomerge.recipe.file import read_merge, write_merge
+from evomerge.recipe.model_names import model_data, published
+from evomerge.resident.resident import ResidentModel, check_reads_text, choose_device, load_resident
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How data are read: so many examples (None: all) of so many tokens (None: 512), model type and device.
+
+    separator: between prompt and answer.
+    """
+
+    examples: int | None = None
+    length: int | None = None
+    dtype: str | None = None
+    device: str = "auto"
+    separator: str = " "
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, *DTYPES):
+            raise CollectionError(f"dtype is {self.dtype!r}; expected {', '.join(DTYPES)}.")
+
+
+def collect_statistics(
+    model: Input, data: Path, output: Path, settings: collect.Settings, reading: Reading, *, overwrite: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Collect the statistics of one model, with its adapter, into the file `output`; returns what to print.
+
+    Raises EvaluatorError or CollectionError for the data, CheckpointError, ModelError or CollectionError for the
+    model, OutputError for the output; all of them before the first example is read, if they can be known then.
+    """
+    check_file(output, ours=STATISTICS, overwrite=overwrite, inputs=[*model.paths, data])
+    texts = read_texts(data, reading.separator)
+    checkpoint = open_folders(model, ())[model.name]
+    check_continues_text(checkpoint, checkpoint.path)
+    resident = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
+    length = readable_length(resident.network, resident.tokenizer, reading.length)
+    examples = encode_texts(texts, resident.tokenizer, length, reading.examples)
+    shapes = collect.planned(resident, settings.kinds)
+    collect.check_disk(sum(collect.sizes(shapes).values()), output.absolute().parent)
+    with progress_bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
+        statistics = collect.collect(resident, examples, settings, progress)
+    collect.write(statistics, output, checkpoint, published(model))
+    named = strict_yaml.dump(model_data(replace(model, statistics=str(output))), inline=True)
+    facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
+    lines = [
+        f"{facts['examples']} examples, {facts['tokens']} tokens; {_sizes(shapes)}",
+        f"Wrote {output}. In a recipe: {named}",
+    ]
+    return {"output": str(output), **facts}, lines
+
+
+def collect_through_recipe(
+    recipe: Path, data: Mapping[str, Path], output: Path, batch_tokens: int, reading: Reading, *, overwrite: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Collect the second moments of all inputs of a recipe through the merge into the folder `output`.
+
+    A file for each input, and recipe.yaml, which names them. Raises as `collect_statistics`, and RecipeError.
+    """
+    merge = read_merge(recipe)
+    check_merge(merge, list(data))
+    if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
+        raise OutputError(f"The output {output} exists. Choose another folder, or replace its files (--overwrite).")
+    bare = replace(merge.recipe, inputs=tuple(replace(model, statistics=None) for model in merge.recipe.inputs))
+    files = {name: output / _file_name(name, number) for number, name in enumerate(data)}
+    if output.is_dir():
+        read = [*bare.paths, *data.values()]
+        for file in files.values():
+            check_file(file, ours=STATISTICS, overwrite=overwrite, inputs=read)
+        check_file(output / "recipe.yaml", ours=RECIPE, overwrite=overwrite, inputs=read)
+    texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
+    sources = open_models(bare)
+    check_continues_text(sources.base, sources.tokenizer)
+    # In the type in which the merge will be written, as its layers will run.
+    resident = load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
+    length = readable_length(resident.network, resident.tokenizer, reading.length)
+    examples = {name: encode_texts(part, resident.tokenizer, length, reading.examples) for name, part in texts.items()}
+    output.mkdir(parents=True, exist_ok=True)
+    shapes = collect.planned(resident, ("gram",))
+    collect.check_disk(len(texts) * sum(collect.sizes(shapes).values()), output)
+    with progress_bar(f"{len(texts)} inputs, {_sizes(shapes)} each") as progress:
+        found = collect_through(replace(merge, recipe=bare), sources, resident, examples, batch_tokens, progress)
+    models = open_folders(bare.base, bare.inputs)
+    for model in bare.inputs:
+        collect.write(found[model.name], files[model.name], models[model.name], published(model))
+    inputs = tuple(replace(model, statistics=str(files[model.name])) for model in merge.recipe.inputs)
+    write_merge(replace(merge, recipe=replace(merge.recipe, inputs=inputs)), output / "recipe.yaml")
+    facts = {"output": str(output), "inputs": {name: _facts(part) for name, part in examples.items()}}
+    return facts, [f"Wrote {len(files)} statistics. Next: evomerge merge {output / 'recipe.yaml'} -o DIR"]
+
+
+def _file_name(name: str, number: int) -> str:
+    """A file name for an input; a name that could be more than that, such as a path, is left out of it."""
+    return f"{name if _PLAIN.fullmatch(name) else f'input-{number}'}.safetensors"
+
+
+def name_data(pairs: Sequence[str]) -> dict[str, Path]:
+    """`NAME=FILE` of each input. Raises CollectionError for what is no such pair."""
+    found = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file) or name in found:
+            raise CollectionError(f"--data is {pair!r}; expected NAME=FILE once for each input of the recipe.")
+        found[name] = Path(file)
+    return found
+
+
+def check_continues_text(base: Model, tokenizer: Path) -> None:
+    """Refuse a model that is no causal language model with a tokenizer; reads no weights.
+
+    Raises ModelError, CheckpointError or CollectionError.
+    """
+    check_reads_text(base, tokenizer)
+    collect.check_network(outline(base).network)
+
+
+def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> ResidentModel:
+    """A model to collect statistics from, if memory suffices. Raises CollectionError or ModelError."""
+    place, wanted = torch.device(choose_device(device)), None if dtype is None else getattr(torch, dtype)
+    nbytes = sum(prod(base.shape(name)) * (wanted or base.dtype(name)).itemsize for name in base.names)
+    collect.check_memory(nbytes, place, "The weights")
+    resident = load_resident(base, tokenizer, wanted, str(place))
+    if isinstance(base, Adapted):
+        for name, tensor in resident.tensors.items():
+            tensor.copy_(base.tensor(name))
+        resident.settle()
+    return resident
+
+
+def _facts(examples: Sequence[Example]) -> dict[str, int]:
+    return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
+
+
+def _sizes(shapes: collect.Shapes) -> str:
+    found = {kind: size for kind, size in collect.sizes(shapes).items() if kind in collect.KINDS}
+    return ", ".join(f"{kind} {size / 1e6:.4g} MB" for kind, size in found.items())

@@ -1,0 +1,92 @@
+"""`evomerge check`: everything that can be known before anything is spent."""
+
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from evomerge.commands.remaining import remaining
+from evomerge.config import ConfigError, SearchConfig
+from evomerge.launch import launch
+from evomerge.objective import Objective
+from evomerge.objective.spec import falls_data
+
+
+def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a search file amounts to, and what its study has left to do, as plain data and as lines for people.
+
+    Raises ConfigurationChanged where the study is that of another search, ConfigError for files that are not there,
+    and whatever `launch.prepare` raises.
+    """
+    missing = config.missing_files()
+    if missing:
+        raise ConfigError("These files are not there:\n" + "\n".join(missing))
+    plan = launch.prepare(config)
+    study, last = remaining(config, plan, file)
+    n_baselines = sum(trial.merge is not None for trial in plan.planned)
+    data = {
+        "method": config.method.kind,
+        "space": config.space.kind,
+        "optimizer": config.optimizer.kind,
+        "objective": {
+            "kind": plan.objective.kind,
+            "weights": dict(plan.objective.weights),
+            "keep": falls_data(plan.objective.keep),
+            "lower_is_better": [task for task in plan.objective.weights if task in plan.objective.lower_is_better],
+        },
+        "experts": [model.name for model in config.experts],
+        "dimension": plan.dimension,
+        "coefficients": list(plan.names),
+        "examples": {task: dict(counts) for task, counts in plan.examples.items()},
+        "distinct_examples": {task: dict(counts) for task, counts in plan.distinct_examples.items()},
+        "planned": [trial.label for trial in plan.planned],
+        "baselines": n_baselines,
+        "model_bytes": plan.model_bytes,
+        "notes": list(plan.notes),
+        "previews": {task: list(shown) for task, shown in plan.previews.items()},
+        "study": study,
+    }
+    lines = [
+        f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
+        f"{plan.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
+        *chain.from_iterable(_task(plan, task) for task in plan.examples),
+        f"objective {_objective(plan.objective)}",
+        f"first trials: {', '.join(trial.label for trial in plan.planned)}",
+        _baselines(n_baselines, config.budget.trials),
+        *(f"note: {note}" for note in plan.notes),
+        last,
+    ]
+    return data, lines
+
+
+def _task(plan: launch.Plan, task: str) -> list[str]:
+    """How many examples a task has, and its first one."""
+    shown = plan.previews.get(task, ())
+    title = ["  first example (| marks the end of a token):"] if shown else []
+    counted = _examples(plan.objective, task, plan.examples[task])
+    return [f"task {task}: {counted}", *title, *(f"    {line}" for line in shown)]
+
+
+def _baselines(count: int, trials: int | None) -> str:
+    """What of the budget is spent before the search proper."""
+    canary = "the canary, which tries whether coefficients change anything, is not counted"
+    if trials is None:
+        return f"{count} baselines count as trials; {canary}"
+    short = "" if trials > count + 1 else ": none is left to search with, give it a larger budget"
+    return f"{min(count, trials)} of the {trials} trials are baselines{short}; {canary}"
+
+
+def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:
+    better = ", less is better" if task in objective.lower_is_better else ""
+    if task in objective.whole_model:
+        return f"one value per model{better}"
+    return ", ".join(f"{split} {count}" for split, count in counts.items()) + f" examples{better}"
+
+
+def _objective(objective: Objective) -> str:
+    """`pareto, preferring one 2, two 1; keeping of the best parent one -0.01, two 98%`."""
+    weights = ", ".join(f"{task} {weight:g}" for task, weight in objective.weights.items())
+    weighed = len(set(objective.weights.values())) > 1
+    said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""
+    kept = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
+    return f"{objective.kind}{said}" + (f"; keeping of the best parent {kept}" if kept else "")

@@ -1,0 +1,52 @@
+"""How every command ends that meets an expected error: one message and an exit code, no traceback."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from evomerge.commands import exit_codes
+from evomerge.durable import is_trouble, trouble
+from evomerge.text.masking import masked
+from evomerge.text.printable import printable
+
+#: What a command line that is typed wrongly raises; typer gives it no name of its own.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, OSError) and is_trouble(error):
+        place = error.filename or Path.cwd() / "output"
+        return f"Cannot write {place if error.filename else 'the output'}: {trouble(error, Path(place))}"
+    return str(error)
+
+
+class Commands(TyperGroup):
+    """Ends every expected error with one message on stderr, or with `--json` one object on stdout, and its exit code.
+
+    `--debug` shows the traceback.
+    """
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command that was asked for. Raises typer.Exit with the code of an expected error."""
+        as_json = "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            if not as_json:
+                raise
+            code, message = exit_codes.USAGE, error.format_message()
+        except BrokenPipeError:
+            raise  # whoever read the output has gone, and needs no message
+        except (ValueError, RuntimeError, OSError) as error:
+            found = exit_codes.exit_code(error)
+            if found is None or ctx.params.get("debug"):
+                raise
+            code, message = found, masked(_said(error))
+        if as_json:
+            typer.echo(json.dumps({"event": "error", "error": message, "code": code}))
+        else:
+            typer.echo(printable(f"error: {message}"), err=True)
+        raise typer.Exit(code)

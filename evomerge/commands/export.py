@@ -1,0 +1,71 @@
+"""`evomerge export`: weights, or only the recipe, on disk."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from evomerge.commands.decision import scores_for_card
+from evomerge.commands.merge import write_lora
+from evomerge.commands.pick import Request, decide, number_to_write
+from evomerge.commands.predicted import choice_of, find
+from evomerge.commands.progress import progress_bar
+from evomerge.durable import write_text
+from evomerge.export import export
+from evomerge.merging.mergekit import write
+from evomerge.merging.output.single_file import RECIPE, check_file
+from evomerge.merging.output.staging import unfinished
+from evomerge.recipe.file import write_merge
+
+
+def write_export(
+    run: Path,
+    output: Path,
+    request: Request,
+    *,
+    recipe_only: bool,
+    format_: str,
+    overwrite: bool,
+    lora: int | None = None,
+    modules_to_save: bool = False,
+) -> dict[str, Any]:
+    """Export the winner of the study in `run`, a trial, or what a wish leads to; returns what to print.
+
+    With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
+    the adapter that is written instead of whole weights, see `export_lora`.
+    """
+    choice = _choose(run, request)
+    data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
+    data["notes"] = [*unfinished(output), *choice.notes]
+    if lora is not None:
+        adapter = write_lora(choice.merge, output, lora, modules_to_save, overwrite=overwrite, scores=choice.scores)
+        return data | {**adapter, "notes": [*data["notes"], *adapter["notes"]]}
+    if not recipe_only and format_ == "evomerge":
+        with progress_bar(f"{choice.label}: merging") as progress:
+            written = export.export(choice, output, overwrite=overwrite, progress=progress, note=data["notes"].append)
+        return data | asdict(written)
+    write_recipe(choice, output, format_=format_, overwrite=overwrite)
+    return data
+
+
+def write_recipe(choice: export.Choice, output: Path, *, format_: str = "evomerge", overwrite: bool) -> None:
+    """Write the recipe of a choice, in evomerge's or mergekit's format.
+
+    Raises OutputError or CheckpointError for a file that is not replaced.
+    """
+    check_file(output, ours=RECIPE, overwrite=overwrite, inputs=choice.merge.recipe.paths)
+    if format_ == "mergekit":
+        write_text(output, write.dump(choice.merge, output.parent))
+    else:
+        write_merge(choice.merge, output)
+
+
+def _choose(run: Path, request: Request) -> export.Choice:
+    if request.predicted is not None:
+        return choice_of(run, find(run, request))
+    if not request.wishes:
+        return export.choose(run, request.trial)
+    decision = decide(run, request)
+    choice = export.choose(run, number_to_write(decision, request))
+    notes = (decision.sentence, *decision.notes)
+    whole = {name: row for name, row in choice.scores.items() if name.endswith(export.ALL_EXAMPLES)}
+    return replace(choice, label=decision.point.label, scores=scores_for_card(decision) | whole, notes=notes)

@@ -1,0 +1,237 @@
+"""`evomerge init`: look at the models, write a commented search file with sensible defaults."""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluators import _strict_yaml as strict_yaml
+from evaluators._own_code import look_in
+from evomerge import plugins
+from evomerge.bench import build_evaluator
+from evomerge.commands.tasks import guess_tasks
+from evomerge.config import load_config
+from evomerge.config.fields import PATH_OPTIONS
+from evomerge.durable import write_text
+from evomerge.launch.previews import as_text
+from evomerge.merging.models.compatibility import tokenizer_differences
+from evomerge.merging.models.model import Model
+from evomerge.merging.output.single_file import check_file
+from evomerge.merging.recipe_models import open_folders, open_models
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Input, Recipe
+from evomerge.recipe.model_names import model_data, named_input, short_name
+from evomerge.text.printable import is_name, one_line
+
+#: Examples of each task that are shown.
+SHOWN_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A search file, not written yet, and what was seen of the models. notes: what to look at twice."""
+
+    text: str
+    facts: str
+    notes: tuple[str, ...]
+
+
+def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str) -> Draft:
+    """Draft the search file `file` for these models and tasks.
+
+    Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
+    """
+    entries = guess_tasks(tasks)
+    inputs, below = named_inputs(experts), named_input("base", base)
+    named = open_folders(below, inputs)
+    tokenizer = "union" if len(_rows(named.values())) > 1 else None
+    open_models(Recipe(below, inputs, "task_arithmetic", tokenizer=tokenizer))
+    opened = named.pop("base")
+    differences = tuple(tokenizer_differences(opened, named))
+    taken = tuple(
+        f"task {text!r} is taken as an lm-eval task: there is no file of that name"
+        for text, (_, entry) in zip(tasks, entries, strict=True)
+        if entry.get("task") == text
+    )
+    facts = _facts(opened)
+    folder = file.absolute().parent
+    place = {
+        "facts": facts,
+        "notes": "".join(f"# Look at: {one_line(note)}\n" for note in differences),
+        "base": _inline(_model(below, folder)),
+        "experts": _block({model.name: _model(model, folder) for model in inputs}),
+        "dtype": _dtype(opened),
+        "tokenizer": tokenizer or "null",
+        "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
+        "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
+        "optimizers": _listed("optimizer"),
+        "weights": _inline({name: 1 if number else 2 for number, (name, _) in enumerate(entries)}),
+        "lag": _inline({name: 0.01 for name, _ in entries[:1]}),
+        "study": _inline(study),
+    }
+    return Draft(_TEMPLATE.format(**place), facts, differences + taken)
+
+
+def write_draft(
+    base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str, *, overwrite: bool
+) -> Draft:
+    """Draft the search file `file` and write it. Raises as `draft` does; OutputError for a file not to be replaced."""
+    inputs = [Path(text) for text in (base, *experts, *tasks)]
+    check_file(file, overwrite=overwrite, inputs=inputs, option="--force")
+    drafted = draft(base, experts, tasks, file, study)
+    write_text(file, drafted.text)
+    load_config(file)
+    return drafted
+
+
+def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Task -> lines that show its first examples. Raises EvaluatorError or PluginError for one that cannot be built.
+
+    A task of lm-eval's own is not loaded, as its data may have to be fetched; those of a local file are.
+    """
+    shown = {}
+    look_in((Path.cwd(),))
+    for name, entry in guess_tasks(tasks):
+        own = ":" in entry["evaluator"] and len(entry) == 1  # `module:Class`, whose options are still to be written
+        if own or (entry["evaluator"] == "lm_eval_task" and "include_path" not in entry):
+            shown[name] = ["its examples are shown by `evomerge check`, which loads the task"]
+            continue
+        evaluator = build_evaluator(PluginSpec.read(entry, "evaluator"))
+        previews = [evaluator.preview(row) for row in range(min(SHOWN_EXAMPLES, len(evaluator.example_ids)))]
+        lines = [line for preview in previews if preview is not None for line in as_text(preview)]
+        shown[name] = [
+            f"{len(previews)} of its {len(evaluator.example_ids)} examples" if lines else "no text to show",
+            *lines,
+        ]
+    return shown
+
+
+def _rows(models: Iterable[Model]) -> set[int]:
+    """How many rows the embeddings of the models have."""
+    return {model.shape(name)[0] for model in models for name in model.vocabulary_matrices()}
+
+
+def named_inputs(models: Sequence[str]) -> tuple[Input, ...]:
+    """The models of a command line by short names: the folder's, numbered where two folders have the same."""
+    named: dict[str, Input] = {}
+    for text in models:
+        model = named_input("", text)
+        name = own = "".join(letter if is_name(letter) else "_" for letter in short_name(model))
+        number = 2
+        while name in named or name == "base":
+            name, number = f"{own}-{number}", number + 1
+        named[name] = replace(model, name=name)
+    return tuple(named.values())
+
+
+def _model(model: Input, folder: Path) -> str | dict[str, Any]:
+    """The model as a search file in `folder` names it."""
+    path = model.path if model.revision else _relative(model.path, folder)
+    adapter = model.adapter and (model.adapter if model.adapter_revision else _relative(model.adapter, folder))
+    return model_data(replace(model, path=path, adapter=adapter))
+
+
+def _relative(path: str, folder: Path) -> str:
+    """As short as can be and still right when it is read from the search file."""
+    absolute = Path(path).absolute()
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+
+
+def _task(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {k: _relative(v, folder) if k in PATH_OPTIONS else v for k, v in entry.items()}
+
+
+def _facts(base: Model) -> str:
+    layout = base.layout()
+    parameters = sum(_numel(base.shape(name)) for name in layout.names)
+    config: Mapping[str, Any] = base.config or {}
+    architecture = ascii((config.get("architectures") or ["bare weights"])[0]).strip("'")
+    return f"{architecture}, {parameters / 1e6:.4g}M parameters, {layout.n_blocks} blocks, {_dtype(base)}"
+
+
+def _dtype(base: Model) -> str:
+    """The type that most parameters of the base have."""
+    sizes: dict[str, int] = {}
+    for name in base.layout().names:
+        dtype = str(base.dtype(name)).removeprefix("torch.")
+        sizes[dtype] = sizes.get(dtype, 0) + _numel(base.shape(name))
+    most = max(sizes, key=lambda dtype: sizes[dtype], default="float32")
+    return most if most in ("float32", "bfloat16", "float16") else "float32"
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    numel = 1
+    for size in shape:
+        numel *= size
+    return numel
+
+
+def _listed(what: str) -> str:
+    """The plug-ins of a kind that there are, as comment lines."""
+    text = f"There are {', '.join(plugins.names(what))}."
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 110))
+
+
+def _inline(data: object) -> str:
+    return strict_yaml.dump(data, inline=True)
+
+
+def _block(data: Mapping[str, object]) -> str:
+    return "".join(f"  {_inline(key)}: {_inline(value)}\n" for key, value in data.items())
+
+
+_TEMPLATE = """\
+# A search for the coefficients of a merge. Check it: evomerge check FILE. Run it: evomerge search FILE.
+# The base: {facts}. Relative paths are relative to this file.
+{notes}
+# The model that the experts were fine-tuned from.
+base: {base}
+
+# The models to merge into it, by a short name each; a LoRA adapter is put on the base.
+# Another model below it: NAME: {{path: MODEL, adapter: ADAPTER}}
+experts:
+{experts}
+# How they are merged; `evomerge methods` lists the ways. With options: {{kind: ties, normalize: true}}
+method: task_arithmetic
+
+# Type of the merged weights: float32, bfloat16 or float16.
+dtype: {dtype}
+
+# Whose tokenizer the result gets, rows of embeddings being matched by token: union (of all), base, or an expert's
+# name. null: the base's, and rows stay where they are.
+tokenizer: {tokenizer}
+
+# What is searched: uniform (one coefficient per expert), layerwise, blockwise (attention, mlp, norms apart),
+# expertwise (every expert of a mixture apart), smooth (a few control points along the depth), simplex.
+# With options: {{kind: smooth, points: 4}}
+# ranges: of every coefficient; a weight below 0 takes an expert's change away, one above 1 exaggerates it.
+space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
+
+# What a merge is scored on. Every task is divided by content: searched on, selected on, reported on.
+tasks:
+{tasks}
+# mean of the tasks; chebyshev or retention: the worst task, measured from the best parent on it in its unit or as a
+# share; pareto: every task by itself, which gives a front to choose from.
+# With weights: {weights}
+# Weights with a kind: {{kind: chebyshev, weights: {weights}}}
+objective: mean
+# prefer: {weights}    # with pareto: the trade-off that is recommended and selected
+# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or 98%, or {lag}
+split: {{search: 0.5, select: 0.2, report: 0.3}}
+
+# Who proposes candidates.
+{optimizers}optimizer: cma_es
+
+# When to stop, whichever comes first: trials (baselines count), hours, until (a time such as 07:00).
+budget: {{trials: 200}}
+
+# ray (several workers) or serial (this process); device auto takes a GPU where there is one.
+executor: ray
+workers: auto
+device: auto
+seed: 0
+
+# The folder of the run: configuration, ledger of all trials. To go on: evomerge search FILE --resume
+study: {study}
+"""

@@ -1,0 +1,122 @@
+"""`evomerge pareto`: the front of a study, what it covers, what is predicted beyond it, and what to type next."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from evomerge.commands.decision import export_command
+from evomerge.commands.pick import check_split
+from evomerge.objective.spec import objective_of_study
+from evomerge.optimizers.base import OptimizerError
+from evomerge.plugins import PluginError
+from evomerge.report import front_table, status
+from evomerge.report.front_plot import plot_front
+from evomerge.report.words import count
+from evomerge.results import SelectionError
+from evomerge.results.front import Front, front
+from evomerge.results.predicted import Predicted, predicted
+from evomerge.results.result import chosen
+from evomerge.study import Study
+
+
+def show_front(
+    run: Path, split: str, width: int, *, everything: bool = False, plot: bool = False
+) -> tuple[dict[str, Any], RenderableType]:
+    """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters.
+
+    Raises ChoiceError for what is no split.
+    """
+    check_split(split)
+    study = Study.read(run)
+    objective = objective_of_study(study)
+    shown = front(study, objective, split)
+    searched = shown if split == "search" else front(study, objective)
+    held_out = shown if split == "report" else front(study, objective, "report")
+    beyond, notes = _predicted(study, searched)
+    notes = [*_notes(shown), *_volume_notes(searched, held_out), *notes]
+    selected = _selected(study)
+    next_ = [f"evomerge pick {shlex.quote(str(run))}"]
+    if selected is not None:
+        next_.append(f"{status.export_command(run)} -o DIR")
+    elif "preferred" in shown.suggested:
+        next_.append(export_command(run, shown.suggested["preferred"]))
+    if beyond:
+        next_.append(f"evomerge pick {shlex.quote(str(run))} --predicted N")
+    data = {
+        "study": str(run),
+        **front_table.front_to_dict(shown, selected),
+        "hypervolume": {f.split: front_table.hypervolume_to_dict(f) for f in (searched, held_out)},
+        "predicted": front_table.predicted_to_dict(beyond),
+        "notes": notes,
+        "next": next_,
+        "picture": str(plot_front(study, shown)) if plot else None,
+    }
+    parts: list[RenderableType] = [Text(_heading(shown))]
+    if shown.points:
+        parts.append(front_table.render_front(shown, width, selected=selected, everything=everything))
+    parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
+    if beyond:
+        parts.append(front_table.render_predicted(searched, beyond, width, everything=everything))
+    parts += [Text(f"note: {note}") for note in notes]
+    if plot:
+        parts.append(Text(f"picture: {data['picture']}"))
+    return data, Group(*parts, Text("\n" + "\n".join(f"next: {command}" for command in next_)))
+
+
+def _heading(shown: Front) -> str:
+    if not shown.points:
+        return f"Nothing is scored on the {shown.split} split yet."
+    examples = ", ".join(f"{task} {count}" for task, count in shown.examples.items())
+    on_front = sum(point.on_front for point in shown.points)
+    return (
+        f"{on_front} of {len(shown.points)} models are on the front (*) of the {shown.split} split "
+        f"({examples} examples); ± is half of a 95 % interval."
+    )
+
+
+def _selected(study: Study) -> str | None:
+    """The winner that the study has chosen."""
+    try:
+        return chosen(study).label
+    except SelectionError:
+        return None
+
+
+def _predicted(study: Study, searched: Front) -> tuple[tuple[Predicted, ...], list[str]]:
+    try:
+        return predicted(study, searched.objective, searched.points), []
+    except (PluginError, OptimizerError) as error:
+        return (), [f"No predictions: {error}"]
+
+
+def _volume_notes(searched: Front, held_out: Front) -> list[str]:
+    """What two hypervolumes are not: numbers to compare with each other."""
+    if searched.hypervolume is None or held_out.hypervolume is None:
+        return []
+    note = (
+        "Each hypervolume counts from the worst of base and parents on its own examples, and fewer models are scored "
+        "on the report split: compare it with that of base and parents beside it, not with that of the other split."
+    )
+    return [note]
+
+
+def _notes(shown: Front) -> list[str]:
+    notes = []
+    if shown.scale:
+        notes.append(f"The score is a mean, {shown.scale}.")
+    if shown.objective.keep and shown.models:
+        kept = ", ".join(f"{task} {shown.objective.asked(task)}" for task in shown.objective.keep)
+        notes.append(f"The study keeps, of the best parent: {kept}; merges that fall further are marked.")
+    if shown.split == "search" and shown.optimism is not None:
+        notes.append(
+            f"The search chose on these examples: the best score is expected to be {shown.optimism.expected:.2g} too "
+            "high, and hypervolume is too large; the report split tells."
+        )
+    if shown.pending:
+        notes.append(f"{shown.pending} more {'is' if shown.pending == 1 else 'are'} being scored.")
+    if shown.left_out:
+        notes.append(f"Left out, for being scored on other examples: {count(shown.left_out, 'model')}.")
+    return notes

@@ -1,0 +1,172 @@
+"""`evomerge pick`, and how `evomerge export` finds the trial: a wish becomes a point of the study's front."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluators.base import SPLITS
+from evomerge.commands.decision import Decision, find, reached_line, view
+from evomerge.objective import Objective
+from evomerge.objective.spec import objective_of_study
+from evomerge.report.status import state_of
+from evomerge.report.words import count
+from evomerge.results import pick
+from evomerge.results.front import Front, Point, front
+from evomerge.results.pick import ChoiceError, Chosen, Wish, read_wish
+from evomerge.results.ranking import Ranking
+from evomerge.results.scored import identity, scored
+from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, as it was typed. split: which one decides; by default select where there is something on it.
+
+    nearest: take the nearest point where none keeps the constraints. predicted: the number of a predicted point.
+    """
+
+    prefer: str | None = None
+    best_at: str | None = None
+    keep: tuple[str, ...] = ()
+    knee: bool = False
+    trial: int | None = None
+    split: str | None = None
+    nearest: bool = False
+    predicted: int | None = None
+
+    @property
+    def wishes(self) -> bool:
+        """Whether a choice off the front was asked for."""
+        return self.prefer is not None or self.best_at is not None or bool(self.keep) or self.knee
+
+    def wish(self, objective: Objective) -> Wish:
+        """The wish. Raises ChoiceError for what cannot be read, and for a wish beside a trial's number."""
+        check_split(self.split)
+        if self.trial is not None and self.wishes:
+            raise ChoiceError("--trial N names the merge: leave out --prefer, --max, --keep and --knee.")
+        return read_wish(objective, prefer=self.prefer, best_at=self.best_at, keep=self.keep, knee=self.knee)
+
+
+def decide(run: Path, request: Request) -> Decision:
+    """The point that was asked for. A choice on the report split is counted as a look at it.
+
+    Raises ChoiceError for a wish that cannot be read or measured, StudyError for a trial that has no scores.
+    """
+    study = Study.read(run)
+    objective = objective_of_study(study)
+    wish = request.wish(objective)
+    deciding = deciding_front(study, objective, request.split)
+    if request.trial is not None:
+        deciding, point = _numbered(study, deciding, request)
+        return _decision(study, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
+    chosen = pick.choose(deciding, wish)
+    notes = [*_caveats(deciding), *_not_kept(deciding, chosen)]
+    if deciding.split != "search" and not chosen.met:
+        notes.append(
+            f"Only finalists are scored on the {deciding.split} split; --split search chooses among all merges."
+        )
+    if deciding.split == "report" and (chosen.met or request.nearest):
+        notes.append(_count_look(study, chosen.point.label, wish.text))
+    return _decision(study, deciding, chosen, _sentence(deciding, chosen), notes)
+
+
+def check_split(split: str | None) -> None:
+    """Raises ChoiceError for what is no split."""
+    if split is not None and split not in SPLITS:
+        raise ChoiceError(f"--split is one of {', '.join(SPLITS)}; got {split!r}.")
+
+
+def deciding_front(study: Study, objective: Objective, split: str | None = None) -> Front:
+    """The front of the given split; else of select where finalists were scored there, else of search."""
+    if split is None:
+        finalists, _ = scored(study, Ranking(study, objective, "select"))
+        split = "select" if any(model.is_candidate for model in finalists) else "search"
+    return front(study, objective, split)
+
+
+def number_to_write(decision: Decision, request: Request) -> int:
+    """The number of the trial to write. Raises ChoiceError where it keeps not all that was asked for."""
+    if not decision.chosen.met and not request.nearest:
+        missed = "; ".join(reached_line(each) for each in decision.chosen.reached if each.missed_by > 0)
+        raise ChoiceError(f"{decision.sentence} {missed}. Take it with --nearest, or ask for less.")
+    return decision.point.number
+
+
+def _decision(
+    study: Study, deciding: Front, chosen: Chosen, sentence: str, notes: list[str] | tuple[str, ...]
+) -> Decision:
+    number = chosen.point.number
+    splits = [deciding]
+    if deciding.split != "report":
+        splits.append(front(study, deciding.objective, "report"))
+    views = (view(deciding, number, split, chosen.wish.weights) for split in splits)
+    return Decision(
+        chosen, sentence, (*notes, *_beaten(deciding, chosen.point)), tuple(v for v in views if v is not None)
+    )
+
+
+def _sentence(deciding: Front, chosen: Chosen) -> str:
+    if chosen.met:
+        return f"{chosen.point.label} is {chosen.wish.text}, by the {deciding.split} split."
+    asked = " and ".join(constraint.text for constraint in chosen.wish.keep)
+    how = ", whose largest miss, each in the range of its task, is the smallest" if len(chosen.reached) > 1 else ""
+    return f"No merge has {asked} on the {deciding.split} split; the nearest is {chosen.point.label}{how}."
+
+
+def _numbered(study: Study, deciding: Front, request: Request) -> tuple[Front, Point]:
+    """A trial by its number: on the split that decides, or else on the one that it was searched on."""
+    entry = study.entries.get(request.trial) if request.trial is not None else None
+    number = -1 if entry is None else identity(study, entry.trial)[1]
+    found = find(deciding, number)
+    if found is None and request.split is None:
+        deciding = front(study, deciding.objective, "search")
+        found = find(deciding, number)
+    if found is None:
+        there = ", ".join(str(point.number) for point in deciding.choices)
+        what = f"has no scores on the {deciding.split} split of" if entry else "is not in"
+        raise StudyError(f"Trial {request.trial} {what} {study.folder}; the merges on its front are {there or 'none'}.")
+    return deciding, found
+
+
+def _caveats(deciding: Front) -> list[str]:
+    notes = []
+    if deciding.split == "search":
+        curse = deciding.optimism
+        by = f": by about {curse.expected:.2g} here" if curse is not None and curse.expected > 0 else ""
+        notes.append(f"Decided on the examples that were searched on, where the best of many looks too good{by}.")
+    if deciding.pending:
+        are = "is" if deciding.pending == 1 else "are"
+        notes.append(f"{deciding.pending} more {are} being scored on the {deciding.split} split.")
+    if deciding.left_out:
+        notes.append(f"Left out, for being scored on other examples: {count(deciding.left_out, 'model')}.")
+    return notes
+
+
+def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
+    """What the study keeps and this choice does not: a wish of its own is taken at its word."""
+    keep = deciding.objective.keep
+    if not keep or chosen.wish.keep or chosen.point.order[0] <= 0:
+        return []
+    asked = ", ".join(f"{task} {deciding.objective.asked(task)}" for task in keep)
+    return [f"It falls further behind the best parent than the study keeps ({asked}); say it here with --keep."]
+
+
+def _beaten(deciding: Front, point: Point) -> list[str]:
+    rivals = (model for model in deciding.points if model.number != point.number)
+    above = [r.label for r in rivals if (r.losses <= point.losses).all() and (r.losses < point.losses).any()]
+    return [f"It is beaten, on every task or all but equal ones, by {', '.join(above[:3])}."] if above else []
+
+
+def _count_look(study: Study, label: str, why: str) -> str:
+    """Record that the report split has decided; returns what to say about it."""
+    said = "This choice has looked at the report split, whose numbers are no longer held out for it"
+    if state_of(study) != "done":
+        return f"{said}. The study is not finished, so the look is not recorded."
+    try:
+        writer = Study.open(study.folder)
+    except (StudyBusy, StudyPaused) as error:
+        return f"{said}. The look is not recorded: {error}"
+    try:
+        writer.event("report_split_read", winner=label, reason=f"chosen on it: {why}")
+    finally:
+        writer.close()
+    return f"{said}; the study counts the look."

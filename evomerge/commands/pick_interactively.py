@@ -1,0 +1,62 @@
+"""`evomerge pick` in a terminal: a list of the front, and answers until one of its merges is taken."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from evomerge.commands.decision import decision_lines
+from evomerge.commands.pick import Request, decide, deciding_front
+from evomerge.objective.spec import objective_of_study
+from evomerge.report.words import column_digits, plus_minus
+from evomerge.results.pick import ChoiceError
+from evomerge.study import Study, StudyError
+from evomerge.trial import trial_label
+
+_QUESTION = "A trial's number, weights (math=2,chat=1), `max math`, what to keep (chat>=-1pt), `knee`, or q"
+_SPACES = re.compile(r"\s*(>=|<=|=)\s*")
+
+
+def ask_for_choice(run: Path, split: str | None, ask: Callable[[str], str], say: Callable[[str], None]) -> int | None:
+    """The number of the trial that was taken, or None. ask: puts a question; say: prints a line."""
+    _list(run, split, say)
+    while (answer := ask(_QUESTION).strip()) not in ("q", "quit"):
+        try:
+            decision = decide(run, read_answer(answer, split))
+        except (ChoiceError, StudyError) as error:
+            say(str(error))
+            continue
+        for line in decision_lines(decision, run):
+            say(line)
+        if ask("Write its recipe? y or n").strip().lower() in ("y", "yes"):
+            return decision.point.number
+    return None
+
+
+def read_answer(answer: str, split: str | None) -> Request:
+    """`7`, `math=2,chat=1`, `max math chat>=-1pt`, `knee` as a request. Raises ChoiceError."""
+    words = re.split(r"[\s,]+", _SPACES.sub(r"\1", answer.strip()))
+    if len(words) == 1 and words[0].isdigit():
+        return Request(trial=int(words[0]), split=split)
+    keep = tuple(word for word in words if ">=" in word or "<=" in word)
+    weights = [word for word in words if "=" in word and word not in keep]
+    rest = [word for word in words if word not in keep and word not in weights]
+    best_at = rest[1] if len(rest) == 2 and rest[0] == "max" else None
+    knee = rest == ["knee"]
+    if rest and not knee and best_at is None:
+        raise ChoiceError(f"Cannot read {' '.join(rest)!r}. {_QUESTION}.")
+    return Request(",".join(weights) or None, best_at, keep, knee, split=split)
+
+
+def _list(run: Path, split: str | None, say: Callable[[str], None]) -> None:
+    study = Study.read(run)
+    front = deciding_front(study, objective_of_study(study), split)
+    if not front.choices:
+        raise ChoiceError(f"No merge of {run} is scored on the {front.split} split yet.")
+    say(f"The merges that no other beats on the {front.split} split:")
+    digits = {task: column_digits(point.tasks[task] for point in front.choices) for task in front.tasks}
+    for point in front.choices:
+        tasks = ", ".join(f"{task} {plus_minus(value, digits[task])}" for task, value in point.tasks.items())
+        named = [name for name, one in (("preferred", front.preferred), ("knee", front.knee)) if one is point]
+        remarks = f"  ({', '.join(named)})" if named else ""
+        other = "" if point.label == trial_label(point.number) else f" {point.label}"
+        say(f"{point.number:>5}{other}  {tasks}{remarks}")

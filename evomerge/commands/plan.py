@@ -1,0 +1,201 @@
+"""`evomerge plan`: what a search will take (time, memory, disk), and what its examples can show."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluators.base import Scores
+from evomerge.budget import stage_seconds
+from evomerge.commands.power import detectable_differences, power_lines
+from evomerge.commands.remaining import remaining
+from evomerge.config import SearchConfig
+from evomerge.launch import launch
+from evomerge.launch.memory import available_memory
+from evomerge.launch.placement import placement
+from evomerge.report import words
+from evomerge.report.terminal import Terminal
+from evomerge.results import selection_seconds
+from evomerge.study import Study
+from evomerge.trial import Trial, is_parent
+
+#: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
+_BYTES_PER_VALUE = 40
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of candidates, on the search split: seconds of one, scores of models. source: where.
+
+    stages: its seconds by stage, see `Outcome`.
+    """
+
+    seconds: float
+    stages: Mapping[str, float]
+    scores: Mapping[str, Mapping[str, Scores]]
+    source: str
+
+
+def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dict[str, Any], list[str]]:
+    """The plan as plain data and as lines for people.
+
+    measure: whether to score a candidate and a parent for it; where the study has begun, its own trials say it.
+    Raises what `launch.prepare` raises.
+    """
+    with _shown("checking the models and tasks"):
+        plan = launch.prepare(config)
+    workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)
+    study, last = remaining(config, plan, file)
+    measured = _from_study(launch.begun(config))
+    if measured is None and measure:
+        with _shown("scoring the start and a parent"):
+            measured = _probe(plan)
+    data = {
+        "coefficients": plan.dimension,
+        "workers": {"count": workers, "threads": threads, "gpus": gpus},
+        "memory": _memory(plan, workers, gpus),
+        "disk": _disk(config, plan),
+        "time": _time(config, plan, workers, measured, study),
+        "power": detectable_differences(
+            plan.objective,
+            plan.distinct_examples,
+            {} if measured is None else measured.scores,
+            None if measured is None else measured.source,
+        ),
+        "notes": list(plan.notes),
+        "study": study,
+    }
+    return data, [*_lines(data), *([] if study["state"] == "new" else [last])]
+
+
+def _from_study(study: Study | None) -> Evidence | None:
+    if study is None:
+        return None
+    done = [e for e in study.told if e.outcome is not None and e.outcome.scores and e.trial.split == "search"]
+    if len(done) < 2:
+        return None
+    stages = stage_seconds(study)
+    known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
+    return Evidence(sum(stages.values()), stages, known, f"the last of {len(done)} trials of {study.folder}")
+
+
+def _is_model(trial: Trial) -> bool:
+    return is_parent(trial.label) or trial.label in ("start", "uniform")
+
+
+def _probe(plan: launch.Plan) -> Evidence:
+    bench = plan.spec()
+    parent = next(trial for trial in plan.planned if is_parent(trial.label) and trial.label != "base")
+    trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
+    bench.run(trials[1])  # prompts are tokenized once per worker; the other one leaves all tensors of this one to merge
+    outcomes = [bench.run(trial) for trial in trials]
+    names = {stage for outcome in outcomes for stage in outcome.seconds}
+    stages = {name: sum(o.seconds.get(name, 0.0) for o in outcomes) / len(outcomes) for name in sorted(names)}
+    failed = next((outcome.failure for outcome in outcomes if outcome.failure is not None), None)
+    if failed is not None:
+        raise launch.LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
+    known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
+    return Evidence(sum(stages.values()), stages, known, "two candidates, scored now")
+
+
+def _memory(plan: launch.Plan, workers: int, gpus: float) -> dict[str, int]:
+    """Bytes: what the workers take with the files that they share, of it those files, and what there is."""
+    available = available_memory()
+    kept = plan.needs.room_to_keep(workers, available)
+    return {
+        "bytes": plan.needs.total(workers, kept),
+        "shared_bytes": plan.needs.inputs,
+        "available_bytes": available,
+        "device_bytes_per_worker": plan.needs.device if gpus else 0,
+    }
+
+
+def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
+    values = sum(counts["search"] for counts in plan.examples.values())
+    trials = config.budget.trials or 1000
+    folder = next(parent for parent in (config.study, *config.study.absolute().parents) if parent.exists())
+    return {
+        "ledger_bytes": values * trials * _BYTES_PER_VALUE,
+        "export_bytes": plan.needs.export,
+        "free_bytes": shutil.disk_usage(folder).free,
+    }
+
+
+def _time(
+    config: SearchConfig, plan: launch.Plan, workers: int, measured: Evidence | None, study: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Seconds of what is left; None where nothing has been measured, and for a search without a limit of trials."""
+    trials = config.budget.trials
+    baselines = sum(trial.merge is not None for trial in plan.planned)
+    searched = None if trials is None else max(0, trials - baselines)
+    count = launch.selection_count(plan, launch.build_optimizer(config, plan), searched)
+    models = {"select": count.select, "report": count.report}
+    known: dict[str, Any] = {"source": None, "candidate_seconds": None, "search_seconds": None}
+    known |= {"selection_seconds": None, "selection_models": models}
+    if measured is None:
+        return known
+    left = trials if study["left"] else study["told"]
+    after = selection_seconds(count, measured.stages, plan.examples, workers)
+    return known | {
+        "source": measured.source,
+        "candidate_seconds": measured.seconds,
+        "search_seconds": None if left is None else max(0, left - study["told"]) * measured.seconds / workers,
+        "selection_seconds": after if study["left"] else 0.0,
+    }
+
+
+def _lines(data: Mapping[str, Any]) -> list[str]:
+    workers, disk, spent, shown = data["workers"], data["disk"], data["time"], data["power"]
+    on = f"{workers['gpus']:g} GPU" if workers["gpus"] else f"{words.count(workers['threads'], 'core')}"
+    staff = f"{words.count(workers['count'], 'worker')} with {on}{' each' * (workers['count'] > 1)}"
+    free = _size(disk["free_bytes"])
+    lines = [
+        f"{words.count(data['coefficients'], 'coefficient')}, {staff} of {words.count(os.cpu_count() or 1, 'core')}",
+        _memory_line(data["memory"]),
+        f"disk: ledger up to {_size(disk['ledger_bytes'])}, an export {_size(disk['export_bytes'])}, free {free}",
+    ]
+    if spent["source"] is None:
+        lines.append("time: not known before a candidate has been scored; --measure scores two")
+    else:
+        whole = spent["search_seconds"]
+        search = "as long as the budget says" if whole is None else f"about {words.duration(whole)}"
+        lines.append(
+            f"time: {spent['candidate_seconds']:.3g} s a candidate ({spent['source']}); search {search}, "
+            f"selection about {words.duration(spent['selection_seconds'])}"
+        )
+    models = spent["selection_models"]
+    lines.append(
+        f"selection: at most {models['select']} models on the select split and {models['report']} on the report split; "
+        "a budget of hours or `until` reserves time for it"
+    )
+    return [*lines, *power_lines(shown), *(f"note: {note}" for note in data["notes"])]
+
+
+def _memory_line(memory: Mapping[str, int]) -> str:
+    line = (
+        f"memory: about {_size(memory['bytes'])}, {_size(memory['shared_bytes'])} of it model files that all workers "
+        f"share, of {_size(memory['available_bytes'])} available"
+    )
+    device = memory["device_bytes_per_worker"]
+    return f"{line}; on the GPU {_size(device)} for each worker, with copies of all models" if device else line
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[None]:
+    console = Terminal(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield

@@ -1,0 +1,106 @@
+"""Which differences between two models the held-out examples can show, task by task and for the score."""
+
+from collections.abc import Mapping
+from itertools import combinations
+from math import sqrt
+from typing import Any
+
+from evaluators.base import Scores
+from evomerge.objective import Objective
+from evomerge.objective.score import clusters, display_score
+from evomerge.statistics import detectable, power
+
+#: The share of examples on which two models are taken to differ while no two have been scored.
+DISAGREEMENT = 0.2
+#: Differences, in the unit of the score, for which the needed number of examples is told.
+WANTED = (0.01, 0.02, 0.05)
+
+
+def detectable_differences(
+    objective: Objective,
+    examples: Mapping[str, Mapping[str, int]],
+    scores: Mapping[str, Mapping[str, Scores]],
+    source: str | None,
+) -> dict[str, Any]:
+    """What the report split can show, per task and for the score, in the tasks' units; null where that is not known.
+
+    scores: label -> task -> what models scored on the search split, and source where; without two models a share of
+    right answers is guessed, and other values are not known. What is measured of whole models has no luck of examples.
+    A score over tasks of several units is scaled by the models compared, so that no difference of it can be told yet.
+    """
+    sampled = [task for task in objective.weights if task not in objective.whole_model]
+    counts = {task: examples[task]["report"] for task in sampled}
+    measured = list(scores.values()) if len(scores) > 1 else []
+    variances = {task: _variance(objective, task, measured) for task in sampled}
+    tasks = {task: None if (v := variances[task]) is None else detectable(v, counts[task]) for task in sampled}
+    score = _of_score(objective, tasks) if _adds_up(objective, measured) else None
+    total = sum(counts.values())
+    needed = {} if score is None else {f"{wanted:g}": round(total * (score / wanted) ** 2) for wanted in WANTED}
+    return {
+        "split": "report",
+        "examples": counts,
+        "variance": variances,
+        "source": source if measured else None,
+        "detectable": {"score": score, **tasks},
+        "examples_needed": needed,
+        "whole_model": [task for task in objective.weights if task in objective.whole_model],
+    }
+
+
+def power_lines(shown: Mapping[str, Any]) -> list[str]:
+    """The same for people."""
+    if not shown["examples"]:
+        return ["power: every task measures whole models, and no number of examples changes that"]
+    assumed = (
+        f"assuming {100 * DISAGREEMENT:.0f} % discordant answers; --measure compares two models"
+        if shown["source"] is None
+        else f"from the differences between models in {shown['source']}"
+    )
+    least = shown["detectable"]["score"]
+    what = "by task, in its unit" if least is None else f"{least:.2g}"
+    lines = [f"power: smallest detectable improvement on the report split: {what} (80 % power, {assumed})"]
+    lines += [
+        f"  {task}: {_difference(shown, task)} ({count:,} distinct examples)"
+        for task, count in shown["examples"].items()
+    ]
+    lines += [
+        f"  {task}: one value per model, without sampling error: any difference shows" for task in shown["whole_model"]
+    ]
+    needed = ", ".join(f"{count:,} for {wanted}" for wanted, count in shown["examples_needed"].items())
+    return [
+        *lines,
+        f"  report examples needed in all: {needed}"
+        if needed
+        else "  half of such a difference needs four times as many examples",
+    ]
+
+
+def _variance(objective: Objective, task: str, measured: list[Mapping[str, Scores]]) -> float | None:
+    """Of paired differences per example, the mean over all pairs of models; None where nothing tells it."""
+    if not measured:
+        return None if task in objective.lower_is_better else DISAGREEMENT
+    pairs = combinations([model[task] for model in measured], 2)
+    spreads = [
+        power({task: a.values}, {task: b.values}, sizes={task: 1.0}, clusters=clusters({task: a})).variance
+        for a, b in pairs
+    ]
+    return sum(spreads) / len(spreads)
+
+
+def _adds_up(objective: Objective, measured: list[Mapping[str, Scores]]) -> bool:
+    """Whether the tasks have one unit, or weights that bring them to one."""
+    if measured or objective.kind in ("mean", "chebyshev"):
+        return not display_score(objective, measured).scale
+    return not objective.lower_is_better and not objective.whole_model
+
+
+def _of_score(objective: Objective, tasks: Mapping[str, float | None]) -> float | None:
+    shares = dict(zip(objective.weights, objective.shares, strict=True))
+    parts = [None if gap is None else shares[task] * gap for task, gap in tasks.items()]
+    known = [part for part in parts if part is not None]
+    return sqrt(sum(part**2 for part in known)) if known and len(known) == len(parts) else None
+
+
+def _difference(shown: Mapping[str, Any], task: str) -> str:
+    least = shown["detectable"][task]
+    return "not known before models have been scored; --measure scores two" if least is None else f"{least:.2g}"

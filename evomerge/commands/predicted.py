@@ -1,0 +1,66 @@
+"""`--predicted N` of `evomerge pick` and `evomerge export`: a point of the predicted front, which was not measured."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from evomerge.commands.pick import Request
+from evomerge.config import load_config
+from evomerge.export.export import Choice, merge_of
+from evomerge.launch.pinned import compare_models
+from evomerge.objective.spec import objective_of_study
+from evomerge.report import status
+from evomerge.report.front_table import predicted_to_dict
+from evomerge.report.words import column_digits, plus_minus
+from evomerge.results.front import front
+from evomerge.results.pick import ChoiceError
+from evomerge.results.predicted import Predicted, predicted
+from evomerge.study import SEARCH_FILE, Study
+from evomerge.trial import Trial
+
+
+def find(run: Path, request: Request) -> Predicted:
+    """The predicted point that is asked for by its number. Raises ChoiceError where there is no such."""
+    if request.wishes or request.trial is not None or request.split is not None or request.nearest:
+        raise ChoiceError("--predicted N names the point: leave out --trial, --split and all wishes.")
+    study = Study.read(run)
+    objective = objective_of_study(study)
+    points = predicted(study, objective, front(study, objective).points)
+    found = next((point for point in points if point.number == request.predicted), None)
+    if found is None:
+        there = f"they go from 1 to {len(points)}" if points else "this study's optimizer predicts none"
+        raise ChoiceError(
+            f"There is no predicted point {request.predicted}: {there}. "
+            f"`evomerge pareto {shlex.quote(str(run))} --all` lists those that no measured model beats."
+        )
+    return found
+
+
+def sentence(point: Predicted) -> str:
+    """`predicted 7 was not measured: ...`."""
+    digits = column_digits(point.tasks.values())
+    expected = ", ".join(f"{task} {plus_minus(value, digits)}" for task, value in point.tasks.items())
+    return (
+        f"predicted {point.number} was not measured: {expected} are expected on the search split. "
+        f"The nearest that was measured is {point.nearest.label}, {point.distance:.2g} away."
+        + (" A measured model is expected to be at least as good on every task." if point.beaten else "")
+    )
+
+
+def predicted_data(run: Path, point: Predicted) -> dict[str, Any]:
+    """Plain data, for JSON."""
+    return {**predicted_to_dict([point])[0], "sentence": sentence(point), "recipe": None, "next": command(run, point)}
+
+
+def command(run: Path, point: Predicted) -> str:
+    """What to type to have a predicted point as a checkpoint."""
+    return f"{status.export_command(run)} --predicted {point.number} -o DIR"
+
+
+def choice_of(run: Path, point: Predicted) -> Choice:
+    """The predicted point's complete merge, for `export`."""
+    config = load_config(run / SEARCH_FILE)
+    compare_models(Study.read(run), config.recipe())
+    merge = merge_of(config, Trial(-1, point.x, seed=config.seed))
+    said = sentence(point)
+    return Choice(f"predicted {point.number}", merge, {"prediction": said}, (said,))

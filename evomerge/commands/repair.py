@@ -1,0 +1,161 @@
+"""`evomerge repair`: a merged model whose hidden units vary as those of its endpoints do, as an ordinary checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from evomerge import __version__
+from evomerge.commands.align import source_name, write_changed
+from evomerge.commands.calibrate import Reading, check_continues_text, load
+from evomerge.commands.init import named_inputs
+from evomerge.commands.progress import progress_bar
+from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
+from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.model import Model
+from evomerge.merging.output.staging import check_output
+from evomerge.merging.recipe_models import open_folders, open_named
+from evomerge.prepare.alignment.repair import goal
+from evomerge.prepare.calibration import hidden_units
+from evomerge.prepare.calibration.collect import Progress
+from evomerge.prepare.calibration.data import (
+    CollectionError,
+    Example,
+    batches,
+    encode_texts,
+    read_texts,
+    readable_length,
+)
+from evomerge.prepare.calibration.hidden_units import Repaired, Statistics, Step
+from evomerge.resident.resident import ResidentModel
+
+
+def repair_model(
+    merged: str,
+    models: Sequence[str],
+    data: Path,
+    output: Path,
+    reading: Reading,
+    *,
+    weights: Sequence[float] | None = None,
+    scale_only: bool = False,
+    batch_tokens: int = 4096,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """Write `merged` to the folder `output` with the statistics that `models` have; returns what to print.
+
+    weights: of the models, divided by their sum; equal ones by default. scale_only: standard deviations only (RESCALE).
+    Raises CollectionError or EvaluatorError for weights and data, CheckpointError or ModelError for models that are
+    refused or do not fit, OutputError for the folder; all of them before the first pass, if they can be known then.
+    """
+    shares = shares_of(models, weights)
+    texts = read_texts(data, reading.separator)
+    checkpoint = open_named(merged)
+    endpoints = {model.name: open_folders(model, ())[model.name] for model in named_inputs(models)}
+    check_output(output, [checkpoint, *endpoints.values()], overwrite=overwrite)
+    _check_models(checkpoint, endpoints)
+    model = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
+    length = readable_length(model.network, model.tokenizer, reading.length)
+    examples = encode_texts(texts, model.tokenizer, length, reading.examples)
+    hidden_units.check_data(model, checkpoint, examples)
+    parts = list(batches(examples, batch_tokens))
+    with progress_bar(f"{len(examples)} examples, {len(models)} models") as progress:
+        step = _counted(progress, (len(models) + 3) * sum(example.length for example in examples))
+        found = []
+        for endpoint in endpoints.values():
+            _become(model, endpoint)
+            found.append(hidden_units.observe(model, checkpoint, parts, step))
+        _become(model, checkpoint)
+        wanted = {name: goal([one[name] for one in found], shares) for name in found[0]}
+        done = hidden_units.repair_blocks(model, checkpoint, wanted, parts, step, scale_only=scale_only)
+    record = {
+        "repaired": source_name(merged),
+        "models": dict(zip(map(source_name, models), shares, strict=True)),
+        "sha256": {"merged": checkpoint.sha256(), **{name: one.sha256() for name, one in endpoints.items()}},
+        **_read(examples),
+        **_result(checkpoint, done, wanted, scale_only=scale_only),
+        "notes": tokenizer_differences(checkpoint, endpoints),
+        "evomerge": __version__,
+    }
+    write_changed(checkpoint, done.tensors, output, record)
+    return record, [*_lines(record, scale_only=scale_only), f"Wrote {output}"]
+
+
+def shares_of(models: Sequence[str], weights: Sequence[float] | None) -> list[float]:
+    """The models' weights, of sum 1. Raises CollectionError for weights that are no mixture of these models."""
+    if len(models) < 2:
+        raise CollectionError(f"A merge has at least two endpoints; {len(models)} were given: {', '.join(models)}.")
+    given = [1.0] * len(models) if weights is None else list(weights)
+    total = sum(given)
+    if len(given) != len(models) or not isfinite(total) or min(given) < 0 or total == 0:
+        raise CollectionError(
+            f"The weights are {', '.join(map(str, given))}; expected one for each of {len(models)} models, not "
+            "negative, not all zero."
+        )
+    return [weight / total for weight in given]
+
+
+def _check_models(checkpoint: Model, endpoints: Mapping[str, Model]) -> None:
+    check_compatible(checkpoint, endpoints)
+    check_continues_text(checkpoint, checkpoint.path)
+    for one in (checkpoint, *endpoints.values()):
+        found = find_nonfinite(one)
+        if found is not None:
+            raise CheckpointError(f"{one.path} has {found[1]} values that are not finite in {found[0]}.")
+
+
+def _become(model: ResidentModel, checkpoint: Model) -> None:
+    """Give the network the learnt weights of another model of its shapes; its configuration stays."""
+    for name, tensor in model.tensors.items():
+        if name in checkpoint.names and checkpoint.mergeable(name):
+            tensor.copy_(checkpoint.tensor(name))
+    model.settle()
+
+
+def _counted(progress: Progress, total: int) -> Step:
+    done = 0.0
+
+    def step(tokens: float) -> None:
+        nonlocal done
+        done += tokens
+        progress(round(done), total)
+
+    return step
+
+
+def _read(examples: Sequence[Example]) -> dict[str, int]:
+    return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
+
+
+def _result(checkpoint: Model, done: Repaired, wanted: Statistics, *, scale_only: bool) -> dict[str, Any]:
+    """How far off the channels' statistics are: mean absolute deviations; "scale" is the goal's mean deviation."""
+    sizes = {name: len(one.std) for name, one in wanted.items()}
+    names = set(checkpoint.names)
+    moved = [name for name in wanted if not scale_only and hidden_units.bias_name(name) in names]
+    before, after = (hidden_units.deviations(one, wanted) for one in (done.before, done.after))
+    return {
+        "layers": len(sizes),
+        "channels": sum(sizes.values()),
+        "channels_with_means": sum(sizes[name] for name in moved),
+        "scale": float(sum(one.std.sum() for one in wanted.values())) / sum(sizes.values()),
+        "means_off": [before[0], after[0]],
+        "deviations_off": [before[1], after[1]],
+    }
+
+
+def _lines(record: Mapping[str, Any], *, scale_only: bool) -> list[str]:
+    channels, moved = record["channels"], record["channels_with_means"]
+    (mean, mean_after), (std, std_after) = record["means_off"], record["deviations_off"]
+    lines = [f"note: {note}" for note in record["notes"]]
+    if moved < channels and not scale_only:
+        lines.append(
+            f"note: {channels - moved} of {channels} channels are of layers without a bias: their standard deviations "
+            "are corrected (RESCALE), their means cannot be."
+        )
+    lines.append(
+        f"{channels} channels of {record['layers']} layers, with standard deviations of {record['scale']:.4g} in the "
+        f"endpoints, over {record['tokens']} tokens. On average they were off by:"
+    )
+    lines.append(f"  standard deviation {std:.4g} -> {std_after:.4g}")
+    lines.append(f"  mean {mean:.4g} -> {mean_after:.4g}")
+    return lines

@@ -1,0 +1,134 @@
+"""`evomerge search`: prepare, run with a view of it, say what came out."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from evomerge.budget import seconds_left
+from evomerge.commands import exit_codes
+from evomerge.commands.start_trackers import Trackers
+from evomerge.config import SearchConfig
+from evomerge.launch import launch
+from evomerge.report import standings, status
+from evomerge.report.live import Interruptible, View, choose
+from evomerge.report.snapshot import take
+from evomerge.search import SAME_MODEL, Ending, Progress, StopRequest
+from evomerge.study import Study
+from evomerge.study.lines import FILE
+
+#: Phases that the budget limits.
+SEARCHING = ("canary", "baselines", "search")
+#: Seconds between two drawings while nothing ends.
+PAUSE = 1.0
+
+
+def run_search(
+    config: SearchConfig, console: Console, *, resume: bool, as_json: bool, trackers: Mapping[str, str] | None = None
+) -> int:
+    """Run or resume a search and show it; returns the exit code. trackers: kind -> target of those to log to, too."""
+    watched = Trackers(trackers or {})
+    with Interruptible(choose(console, as_json=as_json)) as view:
+
+        def say(message: str) -> None:
+            view.event("message", message)
+
+        plan = launch.prepare(config, say=say)
+        for note in plan.notes:
+            view.event("note", f"note: {note}")
+        view.event("planned", f"{plan.dimension} coefficients to search", dimension=plan.dimension)
+        for message in watched.missing():
+            view.event("sink", message)
+        watcher = _Watcher(view, watched)
+        ending, selection = launch.run(config, plan, resume=resume, progress=watcher, say=say, heard=watcher.heard)
+        result = None if selection is None else standings.selection_to_dict(selection)
+        if result is not None:
+            view.event("selected", **result)
+        # A study that was done is sent too: nothing is scored, so nobody has looked at its trackers yet.
+        for message in [*watched.news(Path(config.study)), *watched.end(ending.kind, result)]:
+            view.event("sink", message)
+        code = _exit_code(ending)
+        view.event("ended", _last_words(ending, Path(config.study)), ending=ending.kind, exit_code=code)
+    if selection is not None and console.is_terminal and not as_json:
+        console.print(standings.render(selection))
+        origin = status.origin(Study.read(Path(config.study)), selection.winner.label)
+        if origin:
+            console.print(f"{selection.winner.label} is {origin}.", soft_wrap=True)
+        console.print(f"\nTo write it out: {status.export_command(Path(config.study))} -o DIR", soft_wrap=True)
+    return code
+
+
+class _Watcher:
+    """Turns the driver's progress into snapshots and events; draws at most once per PAUSE between outcomes."""
+
+    def __init__(self, view: View, trackers: Trackers) -> None:
+        self._view = view
+        self._sinks = trackers
+        self._drawn: tuple[str, float] = ("", 0.0)
+        self._busy = 0
+
+    def heard(self, stop: StopRequest) -> None:
+        """Say at once what a signal has asked for; called from its handler."""
+        if stop.level > 1:
+            self._view.event("stopping", "stopping at once")
+            return
+        running = "1 running candidate finishes" if self._busy == 1 else f"{self._busy} running candidates finish"
+        self._view.event("stopping", f"stopping: {running}; Ctrl-C again stops at once")
+
+    def __call__(self, progress: Progress) -> None:
+        self._busy = progress.busy
+        if progress.outcome is not None:
+            self._tell(progress.outcome)
+        for message in self._sinks.news(progress.study.folder):
+            self._view.event("sink", message)
+        phase, drawn = self._drawn
+        now = time.monotonic()
+        if progress.outcome is None and phase == progress.phase and now - drawn < PAUSE:
+            return
+        self._drawn = progress.phase, now
+        searching = progress.phase in SEARCHING
+        left = seconds_left(progress.study, progress.budget, progress.reserve) if searching else None
+        self._view.update(
+            take(
+                progress.study,
+                trials=progress.budget.trials,
+                phase=progress.phase,
+                busy=progress.busy,
+                slots=progress.slots,
+                left=left,
+            )
+        )
+
+    def _tell(self, outcome: Any) -> None:
+        for event in outcome.events:
+            if event.get("event") == SAME_MODEL:
+                said = f"trial {outcome.number} is the same model as trial {event['as']} and is not scored again"
+                self._view.event(SAME_MODEL, said, number=outcome.number, **{"as": event["as"]})
+                continue
+            self._view.event("worker", f"trial {outcome.number}: {event.get('event', 'worker')}", **_rest(event))
+        if outcome.failure is not None:
+            message = f"trial {outcome.number} failed: {outcome.failure.kind}: {outcome.failure.message}"
+            self._view.event("failed", message, number=outcome.number, failure=outcome.failure.kind)
+
+
+def _rest(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("event", "kind", "message")}
+
+
+def _exit_code(ending: Ending) -> int:
+    if ending.kind == "done":
+        return exit_codes.DONE
+    if ending.kind == "paused":
+        return exit_codes.PAUSED
+    return exit_codes.SIGNAL + ending.signal if ending.signal else exit_codes.STOPPED
+
+
+def _last_words(ending: Ending, folder: Path) -> str:
+    if ending.kind == "done":
+        return f"done; everything is in {folder}"
+    why = f": {ending.message}" if ending.message else ""
+    if not (folder / FILE).exists():
+        return f"{ending.kind}{why} before a study was begun"
+    return f"{ending.kind}{why}\nNothing is lost. To go on: {status.resume_command(folder)}"

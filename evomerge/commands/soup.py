@@ -1,0 +1,213 @@
+"""`evomerge soup`: mixing weights learned on labelled data, as a recipe, and what they are worth on other data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluators.base import content_ids, split_of
+from evomerge.commands.calibrate import Reading, check_continues_text
+from evomerge.commands.init import named_inputs
+from evomerge.commands.progress import progress_bar
+from evomerge.merging.models.compatibility import tokenizer_differences
+from evomerge.merging.output.manifest import pinned
+from evomerge.merging.output.single_file import RECIPE, check_file
+from evomerge.merging.recipe_models import RecipeModels, open_models
+from evomerge.prepare.calibration.collect import check_memory
+from evomerge.prepare.calibration.data import Example, encode_texts, read_texts, readable_length
+from evomerge.prepare.soup import Learned, Progress, Settings, Soup, SoupError, learn
+from evomerge.recipe import Recipe
+from evomerge.recipe.file import write_merge
+from evomerge.recipe.model_names import named_input
+from evomerge.resident.resident import ResidentModel, choose_device, load_resident
+from evomerge.statistics import difference
+from search_spaces.base import CoefficientTable, FloatArray
+
+#: Of the examples: the share that is learned from. The others say what the soup is worth.
+_LEARNT = 0.5
+#: A pass forth and back takes about as long as so many forth.
+_BACK = 3
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The examples that are learned from, and the others, of other content."""
+
+    learnt: list[Example]
+    held: list[Example]
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Of every held-out example, in the same order."""
+
+    soup: FloatArray
+    uniform: FloatArray
+    models: Mapping[str, FloatArray]
+
+
+def learn_soup(
+    base: str,
+    models: Sequence[str],
+    data: Path,
+    output: Path,
+    settings: Settings,
+    reading: Reading,
+    *,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """Learn the weights of `models` on one half of the data, write the recipe, and score it on the other half.
+
+    base: gives configuration and what is not merged. settings: without its temperature, which the outputs get where
+    all examples are prompts with answers. Returns what to print. Raises SoupError, EvaluatorError or CollectionError
+    for settings and data, CheckpointError or ModelError for the models, OutputError for the output; all of them
+    before the first step, if they can be known then.
+    """
+    check_file(output, ours=RECIPE, overwrite=overwrite, inputs=[Path(base), *map(Path, models), data])
+    if len(models) < 2:
+        raise SoupError(f"A soup is made of at least two models; it was given {len(models)}: {', '.join(models)}.")
+    texts = read_texts(data, reading.separator)
+    inputs = named_inputs(models)
+    vocabularies = ("base", "union", *(model.name for model in inputs))
+    if tokenizer not in (None, *vocabularies):
+        raise SoupError(f"The tokenizer is {tokenizer!r}; expected {', '.join(vocabularies)}.")
+    recipe = Recipe(named_input("base", base), inputs, "linear", tokenizer=tokenizer)
+    sources = open_models(recipe)
+    check_continues_text(sources.base, sources.tokenizer)
+    notes = [] if tokenizer else tokenizer_differences(sources.base, sources.inputs)
+    resident, soup = _load(recipe, sources, reading, settings)
+    length = readable_length(resident.network, resident.tokenizer, reading.length)
+    parts = split_examples(encode_texts(texts, resident.tokenizer, length, reading.examples))
+    answers = all(text.given for text in texts)
+    settings = replace(settings, temperature=answers)
+    with progress_bar(f"{len(parts.learnt)} examples, {len(inputs)} models") as progress:
+        step = _counted(progress, parts, settings, len(inputs) + 2)
+        learned = learn(soup, parts.learnt, settings, step)
+        losses = _held_out(soup, learned.weights, parts.held, settings, step)
+    merge = soup.merge(learned.weights)
+    if not settings.by_layer:
+        merge = replace(merge, table=CoefficientTable({"all": ("*",)}, merge.table.values))
+    write_merge(merge, output)
+    facts = {"output": str(output), **_facts(soup, learned, losses, parts), "notes": notes}
+    return facts, _lines(facts, output)
+
+
+def _load(recipe: Recipe, sources: RecipeModels, reading: Reading, settings: Settings) -> tuple[ResidentModel, Soup]:
+    place, dtype = torch.device(choose_device(reading.device)), getattr(torch, reading.dtype or "float32")
+    base = sources.base
+    whole = sum(int(np.prod(base.shape(name))) for name in base.names) * dtype.itemsize
+    # Off the CPU the engine keeps all originals beside the model and its gradient.
+    originals = 0 if place.type == "cpu" else sum(model.nbytes for model in sources.models)
+    advice = "Load them in another type (--dtype bfloat16)."
+    scores = 12 * int((base.config or {}).get("vocab_size", 0)) * settings.batch_tokens
+    check_memory(2 * whole + originals + scores, place, "The model and its gradient", advice)
+    resident = load_resident(base, sources.tokenizer, dtype, str(place))
+    engine = sources.engine(dtype=dtype, device=str(place), threads=torch.get_num_threads())
+    return resident, Soup(pinned(recipe), sources, resident, engine, by_layer=settings.by_layer)
+
+
+def split_examples(examples: Sequence[Example]) -> _Parts:
+    """Two halves by content: what is there twice is on one side, and stays there when others are added.
+
+    Raises SoupError for halves that are too small.
+    """
+    ids = content_ids([" ".join(map(str, example.tokens)) for example in examples])
+    sides = [split_of(name, (_LEARNT, 0.0, 1.0 - _LEARNT)) for name in ids]
+    learnt = [example for example, side in zip(examples, sides, strict=True) if side == "search"]
+    held = [example for example, side in zip(examples, sides, strict=True) if side == "report"]
+    if not learnt or len(held) < 2:
+        raise SoupError(
+            f"Of {len(examples)} examples, {len(learnt)} are to learn from and {len(held)} to compare on; expected at "
+            "least 1 and 2 of different content: give more data, or a smaller --length."
+        )
+    return _Parts(learnt, held)
+
+
+def _counted(progress: Any, parts: _Parts, settings: Settings, n_compared: int) -> Progress:
+    """What counts tokens while learning, then while comparing, for a bar with the time left."""
+    learning = settings.epochs * sum(example.length for example in parts.learnt)
+    comparing = n_compared * sum(example.length for example in parts.held)
+    done = 0
+
+    def step(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        progress(min(done, learning) * _BACK + max(done - learning, 0), learning * _BACK + comparing)
+
+    return step
+
+
+def _held_out(
+    soup: Soup, learned: FloatArray, examples: Sequence[Example], settings: Settings, step: Progress
+) -> _Losses:
+    n_groups, n_inputs = learned.shape
+
+    def of(what: str, weights: FloatArray) -> FloatArray:
+        values = soup.losses(weights, examples, settings.batch_tokens, step)
+        if not np.isfinite(values).all():
+            raise SoupError(
+                f"The loss of {what} is not finite on {int((~np.isfinite(values)).sum())} held-out examples."
+            )
+        return values
+
+    return _Losses(
+        of("the soup", learned),
+        of("the uniform average", np.full((n_groups, n_inputs), 1 / n_inputs)),
+        {name: of(name, np.tile(row, (n_groups, 1))) for name, row in zip(soup.names, np.eye(n_inputs), strict=True)},
+    )
+
+
+def _facts(soup: Soup, learned: Learned, losses: _Losses, parts: _Parts) -> dict[str, Any]:
+    rows = zip(soup.groups, learned.weights.tolist(), strict=True)
+    return {
+        "weights": {group: dict(zip(soup.names, row, strict=True)) for group, row in rows},
+        "temperature": learned.temperature,
+        "epochs": list(learned.losses),
+        "examples": {"learned": len(parts.learnt), "held_out": len(parts.held)},
+        "loss": float(losses.soup.mean()),
+        "uniform": _compared(losses.uniform, losses.soup),
+        "models": {name: _compared(values, losses.soup) for name, values in losses.models.items()},
+    }
+
+
+def _compared(values: FloatArray, soup: FloatArray) -> dict[str, Any]:
+    """The held-out loss of a model, and by how much that of the soup is smaller, with a paired 95 % interval."""
+    gain, loss = difference({"": values}, {"": soup}), difference({"": soup}, {"": values})
+    return {
+        "loss": float(values.mean()),
+        "soup_better_by": gain.mean,
+        "interval": list(gain.interval),
+        "p": gain.p,
+        "soup_is_better": gain.shown,
+        "soup_is_worse": loss.shown,
+    }
+
+
+def _lines(facts: Mapping[str, Any], output: Path) -> list[str]:
+    learned, held = facts["examples"].values()
+    weights, uniform = list(facts["weights"].values()), facts["uniform"]
+    lines = [f"note: {note}" for note in facts["notes"]]
+    for name in weights[0]:
+        own = [row[name] for row in weights]
+        span = f" on average, {min(own):.3f} to {max(own):.3f}" if len(own) > 1 else ""
+        lines.append(f"weight of {name}: {float(np.mean(own)):.3f}{span}")
+    lines.append(f"Learned from {learned} examples. Loss on {held} others, in nats per token of the labels:")
+    lines.append(f"  soup {facts['loss']:.4f}")
+    if facts["temperature"] != 1.0:
+        lines[-1] += f" (the weights were learned with outputs times {facts['temperature']:.3g}; no loss here is)"
+    for name, values in {"uniform": uniform, **facts["models"]}.items():
+        low, high = values["interval"]
+        gain = f"{values['soup_better_by']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+        lines.append(f"  {name} {values['loss']:.4f}; the soup is better by {gain}")
+    if uniform["soup_is_worse"]:
+        lines.append("The soup is WORSE than the uniform average: use equal weights.")
+    elif not uniform["soup_is_better"]:
+        lines.append("The soup is NOT shown to be better than the uniform average.")
+    worse = [name for name, values in facts["models"].items() if values["soup_is_worse"]]
+    lines += [f"The soup is WORSE than {name} alone; more --epochs may take its weights further." for name in worse]
+    lines.append(f"Wrote {output}. Next: evomerge merge {output} -o DIR")
+    return lines

@@ -1,0 +1,121 @@
+"""Sinks beside a search: started with it, heard from, told of its end; never waited for longer than a moment."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from evomerge.trackers import FOLDER, SAID
+
+#: Seconds between two looks into the logs, and that the end of a search waits for the last numbers to arrive.
+PAUSE, LAST = 1.0, 10.0
+
+
+class _Process:
+    """One tracker: its process and what it has said."""
+
+    def __init__(self, kind: str, target: str, run: Path) -> None:
+        self.kind = kind
+        self.well = True
+        self._ended = False
+        folder = run / FOLDER
+        folder.mkdir(exist_ok=True)
+        self.log = folder / f"{kind}.log"
+        with self.log.open("ab") as log:
+            self._read = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "evomerge.trackers", kind, target, str(run)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the search
+            )
+
+    def news(self) -> list[str]:
+        """What it has said since the last call, and whether it has died."""
+        with self.log.open("rb") as log:
+            log.seek(self._read)
+            lines = [line for line in log if line.endswith(b"\n")]
+        self._read += sum(map(len, lines))
+        said = [line.decode(errors="replace").strip() for line in lines]
+        news = [text.removeprefix(SAID) for text in said if text.startswith(SAID)]
+        if news:
+            self.well = news[-1] == "answers again"
+        if self.process.poll() and not self._ended:
+            self._ended, self.well = True, False
+            news = news or [f"has ended with code {self.process.returncode}, see {self.log}"]
+        return [f"{self.kind} {text}; the search goes on" for text in news]
+
+    def tell(self, said: bytes) -> None:
+        """Say that the search ends; a process that does not listen is not waited for."""
+        pipe = self.process.stdin
+        if pipe is None:
+            return
+        with suppress(OSError):  # it has died
+            os.set_blocking(pipe.fileno(), False)
+            rest, until = memoryview(said), time.monotonic() + PAUSE
+            while rest and time.monotonic() < until:
+                try:
+                    rest = rest[os.write(pipe.fileno(), rest) :]
+                except BlockingIOError:  # a pipe holds 64 kB
+                    time.sleep(PAUSE / 20)
+        with suppress(OSError):
+            pipe.close()
+
+
+class Trackers:
+    """The trackers that a search was asked for, by kind and target; nothing that happens to them happens to it."""
+
+    def __init__(self, targets: Mapping[str, str]) -> None:
+        self._waiting = dict(targets)
+        self._running: list[_Process] = []
+        self._looked = 0.0
+
+    def missing(self) -> list[str]:
+        """Take out those whose library is not installed, and say so."""
+        absent = [kind for kind in self._waiting if find_spec(kind) is None]
+        for kind in absent:
+            del self._waiting[kind]
+        return [
+            f"{kind} is not installed: pip install 'evomerge[{kind}]'; the search goes on without it" for kind in absent
+        ]
+
+    def news(self, run: Path) -> list[str]:
+        """Start what has not been started, now that there is a study; what there is to say of them."""
+        now = time.monotonic()
+        if now - self._looked < PAUSE:
+            return []
+        self._looked = now
+        said = []
+        for kind, target in self._waiting.items():
+            try:
+                self._running.append(_Process(kind, target, run))
+            except OSError as error:
+                said.append(f"{kind} cannot be started: {error}; the search goes on")
+        self._waiting = {}
+        for tracker in self._running:
+            with suppress(OSError):
+                said += tracker.news()
+        return said
+
+    def end(self, ending: str, result: dict[str, Any] | None) -> list[str]:
+        """Tell all that the search ends; wait a moment for those that are well. What is left to say."""
+        said = json.dumps({"ending": ending, "result": result}).encode()
+        for tracker in self._running:
+            tracker.tell(said)
+        until = time.monotonic() + LAST
+        left = []
+        with suppress(KeyboardInterrupt):
+            for tracker in self._running:
+                try:
+                    tracker.process.wait(max(0.0, until - time.monotonic()) if tracker.well else 0.0)
+                except subprocess.TimeoutExpired:
+                    left.append(f"{tracker.kind} is still sending, and ends by itself; its log is {tracker.log}")
+        self._running = []
+        return left

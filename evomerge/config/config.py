@@ -1,0 +1,299 @@
+"""The search file: strict YAML in, validated objects out. Paths in it are relative to its folder."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from evaluators import _strict_yaml as strict_yaml
+from evaluators._own_code import look_in
+from evaluators._texts import TextError, read_text
+from evomerge.config.fields import (
+    PATH_OPTIONS,
+    Amount,
+    Base,
+    Count,
+    Device,
+    Experts,
+    Falls,
+    Folders,
+    Limits,
+    Located,
+    Plugin,
+    Section,
+    Sought,
+    Split,
+    Task,
+    Weights,
+    plugin_data,
+)
+from evomerge.durable import write_text
+from evomerge.objective import Objective
+from evomerge.objective.spec import ObjectiveSpec, falls_data, make_objective
+from evomerge.plugins import PluginError, PluginSpec, check_name
+from evomerge.recipe import Recipe, RecipeError
+from evomerge.recipe.model_names import model_data
+from evomerge.study import SEARCH_FILE, Study
+from evomerge.study.lines import FILE
+from evomerge.text.printable import is_name
+from evomerge.yaml.kinds import refusal
+from evomerge.yaml.reader import sentence, unknown_key
+
+#: What may change when a study goes on: none of it decides which candidates there are or how they score.
+FREE = (
+    "budget",
+    "executor",
+    "ray_address",
+    "workers",
+    "gpus_per_worker",
+    "threads",
+    "trial_timeout",
+    "code",
+    "study",
+)
+
+
+class ConfigError(ValueError):
+    """A search file that cannot be used; one line per mistake, each with its place in the file."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    # Two files that say the same are equal, whatever their lines.
+    document: strict_yaml.Document | None = field(default=None, compare=False)
+    folder: Path = field(default=Path(), compare=False)
+
+
+class SearchConfig(Section):
+    """A validated search file.
+
+    dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
+    trial_timeout: seconds that one candidate may take on a Ray worker; without it, ten times the median of the trials
+    so far, and ten minutes at least.
+    code: folders that the user's own modules are looked for in; by default the search file's and the working folder.
+    """
+
+    _text: _Text = PrivateAttr(default=_Text())
+
+    base: Base
+    experts: Experts
+    method: Plugin = PluginSpec("task_arithmetic")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    compute_dtype: Literal["float32", "stored"] | None = None
+    tokenizer: str | None = None
+    space: Plugin = PluginSpec("layerwise")
+    tasks: Annotated[dict[str, Task], Field(min_length=1)]
+    objective: Sought = ObjectiveSpec()
+    prefer: Weights | None = None
+    keep: Falls | None = None
+    optimizer: Plugin = PluginSpec("cma_es")
+    budget: Limits = Limits(trials=200)
+    executor: Literal["ray", "serial"] = "ray"
+    ray_address: str | None = None
+    workers: Count = "auto"
+    gpus_per_worker: Amount = "auto"
+    threads: Count = "auto"
+    trial_timeout: Annotated[float | None, Field(gt=0)] = None
+    device: Device = "auto"
+    split: Split = Split()
+    seed: Annotated[int, Field(ge=0)] = 0
+    code: Folders = ()
+    study: Located
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SearchConfig":
+        _one_for_each_task("objective", self.objective.weights, self.tasks)
+        _one_for_each_task("prefer", self.prefer, self.tasks)
+        if self.executor == "serial" and self.trial_timeout is not None:
+            _refuse(
+                "trial_timeout",
+                "needs `executor: ray`; with `executor: serial` a trial runs in the process of the search, "
+                "which nothing can stop. Use `executor: ray` and `workers: 1`, or leave trial_timeout out",
+            )
+        if self.prefer is not None and self.objective.kind != "pareto":
+            _refuse("prefer", "needs `objective: pareto`; another objective weighs tasks itself: {task: weight}")
+        if isinstance(self.keep, Mapping) and not self.keep.keys() <= self.tasks.keys():
+            _refuse(
+                "keep", ". ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
+            )
+        unfit = next((name for name in self.tasks if not is_name(name)), None)
+        if unfit is not None:
+            _refuse("tasks", f"the name {unfit!a} holds characters that cannot be shown; give the task another")
+        names = ["base", "union", *(model.name for model in self.experts)]
+        if self.tokenizer is not None and self.tokenizer not in names:
+            _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
+        try:
+            self.recipe()
+        except RecipeError as error:
+            _refuse("experts", f"{error} Write them as a mapping name: path")
+        return self
+
+    def spec(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
+        """The objective, given the tasks in which less is better and those with one value per model."""
+        return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
+
+    def where(self, *path: str) -> str:
+        """`search.yaml:14: tasks.sort`, to begin an error message with; without a file only the key."""
+        key, document = ".".join(path), self._text.document
+        return key if document is None else f"{document.where(*path)}: {key}"
+
+    def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
+        """The same search with other limits where they are given."""
+        given = {name: value for name, value in (("trials", trials), ("hours", hours)) if value is not None}
+        return self.model_copy(update={"budget": self.budget.model_copy(update=given)})
+
+    @property
+    def code_folders(self) -> tuple[str, ...]:
+        """The folders that modules named in this file are looked for in; none where it names none."""
+        specs = (self.method, self.space, self.optimizer, *self.tasks.values())
+        own = any(":" in spec.kind or ":" in str(spec.options.get("function", "")) for spec in specs)
+        folders = self.code or (self._text.folder, Path.cwd())
+        return tuple(dict.fromkeys(map(str, folders))) if own else ()
+
+    def recipe(self) -> Recipe:
+        """What is merged, without coefficients."""
+        options = dict(self.method.options)
+        return Recipe(self.base, self.experts, self.method.kind, options, self.dtype, self.tokenizer)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The search file as data, with absolute paths and the defaults."""
+        data: dict[str, Any] = {
+            "base": model_data(self.base),
+            "experts": {model.name: model_data(model) for model in self.experts},
+            "method": plugin_data(self.method),
+            "space": plugin_data(self.space),
+            "tasks": {name: plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
+            "objective": self.objective.data,
+            "optimizer": plugin_data(self.optimizer),
+            "budget": self.budget.model_dump(exclude_none=True),
+            "split": self.split.model_dump(),
+            "study": str(self.study),
+        }
+        rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}
+        if self.keep is not None:
+            rest["keep"] = falls_data(self.keep)
+        rest["code"] = list(self.code_folders) or None
+        return data | {name: value for name, value in rest.items() if value is not None}
+
+    def identity(self) -> dict[str, Any]:
+        """The part of `as_dict` that a study may not change when it goes on."""
+        return {name: value for name, value in self.as_dict().items() if name not in FREE}
+
+    def write(self, path: Path) -> None:
+        """Write a search file that `load_config` reads back from anywhere on this machine."""
+        write_text(path, self.text())
+
+    def text(self) -> str:
+        """The search file that `write` writes."""
+        return strict_yaml.dump(self.as_dict())
+
+    def missing_files(self) -> list[str]:
+        """The files and folders that plug-ins are given and that are not there, as `tasks.add.file: PATH`."""
+        specs = {"space": self.space, **{f"tasks.{name}": spec for name, spec in self.tasks.items()}}
+        return [
+            f"{at}.{key}: {spec.options[key]}"
+            for at, spec in specs.items()
+            for key in PATH_OPTIONS
+            if isinstance(spec.options.get(key), str) and not Path(spec.options[key]).exists()
+        ]
+
+
+def load_config(path: Path) -> SearchConfig:
+    """Read and check a search file. Raises ConfigError with the line of every mistake."""
+    if path.is_dir():
+        own = path / SEARCH_FILE
+        there = f"; the one of this run is {own}" if own.is_file() else ""
+        raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
+    try:
+        documents = strict_yaml.load_all(_text_of(path), source=str(path))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} does not exist: expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
+        ) from error
+    except (TextError, strict_yaml.StrictYamlError) as error:
+        raise ConfigError(str(error)) from error
+    why = refusal(path, documents, "search")
+    if why is not None:
+        raise ConfigError(why)
+    document = documents[0] if documents else strict_yaml.Document(None, str(path))
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
+    try:
+        config = SearchConfig.model_validate(document.data, context=path.absolute().parent)
+    except ValidationError as error:
+        mistakes = [_mistake(document, details) for details in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from error
+    config._text = _Text(document, path.absolute().parent)
+    look_in(config.code_folders)
+    _check_plugins(config)
+    return config
+
+
+def _text_of(path: Path) -> str:
+    """The text of a search file; where a study has lost its copy, what the study's ledger says."""
+    lost = not path.exists() or path.stat().st_size == 0
+    if lost and path.name == SEARCH_FILE and (path.parent / FILE).is_file():
+        configuration = Study.read(path.parent).configuration
+        return strict_yaml.dump({**configuration, "study": str(path.parent.absolute())})
+    return read_text(path)
+
+
+def _check_plugins(config: SearchConfig) -> None:
+    """Refuse plug-ins that are not there; none is imported for it. Raises ConfigError with the line of each."""
+    named: list[tuple[tuple[str, ...], str, PluginSpec]] = [
+        (("method",), "merge method", config.method),
+        (("space",), "search space", config.space),
+        *((("tasks", name), "evaluator", spec) for name, spec in config.tasks.items()),
+        (("optimizer",), "optimizer", config.optimizer),
+    ]
+    mistakes = []
+    for path, what, spec in named:
+        try:
+            check_name(what, spec.kind)
+        except PluginError as error:
+            mistakes.append(f"{config.where(*path)}: {error}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _refuse(field: str, why: str) -> NoReturn:
+    raise PydanticCustomError("inconsistent", "{why}", {"why": why, "at": field})
+
+
+def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: Mapping[str, PluginSpec]) -> None:
+    if weights is not None and weights.keys() != tasks.keys():
+        missing = [task for task in tasks if task not in weights]
+        what_to_do = [unknown_key(name, tasks, "task") for name in weights if name not in tasks] or [
+            (
+                f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for what hardly counts; "
+                "only in `evomerge pick --prefer` do tasks left out count nothing"
+            )
+        ]
+        _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *what_to_do]))
+
+
+_SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}
+
+
+def _mistake(document: strict_yaml.Document, details: ErrorDetails) -> str:
+    """`search.yaml:14: budget.trials: what is wrong; got VALUE.`"""
+    context = details.get("ctx", {})
+    path: strict_yaml.Path = (context["at"],) if "at" in context else details["loc"]
+    where, kind, why = document.where(*path), details["type"], details["msg"]
+    if kind == "extra_forbidden":
+        path, why = path[:-1], unknown_key(str(path[-1]), _keys(_SECTIONS.get(str(path[0]), SearchConfig)))
+    elif kind == "missing":
+        why = "missing"
+    elif kind == "value_error":
+        why = str(context["error"])
+    elif kind != "inconsistent":
+        why = f"{why[:1].lower()}{why[1:]}; got {details['input']!r}"
+    place = ".".join(map(str, path))
+    return sentence(f"{where}: {place + ': ' if place else ''}{why}")
+
+
+def _keys(section: type[Section]) -> list[str]:
+    return list(section.__pydantic_fields__)

@@ -1,0 +1,240 @@
+"""Fields of the search file: what each may hold, and the object it becomes."""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from evomerge.objective import Fall
+from evomerge.objective.spec import ObjectiveSpec, read_falls, read_objective, read_weights
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Input
+from evomerge.recipe.model_names import MODEL_KEYS, locate_name, resolve_path
+from evomerge.yaml.reader import unknown_key
+
+#: Options of plug-ins that name a file or folder.
+PATH_OPTIONS = ("file", "include_path", "examples", "start")
+
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+
+
+class Section(BaseModel):
+    """A mapping of the file: strict types, no unknown keys, read-only."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Limits(Section):
+    """When to stop: whichever limit is reached first."""
+
+    trials: Annotated[int | None, Field(ge=1)] = None
+    hours: Annotated[float | None, Field(gt=0)] = None
+    until: str | None = None
+
+    @field_validator("until")
+    @classmethod
+    def _a_time(cls, text: str | None) -> str | None:
+        if text is not None and not _CLOCK.fullmatch(text):
+            try:
+                datetime.fromisoformat(text)
+            except ValueError as error:
+                raise ValueError(
+                    "expected a time such as 07:00, or a date and time such as 2030-01-31 07:00"
+                ) from error
+        return text
+
+    @model_validator(mode="after")
+    def _some(self) -> "Limits":
+        if self.trials is None and self.hours is None and self.until is None:
+            raise ValueError("a budget needs trials, hours or until")
+        return self
+
+    def deadline(self, now: datetime) -> datetime | None:
+        """`until` with its time zone: the next such local time after `now`, or the given date and time."""
+        if self.until is None:
+            return None
+        clock = _CLOCK.fullmatch(self.until)
+        if clock is None:
+            return datetime.fromisoformat(self.until).astimezone()
+        today = now.astimezone().replace(tzinfo=None, second=0, microsecond=0)
+        moment = today.replace(hour=int(clock.group(1)), minute=int(clock.group(2)))
+        if moment.astimezone() <= now.astimezone():
+            moment += timedelta(days=1)
+        return moment.astimezone()
+
+
+class Split(Section):
+    """Shares of each task's examples: searched on, selected on, reported on."""
+
+    search: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    select: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    report: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Split":
+        if not math.isclose(sum(self.shares), 1.0):
+            raise ValueError(f"the shares must sum to 1; they sum to {sum(self.shares):g}")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """(search, select, report)."""
+        return self.search, self.select, self.report
+
+
+def named_paths(configuration: Mapping[str, Any], folder: Path | None = None) -> list[Path]:
+    """Every path that a configuration, as `SearchConfig.identity` gives it, reads models or examples from.
+
+    folder: where relative paths start, in a configuration that has some.
+    """
+    models = map(_as_mapping, [configuration.get("base", {}), *configuration.get("experts", {}).values()])
+    parts = [model[key] for model in models for key in ("path", "adapter", "statistics") if key in model]
+    texts = [part["path"] if isinstance(part, Mapping) else part for part in parts]
+    for plugin in (configuration.get("space"), *configuration.get("tasks", {}).values()):
+        if isinstance(plugin, Mapping):
+            texts += [plugin[key] for key in (*PATH_OPTIONS, "task") if isinstance(plugin.get(key), str)]
+    paths = [Path(text) for text in texts if isinstance(text, str)]
+    return [path if folder is None else folder / path for path in paths if folder is not None or path.is_absolute()]
+
+
+def _as_mapping(model: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"path": model} if isinstance(model, str) else model
+
+
+def plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
+    """A plug-in as the file says it, in its shortest form."""
+    return {key: spec.kind, **spec.options} if spec.options else spec.kind
+
+
+def _folder(info: ValidationInfo) -> Path:
+    if not isinstance(info.context, Path):
+        raise TypeError("A search file is validated with its folder as context.")
+    return info.context
+
+
+def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
+    if isinstance(data, str):
+        data = {"path": data}
+    if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
+        raise ValueError(f"expected the path of a model; got {data!r}")
+    for key in data:
+        if key not in MODEL_KEYS:
+            raise ValueError(unknown_key(key, MODEL_KEYS))
+    path, revision = _place(data, info)
+    adapter, adapter_revision = _adapter(data["adapter"], info) if "adapter" in data else (None, None)
+    statistics = data.get("statistics")
+    if "statistics" in data:
+        if not isinstance(statistics, str) or not statistics:
+            raise ValueError(f"expected the path of statistics; got {statistics!r}")
+        statistics = resolve_path(statistics, _folder(info))
+    return Input(name or Path(path).name, path, revision, adapter, statistics, adapter_revision)
+
+
+def _adapter(data: Any, info: ValidationInfo) -> tuple[str, str | None]:
+    if isinstance(data, str):
+        data = {"path": data}
+    if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
+        raise ValueError(f"expected the path of adapter; got {data!r}")
+    for key in data:
+        if key not in ("path", "revision"):
+            raise ValueError(unknown_key(key, ("path", "revision")))
+    return _place(data, info)
+
+
+def _place(data: Mapping[str, Any], info: ValidationInfo) -> tuple[str, str | None]:
+    """A local path, or a repository of the hub with its revision."""
+    if data.get("revision") is not None:
+        return data["path"], str(data["revision"])
+    return locate_name(data["path"], _folder(info))
+
+
+def _base(data: Any, info: ValidationInfo) -> Input:
+    return _model(data, info, "base")
+
+
+def _experts(data: Any, info: ValidationInfo) -> tuple[Input, ...]:
+    if isinstance(data, list) and data:
+        return tuple(_model(value, info) for value in data)
+    if isinstance(data, dict) and data:
+        return tuple(_model(value, info, name) for name, value in data.items())
+    raise ValueError(f"expected a list of model paths, or a mapping name: path; got {data!r}")
+
+
+def _plugin(data: Any, info: ValidationInfo, key: str = "kind") -> PluginSpec:
+    if not (isinstance(data, str) and data) and not (isinstance(data, dict) and isinstance(data.get(key), str)):
+        raise ValueError(f"expected a name, or {{{key}: NAME, ...options}}; got {data!r}")
+    spec = PluginSpec.read(data, key)
+    options = dict(spec.options)
+    for name in PATH_OPTIONS:
+        if isinstance(options.get(name), str):
+            options[name] = resolve_path(options[name], _folder(info))
+    return PluginSpec(spec.kind, options)
+
+
+def _task(data: Any, info: ValidationInfo) -> PluginSpec:
+    spec = _plugin(data, info, "evaluator")
+    task = spec.options.get("task")
+    if isinstance(task, str) and task.endswith((".yaml", ".yml")):
+        options = {**spec.options, "task": resolve_path(task, _folder(info))}
+        return PluginSpec(spec.kind, options)
+    return spec
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise ValueError(f"expected auto, cpu, mps, cuda or cuda:N; got {text!r}")
+    return text
+
+
+def _auto_or(kind: type[int] | type[float], expected: str) -> PlainValidator:
+    """Accepts `auto` or a positive number of this kind."""
+
+    def check(data: Any) -> Any:
+        if data == "auto":
+            return data
+        if not _is_number(data) or data <= 0 or kind(data) != data:
+            raise ValueError(f"expected auto or {expected}; got {data!r}")
+        return kind(data)
+
+    return PlainValidator(check)
+
+
+def _is_number(data: Any) -> bool:
+    return type(data) in (int, float)
+
+
+def _located(text: Any, info: ValidationInfo) -> Path:
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"expected a path; got {text!r}")
+    return Path(resolve_path(text, _folder(info)))
+
+
+def _folders(data: Any, info: ValidationInfo) -> tuple[Path, ...]:
+    return tuple(_located(text, info) for text in (data if isinstance(data, list) else [data]))
+
+
+Base = Annotated[Input, PlainValidator(_base)]
+Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]
+Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
+Task = Annotated[PluginSpec, PlainValidator(_task)]
+Sought = Annotated[ObjectiveSpec, PlainValidator(read_objective)]
+Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
+Falls = Annotated[Fall | dict[str, Fall], PlainValidator(read_falls)]
+Device = Annotated[str, AfterValidator(_device)]
+Folders = Annotated[tuple[Path, ...], PlainValidator(_folders)]
+Located = Annotated[Path, PlainValidator(_located)]
+Count = Annotated[Literal["auto"] | int, _auto_or(int, "a whole number from 1")]
+Amount = Annotated[Literal["auto"] | float, _auto_or(float, "a number above 0")]

@@ -1,0 +1,1 @@
+"""From a study to merged weights, written and loaded back once."""

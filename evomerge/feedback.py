@@ -1,0 +1,89 @@
+"""What an optimizer learns of a trial: its point, its losses and what they are made of, once they can be known."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from evomerge.failures import forgiven
+from evomerge.objective import NoReference, Objective
+from evomerge.optimizers.base import FloatArray, Observation, Optimizer
+from evomerge.statistics import clusters_of, sample
+from evomerge.study import Entry, Study
+from evomerge.trial import CANARY
+
+
+class Feedback:
+    """Tells the optimizer what it can use: points of its cube, scored on the search split.
+
+    Where losses are relative to the parents, what is told waits until all of them have ended. So what an optimizer
+    is told, and in which order, follows from the ledger alone. problem: why nothing can be told, if so.
+    """
+
+    def __init__(self, optimizer: Optimizer, objective: Objective, parents: Collection[str]) -> None:
+        self._optimizer, self._objective = optimizer, objective
+        self._missing = set(parents) if objective.needs_parents else set()
+        self._parents: list[FloatArray] = []
+        self._reference: FloatArray | None = None
+        self._held: list[Entry] = []
+        self.problem: str | None = None
+        if objective.needs_parents and not parents:
+            self.problem = "The objective is relative to the parents, and none of them is among the planned trials."
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the parents are still being scored."""
+        return bool(self._missing)
+
+    def replay(self, study: Study) -> None:
+        """Take what a study holds, but for the failures of a systematic fault: those trials run again."""
+        again = forgiven(study)
+        for entry in study.told:
+            if entry.trial.number not in again or entry.trial.merge is None:
+                self.take(entry)
+
+    def take(self, entry: Entry) -> str | None:
+        """Tell of a trial, now or when the parents are known; returns `problem`."""
+        if entry.trial.split != "search" or entry.trial.label == CANARY:
+            return None
+        self._held.append(entry)
+        if entry.trial.label in self._missing:
+            self._missing.remove(entry.trial.label)
+            if entry.losses is not None and entry.outcome is not None:
+                self._parents.append(self._objective.by_task(entry.outcome.scores))
+            if not self._missing:
+                self._compare()
+        if not self._missing and self.problem is None:
+            held, self._held = self._held, []
+            for each in held:
+                self._tell(each)
+        return self.problem
+
+    def _compare(self) -> None:
+        if not self._parents:
+            self.problem = "Every parent failed on the search split, and the objective is relative to them."
+            return
+        self._reference = np.min(self._parents, axis=0)
+        try:
+            self._objective.against(self._reference, self._reference)
+        except NoReference as error:
+            self.problem = str(error)
+        if self._objective.pareto:
+            self._optimizer.limit(self._objective.limits(self._reference).tolist())
+
+    def _tell(self, entry: Entry) -> None:
+        trial = entry.trial
+        if trial.x is None:
+            return
+        losses: FloatArray | None = None
+        examples: tuple[FloatArray, ...] = ()
+        if entry.losses is not None and entry.outcome is not None:
+            scores = entry.outcome.scores
+            losses = np.array(entry.losses, dtype=np.float64)
+            examples = tuple(
+                sample(values, clusters_of(scores[task].example_ids)).values
+                for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
+            )
+            if self._reference is not None:
+                losses = self._objective.against(self._objective.by_task(scores), self._reference)
+        proposed = trial.label == "search"
+        self._optimizer.tell(Observation(trial.number, trial.x, losses, proposed, examples))

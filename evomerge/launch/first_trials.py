@@ -1,0 +1,88 @@
+"""The trials before the optimizer's own: the canary, the start, and the merges to compare with."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.merging.baselines import baselines, completed, parent_label, same_weights
+from evomerge.merging.models.model import Model
+from evomerge.recipe import Merge, Recipe
+from evomerge.trial import CANARY, UNIFORM, Trial, is_rerun
+from search_spaces.base import FloatArray, SearchSpace, SpaceError
+
+#: Decimals to which coefficients must agree for two trials to share scores: what `encode` and `decode` may round, and
+#: less than float32, to which the optimizers compare candidates, as some methods compute angles in float64.
+DIGITS = 12
+
+
+def planned_trials(
+    recipe: Recipe, space: SearchSpace, base: Model, seed: int, own: Sequence[str] = ()
+) -> tuple[Trial, ...]:
+    """Canary, start and baselines, numbered when they are asked; baselines with their points where they have one.
+
+    own: models that are scored as their folders say: what a merge with the same weights scores is not known.
+    """
+    apart = _apart(recipe, own)
+    start = space.default()
+    fixed = []
+    for label, merge in baselines(recipe, base.layout().names):
+        place = None if label in apart else _place(space, recipe, merge, base)
+        same = _average(recipe, merge, base) if label == UNIFORM and place is None else merge
+        fixed.append(Trial(0, place, merge=same, label=label, seed=seed))
+    return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label="start", seed=seed), *fixed)
+
+
+def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Trial) -> bytes | None:
+    """Equal for trials that are the same model on the same split; None where it is not known.
+
+    By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
+    of them, and neither is the canary.
+    """
+    if trial.label == CANARY or is_rerun(trial.label) or trial.label in _apart(recipe, own):
+        return None
+    x = trial.x
+    if x is None and trial.merge is not None and trial.merge.recipe == recipe:
+        try:
+            x = space.encode(trial.merge.table)
+        except SpaceError:
+            return None
+    if x is None:
+        return None
+    values = space.decode(x).values
+    columns = [np.round(values[name], DIGITS) + 0.0 for name in sorted(values)]  # -0.0 is 0.0
+    return b"\0".join([trial.split.encode(), str(trial.seed).encode(), *(column.tobytes() for column in columns)])
+
+
+def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:
+    """Labels of the parents that are not scored as merges are."""
+    return {parent_label(recipe, name) for name in own}
+
+
+def _average(recipe: Recipe, merge: Merge, base: Model) -> Merge:
+    """The uniform average by the searched method where that has it up to rounding, else `merge`.
+
+    A search by task arithmetic starts at this very merge, which is then scored once.
+    """
+    table = completed(merge.table, recipe)
+    if table is None:
+        return merge
+    searched = Merge(recipe, table, merge.seed)
+    dimensions = {name: len(base.shape(name)) for name in base.layout().names}
+    return searched if same_weights(searched, merge, dimensions, up_to_rounding=True) else merge
+
+
+def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:
+    """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it.
+
+    A merge by another method counts where the searched one gives the same weights with the same coefficients.
+    """
+    table = completed(merge.table, recipe)
+    if table is None:
+        return None
+    searched = Merge(recipe, table, merge.seed)
+    if not same_weights(searched, merge, {name: len(base.shape(name)) for name in base.layout().names}):
+        return None
+    try:
+        return space.encode(searched.table)
+    except SpaceError:
+        return None

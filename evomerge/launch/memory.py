@@ -1,0 +1,110 @@
+"""Needs: the memory that a search takes, and how much of it there is."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.merging.recipe_models import RecipeModels
+
+#: A process with torch, transformers and the evaluators' libraries (measured: 470 MB), and what merging adds.
+LIBRARIES = 500_000_000
+#: Tokens of a batch on a CPU, and logits at which choices are scored: what a forward pass holds at its peak.
+TOKENS, LOGITS = 4096, 2**24
+#: Share of the available memory that is relied on.
+SAFE = 0.9
+
+
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """Memory in bytes.
+
+    inputs: files of all models, mapped once for all workers. worker: of each worker's own: libraries, network,
+    embeddings matched by token, activations. folded: what a worker's adapters take when they are kept folded.
+    device: of each worker's own on a GPU: the network and copies of all models. export: the merged weights on disk.
+    """
+
+    inputs: int
+    worker: int
+    folded: int = 0
+    device: int = 0
+    export: int = 0
+
+    def total(self, workers: int, kept: int = 0) -> int:
+        """Bytes for a number of workers, each of which keeps `kept` bytes of folded adapters."""
+        return self.inputs + workers * (self.worker + kept)
+
+    def fitting(self, available: int) -> int:
+        """How many workers fit; inputs that do not fit beside them are read from disk again and again."""
+        return max(1, int((SAFE * available - self.inputs) / self.worker))
+
+    def room_to_keep(self, workers: int, available: int) -> int:
+        """Bytes that each worker may use to keep adapters folded."""
+        return max(0, min(self.folded, int((SAFE * available - self.total(workers)) / workers)))
+
+
+def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torch.dtype | None) -> MemoryNeeds:
+    """What a search over these models needs. dtype: of merged weights, None for the base's. compute: of the network,
+    where it is another one.
+    """
+    base = sources.base
+    stored = {name: dtype if dtype and base.mergeable(name) else base.dtype(name) for name in base.names}
+    sizes = {name: math.prod(base.shape(name)) for name in base.names}
+    network = sum(size * (compute or stored[name]).itemsize for name, size in sizes.items())
+    held = sum(model.held_bytes for model in sources.models)
+    folded = sum(
+        math.prod(model.shape(name)) * model.dtype(name).itemsize
+        for model in sources.models
+        for name in model.names
+        if model.made(name)
+    )
+    files = {file for model in sources.models for file in model.files}
+    widest = max((kind.itemsize for kind in stored.values()), default=4) if compute is None else compute.itemsize
+    return MemoryNeeds(
+        inputs=sum(file.stat().st_size for file in files),
+        worker=LIBRARIES + network + held + _forward(base.config, widest),
+        folded=folded,
+        device=network + sum(model.nbytes for model in sources.models) + 8 * _forward(base.config, widest),
+        export=sum(size * stored[name].itemsize for name, size in sizes.items()),
+    )
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping: free memory and page cache, or what a container's limit leaves."""
+    fields = _fields(Path("/proc/meminfo"))
+    free = fields["MemAvailable"] * 1024 if "MemAvailable" in fields else _free_pages()
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cache = _fields(group / "memory.stat").get("inactive_file", 0)
+        return free if limit == "max" else max(0, min(free, int(limit) - int(used) + cache))
+    except (OSError, ValueError):
+        return free
+
+
+def _forward(config: Mapping[str, Any] | None, itemsize: int) -> int:
+    """Bytes at the peak of a forward pass: the widest layer's activations, or logits in the network's type and in
+    float32; nothing for bare weights."""
+    if config is None:
+        return 0
+    text = config.get("text_config") or config
+    hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 0)
+    inner = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
+    return TOKENS * (4 * hidden + 3 * inner) * itemsize + LOGITS * (itemsize + 4)
+
+
+def _fields(file: Path) -> dict[str, int]:
+    """`name value` or `name: value kB` of each line; {} where there is no such file."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    return {parts[0].rstrip(":"): int(parts[1]) for parts in map(str.split, lines) if parts[1:] and parts[1].isdigit()}
+
+
+def _free_pages() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -1,0 +1,152 @@
+"""What a study began with must stay while it goes on: the files of its models, and the examples of its tasks."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from evaluators.base import SPLITS, Evaluator
+from evomerge.bench import split_ids
+from evomerge.config import ConfigError, SearchConfig
+from evomerge.execution.base import Executor, ExecutorError
+from evomerge.merging import pins
+from evomerge.merging.pins import InputChanged
+from evomerge.recipe import Recipe
+from evomerge.study import Study
+from evomerge.trial import Outcome, Trial
+
+#: Example ids by (task, split), in the evaluator's order.
+Examples = Mapping[tuple[str, str], tuple[str, ...]]
+
+
+def examples_of(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Examples:
+    """The examples of every task on every split, now."""
+    shares = config.split.shares
+    return {(task, split): split_ids(one, split, shares) for task, one in evaluators.items() for split in SPLITS}
+
+
+def compare_examples(study: Study, examples: Examples, config: SearchConfig) -> None:
+    """Raises ConfigError where trials of the study were scored on other examples than there are now."""
+    for (task, split), before in _scored_on(study).items():
+        now = examples.get((task, split), ())
+        if before != now:
+            raise ConfigError(f"{config.where('tasks', task)}: {_other_examples(task, split, before, now)}")
+
+
+def compare_models(study: Study, recipe: Recipe) -> pins.Pins | None:
+    """The pins of a study's models, which are as they were; None where it has none. Raises InputChanged."""
+    if study.inputs is None:
+        return None
+    return pins.compare(pins.input_files(recipe), pins.from_dict(study.inputs))
+
+
+def pin_models(study: Study, recipe: Recipe, say: Callable[[str], None]) -> pins.Pins:
+    """The pins of a study open for writing: compared, or made where it has none. Raises InputChanged."""
+    found = compare_models(study, recipe)
+    if found is None:
+        say("the study did not record its models' files yet; they are recorded now, and compared from now on")
+        found = pins.take(pins.input_files(recipe))
+    if study.inputs != pins.to_dict(found):
+        study.pin(pins.to_dict(found))
+    return found
+
+
+class PinnedExecutor:
+    """An executor whose outcomes count only while models and examples are those that the study began with.
+
+    The files' status is asked for before a trial is submitted and before its outcome is handed out; what takes long
+    to hash is hashed meanwhile in a thread. Raises InputChanged from `submit` and `next_outcome`.
+    """
+
+    def __init__(self, executor: Executor, study: Study, recipe: Recipe, found: pins.Pins, examples: Examples) -> None:
+        self._executor = executor
+        self._study = study
+        self._files = pins.input_files(recipe)
+        self._pins = found
+        self._examples = {**examples, **_scored_on(study)}
+        self._splits: dict[int, str] = {}
+        self._hashed: list[pins.Pins] = []
+        self._thread = threading.Thread(target=self._hash, daemon=True)
+        if any(pin.sha256 is None for pin in found.values()):
+            self._thread.start()
+
+    @property
+    def slots(self) -> int:
+        """Number of trials that can run at once now."""
+        return self._executor.slots
+
+    def submit(self, trial: Trial) -> None:
+        """Start a trial."""
+        self._check_models()
+        self._splits[trial.number] = trial.split
+        self._executor.submit(trial)
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        """The next finished trial."""
+        try:
+            outcome = self._executor.next_outcome(timeout)
+        except ExecutorError:
+            self._check_models()  # why a worker cannot be built again
+            raise
+        if outcome is not None:
+            self._check_models()
+            self._check_examples(outcome)
+        return outcome
+
+    def settle(self) -> None:
+        """Wait until every file is hashed, and record it. Raises InputChanged."""
+        if self._thread.is_alive():
+            self._thread.join()
+        self._check_models()
+
+    def close(self) -> None:
+        """Close the executor."""
+        self._executor.close()
+
+    def _hash(self) -> None:
+        self._hashed.append(pins.hashed(self._files, self._pins))
+
+    def _check_models(self) -> None:
+        if not pins.unchanged(self._files, self._pins):
+            self._keep(pins.compare(self._files, self._pins))
+        elif self._hashed:
+            self._keep(self._hashed.pop())
+
+    def _keep(self, found: pins.Pins) -> None:
+        self._pins = found
+        self._study.pin(pins.to_dict(found))
+
+    def _check_examples(self, outcome: Outcome) -> None:
+        split = self._splits.pop(outcome.number)
+        for task, scores in outcome.scores.items():
+            before = self._examples.get((task, split), scores.example_ids)
+            if scores.example_ids != before:
+                raise InputChanged(_other_examples(task, split, before, scores.example_ids))
+
+
+@contextmanager
+def pausing(study: Study) -> Iterator[None]:
+    """Record why a study pauses whose inputs change while the block runs. Raises InputChanged."""
+    try:
+        yield
+    except InputChanged as error:
+        study.event("paused", reason=str(error))
+        raise
+
+
+def _scored_on(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The examples on which the first trial of each split was scored."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for entry in study.told:
+        for task, scores in (entry.outcome.scores if entry.outcome is not None else {}).items():
+            found.setdefault((task, entry.trial.split), scores.example_ids)
+    return found
+
+
+def _other_examples(task: str, split: str, before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    same = len(set(before) & set(now))
+    how = "in another order" if same == len(before) == len(now) else f"{same} of them the same"
+    return (
+        f"the examples of task {task!r} are others than those that the study began with: on the {split} split it had "
+        f"{len(before)}, now there are {len(now)}, {how}. Scores on different examples cannot be compared: put the old "
+        "examples back, or begin a new study in another folder (`study`)."
+    )

@@ -1,0 +1,115 @@
+"""Placement: how many workers fit on this machine, and the executor that holds them."""
+
+import os
+from dataclasses import replace
+
+import torch
+
+from evomerge.bench import BenchSpec
+from evomerge.config import ConfigError, SearchConfig
+from evomerge.execution.base import Executor
+from evomerge.execution.serial import SerialExecutor
+from evomerge.launch.memory import MemoryNeeds, available_memory
+from evomerge.merging.models.model import Model
+from evomerge.resident.resident import choose_device, compute_dtype
+from evomerge.study import Study
+
+#: Where a study's environment records the type that its candidates are scored in.
+COMPUTE_DTYPE = "compute_dtype"
+
+
+def start_executor(config: SearchConfig, bench: BenchSpec, needs: MemoryNeeds) -> Executor:
+    """The configured executor, with as many workers as fit."""
+    if config.executor == "serial":
+        return SerialExecutor(replace(bench, keep_bytes=needs.room_to_keep(1, available_memory())))
+    from evomerge.execution.ray_pool import RayPool  # starting Ray is for those who use it
+
+    workers, cpus, gpus = placement(config, needs)
+    return RayPool(
+        replace(bench, gpus=gpus, keep_bytes=needs.room_to_keep(workers, available_memory())),
+        workers=workers,
+        cpus_per_worker=cpus,
+        gpus_per_worker=gpus,
+        address=config.ray_address,
+        trial_timeout=config.trial_timeout,
+    )
+
+
+def placement(config: SearchConfig, needs: MemoryNeeds) -> tuple[int, int, float]:
+    """(workers, CPUs per worker, GPUs per worker): one per GPU, else as many as cores and memory allow."""
+    threads = 1 if config.threads == "auto" else config.threads
+    cores, gpus = len(os.sched_getaffinity(0)), _gpus() if config.device in ("auto", "cuda") else 0
+    if gpus:
+        share = 1.0 if config.gpus_per_worker == "auto" else config.gpus_per_worker
+        workers = max(1, int(gpus / share)) if config.workers == "auto" else config.workers
+        return workers, max(1, cores // workers), share
+    fitting = needs.fitting(available_memory())
+    workers = max(1, min(cores // threads, fitting)) if config.workers == "auto" else config.workers
+    return workers, threads, 0.0
+
+
+def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
+    """What people should know where the workers do not fit into memory; a cluster's machines are not asked."""
+    if config.ray_address is not None:
+        return ()
+    workers, _, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, needs)
+    if gpus:
+        there = torch.cuda.get_device_properties(0).total_memory * gpus
+        if needs.device <= there:
+            return ()
+        return (f"a worker takes about {_gigabytes(needs.device)} on its GPU, which has {_gigabytes(there)} for it",)
+    available, own = available_memory(), workers * needs.worker
+    if own <= available:
+        return ()
+    asked = f"{workers} workers take" if workers > 1 else "a worker takes"
+    return (f"{asked} about {_gigabytes(own)} of memory, and {_gigabytes(available)} are available",)
+
+
+def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tuple[str, tuple[str, ...]]:
+    """The type of the network that scores candidates ("float32" or "stored"), and what people should know of it.
+
+    study: the one that the file resumes, which keeps the type that it was begun with; one begun before this was
+    recorded keeps that of the weights. The machines of a cluster are not asked: there `stored` unless the file says
+    otherwise.
+    """
+    stored = [base.dtype(name) for name in base.names if base.mergeable(name)]
+    if config.dtype is not None:
+        stored = [getattr(torch, config.dtype)]
+    device = config.device if config.ray_address is not None else choose_device(config.device)
+    suits = compute_dtype(stored, device)
+    begun_with = None if study is None else str(study.environment.get(COMPUTE_DTYPE, "stored"))
+    chosen = config.compute_dtype or begun_with or suits
+    half = next((str(dtype).removeprefix("torch.") for dtype in stored if dtype.itemsize == 2), None)
+    if half is None:
+        return "stored", ()
+    if chosen == "float32":
+        why = f": this CPU has no {half} instructions" if suits == "float32" else ""
+        said = (
+            f"candidates are rounded to {half} and scored by a float32 network{why}; their scores are those of the "
+            f"export loaded in float32 (compute_dtype: stored would score in {half})"
+        )
+        return chosen, (said,)
+    slow = f"candidates are scored in {half}, which this CPU emulates, several times slower than float32"
+    return chosen, (slow,) if suits == "float32" else ()
+
+
+def check_device(config: SearchConfig) -> None:
+    """Raises ConfigError for a `device` that this machine has not got; a cluster elsewhere is not asked."""
+    kind, _, number = config.device.partition(":")
+    if config.ray_address is not None or kind not in ("cuda", "mps"):
+        return
+    there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= there:
+        found = f"{there} of that kind" if there else "none of that kind"
+        raise ConfigError(
+            f"device: {config.device} was asked for, and torch {torch.__version__} finds {found} on this machine. "
+            "Use device: auto, which takes a GPU where there is one."
+        )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.3g} GB"
+
+
+def _gpus() -> int:
+    return torch.cuda.device_count()

@@ -1,1 +1,0 @@
-"""The append-only file that a study is kept in."""

@@ -1,0 +1,155 @@
+"""A candidate: one merge, checked, and applied to one tensor at a time."""
+
+import json
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge import plugins
+from evomerge.merging.method import BASE, CopyOf, MergeMethod, MethodError
+from evomerge.merging.tiles import Models, TensorSource, Tile
+from evomerge.recipe import Merge
+
+
+class MergeError(ValueError):
+    """Models that do not fit, a place that a merge cannot be written to, or a result that is not finite."""
+
+
+class PreparedMerge:
+    """A merge of the models `names` over tensors; `present`: tensor -> indices of the inputs that have it.
+
+    Raises MergeError for a recipe of other models, MethodError for options, parameters and numbers of models
+    that the method does not take, SpaceError for coefficients that do not cover the tensors.
+    """
+
+    def __init__(self, merge: Merge, names: tuple[str, ...], present: Mapping[str, tuple[int, ...]]) -> None:
+        recipe = merge.recipe
+        recipe_names = tuple(model.name for model in recipe.inputs)
+        if recipe_names != names:
+            raise MergeError(f"The recipe merges {list(recipe_names)}, the engine has {list(names)}.")
+        self.seed = merge.seed
+        self.method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
+        for indices in dict.fromkeys(present.values()):
+            self.method.check(recipe.options, len(indices))
+        self._options = {**self.method.options, **recipe.options}
+        self._table = merge.table.bind(tuple(present))
+        self._n_inputs = len(names)
+        self._present = present
+        self._settings = (
+            recipe.method,
+            json.dumps(self._options, sort_keys=True),
+            merge.seed if self.method.random else None,
+        )
+        self._arguments = {
+            members[0]: self.method.arguments(self._table.at(members[0]), names, group)
+            for group, members in self._table.groups.items()
+            if members
+        }
+        self._first = {name: members[0] for members in self._table.groups.values() for name in members}
+        self._surveyed: Any = None
+
+    def key(self, name: str) -> Hashable:
+        """Equal keys of a tensor give equal results."""
+        return self._settings, tuple(self._arguments[self._first[name]].items())
+
+    def survey(self, sources: Iterable[TensorSource]) -> None:
+        """Let the method look at the whole model, where it needs to, before the first tensor is merged."""
+        if self.method.survey is not None:
+            chosen = _only(self._options, self.method.survey_takes)
+            self._surveyed = self.method.survey(sources, **self._same_everywhere(), **chosen)
+
+    @property
+    def state(self) -> Mapping[str, Any] | None:
+        """What a later merge needs to go on from this one: the `state` of what the survey found, if it has one."""
+        state: Mapping[str, Any] | None = getattr(self._surveyed, "state", None)
+        return state
+
+    def merge(self, source: TensorSource, out: Tensor) -> int:
+        """Write the merged tensor to `out`, contiguous and of the wanted type; returns how many of its values
+        are not finite.
+        """
+        given = {**self._at(source.tensor), **self._options, "surveyed": self._surveyed}
+        prepared = source.alone(lambda: self._prepare(source, given))
+        if isinstance(prepared, CopyOf):
+            out.copy_(source.whole(prepared.model))
+            doubtful = [not _sum_is_finite(out)]
+        elif self.method.whole:
+            merged = source.alone(lambda: self._whole(source, {**given, "prepared": prepared, "source": source}))
+            out.copy_(merged.reshape(out.shape))
+            doubtful = [True]
+        else:
+            doubtful = self._run(source, {**given, "prepared": prepared}, out.view(-1))
+        # Large finite values may overflow the sum alone.
+        return int((~torch.isfinite(out)).sum()) if any(doubtful) else 0
+
+    def _at(self, tensor: str) -> dict[str, Any]:
+        """The arguments for a tensor: of the inputs that have it."""
+        arguments: dict[str, Any] = self._arguments[self._first[tensor]]
+        indices = self._present[tensor]
+        return {
+            name: tuple(value[index] for index in indices) if isinstance(value, tuple) else value
+            for name, value in arguments.items()
+        }
+
+    def _same_everywhere(self) -> dict[str, Any]:
+        """The parameters that the survey takes. Raises MethodError where they differ between tensors."""
+        found = {}
+        for name in (p.name for p in self.method.parameters if p.name in self.method.survey_takes):
+            values = list(dict.fromkeys(arguments[name] for arguments in self._arguments.values()))
+            if len(values) != 1:
+                raise MethodError(
+                    f"{self.method.name} looks at the whole model with one {name}, which is the same for all tensors; "
+                    f"it has {len(values)} different ones, such as {values[0]} and {values[1]}: "
+                    f"use one group (space: uniform)."
+                )
+            found[name] = values[0]
+        return found
+
+    def _prepare(self, source: TensorSource, given: dict[str, Any]) -> Any:
+        method = self.method
+        if method.operates_on == "deltas" and source.identical:
+            return CopyOf(BASE)
+        if method.prepare is None:
+            return None
+        return method.prepare(source, **_only(given, method.prepare_takes))
+
+    def _whole(self, source: TensorSource, given: dict[str, Any]) -> Tensor:
+        method = self.method
+        deltas = method.operates_on == "deltas"
+        given |= {"tile": source.entire}
+        if "base" in method.kernel_takes:
+            given["base"] = source.shaped(BASE)
+        merged = method.kernel(Models(source, deltas=deltas), **_only(given, method.kernel_takes))
+        return merged.add(source.whole(BASE)) if deltas else merged
+
+    def _run(self, source: TensorSource, given: dict[str, Any], out: Tensor) -> list[bool]:
+        method, n_inputs = self.method, len(source.input_names)
+        fixed = _only(given, method.kernel_takes)
+        takes_base, takes_tile = "base" in method.kernel_takes, "tile" in method.kernel_takes
+
+        def write(tile: Tile) -> bool:
+            keywords = {**fixed, "tile": tile} if takes_tile else fixed
+            if method.operates_on == "deltas":
+                base = source.base(tile)
+                deltas = [source.deltas(index, tile, base) for index in range(n_inputs)]
+                merged = method.kernel(deltas, **keywords, **({"base": base} if takes_base else {})).add_(base)
+            else:
+                weights = [source.weights(index, tile) for index in range(n_inputs)]
+                merged = method.kernel(weights, **keywords, **({"base": source.base(tile)} if takes_base else {}))
+            place = out[tile.start : tile.stop].copy_(merged)
+            # Only float16 has a range so much smaller that rounding overflows where float32 did not.
+            return not _sum_is_finite(place if place.dtype == torch.float16 else merged)
+
+        return source.map(write)
+
+
+def _only(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _sum_is_finite(values: Tensor) -> bool:
+    # The cheapest look at every element: a sum is finite only if they all are.
+    return math.isfinite(torch.sum(values, dtype=torch.float32).item())

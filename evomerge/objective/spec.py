@@ -1,0 +1,203 @@
+"""What a search file asks for (objective, preference, what to keep), and the Objective of a study from its ledger."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from evomerge.objective.objective import Fall, FloatArray, Kind, Objective, Share, fall_data, hundredths
+from evomerge.study import Study, StudyError
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+#: Kinds in which weights mean something: the worst share of a parent's score is the worst whatever it weighs.
+WEIGHED = ("mean", "chebyshev")
+#: Name of the event that says what the evaluators say of their tasks.
+EVENT = "objectives"
+
+_FALL = re.compile(r"(-?)(\d+(?:\.\d*)?|\.\d+)(pt|%)?")
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """`objective` of a search file. weights: task -> weight; None where none are given."""
+
+    kind: Kind = "mean"
+    weights: Mapping[str, float] | None = None
+
+    @property
+    def data(self) -> str | dict[str, Any]:
+        """As the file says it, in its shortest form."""
+        if self.weights is None:
+            return self.kind
+        weights = dict(self.weights)
+        return weights if self.kind == "mean" else {"kind": self.kind, "weights": weights}
+
+
+def read_objective(data: Any) -> ObjectiveSpec:
+    """`pareto`, `{task: weight}` or `{kind: chebyshev, weights: {task: weight}}`. Raises ValueError for others."""
+    if isinstance(data, str) and data in KINDS:
+        return ObjectiveSpec(data)
+    expected = (
+        f"expected {', '.join(KINDS)} or a mapping task: weight above 0, "
+        f"or {{kind: KIND, weights: {{task: weight}}}}; got {data!r}"
+    )
+    if not isinstance(data, Mapping):
+        raise ValueError(expected)
+    if not isinstance(data.get("kind"), str):  # else a task may be called `kind`
+        return ObjectiveSpec("mean", _weights(data, expected))
+    kind = data["kind"]
+    if kind not in KINDS or not data.keys() <= {"kind", "weights"}:
+        raise ValueError(expected)
+    if "weights" not in data:
+        return ObjectiveSpec(kind)
+    if kind not in WEIGHED:
+        instead = "say `prefer: {task: weight}`" if kind == "pareto" else "leave `weights` out, or use chebyshev"
+        raise ValueError(f"weights do not change a search of kind {kind}; {instead}")
+    return ObjectiveSpec(kind, _weights(data["weights"], expected))
+
+
+def read_weights(data: Any) -> dict[str, float]:
+    """`{task: weight}`. Raises ValueError unless every weight is above 0."""
+    return _weights(data, f"expected a mapping task: weight above 0; got {data!r}")
+
+
+def read_falls(data: Any) -> Fall | dict[str, Fall]:
+    """How far tasks may fall: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
+    if isinstance(data, Mapping) and data:
+        return {task: read_fall(value) for task, value in data.items()}
+    return read_fall(data)
+
+
+def read_fall(data: Any) -> Fall:
+    """How far a task may fall behind the best parent: 0.01 in its own unit or `-1pt`, which is the same; or to a share
+    of the parent's score: `98%` or `-2%`, which are the same.
+
+    Raises ValueError for what is none of these.
+    """
+    if type(data) in (int, float) and data >= 0:
+        return float(data)
+    found = _FALL.fullmatch(data) if isinstance(data, str) else None
+    if found is None:
+        raise ValueError(
+            "expected how far a merge may fall behind the best parent, from 0 on, such as 0.01 or -1pt, or what it "
+            f"keeps of the parent's score, such as 98%; got {data!r}"
+        )
+    minus, amount, unit = found.group(1), float(found.group(2)), found.group(3)
+    if unit != "%":
+        return hundredths(amount) if unit else amount
+    kept = 100 - amount if minus else amount
+    if not 0 <= kept <= 100:
+        raise ValueError(f"a merge keeps from 0% to 100% of the best parent's score; got {data!r}")
+    if kept < 50 and not minus:
+        raise ValueError(
+            f"{data!r} keeps only {amount:g} % of the best parent's score; for a fall of it write -{data}, "
+            f"and if it is meant, -{100 - amount:g}%"
+        )
+    return Share(hundredths(kept))
+
+
+def falls_data(falls: Fall | Mapping[str, Fall]) -> Any:
+    """What `read_falls` reads back."""
+    if isinstance(falls, Mapping):
+        return {task: fall_data(fall) for task, fall in falls.items()}
+    return fall_data(falls)
+
+
+def make_objective(
+    spec: ObjectiveSpec,
+    tasks: Collection[str],
+    prefer: Mapping[str, float] | None,
+    keep: Fall | Mapping[str, Fall] | None,
+    lower_is_better: Collection[str],
+    whole_model: Collection[str],
+) -> Objective:
+    """The objective over `tasks`, in their order; in a Pareto search its weights are the preference."""
+    given = spec.weights or prefer or {}
+    kept = {} if keep is None else keep if isinstance(keep, Mapping) else dict.fromkeys(tasks, keep)
+    return Objective(
+        {task: given.get(task, 1.0) for task in tasks},
+        frozenset(lower_is_better),
+        spec.kind,
+        {task: kept[task] for task in tasks if task in kept},
+        frozenset(whole_model),
+    )
+
+
+def record_objective(study: Study, objective: Objective) -> None:
+    """Write down, once, what the evaluators say of the tasks, so that nobody has to build them to read the study."""
+    if all(kind != EVENT for kind, _ in study.events):
+        tasks = objective.weights
+        study.event(
+            EVENT,
+            lower_is_better=[task for task in tasks if task in objective.lower_is_better],
+            whole_model=[task for task in tasks if task in objective.whole_model],
+        )
+
+
+def objective_of_study(study: Study) -> Objective:
+    """The objective of a study, from its ledger alone: to read a study runs nothing that it names.
+
+    Raises StudyError for a study without tasks, and where the ledger does not say which way they count.
+    """
+    tasks = list(study.configuration.get("tasks", {}))
+    if not tasks:
+        raise StudyError(
+            f"The study in {study.folder} has no tasks: its ledger is empty or of something else. "
+            "Restore ledger.jsonl from a copy, or delete it and start the search anew."
+        )
+    spec = read_objective(study.configuration.get("objective", "mean"))
+    said = next((data for kind, data in study.events if kind == EVENT), None) or _said_by_losses(study, spec, tasks)
+    if said is None:
+        raise StudyError(
+            f"The ledger in {study.folder} does not say in which tasks less is better. "
+            "`evomerge search FILE --resume` writes that down, and runs nothing where the search is done."
+        )
+    keep = study.configuration.get("keep")
+    return make_objective(
+        spec,
+        tasks,
+        study.configuration.get("prefer"),
+        None if keep is None else read_falls(keep),
+        **said,
+    )
+
+
+def _said_by_losses(study: Study, spec: ObjectiveSpec, tasks: Sequence[str]) -> dict[str, list[str]] | None:
+    """What EVENT would say, of a ledger that is older than it, from losses and scores; None where they do not tell.
+
+    The loss of a task is its mean where less is better, else the negative of it; a mean of tasks weighs these.
+    """
+    told = [entry.outcome.scores for entry in study.told if entry.outcome is not None and entry.losses is not None]
+    losses = np.array([entry.losses for entry in study.told if entry.losses is not None])
+    if not told:
+        return None
+    plain = make_objective(spec, tasks, None, None, (), ())
+    parts = np.array([plain.by_task(scores) for scores in told])
+    if spec.kind == "mean":
+        signs = _signs(parts * plain.shares, losses[:, 0])
+    else:
+        signs = [sign for column, _ in enumerate(tasks) for sign in _signs(parts[:, [column]], losses[:, column])]
+    if len(signs) < len(tasks):
+        return None
+    return {
+        "lower_is_better": [task for task, sign in zip(tasks, signs, strict=True) if sign < 0],
+        "whole_model": [task for task in tasks if all(len(scores[task].example_ids) == 1 for scores in told)],
+    }
+
+
+def _signs(parts: FloatArray, sums: FloatArray) -> list[float]:
+    """1 or -1 for every column of parts, (n, n_parts), that make its rows add up to sums, (n,); none if not known."""
+    solved, _, rank, _ = np.linalg.lstsq(parts, sums)
+    signs = np.where(solved < 0, -1.0, 1.0)
+    known = rank == parts.any(axis=0).sum() and np.allclose(parts @ signs, sums, rtol=1e-9, atol=1e-12)
+    return [float(sign) for sign in signs] if known else []
+
+
+def _weights(data: Any, expected: str) -> dict[str, float]:
+    if not isinstance(data, Mapping) or not data:
+        raise ValueError(expected)
+    if not all(type(weight) in (int, float) and weight > 0 for weight in data.values()):
+        raise ValueError(expected)
+    return {task: float(weight) for task, weight in data.items()}

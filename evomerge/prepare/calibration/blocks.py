@@ -1,0 +1,64 @@
+"""A network block by block: data stop behind each one, which can be changed before they go on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from evomerge.prepare.calibration.collect import tokens_of
+from evomerge.prepare.calibration.data import CollectionError, Example
+
+
+@dataclass
+class Batch:
+    """Hidden states on the way through the blocks, and what else each block reads with them."""
+
+    hidden: Tensor  # (n_examples, length, hidden)
+    further: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    n_tokens: int
+
+
+def blocks_of(network: Any) -> list[nn.Module]:
+    """The blocks of a decoder: the list of as many modules as the configuration has layers."""
+    config = getattr(network.config, "text_config", None) or network.config
+    depth = getattr(config, "num_hidden_layers", None)
+    found = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if len(found) != 1:
+        raise CollectionError(
+            f"{type(network).__name__} has {len(found)} lists of its {depth} blocks; expected one: they cannot "
+            "be changed one after the other."
+        )
+    return list(found[0])
+
+
+def enter(network: Any, blocks: Sequence[nn.Module], batch: Sequence[Example]) -> Batch:
+    """What the blocks read of examples of one length besides the hidden states, by one pass of the whole network.
+
+    Raises CollectionError for a network that does not run every block once.
+    """
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    handles = [
+        block.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, dict(kwargs))), with_kwargs=True)
+        for block in blocks
+    ]
+    try:
+        network(input_ids=tokens_of(batch, network.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(calls) != len(blocks):
+        raise CollectionError(f"The {len(blocks)} blocks of the network were run {len(calls)} times.")
+    first = calls[0]
+    hidden = first[0][0] if first[0] else first[1]["hidden_states"]
+    for _, kwargs in calls:
+        kwargs.pop("hidden_states", None)
+    return Batch(hidden, [(args[1:], kwargs) for args, kwargs in calls], len(batch) * batch[0].length)
+
+
+def forward(block: nn.Module, number: int, batch: Batch) -> Tensor:
+    """What block `number` writes on a batch: (n_examples, length, hidden)."""
+    args, kwargs = batch.further[number]
+    written = block(batch.hidden, *args, **kwargs)
+    hidden: Tensor = written[0] if isinstance(written, tuple) else written
+    return hidden

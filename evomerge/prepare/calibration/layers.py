@@ -1,0 +1,155 @@
+"""Linear layers of a network, and the second moments of what they read and of the gradients of what they write."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from evomerge.prepare.calibration.data import CollectionError
+from evomerge.resident.resident import ResidentModel
+
+KINDS = frozenset(("fisher", "gram", "gram_out", "transposed"))
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear layer: the checkpoint's name of its weight, its sizes, whether its weight is stored (in, out).
+
+    speaks: it writes the scores of tokens; the second moment of as many gradients is larger than the model.
+    """
+
+    name: str
+    module: nn.Module
+    n_in: int
+    n_out: int
+    transposed: bool
+    speaks: bool
+
+
+class Collected(dict[str, Tensor]):
+    """Statistics in memory, named as in their files (`gram/NAME`): second moments on the way, means in the end."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Every kind: what a tensor has none of is there for others."""
+        return KINDS
+
+    def tensor(self, kind: str, name: str) -> Tensor | None:
+        """The statistic of this kind for a tensor, or None where there is none."""
+        return self.get(f"{kind}/{name}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of the checkpoint in a parameter of the network: the whole of it, or a view where it is fused."""
+
+    parameter: Tensor
+    place: Tensor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the parameter is this tensor and no other."""
+        return self.place.shape == self.parameter.shape and self.place.stride() == self.parameter.stride()
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The tensor's own gradient, None where there is none yet."""
+        gradient = self.parameter.grad
+        if gradient is None or self.is_whole:
+            return gradient
+        offset = self.place.storage_offset() - self.parameter.storage_offset()
+        return gradient.contiguous().as_strided(self.place.shape, self.place.stride(), offset)
+
+
+def parts(model: ResidentModel) -> dict[str, Part]:
+    """Where the network's parameters hold the tensors of the checkpoint, by name.
+
+    Raises CollectionError where transformers makes parameters out of tensors that are no views of them.
+    """
+    if model.staged:
+        raise CollectionError(
+            f"{type(model.network).__name__}: transformers rearranges {', '.join(model.staged[:3])} when it loads "
+            "them, so that gradients and statistics have other names: this model can be merged and searched only."
+        )
+    owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.network.parameters()}
+    places = {name: (owners.get(place.untyped_storage().data_ptr()), place) for name, place in model.tensors.items()}
+    return {name: Part(owner, place) for name, (owner, place) in places.items() if owner is not None}
+
+
+def linear_layers(model: ResidentModel) -> list[LinearLayer]:
+    """Every linear layer with a weight of its own in the checkpoint, in the network's order.
+
+    Without output embeddings that are the input embeddings too: as those they read tokens.
+    """
+    network = model.network
+    names = {part.parameter.data_ptr(): name for name, part in parts(model).items() if part.is_whole}
+    tied = {module.weight.data_ptr() for module in network.modules() if isinstance(module, nn.Embedding)}
+    head = network.get_output_embeddings()
+    found = []
+    for module in network.modules():
+        if not isinstance(module, nn.Linear | Conv1D):
+            continue
+        weight: Tensor = module.weight
+        name = names.get(weight.data_ptr())
+        if name is None or weight.data_ptr() in tied:
+            continue
+        transposed = isinstance(module, Conv1D)
+        n_in, n_out = weight.shape if transposed else weight.shape[::-1]
+        found.append(LinearLayer(name, module, n_in, n_out, transposed, module is head))
+    return found
+
+
+def shapes(layers: Sequence[LinearLayer], kinds: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the second moments of these kinds, and of the marks of layers stored (in, out)."""
+    found: dict[str, tuple[int, ...]] = {}
+    for layer in layers:
+        if "gram" in kinds:
+            found[f"gram/{layer.name}"] = (layer.n_in, layer.n_in)
+        if "gram_out" in kinds and not layer.speaks:
+            found[f"gram_out/{layer.name}"] = (layer.n_out, layer.n_out)
+        if layer.transposed and ("gram" in kinds or "gram_out" in kinds):
+            found[f"transposed/{layer.name}"] = (1,)
+    return found
+
+
+class Accumulator:
+    """Sums of products over tokens, by name, in float32; `means` turns each into a mean, once, at the end."""
+
+    def __init__(self, sizes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
+        self._sums = {name: torch.zeros(shape, device=device) for name, shape in sizes.items()}
+        self._counts = dict.fromkeys(self._sums, 0)
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add the outer product of every row of `values` (..., size)."""
+        if name in self._sums:
+            rows = values.detach().reshape(-1, values.shape[-1]).float()
+            self._sums[name].addmm_(rows.T, rows)
+            self._counts[name] += len(rows)
+
+    def means(self) -> dict[str, Tensor]:
+        """The second moments; zeros where there was no token."""
+        return {name: total.div_(max(self._counts[name], 1)) for name, total in self._sums.items()}
+
+
+@contextmanager
+def recording(layers: Sequence[LinearLayer], kind: str, into: Accumulator) -> Iterator[None]:
+    """While it lasts, forward passes add what the layers read ("gram"), or backward passes gradients ("gram_out")."""
+
+    def watch(layer: LinearLayer) -> Any:
+        name = f"{kind}/{layer.name}"
+        if kind == "gram":
+            return layer.module.register_forward_pre_hook(lambda _, arguments: into.add(name, arguments[0]))
+
+        def written(_: Any, __: Any, output: Tensor) -> None:
+            output.register_hook(lambda gradient: into.add(name, gradient))  # type: ignore[no-untyped-call]
+
+        return layer.module.register_forward_hook(written)
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(watch(layer).remove)
+        yield

@@ -1,0 +1,114 @@
+"""How models are named: a path on this machine, or a repository of the Hugging Face hub and its revision.
+
+A text names a path where there is one; otherwise `owner/name`, or `owner/name@revision`, is looked up on the hub.
+"""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evomerge.recipe.recipe import Input
+
+#: What a model is given by in files, beside its name: see `recipe.Input`.
+MODEL_KEYS = ("path", "revision", "adapter", "statistics")
+#: The revision of a hub repository where none is given.
+MAIN = "main"
+
+_HUB = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+#: A model in a download cache of the Hugging Face hub.
+_CACHED = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})/?$")
+
+
+def resolve_path(path: str, folder: Path) -> str:
+    """A path from a file in `folder`: `~` is the home, and relative paths start at the folder."""
+    return os.path.normpath(folder / Path(path).expanduser())
+
+
+def locate_name(text: str, folder: Path) -> tuple[str, str | None]:
+    """(path, None) for a path, seen from a file in `folder`, or (repository, revision) of the hub."""
+    local = resolve_path(text, folder)
+    found = None if Path(local).exists() else _HUB.fullmatch(text)
+    return (local, None) if found is None else (found["name"], found["revision"] or MAIN)
+
+
+def named_input(name: str, text: str, adapter: str | None = None) -> Input:
+    """The model that `MODEL`, `MODEL@REVISION` or `MODEL+ADAPTER` names on a command line, or with another adapter."""
+    if adapter is None and "+" in text and not Path(text).expanduser().exists():
+        text, _, adapter = text.partition("+")
+    path, revision = _typed(text)
+    lora, lora_revision = (None, None) if adapter is None else _typed(adapter)
+    return Input(name, path, revision, lora, adapter_revision=lora_revision)
+
+
+def model_data(model: Input) -> str | dict[str, Any]:
+    """A model as search files and recipes say it, without its name, in the shortest form."""
+    data: dict[str, Any] = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
+    if model.adapter_revision is not None:
+        data["adapter"] = {"path": model.adapter, "revision": model.adapter_revision}
+    return model.path if data.keys() == {"path"} else data
+
+
+def short_name(model: Input) -> str:
+    """What a model is called unless it gets a name: the last part of its path, of a file without its ending."""
+    place = Path(model.adapter or model.path)
+    if (model.adapter_revision if model.adapter else model.revision) is not None:
+        return place.name
+    place = place.absolute()
+    return place.stem if place.is_file() else place.name
+
+
+def published(model: Input) -> str:
+    """What a card may say of where a model comes from: hub names as they are, of local paths the last part only."""
+    named = cached_by_name(model)
+    parts = [named.path if named.revision else Path(named.path).resolve().name]
+    if named.adapter is not None:
+        parts.append(named.adapter if named.adapter_revision else Path(named.adapter).resolve().name)
+    return " + ".join(parts)
+
+
+def hub_name(path: str) -> tuple[str, str] | None:
+    """Repository and commit of a model in a download cache of the hub; None for any other path."""
+    found = _CACHED.search(path)
+    return None if found is None else (f"{found[1]}/{found[2]}", found[3])
+
+
+def portable(model: Input, folder: Path | None) -> Input:
+    """The model as a file in `folder` names it: hub repositories by their names, paths relative to the folder.
+
+    Such a file shows no home folder: where a relative path would name it, the path begins with `~`. folder: None for
+    text that may be put into any folder; then paths are absolute or begin with `~`.
+    """
+    changed = cached_by_name(model)
+    if changed.revision is None:
+        changed = replace(changed, path=relative_path(changed.path, folder))
+    if changed.adapter is not None and changed.adapter_revision is None:
+        changed = replace(changed, adapter=relative_path(changed.adapter, folder))
+    if changed.statistics is not None:
+        changed = replace(changed, statistics=relative_path(changed.statistics, folder))
+    return changed
+
+
+def cached_by_name(model: Input) -> Input:
+    """The model with paths into a download cache of the hub replaced by repository and commit."""
+    path = hub_name(model.path) if model.revision is None else None
+    adapter = hub_name(model.adapter) if model.adapter is not None and model.adapter_revision is None else None
+    if path is not None:
+        model = replace(model, path=path[0], revision=path[1])
+    return model if adapter is None else replace(model, adapter=adapter[0], adapter_revision=adapter[1])
+
+
+def relative_path(path: str, folder: Path | None) -> str:
+    """A local path as a file in `folder` names it, see `portable`."""
+    absolute, home = Path(os.path.normpath(Path(path).absolute())), Path.home()
+    here = None if folder is None else Path(os.path.normpath(folder.absolute()))
+    if absolute.is_relative_to(home) and (here is None or not here.is_relative_to(home)):
+        return f"~/{absolute.relative_to(home).as_posix()}"
+    return absolute.as_posix() if here is None else Path(os.path.relpath(absolute, here)).as_posix()
+
+
+def _typed(text: str) -> tuple[str, str | None]:
+    """As `locate_name` from the working folder, with a local path as it was typed."""
+    path, revision = locate_name(text, Path())
+    return (text, None) if revision is None else (path, revision)

@@ -1,0 +1,1 @@
+"""Networks that stay in memory while candidates are merged into them."""

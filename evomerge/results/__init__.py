@@ -1,0 +1,32 @@
+"""After the search: finalists and baselines meet on the select split, the winner or the front on the report split.
+
+A search that tries hundreds of candidates picks a lucky one; the split it was picked on cannot say by how much.
+"""
+
+from evomerge.results.cost import Scorings, scorings, selection_seconds
+from evomerge.results.finalists import FINALISTS, FRONT_FINALISTS, finalists
+from evomerge.results.range_ends import RangeEnd, ends_text, range_ends, record_coordinates
+from evomerge.results.ranking import SelectionError
+from evomerge.results.result import Selection, selection
+from evomerge.results.select import select
+from evomerge.results.verdict import Claim, Repeat, Standing
+
+__all__ = [
+    "FINALISTS",
+    "FRONT_FINALISTS",
+    "Claim",
+    "RangeEnd",
+    "Repeat",
+    "Scorings",
+    "Selection",
+    "SelectionError",
+    "Standing",
+    "ends_text",
+    "finalists",
+    "range_ends",
+    "record_coordinates",
+    "scorings",
+    "select",
+    "selection",
+    "selection_seconds",
+]

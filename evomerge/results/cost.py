@@ -1,0 +1,56 @@
+"""What the selection costs: how many models are scored after the search, and how long that takes."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+
+from evomerge.objective import Objective
+from evomerge.results.finalists import FINALISTS, FRONT_FINALISTS, GRID_FINALISTS
+from evomerge.trial import BASE, UNIFORM, is_parent
+
+#: What is kept for the driver and for evaluations that take longer than the last ones did, as a share.
+MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Scorings:
+    """At most how many models are scored after the search, by split: on search what the optimizer recommends."""
+
+    search: int
+    select: int
+    report: int
+
+
+def scorings(objective: Objective, baselines: Collection[str], searched: int | None, *, recommends: bool) -> Scorings:
+    """Upper bounds on the number of models that the selection scores.
+
+    baselines: their labels. searched: number of candidates that the search has had; None for unlimited.
+    recommends: whether the optimizer names a point of its own at its end.
+    """
+    most = FRONT_FINALISTS if objective.pareto else FINALISTS
+    merges = most if searched is None else min(most, searched)
+    experts = sum(is_parent(label) and label != BASE for label in baselines)
+    kept = experts + sum(label in (BASE, UNIFORM) for label in baselines)
+    grid = len(baselines) - kept
+    rerun = min(1, experts)
+    return Scorings(
+        search=int(recommends),
+        select=merges + recommends + kept + min(GRID_FINALISTS, grid) + rerun,
+        report=(merges + recommends if objective.pareto else 1) + kept + min(1, grid),
+    )
+
+
+def selection_seconds(
+    count: Scorings, stages: Mapping[str, float], examples: Mapping[str, Mapping[str, int]], slots: int
+) -> float:
+    """How long the selection takes on `slots` workers, from what a candidate of the search takes by stage.
+
+    examples: task -> split -> their number.
+    """
+
+    def one(split: str) -> float:
+        shares = {f"evaluate:{task}": counts[split] / counts["search"] for task, counts in examples.items()}
+        return sum(seconds * shares.get(stage, 1.0) for stage, seconds in stages.items())
+
+    rounds = {split: math.ceil(number / max(1, slots)) for split, number in asdict(count).items()}
+    return (1 + MARGIN) * sum((number * one(split) for split, number in rounds.items()), start=0.0)

@@ -1,0 +1,245 @@
+"""Choosing a merge off a front: by weights, by constraints, at the knee, or as the study itself prefers.
+
+A constraint is TASK>=VALUE, or TASK<=VALUE where less is better. VALUE is a score (`0.71`), points from the best of the
+base and the parents on that task (`-1pt`: 0.01 below it), or a percentage: signed, how far from that score (`-2%`),
+without a sign the share of it (`98%`).
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from evomerge.objective import FloatArray, Objective, hundredths
+from evomerge.objective.score import are_shares, display_score
+from evomerge.results.front import Front, Point, knee_distances
+
+Unit = Literal["score", "points", "change", "share"]
+
+_FORMS = "`chat>=0.71` (a score), `chat>=-1pt` (0.01 below the best parent) or `chat>=98%` (of the best parent's score)"
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_CONSTRAINT = re.compile(rf"(?P<task>.+?)\s*(?P<sign>>=|<=)\s*(?P<amount>{_NUMBER})\s*(?P<unit>pt|%)?")
+_WEIGHT = re.compile(rf"(?P<task>.+?)\s*=\s*(?P<weight>{_NUMBER})")
+#: Scores are ratios of counts; what differs by less is the same.
+_ROUNDING = 1e-9
+
+
+class ChoiceError(ValueError):
+    """A wish that cannot be read, or cannot be measured in this study."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What a merge has to reach on a task; text as it was given, amount in its unit."""
+
+    text: str
+    task: str
+    amount: float
+    unit: Unit
+
+    def limit(self, best: float | None) -> float:
+        """The score that is asked for; best: of the base and the parents. Raises ChoiceError where that is needed."""
+        if self.unit == "score":
+            return self.amount
+        if best is None:
+            raise ChoiceError(
+                f"{self.text!r} is measured from the best parent, and none is scored on this split: "
+                f"give a score, such as {self.task}>=0.71."
+            )
+        if self.unit == "points":
+            return best + hundredths(self.amount)
+        if self.unit == "change":
+            return best + abs(best) * hundredths(self.amount)
+        if best <= 0:
+            raise ChoiceError(
+                f"{self.text!r} is a share of the best parent's score on {self.task}, which is {best:.4g}: "
+                "give a score or points (-1pt)."
+            )
+        return best * hundredths(self.amount)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted: one of weights, best_at (a task) and knee, or none for the study's own preference; and limits."""
+
+    weights: Mapping[str, float] | None = None
+    best_at: str | None = None
+    knee: bool = False
+    keep: tuple[Constraint, ...] = ()
+
+    @property
+    def counted(self) -> Mapping[str, float] | None:
+        """The weights of the tasks that count something; None where no weights were given."""
+        return None if self.weights is None else {task: weight for task, weight in self.weights.items() if weight}
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        if self.counted is not None:
+            spec = f"the best for {weights_text(self.counted)}"
+        elif self.best_at is not None:
+            spec = f"the best on {self.best_at}"
+        else:
+            spec = "the knee" if self.knee else "what the study prefers"
+        return spec + (" with " + ", ".join(constraint.text for constraint in self.keep) if self.keep else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """A constraint and what a point has: limit and value in the task's unit; missed_by > 0 where it is not met."""
+
+    constraint: Constraint
+    limit: float
+    value: float
+    missed_by: float
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The point that a wish leads to; where none keeps every constraint, the nearest."""
+
+    point: Point
+    wish: Wish
+    reached: tuple[Reached, ...]
+
+    @property
+    def met(self) -> bool:
+        """Whether every constraint is kept."""
+        return all(each.missed_by <= 0 for each in self.reached)
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    """`math=2, chat=1`."""
+    return ", ".join(f"{task}={weight:g}" for task, weight in weights.items())
+
+
+def read_wish(
+    objective: Objective, *, prefer: str | None, best_at: str | None, keep: Sequence[str], knee: bool
+) -> Wish:
+    """The wish behind `--prefer math=2,chat=1`, `--max math`, `--keep 'chat>=-1pt'`, `--knee`. Raises ChoiceError."""
+    if sum((prefer is not None, best_at is not None, knee)) > 1:
+        raise ChoiceError("Choose one of --prefer, --max and --knee; --keep goes with any of them.")
+    if best_at is not None:
+        _known(best_at, objective.weights)
+    return Wish(
+        None if prefer is None else read_weights(prefer, objective.weights),
+        best_at,
+        knee,
+        tuple(read_constraint(text, objective) for text in keep),
+    )
+
+
+def read_weights(text: str, tasks: Collection[str]) -> dict[str, float]:
+    """`math=2,chat=1`; a task that is not named counts nothing. Raises ChoiceError."""
+    weights = dict.fromkeys(tasks, 0.0)
+    for part in text.split(","):
+        found = _WEIGHT.fullmatch(part.strip())
+        if found is None:
+            raise ChoiceError(f"Cannot read {part.strip()!r} as a weight: expected TASK=NUMBER, such as math=2,chat=1.")
+        weights[_known(found["task"], tasks)] = float(found["weight"])
+    if min(weights.values()) < 0 or not math.isfinite(sum(weights.values())) or sum(weights.values()) == 0:
+        raise ChoiceError(f"Weights are at least 0 and not all 0; got {text!r}.")
+    return weights
+
+
+def read_constraint(text: str, objective: Objective) -> Constraint:
+    """`chat>=0.71`, `chat>=-1pt`, `chat>=98%`, `perplexity<=12`. Raises ChoiceError."""
+    found = _CONSTRAINT.fullmatch(text.strip())
+    if found is None:
+        raise ChoiceError(f"Cannot read the constraint {text!r}: expected TASK>=VALUE as in {_FORMS}.")
+    task, amount, signed = _known(found["task"], objective.weights), float(found["amount"]), found["amount"][0] in "+-"
+    wanted = ">=" if objective.sign(task) > 0 else "<="
+    if found["sign"] != wanted:
+        better = "larger" if wanted == ">=" else "smaller"
+        raise ChoiceError(f"On {task} {better} is better, so a constraint is {task}{wanted}VALUE; got {text!r}.")
+    unit: Unit = "score"
+    if found["unit"] == "pt":
+        if not signed and amount != 0:
+            raise ChoiceError(
+                f"Points in {text!r} need a sign, since they count from the best parent: {task}{wanted}-{amount:g}pt "
+                f"is {hundredths(amount):g} below it. For the score itself write {task}{wanted}{hundredths(amount):g}."
+            )
+        unit = "points"
+    elif found["unit"] == "%":
+        unit = "change" if signed else "share"
+    return Constraint(text.strip(), task, amount, unit)
+
+
+def choose(front: Front, wish: Wish) -> Chosen:
+    """The point of the front's choices that a wish leads to; of equal ones the one with the smallest trial number.
+
+    Where no point keeps the constraints it is the one whose largest miss is smallest, in ranges of the front. Raises
+    ChoiceError where there is nothing to choose from.
+    """
+    if not front.choices:
+        raise ChoiceError(f"No merge of this study is scored on the {front.split} split yet.")
+    losses = np.stack([point.losses for point in front.choices])
+    if wish.knee and front.knee is None and np.ptp(losses, axis=0).any():
+        raise ChoiceError(
+            f"The front of the {front.split} split has no knee: no merge lies before the line between its extremes. "
+            "Choose by --prefer or --max."
+        )
+    limits = [(each, _limit(front, each)) for each in wish.keep]
+    missed = np.array([[_missed(front, point, each, limit) for each, limit in limits] for point in front.choices])
+    kept = (missed <= 0).all(axis=1)
+    if kept.any():
+        row = int(np.argmin(np.where(kept, _aim(front, wish, losses), np.inf)))
+    else:
+        ranges = np.ptp(losses, axis=0)
+        columns = [front.tasks.index(each.task) for each in wish.keep]
+        row = int(np.argmin((missed / np.where(ranges > 0, ranges, 1.0)[columns]).max(axis=1).round(12)))
+    return reached(front, front.choices[row], wish)
+
+
+def reached(front: Front, point: Point, wish: Wish) -> Chosen:
+    """What a point has of a wish."""
+    found = []
+    for each in wish.keep:
+        limit = _limit(front, each)
+        found.append(Reached(each, limit, point.tasks[each.task].mean, _missed(front, point, each, limit)))
+    return Chosen(point, wish, tuple(found))
+
+
+def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
+    """What the wish makes of every choice, (n_choices,); smaller is better."""
+    if wish.weights is not None:
+        stick = display_score(replace(front.objective, weights=wish.weights), [point.scores for point in front.points])
+        spec = np.array([-stick.score(point.scores) for point in front.choices])
+    elif wish.best_at is not None:
+        spec = losses[:, front.tasks.index(wish.best_at)]
+    else:
+        ranks = sorted({point.order for point in front.choices})
+        spec = -knee_distances(losses) if wish.knee else np.array([ranks.index(p.order) for p in front.choices])
+    return np.asarray(spec).round(12)
+
+
+def _limit(front: Front, constraint: Constraint) -> float:
+    """The score that is asked for. Raises ChoiceError for one above 1 where all scores are shares."""
+    best, task, amount = front.best_models, constraint.task, constraint.amount
+    if (
+        constraint.unit == "score"
+        and amount > 1
+        and are_shares(front.objective, task, (p.scores for p in front.points))
+    ):
+        raise ChoiceError(
+            f"{constraint.text!r} can never be met: scores on {task} lie between 0 and 1. {task}>={amount:g}% is "
+            f"{amount:g} % of the best parent's score, {task}>={hundredths(amount):g} a score."
+        )
+    return constraint.limit(None if best is None else front.objective.as_scores(best)[constraint.task])
+
+
+def _missed(front: Front, point: Point, constraint: Constraint, limit: float) -> float:
+    by = front.objective.sign(constraint.task) * (limit - point.tasks[constraint.task].mean)
+    return by if by > _ROUNDING else 0.0
+
+
+def _known(task: str, tasks: Collection[str]) -> str:
+    if task not in tasks:
+        near = difflib.get_close_matches(task, tasks, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ChoiceError(f"No task named {task!r}; there are {', '.join(tasks)}.{hint}")
+    return task

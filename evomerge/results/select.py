@@ -1,0 +1,94 @@
+"""Select and report: the finalists are scored, one is chosen, and the report split is looked at once."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+from evomerge.budget import RECOMMENDED, candidates
+from evomerge.execution.base import Executor
+from evomerge.failures import diagnose, failed_on
+from evomerge.objective import Objective
+from evomerge.results.finalists import finalists, strongest_baselines
+from evomerge.results.ranking import Ranking
+from evomerge.results.result import chosen, was_chosen
+from evomerge.search import Ending, Progress, StopRequest, never, pause, score_all
+from evomerge.study import Study
+from evomerge.trial import FloatArray, Trial, is_parent, is_rerun
+
+
+def select(
+    study: Study,
+    executor: Executor,
+    objective: Objective,
+    recommended: FloatArray | None,
+    *,
+    seed: int = 0,
+    same: Callable[[Trial], Hashable | None] = never,
+    stop: StopRequest | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Ending:
+    """Score the finalists on select, then what is reported on report; record the choice.
+
+    recommended: the optimizer's own idea, (dimension,); it is scored on the search split first, as a candidate
+    beyond the budget. What the study has is not scored again; a study that was searched on selects anew.
+    same: see `search`.
+    """
+
+    def score(trials: Sequence[Trial], phase: str) -> Ending:
+        return score_all(study, executor, objective, trials, phase=phase, same=same, stop=stop, progress=progress)
+
+    n_candidates = candidates(study)
+    if recommended is not None:
+        ending = score([Trial(-1, recommended, label=f"{RECOMMENDED}:{n_candidates}", seed=seed)], "search")
+        if ending.kind != "done":
+            return ending
+    ending = score(finalists(study, objective), "select")
+    if ending.kind != "done":
+        return ending
+    if not was_chosen(study, n_candidates) and not _choose(study, objective, n_candidates):
+        return pause(study, diagnose("every finalist failed on the select split", failed_on(study, "select")))
+    trials = _for_report(study, objective)
+    read = {e.trial.label for e in study.entries.values() if e.trial.split == "report"}
+    if any(trial.label not in read for trial in trials):
+        study.event("report_split_read", winner=chosen(study).label)
+    ending = score(trials, "report")
+    if ending.kind == "done" and not _is_reported(study):
+        return pause(study, diagnose("the winner has no score on the report split", failed_on(study, "report")))
+    return ending
+
+
+def _is_reported(study: Study) -> bool:
+    label = chosen(study).label
+    return any(e.trial.label == label and e.losses is not None for e in study.told if e.trial.split == "report")
+
+
+def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
+    """Record the best merge on the select split; a parent is no merge, but it stays in the comparison. False without.
+
+    front: the merges that no model beats there, of a Pareto search. keeps: whether the winner keeps what was asked for.
+    """
+    ranking = Ranking(study, objective, "select")
+    merges = [entry for entry in ranking.entries if not is_parent(entry.trial.label)]
+    if not merges:
+        return False
+    winner = min(merges, key=ranking.key)
+    front = ranking.front(ranking.entries) if objective.pareto else []
+    study.event(
+        "selected",
+        label=winner.trial.label,
+        candidates=n_candidates,
+        keeps=ranking.excess(winner) == 0 if objective.keep else None,
+        front=[entry.trial.label for entry in front if entry in merges],
+        scale={task: list(ends) for task, ends in ranking.display_score.scale.items()},
+    )
+    return True
+
+
+def _for_report(study: Study, objective: Objective) -> list[Trial]:
+    """The winner, the front of a Pareto search, then the baselines that are the strongest on the select split."""
+    choice = chosen(study)
+    on_select = [e.trial for e in study.entries.values() if e.trial.split == "select" and not is_rerun(e.trial.label)]
+    wanted = [trial for trial in on_select if trial.label == choice.label]
+    wanted += [trial for trial in on_select if trial.label in choice.front and trial not in wanted]
+    strongest = [entry.trial for entry in strongest_baselines(Ranking(study, objective, "select"), n_grid=1)]
+    wanted += [trial for trial in strongest if trial not in wanted]
+    return [replace(trial, split="report") for trial in wanted]

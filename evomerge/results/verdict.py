@@ -1,0 +1,265 @@
+"""What may be said of a winner, in sentences that do not promise more than was seen."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from evomerge.objective import Objective, allowed
+from evomerge.results.ranking import ROUNDING, SelectionError
+from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
+from evomerge.trial import is_parent
+
+#: The share of a task's examples that may get another value when a model is scored twice.
+UNSTEADY = 0.05
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One model on the report split: its score, each task's, and how far the winner is ahead of it (paired)."""
+
+    label: str
+    score: Estimate
+    tasks: dict[str, Estimate]
+    behind: Difference | None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One model scored twice on the same examples.
+
+    changed: how many of the examples got another value, by task. shifts: by how much the mean of a task moved, in its
+    unit; moved: by how much the score did.
+    """
+
+    label: str
+    changed: Mapping[str, int]
+    examples: Mapping[str, int]
+    shifts: Mapping[str, float]
+    moved: float
+
+    @property
+    def unsteady(self) -> tuple[str, ...]:
+        """The tasks of which too many examples got another value to judge differences."""
+        return tuple(task for task, count in self.changed.items() if count > UNSTEADY * self.examples[task])
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best baseline: the best merge on the select split that is no candidate of the search.
+
+    keeps: whether it kept there what the search file asks for. decisive: what the winner and it reached on report where
+    the worst task decides (see `Objective.decisive`).
+    """
+
+    label: str
+    keeps: bool = True
+    decisive: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The winner against the parent that is best on one task. gain: larger is better. p: for all tasks together."""
+
+    task: str
+    parent: str
+    gain: Difference
+    p: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether they were shown to differ, at 5 % over all tasks."""
+        return self.p < 0.05
+
+
+def verdict(
+    objective: Objective,
+    standings: Sequence[Standing],
+    claims: Sequence[Claim],
+    *,
+    shares: Collection[str],
+    scale: str = "",
+    keeps: bool | None = None,
+    repeat: Repeat | None = None,
+    rival: Rival | None = None,
+) -> str:
+    """The sentences, from standings with the winner first.
+
+    shares: the tasks whose differences are points. scale: what scores run from and to, see `Yardstick.text`.
+    keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task that
+    changed by itself is called neither better nor worse. rival: the best baseline, which may be the winner itself.
+    """
+    points = not scale and set(shares) >= set(objective.weights)
+    sentences = [_headline(objective, standings, rival, shares=points, scaled=bool(scale))]
+    if scale:
+        sentences.append(f"The score is a mean, {scale}.")
+    unsteady = repeat.unsteady if repeat is not None else ()
+    judged = [claim for claim in claims if claim.task not in unsteady]
+    if objective.kind in ("chebyshev", "retention") and judged:
+        sentences.append(_worst_task(objective, standings[0], judged, shares))
+    if judged:
+        sentences.append(_task_by_task(objective, judged, shares))
+    if repeat is not None:
+        sentences += [
+            f"{task} changes from one scoring to the next "
+            f"({repeat.changed[task]} of {repeat.examples[task]} examples, its mean by {repeat.shifts[task]:+.2g}), so "
+            "its differences are not judged."
+            for task in unsteady
+        ]
+    if keeps is False:
+        asked = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
+        sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
+    for claim in claims:
+        fall = objective.keep.get(claim.task)
+        if fall is not None and claim.gain.mean < -allowed(fall, _theirs(objective, standings[0], claim)):
+            sentences.append(
+                f"On held-out examples {claim.task} fell further than asked for ({objective.asked(claim.task)}): "
+                f"{_change(objective, claim, shares)}."
+            )
+    return " ".join(sentences)
+
+
+def _headline(
+    objective: Objective, standings: Sequence[Standing], rival: Rival | None, *, shares: bool, scaled: bool
+) -> str:
+    """The winner against the best parent, then against the best baseline.
+
+    That it beats the baseline is claimed only where it beats the parent: tested in this order, either claim is wrong in
+    at most 5 % of studies without a correction.
+    """
+    winner, parents = standings[0], [s for s in standings if is_parent(s.label)]
+    if not parents:
+        beside = _beside(objective, standings, rival, shown=True, shares=shares)
+        return f"No parent was scored on the report split: nothing to compare the winner with{beside}."
+    kept = [parent for parent in parents if _keeps(objective, parent, parents)]
+    best = max(kept or parents, key=lambda standing: standing.score.mean)
+    gap = best.behind
+    if gap is None:
+        raise SelectionError("A parent cannot be the winner of a search for merges.")
+    amount = _amount(gap, shares=shares) + _of(objective, shares=shares, scaled=scaled)
+    amount += _by_constants(objective, winner, best)
+    beside = _beside(objective, standings, rival, shown=gap.shown, shares=shares)
+    if gap.shown:
+        p = p_text(gap.p, "p")
+        which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
+        said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p}){beside}."
+    else:
+        said = f"No merge was shown to be better than {best.label} on held-out examples ({amount}){beside}."
+    if not kept:
+        return f"{said} No parent keeps what was asked for."
+    needed = _needed(gap, shares=shares)
+    more = f", or evaluate on at least {needed:,} examples" if needed is not None else ""
+    return said if gap.shown else f"{said} Keep {best.label}{more}."
+
+
+def _beside(
+    objective: Objective, standings: Sequence[Standing], rival: Rival | None, *, shown: bool, shares: bool
+) -> str:
+    """How the winner stands to the best baseline, as the end of a sentence. shown: whether it beats the best parent."""
+    winner, others = standings[0], {standing.label: standing for standing in standings[1:]}
+    if rival is None:
+        return ""
+    if rival.label == winner.label:
+        return f"; {winner.label} is itself a baseline, and no candidate of the search was better on the select split"
+    gap = others[rival.label].behind
+    if gap is None:
+        raise SelectionError(f"The baseline {rival.label} was not compared with the winner.")
+    amount = _amount(gap, shares=shares) + _by_constants(objective, winner, others[rival.label])
+    p = f", {p_text(gap.p, 'p')}"
+    decisive = "" if rival.decisive is None else "; {} {:.3f} against {:.3f}".format(objective.kind, *rival.decisive)
+    falls = "" if rival.keeps else ", which does not keep what was asked for"
+    if gap.p < 0.05 and gap.mean < 0:
+        return f"; worse than {rival.label}{falls} ({amount}{p}{decisive})"
+    if not shown:
+        return f"; against the best baseline, {rival.label}{falls}: {amount}{decisive}"
+    if gap.shown:
+        return f", and the best baseline, {rival.label}{falls} ({amount}{p}{decisive})"
+    needed = _needed(gap, shares=shares)
+    more = f"; at least {needed:,} examples would tell" if needed is not None else ""
+    return f"; not shown to be better than {rival.label}{falls} ({amount}{decisive}{more})"
+
+
+def _by_constants(objective: Objective, winner: Standing, other: Standing) -> str:
+    """Where the examples of two models do not differ, what their difference comes from."""
+    if other.behind is None or not other.behind.by_constants:
+        return ""
+    names = [task for task in objective.weights if winner.tasks[task].mean != other.tasks[task].mean]
+    return f"; the examples do not differ: all of it is from {', '.join(names)}, constant per model, no sampling error"
+
+
+def _of(objective: Objective, *, shares: bool, scaled: bool) -> str:
+    """What a gap of scores is measured in, where that is neither points nor the unit of one task."""
+    if scaled:
+        return " between the worst model, 0, and the best, 1"
+    if shares or len(objective.weights) == 1:
+        return ""
+    return " in the weighted mean of all tasks, each in its own unit"
+
+
+def _keeps(objective: Objective, parent: Standing, parents: Sequence[Standing]) -> bool:
+    """Whether a parent falls no further behind the best of them on any task than `keep` allows."""
+
+    def gain(standing: Standing, task: str) -> float:
+        return objective.sign(task) * standing.tasks[task].mean
+
+    best = {task: max(gain(other, task) for other in parents) for task in objective.keep}
+    return all(
+        best[task] - gain(parent, task) <= allowed(fall, best[task]) + ROUNDING for task, fall in objective.keep.items()
+    )
+
+
+def _needed(gap: Difference, *, shares: bool) -> int | None:
+    """How many examples would show a gap; None where that is not known, or no number would, or there are as many."""
+    delta = max(abs(gap.mean), 0.005) if shares else abs(gap.mean)
+    if not math.isfinite(gap.half_width) or delta == 0 or gap.by_constants:
+        return None
+    needed = examples_needed(variance_of(gap), delta)
+    return needed if needed > gap.n_examples else None
+
+
+def _theirs(objective: Objective, winner: Standing, claim: Claim) -> float:
+    """What the parent of a claim scores."""
+    return winner.tasks[claim.task].mean - objective.sign(claim.task) * claim.gain.mean
+
+
+def _worst_task(objective: Objective, winner: Standing, claims: Sequence[Claim], shares: Collection[str]) -> str:
+    def gain(claim: Claim) -> float:
+        """In a search for retention, relative to what the parent scores."""
+        theirs = _theirs(objective, winner, claim)
+        return claim.gain.mean / abs(theirs) if objective.kind == "retention" and theirs else claim.gain.mean
+
+    worst = min(claims, key=gain)
+    change = f", a change of {100 * gain(worst):+.1f} %" if objective.kind == "retention" else ""
+    return f"Its worst task is {worst.task}: {_change(objective, worst, shares)} against {worst.parent}{change}."
+
+
+def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collection[str]) -> str:
+    """On which tasks the winner was shown to differ from the parent that is best on them."""
+
+    def named(found: Sequence[Claim]) -> str:
+        return ", ".join(f"{claim.task} ({_change(objective, claim, shares)})" for claim in found)
+
+    better = [claim for claim in claims if claim.shown and claim.gain.mean > 0]
+    worse = [claim for claim in claims if claim.shown and claim.gain.mean < 0]
+    rest = [claim.task for claim in claims if not claim.shown]
+    parts = [f"better on {named(better)}"] if better else []
+    parts += [f"worse on {named(worse)}"] if worse else []
+    parts += [f"not shown to differ on {', '.join(rest)}"] if rest else []
+    return f"Task by task, against the best parent on each: {'; '.join(parts)}."
+
+
+def _change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:
+    """A gain in the task's unit: `+1.2 ± 0.4 points`, or where less is better `1.2 ± 0.4 less`."""
+    if objective.sign(claim.task) > 0:
+        return _amount(claim.gain, shares=claim.task in shares)
+    size = _amount(replace(claim.gain, mean=abs(claim.gain.mean)), shares=False).removeprefix("+")
+    return f"{size} {'more' if claim.gain.mean < 0 else 'less'}"
+
+
+def _amount(gap: Difference, *, shares: bool) -> str:
+    """`+1.2 ± 0.4 points`, or in the unit of the values; without a margin where none is known."""
+    if not math.isfinite(gap.half_width):
+        return f"{100 * gap.mean:+.1f} points" if shares else f"{gap.mean:+.4g}"
+    if shares:
+        return f"{100 * gap.mean:+.1f} ± {100 * gap.half_width:.1f} points"
+    digits = max(0, 1 - math.floor(math.log10(gap.half_width))) if gap.half_width > 0 else 3
+    return f"{gap.mean:+.{digits}f} ± {gap.half_width:.{digits}f}"

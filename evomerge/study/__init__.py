@@ -1,0 +1,23 @@
+"""The ledger of a run and its replay."""
+
+from evomerge.study.study import (
+    SEARCH_FILE,
+    ConfigurationChanged,
+    Entry,
+    Study,
+    StudyBusy,
+    StudyError,
+    StudyExists,
+    StudyPaused,
+)
+
+__all__ = [
+    "SEARCH_FILE",
+    "ConfigurationChanged",
+    "Entry",
+    "Study",
+    "StudyBusy",
+    "StudyError",
+    "StudyExists",
+    "StudyPaused",
+]

@@ -1,0 +1,30 @@
+"""How two configurations differ, for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evomerge.study.lines import StudyError
+
+_ABSENT = "(not there)"
+
+
+class ConfigurationChanged(StudyError):
+    """The study was made with another configuration. `differences`: "path.to.key: old -> new"."""
+
+    def __init__(self, folder: Path, differences: tuple[str, ...]) -> None:
+        listed = "".join(f"\n  {difference}" for difference in differences)
+        super().__init__(
+            f"The study in {folder} was made with another configuration:{listed}\n"
+            "Change the search file back, or give the new search a folder of its own."
+        )
+        self.differences = differences
+
+
+def differences(old: Any, new: Any, path: str = "") -> tuple[str, ...]:
+    """One line "path.to.key: old -> new" for every leaf that differs; `path` leads to `old` and `new`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        parts = [differences(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{path}.{k}" if path else k) for k in keys]
+        return tuple(difference for part in parts for difference in part)
+    return () if old == new else (f"{path}: {old} -> {new}",)

@@ -1,0 +1,95 @@
+"""Trials and outcomes as plain data (JSON), and back. Floats of points survive bit for bit."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.base import Scores
+from evomerge.recipe.file import merge_from_dict, merge_to_dict
+from evomerge.trial import Failure, Outcome, Trial
+
+#: Significant digits kept of log-likelihoods, which are many and only rank answers.
+CHOICE_DIGITS = 6
+
+
+def trial_to_dict(trial: Trial) -> dict[str, Any]:
+    """Plain data from a trial."""
+    return {
+        "number": int(trial.number),
+        "x": None if trial.x is None else [float(value) for value in trial.x],
+        "merge": None if trial.merge is None else merge_to_dict(trial.merge),
+        "label": trial.label,
+        "split": trial.split,
+        "seed": int(trial.seed),
+    }
+
+
+def trial_from_dict(data: Mapping[str, Any]) -> Trial:
+    """The trial that `trial_to_dict` took apart."""
+    x = None if data["x"] is None else _array(data["x"])
+    merge = None if data["merge"] is None else merge_from_dict(data["merge"])
+    return Trial(data["number"], x, merge, data["label"], data["split"], data["seed"])
+
+
+def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]], int]) -> dict[str, Any]:
+    """Plain data from an outcome. `examples` gives the number under which a task's example ids are stored."""
+    failure = outcome.failure
+    return {
+        "number": int(outcome.number),
+        "scores": {
+            task: _scores_to_dict(scores, examples(task, scores.example_ids)) for task, scores in outcome.scores.items()
+        },
+        "failure": None
+        if failure is None
+        else {"kind": failure.kind, "message": failure.message, "trace": failure.trace},
+        "seconds": {stage: float(seconds) for stage, seconds in outcome.seconds.items()},
+        "worker": outcome.worker,
+        "events": [dict(event) for event in outcome.events],
+    }
+
+
+def outcome_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Outcome:
+    """The outcome that `outcome_to_dict` took apart; `examples[n]` are the ids stored under the number n."""
+    return Outcome(
+        number=data["number"],
+        scores={task: _scores_from_dict(scores, examples) for task, scores in data["scores"].items()},
+        failure=None if data["failure"] is None else Failure(**data["failure"]),
+        seconds=data["seconds"],
+        worker=data["worker"],
+        events=tuple(data["events"]),
+    )
+
+
+def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:
+    choices = scores.choices
+    return {
+        "examples": examples,
+        "values": [_number(float(value)) for value in scores.values],
+        "choices": None if choices is None else [[_rounded(float(v)) for v in row] for row in choices],
+        "truncated": None if scores.truncated is None else int(scores.truncated),
+    }
+
+
+def _scores_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Scores:
+    choices = None if data["choices"] is None else tuple(_array(row) for row in data["choices"])
+    return Scores(examples[data["examples"]], _array(data["values"]), choices, data["truncated"])
+
+
+def _number(value: float) -> float | str | None:
+    """JSON has no NaN (null: not scored) and no infinities ("inf", "-inf")."""
+    if isnan(value):
+        return None
+    return value if isfinite(value) else str(value)
+
+
+def _rounded(value: float) -> float | str | None:
+    return _number(float(f"{value:.{CHOICE_DIGITS}g}"))
+
+
+def _array(values: Sequence[float | str | None]) -> NDArray[np.float64]:
+    array = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,91 @@
+"""What the records of a ledger add up to. Replaying a file gives the state that its writer had."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from evomerge.study.codec import outcome_from_dict, trial_from_dict
+from evomerge.study.lines import Record, StudyError
+from evomerge.trial import Outcome, Trial
+
+SCHEMA = 1
+
+#: Kinds of records that build the state; a record of any other kind is an event.
+STATE_KINDS = ("created", "inputs", "examples", "asked", "told")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One trial of a study. told_at: its place among the told ones, from 0; None while it is pending.
+
+    losses: one per objective; None for a failure and for what the optimizer does not see.
+    active: seconds that the study had run when it was told.
+    """
+
+    trial: Trial
+    outcome: Outcome | None = None
+    losses: tuple[float, ...] | None = None
+    told_at: int | None = None
+    active: float | None = None
+
+
+class State:
+    """The state of a study after some records; `apply` takes the next one.
+
+    examples: lists of example ids, by the number under which scores name them; example_numbers: the reverse.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.configuration: Mapping[str, Any] = MappingProxyType({})
+        self.environment: Mapping[str, Any] = MappingProxyType({})
+        self.inputs: Mapping[str, Any] | None = None
+        self.entries: dict[int, Entry] = {}
+        self.told: list[Entry] = []
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.examples: list[tuple[str, ...]] = []
+        self.example_numbers: dict[tuple[str, tuple[str, ...]], int] = {}
+        self.active_seconds = 0.0
+
+    def apply(self, record: Record) -> None:
+        """Go on by one record. Raises StudyError for the schema of a newer evomerge."""
+        self.active_seconds = record.active
+        if record.kind == "created":
+            self._create(record.data)
+        elif record.kind == "inputs":
+            self.inputs = MappingProxyType(record.data["files"])
+        elif record.kind == "examples":
+            ids = tuple(record.data["ids"])
+            self.example_numbers[record.data["task"], ids] = len(self.examples)
+            self.examples.append(ids)
+        elif record.kind == "asked":
+            trial = trial_from_dict(record.data)
+            self.entries[trial.number] = Entry(trial)
+        elif record.kind == "told":
+            self._tell(record.data, record.active)
+        else:
+            self.events.append((record.kind, MappingProxyType(dict(record.data))))
+
+    def _create(self, data: Mapping[str, Any]) -> None:
+        if data["schema"] > SCHEMA:
+            raise StudyError(
+                f"The study in {self.folder} has schema {data['schema']}; this evomerge reads schemas up to "
+                f"{SCHEMA}. Update evomerge to go on with it."
+            )
+        self.configuration = MappingProxyType(data["configuration"])
+        self.environment = MappingProxyType(data["environment"])
+        if "inputs" in data:
+            self.inputs = MappingProxyType(data["inputs"])
+
+    def _tell(self, data: Mapping[str, Any], active: float) -> None:
+        outcome = outcome_from_dict(data, self.examples)
+        losses = None if data["losses"] is None else tuple(data["losses"])
+        asked = self.entries[outcome.number]
+        entry = replace(asked, outcome=outcome, losses=losses, told_at=len(self.told), active=active)
+        self.entries[outcome.number] = entry
+        self.told.append(entry)
+        for event in outcome.events:
+            rest = {key: value for key, value in event.items() if key != "event"}
+            self.events.append((str(event["event"]), MappingProxyType(rest)))

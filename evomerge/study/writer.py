@@ -1,0 +1,267 @@
+"""The one writer of a ledger: one write and one fsync per record, behind a lock and a fencing epoch."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from evomerge.durable import PART, write_text
+from evomerge.study.lines import (
+    FILE,
+    LOCK,
+    Contents,
+    Record,
+    StudyBusy,
+    StudyError,
+    StudyExists,
+    encode,
+    ledger_of,
+    parse,
+    read,
+)
+
+RESERVE = "ledger.reserve"
+RESERVE_BYTES = 1 << 20
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Files:
+    """The system calls that a ledger writes with; tests hand in one whose N-th call fails."""
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """Write to the end of a file; returns how many bytes were taken."""
+        return os.write(descriptor, data)
+
+    def fsync(self, descriptor: int) -> None:
+        """Wait until a file or folder is on the disk."""
+        os.fsync(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file to `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        """Make a file take up `size` bytes of the disk."""
+        os.posix_fallocate(descriptor, 0, size)
+
+
+class Ledger:
+    """Appends to a ledger. Its lock dies with the process; its epoch fences off writers without it."""
+
+    def __init__(self, folder: Path, files: Files) -> None:
+        self.path = folder / FILE
+        self.epoch = 0
+        self._files = files
+        self._signature = b""
+        self._descriptor = -1
+        self._end = 0
+        self._sequence = 0
+        self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._take_lock()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @classmethod
+    def create(
+        cls, folder: Path, kind: str, data: Mapping[str, Any], files: Files, beside: Mapping[str, str] = NOTHING
+    ) -> tuple["Ledger", Record]:
+        """Begin a ledger with its first record; it appears whole or not at all. Raises StudyExists.
+
+        beside: texts by file name that are in the folder, on the disk, before the ledger is.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        ledger = cls(folder, files)
+        try:
+            if ledger.path.exists():
+                raise StudyExists(
+                    f"There is a study in {folder} already: go on with --resume, or choose another folder."
+                )
+            for name, text in beside.items():
+                for left in folder.glob(f".{name}.*{PART}"):  # by a process that was killed
+                    left.unlink()
+                write_text(folder / name, text)
+            new = ledger.path.with_suffix(".new")
+            ledger._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+            ledger._reserve()
+            first = ledger.append(kind, data, 0.0)
+            new.rename(ledger.path)
+            _sync_folder(folder, files)
+            _sync_folder(folder.parent, files)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger, first
+
+    @classmethod
+    def open(cls, folder: Path, files: Files) -> tuple["Ledger", Contents]:
+        """Take over a ledger. An unfinished end is cut off and kept in `ledger.torn-<n>`.
+
+        Raises StudyBusy while another process has it, StudyError when it cannot be read.
+        """
+        ledger_of(folder)
+        ledger = cls(folder, files)
+        try:
+            contents = read(ledger.path)
+            ledger._end, ledger._sequence = contents.end, len(contents.records)
+            ledger.epoch = max([ledger.epoch, *(record.epoch + 1 for record in contents.records)])
+            ledger._sign_lock()
+            ledger._descriptor = os.open(ledger.path, os.O_WRONLY | os.O_APPEND)
+            if contents.torn_bytes:
+                ledger._keep_torn_end()
+            ledger._reserve()
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger, contents
+
+    def append(self, kind: str, data: Mapping[str, Any], active: float) -> Record:
+        """Write one record, and give it back as a reader gets it; it is on the disk when this returns.
+
+        Raises StudyBusy when another writer took over, OSError when the disk refuses; then nothing was added.
+        When the disk is full the reserve is given up for the record, once.
+        """
+        self._check_fence()
+        wall = datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(self._sequence, self.epoch, kind, data, active, wall)
+        line = encode(record)
+        try:
+            self._write(line)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.has_reserve:
+                raise
+            (self.path.parent / RESERVE).unlink()
+            self._write(line)
+        self._end += len(line)
+        self._sequence += 1
+        return parse(line)
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether the space kept for the last records is still there."""
+        return (self.path.parent / RESERVE).exists()
+
+    def close(self) -> None:
+        """Give up the lock; harmless when called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _write(self, line: bytes) -> None:
+        # An interrupted append may have left bytes behind that nobody was told about.
+        if os.fstat(self._descriptor).st_size != self._end:
+            self._files.truncate(self._descriptor, self._end)
+        try:
+            _write_all(self._files, self._descriptor, line)
+        except OSError:
+            with suppress(OSError):  # the next append cuts again
+                self._files.truncate(self._descriptor, self._end)
+            raise
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyBusy(_owner(self.path.parent, os.pread(self._lock, 4096, 0))) from None
+        last = _lock_fields(os.pread(self._lock, 4096, 0))
+        self.epoch = int(last.get("epoch", 0)) + 1
+        self._sign_lock()
+
+    def _sign_lock(self) -> None:
+        owner = {"epoch": self.epoch, "pid": os.getpid(), "host": socket.gethostname()}
+        self._signature = json.dumps(owner).encode()
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, self._signature, 0)
+
+    def _check_fence(self) -> None:
+        if self._lock < 0:
+            raise StudyError(f"The study in {self.path.parent} was closed; open it again to write to it.")
+        try:
+            current = (self.path.parent / LOCK).read_bytes()
+        except FileNotFoundError:
+            current = b""
+        if current != self._signature:
+            raise StudyBusy(_owner(self.path.parent, current))
+
+    def _keep_torn_end(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self._end)
+            torn = file.read()
+        taken = {path.name for path in self.path.parent.glob("ledger.torn-*")}
+        name = next(f"ledger.torn-{n}" for n in range(1, len(taken) + 2) if f"ledger.torn-{n}" not in taken)
+        descriptor = os.open(self.path.parent / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            _write_all(self._files, descriptor, torn)
+        finally:
+            os.close(descriptor)
+        _sync_folder(self.path.parent, self._files)
+        self._files.truncate(self._descriptor, self._end)
+        self._files.fsync(self._descriptor)
+
+    def _reserve(self) -> None:
+        descriptor = os.open(self.path.parent / RESERVE, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            self._files.allocate(descriptor, RESERVE_BYTES)
+        finally:
+            os.close(descriptor)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process of this machine has the lock of the ledger in `folder` now; False where that cannot be seen.
+
+    Trying the lock would take it from a writer that starts at that moment, so the open files of its owner are asked.
+    """
+    try:
+        owner = _lock_fields((folder / LOCK).read_bytes())
+        if owner.get("host") != socket.gethostname():
+            return False
+        return any(_is_file(link, folder / LOCK) for link in Path(f"/proc/{owner.get('pid')}/fd").iterdir())
+    except OSError:  # no lock, no such process, no /proc, or a process of somebody else
+        return False
+
+
+def _is_file(link: Path, file: Path) -> bool:
+    try:
+        return link.samefile(file)
+    except OSError:  # closed meanwhile
+        return False
+
+
+def _write_all(files: Files, descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[files.write(descriptor, bytes(rest)) :]
+    files.fsync(descriptor)
+
+
+def _sync_folder(folder: Path, files: Files) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        files.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_fields(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError:  # a lock just made, or cut short by a crash
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _owner(folder: Path, text: bytes) -> str:
+    owner = _lock_fields(text)
+    who = f"{owner.get('host', 'an unknown host')}, process {owner.get('pid', 'unknown')}"
+    return f"The study in {folder} is being run by {who}. Watch it with `evomerge status {folder}`."

@@ -1,0 +1,112 @@
+"""What a run says of itself in numbers, record by record; the same for every tracker."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from evomerge.budget import is_candidate
+from evomerge.objective import Objective
+from evomerge.objective.spec import objective_of_study
+from evomerge.results.measured import Measured
+from evomerge.study import Entry
+from evomerge.study.follow import Change, Follower
+from evomerge.trackers.base import Point, Value
+from evomerge.trial import is_parent
+
+#: Objectives up to which a hypervolume costs milliseconds; of six and a thousand points it is seconds.
+FEW_OBJECTIVES = 4
+
+
+class Story:
+    """Turns what a mirror saw into points and facts.
+
+    Of every trial told on the search split: `task/...`, `trial` (its number), `told`, `failures` so far,
+    `seconds/...` by stage, and what its objective goes by: `score`, where that is the mean of the tasks; `chebyshev` or
+    `retention` (see `Objective.decisive`), where the worst task decides; and of these `best`, that of the best merge so
+    far, baselines included.
+    Of a Pareto search of few objectives it is `hypervolume`, of the candidates so far. What is measured against the
+    parents begins with the first candidate that an optimizer proposed, before which all of them were asked for.
+    Of the run as a whole: every baseline's scores.
+    """
+
+    def __init__(self, follower: Follower) -> None:
+        self._mirror = follower
+        self._told = self._failures = 0
+        self._scored: list[Entry] = []
+        self._best: float | None = None
+
+    def tell(self, changes: Iterable[Change]) -> tuple[list[Point], dict[str, Value]]:
+        """Points and facts of these changes."""
+        points, facts = [], dict[str, Value]()
+        for change in changes:
+            if change.kind == "told" and change.number is not None:
+                entry = self._mirror.study.entries[change.number]
+                if entry.trial.split == "search":
+                    points.append(self._point(entry, change.at, facts))
+        return points, facts
+
+    def outcome(self, result: Mapping[str, Any]) -> dict[str, Value]:
+        """Who won, and what all that were compared scored on the report split; `result` is that of the search."""
+        objective = objective_of_study(self._mirror.study)
+        facts: dict[str, Value] = {"winner": result["winner"], "verdict": result["verdict"]}
+        for standing in result["standings"]:
+            row = {f"/task/{task}": value for task, value in standing["tasks"].items()}
+            if objective.kind == "mean":
+                row[""] = standing
+            for name, value in row.items():
+                facts[f"report/{standing['label']}{name}"] = value["mean"]
+                if value["interval"] is not None:
+                    low, high = value["interval"]
+                    facts |= {
+                        f"report/{standing['label']}{name}/low": low,
+                        f"report/{standing['label']}{name}/high": high,
+                    }
+        return facts
+
+    def _point(self, entry: Entry, at: datetime, facts: dict[str, Value]) -> Point:
+        self._told += is_candidate(entry.trial)
+        values: dict[str, float] = {"trial": float(entry.trial.number)}
+        if entry.losses is None or entry.outcome is None:
+            self._failures += 1
+        else:
+            objective = objective_of_study(self._mirror.study)
+            scores = {f"task/{task}": mean for task, mean in objective.means(entry.outcome.scores).items()}
+            if objective.kind == "mean":
+                scores["score"] = objective.score_of(entry.losses)
+            if entry.trial.merge is not None:
+                facts |= {f"baseline/{entry.trial.label}/{name}": value for name, value in scores.items()}
+            values |= scores
+            if is_candidate(entry.trial):
+                self._scored.append(entry)
+                values |= self._aimed_at(entry, objective)
+        if self._best is not None:
+            values["best"] = self._best
+        values |= {"told": float(self._told), "failures": float(self._failures)}
+        if entry.outcome is not None:
+            values |= {f"seconds/{stage}": seconds for stage, seconds in entry.outcome.seconds.items()}
+        return Point(entry.told_at or 0, at, values)
+
+    def _aimed_at(self, entry: Entry, objective: Objective) -> dict[str, float]:
+        """What the objective goes by beside scores; notes the best."""
+        if objective.kind == "mean" and not objective.keep:
+            if not is_parent(entry.trial.label):
+                score = objective.score_of(entry.losses or ())
+                self._best = score if self._best is None else max(self._best, score)
+            return {}
+        if entry.trial.label != "search" or not self._parents_came_before(entry):
+            return {}
+        measured = Measured(objective, self._scored)
+        if objective.pareto:
+            front = measured.front() if objective.n_objectives <= FEW_OBJECTIVES else None
+            return {} if front is None or front.hypervolume is None else {"hypervolume": front.hypervolume}
+        best = measured.best()
+        if best is not None:
+            score = objective.score_of(best.losses or ())
+            self._best = score if objective.kind == "mean" else measured.decisive(best)[objective.kind]
+        return measured.decisive(entry)
+
+    def _parents_came_before(self, entry: Entry) -> bool:
+        """Whether all parents had been told; the study may know more by now than when the entry was told."""
+        entries = self._mirror.study.entries.values()
+        parents = [e for e in entries if is_parent(e.trial.label) and e.trial.split == "search"]
+        return all(e.told_at is not None and e.told_at < (entry.told_at or 0) for e in parents)

@@ -1,0 +1,1 @@
+"""Typed access to plain data read from files."""

@@ -1,0 +1,82 @@
+"""What `evomerge check` says of a search whose study has begun, ended or belongs to another search."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evaluators import _strict_yaml as strict_yaml
+from evomerge.cli import app
+from evomerge.config import load_config
+from evomerge.launch import launch
+from evomerge.study.lines import FILE
+from tests.toys import search_file
+
+
+def write(folder: Path, **changes: object) -> Path:
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(search_file(folder, **changes)), encoding="utf-8")
+    return file
+
+
+def check(file: Path) -> tuple[dict[str, Any], str]:
+    """What it says of the study, and its last line for people."""
+    plain, text = (CliRunner().invoke(app, ["check", str(file), *more]) for more in (["--json"], []))
+    assert (plain.exit_code, text.exit_code) == (0, 0), text.output
+    return json.loads(plain.stdout)["study"], text.stdout.splitlines()[-1]
+
+
+def run(file: Path) -> None:
+    config = load_config(file)
+    launch.run(config, launch.prepare(config), resume=False)
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """The search file of a study that is done."""
+    file = write(tmp_path, budget={"trials": 12})
+    assert check(file) == ({"state": "new", "told": 0, "left": True}, f"Ready: evomerge search {file}")
+    run(file)
+    return file
+
+
+def test_with_no_trials_left_it_says_what_to_change(done: Path) -> None:
+    data, line = check(done)
+    assert data == {"state": "done", "told": 12, "left": False}
+    assert line.startswith("Nothing is left to do: the budget is spent (12 of 12 trials) and the winner selected. ")
+    assert f"raise budget.trials and run evomerge search {done} --resume" in line
+    data, line = check(write(done.parent, budget={"trials": 14}))
+    assert (data["left"], line) == (True, f"Ready: evomerge search {done} --resume goes on (12 of 14 trials so far)")
+    data, line = check(write(done.parent, budget={"hours": 1e-9}))
+    assert (data["left"], "raise budget.hours" in line) == (False, True)
+
+
+def test_a_budget_that_is_spent_may_leave_the_selection_to_do(done: Path) -> None:
+    ledger = done.parent / "study" / FILE
+    lines = ledger.read_text().splitlines(keepends=True)
+    first = next(n for n, line in enumerate(lines) if '"split":"select"' in line.replace(" ", ""))
+    ledger.write_text("".join(lines[:first]))
+    data, line = check(done)
+    assert data == {"state": "open", "told": 12, "left": True}
+    assert line.endswith("--resume ends the study: its budget is spent (12 of 12 trials), its result is missing")
+
+
+def test_an_optimizer_that_has_had_enough_leaves_nothing_to_do(tmp_path: Path) -> None:
+    file = write(tmp_path, method="linear", space="uniform", optimizer="greedy_soup", budget={"trials": 100})
+    run(file)
+    data, line = check(file)
+    assert (data["state"], data["left"]) == ("done", False)
+    assert line.startswith(f"Nothing is left to do: greedy_soup needs no more trials ({data['told']} of 100 trials)")
+
+
+def test_the_study_of_another_search_is_refused_before_it_is_run(done: Path) -> None:
+    changed = write(done.parent, budget={"trials": 12}, seed=99)
+    for command in ("check", "plan"):
+        refused = CliRunner().invoke(app, [command, str(changed)])
+        assert refused.exit_code == 2
+        assert "seed: 3 -> 99" in refused.stderr
+    shutil.rmtree(done.parent / "study")
+    assert check(changed)[0]["state"] == "new"

@@ -1,0 +1,302 @@
+"""The search file: what it becomes, and every mistake with its line."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from evomerge.config import FREE, ConfigError, SearchConfig, load_config
+from evomerge.objective import Objective, Share
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Input
+
+FULL = """\
+base: models/base
+experts: {add: models/add, sort: models/sort}
+method: {kind: ties, normalize: true}
+dtype: float32
+space: {kind: smooth, points: 4, ranges: {weight: [0, 1.5]}, start: recipe.yaml}
+tasks:
+  add:  {evaluator: multiple_choice, file: data/add.jsonl}
+  sort: {evaluator: lm_eval_task, task: sort, include_path: data/lm_eval}
+objective: {sort: 1, add: 2}
+optimizer: {kind: cma_es, preset: sakana, sigma: 1e-1}
+budget: {trials: 200, hours: 8, until: 07:00}
+executor: ray
+workers: auto
+device: auto
+split: {search: 0.5, select: 0.2, report: 0.3}
+seed: 0
+study: runs/quick
+"""
+
+
+def load(tmp_path: Path, text: str) -> SearchConfig:
+    (tmp_path / "search.yaml").write_text(text, encoding="utf-8")
+    return load_config(tmp_path / "search.yaml")
+
+
+def test_a_full_search_file(tmp_path: Path) -> None:
+    for name in ("base", "add", "sort"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    config = load(tmp_path, FULL)
+    recipe = config.recipe()
+    assert recipe.base == Input("base", str(tmp_path / "models/base"))
+    assert recipe.inputs[1] == Input("sort", str(tmp_path / "models/sort"))
+    assert (recipe.method, recipe.options, recipe.dtype) == ("ties", {"normalize": True}, "float32")
+    assert config.space.kind == "smooth"
+    assert config.space.options["start"] == str(tmp_path / "recipe.yaml")
+    assert config.tasks["sort"].options == {"task": "sort", "include_path": str(tmp_path / "data/lm_eval")}
+    objective = config.spec(["sort"], ["add"])
+    assert objective == Objective({"add": 2.0, "sort": 1.0}, frozenset({"sort"}), "mean", {}, frozenset({"add"}))
+    assert list(objective.weights) == ["add", "sort"]
+    assert config.optimizer.options["sigma"] == 0.1
+    assert (config.budget.trials, config.budget.hours, config.budget.until) == (200, 8, "07:00")
+    assert config.split.shares == (0.5, 0.2, 0.3)
+    assert config.study == tmp_path / "runs/quick"
+
+
+SMALL = """\
+base: b
+experts: [models/x, /y]
+tasks: {one: synthetic}
+study: s
+"""
+
+
+def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path, SMALL)
+    assert [model.name for model in config.experts] == ["x", "y"]
+    assert config.experts[1].path == "/y"
+    assert config.tasks["one"] == PluginSpec("synthetic")
+    assert (config.method.kind, config.space.kind, config.optimizer.kind) == (
+        "task_arithmetic",
+        "layerwise",
+        "cma_es",
+    )
+    assert config.spec((), ()) == Objective({"one": 1.0})
+    assert (config.workers, config.threads, config.gpus_per_worker) == ("auto", "auto", "auto")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mean", Objective({"one": 1.0, "two": 1.0})),
+        ("retention", Objective({"one": 1.0, "two": 1.0}, kind="retention")),
+        ("{kind: pareto}", Objective({"one": 1.0, "two": 1.0}, kind="pareto")),
+        ("{kind: mean, weights: {two: 2, one: 1}}", Objective({"one": 1.0, "two": 2.0})),
+        ("{kind: chebyshev, weights: {two: 2, one: 1}}", Objective({"one": 1.0, "two": 2.0}, kind="chebyshev")),
+        ("pareto\nprefer: {two: 3, one: 1}", Objective({"one": 1.0, "two": 3.0}, kind="pareto")),
+        ("mean\nkeep: 0.01", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.01, "two": 0.01})),
+        ("pareto\nkeep: {two: -1.5pt}", Objective({"one": 1.0, "two": 1.0}, kind="pareto", keep={"two": 0.015})),
+        ("mean\nkeep: {two: 2pt, one: 0}", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.0, "two": 0.02})),
+        ("mean\nkeep: {two: 99.5%}", Objective({"one": 1.0, "two": 1.0}, keep={"two": Share(0.995)})),
+        ("mean\nkeep: -2%", Objective({"one": 1.0, "two": 1.0}, keep={"one": Share(0.98), "two": Share(0.98)})),
+    ],
+)
+def test_kinds_of_objectives(tmp_path: Path, text: str, expected: Objective) -> None:
+    two = SMALL.replace("{one: synthetic}", "{one: synthetic, two: synthetic}")
+    config = load(tmp_path, f"{two}objective: {text}\n")
+    assert config.spec((), ()) == expected
+    again = tmp_path / "again.yaml"
+    config.write(again)
+    assert load_config(again) == config
+
+
+def test_tasks_may_be_called_like_keys(tmp_path: Path) -> None:
+    text = SMALL.replace("{one: synthetic}", "{kind: synthetic, weights: synthetic}")
+    config = load(tmp_path, f"{text}objective: {{kind: 2, weights: 1}}\n")
+    assert config.spec((), ()) == Objective({"kind": 2.0, "weights": 1.0})
+
+
+MISTAKES = [
+    (("seed: 0", "sedd: 0"), ":16: unknown key 'sedd'; did you mean 'seed'?"),
+    (("seed: 0", "seed: 0\nseed: 1"), ":17: duplicate key 'seed' (first at line 16)."),
+    (("trials: 200", "trails: 200"), ":11: budget: unknown key 'trails'; did you mean 'trials'?"),
+    (("search: 0.5", "serch: 0.5"), ":15: split: unknown key 'serch'; did you mean 'search'?"),
+    (("trials: 200", "trials: 0"), ":11: budget.trials: input should be greater than or equal to 1; got 0."),
+    (("trials: 200", "trials: 1.5"), ":11: budget.trials: input should be a valid integer; got 1.5."),
+    (("trials: 200, hours: 8, until: 07:00", ""), ":11: budget: a budget needs trials, hours or until."),
+    (("07:00", "25:00"), ":11: budget.until: expected a time such as 07:00"),
+    (("base: models/base\n", ""), ":1: base: missing."),
+    (("base: models/base", "base: {path: x, rev: y}"), ":1: base: unknown key 'rev'"),
+    (("executor: ray", "executor: rya"), ":12: executor: input should be 'ray' or 'serial'; got 'rya'."),
+    (
+        ("executor: ray", "executor: serial\ntrial_timeout: 60"),
+        ":13: trial_timeout: needs `executor: ray`; with `executor: serial` a trial runs in the process of the search",
+    ),
+    (("workers: auto", "workers: 0"), ":13: workers: expected auto or a whole number from 1; got 0."),
+    (("workers: auto", "workers: true"), ":13: workers: expected auto or a whole number from 1; got True."),
+    (("report: 0.3", "report: 0.2"), ":15: split: the shares must sum to 1; they sum to 0.9."),
+    (
+        ("{sort: 1, add: 2}", "{srt: 1, add: 2}"),
+        ":9: objective: needs one weight for each task: add, sort. unknown task 'srt'; did you mean 'sort'?",
+    ),
+    (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task: add, sort."),
+    (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto, chebyshev, retention or a"),
+    (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
+    (("{sort: 1, add: 2}", "{kind: mxa}"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
+    (("{sort: 1, add: 2}", "{kind: mean, weigths: {add: 1}}"), ":9: objective: expected mean, pareto, chebyshev"),
+    (("{sort: 1, add: 2}", "{kind: mean, weights: }"), ":9: objective: expected mean, pareto, chebyshev"),
+    (
+        ("{sort: 1, add: 2}", "{kind: chebyshev, weights: {add: 1}}"),
+        ":9: objective: needs one weight for each task: add, sort.",
+    ),
+    (
+        ("{sort: 1, add: 2}", "{kind: pareto, weights: {add: 1, sort: 1}}"),
+        ":9: objective: weights do not change a search of kind pareto; say `prefer: {task: weight}`.",
+    ),
+    (
+        ("{sort: 1, add: 2}", "{kind: retention, weights: {add: 1, sort: 1}}"),
+        ":9: objective: weights do not change a search of kind retention; leave `weights` out, or use chebyshev.",
+    ),
+    (
+        ("seed: 0", "prefer: {add: 1, sort: 2}"),
+        ":16: prefer: needs `objective: pareto`; another objective weighs tasks itself: {task: weight}.",
+    ),
+    (
+        ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1}"),
+        ":10: prefer: needs one weight for each task: add, sort. None is given for sort: write `sort: 1`, or less",
+    ),
+    (
+        ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1, sort: 0}"),
+        ":10: prefer: expected a mapping task: weight above 0; got",
+    ),
+    (("seed: 0", "keep: {srt: 0.1}"), ":16: keep: unknown task 'srt'; did you mean 'sort'?"),
+    (("seed: 0", "keep: {sort: -0.1}"), ":16: keep: expected how far a merge may fall behind the best parent"),
+    (("seed: 0", "keep: 1 point"), ":16: keep: expected how far a merge may fall behind the best parent"),
+    (
+        ("seed: 0", "keep: {sort: 101%}"),
+        ":16: keep: a merge keeps from 0% to 100% of the best parent's score; got '101%'.",
+    ),
+    (
+        ("seed: 0", "keep: 2%"),
+        ":16: keep: '2%' keeps only 2 % of the best parent's score; for a fall of it write -2%, and",
+    ),
+    (("seed: 0", "keep: {}"), ":16: keep: expected how far a merge may fall behind the best parent"),
+    (("evaluator: multiple_choice, ", ""), ":7: tasks.add: expected a name, or {evaluator: NAME"),
+    (("kind: ties", "knd: ties"), ":3: method: expected a name, or {kind: NAME, ...options}"),
+    (("device: auto", "device: gpu"), ":14: device: expected auto, cpu, mps, cuda or cuda:N; got 'gpu'."),
+    (("{add: models", "{base: models"), ":2: experts: Every model needs a name of its own"),
+    (("experts: {add: models/add, sort: models/sort}", "experts: []"), ":2: experts: expected a list"),
+    (("dtype: float32", "dtype: float64"), ":4: dtype: input should be 'float32', 'bfloat16' or 'float16'"),
+    (("dtype: float32", "tokenizer: ad"), ":4: tokenizer: must be one of base, union, add, sort; got 'ad'."),
+    (("seed: 0", "seed: yes"), ":16: seed: input should be a valid integer; got 'yes'."),
+    (("study: runs/quick", "study:"), ":17: study: expected a path; got None."),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    assert change[0] in FULL
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, FULL.replace(*change))
+    assert str(error.value).startswith(f"{tmp_path / 'search.yaml'}{message}")
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, FULL.replace("seed: 0", "seed: -1").replace("workers: auto", "workers: many"))
+    lines = str(error.value).splitlines()
+    assert [line.removeprefix(str(tmp_path / "search.yaml"))[:4] for line in lines] == [":13:", ":16:"]
+
+
+def test_plug_ins_that_are_not_there_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = FULL.replace("kind: ties", "kind: tise").replace("lm_eval_task", "lm_eval").replace("cma_es", "my.lab:Own")
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{tmp_path}/search.yaml:3: method: No merge method named 'tise'. Did you mean 'ties'?")
+    assert second.startswith(f"{tmp_path}/search.yaml:8: tasks.sort: No evaluator named 'lm_eval'.")
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "text"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="a search file is a mapping"):
+        load(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist: expected a search file"):
+        load_config(tmp_path / "nothing.yaml")
+
+
+def test_as_dict_is_json_and_a_search_file_itself(tmp_path: Path) -> None:
+    config = load(tmp_path, FULL)
+    assert json.loads(json.dumps(config.as_dict())) == config.as_dict()
+    (tmp_path / "elsewhere").mkdir()
+    config.write(tmp_path / "elsewhere" / "copy.yaml")
+    assert load_config(tmp_path / "elsewhere" / "copy.yaml") == config
+
+
+def test_a_configuration_does_not_depend_on_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = load(tmp_path, FULL).as_dict()
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path("search.yaml")).as_dict() == here
+
+
+def test_the_identity_leaves_out_what_may_change(tmp_path: Path) -> None:
+    config = load(tmp_path, FULL)
+    other = load(
+        tmp_path,
+        FULL.replace("trials: 200", "trials: 900").replace("executor: ray", "executor: serial").replace("quick", "q"),
+    )
+    assert config.identity() == other.identity()
+    assert not set(FREE) & set(config.identity())
+    assert config.identity() != load(tmp_path, FULL.replace("seed: 0", "seed: 1")).identity()
+
+
+def test_other_limits_for_one_run(tmp_path: Path) -> None:
+    config = load(tmp_path, FULL)
+    assert config.with_budget(trials=7, hours=None).budget.model_dump() == {
+        "trials": 7,
+        "hours": 8,
+        "until": "07:00",
+    }
+    assert config.budget.trials == 200
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "add.jsonl").touch()
+    assert load(tmp_path, FULL).missing_files() == [
+        f"space.start: {tmp_path / 'recipe.yaml'}",
+        f"tasks.sort.include_path: {tmp_path / 'data/lm_eval'}",
+    ]
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("now", "until", "expected"),
+    [
+        ("2026-01-10 23:30", "07:00", "2026-01-11 07:00"),
+        ("2026-01-10 06:59", "07:00", "2026-01-10 07:00"),
+        ("2026-01-10 07:00", "7:00", "2026-01-11 07:00"),
+        # The night in which clocks go forward has 23 hours.
+        ("2026-03-28 22:00", "07:00", "2026-03-29 07:00"),
+        ("2026-01-10 12:00", "2026-02-01 08:30", "2026-02-01 08:30"),
+    ],
+)
+def test_until_is_the_next_such_local_time(tmp_path: Path, now: str, until: str, expected: str) -> None:
+    budget = load(tmp_path, FULL.replace("until: 07:00", f"until: {until}")).budget
+    deadline = budget.deadline(datetime.fromisoformat(now).astimezone())
+    assert deadline == datetime.fromisoformat(expected).astimezone()
+    if now.startswith("2026-03"):
+        assert deadline - datetime.fromisoformat(now).astimezone() == timedelta(hours=8)
+
+
+def test_no_until_no_deadline(tmp_path: Path) -> None:
+    budget = load(tmp_path, SMALL + "budget: {hours: 1}\n").budget
+    assert budget.deadline(datetime.now().astimezone()) is None

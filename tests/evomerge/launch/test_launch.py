@@ -1,0 +1,373 @@
+"""Before anything is spent: what a plan holds, what it refuses, and how a study is taken up."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from evaluators import _strict_yaml as strict_yaml
+from evaluators.base import EvaluatorError
+from evomerge.bench import build_space
+from evomerge.budget import candidates
+from evomerge.config import ConfigError, SearchConfig, load_config
+from evomerge.execution.base import ExecutorError
+from evomerge.export.export import choose
+from evomerge.launch.launch import build_optimizer, environment, prepare, run
+from evomerge.merging.models.checkpoint import CheckpointError
+from evomerge.merging.output.card import model_card
+from evomerge.merging.output.manifest import Manifest
+from evomerge.merging.recipe_models import open_models
+from evomerge.objective import Objective
+from evomerge.objective.spec import objective_of_study
+from evomerge.optimizers.base import OptimizerError
+from evomerge.plugins import PluginError
+from evomerge.recipe import Recipe
+from evomerge.report import standings
+from evomerge.report.status import status
+from evomerge.resident.resident import ModelError
+from evomerge.results import selection
+from evomerge.study import ConfigurationChanged, Study, StudyExists
+from evomerge.trial import number_in
+from search_spaces.base import SpaceError
+from tests.conftest import TinyModels
+from tests.evomerge.merging.folders import llama
+from tests.toys import search_file
+
+Configured = Callable[..., SearchConfig]
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Configured:
+    def make(**changes: object) -> SearchConfig:
+        file = tmp_path / "search.yaml"
+        file.write_text(strict_yaml.dump(search_file(tmp_path, **changes)))
+        return load_config(file)
+
+    return make
+
+
+def test_a_plan_begins_with_canary_start_and_baselines(configured: Configured) -> None:
+    plan = prepare(configured())
+    labels = [trial.label for trial in plan.planned]
+    assert labels[:2] == ["canary", "start"]
+    assert {"base", "parent:a", "parent:b", "uniform", "task_arithmetic:0.4"} <= set(labels)
+    assert plan.dimension == len(plan.names) == len(plan.start) == 10
+    assert all(sum(counts.values()) == 200 for counts in plan.examples.values())
+
+
+def test_a_baseline_scores_what_a_candidate_with_the_same_weights_does(configured: Configured) -> None:
+    plan = prepare(configured())
+    bench = plan.spec()
+    found = {t.label: bench.run(t).scores for t in plan.planned if t.label in ("start", "uniform")}
+    for task, scores in found["start"].items():
+        np.testing.assert_array_equal(found["uniform"][task].values, scores.values)
+
+
+def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Configured) -> None:
+    config = configured()
+    plan = prepare(config)
+    points = {trial.label: trial.x for trial in plan.planned}
+    assert points["base"] is not None
+    assert points["parent:a"] is not None
+    assert points["uniform"] is None, "it is the start, which the optimizer hears of already"
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
+    np.testing.assert_allclose(space.decode(points["parent:a"]).values["weight"], [[1.0, 0.0]] * 5, atol=1e-12)
+    np.testing.assert_allclose(space.decode(points["base"]).values["weight"], [[0.0, 0.0]] * 5, atol=1e-12)
+
+
+def test_a_search_starts_at_the_mean_of_the_experts(configured: Configured) -> None:
+    config = configured()
+    recipe = config.recipe()
+    space = build_space(config.space, recipe, open_models(recipe).base.layout())
+    np.testing.assert_allclose(space.decode(space.default()).values["weight"], 0.5)
+
+
+def test_nan_weights_are_refused_with_the_tensor(configured: Configured, tmp_path: Path) -> None:
+    config = configured()
+    expert = tmp_path / "models" / "a.safetensors"
+    tensors = load_file(expert)
+    tensors["model.norm.weight"][1, 2] = float("nan")
+    save_file(tensors, expert)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds 1 NaN"):
+        prepare(config)
+
+
+def test_models_that_do_not_fit_are_refused(configured: Configured, tmp_path: Path) -> None:
+    config = configured()
+    expert = tmp_path / "models" / "b.safetensors"
+    tensors = load_file(expert)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:2].clone()
+    save_file(tensors, expert)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
+        prepare(config)
+
+
+def test_tasks_that_read_text_need_a_whole_model_folder(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("Once upon a time\n" * 50, encoding="utf-8")
+    tasks = {"prose": {"evaluator": "perplexity", "file": str(tmp_path / "prose.txt")}}
+    with pytest.raises(ModelError, match=r"models/base\.safetensors: config\.json missing"):
+        prepare(configured(tasks=tasks))
+
+
+def test_tasks_that_read_text_need_a_tokenizer(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("Once upon a time\n" * 50, encoding="utf-8")
+    tasks = {"prose": {"evaluator": "perplexity", "file": str(tmp_path / "prose.txt")}}
+    base = llama(tmp_path / "llama")
+    config = configured(tasks=tasks, base=str(base), experts={"a": str(llama(tmp_path / "expert", 1))})
+    with pytest.raises(ModelError, match=r"llama: tokenizer\.json missing"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "broken"])
+def test_tokenizers_that_are_not_read(tiny: TinyModels, configured: Configured, tmp_path: Path, kind: str) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny.base, base)
+    if kind == "link":
+        (base / "additional_chat_templates").mkdir()
+        (base / "additional_chat_templates" / "tool.jinja").symlink_to(tiny.base / "config.json")
+    elif kind == "pipe":
+        (base / "tokenizer_config.json").unlink()
+        os.mkfifo(base / "tokenizer_config.json")
+    else:
+        (base / "tokenizer.json").write_text("{}")
+    experts = {name: str(path) for name, path in tiny.experts.items()}
+    tasks = {"sort": {"evaluator": "exact_match", "file": str(tiny.tasks["sort"]), "max_new_tokens": 4}}
+    said = {
+        "link": "tool.jinja' is a link to",
+        "pipe": "is not a regular file",
+        "broken": "cannot read the tokenizer",
+    }
+    with pytest.raises((ModelError, CheckpointError), match=said[kind]):
+        prepare(configured(base=str(base), experts=experts, tasks=tasks))
+
+
+@pytest.mark.parametrize("evaluator", ["exact_match", "generated_tokens", "latency"])
+def test_what_is_written_must_fit_into_the_context_behind_a_prompt(
+    tiny: TinyModels, configured: Configured, evaluator: str
+) -> None:
+    models: dict[str, object] = {"base": str(tiny.base), "experts": {n: str(p) for n, p in tiny.experts.items()}}
+    context = json.loads((tiny.base / "config.json").read_text())["max_position_embeddings"]
+    for longest, said in ((context, "error"), (context - 3, "note"), (8, "")):
+        task = {"evaluator": evaluator, "file": str(tiny.tasks["sort"]), "max_new_tokens": longest}
+        config = configured(**models, tasks={"sort": task})
+        if said == "error":
+            with pytest.raises(
+                EvaluatorError,
+                match=rf"search\.yaml:\d+: tasks\.sort: max_new_tokens is {context}, and the model reads {context} .* "
+                rf"expected 1 to {context - 1}",
+            ):
+                prepare(config)
+            continue
+        notes = [note for note in prepare(config).notes if "lose their beginning" in note]
+        assert bool(notes) == bool(said)
+        assert all("task 'sort'" in note and f"max_new_tokens: {context - 3} leaves 3" in note for note in notes)
+
+
+def test_what_an_lm_eval_task_writes_must_fit_too(tiny: TinyModels, configured: Configured) -> None:
+    task = {
+        "evaluator": "lm_eval_task",
+        "task": "sort",
+        "include_path": str(tiny.lm_eval),
+        "gen_kwargs": {"max_gen_toks": 9999},
+    }
+    experts = {name: str(path) for name, path in tiny.experts.items()}
+    with pytest.raises(EvaluatorError, match=r"tasks\.sort: gen_kwargs\.max_gen_toks is 9999, and the model reads"):
+        prepare(configured(base=str(tiny.base), experts=experts, tasks={"sort": task}))
+
+
+def test_a_study_is_begun_only_when_workers_have_started(configured: Configured) -> None:
+    config = configured()
+    plan = prepare(config)
+    broken = replace(plan, spec=replace(plan.spec, device="cuda:999"))
+    with pytest.raises(ExecutorError):
+        run(config, broken, resume=False)
+    assert not config.study.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"optimizer": "cmaes"}, ConfigError, "Did you mean 'cma_es'"),
+        ({"optimizer": {"kind": "cma_es", "sigm": 1}}, PluginError, "sigm"),
+        ({"space": {"kind": "layerwise", "freeze": {"blok.1": "default"}}}, SpaceError, "blok.1"),
+        ({"method": "tyes"}, ConfigError, "ties"),
+        (
+            {"objective": "pareto"},
+            OptimizerError,
+            r"search\.yaml:\d+: optimizer: cma_es is for one objective, .* makes 2 .* mean .*, or one of gp, .* tpe\.$",
+        ),
+        (
+            {
+                "objective": "pareto",
+                "optimizer": "gp",
+                "tasks": {f"task{n}": {"evaluator": "synthetic", "task": n} for n in range(5)},
+            },
+            OptimizerError,
+            r"search\.yaml:\d+: optimizer: gp is for up to 4 objectives, .* makes 5 .*, or one of map, ",
+        ),
+        (
+            {"optimizer": "motpe"},
+            OptimizerError,
+            r"search\.yaml:\d+: optimizer: motpe is for several .* pareto with several tasks, or one of cma_es, gp, ",
+        ),
+        (
+            {"tasks": {"one": {"evaluator": "synthetic", "n_exampels": 9}}},
+            PluginError,
+            r"search\.yaml:\d+: tasks\.one: .* it has task, n_examples, .*Did you mean 'n_examples'",
+        ),
+        (
+            {"tasks": {"one": {"evaluator": "synthetic", "n_examples": 1}}},
+            ConfigError,
+            r"search\.yaml:\d+: tasks\.one: there are 1 examples, and none of them falls on the",
+        ),
+        ({"device": "cuda:999"}, ConfigError, "Use device: auto"),
+    ],
+)
+def test_mistakes_are_found_before_the_first_merge(
+    configured: Configured, changes: dict[str, object], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        prepare(configured(**changes))
+
+
+def test_a_study_is_never_overwritten(configured: Configured) -> None:
+    config = configured(budget={"trials": 12})
+    plan = prepare(config)
+    ending, selection = run(config, plan, resume=False)
+    assert ending.kind == "done"
+    assert selection is not None
+    with pytest.raises(StudyExists):
+        run(config, plan, resume=False)
+
+
+def test_another_search_is_not_taken_up_but_a_larger_budget_is(configured: Configured) -> None:
+    first = configured(budget={"trials": 12})
+    run(first, prepare(first), resume=False)
+    more = configured(budget={"trials": 15}, executor="serial")
+    ending, _ = run(more, prepare(more), resume=True)
+    assert ending.kind == "done"
+    other = configured(seed=99)
+    with pytest.raises(ConfigurationChanged, match="seed: 3 -> 99"):
+        run(other, prepare(other), resume=True)
+
+
+def test_the_study_can_be_read_without_the_file_it_was_started_from(configured: Configured, tmp_path: Path) -> None:
+    config = configured(budget={"trials": 12})
+    run(config, prepare(config), resume=False)
+    (tmp_path / "search.yaml").unlink()
+    recipe: Recipe = load_config(tmp_path / "study" / "search.yaml").recipe()
+    assert recipe == config.recipe()
+
+
+def test_the_environment_names_versions_and_no_machine() -> None:
+    found = environment()
+    assert found["torch"]
+    assert socket.gethostname() not in " ".join(found.values())
+
+
+def largest(model: Any) -> float:
+    """One number for a whole model, for `callable`."""
+    return max(float(tensor.abs().max()) for tensor in model.tensors.values())
+
+
+UNITS = {
+    "one": {"evaluator": "synthetic", "n_examples": 200},
+    "bytes": {"evaluator": "model_size"},
+    "largest": {"evaluator": "callable", "function": f"{__name__}:largest", "higher_is_better": False},
+}
+
+
+def test_a_preference_reaches_the_optimizer_in_the_order_of_the_tasks(configured: Configured) -> None:
+    config = configured(objective="pareto", prefer={"two": 3, "one": 1}, optimizer="nsga2")
+    assert build_optimizer(config, prepare(config)).preference.tolist() == [0.25, 0.75]
+
+
+def test_values_of_the_whole_model_are_on_every_split_and_are_not_few(configured: Configured) -> None:
+    plan = prepare(configured(tasks=UNITS))
+    assert plan.examples["bytes"] == plan.examples["largest"] == {"search": 1, "select": 1, "report": 1}
+    assert plan.notes == ()
+    assert plan.objective == Objective(
+        dict.fromkeys(UNITS, 1.0), frozenset({"bytes", "largest"}), whole_model=frozenset({"bytes", "largest"})
+    )
+
+
+@pytest.mark.parametrize("objective", ["pareto", "retention"])
+def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured, objective: str) -> None:
+    optimizer = "nsga2" if objective == "pareto" else "cma_es"
+    config = configured(tasks=UNITS, objective=objective, optimizer=optimizer, keep={"one": 0.5}, budget={"trials": 20})
+    plan = prepare(config)
+    ending, result = run(config, plan, resume=False)
+    assert ending.kind == "done"
+    assert result is not None
+    assert set(result.scale) == set(UNITS)
+    study = Study.read(config.study)
+    assert objective_of_study(study) == plan.objective
+    assert replace(selection(study, plan.objective), winner=result.winner) == result
+    for data in (standings.selection_to_dict(result), status(study), choose(config.study).scores):
+        json.dumps(data, allow_nan=False)
+    values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.losses}
+    assert values == dict.fromkeys(("search", "select", "report"), values["search"]), "the same on every split"
+    assert [kind for kind, _ in study.events].count("report_split_read") == 1
+    whole = choose(config.study).scores[f"{result.winner.label}, all examples"]
+    assert whole["bytes"] == values["search"][0]
+    numbers = [e.trial.number for e in study.told if e.trial.x is not None and e.trial.label == "search"]
+    tasks = {number: choose(config.study, number).scores.get(f"trial:{number}, all examples") for number in numbers}
+    inputs = {name: {"source": name, "revision": None} for name in ("base", "a")}
+    chosen = choose(config.study, numbers[0])
+    card = model_card(chosen.merge, "one", Manifest("", 0, {}, inputs, {}), chosen.scores)
+    assert "largest" in card
+    assert "| score" not in card, "a sum over units says nothing"
+    for number in numbers:
+        rows = choose(config.study, number).scores.values()
+        assert not any("score" in row for row in rows)
+        assert all(set(UNITS) <= set(row) for row in rows)
+    reported = {e.trial.label for e in study.told if e.trial.split == "report"}
+    assert {f"trial:{number}" for number, row in tasks.items() if row} == reported & {f"trial:{n}" for n in numbers}
+    winner = number_in(result.winner.label)
+    assert winner not in tasks or tasks[winner].items() >= {task: whole[task] for task in UNITS}.items()
+
+
+def test_a_search_whose_optimizer_has_had_enough_says_so(configured: Configured) -> None:
+    config = configured(method="linear", space="uniform", optimizer="greedy_soup", budget={"trials": 100})
+    said: list[str] = []
+    run(config, prepare(config), resume=False, say=said.append)
+    used = candidates(Study.read(config.study))
+    assert used < 20
+    assert f"greedy_soup needs no more trials; it has had {used}" in said
+
+
+def test_start_and_uniform_are_one_model_and_the_canary_reads_a_few_examples(configured: Configured) -> None:
+    config = configured(budget={"trials": 12})
+    plan = prepare(config)
+    ending, _ = run(config, plan, resume=False)
+    assert ending.kind == "done"
+    study = Study.read(config.study)
+    told = {entry.trial.label: entry for entry in study.told if entry.trial.split == "search"}
+    copies = {data["trial"]: data["as"] for kind, data in study.events if kind == "same_model"}
+    assert copies[told["uniform"].trial.number] == told["start"].trial.number
+    assert told["uniform"].losses == told["start"].losses
+    canary = told["canary"].outcome
+    assert canary is not None
+    assert (canary.failure, dict(canary.scores), told["canary"].losses) == (None, {}, None)
+    assert {"merge", "evaluate:one", "evaluate:two"} <= canary.seconds.keys()
+
+
+def test_models_are_told_apart_by_coefficients_split_and_purpose(configured: Configured) -> None:
+    plan = prepare(configured())
+    start = plan.planned[1]
+    uniform = next(trial for trial in plan.planned if trial.label == "uniform")
+    assert plan.same(start) == plan.same(uniform)
+    assert plan.same(start) is not None
+    assert plan.same(plan.planned[0]) is None, "the canary is no measurement"
+    assert plan.same(replace(start, split="select")) != plan.same(start)
+    assert plan.same(replace(uniform, label="rerun:uniform")) is None, "scored again on purpose"
+    assert plan.same(replace(start, x=np.clip(start.x + 1e-3, 0, 1))) != plan.same(start)

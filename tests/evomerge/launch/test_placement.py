@@ -1,0 +1,106 @@
+"""How many workers: as many as cores and memory allow, or what the file says."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluators import _strict_yaml as strict_yaml
+from evomerge.bench import BenchSpec
+from evomerge.config import ConfigError, SearchConfig, load_config
+from evomerge.execution.serial import SerialExecutor
+from evomerge.launch.memory import MemoryNeeds, available_memory, memory_needs
+from evomerge.launch.placement import check_device, memory_notes, placement, start_executor
+from evomerge.merging.recipe_models import open_models
+from evomerge.recipe import Input, Recipe
+from tests.conftest import TinyModels
+from tests.toys import search_file
+
+
+def config(folder: Path, **changes: object) -> SearchConfig:
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump(search_file(folder, **{"device": "cpu", **changes})))
+    return load_config(file)
+
+
+def test_one_worker_per_core_when_memory_allows(tmp_path: Path) -> None:
+    workers, cpus, gpus = placement(config(tmp_path), MemoryNeeds(1000, 1000))
+    assert 1 <= workers <= len(os.sched_getaffinity(0))
+    assert (cpus, gpus) == (1, 0.0)
+
+
+def test_threads_take_cores_from_workers(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    workers, cpus, _ = placement(config(tmp_path, threads=cores), MemoryNeeds(1000, 1000))
+    assert (workers, cpus) == (1, cores)
+
+
+def test_a_model_larger_than_memory_still_gets_one_worker(tmp_path: Path) -> None:
+    assert placement(config(tmp_path), MemoryNeeds(10**15, 10**15))[0] == 1
+
+
+def test_the_file_has_the_last_word(tmp_path: Path) -> None:
+    assert placement(config(tmp_path, workers=7, threads=2), MemoryNeeds(10**15, 10**15)) == (7, 2, 0.0)
+
+
+@pytest.mark.parametrize("device", ["cuda:999", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_unless_it_may_be_elsewhere(tmp_path: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device: {device} was asked for, .* Use device: auto"):
+        check_device(config(tmp_path, device=device))
+    check_device(config(tmp_path, device=device, ray_address="10.0.0.1:6379"))
+
+
+def test_a_device_is_there_as_often_as_torch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device in ("auto", "cpu", "cuda", "cuda:1"):
+        check_device(config(tmp_path, device=device))
+    with pytest.raises(ConfigError, match="finds 2 of that kind"):
+        check_device(config(tmp_path, device="cuda:2"))
+
+
+def test_serial_runs_in_this_process(tmp_path: Path) -> None:
+    chosen = config(tmp_path)
+    spec = BenchSpec(chosen.recipe(), chosen.space, dict(chosen.tasks))
+    executor = start_executor(chosen, spec, MemoryNeeds(1000, 1000))
+    assert isinstance(executor, SerialExecutor)
+    assert executor.slots == 1
+
+
+def test_workers_share_the_files_and_have_the_rest_of_their_own() -> None:
+    needs = MemoryNeeds(inputs=4000, worker=1000, folded=300)
+    assert needs.total(3) == 7000
+    assert needs.total(3, kept=300) == 7900
+    assert needs.fitting(10_000) == 5, "of 9000, less the files"
+    assert needs.fitting(100) == 1
+    assert needs.room_to_keep(3, 10_000) == 300
+    assert needs.room_to_keep(3, 8_000) == 66
+    assert needs.room_to_keep(3, 7_000) == 0
+
+
+def test_what_a_search_needs_knows_types_and_copies(tiny: TinyModels) -> None:
+    sources = open_models(Recipe(Input("base", str(tiny.base)), (Input("sort", str(tiny.experts["sort"])),), "linear"))
+    size = sum(math.prod(sources.base.shape(name)) for name in sources.base.names)
+    same, rounded = memory_needs(sources, None, None), memory_needs(sources, torch.bfloat16, None)
+    scored = memory_needs(sources, torch.bfloat16, torch.float32)
+    assert (same.export, rounded.export, scored.export) == (4 * size, 2 * size, 2 * size)
+    assert same.worker - rounded.worker > 2 * size
+    assert scored.worker == same.worker
+    assert same.inputs == sum(file.stat().st_size for model in sources.models for file in model.files)
+    assert same.device > 3 * 4 * size, "the network, the base and the expert"
+    assert same.folded == 0
+
+
+def test_available_memory_counts_the_page_cache() -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < available_memory() <= whole
+
+
+def test_workers_that_do_not_fit_are_said(tmp_path: Path) -> None:
+    assert memory_notes(config(tmp_path), MemoryNeeds(10**15, 1000)) == ()
+    (one,) = memory_notes(config(tmp_path), MemoryNeeds(1000, 10**15))
+    assert one.startswith("a worker takes about 1e+06 GB of memory, and ")
+    (several,) = memory_notes(config(tmp_path, executor="ray", workers=3), MemoryNeeds(1000, 10**15))
+    assert several.startswith("3 workers take about 3e+06 GB")
+    assert memory_notes(config(tmp_path, ray_address="10.0.0.1:6379"), MemoryNeeds(1000, 10**15)) == ()

@@ -1,0 +1,145 @@
+"""What the optimizer is told, and when; losses against the parents worked out by hand."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from evaluators.base import Scores
+from evomerge.feedback import Feedback
+from evomerge.objective import Objective
+from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposal
+from evomerge.study.state import Entry
+from evomerge.trial import CANARY, Failure, Outcome, Trial
+
+PARENTS = {"base", "parent:a"}
+WORST = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "chebyshev")
+
+
+class Listener(Optimizer):
+    """Keeps what it is told."""
+
+    max_objectives = None
+
+    def __init__(self, n_objectives: int = 1) -> None:
+        super().__init__(1, n_objectives, 0)
+        self.heard: list[Observation] = []
+
+    def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
+        return Proposal(self.start)
+
+    def _tell(self, observation: Observation) -> None:
+        self.heard.append(observation)
+
+
+def entry(
+    objective: Objective, number: int, label: str, one: float, two: float, *, inside: bool = True, split: str = "search"
+) -> Entry:
+    """A scored trial with two examples per task around the given means."""
+    scores = {
+        task: Scores(("x", "y"), np.array([mean - 0.1, mean + 0.1])) for task, mean in (("one", one), ("two", two))
+    }
+    trial = Trial(number, np.array([0.5]) if inside else None, label=label, split=split)
+    return Entry(trial, Outcome(number, scores), tuple(objective.losses(scores)), number)
+
+
+def failed(number: int, label: str) -> Entry:
+    trial = Trial(number, np.array([0.5]), label=label)
+    return Entry(trial, Outcome(number, failure=Failure("OSError", "disk")), None, number)
+
+
+def heard(optimizer: Listener) -> dict[int, list[float] | None]:
+    return {o.number: None if o.losses is None else o.losses.tolist() for o in optimizer.heard}
+
+
+def test_a_mean_is_told_at_once_with_its_examples() -> None:
+    objective, optimizer = Objective({"one": 3.0, "two": 1.0}, frozenset({"two"})), Listener()
+    feedback = Feedback(optimizer, objective, PARENTS)
+    assert not feedback.waiting
+    feedback.take(entry(objective, 4, "search", 0.5, 2.0))
+    assert heard(optimizer) == {4: [pytest.approx(-0.75 * 0.5 + 0.25 * 2.0)]}
+    one, two = optimizer.heard[0].examples
+    np.testing.assert_allclose(one, [-0.4, -0.6])
+    np.testing.assert_allclose(two, [1.9, 2.1])
+
+
+def test_what_is_relative_waits_for_all_parents_and_is_told_in_order() -> None:
+    optimizer = Listener()
+    feedback = Feedback(optimizer, WORST, PARENTS)
+    for row in (
+        entry(WORST, 1, "start", 0.5, 2.0),
+        entry(WORST, 2, "parent:a", 0.8, 3.0, inside=False),
+        entry(WORST, 4, "search", 0.9, 1.0),
+    ):
+        assert feedback.take(row) is None
+        assert feedback.waiting
+    assert not optimizer.heard
+    feedback.take(entry(WORST, 3, "base", 0.4, 1.5))
+    assert not feedback.waiting
+    # The best parents have 0.8 and, where less is better, 1.5. Gaps: 1 (0.3, 0.5), 3 (0.4, 0), 4 (-0.1, -0.5).
+    expected = {1: 0.5 + 0.05 * 0.4, 4: -0.1 - 0.05 * 0.3, 3: 0.4 + 0.05 * 0.2}
+    assert list(heard(optimizer)) == list(expected), "number 2 is no point of the cube"
+    assert heard(optimizer) == {number: [pytest.approx(loss)] for number, loss in expected.items()}
+    assert [o.proposed for o in optimizer.heard] == [False, True, False]
+    feedback.take(entry(WORST, 5, "search", 0.8, 1.5))
+    assert heard(optimizer)[5] == [pytest.approx(0.0)]
+
+
+def test_failures_are_told_and_a_failed_parent_is_no_measure() -> None:
+    optimizer = Listener()
+    feedback = Feedback(optimizer, WORST, PARENTS)
+    feedback.take(failed(1, "search"))
+    feedback.take(failed(2, "base"))
+    assert feedback.take(entry(WORST, 3, "parent:a", 0.8, 3.0)) is None
+    assert heard(optimizer) == {1: None, 2: None, 3: [pytest.approx(0.0)]}
+
+
+def test_when_every_parent_failed_it_says_so() -> None:
+    optimizer = Listener()
+    feedback = Feedback(optimizer, WORST, PARENTS)
+    feedback.take(failed(1, "base"))
+    problem = feedback.take(failed(2, "parent:a"))
+    assert problem is not None
+    assert "Every parent failed" in problem
+    assert feedback.take(entry(WORST, 3, "search", 0.8, 3.0)) == problem
+    assert not optimizer.heard
+
+
+def test_without_parents_nothing_can_be_relative() -> None:
+    assert "none of them is among" in str(Feedback(Listener(), WORST, set()).problem)
+    assert Feedback(Listener(), Objective({"one": 1.0}), set()).problem is None
+
+
+def test_a_share_of_nothing_cannot_be_retained() -> None:
+    objective = Objective({"one": 1.0, "two": 1.0}, kind="retention")
+    problem = Feedback(Listener(), objective, {"base"}).take(entry(objective, 1, "base", 0.0, 1.0))
+    assert "No parent scores anything on task 'one'" in str(problem)
+
+
+def test_limits_are_told_to_those_who_see_every_task() -> None:
+    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "pareto", {"two": 0.25})
+    optimizer = Listener(2)
+    feedback = Feedback(optimizer, objective, PARENTS)
+    feedback.take(entry(objective, 1, "base", 0.4, 1.5))
+    feedback.take(entry(objective, 2, "parent:a", 0.8, 3.0))
+    assert optimizer.limits.tolist() == [np.inf, pytest.approx(1.75)]
+    assert heard(optimizer)[2] == [pytest.approx(-0.8), pytest.approx(3.0)]
+
+
+def test_a_broken_limit_costs_more_than_can_be_gained() -> None:
+    objective = Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.1})
+    optimizer = Listener()
+    feedback = Feedback(optimizer, objective, {"base"})
+    feedback.take(entry(objective, 1, "base", 0.8, 0.2))
+    feedback.take(entry(objective, 2, "search", 0.7, 0.6))
+    feedback.take(entry(objective, 3, "search", 0.6, 0.9))
+    assert heard(optimizer)[2] == [pytest.approx(-0.65)]
+    assert heard(optimizer)[3] == [pytest.approx(-0.75 + 10 * 0.1)]
+
+
+def test_the_canary_and_other_splits_teach_nothing() -> None:
+    objective, optimizer = Objective({"one": 1.0, "two": 1.0}), Listener()
+    feedback = Feedback(optimizer, objective, PARENTS)
+    feedback.take(entry(objective, 0, CANARY, 0.5, 0.5))
+    feedback.take(entry(objective, 1, "trial:9", 0.5, 0.5, split="select"))
+    assert not optimizer.heard
