@@ -81,7 +81,7 @@ def test_plugins_do_not_import_each_other(what: str) -> None:
         ("evomerge/utils.py", '"""Odds and ends."""\n', "evomerge.utils"),
         ("evomerge/trial.py", "import evomerge.search  # noqa\n", "evomerge.trial -> evomerge.search"),
         ("search_spaces/uniform.py", "import evomerge.recipe  # noqa\n", "search_spaces.uniform -> evomerge.recipe"),
-        ("evomerge/study/study.py", "import torch  # noqa\n", "evomerge.study -> torch"),
+        ("evomerge/study/study.py", "import torch  # noqa\n", "evomerge.study.study -> torch"),
         ("evomerge/search.py", "import ray  # noqa\n", "evomerge.search -> ray"),
     ],
 )

@@ -8,7 +8,7 @@ PACKAGES = ("evaluators", "search_spaces")
 
 def check_packages() -> None:
     """Raise ImportError, naming both files, where a package of ours is shadowed or overwritten; imports neither."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     for name in PACKAGES:
         ours = root / name / "__init__.py"
         spec = importlib.util.find_spec(name)

@@ -131,7 +131,7 @@ class SearchConfig(Section):
             _refuse("experts", f"{error} Write them as a mapping name: path")
         return self
 
-    def spec(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
+    def objective_for(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
         """The objective, given the tasks in which less is better and those with one value per model."""
         return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
 

@@ -146,7 +146,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     notes += reading.notes(recipe)
     apart = tuple(name for name in (recipe.base.name, *named) if name in own or name in reading.scored)
     spec = replace(spec, own=apart, own_tokenizers=tuple(reading.scored))
-    objective = config.spec(
+    objective = config.objective_for(
         [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
     )

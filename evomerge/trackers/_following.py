@@ -11,7 +11,7 @@ from typing import IO, Any
 from evomerge.study.follow import Follower
 from evomerge.text.masking import masked
 from evomerge.trackers._story import Story
-from evomerge.trackers.base import Ending, Point, SinkRefused, Tracker, TrackerError, Value
+from evomerge.trackers.base import Ending, Point, Tracker, TrackerError, TrackerRefused, Value
 
 #: Seconds between two looks at the ledger, and between two tries at a tracker that does not answer.
 PAUSE, AGAIN = 1.0, 10.0
@@ -75,7 +75,7 @@ def follow(tracker: Tracker, follower: Follower, end: TheEnd, say: Callable[[str
                 facts = {}
             if over:
                 tracker.close(end.ending)
-        except SinkRefused as error:
+        except TrackerRefused as error:
             say(f"takes nothing: {_line(error)}")
             return False
         except TrackerError as error:

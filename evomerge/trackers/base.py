@@ -16,7 +16,7 @@ class TrackerError(RuntimeError):
     """A tracker that cannot be reached now; it is tried again."""
 
 
-class SinkRefused(TrackerError):
+class TrackerRefused(TrackerError):
     """A tracker that will not take anything however often it is tried."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import wandb
 
-from evomerge.trackers.base import Ending, Point, Run, SinkRefused, Tracker, TrackerError, Value
+from evomerge.trackers.base import Ending, Point, Run, Tracker, TrackerError, TrackerRefused, Value
 
 #: Seconds to wait for the server before saying that it does not answer.
 PATIENCE = 30.0
@@ -79,6 +79,6 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
-        raise SinkRefused(str(error)) from error
+        raise TrackerRefused(str(error)) from error
     except (wandb.errors.Error, OSError) as error:
         raise TrackerError(str(error)) from error

@@ -8,8 +8,8 @@ from typer.testing import CliRunner, Result
 
 from evomerge.cli import app
 from evomerge.merging.models.checkpoint import Checkpoint
-from tests.evomerge.merging.alignment.test_symmetries import MODELS, logits, random_model, same, shuffled, units_of
 from tests.evomerge.merging.folders import change_config, tokenizer
+from tests.evomerge.prepare.alignment.test_symmetries import MODELS, logits, random_model, same, shuffled, units_of
 
 
 def run(*arguments: object) -> Result:

@@ -14,7 +14,7 @@ from evomerge.recipe import RecipeError
 from evomerge.study.lines import StudyBusy, StudyExists, StudyPaused
 
 #: Raised and caught inside, or raised by misuse of a function and not by a user.
-INTERNAL = {"StrictYamlError", "NonFiniteScore", "NoReference", "SinkError", "SinkRefused"}
+INTERNAL = {"StrictYamlError", "NonFiniteScore", "NoReference", "TrackerError", "TrackerRefused"}
 
 
 def own_errors() -> list[type[BaseException]]:

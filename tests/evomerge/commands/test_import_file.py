@@ -207,7 +207,7 @@ def test_an_evolution_becomes_a_search(tmp_path: Path) -> None:
     assert (config.dtype, config.tokenizer, config.optimizer.kind, config.budget.trials) == (
         *("bfloat16", "union", "cma_es", 100),
     )
-    assert config.spec((), ()).weights == {"arc_easy": 1, "gsm8k": 2}
+    assert config.objective_for((), ()).weights == {"arc_easy": 1, "gsm8k": 2}
     everything = {"limit": 50, "num_fewshot": 3, "apply_chat_template": True, "fewshot_as_multiturn": True}
     assert config.tasks["arc_easy"].options == {"task": "arc_easy", "metric": "acc", "filter": "none", **everything}
     assert config.tasks["gsm8k"].options["metric"] == "exact_match"

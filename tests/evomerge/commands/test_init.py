@@ -70,7 +70,7 @@ def test_the_settings_in_comments_load_too(tmp_path: Path, models: tuple[str, li
     file.write_text(
         text.replace("objective: mean", "objective: pareto").replace("# prefer:", "prefer:").replace("# keep:", "keep:")
     )
-    objective = load_config(file).spec((), ())
+    objective = load_config(file).objective_for((), ())
     assert objective.weights == {"riddles": 2.0, "no": 1.0, "third": 1.0}
     assert objective.keep == {"riddles": 0.01, "no": 0.01, "third": 0.01}
 
@@ -95,7 +95,7 @@ def test_weights_in_comments_load_behind_objective(tmp_path: Path, models: tuple
     text = draft(*models, ["x", "y"], file, "s").text
     written = next(line.removeprefix(comment) for line in text.splitlines() if line.startswith(comment))
     file.write_text(text.replace("objective: mean", f"objective: {written}"))
-    assert load_config(file).spec((), ()).weights == {"x": 2.0, "y": 1.0}
+    assert load_config(file).objective_for((), ()).weights == {"x": 2.0, "y": 1.0}
 
 
 def test_two_experts_of_the_same_name_are_numbered(tmp_path: Path, models: tuple[str, list[str]]) -> None:

@@ -50,7 +50,7 @@ def test_a_full_search_file(tmp_path: Path) -> None:
     assert config.space.kind == "smooth"
     assert config.space.options["start"] == str(tmp_path / "recipe.yaml")
     assert config.tasks["sort"].options == {"task": "sort", "include_path": str(tmp_path / "data/lm_eval")}
-    objective = config.spec(["sort"], ["add"])
+    objective = config.objective_for(["sort"], ["add"])
     assert objective == Objective({"add": 2.0, "sort": 1.0}, frozenset({"sort"}), "mean", {}, frozenset({"add"}))
     assert list(objective.weights) == ["add", "sort"]
     assert config.optimizer.options["sigma"] == 0.1
@@ -77,7 +77,7 @@ def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
         "layerwise",
         "cma_es",
     )
-    assert config.spec((), ()) == Objective({"one": 1.0})
+    assert config.objective_for((), ()) == Objective({"one": 1.0})
     assert (config.workers, config.threads, config.gpus_per_worker) == ("auto", "auto", "auto")
 
 
@@ -100,7 +100,7 @@ def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
 def test_kinds_of_objectives(tmp_path: Path, text: str, expected: Objective) -> None:
     two = SMALL.replace("{one: synthetic}", "{one: synthetic, two: synthetic}")
     config = load(tmp_path, f"{two}objective: {text}\n")
-    assert config.spec((), ()) == expected
+    assert config.objective_for((), ()) == expected
     again = tmp_path / "again.yaml"
     config.write(again)
     assert load_config(again) == config
@@ -109,7 +109,7 @@ def test_kinds_of_objectives(tmp_path: Path, text: str, expected: Objective) -> 
 def test_tasks_may_be_called_like_keys(tmp_path: Path) -> None:
     text = SMALL.replace("{one: synthetic}", "{kind: synthetic, weights: synthetic}")
     config = load(tmp_path, f"{text}objective: {{kind: 2, weights: 1}}\n")
-    assert config.spec((), ()) == Objective({"kind": 2.0, "weights": 1.0})
+    assert config.objective_for((), ()) == Objective({"kind": 2.0, "weights": 1.0})
 
 
 MISTAKES = [

@@ -65,7 +65,7 @@ WEIGHTS = {"skill": 2.0, "text": 0.1, "size": 1.0, "never": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("aim", "objective"),
+    ("spec", "objective"),
     [
         (WEIGHTS, Objective(WEIGHTS, frozenset({"text", "size"}), "mean", whole_model=frozenset({"size"}))),
         (

@@ -87,13 +87,13 @@ class TestWandb(TrackerContract):
 TWICE = """
 import pathlib, sys
 import evomerge.trackers.wandb as module
-from evomerge.trackers.base import Run, SinkError
+from evomerge.trackers.base import Run, TrackerError
 module.PATIENCE = 1.0
 tracker = module.Wandb("merges", Run("abc123", "night", pathlib.Path(sys.argv[1]), {}))
 for _ in range(2):
     try:
-        sink.open()
-    except SinkError as error:
+        tracker.open()
+    except TrackerError as error:
         print(type(error).__name__)
 """
 
@@ -118,4 +118,4 @@ def test_a_server_that_never_answers_is_an_error_every_time(tmp_path: Path) -> N
 
 
 def test_without_a_key_nothing_is_tried_again(tmp_path: Path) -> None:
-    assert opened_twice(tmp_path) == ["SinkRefused"] * 2
+    assert opened_twice(tmp_path) == ["TrackerRefused"] * 2

@@ -12,7 +12,7 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.prepare.alignment.rebasin import Matching, match, reorder
 from evomerge.prepare.alignment.symmetries import Place, find_units
 from tests.contracts.merge_method import Tensors
-from tests.evomerge.merging.alignment.test_symmetries import MODELS, random_model, shuffled, units_of
+from tests.evomerge.prepare.alignment.test_symmetries import MODELS, random_model, shuffled, units_of
 
 
 def mlp(seed: int, widths: tuple[int, ...] = (3, 7, 6, 5, 2), dtype: torch.dtype = torch.float32) -> Tensors:
