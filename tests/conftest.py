@@ -28,9 +28,11 @@ from hypothesis import settings  # noqa: E402
 
 from tests.contracts.other_process import OtherProcess  # noqa: E402
 
-# A shell ignores Ctrl-C in what it starts in the background, and child processes would inherit that.
+# Shells ignore Ctrl-C in background jobs, nohup ignores SIGHUP, and child processes would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run, however busy the machine is.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
