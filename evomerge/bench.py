@@ -25,7 +25,7 @@ from evomerge.recipe.file import read_merge
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
-from evomerge.trial import CANARY, Failure, Outcome, Trial
+from evomerge.trial import Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
 
 #: Examples of each task that the canary scores; all of them only where these cannot tell two points apart.
@@ -137,7 +137,7 @@ class Bench:
         """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome."""
         seconds: dict[str, float] = {}
         try:
-            if trial.label == CANARY:
+            if trial.origin is Origin.CANARY:
                 self._canary(trial, seconds)
                 return Outcome(trial.number, seconds=seconds)
             scores = self._score(trial, seconds)

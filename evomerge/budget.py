@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evomerge.study import Entry, Study
-from evomerge.trial import CANARY, Trial
+from evomerge.trial import Origin, Trial
 
-#: Label of the point that an optimizer recommends beyond what was measured; scored after the search.
-RECOMMENDED = "recommended"
 #: How many of the last candidates tell the pace: machines get faster and slower in a night.
 RECENT = 20
 
@@ -45,7 +43,7 @@ class Budget:
 
 def is_candidate(trial: Trial) -> bool:
     """Whether a trial counts towards the budget: on the search split, and no canary or recommendation."""
-    return trial.split == "search" and trial.label != CANARY and not trial.label.startswith(RECOMMENDED)
+    return trial.split == "search" and trial.origin not in (Origin.CANARY, Origin.RECOMMENDED)
 
 
 def candidates(study: Study) -> int:

@@ -9,7 +9,7 @@ from evomerge.objective import NoReference, Objective
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer
 from evomerge.statistics import clusters_of, sample
 from evomerge.study import Entry, Study
-from evomerge.trial import CANARY
+from evomerge.trial import Origin
 
 
 class Feedback:
@@ -43,7 +43,7 @@ class Feedback:
 
     def take(self, entry: Entry) -> str | None:
         """Tell of a trial, now or when the parents are known; returns `problem`."""
-        if entry.trial.split != "search" or entry.trial.label == CANARY:
+        if entry.trial.split != "search" or entry.trial.origin is Origin.CANARY:
             return None
         self._held.append(entry)
         if entry.trial.label in self._missing:
@@ -85,5 +85,5 @@ class Feedback:
             )
             if self._reference is not None:
                 losses = self._objective.against(self._objective.by_task(scores), self._reference)
-        proposed = trial.label == "search"
+        proposed = trial.origin is Origin.SEARCH
         self._optimizer.tell(Observation(trial.number, trial.x, losses, proposed, examples))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from evomerge.budget import RECOMMENDED, Budget, is_candidate
+from evomerge.budget import Budget, is_candidate
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven
 from evomerge.feedback import Feedback
@@ -19,7 +19,7 @@ from evomerge.objective import NonFiniteScore, Objective
 from evomerge.objective.spec import record_objective
 from evomerge.optimizers.base import Exhausted, Optimizer
 from evomerge.study import Entry, Study
-from evomerge.trial import CANARY, Failure, Outcome, Trial, is_parent
+from evomerge.trial import CANARY, Failure, Origin, Outcome, Trial
 
 #: Event of a trial that was not run: it is the same model as an earlier one.
 SAME_MODEL = "same_model"
@@ -91,7 +91,7 @@ def search(
     same: equal for trials that are the same model; the second of them gets the scores of the first.
     reserve: seconds of a budget of time to keep for the selection.
     """
-    feedback = Feedback(optimizer, objective, {trial.label for trial in planned if is_parent(trial.label)})
+    feedback = Feedback(optimizer, objective, {trial.label for trial in planned if trial.origin.is_parent})
     feedback.replay(study)
     again = forgiven(study)
     asked = {e.trial.label for e in study.entries.values() if not _failed_canary(e) and e.trial.number not in again}
@@ -230,7 +230,7 @@ class _Drive:
         if self._paused or self._stop.level or len(self._running) >= self._executor.slots:
             return False
         # Nothing is worth starting before the canary has shown that coefficients do anything.
-        return not any(trial.label == CANARY for trial in self._running.values())
+        return not any(trial.origin is Origin.CANARY for trial in self._running.values())
 
     def _start(self, trial: Trial) -> None:
         """Submit a trial, unless it is a model that has scores or is being scored: then it gets those."""
@@ -260,7 +260,7 @@ class _Drive:
         entry = self._study.entries[outcome.number]
         problem = self._on_tell(entry) if new else None
         if problem:  # with the failures that it comes from, so that a resumed study tries those models again
-            parents = [e for e in failed_on(self._study, "search") if is_parent(e.trial.label)]
+            parents = [e for e in failed_on(self._study, "search") if e.trial.origin.is_parent]
             self._paused = self._paused or replace(diagnose(problem, parents), reason=problem)
         self._paused = self._paused or _fault(entry, self._failures)
         twins = self._twins.pop(outcome.number, [])
@@ -280,12 +280,10 @@ class _Drive:
     @property
     def _phase(self) -> str:
         """The phase of a search is that of the trials that run: canary, then baselines, then its candidates."""
-        labels = {trial.label for trial in self._running.values()}
-        if self._driving.phase != "search" or not labels or "search" in labels:
+        running = {trial.origin for trial in self._running.values()}
+        if self._driving.phase != "search" or not running or running & {Origin.SEARCH, Origin.RECOMMENDED}:
             return self._driving.phase
-        if CANARY in labels:
-            return CANARY
-        return "search" if any(label.startswith(RECOMMENDED) for label in labels) else "baselines"
+        return CANARY if Origin.CANARY in running else "baselines"
 
 
 def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
@@ -301,14 +299,14 @@ def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
 
 def _fault(entry: Entry, failures: Failures) -> Diagnosis | None:
     failure = failure_of(entry)
-    if entry.trial.label == CANARY and failure is not None:
+    if entry.trial.origin is Origin.CANARY and failure is not None:
         return Diagnosis(f"the canary, which tries whether coefficients change anything, failed: {failure.message}")
     return failures.note(entry)
 
 
 def _judge(objective: Objective, outcome: Outcome, trial: Trial) -> tuple[Outcome, list[float] | None]:
     """Losses of an outcome, None for the canary's; a score that is no number turns it into a failure."""
-    if outcome.failure is not None or (trial.label == CANARY and not outcome.scores):
+    if outcome.failure is not None or (trial.origin is Origin.CANARY and not outcome.scores):
         return outcome, None
     try:
         return outcome, [float(loss) for loss in objective.losses(outcome.scores)]
@@ -317,4 +315,4 @@ def _judge(objective: Objective, outcome: Outcome, trial: Trial) -> tuple[Outcom
 
 
 def _failed_canary(entry: Entry) -> bool:
-    return entry.trial.label == CANARY and failure_of(entry) is not None
+    return entry.trial.origin is Origin.CANARY and failure_of(entry) is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,47 +13,67 @@ from evomerge.text.masking import masked
 
 FloatArray = NDArray[np.float64]
 
+#: Labels of the model that the experts were fine-tuned from, and of the plain average of the experts.
+BASE, UNIFORM = "base", "uniform"
 #: Label of the trial that comes before all others: do different coefficients make a difference at all?
 CANARY = "canary"
+#: Labels of the point at which a search starts, and of every point that its optimizer proposes.
+START, SEARCH = "start", "search"
 
-#: Labels of the model that the experts were fine-tuned from, and of the plain average of the experts.
-BASE = "base"
 #: Where a study's environment records, by label, why a parent was scored with the merge's tokenizer, not its own.
 MERGES_TOKENIZER = "scored_with_the_merges_tokenizer"
-UNIFORM = "uniform"
-
-#: Label of what is scored a second time, before its own label: does the same model score the same?
-RERUN = "rerun:"
 
 
-#: How a candidate of the search is called where it is scored again, before its number.
-_TRIAL = "trial:"
+class Origin(Enum):
+    """Where a trial comes from: the first word of its label, before the colon. BASELINE stands for every other word.
+
+    A label is read here and nowhere else: `canary`, `start`, `search`, `recommended:24` (by the number of candidates
+    before it), `base`, `parent:math`, `uniform` or `task_arithmetic:0.4`, and on the splits after the search
+    `trial:7` for a candidate and `rerun:parent:math` for a model that is scored a second time.
+    """
+
+    CANARY = CANARY
+    START = START
+    SEARCH = SEARCH
+    RECOMMENDED = "recommended"
+    CANDIDATE = "trial"
+    BASE = BASE
+    PARENT = "parent"
+    BASELINE = "baseline"
+    RERUN = "rerun"
+
+    @classmethod
+    def of(cls, label: str) -> "Origin":
+        """The origin that a label names."""
+        return _ORIGINS.get(family_of(label), cls.BASELINE)
+
+    def label(self, detail: object) -> str:
+        """The label of this origin with a detail, such as `parent:math`."""
+        return f"{self.value}:{detail}"
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether it is one of the models that are merged, or their base."""
+        return self in (Origin.BASE, Origin.PARENT)
 
 
-def trial_label(number: int) -> str:
-    """The name of a candidate of the search, by its number: `trial:7`."""
-    return f"{_TRIAL}{number}"
+_ORIGINS = {origin.value: origin for origin in Origin}
+
+
+def family_of(label: str) -> str:
+    """The first word of a label, `task_arithmetic` of `task_arithmetic:0.4`."""
+    return label.partition(":")[0]
+
+
+def detail_of(label: str) -> str:
+    """The rest of a label after its first word, `math` of `parent:math`; empty where there is none."""
+    return label.partition(":")[2]
 
 
 def number_in(label: str) -> int | None:
     """7 for `trial:7`; None for another label."""
-    number = label.removeprefix(_TRIAL)
-    return int(number) if number != label and number.isdigit() else None
-
-
-def is_parent(label: str) -> bool:
-    """Whether a trial of this label is one of the models that are merged, or their base."""
-    return label == BASE or label.startswith("parent:")
-
-
-def is_simple_baseline(trial: "Trial") -> bool:
-    """Whether a trial is a merge to compare with, such as the uniform average, and neither searched nor a parent."""
-    return trial.merge is not None and not is_parent(trial.label)
-
-
-def is_rerun(label: str) -> bool:
-    """Whether a trial of this label repeats another one."""
-    return label.startswith(RERUN)
+    detail = detail_of(label)
+    return int(detail) if Origin.of(label) is Origin.CANDIDATE and detail.isdigit() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +81,26 @@ class Trial:
     """One candidate to score on one split.
 
     number: unique in its study. x: the point of the unit cube, or None when `merge` says it all (baselines).
-    label: "search" for an optimizer's proposal, else what it is: "start", "parent:math", "uniform", ...
+    label: what it is, see `Origin`; "search" for an optimizer's proposal.
     split: "search", "select" or "report". seed: for the masks of random methods.
     """
 
     number: int
     x: FloatArray | None
     merge: Merge | None = None
-    label: str = "search"
+    label: str = SEARCH
     split: str = "search"
     seed: int = 0
+
+    @property
+    def origin(self) -> Origin:
+        """Where the trial comes from, by its label."""
+        return Origin.of(self.label)
+
+    @property
+    def is_simple_baseline(self) -> bool:
+        """Whether it is a merge to compare with, such as the uniform average, and neither searched nor a parent."""
+        return self.merge is not None and not self.origin.is_parent
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,19 @@ def test_every_module_can_be_imported_first() -> None:
 def test_start_up_loads_nothing_heavy(module: str) -> None:
     loaded = python(f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])")
     assert loaded == "[]"
+
+
+def test_labels_of_trials_are_read_in_one_module() -> None:
+    """Everything else asks `Trial.origin` and the functions beside it."""
+    calls = r"label\)?\.(startswith|endswith|r?partition|r?split|remove(pre|suf)fix)\("
+    words = r"[\"'](parent|trial|rerun|recommended):"
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in sorted((ROOT / "evomerge").rglob("*.py"))
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if re.search(f"{calls}|{words}", line) and file != ROOT / "evomerge" / "trial.py"
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("what", list(PACKAGES))

@@ -10,7 +10,7 @@ from evomerge.objective.spec import objective_of_study
 from evomerge.report.words import column_digits, plus_minus
 from evomerge.results.pick import ChoiceError
 from evomerge.study import Study, StudyError
-from evomerge.trial import trial_label
+from evomerge.trial import Origin
 
 _QUESTION = "A trial's number, weights (math=2,chat=1), `max math`, what to keep (chat>=-1pt), `knee`, or q"
 _SPACES = re.compile(r"\s*(>=|<=|=)\s*")
@@ -58,5 +58,5 @@ def _list(run: Path, split: str | None, say: Callable[[str], None]) -> None:
         tasks = ", ".join(f"{task} {plus_minus(value, digits[task])}" for task, value in point.tasks.items())
         named = [name for name, one in (("preferred", front.preferred), ("knee", front.knee)) if one is point]
         remarks = f"  ({', '.join(named)})" if named else ""
-        other = "" if point.label == trial_label(point.number) else f" {point.label}"
+        other = "" if point.label == Origin.CANDIDATE.label(point.number) else f" {point.label}"
         say(f"{point.number:>5}{other}  {tasks}{remarks}")

@@ -20,7 +20,7 @@ from evomerge.report import words
 from evomerge.report.terminal import Terminal
 from evomerge.results import selection_seconds
 from evomerge.study import Study
-from evomerge.trial import Trial, is_parent
+from evomerge.trial import START, UNIFORM, Origin, Trial
 
 #: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
 _BYTES_PER_VALUE = 40
@@ -83,12 +83,12 @@ def _from_study(study: Study | None) -> Evidence | None:
 
 
 def _is_model(trial: Trial) -> bool:
-    return is_parent(trial.label) or trial.label in ("start", "uniform")
+    return trial.origin.is_parent or trial.label in (START, UNIFORM)
 
 
 def _probe(plan: launch.Plan) -> Evidence:
     bench = plan.spec()
-    parent = next(trial for trial in plan.planned if is_parent(trial.label) and trial.label != "base")
+    parent = next(trial for trial in plan.planned if trial.origin is Origin.PARENT)
     trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
     bench.run(trials[1])  # prompts are tokenized once per worker; the other one leaves all tensors of this one to merge
     outcomes = [bench.run(trial) for trial in trials]

@@ -12,7 +12,6 @@ from evomerge.launch.placement import placement
 from evomerge.report.status import state_of
 from evomerge.study import Study
 from evomerge.study.writer import is_being_written
-from evomerge.trial import is_parent
 
 
 def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict[str, Any], str]:
@@ -49,7 +48,7 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
 
 def _wants_more(config: SearchConfig, plan: launch.Plan, study: Study) -> bool:
     optimizer = launch.build_optimizer(config, plan)
-    parents = {trial.label for trial in plan.planned if is_parent(trial.label)}
+    parents = {trial.label for trial in plan.planned if trial.origin.is_parent}
     feedback = Feedback(optimizer, plan.objective, parents)
     feedback.replay(study)
     return optimizer.wants({})

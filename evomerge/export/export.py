@@ -28,7 +28,7 @@ from evomerge.report.snapshot import take
 from evomerge.results import Selection, SelectionError, Standing, selection
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
-from evomerge.trial import Trial, is_parent, trial_label
+from evomerge.trial import Origin, Trial
 
 #: How the row of scores over all three splits is called, after the model's label.
 ALL_EXAMPLES = ", all examples"
@@ -67,7 +67,7 @@ def choose(run: Path, number: int | None = None) -> Choice:
     entry = study.entries.get(number)
     if entry is None:
         raise StudyError(f"{run} has no trial {number}. {_trials(study)}")
-    label = trial_label(number)
+    label = Origin.CANDIDATE.label(number)
     searched = entry.trial.merge is None and entry.trial.split == "search"
     whole = _on_all_examples(study, label if searched else entry.trial.label, _in_units(objective, entry))
     rows = {label: _measured(entry, objective)} | whole
@@ -95,7 +95,7 @@ def export(
 
 def merge_of(config: SearchConfig, trial: Trial) -> Merge:
     """The complete merge that a trial of this search stands for. Raises SelectionError where none can be written."""
-    parent = _parent(config.recipe(), trial) if is_parent(trial.label) else None
+    parent = _parent(config.recipe(), trial) if trial.origin.is_parent else None
     if parent is not None:
         return parent
     if trial.merge is not None:
@@ -177,7 +177,7 @@ def _on_all_examples(study: Study, label: str, stick: DisplayScore | None) -> di
     """
     found: dict[str, dict[str, Scores]] = {}
     for entry in study.told:
-        same = entry.trial.label == label or trial_label(entry.trial.number) == label
+        same = entry.trial.label == label or Origin.CANDIDATE.label(entry.trial.number) == label
         if same and entry.outcome is not None and entry.outcome.failure is None:
             found[entry.trial.split] = dict(entry.outcome.scores)
     if set(found) != set(SPLITS):

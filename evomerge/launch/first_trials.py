@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.merging.baselines import baselines, completed, parent_label, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
-from evomerge.trial import CANARY, UNIFORM, Trial, is_rerun
+from evomerge.trial import CANARY, START, UNIFORM, Origin, Trial
 from search_spaces.base import FloatArray, SearchSpace, SpaceError
 
 #: Decimals to which coefficients must agree for two trials to share scores: what `encode` and `decode` may round, and
@@ -29,7 +29,7 @@ def planned_trials(
         place = None if label in apart else _place(space, recipe, merge, base)
         same = _average(recipe, merge, base) if label == UNIFORM and place is None else merge
         fixed.append(Trial(0, place, merge=same, label=label, seed=seed))
-    return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label="start", seed=seed), *fixed)
+    return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label=START, seed=seed), *fixed)
 
 
 def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Trial) -> bytes | None:
@@ -38,7 +38,7 @@ def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Tri
     By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
     of them, and neither is the canary.
     """
-    if trial.label == CANARY or is_rerun(trial.label) or trial.label in _apart(recipe, own):
+    if trial.origin in (Origin.CANARY, Origin.RERUN) or trial.label in _apart(recipe, own):
         return None
     x = trial.x
     if x is None and trial.merge is not None and trial.merge.recipe == recipe:

@@ -59,7 +59,7 @@ from evomerge.results import (
 from evomerge.search import Ending, Progress, StopRequest, never, search
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
-from evomerge.trial import MERGES_TOKENIZER, Trial
+from evomerge.trial import MERGES_TOKENIZER, Origin, Trial
 from search_spaces.base import FloatArray, SearchSpace
 
 
@@ -231,7 +231,7 @@ def candidate_key(space: SearchSpace, x: FloatArray) -> bytes:
 
 
 def _ends_are_models(plan: Plan) -> bool:
-    parents = [trial.x for trial in plan.planned if trial.label.startswith("parent:")]
+    parents = [trial.x for trial in plan.planned if trial.origin is Origin.PARENT]
     return all(
         x is not None and x.tolist() == one.tolist() for x, one in zip(parents, np.eye(len(parents)), strict=True)
     )

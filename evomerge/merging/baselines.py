@@ -14,7 +14,7 @@ from evomerge.merging.factors import Factors
 from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
-from evomerge.trial import BASE, UNIFORM
+from evomerge.trial import BASE, UNIFORM, Origin
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Scales of the task-arithmetic grid, the same for every expert. https://arxiv.org/abs/2212.04089
@@ -48,7 +48,7 @@ def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]
 
 def parent_label(recipe: Recipe, name: str) -> str:
     """The label of the trial that is one of the recipe's models."""
-    return BASE if name == recipe.base.name else f"parent:{name}"
+    return BASE if name == recipe.base.name else Origin.PARENT.label(name)
 
 
 def parent_alone(recipe: Recipe, name: str, names: tuple[str, ...]) -> Merge:

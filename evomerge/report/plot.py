@@ -12,7 +12,6 @@ from evomerge.objective.spec import objective_of_study
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
 from evomerge.text.printable import one_line
-from evomerge.trial import is_parent
 
 FILE = "progress.png"
 #: Characters of a name in a picture.
@@ -32,7 +31,7 @@ def plot_progress(study: Study, path: Path | None = None) -> Path:
     if all(entry.trial.merge is not None for entry in scored):
         raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
     objective = objective_of_study(study)
-    merges = [(e.trial.merge is None, search_score(e, objective)) for e in scored if not is_parent(e.trial.label)]
+    merges = [(e.trial.merge is None, search_score(e, objective)) for e in scored if not e.trial.origin.is_parent]
     baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
     figure, axes = new_figure(height=4.2)
     _draw_candidates(axes, merges)

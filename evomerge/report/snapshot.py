@@ -14,7 +14,7 @@ from evomerge.results.measured import Measured, MeasuredFront
 from evomerge.results.ranking import comparable, scores_of
 from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
-from evomerge.trial import is_parent
+from evomerge.trial import family_of
 
 #: Time of workers that no trial used: waiting for a candidate, starting up.
 WAITING = "waiting"
@@ -139,7 +139,7 @@ def _compare(study: Study, scored: list[Entry]) -> _Compared:
     """What leads, and the baselines, best first where they have a score."""
     objective = objective_of_study(study)
     baselines = [entry for entry in scored if entry.trial.merge is not None]
-    merges = [entry for entry in scored if not is_parent(entry.trial.label)]
+    merges = [entry for entry in scored if not entry.trial.origin.is_parent]
     searched = [entry for entry in scored if entry.trial.merge is None]
     if objective.kind == "mean" and not objective.keep:
 
@@ -171,14 +171,14 @@ def _ranked(baselines: Iterable[SearchScore]) -> list[SearchScore]:
 
 
 def leading(baselines: Iterable[SearchScore]) -> list[SearchScore]:
-    """The best of every family of baselines ("parent:...", "task_arithmetic:...", "uniform"), best first.
+    """The best of every family of baselines (parents, task arithmetic, the uniform average), best first.
 
     Without scores all of them.
     """
     best: dict[str, tuple[float, SearchScore]] = {}
     listed = list(baselines)
     for baseline in listed:
-        family = baseline.label.partition(":")[0]
+        family = family_of(baseline.label)
         if baseline.merit is not None and (family not in best or baseline.merit > best[family][0]):
             best[family] = baseline.merit, baseline
     ranked = sorted(best.values(), key=lambda pair: (-pair[0], pair[1].number))

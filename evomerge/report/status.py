@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.budget import RECOMMENDED, is_candidate
+from evomerge.budget import is_candidate
 from evomerge.objective.spec import objective_of_study
 from evomerge.report import words
 from evomerge.report.snapshot import take
@@ -20,7 +20,7 @@ from evomerge.results.measured import Measured, MeasuredFront
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.writer import is_being_written
-from evomerge.trial import number_in
+from evomerge.trial import Origin, number_in
 
 
 def status(study: Study) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def origin(study: Study, label: str | None) -> str:
     """Where a winner's number comes from when the budget does not say it; else nothing."""
     number = number_in(label or "")
     entry = None if number is None else study.entries.get(number)
-    if entry is None or not entry.trial.label.startswith(RECOMMENDED):
+    if entry is None or entry.trial.origin is not Origin.RECOMMENDED:
         return ""
     return "the point that the optimizer recommends at its end, scored beyond the budget"
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from evomerge.report.snapshot import SearchScore
 from evomerge.statistics import Z95, Estimate, p_text
+from evomerge.trial import Origin
 
 
 def duration(seconds: float) -> str:
@@ -110,7 +111,7 @@ def front(size: int, candidates: int, hypervolume: float | None) -> str:
 
 def place(label: str, number: int) -> str:
     """`trial 7` for a point of the search, the label of a baseline."""
-    return f"trial {number}" if label in ("search", "start") else label
+    return f"trial {number}" if Origin.of(label) in (Origin.SEARCH, Origin.START) else label
 
 
 def beside(baselines: Sequence[float | None], score: float | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from evomerge.objective import Objective
 from evomerge.results.finalists import FINALISTS, FRONT_FINALISTS, GRID_FINALISTS
-from evomerge.trial import BASE, UNIFORM, is_parent
+from evomerge.trial import UNIFORM, Origin
 
 #: What is kept for the driver and for evaluations that take longer than the last ones did, as a share.
 MARGIN = 0.1
@@ -29,8 +29,8 @@ def scorings(objective: Objective, baselines: Collection[str], searched: int | N
     """
     most = FRONT_FINALISTS if objective.pareto else FINALISTS
     merges = most if searched is None else min(most, searched)
-    experts = sum(is_parent(label) and label != BASE for label in baselines)
-    kept = experts + sum(label in (BASE, UNIFORM) for label in baselines)
+    experts = sum(Origin.of(label) is Origin.PARENT for label in baselines)
+    kept = sum(Origin.of(label).is_parent or label == UNIFORM for label in baselines)
     grid = len(baselines) - kept
     rerun = min(1, experts)
     return Scorings(

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from evomerge.budget import RECOMMENDED
 from evomerge.objective import Objective
 from evomerge.objective.score import task_difference
 from evomerge.results.ranking import Ranking, SelectionError, scores_of
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
-from evomerge.trial import BASE, RERUN, UNIFORM, Trial, is_parent, trial_label
+from evomerge.trial import UNIFORM, Origin, Trial
 
 #: How many of the search's best candidates meet on the select split.
 FINALISTS = 8
@@ -30,11 +29,11 @@ def finalists(study: Study, objective: Objective) -> list[Trial]:
         raise SelectionError("No candidate of this study has scores; see the failures in `evomerge status`.")
     searched = sorted((e for e in ranking.entries if e.trial.merge is None), key=ranking.key)
     chosen = _spread(ranking, ranking.front(searched)) if objective.pareto else searched[:FINALISTS]
-    recommended = [e for e in searched if e.trial.label.startswith(RECOMMENDED) and e not in chosen]
-    named = [replace(entry.trial, label=trial_label(entry.trial.number)) for entry in chosen + recommended]
+    recommended = [e for e in searched if e.trial.origin is Origin.RECOMMENDED and e not in chosen]
+    named = [replace(entry.trial, label=Origin.CANDIDATE.label(entry.trial.number)) for entry in chosen + recommended]
     named += [entry.trial for entry in strongest_baselines(ranking, GRID_FINALISTS)]
-    parents = [trial for trial in named if is_parent(trial.label)]
-    again = [replace(trial, label=f"{RERUN}{trial.label}") for trial in parents if trial.label != BASE][:1]
+    experts = [trial for trial in named if trial.origin is Origin.PARENT]
+    again = [replace(trial, label=Origin.RERUN.label(trial.label)) for trial in experts[:1]]
     return [replace(trial, split="select") for trial in named + again]
 
 
@@ -45,8 +44,8 @@ def strongest_baselines(ranking: Ranking, n_grid: int) -> list[Entry]:
     (at 5 %). Of the other baselines, which are a grid of task arithmetic, the best `n_grid` by the objective.
     """
     baselines = [entry for entry in ranking.entries if entry.trial.merge is not None]
-    experts = [entry for entry in baselines if is_parent(entry.trial.label) and entry.trial.label != BASE]
-    grid = [entry for entry in baselines if entry not in experts and entry.trial.label not in (BASE, UNIFORM)]
+    experts = [entry for entry in baselines if entry.trial.origin is Origin.PARENT]
+    grid = [e for e in baselines if e.trial.origin is Origin.BASELINE and e.trial.label != UNIFORM]
     weak = [entry for entry in experts if any(_shown_better(ranking.objective, other, entry) for other in experts)]
     weak += sorted(grid, key=ranking.key)[n_grid:]
     return [entry for entry in baselines if entry not in weak]
@@ -64,7 +63,7 @@ def _spread(ranking: Ranking, front: list[Entry]) -> list[Entry]:
     if len(front) <= FRONT_FINALISTS:
         return front
     losses = ranking.losses(front)
-    everything = np.concatenate([losses, ranking.losses(e for e in ranking.entries if is_parent(e.trial.label))])
+    everything = np.concatenate([losses, ranking.losses(e for e in ranking.entries if e.trial.origin.is_parent)])
     low, high = everything.min(axis=0), everything.max(axis=0)
     reference = high + 0.1 * np.where(high > low, high - low, 1.0)  # so that the ends of the front count too
     chosen = [0]

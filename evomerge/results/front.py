@@ -24,7 +24,7 @@ from evomerge.statistics import (
     probability_non_dominated,
 )
 from evomerge.study import Study
-from evomerge.trial import CANARY
+from evomerge.trial import Origin
 
 BoolArray = NDArray[np.bool_]
 
@@ -159,7 +159,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
     """All that was scored on a split, compared; without points for a split on which nothing was scored yet."""
     ranking = Ranking(study, objective, split)
     models, left_out = scored(study, ranking)
-    pending = sum(trial.split == split and trial.label != CANARY for trial in study.pending)
+    pending = sum(trial.split == split and trial.origin is not Origin.CANARY for trial in study.pending)
     if not models:
         return Front(split, objective, (), pending=pending)
     losses = np.stack([objective.by_task(model.scores) for model in models])

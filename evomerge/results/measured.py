@@ -9,7 +9,6 @@ import numpy as np
 from evomerge.objective import FloatArray, NoReference, Objective
 from evomerge.statistics import pareto
 from evomerge.study import Entry
-from evomerge.trial import is_parent, is_simple_baseline
 
 #: At how many moments the hypervolume is told.
 MOMENTS = 8
@@ -48,9 +47,9 @@ class Measured:
     def __init__(self, objective: Objective, scored: Sequence[Entry]) -> None:
         self._objective = objective
         self._searched = [entry for entry in scored if entry.trial.merge is None]
-        self._baselines = [entry for entry in scored if is_simple_baseline(entry.trial)]
+        self._baselines = [entry for entry in scored if entry.trial.is_simple_baseline]
         self._losses = self._by_task(self._searched)
-        self._parents = self._by_task([entry for entry in scored if is_parent(entry.trial.label)])
+        self._parents = self._by_task([entry for entry in scored if entry.trial.origin.is_parent])
 
     def front(self) -> MeasuredFront | None:
         """The front; None without a candidate."""

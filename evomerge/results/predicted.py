@@ -14,7 +14,7 @@ from evomerge.results.front import Point
 from evomerge.results.spread import spread
 from evomerge.statistics import Estimate
 from evomerge.study import Study
-from evomerge.trial import is_parent
+from evomerge.trial import START
 
 #: So many predicted points stand in a table.
 MANY = 12
@@ -74,7 +74,7 @@ def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:
     if plugins.load("optimizer", spec.kind, Optimizer).predictions is Optimizer.predictions:
         return ()
     points = {entry.trial.label: entry.trial.x for entry in study.entries.values() if entry.trial.x is not None}
-    start = points.get("start")
+    start = points.get(START)
     optimizer: Optimizer = plugins.build(
         "optimizer",
         spec,
@@ -86,7 +86,7 @@ def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:
     )
     if objective.pareto:
         optimizer.prefer(list(objective.weights.values()))
-    parents = {e.trial.label for e in study.entries.values() if e.trial.split == "search" and is_parent(e.trial.label)}
+    parents = {e.trial.label for e in study.entries.values() if e.trial.split == "search" and e.trial.origin.is_parent}
     feedback = Feedback(optimizer, objective, parents)
     feedback.replay(study)
     return optimizer.predictions()

@@ -10,7 +10,7 @@ from evomerge.objective import FloatArray, NoReference, Objective
 from evomerge.objective.score import display_score
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
-from evomerge.trial import CANARY, is_parent, is_rerun, is_simple_baseline
+from evomerge.trial import Origin
 
 #: Differences of means that are no differences.
 ROUNDING = 1e-9
@@ -32,7 +32,7 @@ class Ranking:
         self.entries = comparable(study, split)
         self.display_score = display_score(objective, [scores_of(entry) for entry in self.entries])
         self._losses = {e.trial.number: objective.by_task(scores_of(e)) for e in self.entries}
-        self.reference = best_of_each([e for e in self.entries if is_parent(e.trial.label)], self._losses)
+        self.reference = best_of_each([e for e in self.entries if e.trial.origin.is_parent], self._losses)
         if objective.kind == "retention" and self.reference is not None and split != "search":
             # A parent that scores nothing on these few examples is measured by what it scored on the others.
             earlier = Ranking(study, objective, "search").reference
@@ -54,7 +54,8 @@ class Ranking:
 
     def best_simple_baseline(self, among: Collection[str] | None = None) -> Entry | None:
         """The best merge that was not searched (uniform average, task arithmetic), of these labels or of all."""
-        found = [e for e in self.entries if is_simple_baseline(e.trial) and (among is None or e.trial.label in among)]
+        baselines = [entry for entry in self.entries if entry.trial.is_simple_baseline]
+        found = [entry for entry in baselines if among is None or entry.trial.label in among]
         return min(found, key=self.key, default=None)
 
     def decisive(self, entry: Entry) -> dict[str, float]:
@@ -100,5 +101,5 @@ def scores_of(entry: Entry) -> dict[str, Scores]:
 
 
 def _is_comparable(entry: Entry, split: str) -> bool:
-    label = entry.trial.label
-    return entry.losses is not None and entry.trial.split == split and label != CANARY and not is_rerun(label)
+    scored_here = entry.losses is not None and entry.trial.split == split
+    return scored_here and entry.trial.origin not in (Origin.CANARY, Origin.RERUN)

@@ -12,7 +12,7 @@ from evomerge.results.ranking import Ranking, SelectionError, scores_of
 from evomerge.results.verdict import Claim, Repeat, Rival, Standing, verdict
 from evomerge.statistics import holm
 from evomerge.study import Entry, Study
-from evomerge.trial import MERGES_TOKENIZER, RERUN, Trial, is_parent, is_rerun
+from evomerge.trial import MERGES_TOKENIZER, Origin, Trial, detail_of
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _level(standings: Sequence[Standing], by_label: Mapping[str, Entry], rival: 
 def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:
     """The winner against the best parent of every task, which is found on the select split, where it is not lucky."""
     ranking = Ranking(study, objective, "select")
-    parents = [e for e in ranking.entries if is_parent(e.trial.label) and e.trial.label in others]
+    parents = [e for e in ranking.entries if e.trial.origin.is_parent and e.trial.label in others]
     tasks = [task for task in objective.weights if task not in objective.whole_model]
     if not parents or len(objective.weights) < 2:
         return ()
@@ -161,7 +161,8 @@ def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[s
 def _repeat(study: Study, stick: DisplayScore) -> Repeat | None:
     """The last model that was scored twice on the select split."""
     on_select = {e.trial.label: e for e in study.told if e.trial.split == "select" and e.losses is not None}
-    pairs = [(on_select.get(label.removeprefix(RERUN)), again) for label, again in on_select.items() if is_rerun(label)]
+    reruns = [entry for entry in on_select.values() if entry.trial.origin is Origin.RERUN]
+    pairs = [(on_select.get(detail_of(again.trial.label)), again) for again in reruns]
     found = [(first, again) for first, again in pairs if first is not None]
     if not found:
         return None

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluators.base import Scores
-from evomerge.budget import RECOMMENDED
 from evomerge.results.ranking import Ranking, scores_of
 from evomerge.study import Entry, Study
-from evomerge.trial import RERUN, Trial, is_parent, is_rerun, number_in, trial_label
+from evomerge.trial import Origin, Trial, detail_of, number_in
 
 Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
+_KINDS: Mapping[Origin, Kind] = {
+    Origin.BASE: "base",
+    Origin.PARENT: "parent",
+    Origin.BASELINE: "average",
+    Origin.START: "start",
+    Origin.RECOMMENDED: "recommended",
+}
 #: Kinds that are points of the search, and no fixed points of comparison.
 CANDIDATES: tuple[Kind, ...] = ("candidate", "start", "recommended")
 
@@ -56,22 +62,18 @@ def scored(study: Study, ranking: Ranking) -> tuple[list[Scored], int]:
 
 def reruns(study: Study, split: str) -> dict[str, Mapping[str, Scores]]:
     """Label -> scores of the models that were scored on a split a second time."""
-    again = (e for e in study.told if e.trial.split == split and is_rerun(e.trial.label) and e.losses is not None)
-    return {entry.trial.label.removeprefix(RERUN): scores_of(entry) for entry in again}
+    here = (entry for entry in study.told if entry.trial.split == split and entry.losses is not None)
+    return {detail_of(e.trial.label): scores_of(e) for e in here if e.trial.origin is Origin.RERUN}
 
 
 def identity(study: Study, trial: Trial) -> tuple[str, int, Kind]:
     """Label, number on the search split, and kind of a trial; on the other splits finalists are called `trial:N`."""
     if trial.merge is not None:
-        kind: Kind = "base" if trial.label == "base" else "parent" if is_parent(trial.label) else "average"
-        return trial.label, _number_on_search(study, trial), kind
+        return trial.label, _number_on_search(study, trial), _KINDS[trial.origin]
     number = number_in(trial.label)
     known = None if number is None else study.entries.get(number)
-    origin = trial if known is None else known.trial
-    kind = (
-        "recommended" if origin.label.startswith(RECOMMENDED) else "start" if origin.label == "start" else "candidate"
-    )
-    return trial_label(origin.number), origin.number, kind
+    first = trial if known is None else known.trial
+    return Origin.CANDIDATE.label(first.number), first.number, _KINDS.get(first.origin, "candidate")
 
 
 def _number_on_search(study: Study, baseline: Trial) -> int:

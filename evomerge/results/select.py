@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
-from evomerge.budget import RECOMMENDED, candidates
+from evomerge.budget import candidates
 from evomerge.execution.base import Executor
 from evomerge.failures import diagnose, failed_on
 from evomerge.objective import Objective
@@ -12,7 +12,7 @@ from evomerge.results.ranking import Ranking
 from evomerge.results.result import chosen, was_chosen
 from evomerge.search import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.study import Study
-from evomerge.trial import FloatArray, Trial, is_parent, is_rerun
+from evomerge.trial import FloatArray, Origin, Trial
 
 
 def select(
@@ -38,7 +38,7 @@ def select(
 
     n_candidates = candidates(study)
     if recommended is not None:
-        ending = score([Trial(-1, recommended, label=f"{RECOMMENDED}:{n_candidates}", seed=seed)], "search")
+        ending = score([Trial(-1, recommended, label=Origin.RECOMMENDED.label(n_candidates), seed=seed)], "search")
         if ending.kind != "done":
             return ending
     ending = score(finalists(study, objective), "select")
@@ -67,7 +67,7 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
     front: the merges that no model beats there, of a Pareto search. keeps: whether the winner keeps what was asked for.
     """
     ranking = Ranking(study, objective, "select")
-    merges = [entry for entry in ranking.entries if not is_parent(entry.trial.label)]
+    merges = [entry for entry in ranking.entries if not entry.trial.origin.is_parent]
     if not merges:
         return False
     winner = min(merges, key=ranking.key)
@@ -86,7 +86,8 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
 def _for_report(study: Study, objective: Objective) -> list[Trial]:
     """The winner, the front of a Pareto search, then the baselines that are the strongest on the select split."""
     choice = chosen(study)
-    on_select = [e.trial for e in study.entries.values() if e.trial.split == "select" and not is_rerun(e.trial.label)]
+    on_select = [entry.trial for entry in study.entries.values() if entry.trial.split == "select"]
+    on_select = [trial for trial in on_select if trial.origin is not Origin.RERUN]
     wanted = [trial for trial in on_select if trial.label == choice.label]
     wanted += [trial for trial in on_select if trial.label in choice.front and trial not in wanted]
     strongest = [entry.trial for entry in strongest_baselines(Ranking(study, objective, "select"), n_grid=1)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from evomerge.objective import Objective, allowed
 from evomerge.results.ranking import ROUNDING, SelectionError
 from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
-from evomerge.trial import is_parent
+from evomerge.trial import Origin
 
 #: The share of a task's examples that may get another value when a model is scored twice.
 UNSTEADY = 0.05
@@ -126,7 +126,7 @@ def _headline(
     That it beats the baseline is claimed only where it beats the parent: tested in this order, either claim is wrong in
     at most 5 % of studies without a correction.
     """
-    winner, parents = standings[0], [s for s in standings if is_parent(s.label)]
+    winner, parents = standings[0], [s for s in standings if Origin.of(s.label).is_parent]
     if not parents:
         beside = _beside(objective, standings, rival, shown=True, shares=shares)
         return f"No parent was scored on the report split: nothing to compare the winner with{beside}."

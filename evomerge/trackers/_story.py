@@ -11,7 +11,7 @@ from evomerge.results.measured import Measured
 from evomerge.study import Entry
 from evomerge.study.follow import Change, Follower
 from evomerge.trackers.base import Point, Value
-from evomerge.trial import is_parent
+from evomerge.trial import Origin
 
 #: Objectives up to which a hypervolume costs milliseconds; of six and a thousand points it is seconds.
 FEW_OBJECTIVES = 4
@@ -89,11 +89,11 @@ class Story:
     def _aimed_at(self, entry: Entry, objective: Objective) -> dict[str, float]:
         """What the objective goes by beside scores; notes the best."""
         if objective.kind == "mean" and not objective.keep:
-            if not is_parent(entry.trial.label):
+            if not entry.trial.origin.is_parent:
                 score = objective.score_of(entry.losses or ())
                 self._best = score if self._best is None else max(self._best, score)
             return {}
-        if entry.trial.label != "search" or not self._parents_came_before(entry):
+        if entry.trial.origin is not Origin.SEARCH or not self._parents_came_before(entry):
             return {}
         measured = Measured(objective, self._scored)
         if objective.pareto:
@@ -108,5 +108,5 @@ class Story:
     def _parents_came_before(self, entry: Entry) -> bool:
         """Whether all parents had been told; the study may know more by now than when the entry was told."""
         entries = self._mirror.study.entries.values()
-        parents = [e for e in entries if is_parent(e.trial.label) and e.trial.split == "search"]
+        parents = [e for e in entries if e.trial.origin.is_parent and e.trial.split == "search"]
         return all(e.told_at is not None and e.told_at < (entry.told_at or 0) for e in parents)

@@ -20,7 +20,7 @@ from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
 from evomerge.search import Ending, Progress, StopRequest, score_all, search
 from evomerge.study import Study
-from evomerge.trial import CANARY, Outcome, Trial, is_parent
+from evomerge.trial import CANARY, Outcome, Trial
 from tests.toys import write_toys
 
 OBJECTIVE = Objective({"one": 1.0})
@@ -314,7 +314,7 @@ class Ahead(SerialExecutor):
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
         if not self._held:
             return None
-        self._held.sort(key=lambda trial: (is_parent(trial.label), -trial.number))
+        self._held.sort(key=lambda trial: (trial.origin.is_parent, -trial.number))
         super().submit(self._held.pop(0))
         return super().next_outcome(timeout)
 
@@ -361,7 +361,7 @@ def test_when_all_parents_fail_a_relative_search_pauses(models: Recipe, tmp_path
 
     class Orphans(Failing):
         def run(self, trial: Trial) -> Outcome:
-            if is_parent(trial.label):
+            if trial.origin.is_parent:
                 raise OSError(f"no {trial.label}")
             return self._bench.run(trial)
 

@@ -7,6 +7,7 @@ from evomerge.objective.score import DisplayScore, task_difference
 from evomerge.report.html.numbers import best_model, by_label, difference_data
 from evomerge.results.front import Front, Point
 from evomerge.statistics import Difference, holm
+from evomerge.trial import UNIFORM
 
 #: The splits on which a point is compared, the most trustworthy first.
 ORDER = ("report", "select", "search")
@@ -34,7 +35,7 @@ def comparisons(
 
 def _rivals(fronts: Mapping[str, Front], baseline: str | None) -> list[str]:
     best = next((found for split in ORDER if (found := best_model(fronts[split])) is not None), None)
-    named = (None if best is None else best.label, baseline, "uniform")
+    named = (None if best is None else best.label, baseline, UNIFORM)
     return list(dict.fromkeys(label for label in named if label is not None))
 
 

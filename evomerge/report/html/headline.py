@@ -8,7 +8,7 @@ from evomerge.report.html.numbers import difference_data, estimate_data
 from evomerge.results import Selection, SelectionError, selection
 from evomerge.results.front import Front
 from evomerge.study import Study
-from evomerge.trial import is_parent
+from evomerge.trial import UNIFORM, Origin
 
 
 def headline(study: Study, objective: Objective, searched: Front) -> tuple[Selection | None, dict[str, Any]]:
@@ -41,15 +41,15 @@ def headline(study: Study, objective: Objective, searched: Front) -> tuple[Selec
 
 def _bought(found: Selection) -> list[dict[str, Any]]:
     """Paired differences of the winner to the best parent, the best baseline and the uniform average."""
-    parents = [standing for standing in found.standings if is_parent(standing.label)]
+    parents = [standing for standing in found.standings if Origin.of(standing.label).is_parent]
     rivals = {}
     if parents:
         rivals["best parent"] = max(parents, key=lambda standing: standing.score.mean)
     by_label = {standing.label: standing for standing in found.standings}
-    if found.baseline is not None and found.baseline != "uniform":
+    if found.baseline is not None and found.baseline != UNIFORM:
         rivals["best baseline"] = by_label[found.baseline]
-    if "uniform" in by_label:
-        rivals["uniform average"] = by_label["uniform"]
+    if UNIFORM in by_label:
+        rivals["uniform average"] = by_label[UNIFORM]
     return [
         {"over": over, "label": standing.label, **difference_data(standing.behind)}
         for over, standing in rivals.items()

@@ -10,7 +10,7 @@ from evomerge.report.html.numbers import by_label, number
 from evomerge.results.front import Front
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
-from evomerge.trial import CANARY
+from evomerge.trial import Origin
 
 #: The canary of older studies scored two points on all examples; today's reads a few of them, and counts nothing.
 CANARY_COST = 2.0
@@ -31,7 +31,7 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
     spent, best = 0.0, -np.inf
     for entry in told:
         spent += _cost(entry, examples)
-        point = None if entry.trial.label == CANARY else numbers.get(entry.trial.number)
+        point = None if entry.trial.origin is Origin.CANARY else numbers.get(entry.trial.number)
         if point is not None and point.is_merge:
             best = max(best, point.score.mean)
         rows["number"].append(entry.trial.number)
@@ -44,7 +44,7 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
 
 
 def _cost(entry: Entry, examples: int) -> float:
-    if entry.trial.label == CANARY:
+    if entry.trial.origin is Origin.CANARY:
         return CANARY_COST if entry.outcome is not None and entry.outcome.scores else 0.0
     if entry.outcome is None or not entry.outcome.scores or not examples:
         return 1.0

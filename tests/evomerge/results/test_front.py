@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge.budget import RECOMMENDED
 from evomerge.objective import Objective
 from evomerge.results.front import Front, front, knee_distances
 from evomerge.statistics import estimate
-from evomerge.trial import CANARY, Trial
+from evomerge.trial import CANARY, Origin, Trial
 from tests.evomerge.report.fronts import PARETO, SEARCH, tell, trial, values, write_front
 from tests.evomerge.report.studies import OBJECTIVE, write_study
 
@@ -121,7 +120,7 @@ def test_less_is_better_where_the_task_says_so(tmp_path: Path) -> None:
 
 def test_finalists_go_by_their_number_on_the_search_split(tmp_path: Path) -> None:
     study = write_front(tmp_path / "study")
-    tell(study, Trial(11, np.array([0.1, 0.2]), label=f"{RECOMMENDED}:11"), (6, 5))
+    tell(study, Trial(11, np.array([0.1, 0.2]), label=Origin.RECOMMENDED.label(11)), (6, 5))
     for number, label in enumerate(("parent:math", 11, 4, "uniform"), 12):
         tell(study, trial(number, label, "select"), (5, 5))
     study.close()

@@ -15,7 +15,6 @@ from evomerge.study import Entry, Study
 from evomerge.study.follow import Follower
 from evomerge.trackers._story import Story
 from evomerge.trackers.base import Point, Value
-from evomerge.trial import is_parent
 from tests.evomerge.searches import run_here, write_search
 
 PARETO = {"objective": "pareto", "optimizer": "nsga2"}
@@ -76,7 +75,7 @@ def test_where_the_worst_task_decides_it_is_told(tmp_path: Path, kind: str) -> N
     measured = Measured(objective_of_study(study), scored(study))
     assert own == [measured.decisive(entry)[kind] for entry in scored(study) if entry.trial.label == "search"]
     assert points[-1].values["best"] == pytest.approx(best.merit)
-    assert all(kind not in p.values for p in points if is_parent(study.entries[int(p.values["trial"])].trial.label))
+    assert all(kind not in p.values for p in points if study.entries[int(p.values["trial"])].trial.origin.is_parent)
 
 
 def test_the_best_of_a_mean_keeps_what_is_to_be_kept(tmp_path: Path) -> None:
