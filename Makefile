@@ -54,7 +54,7 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/evomerge methods --markdown > evomerge/merging/methods/TABLE.md
+	$(BIN)/evomerge list methods --markdown > evomerge/merging/methods/TABLE.md
 
 clean:
 	rm -rf $(VENV) $(ORACLE) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,9 +1,9 @@
 """The command line. Commands only parse and print; what they do is in `evomerge.commands`."""
 
-from evomerge.cli import merge, plugins, report, results, search, status, tools
+from evomerge.cli import list_plugins, merge, results, search, status, tools
 from evomerge.cli.application import app, main
 
 __all__ = ["app", "main"]
 
-for part in (search, results, merge, tools, report, status, plugins):
+for part in (search, status, results, merge, list_plugins, tools):
     app.add_typer(part.commands)

@@ -17,6 +17,9 @@ from evomerge.commands.exit_codes import USAGE
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 
+#: Sections of `evomerge --help`.
+SEARCH, RESULTS, MERGE, MORE = "Search", "Results", "Merge without a search", "Plug-ins and tools"
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
 Whole = Annotated[

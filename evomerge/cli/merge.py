@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.application import AsJson, Lora, Whole, show
+from evomerge.cli.application import MERGE, AsJson, Lora, Whole, show
 
 commands = typer.Typer()
 
 Lenient = Annotated[bool, typer.Option("--lenient", help="Ignore keys that mergekit does not know, as it does.")]
 
 
-@commands.command()
+@commands.command(rich_help_panel=MERGE)
 def merge(
     recipe: Annotated[Path, typer.Argument(help="The recipe file, or a mergekit configuration.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
@@ -43,7 +43,7 @@ def merge(
     show(as_json, data, f"Wrote {count} weight file{'' if count == 1 else 's'} to {output}", *data["notes"])
 
 
-@commands.command("import")
+@commands.command("import", rich_help_panel=MERGE)
 def import_(
     file: Annotated[Path, typer.Argument(help="A configuration of mergekit or mergekit-evolve.")],
     output: Annotated[

@@ -1,4 +1,4 @@
-"""Commands that look at a study's front and choose from it. Every heavy import is in a body."""
+"""Commands that look at a study's front, choose from it and write it out. Every heavy import is in a body."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.application import AsJson, show
+from evomerge.cli.application import RESULTS, AsJson, Lora, Whole, show
 from evomerge.commands import exit_codes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PredictedPoint = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(rich_help_panel=RESULTS)
 def pareto(
     run: Run,
     split: Annotated[str, typer.Option(help="Of the examples: search, select or report.")] = "search",
@@ -56,7 +56,7 @@ def pareto(
         console.print(text)
 
 
-@commands.command()
+@commands.command(rich_help_panel=RESULTS)
 def pick(
     run: Run,
     prefer: Prefer = None,
@@ -105,15 +105,69 @@ def pick(
         raise typer.Exit(exit_codes.USAGE)
 
 
+@commands.command(rich_help_panel=RESULTS)
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder, or with --recipe-only the file, to write.")
+    ],
+    best: Annotated[bool, typer.Option("--best", help="The selected winner; this is the default.")] = False,
+    trial: Annotated[int | None, typer.Option(min=0, help="Another trial, by its number.")] = None,
+    prefer: Prefer = None,
+    best_at: BestAt = None,
+    keep: Keep = None,
+    knee: Knee = False,
+    predicted: PredictedPoint = None,
+    split: DecidingSplit = None,
+    nearest: Nearest = False,
+    recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="Format of the recipe: evomerge or mergekit.")] = "evomerge",
+    lora: Lora = None,
+    modules_to_save: Whole = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study's winner, or another trial, as a checkpoint.
+
+    Choose the merge with the same options as in `evomerge pick`. The folder holds weights, tokenizer, recipe, manifest
+    and model card.
+    """
+    from evomerge.commands.pick import Request
+
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
+    if best and (trial is not None or predicted is not None or request.wishes):
+        raise typer.BadParameter(
+            "choose --best, --trial N, --predicted N, or one of --prefer, --max, --keep and --knee, not both"
+        )
+    if (split is not None or nearest) and not request.wishes and predicted is None:
+        raise typer.BadParameter("--split and --nearest go with --prefer, --max, --keep or --knee")
+    if format_ not in ("evomerge", "mergekit"):
+        raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
+    if lora is not None and (recipe_only or format_ != "evomerge"):
+        raise typer.BadParameter("--lora writes weights; leave out --recipe-only and --format")
+    from evomerge.commands.export import write_export
+
+    data = write_export(
+        run,
+        output,
+        request,
+        recipe_only=recipe_only,
+        format_=format_,
+        overwrite=overwrite,
+        lora=lora,
+        modules_to_save=modules_to_save,
+    )
+    show(as_json, data, f"Wrote {data['label']} to {output}", *data["notes"])
+
+
 def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
-    from evomerge.commands.export import write_recipe
-    from evomerge.commands.predicted import choice_of, find, predicted_data
+    from evomerge.commands.predicted import find, predicted_data
 
     point = find(run, request)
     data = predicted_data(run, point)
     lines = [data["sentence"], f"To write it out: {data['next']}"]
     if output is not None:
-        write_recipe(choice_of(run, point), output, overwrite=overwrite)
+        _write(run, output, request, overwrite=overwrite)
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)

@@ -1,17 +1,62 @@
 """Commands that look at a run while it goes on, or afterwards. Every heavy import is in a body."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from evomerge.cli.application import AsJson, show
+from evomerge.cli.application import RESULTS, AsJson, show
 
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(rich_help_panel=RESULTS)
+def status(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    plot: Annotated[bool, typer.Option("--plot", help="Draw progress.png in the folder of the run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the state and results of a study."""
+    from evomerge.commands.status import study_status
+    from evomerge.report.terminal import Terminal
+
+    data, text = study_status(run, plot=plot)
+    if as_json:
+        show(as_json, data)
+    else:
+        # A file has no width; eighty columns would break the labels.
+        Terminal(width=None if sys.stdout.isatty() else 120).print(text)
+
+
+@commands.command(rich_help_panel=RESULTS)
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; report.html in the run by default.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study as one HTML file.
+
+    Verdict, front, coefficients, comparisons, failures and cost, of unfinished studies too; it needs no network.
+    """
+    # The models are asked for names; where they are not on this machine, that is not worth a download.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from evomerge.commands.report import write_report
+
+    def say(step: str) -> None:
+        if sys.stderr.isatty():
+            typer.echo(f"{step} ...", err=True)
+
+    data = write_report(run, output, browser=open_, say=say)
+    notes = [data["note"]] if data["note"] else []
+    show(as_json, data, *notes, data["verdict"], f"Wrote {data['report']}")
+
+
+@commands.command(rich_help_panel=RESULTS)
 def dashboard(
     run: Annotated[Path, typer.Argument(help="The folder of the run.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,

@@ -1,16 +1,17 @@
-"""Commands that prepare models for a merge, or learn from data how to. Every heavy import is in a body."""
+"""`evomerge tools`: everything that is no search; and its older spellings. Every heavy import is in a body."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evomerge.cli.application import AsJson, show
+from evomerge.cli.application import MORE, AsJson, show
 
 commands = typer.Typer()
+tools = typer.Typer(no_args_is_help=True, help="Align, repair, calibrate and soup models, without a search.")
 
 
-@commands.command()
+@tools.command()
 def align(
     model: Annotated[str, typer.Argument(help="The model whose hidden units are reordered.")],
     to: Annotated[str, typer.Option("--to", help="The model that they are matched to.")],
@@ -24,7 +25,7 @@ def align(
 
     For models trained apart from each other; fine-tuned models of one base need none of it. The outputs stay.
     """
-    from evomerge.commands.align import align_model
+    from evomerge.commands.tools.align import align_model
 
     data = align_model(model, to, output, residual=residual, seed=seed, overwrite=overwrite)
     before, after = data["cosine"]
@@ -32,7 +33,7 @@ def align(
     show(as_json, data, moved, f"Wrote {output}")
 
 
-@commands.command()
+@tools.command()
 def repair(
     merged: Annotated[str, typer.Argument(help="The merged model; its tokenizer reads the data.")],
     models: Annotated[list[str], typer.Argument(help="Its endpoints: the models that were merged.")],
@@ -65,8 +66,8 @@ def repair(
         shares = None if weights is None else [float(weight) for weight in weights.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--weights is {weights!r}; expected comma-separated numbers") from error
-    from evomerge.commands.calibrate import Reading
-    from evomerge.commands.repair import repair_model
+    from evomerge.commands.tools.calibrate import Reading
+    from evomerge.commands.tools.repair import repair_model
 
     reading = Reading(examples, length, dtype, device, separator)
     facts, lines = repair_model(
@@ -83,8 +84,8 @@ def repair(
     show(as_json, facts, *lines)
 
 
-@commands.command()
-def statistics(
+@tools.command()
+def calibrate(
     data: Annotated[
         list[str],
         typer.Option("--data", help="A text file or JSON lines; with --through NAME=FILE for each input."),
@@ -107,25 +108,28 @@ def statistics(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect what fisher, regmean and mats need of a model."""
+    """Collect what fisher, regmean and mats need of a model.
+
+    Fisher information and Gram matrices of its layers on data, in one file that a recipe names as `statistics`.
+    """
     if (model is None) == (through is None) or (through is None and len(data) != 1):
         raise typer.BadParameter("give MODEL and one --data FILE, or --through RECIPE and --data NAME=FILE per input")
     if through is not None and (dtype is not None or labels != "data" or kinds not in ("gram", "fisher,gram")):
         raise typer.BadParameter("--through collects gram, in the type of the recipe: no --kinds, --labels, --dtype")
-    from evomerge.commands import calibrate
+    from evomerge.commands.tools import calibrate as calibration
     from evomerge.prepare.calibration.collect import Settings
     from evomerge.recipe.model_names import named_input
 
-    reading = calibrate.Reading(examples, length, dtype, device, separator)
+    reading = calibration.Reading(examples, length, dtype, device, separator)
     if through is not None:
-        files = calibrate.name_data(data)
-        facts, lines = calibrate.collect_through_recipe(
+        files = calibration.name_data(data)
+        facts, lines = calibration.collect_through_recipe(
             through, files, output, batch_tokens, reading, overwrite=overwrite
         )
     else:
         # Other words than it knows are refused by Settings itself.
         settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
-        facts, lines = calibrate.collect_statistics(
+        facts, lines = calibration.collect_statistics(
             named_input("model", f"{model}+{adapter}" if adapter else str(model)),
             Path(data[0]),
             output,
@@ -136,7 +140,7 @@ def statistics(
     show(as_json, facts, *lines)
 
 
-@commands.command()
+@tools.command()
 def soup(
     base: Annotated[str, typer.Argument(help="Gives configuration, tokenizer and what is not merged.")],
     models: Annotated[list[str], typer.Argument(help="The models to average; the base may be one of them.")],
@@ -161,11 +165,16 @@ def soup(
     Half of the examples are learned from, the others compare the soup with equal weights and with every model.
     It takes a loss that has gradients; for any other score there is a search with `optimizer: greedy_soup`.
     """
-    from evomerge.commands.calibrate import Reading
-    from evomerge.commands.soup import learn_soup
+    from evomerge.commands.tools.calibrate import Reading
+    from evomerge.commands.tools.soup import learn_soup
     from evomerge.prepare.soup import Settings
 
     settings = Settings(epochs, lr, batch, by_layer=by_layer, seed=seed)
     reading = Reading(examples, length, dtype, device, separator)
     facts, lines = learn_soup(base, models, data, output, settings, reading, tokenizer=tokenizer, overwrite=overwrite)
     show(as_json, facts, *lines)
+
+
+commands.add_typer(tools, name="tools", rich_help_panel=MORE)
+for _name, _command in (("align", align), ("repair", repair), ("statistics", calibrate), ("soup", soup)):
+    commands.command(_name, hidden=True)(_command)

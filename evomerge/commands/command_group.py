@@ -50,3 +50,15 @@ class Commands(TyperGroup):
         else:
             typer.echo(printable(f"error: {message}"), err=True)
         raise typer.Exit(code)
+
+    def format_commands(self, _ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the commands that are not hidden, in sections by their panel, in the order of their declaration."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        shown = [(name, command) for name, command in self.commands.items() if not command.hidden]
+        limit = formatter.width - 6 - max(len(name) for name, _ in shown)
+        for name, command in shown:
+            panel = getattr(command, "rich_help_panel", None) or "Commands"
+            sections.setdefault(panel, []).append((name, command.get_short_help_str(limit)))
+        for panel, rows in sections.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)

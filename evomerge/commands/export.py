@@ -31,7 +31,8 @@ def write_export(
     """Export the winner of the study in `run`, a trial, or what a wish leads to; returns what to print.
 
     With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
-    the adapter that is written instead of whole weights, see `export_lora`.
+    the adapter that is written instead of whole weights, see `export_lora`. `evomerge pick -o` writes its recipe here.
+    Raises OutputError or CheckpointError for a file or folder that is not replaced.
     """
     choice = _choose(run, request)
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
@@ -43,20 +44,12 @@ def write_export(
         with progress_bar(f"{choice.label}: merging") as progress:
             written = export.export(choice, output, overwrite=overwrite, progress=progress, note=data["notes"].append)
         return data | asdict(written)
-    write_recipe(choice, output, format_=format_, overwrite=overwrite)
-    return data
-
-
-def write_recipe(choice: export.Choice, output: Path, *, format_: str = "evomerge", overwrite: bool) -> None:
-    """Write the recipe of a choice, in evomerge's or mergekit's format.
-
-    Raises OutputError or CheckpointError for a file that is not replaced.
-    """
     check_file(output, ours=RECIPE, overwrite=overwrite, inputs=choice.merge.recipe.paths)
     if format_ == "mergekit":
         write_text(output, write.dump(choice.merge, output.parent))
     else:
         write_merge(choice.merge, output)
+    return data
 
 
 def _choose(run: Path, request: Request) -> export.Choice:

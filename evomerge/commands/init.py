@@ -192,7 +192,7 @@ base: {base}
 # Another model below it: NAME: {{path: MODEL, adapter: ADAPTER}}
 experts:
 {experts}
-# How they are merged; `evomerge methods` lists the ways. With options: {{kind: ties, normalize: true}}
+# How they are merged; `evomerge list methods` lists the ways. With options: {{kind: ties, normalize: true}}
 method: task_arithmetic
 
 # Type of the merged weights: float32, bfloat16 or float16.

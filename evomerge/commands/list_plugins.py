@@ -1,29 +1,32 @@
-"""`evomerge methods`, `evaluators`, `optimizers`, `spaces`: which plug-ins there are, and what each of them takes."""
+"""`evomerge list`: which plug-ins there are, and what each of them takes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Group
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evomerge import plugins
 from evomerge.commands.plugin_cards import PluginCard, cards
 from evomerge.merging.catalogue import Entry, catalogue, coefficients, entry, markdown
 
 
-def describe(name: str | None) -> tuple[list[dict[str, Any]], Group]:
-    """Every merge method, or the one of this name, as plain data and for people. Raises PluginError."""
-    found = catalogue() if name is None else [entry(name)]
-    return [asdict(item) for item in found], Group(*(_card(_rows(item)) for item in found) if name else [_table(found)])
+def overview(kinds: Mapping[str, str]) -> tuple[dict[str, list[str]], Table]:
+    """Names of all plug-ins as plain data and for people; kinds: how each sort of plug-in is called -> the sort."""
+    found = {kind: list(plugins.names(what)) for kind, what in kinds.items()}
+    return found, _card({kind: ", ".join(names) for kind, names in found.items()})
 
 
-def describe_plugins(what: str, name: str | None) -> tuple[list[dict[str, Any]], Group]:
-    """Every evaluator, optimizer or search space, or the one of this name, as above. Raises PluginError."""
+def describe(what: str, name: str | None) -> tuple[list[dict[str, Any]], RenderableType]:
+    """Every plug-in of a sort, or the one of this name, as plain data and for people. Raises PluginError."""
+    if what == "merge method":
+        methods = catalogue() if name is None else [entry(name)]
+        return [asdict(item) for item in methods], _card(_rows(methods[0])) if name else _table(methods)
     found = cards(what, name)
-    if name is None:
-        return [asdict(item) for item in found], Group(_plugin_table(what, found))
-    return [asdict(item) for item in found], Group(*(_card(_plugin_rows(what, item)) for item in found))
+    text = _card(_plugin_rows(what, found[0])) if name else _plugin_table(what, found)
+    return [asdict(item) for item in found], text
 
 
 def as_markdown() -> str:

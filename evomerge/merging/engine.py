@@ -144,8 +144,8 @@ class MergeEngine:
                 if moments is None or moments.kinds.isdisjoint(kind.split("|")):
                     raise MergeError(
                         f"{candidate.method.name} needs the statistics {kind!r} of every input, and {name!r} has none: "
-                        f"collect them with `evomerge statistics MODEL --data FILE -o STATISTICS.safetensors` and name "
-                        f"the file in the recipe (inputs: {name}: {{path: ..., statistics: STATISTICS.safetensors}})."
+                        f"collect them with `evomerge tools calibrate MODEL --data FILE -o S.safetensors` and name "
+                        f"the file in the recipe (inputs: {name}: {{path: ..., statistics: S.safetensors}})."
                     )
         return candidate
 

@@ -31,7 +31,7 @@ class MomentsFile:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise CheckpointError(f"{path} does not exist: expected statistics that `evomerge statistics` wrote.")
+            raise CheckpointError(f"{path} does not exist: expected statistics that `evomerge tools calibrate` wrote.")
         self.path = path
         self.names = frozenset(read_header(path))
         self.kinds = frozenset(name.partition("/")[0] for name in self.names)
@@ -39,7 +39,7 @@ class MomentsFile:
         if stranger is not None:
             raise CheckpointError(
                 f"{path} holds {stranger!r}, which is no statistic: expected names that begin with "
-                f"{', '.join(kind + '/' for kind in KINDS)}, as `evomerge statistics` writes them."
+                f"{', '.join(kind + '/' for kind in KINDS)}, as `evomerge tools calibrate` writes them."
             )
         file: Any = safe_open(path, framework="pt")
         self._file = file

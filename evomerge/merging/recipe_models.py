@@ -133,7 +133,7 @@ def _check_owner(moments: MomentsFile, wanted: Input, model: Model) -> None:
         f"The statistics {moments.path} were collected on another model than {wanted.name!r} "
         f"({wanted.path}): on {moments.source or 'one'} with the fingerprint {moments.model}, here it is "
         f"{model.fingerprint()}. Name the statistics of this model, or collect them: "
-        f"`evomerge statistics {wanted.path}{adapter} --data FILE -o {moments.path} --overwrite`."
+        f"`evomerge tools calibrate {wanted.path}{adapter} --data FILE -o {moments.path} --overwrite`."
     )
 
 

@@ -53,9 +53,24 @@ def test_starting_loads_nothing_heavy(module: str) -> None:
 def test_the_console_script_says_its_version_and_commands() -> None:
     assert console_script("--version").stdout == f"evomerge {__version__}\n"
     shown = console_script("--help").stdout
-    for command in ("init", "check", "search", "status", "export", "merge", "import", "--install-completion"):
-        assert command in shown
-    assert "..." not in shown.partition("Commands:")[2], "what a command does is not cut off at 80 columns"
+    assert "--install-completion" in shown
+    sections = shown.partition("  --help")[2].split("\n\n")[1:]
+    listed = {lines[0]: [line.split()[0] for line in lines[1:]] for lines in map(str.splitlines, sections)}
+    assert listed == {
+        "Search:": ["init", "check", "plan", "search"],
+        "Results:": ["status", "report", "dashboard", "pareto", "pick", "export"],
+        "Merge without a search:": ["merge", "import"],
+        "Plug-ins and tools:": ["list", "tools"],
+    }
+    assert "..." not in shown.partition("Search:")[2], "what a command does is not cut off at 80 columns"
+
+
+@pytest.mark.parametrize("old", ["align", "repair", "statistics", "soup"])
+def test_older_spellings_of_tools_take_the_same_options(old: str) -> None:
+    new = {"statistics": "calibrate"}.get(old, old)
+    older, newer = run(old, "--help").stdout, run("tools", new, "--help").stdout
+    assert older.partition("\n")[2] == newer.partition("\n")[2]
+    assert "--output" in newer
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import Scores
 from evomerge.cli import app
-from evomerge.commands.calibrate import _file_name
 from evomerge.commands.import_file import _commented
 from evomerge.commands.init import named_inputs
 from evomerge.commands.report import written
+from evomerge.commands.tools.calibrate import _file_name
 from evomerge.config import ConfigError, load_config
 from evomerge.merging.output.card import _code, _text, model_card
 from evomerge.merging.output.manifest import Manifest

@@ -106,8 +106,8 @@ def test_other_commands_refuse_them_before_the_weights_are_read(
     write_network(tmp_path, "bert_mlm")
     write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("evomerge.commands.calibrate.load_resident", None)
-    monkeypatch.setattr("evomerge.commands.soup.load_resident", None)
+    monkeypatch.setattr("evomerge.commands.tools.calibrate.load_resident", None)
+    monkeypatch.setattr("evomerge.commands.tools.soup.load_resident", None)
     done = CliRunner().invoke(app, arguments)
     assert (done.exit_code, "BertForMaskedLM is no causal language model" in " ".join(done.output.split())) == (
         2,

@@ -23,7 +23,7 @@ def _shares(
         if lacking:
             raise MethodError(
                 f"mats with objective {objective} needs the statistics {lacking[0]!r} of {name}: collect them with "
-                f"`evomerge statistics MODEL --data FILE --kinds {','.join(KINDS[objective])} -o FILE`."
+                f"`evomerge tools calibrate MODEL --data FILE --kinds {','.join(KINDS[objective])} -o FILE`."
             )
     if min(weight) < 0 or not any(weight):
         raise MethodError(f"{source.tensor}: mats needs weights from 0 and one above it; they are {list(weight)}.")

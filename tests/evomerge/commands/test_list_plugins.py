@@ -27,9 +27,9 @@ def shown(*arguments: str) -> str:
 
 @pytest.mark.parametrize("command", KINDS)
 def test_every_plugin_says_in_one_line_what_it_is(command: str) -> None:
-    found = json.loads(shown(command, "--json"))
+    found = json.loads(shown("list", command, "--json"))
     assert [item["name"] for item in found] == list(plugins.names(KINDS[command]))
-    text = shown(command)
+    text = shown("list", command)
     for item in found:
         assert item["title"], item["name"]
         assert item["about"], item["name"]
@@ -37,29 +37,34 @@ def test_every_plugin_says_in_one_line_what_it_is(command: str) -> None:
 
 
 def test_options_are_those_of_the_constructor_with_their_defaults() -> None:
-    (found,) = json.loads(shown("evaluators", "exact_match", "--json"))
+    (found,) = json.loads(shown("list", "evaluators", "exact_match", "--json"))
     assert [option.partition(":")[0] for option in found["options"]] == list(inspect.signature(ExactMatch).parameters)
     assert {"file: required", "max_new_tokens: 32", "limit: null", "strip: true"} <= set(found["options"])
-    (found,) = json.loads(shown("evaluators", "model_size", "--json"))
+    (found,) = json.loads(shown("list", "evaluators", "model_size", "--json"))
     assert found["options"] == ["unit: bytes (or parameters)"]
-    (found,) = json.loads(shown("optimizers", "nsga2", "--json"))
+    (found,) = json.loads(shown("list", "optimizers", "nsga2", "--json"))
     assert (found["options"], found["takes"]) == (["population: 10"], "1 or more objectives")
     assert Nsga2.max_objectives is None
-    (found,) = json.loads(shown("spaces", "smooth", "--json"))
+    (found,) = json.loads(shown("list", "spaces", "smooth", "--json"))
     assert found["options"] == ["points: 4", "ranges: null", "freeze: null", "tie: []", "start: null"]
 
 
 def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
-    text = shown("evaluators", "exact_match")
+    text = shown("list", "evaluators", "exact_match")
     assert "strip, ignore_case: how texts are compared" in " ".join(text.split())
     assert "evaluator: exact_match" in text
-    assert "freeze: group pattern" in shown("spaces", "uniform"), "what all spaces take is said by those without more"
-    assert "1 objective\n" in "\n".join(line.rstrip() for line in shown("optimizers", "cma_es").splitlines()) + "\n"
+    assert "freeze: group pattern" in shown("list", "spaces", "uniform"), (
+        "what all spaces take is said by those without more"
+    )
+    assert (
+        "1 objective\n"
+        in "\n".join(line.rstrip() for line in shown("list", "optimizers", "cma_es").splitlines()) + "\n"
+    )
 
 
 @pytest.mark.parametrize("command", KINDS)
 def test_what_only_programmers_need_is_left_out(command: str) -> None:
-    for item in json.loads(shown(command, "--json")):
+    for item in json.loads(shown("list", command, "--json")):
         assert "Raises" not in item["about"], item["name"]
         assert "Build the space" not in item["about"], item["name"]
         assert "dimension: coordinates" not in item["about"], item["name"]
@@ -74,14 +79,14 @@ class Warming(Synthetic):
 
 
 def test_only_sentences_about_errors_are_left_out() -> None:
-    (own,) = json.loads(shown("evaluators", f"{__name__}:Warming", "--json"))
+    (own,) = json.loads(shown("list", "evaluators", f"{__name__}:Warming", "--json"))
     assert own["about"] == "Warms.\n\nRaises the temperature. Goes on."
 
 
 def test_one_of_your_own_and_one_that_is_not_there() -> None:
-    (own,) = json.loads(shown("evaluators", "evaluators.synthetic:Synthetic", "--json"))
+    (own,) = json.loads(shown("list", "evaluators", "evaluators.synthetic:Synthetic", "--json"))
     assert "noise: none (or binomial)" in own["options"]
-    wrong = CliRunner().invoke(app, ["optimizers", "cmaes"])
+    wrong = CliRunner().invoke(app, ["list", "optimizers", "cmaes"])
     assert wrong.exit_code == 2
     assert "Did you mean 'cma_es'?" in wrong.stderr
 
@@ -89,14 +94,40 @@ def test_one_of_your_own_and_one_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ("optimizers ns", ["nsga2", "nsga3"]),
+        ("list e", ["evaluators"]),
+        ("list optimizers ns", ["nsga2", "nsga3"]),
+        ("list methods tie", ["ties"]),
         ("evaluators ex", ["exact_match"]),
-        ("methods tie", ["ties"]),
         ("spaces s", ["simplex", "smooth"]),
     ],
 )
 def test_the_shell_completes_names(typed: str, expected: list[str]) -> None:
     script = Path(sys.executable).with_name("evomerge")
-    asked = {"_EVOMERGE_COMPLETE": "complete_bash", "COMP_WORDS": f"evomerge {typed}", "COMP_CWORD": "2"}
+    asked = {
+        "_EVOMERGE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"evomerge {typed}",
+        "COMP_CWORD": str(typed.count(" ") + 1),
+    }
     done = subprocess.run([str(script)], capture_output=True, text=True, env={**os.environ, **asked}, check=False)
     assert done.stdout.split() == expected, done.stderr
+
+
+def test_without_a_kind_it_lists_all_names() -> None:
+    found = json.loads(shown("list", "--json"))
+    assert found["methods"] == list(plugins.names("merge method"))
+    assert found.keys() == {"methods", *KINDS}
+    text = " ".join(shown("list").split())
+    assert all(name in text for names in found.values() for name in names)
+
+
+def test_a_name_in_the_place_of_the_kind_is_told_where_it_belongs() -> None:
+    wrong = CliRunner().invoke(app, ["list", "ties"])
+    assert wrong.exit_code == 2
+    assert "there are methods, spaces, evaluators, optimizers. `evomerge list methods ties` tells" in wrong.stderr
+
+
+@pytest.mark.parametrize("kind", ["methods", *KINDS])
+def test_older_spellings_give_the_same(kind: str) -> None:
+    (name, *_) = plugins.names(KINDS.get(kind, "merge method"))
+    assert shown(kind, name, "--json") == shown("list", kind, name, "--json")
+    assert shown(kind, name) == shown("list", kind, name)

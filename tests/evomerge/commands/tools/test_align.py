@@ -13,7 +13,7 @@ from tests.evomerge.prepare.alignment.test_symmetries import MODELS, logits, ran
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["align", *map(str, arguments)])
+    return CliRunner().invoke(app, ["tools", "align", *map(str, arguments)])
 
 
 @pytest.fixture

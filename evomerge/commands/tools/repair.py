@@ -1,4 +1,4 @@
-"""`evomerge repair`: a merged model whose hidden units vary as those of its endpoints do, as an ordinary checkpoint."""
+"""`evomerge tools repair`: a merged model whose hidden units vary as those of its endpoints do, as a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import __version__
-from evomerge.commands.align import source_name, write_changed
-from evomerge.commands.calibrate import Reading, check_continues_text, load
 from evomerge.commands.init import named_inputs
 from evomerge.commands.progress import progress_bar
+from evomerge.commands.tools.align import source_name, write_changed
+from evomerge.commands.tools.calibrate import Reading, check_continues_text, load
 from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model

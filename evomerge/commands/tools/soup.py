@@ -1,4 +1,4 @@
-"""`evomerge soup`: mixing weights learned on labelled data, as a recipe, and what they are worth on other data."""
+"""`evomerge tools soup`: mixing weights learned on labelled data, as a recipe, and their loss on other data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from evaluators.base import content_ids, split_of
-from evomerge.commands.calibrate import Reading, check_continues_text
 from evomerge.commands.init import named_inputs
 from evomerge.commands.progress import progress_bar
+from evomerge.commands.tools.calibrate import Reading, check_continues_text
 from evomerge.merging.models.compatibility import tokenizer_differences
 from evomerge.merging.output.manifest import pinned
 from evomerge.merging.output.single_file import RECIPE, check_file

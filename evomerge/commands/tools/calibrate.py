@@ -1,4 +1,4 @@
-"""`evomerge statistics`: Fisher information and second moments of models on data, as files for merges."""
+"""`evomerge tools calibrate`: Fisher information and second moments of models on data, as files for merges."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`evomerge repair` on averages of models that were made apart; transformers measures what was written."""
+"""`evomerge tools repair` on averages of models that were made apart; transformers measures what was written."""
 
 import json
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class Case:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["repair", *map(str, arguments)])
+    return CliRunner().invoke(app, ["tools", "repair", *map(str, arguments)])
 
 
 def average(folder: Path, share: float) -> None:

@@ -1,4 +1,4 @@
-"""`evomerge align`: a model with its hidden units in the order of another's, as an ordinary checkpoint."""
+"""`evomerge tools align`: a model with its hidden units in the order of another's, as an ordinary checkpoint."""
 
 import json
 import shutil

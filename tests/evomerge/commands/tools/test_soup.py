@@ -1,4 +1,4 @@
-"""`evomerge soup`, then `evomerge merge`, on the tiny trained models."""
+"""`evomerge tools soup`, then `evomerge merge`, on the tiny trained models."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from scipy import stats
 from typer.testing import CliRunner, Result
 
 from evomerge.cli import app
-from evomerge.commands.soup import split_examples
+from evomerge.commands.tools.soup import split_examples
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.prepare.calibration import collect
 from evomerge.prepare.calibration.data import Example, encode_texts, read_texts
@@ -28,7 +28,9 @@ def run(*arguments: object) -> Result:
 
 
 def learned(tiny: TinyModels, data: Path, output: Path, *options: object) -> dict[str, Any]:
-    done = run("soup", tiny.base, *(tiny.experts[n] for n in NAMES), "--data", data, "-o", output, "--json", *options)
+    done = run(
+        "tools", "soup", tiny.base, *(tiny.experts[n] for n in NAMES), "--data", data, "-o", output, "--json", *options
+    )
     assert done.exit_code == 0, done.output
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
@@ -113,7 +115,7 @@ def test_it_says_when_it_is_not_better(tiny: TinyModels, tmp_path: Path) -> None
     """On texts that no expert was trained for, the same model three times: nothing is there to gain."""
     data = tmp_path / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": f"sort {n} ="}) + "\n" for n in range(100, 112)))
-    arguments = ("soup", tiny.base, *[tiny.experts["count"]] * 3, "--data", data, "-o", tmp_path / "r.yaml")
+    arguments = ("tools", "soup", tiny.base, *[tiny.experts["count"]] * 3, "--data", data, "-o", tmp_path / "r.yaml")
     done = run(*arguments)
     assert done.exit_code == 0, done.output
     assert "The soup is NOT shown to be better than the uniform average." in done.stdout
@@ -125,7 +127,9 @@ def test_it_says_when_it_is_not_better(tiny: TinyModels, tmp_path: Path) -> None
 
 def test_it_says_when_one_model_alone_is_better(tiny: TinyModels, tmp_path: Path) -> None:
     models = (tiny.experts[name] for name in NAMES)
-    done = run("soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--epochs", 1)
+    done = run(
+        "tools", "soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--epochs", 1
+    )
     assert done.exit_code == 0, done.output
     assert "The soup is WORSE than sort alone;" in done.stdout
     assert "The soup is WORSE than count alone;" not in done.stdout
@@ -152,7 +156,7 @@ def test_what_is_refused_before_anything_is_learned(tiny: TinyModels, tmp_path: 
             "expected base, union, count, sort",
         ),
     ):
-        result = run("soup", *arguments)
+        result = run("tools", "soup", *arguments)
         assert result.exit_code == code, (arguments, result.output)
         assert message in result.stderr, (message, result.stderr)
         assert "Traceback" not in result.output
@@ -166,7 +170,9 @@ def test_memory_is_checked_before_anything_is_loaded(
     nbytes = sum(tensor.nbytes for tensor in load_file(tiny.base / "model.safetensors").values())
     monkeypatch.setattr(collect, "_free_memory", lambda: 2 * nbytes)
     models = (tiny.experts[name] for name in NAMES)
-    done = run("soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--device", "cpu")
+    done = run(
+        "tools", "soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--device", "cpu"
+    )
     assert done.exit_code == 2
     assert "The model and its gradient need" in done.stderr
     assert "--dtype bfloat16" in done.stderr

@@ -1,4 +1,4 @@
-"""`evomerge statistics`, then `evomerge merge`: on the tiny trained models, against what is computed directly."""
+"""`evomerge tools calibrate`, then `evomerge merge`: on the tiny trained models, against what is computed directly."""
 
 import json
 import shutil
@@ -31,7 +31,9 @@ def collected(tiny: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("collected")
     for task in TASKS:
         file = folder / f"{task}.safetensors"
-        done = run("statistics", tiny.experts[task], "--data", tiny.tasks[task], "-o", file, "--examples", 20, "--json")
+        done = run(
+            "tools", "calibrate", tiny.experts[task], "--data", tiny.tasks[task], "-o", file, "--examples", 20, "--json"
+        )
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["examples"] == 20
     return folder
@@ -97,11 +99,11 @@ def test_regmean_from_data_to_weights(tiny: TinyModels, collected: Path, tmp_pat
 def test_through_writes_a_recipe_that_merges(tiny: TinyModels, tmp_path: Path) -> None:
     file = recipe(tiny, tmp_path, None, method="regmean")
     data = [part for task in TASKS for part in ("--data", f"{task}={tiny.tasks[task]}")]
-    done = run("statistics", "--through", file, *data, "--examples", 5, "-o", tmp_path / "moments", "--json")
+    done = run("tools", "calibrate", "--through", file, *data, "--examples", 5, "-o", tmp_path / "moments", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["inputs"]["sort"]["examples"] == 5
     assert run("merge", tmp_path / "moments" / "recipe.yaml", "-o", tmp_path / "out").exit_code == 0
-    again = run("statistics", "--through", file, *data, "-o", tmp_path / "moments")
+    again = run("tools", "calibrate", "--through", file, *data, "-o", tmp_path / "moments")
     assert (again.exit_code, "exists" in again.stderr) == (2, True)
 
 
@@ -121,7 +123,7 @@ def test_what_is_refused_before_anything_is_loaded(tiny: TinyModels, tmp_path: P
         (["--data", data, "-o", tmp_path / "x"], 2, "MODEL"),
         (["--through", tmp_path / "gone.yaml", "--data", data, "-o", tmp_path / "x"], 2, "expected NAME=FILE"),
     ):
-        result = run("statistics", *arguments)
+        result = run("tools", "calibrate", *arguments)
         assert result.exit_code == code, (arguments, result.output)
         assert message in result.stderr, (message, result.stderr)
         assert "Traceback" not in result.output
@@ -141,7 +143,7 @@ def test_a_model_with_its_lora(tiny: TinyModels, tmp_path: Path) -> None:
         "b": (tmp_path / "whole",),
         "c": (tiny.base,),
     }.items():
-        done = run("statistics", *arguments, *common, "-o", tmp_path / f"{name}.safetensors")
+        done = run("tools", "calibrate", *arguments, *common, "-o", tmp_path / f"{name}.safetensors")
         assert done.exit_code == 0, done.output
     with_adapter, whole, without = (load_file(tmp_path / f"{name}.safetensors") for name in "abc")
     for name, moment in whole.items():
@@ -162,7 +164,7 @@ def test_statistics_of_another_model_are_refused(tiny: TinyModels, collected: Pa
     done = run("merge", recipe(tiny, tmp_path, tmp_path, method="fisher"), "-o", tmp_path / "out")
     assert done.exit_code == 3, done.output
     assert f"another model than 'count' ({tiny.experts['count']}): on sort with" in done.stderr
-    assert f"`evomerge statistics {tiny.experts['count']} --data FILE -o" in done.stderr
+    assert f"`evomerge tools calibrate {tiny.experts['count']} --data FILE -o" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
