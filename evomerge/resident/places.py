@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+from transformers.core_model_loading import WeightConverter
 
 from evomerge.merging.models.network import TRAINING_ONLY
+from evomerge.merging.models.network_names import LoadingRules
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -74,7 +74,9 @@ def find_places(network: Any, shapes: Shapes, learned: Callable[[str], bool], la
     that transformers would fill with random numbers.
     """
     live: dict[str, Tensor] = network.state_dict()
-    renamed, converted, homeless = _match(network, live, shapes)
+    match = LoadingRules(network, live).match(shapes)
+    renamed, homeless = match.renamed, match.homeless
+    converted = [Conversion(match.converters[found[0][1]], key, found) for key, found in match.converted.items()]
     kind = f"transformers' {type(network).__name__}"
     ignored = _known_to_be_idle(network)
     unknown = [name for name in homeless if learned(name) and not ignored(name) and not ignored(homeless[name])]
@@ -97,34 +99,6 @@ def find_places(network: Any, shapes: Shapes, learned: Callable[[str], bool], la
     return Loading(
         renamed, tuple(converted), tuple(name for name in homeless if learned(name)), _missing(network, becomes, label)
     )
-
-
-def _match(
-    network: Any, live: Mapping[str, Tensor], shapes: Shapes
-) -> tuple[dict[str, str], list[Conversion], dict[str, str]]:
-    """As transformers' loader does: names that are renamed, tensors that are converted; the rest, name -> renamed."""
-    transforms = get_model_conversion_mapping(network)
-    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
-    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
-    of_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    prefix = network.base_model_prefix
-    renamed: dict[str, str] = {}
-    taken: set[str] = set()
-    groups: dict[str, list[tuple[str, str]]] = {}
-    homeless: dict[str, str] = {}
-    for name in sorted(shapes, key=dot_natural_key):
-        target, pattern = rename_source_key(name, renamings, converters, prefix, live)
-        if target not in live and name in live:
-            target, pattern = rename_source_key(name, [], [], prefix, live)
-        if target not in live or (pattern is None and (target in groups or target in taken)):
-            homeless[name] = target
-        elif pattern is None:
-            renamed[name] = target
-            taken.add(target)
-        else:
-            groups.setdefault(target, []).append((name, pattern))
-    converted = [Conversion(of_pattern[found[0][1]], key, tuple(found)) for key, found in groups.items()]
-    return renamed, converted, homeless
 
 
 def _converted_shapes(conversion: Conversion, network: Any, shapes: Shapes, label: str) -> dict[str, Shape]:

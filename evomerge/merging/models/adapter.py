@@ -18,6 +18,7 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.lora_config import CONFIG, LoraConfig, read_lora_config
 from evomerge.merging.models.model import Model
+from evomerge.merging.models.network_names import NetworkNames
 from evomerge.merging.models.shards import INDEX, SINGLE, check_inside, read_text
 from evomerge.merging.tiles import Workers
 
@@ -162,7 +163,9 @@ class _Plan:
         self.biases: dict[str, tuple[str, float]] = {}
         self._base, self._adapter, self._settings = base, adapter, settings
         self._known = frozenset(base.names)
+        self._spellings = NetworkNames(base)
         self._misfits: list[str] = []
+        self._advice = "Name the model that it was trained on."
         modules: dict[str, dict[str, str]] = {}
         for key in adapter.names:
             name = key.removeprefix(PREFIX)
@@ -178,14 +181,14 @@ class _Plan:
             listed = "; ".join(self._misfits[:5]) + ("; ..." if len(self._misfits) > 5 else "")
             raise CheckpointError(
                 f"The adapter {folder} does not fit the model {base.path} in {len(self._misfits)} place(s): {listed}. "
-                "Name the model that it was trained on."
+                + self._advice
             )
 
     def _replace(self, key: str, wanted: str) -> None:
         name = self._found(wanted)
         shape = self._adapter.shape(key)
         if name is None:
-            self._misfits.append(f"no tensor for {shown(key)} {shape}")
+            self._misfits.append(f"{self._lost(wanted)} for {shown(key)} {shape}")
         elif self._base.shape(name) != shape:
             self._misfits.append(f"{shown(key)} has shape {shape}, {shown(name)} {self._base.shape(name)}")
         elif self._base.tied and name in self._base.vocabulary_matrices() and ".base_layer." not in key:
@@ -198,7 +201,7 @@ class _Plan:
         left, right = (parts.get(f"lora_{'embedding_' if embedding else ''}{end}") for end in "BA")
         name = self._found(f"{module}.weight")
         if left is None or right is None or name is None:
-            what = "no tensor" if name is None else "only one of two factors"
+            what = self._lost(f"{module}.weight") if name is None else "only one of two factors"
             self._misfits.append(f"{what} for {shown(next(iter(parts.values())))} {self._shapes(parts.values())}")
             return
         rank, scale = self._settings.rank_of(module), self._settings.scale_of(module)
@@ -236,11 +239,23 @@ class _Plan:
         return replace(pair, transposed=by_input) if by_input or shape == product else None
 
     def _found(self, wanted: str) -> str | None:
-        """The base's name for a tensor: the same, or the one that differs by what stands in front of it."""
+        """The base's name for a tensor: the same, one with another prefix, or the one that transformers renames so."""
         if wanted in self._known:
             return wanted
         near = [name for name in self._base.names if name.endswith(f".{wanted}") or wanted.endswith(f".{name}")]
-        return near[0] if len(near) == 1 else None
+        return near[0] if len(near) == 1 else self._spellings.in_files(wanted)
+
+    def _lost(self, wanted: str) -> str:
+        """Why the base has no tensor of this name."""
+        if not self._spellings.is_converted(wanted):
+            return "no tensor"
+        self._advice = (
+            "transformers makes such tensors of the network out of others of the files: load the adapter with PEFT and "
+            "save merge_and_unload() as a model."
+        )
+        target = self._spellings.in_network(wanted)
+        spelled = "" if target in (None, wanted) else f", {shown(target)} in the network,"
+        return f"no tensor that becomes {shown(wanted)}{spelled} unchanged"
 
     def _shapes(self, keys: Iterable[str]) -> str:
         return ", ".join(str(self._adapter.shape(key)) for key in keys)

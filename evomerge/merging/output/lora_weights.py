@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.adapter import PREFIX, stored_by_input
 from evomerge.merging.models.model import SPEAKING, Model
-from evomerge.merging.models.network import NetworkError, hollow, is_known
+from evomerge.merging.models.network_names import NetworkNames
 from evomerge.merging.output.lora_approximation import Approximation, approximate
 from evomerge.merging.output.lora_report import LoraReport
 from evomerge.merging.prepared import MergeError
@@ -32,8 +32,9 @@ class LoraWeights:
         self.tensors: dict[str, Tensor] = {}
         self._base, self._rank, self._whole = base, rank, whole
         self._components = dict(zip(layout.names, layout.components, strict=True))
-        self._modules = _modules(base)
-        self._prefix = _prefix(base, self._modules)
+        spellings = NetworkNames(base)
+        self._renamed = spellings.renamed
+        self._modules: Mapping[str, nn.Module] = dict(spellings.network.named_modules()) if spellings.network else {}
         self._check_rank()
         self._found: dict[str, Approximation] = {}
         self._rest: dict[str, float] = {}
@@ -128,12 +129,8 @@ class LoraWeights:
         return bool(stored_by_input(self._base))
 
     def _name(self, name: str) -> str:
-        """A tensor's name in the network that transformers makes."""
-        if self._components.get(name) != "head":
-            return self._prefix + name
-        place, _, own = name.rpartition(".")
-        last = place.rpartition(".")[2]  # the head of a part (LLaVA's language model) may be the network's own
-        return f"{last}.{own}" if place not in self._modules and last in self._modules else name
+        """A tensor's name in the network that transformers makes; in the files where it is converted."""
+        return self._renamed.get(name, name)
 
     def _module(self, name: str) -> str:
         return self._name(name).rpartition(".")[0]
@@ -145,25 +142,6 @@ class LoraWeights:
         everything = dict.fromkeys(self._module(name) for name in self._base.names)
         alike = [module for module in everything if module.rpartition(".")[2] in ends]
         return sorted(ends) if len(alike) == len(modules) else modules
-
-
-def _modules(base: Model) -> dict[str, nn.Module]:
-    """The modules of the network that transformers makes of the base, without weights; none where it makes none."""
-    if base.config is None or not is_known(base):
-        return {}
-    try:
-        return dict(hollow(base).named_modules())
-    except NetworkError:
-        return {}
-
-
-def _prefix(base: Model, modules: Mapping[str, nn.Module]) -> str:
-    """What the network's names begin with where the files leave it out, as GPT-2's on the hub do."""
-    if not modules:
-        return ""
-    prefix = f"{getattr(modules[''], 'base_model_prefix', '')}."
-    own = [name.rpartition(".")[0] for name in base.names]
-    return prefix if not any(name in modules for name in own) and any(prefix + n in modules for n in own) else ""
 
 
 def _ratio(part: float, whole: float) -> float:
