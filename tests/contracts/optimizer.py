@@ -1,13 +1,8 @@
 """The contract kit of optimizers: subclass `OptimizerContract`, name the plug-in, inherit the tests."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +10,7 @@ import pytest
 
 from evomerge.optimizers.base import Exhausted, FloatArray, Observation, Optimizer, OptimizerError, Proposal
 from evomerge.statistics.pareto import hypervolume, non_dominated
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.contracts.other_process import OtherProcess
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +78,8 @@ class OptimizerContract:
     learns_fronts: ClassVar[bool] = False
     budget: ClassVar[int] = 100
     learning_dimension: ClassVar[int] = 7
+    #: of the run that is repeated in another process
+    fingerprint_dimension: ClassVar[int] = 7
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "shape" in metafunc.fixturenames:
@@ -122,21 +118,13 @@ class OptimizerContract:
         # The first points may be given (a start, every model alone): the tenth is not.
         assert _begun(self.make(shape)) != _begun(self.make(shape, seed=1))
 
-    def test_another_process_and_hash_seed_give_the_same_points(self) -> None:
-        n_objectives = self.plugin.min_objectives
-        here = asked(simulate(self.make((7, n_objectives)), 3, self.n_trials))
-        name = (self.plugin.__module__, self.plugin.__name__, json.dumps(dict(self.options)))
-        what = (*name, str(n_objectives), str(self.n_trials))
-        hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-        there = subprocess.run(
-            [sys.executable, "-m", "tests.contracts.optimizer", *what],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert json.loads(there.stdout) == here
+    def test_another_process_and_hash_seed_give_the_same_points(self, other_process: OtherProcess) -> None:
+        assert other_process.fingerprint(type(self)) == self.fingerprint(threads=1)
+
+    def fingerprint(self, threads: int) -> str:
+        """The points of a run with three trials at a time, as JSON."""
+        shape = (self.fingerprint_dimension, self.plugin.min_objectives)
+        return json.dumps(asked(simulate(self.make(shape), 3, self.n_trials)))
 
     @pytest.mark.parametrize("slots", [1, 3])
     def test_resume_goes_on_exactly_where_it_stopped(self, shape: tuple[int, int], slots: int) -> None:
@@ -365,14 +353,3 @@ def covered(optimizer: Optimizer, budget: int, seed: int) -> float:
         optimizer.tell(Observation(number, x, observed[-1]))
     front = non_dominated(np.array(observed))
     return hypervolume(np.array(true)[front], np.full(optimizer.n_objectives, 0.1))
-
-
-def main() -> None:
-    """Print the points of the run that `test_another_process_and_hash_seed_give_the_same_points` compares."""
-    module, name, options, n_objectives, n_trials = sys.argv[1:]
-    optimizer = getattr(importlib.import_module(module), name)(7, int(n_objectives), 0, None, **json.loads(options))
-    print(json.dumps(asked(simulate(optimizer, 3, int(n_trials)))))
-
-
-if __name__ == "__main__":
-    main()
