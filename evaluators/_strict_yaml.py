@@ -42,6 +42,8 @@ _Pairs = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
 class StrictYamlError(ValueError):
     """Text that is not the YAML we accept; the message begins with `source:line:`."""
 
+    exit_code = 2  # of the command that it ends
+
 
 @dataclass(frozen=True)
 class Document:

@@ -20,6 +20,8 @@ _AGAIN = "Save it as UTF-8 (in PowerShell: `Out-File -Encoding utf8`)."
 class TextError(ValueError):
     """A file that is not the text, or text that is not the JSON, that was expected; the message names the place."""
 
+    exit_code = 2  # of the command that it ends
+
 
 def read_text(file: str | Path) -> str:
     """Read a UTF-8 text file. Raises FileNotFoundError, and TextError, with the line, for what is no such text."""

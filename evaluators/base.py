@@ -23,6 +23,8 @@ _COPY = re.compile(r"([0-9a-f]{16})#\d+")
 class EvaluatorError(ValueError):
     """An evaluator that cannot be built, or a model or example that it cannot score."""
 
+    exit_code = 2  # of the command that it ends
+
 
 class MergedModel(Protocol):
     """A candidate: its coefficients and its resident weights."""

@@ -15,6 +15,7 @@ from torch import nn
 from evaluators._own_code import look_in
 from evaluators.base import Evaluator, FloatArray, Scores, split_of
 from evomerge import plugins
+from evomerge.errors import PAUSED, EvomergeError
 from evomerge.merging.baselines import completed, parent_label
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.pins import Pins, check_worker, input_files
@@ -32,8 +33,10 @@ from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace,
 CANARY_EXAMPLES = 8
 
 
-class CanaryError(ValueError):
+class CanaryError(EvomergeError):
     """Different coefficients gave the same weights, outputs or scores: a search would be blind."""
+
+    exit_code = PAUSED
 
 
 @dataclass(frozen=True)

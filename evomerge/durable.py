@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from evomerge.errors import EvomergeError
+
 #: Advice by error number, for the common errors of a disk.
 _ADVICE = {
     errno.ENOSPC: "Free some space, or write to another disk.",
@@ -22,7 +24,7 @@ _ADVICE = {
 PART = ".evomerge-part"
 
 
-class OutputError(ValueError):
+class OutputError(EvomergeError):
     """An output that cannot be written: it exists, another process writes it, or the disk refuses it."""
 
 

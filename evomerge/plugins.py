@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluators._own_code import load_module
+from evomerge.errors import EvomergeError
 
 PACKAGES: Mapping[str, str] = {
     "search space": "search_spaces",
@@ -26,7 +27,7 @@ PACKAGES: Mapping[str, str] = {
 _LISTED = 8
 
 
-class PluginError(ValueError):
+class PluginError(EvomergeError):
     """A plug-in that cannot be found, or that does not take the options given to it."""
 
 

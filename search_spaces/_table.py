@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 class SpaceError(ValueError):
     """A search space that cannot be built, or a point or table outside of it."""
 
+    exit_code = 2  # of the command that it ends
+
 
 @dataclass(frozen=True)
 class Parameter:

@@ -13,7 +13,7 @@ import typer
 from evomerge import __version__
 from evomerge.cli.own_packages import check_packages
 from evomerge.commands.command_group import Commands
-from evomerge.commands.exit_codes import USAGE
+from evomerge.errors import USAGE
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.cli.application import RESULTS, AsJson, Lora, Whole, show
-from evomerge.commands import exit_codes
+from evomerge.errors import USAGE
 
 if TYPE_CHECKING:
     from evomerge.commands.pick import Request
@@ -102,7 +102,7 @@ def pick(
     if not usable:
         if not as_json:
             typer.echo("error: no merge has all that was asked for; --nearest takes the nearest", err=True)
-        raise typer.Exit(exit_codes.USAGE)
+        raise typer.Exit(USAGE)
 
 
 @commands.command(rich_help_panel=RESULTS)

@@ -7,8 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from evomerge.commands import exit_codes
 from evomerge.durable import is_trouble, trouble
+from evomerge.errors import USAGE, exit_code
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 
@@ -37,11 +37,11 @@ class Commands(TyperGroup):
         except _UsageError as error:
             if not as_json:
                 raise
-            code, message = exit_codes.USAGE, error.format_message()
+            code, message = USAGE, error.format_message()
         except BrokenPipeError:
             raise  # whoever read the output has gone, and needs no message
-        except (ValueError, RuntimeError, OSError) as error:
-            found = exit_codes.exit_code(error)
+        except (ValueError, OSError) as error:
+            found = exit_code(error)
             if found is None or ctx.params.get("debug"):
                 raise
             code, message = found, masked(_said(error))

@@ -19,12 +19,14 @@ from evomerge.bench import build_space
 from evomerge.config import load_config
 from evomerge.config.fields import named_paths
 from evomerge.durable import replacing
+from evomerge.errors import EvomergeError
 from evomerge.merging.output.single_file import check_file
 from evomerge.merging.recipe_models import open_models
 from evomerge.report.axes import Axis, of_space
 from evomerge.report.optuna_view import OptunaView
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.follow import Follower
+from search_spaces.base import SpaceError
 
 #: Seconds between two looks at the ledger.
 PAUSE = 1.0
@@ -32,7 +34,7 @@ SQLITE = (".db", ".sqlite", ".sqlite3")
 JOURNAL = (".log", ".journal", ".jsonl")
 
 
-class DashboardError(RuntimeError):
+class DashboardError(EvomergeError):
     """A dashboard that cannot be shown, or a file that cannot be written for one."""
 
 
@@ -126,5 +128,5 @@ def _axes(run: Path) -> tuple[Axis, ...] | None:
         config = load_config(run / SEARCH_FILE)
         recipe = config.recipe()
         return of_space(build_space(config.space, recipe, open_models(recipe).base.layout()))
-    except (ValueError, OSError):
+    except (EvomergeError, SpaceError, OSError):
         return None

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from evomerge.budget import seconds_left
-from evomerge.commands import exit_codes
 from evomerge.commands.start_trackers import Trackers
 from evomerge.config import SearchConfig
+from evomerge.errors import DONE, PAUSED, SIGNAL, STOPPED
 from evomerge.launch import launch
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
@@ -119,10 +119,10 @@ def _rest(event: dict[str, Any]) -> dict[str, Any]:
 
 def _exit_code(ending: Ending) -> int:
     if ending.kind == "done":
-        return exit_codes.DONE
+        return DONE
     if ending.kind == "paused":
-        return exit_codes.PAUSED
-    return exit_codes.SIGNAL + ending.signal if ending.signal else exit_codes.STOPPED
+        return PAUSED
+    return SIGNAL + ending.signal if ending.signal else STOPPED
 
 
 def _last_words(ending: Ending, folder: Path) -> str:

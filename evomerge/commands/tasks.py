@@ -10,6 +10,7 @@ from evaluators._examples import PROMPT_FIELDS, Line, as_texts, read_json_lines
 from evaluators._texts import TextError, read_text
 from evaluators.base import EvaluatorError
 from evomerge.config.fields import PATH_OPTIONS
+from evomerge.errors import EvomergeError
 
 #: Evaluator -> the field that asks for it; the first that a file has decides.
 _NEEDED = {"multiple_choice": "choices", "exact_match": "answer", "perplexity": "text"}
@@ -34,7 +35,7 @@ _YAML = (".yaml", ".yml")
 _TASK_NAME = re.compile(r"^task:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
-class DraftError(ValueError):
+class DraftError(EvomergeError):
     """A search file that cannot be drafted from what was given."""
 
 

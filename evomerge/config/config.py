@@ -31,6 +31,7 @@ from evomerge.config.fields import (
     plugin_data,
 )
 from evomerge.durable import write_text
+from evomerge.errors import EvomergeError
 from evomerge.objective import Objective
 from evomerge.objective.spec import ObjectiveSpec, falls_data, make_objective
 from evomerge.plugins import PluginError, PluginSpec, check_name
@@ -56,7 +57,7 @@ FREE = (
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(EvomergeError):
     """A search file that cannot be used; one line per mistake, each with its place in the file."""
 
 

@@ -2,11 +2,14 @@
 
 from typing import Protocol
 
+from evomerge.errors import PAUSED, EvomergeError
 from evomerge.trial import Outcome, Trial
 
 
-class ExecutorError(RuntimeError):
+class ExecutorError(EvomergeError):
     """The system that runs trials is broken, through no fault of a candidate."""
+
+    exit_code = PAUSED
 
 
 class Executor(Protocol):

@@ -17,6 +17,7 @@ from evomerge import plugins
 from evomerge.bench import BenchSpec, build_space
 from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
 from evomerge.config import SearchConfig
+from evomerge.errors import EvomergeError
 from evomerge.execution.base import Executor
 from evomerge.launch import checks
 from evomerge.launch.checks import placed
@@ -63,7 +64,7 @@ from evomerge.trial import MERGES_TOKENIZER, Origin, Trial
 from search_spaces.base import FloatArray, SearchSpace
 
 
-class LaunchError(ValueError):
+class LaunchError(EvomergeError):
     """A search that cannot start as it is configured."""
 
 

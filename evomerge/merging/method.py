@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from evomerge.errors import EvomergeError
 from evomerge.merging.signature import SHARE as SHARE
 from evomerge.merging.signature import Bounds as Bounds
 from evomerge.merging.signature import Declared, describe, fits
@@ -25,7 +26,7 @@ from evomerge.merging.tiles import BASE as BASE
 from search_spaces.base import FloatArray, Parameter
 
 
-class MethodError(ValueError):
+class MethodError(EvomergeError):
     """Parameters, options or inputs that a merge method does not take.
 
     place: where a recipe says what is wrong: ("coefficients", parameter, group, input), or less of it.

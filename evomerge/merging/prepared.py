@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from evomerge import plugins
+from evomerge.errors import EvomergeError
 from evomerge.merging.method import BASE, CopyOf, MergeMethod, MethodError
 from evomerge.merging.tiles import Models, TensorSource, Tile
 from evomerge.recipe import Merge
 
 
-class MergeError(ValueError):
+class MergeError(EvomergeError):
     """Models that do not fit, a place that a merge cannot be written to, or a result that is not finite."""
 
 

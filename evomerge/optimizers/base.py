@@ -12,6 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.errors import EvomergeError
+
 FloatArray = NDArray[np.float64]
 
 
@@ -23,7 +25,7 @@ _STEPS = (0.05, 0.05, 0.05, 0.1, 0.1, 0.2, 0.2, 0.4, 0.8)
 _N_RANDOM = 100
 
 
-class OptimizerError(ValueError):
+class OptimizerError(EvomergeError):
     """An optimizer used against its contract, or built with options that it cannot take."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evomerge.errors import EvomergeError
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.prepared import PreparedMerge
 from evomerge.merging.recipe_models import RecipeModels
@@ -30,7 +31,7 @@ Progress = Callable[[int], None]
 DECIMALS = 5
 
 
-class SoupError(ValueError):
+class SoupError(EvomergeError):
     """A soup that cannot be learned: settings, too few models or examples, a loss that is not finite."""
 
 

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from evomerge.errors import EvomergeError
 from evomerge.text.printable import is_name
 from search_spaces.base import CoefficientTable
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class RecipeError(ValueError):
+class RecipeError(EvomergeError):
     """A recipe file that cannot be read, or a recipe that contradicts itself."""
 
 

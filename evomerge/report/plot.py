@@ -8,6 +8,7 @@ import numpy as np
 
 from evomerge.budget import is_candidate
 from evomerge.durable import replacing
+from evomerge.errors import EvomergeError
 from evomerge.objective.spec import objective_of_study
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.study import Study
@@ -21,7 +22,7 @@ _INK, _SOFT, _ACCENT = "#333333", "#b8c4ce", "#1f6fb2"
 _LINES = ("#c05621", "#2f855a", "#805ad5", "#b83280", "#718096", "#975a16")
 
 
-class PlotError(RuntimeError):
+class PlotError(EvomergeError):
     """A picture that cannot be drawn: matplotlib is missing, or there is nothing to show yet."""
 
 

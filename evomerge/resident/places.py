@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.core_model_loading import WeightConverter
 
+from evomerge.errors import REFUSED, EvomergeError
 from evomerge.merging.models.network import TRAINING_ONLY
 from evomerge.merging.models.network_names import LoadingRules
 
@@ -26,8 +27,10 @@ Shapes = Mapping[str, Shape]
 _OLD_BUFFERS = re.compile(r"rotary_emb\.inv_freq|(?:^|\.)position_ids$")
 
 
-class ModelError(ValueError):
+class ModelError(EvomergeError):
     """A model that transformers cannot hold resident."""
+
+    exit_code = REFUSED
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, Objective, hundredths
 from evomerge.objective.score import are_shares, display_score
 from evomerge.results.front import Front, Point, knee_distances
@@ -28,7 +29,7 @@ _WEIGHT = re.compile(rf"(?P<task>.+?)\s*=\s*(?P<weight>{_NUMBER})")
 _ROUNDING = 1e-9
 
 
-class ChoiceError(ValueError):
+class ChoiceError(EvomergeError):
     """A wish that cannot be read, or cannot be measured in this study."""
 
 

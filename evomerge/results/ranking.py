@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from evaluators.base import Scores
+from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, NoReference, Objective
 from evomerge.objective.score import display_score
 from evomerge.statistics import pareto
@@ -16,7 +17,7 @@ from evomerge.trial import Origin
 ROUNDING = 1e-9
 
 
-class SelectionError(ValueError):
+class SelectionError(EvomergeError):
     """A study in which nothing can be selected yet."""
 
 

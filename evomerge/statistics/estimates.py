@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from evomerge.errors import EvomergeError
 from evomerge.statistics import intervals
 from evomerge.statistics.clusters import Clusters, Sample, sample
 from evomerge.statistics.intervals import Z95, FloatArray, Part
@@ -16,7 +17,7 @@ from evomerge.statistics.sign_test import sign_test
 ROUNDING = 1e-12
 
 
-class StatisticsError(ValueError):
+class StatisticsError(EvomergeError):
     """Values that cannot be compared."""
 
 

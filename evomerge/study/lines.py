@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evomerge.errors import BUSY, PAUSED, EvomergeError
+
 FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
 #: The copy of the search file that a study keeps in its folder.
@@ -19,7 +21,7 @@ SEARCH_FILE = "search.yaml"
 _PREFIX = len(b'{"crc32":"00000000",')
 
 
-class StudyError(RuntimeError):
+class StudyError(EvomergeError):
     """A study that cannot be read or written, or that is used wrongly."""
 
 
@@ -30,9 +32,13 @@ class StudyExists(StudyError):
 class StudyBusy(StudyError):
     """Another process writes to the study."""
 
+    exit_code = BUSY
+
 
 class StudyPaused(StudyError):
     """The disk takes no more; the study is whole and can be resumed. Says whether the record was saved."""
+
+    exit_code = PAUSED
 
 
 @dataclass(frozen=True)

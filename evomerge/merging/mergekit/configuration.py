@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import _strict_yaml as strict_yaml
+from evomerge.errors import EvomergeError
 from evomerge.merging.mergekit.methods import METHODS, Row
 from evomerge.merging.mergekit.settings import Setting
 from evomerge.recipe import Input
@@ -21,7 +22,7 @@ Settings = Mapping[str, Setting]
 OWN = "evomerge"
 
 
-class InteropError(ValueError):
+class InteropError(EvomergeError):
     """A configuration that cannot be read, or a merge that mergekit cannot express; the message says which part."""
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evomerge.errors import REFUSED, EvomergeError
+
 MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS = 250_000
 _MAX_DIMENSIONS = 64
@@ -36,8 +38,10 @@ ITEM_BYTES: Mapping[str, int] = {
 }
 
 
-class CheckpointError(ValueError):
+class CheckpointError(EvomergeError):
     """An input that is refused: damaged, dangerous, or not to be merged with the others."""
+
+    exit_code = REFUSED
 
 
 @dataclass(frozen=True)

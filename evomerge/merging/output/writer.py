@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evomerge.errors import PAUSED, EvomergeError
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import ITEM_BYTES, shown
 from evomerge.merging.models.model import Model
@@ -41,8 +42,10 @@ _CODES: Mapping[torch.dtype, str] = {
 }
 
 
-class WriteError(ValueError):
+class WriteError(EvomergeError):
     """Merged weights that cannot be written, or that did not arrive on disk as they were made."""
+
+    exit_code = PAUSED
 
 
 @dataclass(frozen=True)

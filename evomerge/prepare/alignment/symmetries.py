@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evomerge.errors import REFUSED, EvomergeError
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 #: Inputs and output of an MLP under one parent, and how many projections each input's weight holds one after the other.
@@ -38,8 +40,10 @@ _NORM = re.compile(r"(?<![qk]_)(?:norm|ln_\w+)\.(?:weight|bias)$")
 _HEAD_NORM = re.compile(r"\.[qk]_norm\.weight$")
 
 
-class AlignError(ValueError):
+class AlignError(EvomergeError):
     """A model whose hidden units are not known, or not well enough for what was asked."""
+
+    exit_code = REFUSED
 
 
 @dataclass(frozen=True)

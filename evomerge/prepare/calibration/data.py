@@ -8,13 +8,14 @@ from typing import Any
 from evaluators._answers import Labeled, right_choices
 from evaluators._examples import Line, as_texts, read_json_lines, read_text
 from evaluators._tokens import encode, encode_pair, max_length, prefix_token
+from evomerge.errors import EvomergeError
 
 JSON_LINES = (".jsonl", ".ndjson")
 #: Tokens of an example, unless the model reads fewer or another number is asked for.
 LENGTH = 512
 
 
-class CollectionError(ValueError):
+class CollectionError(EvomergeError):
     """Statistics that cannot be collected: data without text, a model of another kind, memory or disk too small."""
 
 
