@@ -32,7 +32,14 @@ from evomerge.launch.pinned import (
     pausing,
     pin_models,
 )
-from evomerge.launch.placement import COMPUTE_DTYPE, check_device, memory_notes, scoring_dtype, start_executor
+from evomerge.launch.placement import (
+    COMPUTE_DTYPE,
+    check_device,
+    check_own_networks,
+    memory_notes,
+    scoring_dtype,
+    start_executor,
+)
 from evomerge.launch.signals import signals
 from evomerge.merging import pins
 from evomerge.merging.method import MergeMethod
@@ -146,6 +153,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     reading = own_tokenizers(reader, sources, recipe, evaluators, own)
     notes += reading.notes(recipe)
     apart = tuple(name for name in (recipe.base.name, *named) if name in own or name in reading.scored)
+    check_own_networks(config, needs, {**own, **reading.scored})
     spec = replace(spec, own=apart, own_tokenizers=tuple(reading.scored))
     objective = config.objective_for(
         [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],

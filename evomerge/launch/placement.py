@@ -1,6 +1,7 @@
 """Placement: how many workers fit on this machine, and the executor that holds them."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -104,6 +105,21 @@ def check_device(config: SearchConfig) -> None:
         raise ConfigError(
             f"device: {config.device} was asked for, and torch {torch.__version__} finds {found} on this machine. "
             "Use device: auto, which takes a GPU where there is one."
+        )
+
+
+def check_own_networks(config: SearchConfig, needs: MemoryNeeds, own: Mapping[str, Sequence[str]]) -> None:
+    """Raises ConfigError where parents need a network of their own, and one model is spread over several GPUs.
+
+    own: by model, how its folder's configuration or tokenizer differs from the merges'.
+    """
+    share = placement(config, needs)[2] if own and config.executor == "ray" else 0.0
+    if share > 1:
+        said = "; ".join(f"{name}: {'; '.join(sentences)}" for name, sentences in own.items())
+        raise ConfigError(
+            f"{config.where('gpus_per_worker')}: {share:g} GPUs hold one model, and a parent whose folder computes or "
+            f"reads differently from the merges can only be scored on one ({said}). Give it the base's configuration "
+            "and tokenizer, or use gpus_per_worker: 1."
         )
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.bench import build_evaluator, split_ids
 from evomerge.cli import app
-from evomerge.config import load_config
+from evomerge.config import ConfigError, load_config
 from evomerge.launch.launch import LaunchError, prepare
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.settings import setting_differences
@@ -57,6 +57,16 @@ def test_check_names_the_setting_with_both_values(tmp_path: Path) -> None:
     assert "b: rope_parameters.rope_theta is 30.0, the base's is 10000.0" in said
     assert "parent:b is scored under its own config.json" in said
     assert "a: " not in said
+
+
+def test_check_refuses_such_a_parent_on_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_network(tmp_path, "llama")
+    change(paths["b"], rope_parameters=ROPE)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    cluster = {"executor": "ray", "device": "auto", "ray_address": "127.0.0.1:6379"}
+    prepare(load_config(search_file(tmp_path, paths, **cluster, gpus_per_worker=1)))
+    with pytest.raises(ConfigError, match=r"gpus_per_worker: 2 GPUs .*b: rope_parameters.*per_worker: 1\.$"):
+        prepare(load_config(search_file(tmp_path, paths, **cluster, gpus_per_worker=2)))
 
 
 def test_a_parent_scores_what_its_folder_does_and_merges_are_under_the_base(tmp_path: Path) -> None:
