@@ -1,1 +1,1 @@
-"""Search spaces of evomerge: from a point of the unit cube to merge coefficients. One space, one file."""
+"""Search spaces of evomerge: maps from the unit cube to merge coefficients, one per file."""

@@ -1,4 +1,4 @@
-"""One parameter of a space: slots (free places) with coordinates, and how groups take values from slots."""
+"""One parameter of a space: slots (free values) with coordinates, and the interpolation of groups between slots."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Blend:
-    """Where groups take their points from: `(1 - fraction) * slots[lower] + fraction * slots[upper]`.
+    """Interpolates the points of groups between slots: `(1 - fraction) * slots[lower] + fraction * slots[upper]`.
 
     slots: their names. lower, upper: indices of slots, (n_groups,). fraction: in [0, 1), (n_groups,).
     """
@@ -25,12 +25,12 @@ class Blend:
     fraction: FloatArray
 
     def __call__(self, points: FloatArray) -> FloatArray:
-        """Points of groups (n_groups, n) from points of slots (n_slots, n); 0 and 1 pass exactly."""
+        """Map points of slots (n_slots, n) to points of groups (n_groups, n); 0 and 1 are preserved exactly."""
         fraction = self.fraction[:, None]
         return (1.0 - fraction) * points[self.lower] + fraction * points[self.upper]
 
     def solve(self, points: FloatArray) -> FloatArray:
-        """Points of slots that give these points of groups: exact where there are any, else least squares."""
+        """Return points of slots that give these points of groups: exactly if possible, else by least squares."""
         at_slot = np.flatnonzero(self.fraction == 0.0)
         direct = np.full((len(self.slots), points.shape[1]), np.nan)
         direct[self.lower[at_slot]] = points[at_slot]
@@ -43,7 +43,7 @@ class Blend:
         return np.clip(np.linalg.lstsq(matrix, points, rcond=None)[0], 0.0, 1.0)
 
     def with_ties(self, ties: Mapping[str, int]) -> "Blend":
-        """This blend with one more slot per tie, behind it; label -> how many groups share it."""
+        """Return this blend with one more slot per tie at the end; ties: label -> number of groups sharing it."""
         first = len(self.slots)
         slot = np.repeat(np.arange(first, first + len(ties)), list(ties.values()))
         return Blend(
@@ -55,17 +55,17 @@ class Blend:
 
 
 def one_slot_each(groups: Sequence[str]) -> Blend:
-    """Every group is a slot of its own."""
+    """Give every group a slot of its own."""
     index = np.arange(len(groups))
     return Blend(tuple(groups), index, index, np.zeros(len(groups)))
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A parameter's coordinates and values.
+    """The coordinates and values of a parameter.
 
-    origin: (n_groups, width), the values of groups that are not searched and the start of those that are.
-    rows: indices of the searched groups, in the order of `blend`.
+    origin: (n_groups, width), values of the groups not searched and start of those searched. rows: indices of the
+    searched groups, in the order of `blend`.
     """
 
     parameter: Parameter
@@ -90,7 +90,7 @@ class Column:
         return len(self.blend.slots) * len(self.labels)
 
     def decode(self, x: FloatArray) -> FloatArray:
-        """Values (n_groups, width) at coordinates (dimension,)."""
+        """Map coordinates (dimension,) to values (n_groups, width)."""
         values = self.origin.copy()
         if len(self.rows):
             slots = x.reshape(len(self.blend.slots), len(self.labels))
@@ -98,15 +98,15 @@ class Column:
         return values
 
     def nearest(self, values: FloatArray, groups: Sequence[str]) -> FloatArray:
-        """The coordinates whose values come nearest to `values` (n_groups, width).
+        """Return the coordinates whose values are closest to `values` (n_groups, width).
 
-        Raises SpaceError for a searched group whose values the scale does not have.
+        Raises SpaceError for a searched group whose values the scale cannot represent.
         """
         for row in self.rows:
             if not self.scale.contains(values[row]):
                 raise SpaceError(
                     f"{self.parameter.name!r} of group {groups[row]!r} is {values[row].tolist()}; "
-                    f"this space has {self.scale}. Widen `ranges`, or change the table."
+                    f"this space allows {self.scale}. Widen `ranges`, or change the table."
                 )
         if not self.dimension:
             return np.zeros(0)
@@ -124,11 +124,12 @@ def build_column(
     ties: Mapping[str, tuple[str, ...]],
     begin: FloatArray | None,
 ) -> Column:
-    """The column of a parameter; one whose range is a single value has no coordinates.
+    """Build the column of a parameter; one whose range is a single value has no coordinates.
 
-    scale: None for a range of values. fixed: group -> its values, or None for the origin's; these groups are
-    not searched. ties: label -> groups with shared coordinates. begin: (n_groups, width), the search's start.
-    Raises SpaceError for a tie of which only a part is searched.
+    scale: None for a range of values. fixed: group -> its values, or None for the origin's; these groups are not
+    searched.
+    ties: label -> groups with shared coordinates. begin: start of the search, (n_groups, width).
+    Raises SpaceError for a tie that is only partly searched.
     """
     constant = scale is None and parameter.low == parameter.high
     scale = scale or Box(parameter.low, parameter.high, len(inputs) if parameter.per_input else 1)
@@ -165,7 +166,9 @@ def _searched_ties(
         free = tuple(group for group in members if group not in fixed)
         if free and len(free) < len(members):
             stuck = next(group for group in members if group in fixed)
-            raise SpaceError(f"{name!r} of group {stuck!r} is frozen and tied to {free[0]!r}, which is not.")
+            raise SpaceError(
+                f"{name!r} of group {stuck!r} is frozen and tied to {free[0]!r}, which is not: freeze both or neither."
+            )
         if free:
             searched[label] = free
     return searched

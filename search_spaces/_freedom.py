@@ -1,4 +1,4 @@
-"""What a user fixes, ties and bounds: options of every space, checked against what there is."""
+"""Frozen, tied and bounded coefficients: the options of every space, checked against its groups and parameters."""
 
 import difflib
 import math
@@ -12,12 +12,12 @@ import numpy as np
 
 from search_spaces._table import FloatArray, Parameter, SpaceError, few
 
-#: In `freeze`: at the value that `default()` has there.
+#: In `freeze`: the value in `default()`.
 DEFAULT = "default"
 
 
 def with_ranges(parameters: Sequence[Parameter], ranges: Mapping[str, Any] | None) -> tuple[Parameter, ...]:
-    """The parameters with the bounds of `ranges`: parameter -> (low, high)."""
+    """Return the parameters with the bounds of `ranges`: parameter -> (low, high)."""
     bounds = dict(ranges or {})
     for name in bounds:
         _known("parameter", name, [parameter.name for parameter in parameters])
@@ -27,14 +27,14 @@ def with_ranges(parameters: Sequence[Parameter], ranges: Mapping[str, Any] | Non
         for low, high in [_range(p.name, bounds.get(p.name, (p.low, p.high)))]
     )
     if len({parameter.name for parameter in found}) != len(found):
-        raise SpaceError(f"Parameters need different names; they are {few([p.name for p in found])}.")
+        raise SpaceError(f"Parameters need distinct names; they are {few([p.name for p in found])}.")
     return found
 
 
 def frozen(
     freeze: Mapping[str, Any] | None, groups: Sequence[str], parameters: Sequence[Parameter], n_inputs: int
 ) -> dict[str, dict[str, FloatArray | None]]:
-    """Parameter -> group -> the row it is frozen at, or None for the default; a later pattern wins."""
+    """Return parameter -> group -> the frozen row, or None for the default; later patterns override earlier ones."""
     if not isinstance(freeze, Mapping | None):
         raise SpaceError(f"freeze needs group pattern -> {{parameter: value}} or {DEFAULT!r}; it is {freeze!r}.")
     rows: dict[str, dict[str, FloatArray | None]] = {parameter.name: {} for parameter in parameters}
@@ -56,7 +56,7 @@ def frozen(
 
 
 def tied(tie: Sequence[Sequence[str]], groups: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Label -> the groups that share their coefficients."""
+    """Return label -> the groups that share their coefficients."""
     if isinstance(tie, str) or any(isinstance(patterns, str) for patterns in tie):
         raise SpaceError(f"tie needs a list of lists of group patterns; it is {tie!r}. Did you mean {[tie]!r}?")
     found: dict[str, tuple[str, ...]] = {}
@@ -76,7 +76,7 @@ def tied(tie: Sequence[Sequence[str]], groups: Sequence[str]) -> dict[str, tuple
 
 
 def matching(pattern: str, groups: Sequence[str]) -> tuple[str, ...]:
-    """The groups that a shell pattern names: `block.3` is one, `block.3*` is also `block.35`."""
+    """Return the groups that match a shell pattern: `block.3` is one group, `block.3*` also matches `block.35`."""
     members = tuple(group for group in groups if fnmatchcase(group, str(pattern)))
     if not members:
         _known("group", pattern, groups)

@@ -1,4 +1,4 @@
-"""Ways to divide the tensors of a layout into groups that share coefficients."""
+"""Partitions of a layout's tensors into groups that share coefficients."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,32 +7,32 @@ from search_spaces._layout import Layout
 
 Groups = Mapping[str, tuple[str, ...]]
 
-# `block_sparse_moe.experts.3.`, `mlp.experts.3.`: an expert that a router chooses. Shared experts have no number.
+# `block_sparse_moe.experts.3.`, `mlp.experts.3.`: a routed expert. Shared experts have no number.
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _ORDER = ("embedding", "attention", "mlp", "norm", "head", "other")
 
 
 def whole(layout: Layout) -> Groups:
-    """One group, `all`."""
+    """Return the single group `all`."""
     return {"all": layout.names}
 
 
 def by_layer(layout: Layout) -> Groups:
-    """`block.0`, `block.1`, ... and, for what is outside of blocks, `embedding`, `norm`, `head`, `other`."""
+    """Return `block.0`, `block.1`, ... and, for tensors outside blocks, `embedding`, `norm`, `head`, `other`."""
     return _gather(layout, lambda block, _: f"block.{block}")
 
 
 def by_component(layout: Layout) -> Groups:
-    """`block.0.attention`, `block.0.mlp`, `block.0.norm`, ... and, outside of blocks, as in `by_layer`."""
+    """Return `block.0.attention`, `block.0.mlp`, `block.0.norm`, ... and, outside blocks, the groups of `by_layer`."""
     return _gather(layout, lambda block, component: f"block.{block}.{component}")
 
 
 def by_expert(layout: Layout) -> Groups:
-    """As in `by_component`, and `block.0.expert.0`, `block.0.expert.1`, ... where the checkpoint names experts."""
+    """Return the groups of `by_component`, plus `block.0.expert.0`, `block.0.expert.1`, ... for named experts."""
     return _gather(layout, lambda block, component: f"block.{block}.{component}", experts=True)
 
 
-#: What a space's option may call these ways.
+#: Names of these partitions in the options of a space.
 GRANULARITIES: Mapping[str, Callable[[Layout], Groups]] = {
     "uniform": whole,
     "layerwise": by_layer,
@@ -42,7 +42,7 @@ GRANULARITIES: Mapping[str, Callable[[Layout], Groups]] = {
 
 
 def _gather(layout: Layout, label: Callable[[int, str], str], *, experts: bool = False) -> Groups:
-    """Groups in the order of depth, whatever the order of the checkpoint."""
+    """Collect groups by depth, whatever the order of the checkpoint."""
     members: dict[str, list[str]] = {}
     order: dict[str, tuple[int, int, int, int]] = {}
     for name, block, component in zip(layout.names, layout.blocks, layout.components, strict=True):

@@ -1,4 +1,4 @@
-"""Layout: depth and component of each tensor, read off its name; no table of architectures."""
+"""Layout: depth and component of each tensor, inferred from its name; no table of architectures."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from search_spaces._table import SpaceError
 
 # `model.layers.3.`, `transformer.h.3.`, `encoder.block.3.`, `visual.resblocks.3.`: the outermost one counts.
 _BLOCK = re.compile(r"(?:^|\.)(?:[a-z_]*(?:layer|block)s?|h)\.(\d+)\.")
-# Stacks that read what another stack of the same model wrote.
+# Stacks that read the output of another stack of the same model.
 _LATER_STACK = re.compile(r"decoder|language|text")
 
 _NORM = re.compile(r"norm|(?:^|[._])ln(?:[._]|\d|$)", re.IGNORECASE)
@@ -23,7 +23,7 @@ _IN_BLOCK = (
         ),
     ),
 )
-# Norms belong to the head or the embedding that they are part of (BERT's `embeddings.LayerNorm`).
+# Norms belong to the head or embedding that contains them (BERT's `embeddings.LayerNorm`).
 _OUTSIDE = (
     (
         "head",
@@ -42,11 +42,11 @@ _OUTSIDE = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each tensor of a checkpoint sits: names in checkpoint order, its depth and its component.
+    """Names, depths and components of a checkpoint's tensors, in checkpoint order.
 
-    `blocks[i]` is the depth of tensor i, counted through all stacks (encoder first), or None outside of
-    blocks; `components[i]` is "attention", "mlp", "norm" or "other" in a block, and "embedding", "head",
-    "norm" or "other" outside, where "norm" is the final norm and "other" is whatever no pattern knows.
+    `blocks[i]` is the depth of tensor i, counted through all stacks (encoder first), or None outside blocks;
+    `components[i]` is "attention", "mlp", "norm" or "other" in a block, and "embedding", "head", "norm" (the final
+    norm) or "other" (any unknown name) outside.
     """
 
     names: tuple[str, ...]
@@ -56,16 +56,16 @@ class Layout:
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
             twice = next(name for n, name in enumerate(self.names) if name in self.names[:n])
-            raise SpaceError(f"A layout names every tensor once; {twice!r} is there twice.")
+            raise SpaceError(f"A layout needs distinct tensor names; {twice!r} appears twice.")
 
     @property
     def n_blocks(self) -> int:
-        """Number of blocks, all stacks together."""
+        """Return the number of blocks of all stacks together."""
         return 1 + max((block for block in self.blocks if block is not None), default=-1)
 
     @classmethod
     def from_names(cls, names: Sequence[str]) -> "Layout":
-        """Read depth and component off the names (`...layers.N...`, `...h.N...`, `...block.N...`)."""
+        """Infer depth and component from the names (`...layers.N...`, `...h.N...`, `...block.N...`)."""
         found = [_BLOCK.search(name) for name in names]
         places = [None if m is None else (m.string[: m.start()], int(m.group(1))) for m in found]
         in_depth = sorted({place for place in places if place is not None}, key=_depth_key)

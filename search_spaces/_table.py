@@ -1,4 +1,4 @@
-"""Parameter and CoefficientTable: the numbers of a merge, per group of tensors."""
+"""Parameter and CoefficientTable: the coefficients of a merge, per group of tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ FloatArray = NDArray[np.float64]
 
 
 class SpaceError(ValueError):
-    """A search space that cannot be built, or a point or table outside of it."""
+    """An invalid search space, or a point or table outside of it."""
 
     exit_code = 2  # of the command that it ends
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One number of a merge method: default and search bounds; one value per input model, or one for all."""
+    """A parameter of a merge method: default and search bounds; one value per input model, or one shared by all."""
 
     name: str
     default: float
@@ -33,9 +33,12 @@ class Parameter:
 class CoefficientTable:
     """Coefficients of a merge, per group of tensors.
 
-    groups: group name -> names of its tensors; every tensor is in exactly one group.
-    values: parameter name -> float64 array (n_groups, n_inputs), or (n_groups, 1) for a shared parameter.
-    Raises SpaceError for a tensor in two groups, a wrong shape and a value that is not finite.
+    Args:
+        groups: Group name -> names of its tensors; every tensor is in exactly one group.
+        values: Parameter name -> float64 array (n_groups, n_inputs), or (n_groups, 1) for a shared parameter.
+
+    Raises:
+        SpaceError: A tensor is in two groups, a shape is wrong, or a value is not finite.
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -82,15 +85,15 @@ class CoefficientTable:
         return CoefficientTable, (dict(self.groups), dict(self.values))
 
     def at(self, tensor: str) -> dict[str, FloatArray]:
-        """The coefficients of one tensor: parameter -> (n_inputs,) or (1,). Raises KeyError for others."""
+        """Return the coefficients of a tensor: parameter -> (n_inputs,) or (1,). Raises KeyError if unknown."""
         row = self._group_of[tensor]
         return {name: array[row] for name, array in self.values.items()}
 
     def bind(self, tensors: Sequence[str]) -> "CoefficientTable":
-        """The same coefficients with every group spelled out: patterns such as `*` replaced by tensor names.
+        """Resolve group patterns such as `*` to tensor names, with the same coefficients.
 
-        A tensor goes to the first group that has it by name, else to the first with a pattern for it.
-        Raises SpaceError for a tensor that no group takes and for a name that no tensor has.
+        A tensor belongs to the first group that lists its name, else to the first with a matching pattern.
+        Raises SpaceError for a tensor without a group and for a name without a tensor.
         """
         known = set(tensors)
         exact = {name: group for group, members in self.groups.items() for name in members}
@@ -101,7 +104,7 @@ class CoefficientTable:
             if group is None:
                 group = next((g for g, pattern in patterns if fnmatchcase(name, pattern)), None)
             if group is None:
-                raise SpaceError(f"No coefficient group takes the tensor {name!r}; there are {few(self.groups)}.")
+                raise SpaceError(f"No coefficient group matches tensor {name!r}; the groups are {few(self.groups)}.")
             members[group].append(name)
         for group, pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in tensors):
@@ -109,10 +112,10 @@ class CoefficientTable:
         return CoefficientTable({g: tuple(m) for g, m in members.items()}, self.values)
 
     def regroup(self, groups: Mapping[str, Sequence[str]], *, average: bool = False) -> "CoefficientTable":
-        """The same coefficients in other groups of the same tensors.
+        """Express the same coefficients in other groups of the same tensors.
 
-        Where the tensors of a new group disagree: their mean with `average`, else SpaceError.
-        Raises SpaceError for a tensor that this table does not have, and for a group without tensors.
+        Where the tensors of a new group disagree, use their mean with `average`, else raise SpaceError.
+        Raises SpaceError for a tensor that is not in this table, and for a group without tensors.
         """
         rows = []
         for group, members in groups.items():
@@ -120,7 +123,7 @@ class CoefficientTable:
             if stranger is not None or not members:
                 raise SpaceError(
                     f"Group {group!r} needs tensors of the table; it has {few(members)}, "
-                    f"of which {stranger!r} is not there."
+                    f"of which {stranger!r} is not in the table."
                 )
             # One weight per old group: equal values stay equal bit by bit.
             rows.append(np.unique([self._group_of[name] for name in members], return_counts=True))
@@ -134,17 +137,17 @@ class CoefficientTable:
 def _joined(
     name: str, group: str, array: FloatArray, row: tuple[NDArray[Any], NDArray[Any]], average: bool
 ) -> FloatArray:
-    """The one row that stands for some rows of `array`: theirs if they agree, else their mean by tensors."""
+    """Combine some rows of `array` into one: their common value, else the mean weighted by tensors."""
     index, counts = row
     if (array[index] == array[index[0]]).all():
         return np.asarray(array[index[0]], dtype=np.float64)
     if not average:
-        raise SpaceError(f"The tensors of group {group!r} have different {name!r}: {array[index].tolist()}.")
+        raise SpaceError(f"The tensors of group {group!r} have different values of {name!r}: {array[index].tolist()}.")
     return np.asarray(counts @ array[index] / counts.sum(), dtype=np.float64)
 
 
 def few(names: Sequence[str] | Mapping[str, Any], most: int = 12) -> str:
-    """The first names of many, for a message."""
+    """Format the first of many names for a message."""
     shown = list(names)[:most]
     more = len(names) - len(shown)
     return ", ".join(map(repr, shown)) + (f" and {more} more" if more else "")

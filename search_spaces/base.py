@@ -1,6 +1,6 @@
-"""What a search space takes (Layout, Parameter) and gives (CoefficientTable); the contract of every space.
+"""The search space contract: from a Layout and Parameters to CoefficientTables.
 
-Vocabulary of shapes: n_groups groups of tensors that share coefficients, n_inputs models to merge,
+Shapes: n_groups groups of tensors that share coefficients, n_inputs models to merge,
 dimension = number of searched coordinates, each in [0, 1].
 """
 
@@ -32,11 +32,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Design:
-    """What a plug-in decides.
+    """The decisions of a plug-in.
 
-    groups: group -> its tensors; every tensor of the layout is in exactly one.
-    blend: from the searched groups (frozen and tied ones are taken out before) to the slots that they share.
-    scales: parameter -> its scale, where that is not a range of values.
+    Attributes:
+        groups: Group name -> its tensors; every tensor of the layout is in exactly one group.
+        blend: Maps the searched groups (without frozen and tied ones) to the slots that they share.
+        scales: Parameter name -> its scale, where that is not a range of values.
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -45,11 +46,36 @@ class Design:
 
 
 class SearchSpace(ABC):
-    """From a point of the unit cube to coefficients: `decode` is pure, and `decode(encode(t))` gives t back.
+    """Maps points of the unit cube to coefficients; `decode` is pure, and `decode(encode(t))` returns t.
 
-    A plug-in says in `_design` which groups of tensors there are and which slots (free places) they take
-    their values from; ranges, frozen and tied groups and the start are handled here for all of them.
-    A parameter with a value per input has a coordinate per slot and input, a shared one has one per slot.
+    Plug-ins implement `_design`, which defines the groups of tensors and the slots (free values) that determine their
+    coefficients; ranges, frozen and tied groups and the start are handled here for all of them. A per-input parameter
+    has one coordinate per slot and input, a shared one has one per slot.
+
+    Args:
+        layout: Tensors of the model, with their depths and components.
+        inputs: Names of the models to merge, (n_inputs,), distinct.
+        parameters: Parameters of the merge method.
+        ranges: Parameter -> (low, high), instead of the method's search bounds; low == high fixes it.
+        freeze: Group pattern -> {parameter: value or list per input}, or "default". Frozen coefficients are not
+            searched and may lie outside the ranges.
+        tie: Lists of group patterns; the groups of one list share their coefficients.
+        start: Table that `default()` encodes, instead of the parameters' defaults. Its groups may differ: a
+            group starts at the values of its tensors, or at their mean where they differ.
+
+    Raises:
+        SpaceError: A name is unknown, or options contradict each other.
+
+    Example:
+        >>> from search_spaces.uniform import Uniform
+        >>> layout = Layout.from_names(["model.layers.0.mlp.weight", "lm_head.weight"])
+        >>> space = Uniform(layout, ["math", "code"], [Parameter("weight", 1.0, 0.0, 2.0, per_input=True)])
+        >>> space.names
+        ('weight[all, math]', 'weight[all, code]')
+        >>> space.decode(np.array([0.25, 1.0])).values["weight"].tolist()
+        [[0.5, 2.0]]
+        >>> space.encode(space.decode(space.default())).tolist()
+        [0.5, 0.5]
     """
 
     def __init__(
@@ -63,19 +89,9 @@ class SearchSpace(ABC):
         tie: Sequence[Sequence[str]] = (),
         start: CoefficientTable | None = None,
     ) -> None:
-        """Build the space for the tensors of `layout`.
-
-        ranges: parameter -> (low, high), instead of the method's own search bounds; low == high fixes it.
-        freeze: group pattern -> {parameter: value or list per input}, or "default"; these are not searched,
-            and may lie outside of the ranges.
-        tie: lists of group patterns; the groups of one list share their coefficients.
-        start: the table that `default()` encodes, instead of the parameters' defaults. It may have other
-            groups: a group starts at the values of its tensors, at their mean where they differ.
-        Raises SpaceError for unknown names and values that contradict each other.
-        """
         if not layout.names or not inputs or len(set(inputs)) != len(inputs):
             raise SpaceError(
-                f"A space needs tensors and inputs of different names; there are {len(layout.names)} tensors "
+                f"A search space needs tensors and distinct inputs; there are {len(layout.names)} tensors "
                 f"and the inputs {few(list(inputs))}."
             )
         self.inputs = tuple(inputs)
@@ -105,11 +121,11 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def _design(self, layout: Layout) -> Design:
-        """The groups of the space, their slots and the scales of its parameters; `self.inputs` is known."""
+        """Return the groups of the space, their slots and the scales of its parameters; may use `self.inputs`."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the searched coordinates, for example `weight[block.3.attention, math]`."""
+        """Names of the searched coordinates, e.g. `weight[block.3.attention, math]`."""
         return self._names
 
     @property
@@ -119,20 +135,30 @@ class SearchSpace(ABC):
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Parameter -> (low, high) of those that are searched between two bounds."""
+        """(low, high) of each parameter that is searched between two bounds."""
         searched = (column for column in self._columns if column.dimension and isinstance(column.scale, Box))
         return {column.parameter.name: (column.parameter.low, column.parameter.high) for column in searched}
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Names of the groups of every table of this space, in order of depth."""
+        """Names of the groups of every table of this space, ordered by depth."""
         return tuple(self._groups)
 
     def decode(self, x: FloatArray) -> CoefficientTable:
-        """The coefficients at `x`, shape (dimension,), in [0, 1]. Raises SpaceError outside of the cube."""
+        """Return the coefficients at a point.
+
+        Args:
+            x: The point, (dimension,), in [0, 1].
+
+        Returns:
+            The table, with the groups of this space.
+
+        Raises:
+            SpaceError: The point has another shape or lies outside the cube.
+        """
         point = np.array(x, dtype=np.float64)
         if point.shape != (self.dimension,):
-            raise SpaceError(f"Expected a point of shape ({self.dimension},); it has {point.shape}.")
+            raise SpaceError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
         outside = np.flatnonzero(~((point >= 0.0) & (point <= 1.0)))
         if len(outside):
             where = outside[0]
@@ -142,9 +168,16 @@ class SearchSpace(ABC):
         return CoefficientTable(self._groups, values)
 
     def encode(self, table: CoefficientTable) -> FloatArray:
-        """The point that decodes to `table`, whatever the table's groups are.
+        """Return the point that decodes to a table.
 
-        Raises SpaceError when the table is not in this space.
+        Args:
+            table: Coefficients of the same tensors, in any groups.
+
+        Returns:
+            The point, (dimension,), in [0, 1].
+
+        Raises:
+            SpaceError: The table is not in this space.
         """
         mine = table.bind(self._tensors).regroup(self._groups)
         self._check_parameters(mine, [column.parameter for column in self._columns], complete=True)
@@ -156,12 +189,12 @@ class SearchSpace(ABC):
                 row = int(np.flatnonzero(off.any(axis=1))[0])
                 raise SpaceError(
                     f"The table is not in this space: {name!r} of group {self.groups[row]!r} is "
-                    f"{wanted[row].tolist()}, and the nearest that it can be is {got[row].tolist()}."
+                    f"{wanted[row].tolist()}, and the closest possible value is {got[row].tolist()}."
                 )
         return x
 
     def default(self) -> FloatArray:
-        """The point that a search starts from, shape (dimension,): the start, or the parameters' defaults."""
+        """Return the point that a search starts from, (dimension,): the start, or the parameters' defaults."""
         return self._default.copy()
 
     def _nearest(self, values: Mapping[str, FloatArray]) -> FloatArray:
@@ -176,7 +209,9 @@ class SearchSpace(ABC):
     def _check_design(self, design: Design, parameters: Sequence[Parameter], ranges: Mapping[str, Any]) -> None:
         members = sorted(name for group in self._groups.values() for name in group)
         if members != sorted(self._tensors) or not all(self._groups.values()):
-            raise SpaceError(f"{type(self).__name__} does not put every tensor of the layout into one group.")
+            raise SpaceError(
+                f"{type(self).__name__} must put every tensor of the layout into one group, and none may be empty."
+            )
         per_input = [parameter.name for parameter in parameters if parameter.per_input]
         for name, scale in design.scales.items():
             if name not in per_input:
@@ -185,7 +220,7 @@ class SearchSpace(ABC):
                     f"the method has {few(per_input) or 'none'}. Choose another space or method."
                 )
             if name in ranges:
-                raise SpaceError(f"{name!r} has {scale} here; take its range {ranges[name]!r} out.")
+                raise SpaceError(f"{name!r} has {scale} here; remove its range {ranges[name]!r}.")
 
     def _check_parameters(self, table: CoefficientTable, parameters: Sequence[Parameter], *, complete: bool) -> None:
         known = {p.name: len(self.inputs) if p.per_input else 1 for p in parameters}
@@ -194,5 +229,5 @@ class SearchSpace(ABC):
         if given != expected:
             raise SpaceError(
                 f"The table has the parameters (and columns) {given}; this space has {known}, "
-                f"with a column per input or one for all."
+                f"with a column per input, or one for all of them."
             )

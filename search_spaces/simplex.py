@@ -1,4 +1,4 @@
-"""Weights that are not negative and sum to 1 over the inputs, in every group; uniform on the simplex.
+"""Non-negative weights that sum to 1 over the inputs, in every group; uniform on the simplex.
 
 Stick breaking with Beta marginals: https://en.wikipedia.org/wiki/Dirichlet_distribution.
 """
@@ -14,7 +14,11 @@ from search_spaces.base import CoefficientTable, Design, Layout, Parameter, Sear
 class Simplex(SearchSpace):
     """`weight` has n_inputs - 1 coordinates per group: `weight[block.3, after math]`; default 1 / n_inputs.
 
-    The other parameters are as in the space that `groups` names. Needs a method with a weight per input.
+    Other parameters are as in the space named by `groups`, and other options as in every space; `weight` takes no
+    range. Requires a method with one weight per input.
+
+    Args:
+        groups: Partition of the tensors: "uniform", "layerwise" or "blockwise".
     """
 
     def __init__(
@@ -29,10 +33,6 @@ class Simplex(SearchSpace):
         tie: Sequence[Sequence[str]] = (),
         start: CoefficientTable | None = None,
     ) -> None:
-        """groups: "uniform", "layerwise" or "blockwise".
-
-        The other arguments are those of every space; `weight` takes no range.
-        """
         if groups not in GRANULARITIES:
             raise SpaceError(f"groups needs one of {', '.join(GRANULARITIES)}; it is {groups!r}.")
         self._granularity = groups

@@ -1,6 +1,6 @@
-"""Coefficients that run along depth: a few control points per component, straight lines between them.
+"""Coefficients that vary with depth: a few control points per component, linear interpolation between them.
 
-Gradients over layers in mergekit's configurations are of this kind: https://github.com/arcee-ai/mergekit
+Gradients over layers in mergekit's configurations are of this form: https://github.com/arcee-ai/mergekit
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,16 @@ from search_spaces.base import Blend, CoefficientTable, Design, Layout, Paramete
 
 
 class Smooth(SearchSpace):
-    """Groups as in `blockwise`; slots `attention.point.0`, ..., and the groups outside of blocks as they are.
+    """Groups as in `blockwise`; slots `attention.point.0`, ..., and one slot per group outside blocks.
 
-    The control points of a component lie at even distances along the blocks in which it is searched (frozen
-    and tied groups are left out), the first and the last at the ends; there are never more points than such
-    blocks. Blocks of an encoder and of a decoder count as one depth.
+    The control points of a component are evenly spaced along the blocks in which it is searched (without frozen and
+    tied groups), the first and the last at the ends; there are at most as many points as such blocks. The blocks of an
+    encoder and a decoder form one sequence of depths.
+
+    Other options are as in every space.
+
+    Args:
+        points: Control points per component, at least 1; a start off the lines is approximated.
     """
 
     def __init__(
@@ -32,10 +37,6 @@ class Smooth(SearchSpace):
         tie: Sequence[Sequence[str]] = (),
         start: CoefficientTable | None = None,
     ) -> None:
-        """points: control points per component, at least 1; a start off the lines is approximated.
-
-        The other arguments are those of every space.
-        """
         if isinstance(points, bool) or not isinstance(points, int) or points < 1:
             raise SpaceError(f"points needs a whole number of at least 1; it is {points!r}.")
         self._points = points
@@ -53,7 +54,7 @@ class Smooth(SearchSpace):
 
 
 def _polylines(searched: Sequence[str], curves: Mapping[str, str], points: int) -> Blend:
-    """A polyline along the groups of each curve, `searched` in order of depth; other groups: a slot each."""
+    """Interpolate along the groups of each curve, `searched` ordered by depth; other groups have a slot each."""
     rows_of: dict[str, list[int]] = {}
     for row, group in enumerate(searched):
         rows_of.setdefault(curves.get(group, group), []).append(row)

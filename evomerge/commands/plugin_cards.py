@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from evaluators.base import Evaluator
@@ -12,8 +13,11 @@ from evomerge.merging.catalogue import option_text
 from evomerge.optimizers.base import Optimizer
 from search_spaces.base import SearchSpace
 
-#: A sentence about errors, which is for those who write programs.
+#: A sentence about errors, which only programmers need.
 _RAISES = re.compile(r"(?:^|(?<=\.))\s*Raises [`A-Z].*?(?:\.(?=\s|\Z)|\Z)", re.MULTILINE | re.DOTALL)
+#: The heading of a section of a Google-style docstring, and the names that begin an entry of its arguments.
+_SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Example):\n")
+_ENTRY = re.compile(r"^(?=\w[\w, *]*: )", re.MULTILINE)
 
 _CONTRACTS: dict[str, type] = {"evaluator": Evaluator, "optimizer": Optimizer, "search space": SearchSpace}
 
@@ -45,30 +49,46 @@ def _card(what: str, name: str) -> PluginCard:
 
 
 def _about(what: str, kind: type) -> str:
-    """The words of a class and of its constructor; one without its own takes the options that its sort has."""
+    """Describe a class and its options; without a constructor of its own, with the options of its contract."""
     own, contract = vars(kind).get("__init__"), _CONTRACTS[what]
-    if own is not None:
-        return "\n\n".join([*_paragraphs(kind.__doc__), *_paragraphs(own.__doc__)])
-    options = [p.name for p in inspect.signature(contract).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    shared = _paragraphs(getattr(vars(contract).get("__init__"), "__doc__", None))
-    explained = [each for each in shared if any(re.search(rf"^{name}: ", each, re.MULTILINE) for name in options)]
-    return "\n\n".join([*_paragraphs(kind.__doc__), *explained])
+    names = [p.name for p in _own_parameters(what, kind)]
+    described = [*_paragraphs(kind.__doc__, names), *_paragraphs(None if own is None else own.__doc__, names)]
+    if own is None:
+        described += [each for each in [_arguments(inspect.cleandoc(contract.__doc__ or ""), names)] if each]
+    return "\n\n".join(described)
 
 
-def _paragraphs(docstring: str | None) -> list[str]:
-    """Without sentences about errors."""
-    paragraphs = (_RAISES.sub("", each).strip() for each in inspect.cleandoc(docstring or "").split("\n\n"))
+def _paragraphs(docstring: str | None, names: Collection[str]) -> list[str]:
+    """Split a docstring into paragraphs: its prose, and its entries for the arguments `names`."""
+    text = inspect.cleandoc(docstring or "")
+    prose = _SECTION.split(text)[0].split("\n\n")
+    paragraphs = [*(_RAISES.sub("", each).strip() for each in prose), _arguments(text, names)]
     return [each for each in paragraphs if each]
 
 
-def _options(what: str, kind: type) -> Iterator[str]:
-    """Options with their defaults: what is left of a constructor without the arguments that every plug-in is given."""
+def _arguments(text: str, names: Collection[str]) -> str:
+    """Return the entries of the section `Args` for the arguments `names`."""
+    sections = _SECTION.split(text)
+    for heading, body in zip(sections[1::2], sections[2::2], strict=True):
+        if heading == "Args":
+            entries = (each.strip() for each in _ENTRY.split(textwrap.dedent(body)))
+            return "\n".join(e for e in entries if not set(names).isdisjoint(e.partition(": ")[0].split(", ")))
+    return ""
+
+
+def _own_parameters(what: str, kind: type) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of a constructor except those that every plug-in is given."""
     contract = inspect.signature(_CONTRACTS[what]).parameters.values()
     given = [p.name for p in contract if p.kind is p.POSITIONAL_OR_KEYWORD]
-    for p in inspect.signature(kind).parameters.values():
+    yield from (p for p in inspect.signature(kind).parameters.values() if p.name not in given)
+
+
+def _options(what: str, kind: type) -> Iterator[str]:
+    """Yield the options of a plug-in with their defaults."""
+    for p in _own_parameters(what, kind):
         if p.kind is p.VAR_KEYWORD:
             yield "any other"
-        elif p.name not in given:
+        else:
             yield f"{p.name}: required" if p.default is p.empty else option_text(p.name, p.default, p.annotation)
 
 

@@ -1,8 +1,8 @@
-"""Generations counted off from the told trials: what the two genetic plug-ins share around Optuna's samplers.
+"""Generations counted over told trials, for the two genetic plug-ins built on Optuna's samplers.
 
-Optuna reads labels that were written at the ask, so whatever several slots ask for at once is one generation. Here
-generation g is the g-th `population` succeeded trials in the order of telling, baselines included: several slots
-waste nothing, and with one slot this is Optuna's own counting.
+Optuna labels a trial's generation when it is asked, so all trials asked for at once share one generation. Here
+generation g is the g-th batch of `population` successful trials in the order they were told, baselines included:
+parallel workers waste no trial, and with one worker this is Optuna's own counting.
 """
 
 import warnings
@@ -21,23 +21,23 @@ from evomerge.optimizers.base import FloatArray, Observation, OptimizerError
 
 
 class CountedGenerations(BaseGASampler):
-    """To be put before one of Optuna's genetic samplers, whose generations it counts."""
+    """Mixin that replaces the generation counting of one of Optuna's genetic samplers."""
 
-    #: Study numbers of the parents of generation 1, 2, ...; a memo, filled as generations end.
+    #: Study numbers of the parents of generation 1, 2, ...; a cache, filled as generations end.
     parents: list[list[int]]
-    #: The sampler that chooses the parents of a generation, so that the choice does not depend on which trial asks.
+    #: Sampler that selects a generation's parents, so that the selection does not depend on which trial asks.
     chooser: Callable[[int], "CountedGenerations"]
 
     def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:  # noqa: ARG002 - Optuna's
-        """The generation that is under way now."""
+        """Return the current generation."""
         return len(_succeeded(study)) // self._size
 
     def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-        """The trials of a generation."""
+        """Return the trials of a generation."""
         return _succeeded(study)[generation * self._size : (generation + 1) * self._size]
 
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-        """Whom a generation descends from; nobody for the first."""
+        """Return the parents of a generation; none for the first."""
         while len(self.parents) < generation:
             following = len(self.parents) + 1
             elite = self.chooser(following).select_parent(study, following)
@@ -50,15 +50,15 @@ class CountedGenerations(BaseGASampler):
     @property
     def _size(self) -> int:
         if self.population_size is None:
-            raise RuntimeError("Optuna made a genetic sampler without a population size.")
+            raise RuntimeError("Expected Optuna's genetic sampler to have a population size; it has none.")
         return self.population_size
 
 
 class Population:
-    """The told trials, and what a genetic sampler makes of them.
+    """The told trials, and the offspring that a genetic sampler makes of them.
 
-    Uniform crossover, and mutation by a new draw: at 100 to 200 trials of 7 and 30 coordinates better than
-    polynomial mutation.
+    Uniform crossover, and mutation by a fresh uniform draw, which beat polynomial mutation at 100 to 200 trials of 7
+    and 30 coordinates.
     """
 
     def __init__(
@@ -68,21 +68,28 @@ class Population:
         size: int,
         seeds: Callable[[int], int],
     ) -> None:
-        """sampler: a class. shape: (dimension, n_objectives). size: trials per generation. seeds: number -> 32 bits.
+        """Set up the sampler.
 
-        Raises OptimizerError for fewer than two trials per generation.
+        Args:
+            sampler: Class of the sampler.
+            shape: (dimension, n_objectives).
+            size: Trials per generation, at least 2.
+            seeds: Maps a trial's number to a 32-bit seed.
+
+        Raises:
+            OptimizerError: `size` is below 2.
         """
         if size < 2:
             raise OptimizerError(f"population must be at least 2; it is {size}.")
         self._sampler = sampler
         self._size = size
         self._seeds = seeds
-        #: By generation, from the second one on, the trials that it descends from, by their place among the told.
+        #: Parents of each generation from the second on, as indices of told trials.
         self.parents: list[list[int]] = []
         self._view = OptunaView(*shape)
 
     def ask(self, number: int, pending: Mapping[int, FloatArray]) -> FloatArray:
-        """The point for trial `number`, (dimension,)."""
+        """Return the point for trial `number`, (dimension,)."""
         return self._view.suggest(self._made(number), pending)
 
     def tell(self, observation: Observation) -> None:
@@ -91,7 +98,7 @@ class Population:
 
     def _made(self, number: int) -> CountedGenerations:
         with warnings.catch_warnings():
-            # NSGA-III and operators of one's own are marked experimental.
+            # Optuna marks NSGA-III and custom operators as experimental.
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler = self._sampler(population_size=self._size, seed=self._seeds(number), mutation=_NewDraw())
         sampler.parents = self.parents
@@ -100,7 +107,7 @@ class Population:
 
 
 class _NewDraw(BaseMutation):
-    """A uniform draw. Without it, Optuna draws mutants from a second generator with the same seed."""
+    """Mutation by a uniform draw. Without it, Optuna draws mutants from a second generator with the same seed."""
 
     def mutation(
         self,

@@ -1,4 +1,4 @@
-"""The points that a surrogate is first fitted on."""
+"""Initial designs: the points that a surrogate is first fitted to."""
 
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
@@ -9,20 +9,20 @@ import numpy as np
 from evomerge.optimizers._quasi_random import sobol_point
 from evomerge.optimizers.base import FloatArray
 
-#: The most points of a default design, unless there are more coordinates than it could tell apart.
+#: Largest default design, unless the dimension requires more points to separate the coordinates.
 _LARGEST = 45
 
 
 def full_size(dimension: int) -> int:
-    """As many points as a full quadratic has coefficients, (K+1)(K+2)/2, but at most 45, or 2K+1 if that is more."""
+    """Return the coefficients of a full quadratic, (K+1)(K+2)/2, capped at 45 or 2K+1, whichever is larger."""
     return min(comb(dimension + 2, 2), max(_LARGEST, 2 * dimension + 1))
 
 
 def design(start: FloatArray, seed: int, size: int) -> Iterator[FloatArray]:
-    """Points without end: `start` (dimension,), then scrambled Sobol points, every other one a one-hot or uniform
-    point while there are such. A coordinate's 1 is the upper end of its range.
+    """Yield design points without end: `start` (dimension,), then scrambled Sobol points, alternating with one-hot and
+    uniform points while these last. A coordinate of 1 is the upper end of its range.
 
-    size: of the design; one-hot points are at most half of it.
+    size: design size; at most half of it is one-hot points.
     """
     dimension = len(start)
     uniform = [np.full(dimension, 1.0 / dimension), np.full(dimension, 0.5)]
@@ -34,10 +34,10 @@ def design(start: FloatArray, seed: int, size: int) -> Iterator[FloatArray]:
 
 
 def n_distinct(points: Iterable[FloatArray]) -> int:
-    """How many different points there are."""
+    """Return the number of distinct points."""
     return len({tuple(x.tolist()) for x in points})
 
 
 def distance(x: FloatArray, points: Iterable[FloatArray]) -> float:
-    """The largest difference in a coordinate to the nearest of `points`; infinite where there is none."""
+    """Return the Chebyshev distance from `x` to the nearest of `points`; infinite if there are none."""
     return min((float(np.abs(x - other).max()) for other in points), default=np.inf)

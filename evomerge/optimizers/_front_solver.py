@@ -1,7 +1,7 @@
-"""The front of surrogates: smooth Chebyshev scalarisations, solved together by L-BFGS-B inside the cube.
+"""The Pareto front of surrogates: smooth Chebyshev scalarizations, solved together by L-BFGS-B inside the cube.
 
 Smooth Chebyshev: Lin et al., 2024, https://arxiv.org/abs/2402.19078. Weights: Das and Dennis, 1998,
-https://doi.org/10.1137/S1052623496307510. The problems of all weights are independent; minimising their sum lets each
+https://doi.org/10.1137/S1052623496307510. The problems of all weights are independent; minimizing their sum lets each
 step of one solver evaluate all of them at once.
 """
 
@@ -21,15 +21,15 @@ from evomerge.statistics import pareto
 #: Losses (n, n_objectives) of points (n, dimension), and their gradients (n, n_objectives, dimension).
 Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
-#: Starts for each weight.
+#: Starting points per weight.
 _N_STARTS = 3
-#: Points among which starts are looked for; a power of two.
+#: Points from which the starting points are selected; a power of two.
 _N_CANDIDATES = 512
-#: How sharply the largest term of a scalarisation stands out, in the first round and in the second.
+#: Sharpness of the smooth maximum, in the first round and in the second.
 _SHARPNESS = (15.0, 80.0)
-#: What the mean of all objectives counts beside the worst, so that no objective is given away for nothing.
+#: Weight of the mean of all objectives relative to the worst one, so that no objective is sacrificed needlessly.
 _AUGMENTATION = 0.02
-#: What exceeding a limit costs, in ranges of the objective, squared.
+#: Penalty for exceeding a limit, in squared ranges of the objective.
 _PENALTY = 100.0
 
 
@@ -46,14 +46,14 @@ class _Problem:
     limits: FloatArray
 
     def scalars(self, losses: FloatArray) -> FloatArray:
-        """The scalarisation of every point under every weight: (n_rows, n)."""
+        """Return the scalarization of every point under every weight: (n_rows, n)."""
         scaled = (losses - self.ideal) / self.span
         terms = self.sharpness[:, :, None] * self.weights[:, None, :] * scaled
         worst = logsumexp(terms, axis=2) / self.sharpness
         return np.asarray(worst + self.augmentation * scaled.mean(axis=1) + self._excess(losses).sum(axis=1))
 
     def value(self, flat: FloatArray, dimension: int) -> tuple[float, FloatArray]:
-        """The sum over the rows, each at its own point, and its gradient; flat: (n_rows * dimension,)."""
+        """Return the sum over the rows, each at its own point, and its gradient; flat: (n_rows * dimension,)."""
         losses, slopes = self.model(flat.reshape(-1, dimension))
         scaled = (losses - self.ideal) / self.span
         terms = self.sharpness * self.weights * scaled
@@ -70,7 +70,7 @@ class _Problem:
         return np.asarray(_PENALTY * (np.maximum(0.0, losses - self.limits) / self.span) ** 2)
 
     def improve(self, points: FloatArray) -> FloatArray:
-        """Each row's point (n_rows, dimension), moved to a minimum near it."""
+        """Move each row's point (n_rows, dimension) to a nearby minimum."""
         dimension = points.shape[1]
         found = minimize(
             self.value,
@@ -87,19 +87,19 @@ class _Problem:
 def solve(
     model: Model, known: FloatArray, seed: int, preference: FloatArray, limits: FloatArray, n_weights: int
 ) -> FloatArray:
-    """Points (n, dimension) of the cube that no other one found beats under `model`.
+    """Return non-dominated points (n, dimension) of the cube under `model`.
 
-    n_weights: scalarisations at most (more only where there are more objectives), each of which finds one point.
-    known: points (n_known, dimension) to start from besides a scrambled Sobol set of `seed`. preference: weights
-    (n_objectives,); the first point is the best one under the weighted sum of losses that they make.
-    limits: losses (n_objectives,) that are penalised beyond.
+    n_weights: maximum number of scalarizations (exceeded only with more objectives than that); each finds one point.
+    known: starting points (n_known, dimension) in addition to a scrambled Sobol set keyed by `seed`. preference:
+    weights (n_objectives,); the first point minimizes the sum of the losses under them.
+    limits: losses (n_objectives,) above which a penalty applies.
     """
     dimension, n_objectives = known.shape[1], len(preference)
     candidates = np.vstack([known, sobol_points(dimension, seed, _N_CANDIDATES)])
     losses, _ = model(candidates)
     ideal = losses.min(axis=0)
     span = np.maximum(losses[pareto.non_dominated(losses)].max(axis=0) - ideal, 1e-3 * np.ptp(losses, axis=0) + 1e-12)
-    # A sharpness near 0 turns the largest term into the mean: the first row is the preference, the next the ends.
+    # At a sharpness near 0 the maximum becomes the mean: the first row is the preference, the next ones the extremes.
     linear = np.vstack([preference * span / np.sum(preference * span), np.eye(n_objectives)])
     weights = np.vstack([linear, simplex(n_objectives, n_weights)])
     is_linear = np.arange(len(weights))[:, None] < len(linear)
@@ -120,8 +120,8 @@ def solve(
 
 
 def simplex(n_objectives: int, most: int) -> FloatArray:
-    """Evenly spread weights (n, n_objectives) that sum to 1, after Das and Dennis; n is at most `most` or so many
-    objectives."""
+    """Return evenly spread weights (n, n_objectives) that sum to 1, after Das and Dennis; n is at most `most`, or
+    n_objectives if that is larger."""
     cuts = 1
     while n_objectives > 1 and comb(cuts + n_objectives, n_objectives - 1) <= most:
         cuts += 1
@@ -131,14 +131,14 @@ def simplex(n_objectives: int, most: int) -> FloatArray:
 
 
 def _starts(scalars: FloatArray, n: int) -> FloatArray:
-    """For every row the best of each of `n` interleaved parts of the points: indices (n_rows * n,)."""
+    """Return, for every row, the best of each of `n` interleaved subsets of the points: indices (n_rows * n,)."""
     parts = [np.arange(part, scalars.shape[1], n) for part in range(n)]
     best = np.stack([part[np.argmin(scalars[:, part], axis=1)] for part in parts], axis=1)
     return np.asarray(best.ravel())
 
 
 def _front(points: FloatArray, losses: FloatArray, limits: FloatArray) -> FloatArray:
-    """The non-dominated points among those that keep the limits (among all where none does), each once."""
+    """Return the distinct non-dominated points among those within the limits, or among all if none is."""
     within = (losses <= limits + 1e-6).all(axis=1)
     if within.any():
         points, losses = points[within], losses[within]

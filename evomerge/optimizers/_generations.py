@@ -1,8 +1,8 @@
-"""Generations without a barrier: what the two CMA-ES plug-ins share around an object of the `cmaes` library.
+"""Generations without a barrier, for the two CMA-ES plug-ins built on the `cmaes` library.
 
-Any slot may ask at any time and samples the distribution of that moment. An update happens as soon as
-`population_size` results have come in, whichever distribution they were drawn from, so nothing is waited for
-and nothing is thrown away. With one slot this is the textbook loop.
+A worker may ask at any time and samples the current distribution. The distribution is updated as soon as
+`population_size` results have arrived, whichever version they were drawn from, so no worker waits and no result is
+discarded. With one worker this is the textbook loop.
 """
 
 import math
@@ -16,23 +16,23 @@ from evomerge.optimizers.base import Observation, OptimizerError
 
 FloatArray = NDArray[np.float64]
 
-#: With fewer, the rank-mu update has one parent and its learning rate vanishes.
+#: With fewer, the rank-mu update has a single parent and its learning rate vanishes.
 MIN_POPSIZE = 4
 
-#: Points outside of the cube are drawn again so often, then clipped. 1, 10 and 100 end equally well with half
-#: of the optimum at the border (56 and 200 coordinates, 400 trials); 100 takes most of the time at 512.
+#: Redraws of a point outside the cube before it is clipped. 1, 10 and 100 end equally well with half of the
+#: optimum's coordinates at the border (56 and 200 coordinates, 400 trials); 100 dominates the run time at 512.
 _N_RESAMPLING = 10
 
-#: Draws from which the distribution's width is estimated.
+#: Draws used to estimate the width of the distribution.
 _N_DRAWS = 16
-#: Narrower than this in every coordinate, draws are one candidate: merges compute with coefficients in float32.
+#: Below this width in every coordinate all draws are one candidate: merges compute with float32 coefficients.
 _NARROWEST = 1e-7
-#: Points farther away, in standard deviations, were not drawn: base classes put them in the place of known ones.
+#: Points farther away than this many standard deviations were not drawn but are replacements for known points.
 _FAR = 30.0
 
 
 class Distribution(Protocol):
-    """What `cmaes.CMA` and `cmaes.SepCMA` have in common."""
+    """The common interface of `cmaes.CMA` and `cmaes.SepCMA`."""
 
     @property
     def mean(self) -> FloatArray: ...
@@ -45,7 +45,7 @@ class Distribution(Protocol):
 
 
 class Generations:
-    """Feeds a distribution with results, a generation at a time."""
+    """Updates a distribution from results, one generation at a time."""
 
     def __init__(
         self,
@@ -56,15 +56,21 @@ class Generations:
         *,
         follow: bool = False,
     ) -> None:
-        """kind: `cmaes.CMA` or `cmaes.SepCMA`. mean: (dimension,). sigma: in widths of the cube.
+        """Start from a normal distribution.
 
-        follow: whether the first generation is drawn around the best point told that was not proposed here
-        (a baseline), once there is one.
+        Args:
+            kind: `cmaes.CMA` or `cmaes.SepCMA`.
+            mean: Initial mean, (dimension,).
+            sigma: Initial standard deviation, in cube widths, in (0, 1].
+            popsize: Results per update, at least 4; None for the default.
+            follow: Whether to center the first generation on the best point told that was not proposed here (a
+                baseline), once there is one.
 
-        Raises OptimizerError for sigma outside of (0, 1] and for fewer than four results per update.
+        Raises:
+            OptimizerError: `sigma` or `popsize` is out of range.
         """
         if not 0.0 < sigma <= 1.0:
-            raise OptimizerError(f"sigma must lie in (0, 1], in widths of the cube; it is {sigma}.")
+            raise OptimizerError(f"sigma must lie in (0, 1], in cube widths; it is {sigma}.")
         if popsize is None:
             popsize = 4 + math.floor(3 * math.log(len(mean)))  # Hansen (2016), eq. 48
         if popsize < MIN_POPSIZE:
@@ -80,27 +86,27 @@ class Generations:
 
     @property
     def mean(self) -> FloatArray | None:
-        """The distribution's mean, clipped to the cube, (dimension,); None before the first update."""
+        """Return the distribution's mean, clipped to the cube, (dimension,); None before the first update."""
         return np.clip(self._distribution.mean, 0.0, 1.0) if self._updates else None
 
     @property
     def width(self) -> float:
-        """Its standard deviation in the widest coordinate, as far as a few draws tell."""
+        """Estimate the standard deviation of the widest coordinate from a few draws."""
         if self._width is None:
             self._width = float(np.std([self.sample(seed) for seed in range(_N_DRAWS)], axis=0).max())
         return self._width
 
     def steps(self) -> list[float]:
-        """Steps away from a known point that an update survives: from the width on, doubled."""
+        """Return step sizes away from a known point that an update tolerates: the width, doubled repeatedly."""
         return [max(self.width, _NARROWEST) * 2.0**doubling for doubling in range(5)]
 
     def sample(self, seed: int) -> FloatArray:
-        """One point of the current distribution, keyed by `seed`: no draw depends on an earlier one."""
+        """Return one point of the current distribution, keyed by `seed`: no draw depends on an earlier one."""
         self._distribution.reseed_rng(seed)
         return np.clip(self._distribution.ask(), 0.0, 1.0)
 
     def tell(self, observation: Observation) -> None:
-        """Keep a proposed point's result until a generation is full, then update; see `follow` for other points."""
+        """Collect a proposed point's result and update once a generation is full; see `follow` for other points."""
         if not observation.proposed:
             self._begin_at(observation)
             return
@@ -113,7 +119,7 @@ class Generations:
             return
         succeeded = [told for told in self._waiting if told.losses is not None]
         if len(succeeded) < size // 2:
-            # The better half attracts the mean; no failed point may be among them.
+            # The better half attracts the mean; it must not contain failed points.
             self._waiting = succeeded
             return
         self._update()
@@ -127,15 +133,15 @@ class Generations:
 
     def _update(self) -> None:
         size = self._distribution.population_size
-        # The library's sort is stable, so ties go to the smaller trial number whatever came in first.
+        # The library's sort is stable, so ties go to the smaller trial number, whichever arrived first.
         ordered = sorted(self._waiting, key=lambda told: told.number)
         self._distribution.tell([(told.x, _loss(told)) for told in ordered])
         self._waiting = []
         self._updates += 1
         self._width = None
         if self._distribution.should_stop() or self.width < _NARROWEST:
-            # Converged: go on from the same mean, as wide as in the beginning and with twice the population
-            # (Auger and Hansen, 2005), instead of running into a step size of zero.
+            # Converged: restart from the same mean with the initial width and twice the population (Auger and Hansen,
+            # 2005), instead of letting the step size vanish.
             self._distribution = self._around(self._distribution.mean, 2 * size)
             self._width = None
 

@@ -1,5 +1,5 @@
 """Covariances over the unit cube: a full quadratic and an anisotropic Matern 5/2 (Rasmussen and Williams, 2006,
-chapter 4), each by itself or added up. https://gaussianprocess.org/gpml/
+chapter 4), alone or summed. https://gaussianprocess.org/gpml/
 
 Shapes: a (n_a, dimension) and b (n_b, dimension) are points.
 """
@@ -15,7 +15,7 @@ _ROOT5 = 5.0**0.5
 
 
 def mixed(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Inner products from the cube's centre, -1 to 1 at its corners: (n_a, n_b)."""
+    """Return inner products relative to the center of the cube, from -1 to 1 at its corners: (n_a, n_b)."""
     return np.asarray((2.0 * a - 1.0) @ (2.0 * b - 1.0).T / a.shape[1])
 
 
@@ -23,8 +23,8 @@ def mixed(a: FloatArray, b: FloatArray) -> FloatArray:
 class Kernel:
     """k = constant + linear t + square t^2 + amplitude matern(r), with t = `mixed` and r scaled by `lengths`.
 
-    The first three terms are the prior of a quadratic with independent normal coefficients: a ridge whose
-    cost does not depend on how many coefficients there are. lengths: (dimension,), of the Matern term.
+    The first three terms are the prior of a quadratic with independent normal coefficients: a ridge regression whose
+    cost does not depend on the number of coefficients. lengths: length scales of the Matern term, (dimension,).
     """
 
     constant: float
@@ -34,7 +34,7 @@ class Kernel:
     lengths: FloatArray
 
     def __call__(self, a: FloatArray, b: FloatArray) -> FloatArray:
-        """Covariances (n_a, n_b)."""
+        """Return the covariances (n_a, n_b)."""
         t = mixed(a, b)
         k = self.constant + (self.linear + self.square * t) * t
         if self.amplitude:
@@ -43,12 +43,12 @@ class Kernel:
         return np.asarray(k)
 
     def diagonal(self, a: FloatArray) -> FloatArray:
-        """Variances (n_a,)."""
+        """Return the variances (n_a,)."""
         t = np.sum((2.0 * a - 1.0) ** 2, axis=1) / a.shape[1]
         return np.asarray(self.constant + (self.linear + self.square * t) * t + self.amplitude)
 
     def weighted(self, a: FloatArray, b: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """k(a, b) @ weights (n_a,) and its gradient in a (n_a, dimension); weights: (n_b,)."""
+        """Return k(a, b) @ weights, (n_a,), and its gradient in a, (n_a, dimension); weights: (n_b,)."""
         t = mixed(a, b)
         values = (self.constant + (self.linear + self.square * t) * t) @ weights
         gradient = ((self.linear + 2.0 * self.square * t) * weights) @ (2.0 * (2.0 * b - 1.0) / a.shape[1])
@@ -61,7 +61,7 @@ class Kernel:
         return values, gradient
 
     def scaled(self, factor: float) -> "Kernel":
-        """The same shape with `factor` times the variance."""
+        """Return the same shape with `factor` times the variance."""
         return replace(
             self,
             constant=factor * self.constant,
@@ -72,5 +72,5 @@ class Kernel:
 
 
 def quadratic(dimension: int, curvature: float) -> Kernel:
-    """A full quadratic; curvature: the prior variance of its second-order terms against that of the others."""
+    """Return the kernel of a full quadratic; curvature: prior variance of second-order terms relative to the others."""
     return Kernel(10.0, 1.0, curvature, 0.0, np.ones(dimension))

@@ -1,7 +1,7 @@
-"""On which scale a loss is modelled, and how noisy its mean over examples can be there.
+"""Links: the scale on which a loss is modeled, and the sampling error of its mean over examples on that scale.
 
 Notation: a *latent* is a loss on the scale where it is smooth and unbounded; a surrogate predicts latents.
-Rates (accuracy) take the logit, positive losses (perplexity, seconds) may take the log, everything else stays.
+Rates (accuracy) use the logit, positive losses (perplexity, seconds) may use the log, all others the identity.
 """
 
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ from scipy.special import expit, logit
 
 from evomerge.optimizers.base import FloatArray, Observation
 
-#: Latents of rates are followed no further: beyond, a rate is 0 or 1 for any number of examples.
+#: Bound on the latents of rates; beyond it, a rate is 0 or 1 for any number of examples.
 _FAR = 15.0
-#: Logarithms of positive losses are followed no further, so that squares of the losses stay finite.
+#: Bound on the logarithm of positive losses, so that squared losses stay finite.
 _HUGE = 300.0
 
 
 class Link(Protocol):
-    """A monotone map between latents and losses, and what a step of weighted least squares sees of the data."""
+    """A monotone map between latents and losses, with the working data of a weighted least-squares step."""
 
     def losses(self, latents: FloatArray) -> FloatArray:
-        """Losses of latents, any shape."""
+        """Map latents to losses, any shape."""
         ...
 
     def slopes(self, latents: FloatArray) -> FloatArray:
-        """The derivative of `losses`, any shape."""
+        """Return the derivative of `losses`, any shape."""
         ...
 
     def working(self, data: "Data", latents: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Responses and their variances (n_points,) for one step of least squares from the fitted `latents`."""
+        """Return responses and their variances, (n_points,), for one least-squares step from the fitted `latents`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """One objective's measurements: points x (n_points, dimension) and losses, latents and noise, (n_points,).
+    """Measurements of one objective: points x (n_points, dimension) and losses, latents and noise, (n_points,).
 
-    noise: the variance of each latent if its examples had been drawn anew. All points share their examples, so it is
-    an upper bound of what separates neighbours. counts: the number of examples of each point.
+    noise: variance of each latent under resampling of its examples. All points share their examples, so it is an upper
+    bound on the noise between neighbors. counts: number of examples of each point.
     """
 
     link: Link
@@ -52,32 +52,32 @@ class Data:
 
     @property
     def spread(self) -> float:
-        """The standard deviation of the latents, never 0."""
+        """Return the standard deviation of the latents, never 0."""
         return max(float(self.latents.std()), 1e-6)
 
     @property
     def loss_noise(self) -> FloatArray:
-        """The standard error of each loss over its examples, at most, (n_points,)."""
+        """Return an upper bound on the standard error of each loss over its examples, (n_points,)."""
         return np.asarray(np.abs(self.link.slopes(self.latents)) * np.sqrt(self.noise))
 
 
 @dataclass(frozen=True)
 class Rate:
-    """loss = sign * expit(latent): a share of examples; sign is -1 where a larger share is better."""
+    """loss = sign * expit(latent): a proportion of examples; sign is -1 where a larger proportion is better."""
 
     sign: float
 
     def losses(self, latents: FloatArray) -> FloatArray:
-        """Losses of latents, any shape."""
+        """Map latents to losses, any shape."""
         return np.asarray(self.sign * expit(latents))
 
     def slopes(self, latents: FloatArray) -> FloatArray:
-        """The derivative of `losses`, any shape."""
+        """Return the derivative of `losses`, any shape."""
         shares = expit(latents)
         return np.asarray(self.sign * shares * (1.0 - shares))
 
     def working(self, data: Data, latents: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The binomial's step of iteratively reweighted least squares (McCullagh and Nelder, 1989, section 2.5)."""
+        """Return the binomial step of iteratively reweighted least squares (McCullagh and Nelder, 1989, sec. 2.5)."""
         latents = np.clip(latents, -_FAR, _FAR)
         shares = expit(latents)
         variance = shares * (1.0 - shares)
@@ -91,15 +91,15 @@ class Positive:
     sign: float
 
     def losses(self, latents: FloatArray) -> FloatArray:
-        """Losses of latents, any shape."""
+        """Map latents to losses, any shape."""
         return np.asarray(self.sign * np.exp(np.clip(latents, -_HUGE, _HUGE)))
 
     def slopes(self, latents: FloatArray) -> FloatArray:
-        """The derivative of `losses`, any shape."""
+        """Return the derivative of `losses`, any shape."""
         return self.losses(latents)
 
     def working(self, data: Data, latents: FloatArray) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002 - one step
-        """The data as they are: least squares is exact in one step."""
+        """Return the data unchanged: least squares is exact in one step."""
         return data.latents, data.noise
 
 
@@ -108,20 +108,20 @@ class Plain:
     """loss = latent."""
 
     def losses(self, latents: FloatArray) -> FloatArray:
-        """Losses of latents, any shape."""
+        """Map latents to losses, any shape."""
         return latents
 
     def slopes(self, latents: FloatArray) -> FloatArray:
-        """The derivative of `losses`, any shape."""
+        """Return the derivative of `losses`, any shape."""
         return np.ones_like(latents)
 
     def working(self, data: Data, latents: FloatArray) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002 - one step
-        """The data as they are: least squares is exact in one step."""
+        """Return the data unchanged: least squares is exact in one step."""
         return data.latents, data.noise
 
 
 def read(observations: Sequence[Observation], objective: int) -> tuple[Data, ...]:
-    """The measurements of one objective, once per link that suits them; trials that failed are left out."""
+    """Return the measurements of one objective, once per suitable link, without failed trials."""
     told = [(seen, seen.losses) for seen in observations if seen.losses is not None]
     x = np.array([seen.x for seen, _ in told])
     losses = np.array([values[objective] for _, values in told])
@@ -141,14 +141,14 @@ def read(observations: Sequence[Observation], objective: int) -> tuple[Data, ...
 
 
 def _examples(seen: Observation, objective: int, n_objectives: int) -> FloatArray:
-    # One loss made of several tasks is taken as a mean over the examples of all of them.
+    # A loss that combines several tasks is treated as a mean over the examples of all of them.
     if len(seen.examples) == n_objectives:
         return seen.examples[objective]
     return np.concatenate(seen.examples) if seen.examples and n_objectives == 1 else np.empty(0)
 
 
 def _sign(groups: Sequence[FloatArray]) -> float | None:
-    """-1 where all values lie in [-1, 0], 1 where in [0, 1], else None."""
+    """Return -1 if all values lie in [-1, 0], 1 if they lie in [0, 1], else None."""
     low = min(float(values.min(initial=0.0)) for values in groups)
     high = max(float(values.max(initial=0.0)) for values in groups)
     if low >= -1.0 and high <= 0.0:
@@ -157,7 +157,7 @@ def _sign(groups: Sequence[FloatArray]) -> float | None:
 
 
 def _noise(link: Link, latents: FloatArray, variance: FloatArray | None) -> FloatArray:
-    """Variances of latents (delta method); where nothing is known, all that varies might be noise."""
+    """Return variances of latents (delta method); if unknown, all variation counts as potential noise."""
     most = max(float(latents.var()), 1e-12)
     if variance is None:
         return np.full(len(latents), most)

@@ -1,6 +1,6 @@
-"""An Optuna study made anew for every ask: what was told, what is pending, and nothing else.
+"""An Optuna study rebuilt for every ask from the told and the pending trials alone.
 
-So a sampler is a pure function of the history, and nothing that an ask writes stays behind.
+A sampler is therefore a pure function of the history, and an ask leaves no state behind.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class _Shared(dict[str, Any]):
-    """A dictionary that nobody changes, so that a deep copy of a trial shares it: 1000 trials in 20 ms."""
+    """An immutable dictionary that deep copies of a trial share: copying 1000 trials takes 20 ms."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
         return self
 
 
 class OptunaView:
-    """The told history as Optuna trials, in the order of telling; failures as FAIL, which samplers skip."""
+    """The told history as Optuna trials, in order; failed trials are FAIL, which samplers skip."""
 
     def __init__(self, dimension: int, n_objectives: int) -> None:
         self._n_objectives = n_objectives
@@ -45,7 +45,7 @@ class OptunaView:
 
     @property
     def n_succeeded(self) -> int:
-        """Number of told trials that did not fail."""
+        """Return the number of told trials that did not fail."""
         return self._n_succeeded
 
     def tell(self, observation: Observation) -> None:
@@ -57,7 +57,7 @@ class OptunaView:
             self._told.append(self._trial(observation.x, TrialState.COMPLETE, observation.losses.tolist()))
 
     def suggest(self, sampler: BaseSampler, pending: Mapping[int, FloatArray]) -> FloatArray:
-        """What `sampler` proposes after the told history, with `pending` as running trials: (dimension,)."""
+        """Return the proposal of `sampler` given the told history and `pending` as running trials, (dimension,)."""
         with _quiet():
             storage = InMemoryStorage()
             study_id = storage.create_new_study([StudyDirection.MINIMIZE] * self._n_objectives, _STUDY)
@@ -70,7 +70,7 @@ class OptunaView:
         return np.array([params[name] for name in self._distributions], dtype=np.float64)
 
     def _trial(self, x: FloatArray, state: TrialState, values: list[float] | None = None) -> FrozenTrial:
-        # Not `create_trial`: it copies the distributions, and every ask would copy them again.
+        # `create_trial` would copy the distributions, and every ask would copy them again.
         return FrozenTrial(
             number=-1,
             trial_id=-1,
@@ -89,7 +89,7 @@ class OptunaView:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna announces every study on standard error; only its errors are worth a line."""
+    """Silence Optuna's message about every new study on standard error; errors stay."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

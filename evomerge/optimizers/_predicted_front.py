@@ -1,4 +1,4 @@
-"""What measurements imply: surrogates, the front that they predict, and the point to take from it."""
+"""The predicted Pareto front of surrogates fitted to the measurements, and the point to recommend from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from evomerge.optimizers._front_solver import solve
 from evomerge.optimizers._surrogates import FAMILIES, FEWEST, Choice, Surrogates, fit
 from evomerge.optimizers.base import FloatArray, Observation, OptimizerError, Prediction
 
-#: Scalarisations for choosing what to measure, and for the front that is handed out: with three objectives some dozens
-#: of its points cover a tenth less of its hypervolume.
+#: Scalarizations for selecting the next measurement, and for the reported front: with three objectives, a few dozen
+#: points cover a tenth less hypervolume.
 _SPARSE, _DENSE = 40, 200
 
 
 @dataclass(frozen=True, eq=False)
 class PredictedFront:
-    """The models of the losses, and the points that none of the others is predicted to beat.
+    """Models of the losses, and their predicted non-dominated points.
 
-    preference and limits: (n_objectives,).
+    preference, limits: (n_objectives,).
     """
 
     surrogates: Surrogates
@@ -29,11 +29,11 @@ class PredictedFront:
 
     @cached_property
     def x(self) -> FloatArray:
-        """Points (n, dimension) spread over the front; n is some dozens."""
+        """Points (n, dimension) spread over the front; n is a few dozen."""
         return self._solve(_SPARSE)
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The front's points, some hundreds, without those that exceed `limits` by more than their standard errors."""
+        """Return some hundreds of points of the front, each within `limits` up to its standard errors."""
         points = self._solve(_DENSE)
         losses, errors = self.surrogates.predict(points)
         return tuple(
@@ -48,23 +48,22 @@ class PredictedFront:
 
 
 class Forecaster:
-    """Fits once per state of a study, whoever asks how often.
+    """Fits surrogates once per state of a study, however often it is called.
 
-    initial: measurements before which an optimizer makes no predictions. Raises OptimizerError for options that make
-    no sense.
+    initial: number of measurements before the first prediction. Raises OptimizerError for invalid options.
     """
 
     def __init__(self, seed: int, initial: int, choice: Choice) -> None:
         if initial < FEWEST:
             raise OptimizerError(f"initial must be at least {FEWEST}; it is {initial}.")
         if choice != "auto" and choice not in FAMILIES:
-            raise OptimizerError(f"surrogate must be auto, {', '.join(FAMILIES)}; it is {choice!r}.")
+            raise OptimizerError(f"surrogate must be one of auto, {', '.join(FAMILIES)}; it is {choice!r}.")
         self.initial = initial
         self._seed, self._choice = seed, choice
         self._latest: tuple[tuple[int, bytes, bytes], PredictedFront] | None = None
 
     def front(self, succeeded: Sequence[Observation], preference: FloatArray, limits: FloatArray) -> PredictedFront:
-        """What at least FEWEST observations with losses imply; the next call has the same ones, and maybe more."""
+        """Predict the front from at least FEWEST successful observations, to which later calls may add."""
         state = (len(succeeded), preference.tobytes(), limits.tobytes())
         if self._latest is None or self._latest[0] != state:
             surrogates = fit(succeeded, len(preference), self._choice)
@@ -75,10 +74,10 @@ class Forecaster:
 def recommended(
     predictions: Sequence[Prediction], measured: FloatArray, preference: FloatArray, limits: FloatArray
 ) -> FloatArray | None:
-    """The predicted point with the least preferred loss, or None where a measured one is as good within noise.
+    """Return the predicted point with the smallest preferred loss, or None if a measured one is as good within noise.
 
-    The preferred loss is the mean of the losses weighted by the preference, the rule of MAP. measured: losses
-    (n_points, n_objectives); those beyond the limits do not count.
+    The preferred loss is the mean of the losses weighted by the preference, as in MAP. measured: losses
+    (n_points, n_objectives); points that exceed the limits are ignored.
     """
     if not predictions:
         return None

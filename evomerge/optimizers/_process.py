@@ -1,6 +1,6 @@
 """Gaussian process regression of latents (Rasmussen and Williams, 2006, chapters 2 and 5). https://gaussianprocess.org/gpml/
 
-Every surrogate ends up here: a quadratic is a process with another covariance.
+Every surrogate is a Gaussian process: a quadratic is one with another covariance.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from evomerge.optimizers.base import FloatArray
 _ROOT5 = 5.0**0.5
 #: Standard deviations of the normal priors on the logarithms of length scales, variances and the noise factor.
 _LOOSE = (0.5, 1.5, 1.5)
-#: The least share of the noise's upper bound that is believed.
+#: Lower bound of the fitted noise, as a fraction of its upper bound.
 _LEAST_NOISE = 1e-3
 
 
@@ -24,7 +24,7 @@ _LEAST_NOISE = 1e-3
 class Process:
     """A posterior over latents given responses (n_points,) with variances `noise` at x (n_points, dimension).
 
-    offset: the mean before the data.
+    offset: prior mean.
     """
 
     kernel: Kernel
@@ -37,7 +37,7 @@ class Process:
 
     @classmethod
     def given(cls, kernel: Kernel, x: FloatArray, responses: FloatArray, noise: FloatArray) -> "Process":
-        """The posterior after the responses."""
+        """Condition on the responses."""
         offset = float(np.average(responses, weights=1.0 / noise))
         covariance = kernel(x, x)
         covariance[np.diag_indices(len(x))] += noise
@@ -46,27 +46,27 @@ class Process:
         return cls(kernel, x, offset, responses, noise, factor, weights)
 
     def mean(self, points: FloatArray) -> FloatArray:
-        """Expected latents (n,) at points (n, dimension)."""
+        """Return the expected latents (n,) at points (n, dimension)."""
         return np.asarray(self.offset + self.kernel(points, self.x) @ self.weights)
 
     def mean_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Expected latents (n,) and their gradients (n, dimension)."""
+        """Return the expected latents (n,) and their gradients (n, dimension)."""
         mean, gradient = self.kernel.weighted(points, self.x, self.weights)
         return self.offset + mean, gradient
 
     def deviation(self, points: FloatArray) -> FloatArray:
-        """Standard deviations (n,) of the latents, without the noise of a measurement."""
+        """Return the standard deviations (n,) of the latents, without measurement noise."""
         known = solve_triangular(self.factor, self.kernel(self.x, points), lower=True)
         variance = self.kernel.diagonal(points) - np.sum(known**2, axis=0)
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
     def left_out(self) -> tuple[FloatArray, FloatArray]:
-        """Expected responses (n_points,), each from all others, and the variances of the responses around them."""
+        """Return leave-one-out predictions of the responses, and the variances around them, (n_points,)."""
         precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.x))))
         return self.responses - self.weights / precision, 1.0 / precision
 
     def believing(self, points: FloatArray) -> "Process":
-        """As if the expected latents had been measured at `points` (n, dimension): the same mean, less doubt."""
+        """Condition on the expected latents at `points` (n, dimension): the same mean, smaller variance."""
         x, responses = np.vstack([self.x, points]), np.concatenate([self.responses, self.mean(points)])
         noise = np.concatenate([self.noise, np.full(len(points), self.noise.mean())])
         covariance = self.kernel(x, x)
@@ -77,10 +77,10 @@ class Process:
 
 
 def fit_process(data: Data, mean: Kernel | None = None) -> Process:
-    """A Matern 5/2 process, by default around a constant; its length scales, variances and share of the noise
-    maximise the marginal likelihood under weak priors.
+    """Fit a Matern 5/2 process, by default with a constant mean; its length scales, variances and noise fraction
+    maximize the marginal likelihood under weak priors.
 
-    mean: the covariance, up to a factor that is fitted too, of a trend that the process is added to.
+    mean: covariance of a trend to add, up to a scale factor that is fitted too.
     """
     evidence = _Evidence(data, mean)
     start = evidence.centre
@@ -92,7 +92,7 @@ def fit_process(data: Data, mean: Kernel | None = None) -> Process:
 
 
 class _Evidence:
-    """Minus the log marginal likelihood of (log lengths, log amplitude, log share of the noise, log trend)."""
+    """Negative log marginal likelihood of (log lengths, log amplitude, log noise fraction, log trend)."""
 
     def __init__(self, data: Data, trend: Kernel | None) -> None:
         n_points, self.dimension = data.x.shape
@@ -103,7 +103,7 @@ class _Evidence:
         # (dimension, n_points, n_points)
         self.squares = (data.x.T[:, :, None] - data.x.T[:, None, :]) ** 2
         self.trend_part = trend(data.x, data.x) if trend else np.full((n_points, n_points), 10.0)
-        # Lengths grow with the cube's diagonal (https://arxiv.org/abs/2402.02229), of which half is expected.
+        # Lengths grow with the cube's diagonal (https://arxiv.org/abs/2402.02229); the prior is centered at half of it.
         lengths = np.full(self.dimension, np.log(0.5 * self.dimension**0.5))
         self.centre = np.concatenate([lengths, [0.0, np.log(0.3)], [-1.0] if trend else []])
         self.loose = np.concatenate([np.full(self.dimension, _LOOSE[0]), _LOOSE[1:], [_LOOSE[1]] if trend else []])
@@ -111,7 +111,7 @@ class _Evidence:
         self.bounds[self.dimension + 1] = (np.log(_LEAST_NOISE), 0.0)
 
     def unpack(self, theta: FloatArray) -> tuple[Kernel, FloatArray]:
-        """The covariance and the noise (n_points,)."""
+        """Return the covariance and the noise (n_points,)."""
         d = self.dimension
         share = float(np.exp(theta[d + 2])) if self.trend else 1.0
         trend = self.trend.scaled(share) if self.trend else Kernel(10.0, 0.0, 0.0, 0.0, np.ones(d))
@@ -119,7 +119,7 @@ class _Evidence:
         return unit.scaled(self.variance), np.exp(theta[d + 1]) * self.noise
 
     def loss(self, theta: FloatArray) -> tuple[float, FloatArray]:
-        """The value and its gradient; the priors are part of both."""
+        """Return the value and its gradient; both include the priors."""
         d = self.dimension
         amplitude, share = self.variance * np.exp(theta[d]), np.exp(theta[d + 1])
         scaled = self.squares * np.exp(-2.0 * theta[:d])[:, None, None]

@@ -1,7 +1,7 @@
-"""Ridge-regularised quadratics of latents: a binomial GLM with logit link for rates, least squares for the rest.
+"""Ridge-regularized quadratics of latents: a binomial GLM with logit link for rates, else least squares.
 
-Iteratively reweighted least squares (McCullagh and Nelder, 1989); the ridge by leave-one-out over the metric itself,
-in closed form from one eigendecomposition (Allen's PRESS, https://doi.org/10.1080/00401706.1974.10489157).
+Iteratively reweighted least squares (McCullagh and Nelder, 1989). The ridge minimizes the leave-one-out error of the
+metric itself, in closed form from an eigendecomposition: Allen's PRESS, https://doi.org/10.1080/00401706.1974.10489157.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ from evomerge.optimizers.base import FloatArray
 
 #: Prior variances of the coefficients, in variances of the latents; the ridge is their inverse.
 _VARIANCES = np.logspace(-3, 5, 17)
-#: Prior variances of second-order coefficients against first-order ones; the last is all but linear.
+#: Prior variances of second-order coefficients relative to first-order ones; the last is nearly linear.
 _CURVATURES = (3.0, 1.0, 0.1, 0.003)
 _STEPS = 30
 
 
 def fit_quadratic(data: Data) -> tuple[Process, Kernel]:
-    """The fitted quadratic, and its covariance in units of the latents' variance."""
+    """Return the fitted quadratic and its covariance in units of the latents' variance."""
     latents = data.latents
-    for _ in range(2):  # the ridge is chosen again where the weights have converged
+    for _ in range(2):  # the ridge is selected again once the weights have converged
         responses, noise = data.link.working(data, latents)
         unit = _choose(data, responses, noise)
         kernel = unit.scaled(data.spread**2)
@@ -35,7 +35,7 @@ def fit_quadratic(data: Data) -> tuple[Process, Kernel]:
 
 
 def _choose(data: Data, responses: FloatArray, noise: FloatArray) -> Kernel:
-    """The covariance whose left-out predictions miss the losses least; noise: variances (n_points,)."""
+    """Return the covariance with the smallest leave-one-out error of the losses; noise: variances (n_points,)."""
     root = np.sqrt(noise)
     centred = responses - np.average(responses, weights=1.0 / noise)
     best: tuple[float, Kernel] | None = None
@@ -52,5 +52,5 @@ def _choose(data: Data, responses: FloatArray, noise: FloatArray) -> Kernel:
         if best is None or errors[least] < best[0]:
             best = float(errors[least]), unit.scaled(float(_VARIANCES[least]))
     if best is None:
-        raise ValueError("There is nothing to choose from.")
+        raise ValueError("There is no kernel to choose from: expected at least one curvature.")
     return best[1]

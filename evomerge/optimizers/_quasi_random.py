@@ -6,14 +6,14 @@ from scipy.stats import qmc
 
 
 def sobol_point(dimension: int, seed: int, index: int) -> NDArray[np.float64]:
-    """Point `index` of the sequence that `seed` scrambles, shape (dimension,), in [0, 1)."""
+    """Return point `index` of the sequence scrambled by `seed`, (dimension,), in [0, 1)."""
     engine = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed))
-    if index:  # the library cannot forward by nothing
+    if index:  # the library cannot skip 0 points
         engine.fast_forward(index)
     return np.asarray(engine.random(1)[0], dtype=np.float64)
 
 
 def sobol_points(dimension: int, seed: int, n: int) -> NDArray[np.float64]:
-    """The first n points, (n, dimension); n is a power of two."""
+    """Return the first n points, (n, dimension); n is a power of two."""
     points = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(seed)).random(n)
     return np.asarray(points, dtype=np.float64)

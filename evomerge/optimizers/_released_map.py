@@ -1,6 +1,6 @@
-"""What MAP's released code computes: its design, its least squares, its front. https://arxiv.org/abs/2406.07529.
+"""The algorithm of MAP's released code: its design, least-squares fit and front. https://arxiv.org/abs/2406.07529.
 
-Settings follow https://github.com/luli-git/MAP, which solves with DEAP; here pymoo does, with the same operators.
+Settings follow https://github.com/luli-git/MAP, which solves with DEAP; this uses pymoo with the same operators.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from scipy.special import expit
 from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.statistics.pareto import non_dominated
 
-#: The box that the front is solved over, far outside of what was sampled.
+#: The box in which the front is solved, far beyond the sampled points.
 _LOW, _HIGH = -3.0, 3.0
 
 
@@ -24,7 +24,7 @@ _LOW, _HIGH = -3.0, 3.0
 class Front:
     """Points x (n_points, dimension) in [-3, 3], predicted losses (n_points, n_objectives), errors (n_objectives,).
 
-    Every point is as far as possible, in predicted losses, from those before it.
+    Points are ordered farthest first: each is as far as possible, in predicted losses, from the previous ones.
     """
 
     x: FloatArray
@@ -32,18 +32,18 @@ class Front:
     errors: FloatArray
 
     def recommended(self, preference: FloatArray) -> int:
-        """The point with the largest inner product of predicted metrics and preference."""
+        """Return the index of the point with the largest inner product of predicted metrics and preference."""
         return int((self.losses @ (preference / np.linalg.norm(preference))).argmin())
 
     def in_the_cube(self, preference: FloatArray) -> list[FloatArray]:
-        """The points clipped to the cube, once each, the recommended one first."""
+        """Return the distinct points clipped to the cube, the recommended one first."""
         order = [self.recommended(preference), *range(len(self.x))]
         clipped = np.clip(self.x[order], 0.0, 1.0)
         return list({x.tobytes(): x for x in clipped}.values())
 
 
 def design(dimension: int, n_points: int, rng: np.random.Generator) -> FloatArray:
-    """The one-hots and the grid in random order, (n, dimension); its first n_points are the design."""
+    """Return one-hots and grid points in random order, (n, dimension); the first n_points are the design."""
     n_levels = math.ceil(((n_points - dimension) / 0.5) ** (1.0 / dimension))
     grid = np.array(list(itertools.product(np.linspace(0.0, 1.0, n_levels), repeat=dimension)))
     dropped = np.isclose(grid.sum(axis=1), 1.0) | (grid == grid[:, :1]).all(axis=1)  # one-hots sum to 1 too
@@ -51,7 +51,7 @@ def design(dimension: int, n_points: int, rng: np.random.Generator) -> FloatArra
 
 
 def _terms(x: FloatArray) -> FloatArray:
-    """Squares, products, the coefficients and 1, (n_points, n_parameters)."""
+    """Return squares, products, linear terms and 1, (n_points, n_parameters)."""
     first, second = np.triu_indices(x.shape[1])
     return np.concatenate([x[:, first] * x[:, second], x, np.ones((len(x), 1))], axis=1)
 
@@ -65,12 +65,12 @@ class _Fit:
     residual: float
 
     def losses(self, x: FloatArray) -> FloatArray:
-        """Predicted losses (n_points,)."""
+        """Predict losses (n_points,)."""
         return _sign(self.kind) * _warp(_terms(x) @ self.theta, self.kind)[0]
 
 
 def _fit(x: FloatArray, losses: FloatArray) -> _Fit:
-    """Unweighted least squares by Levenberg-Marquardt from all-ones."""
+    """Fit by unweighted least squares with Levenberg-Marquardt, starting from all ones."""
     kind = "accuracy" if losses.min() >= -1.0 and losses.max() <= 0.0 else "loss" if losses.min() >= 0.0 else "other"
     terms, metrics = _terms(x), _sign(kind) * losses
     found = least_squares(
@@ -88,7 +88,7 @@ def _sign(kind: str) -> float:
 
 
 def _warp(z: FloatArray, kind: str) -> tuple[FloatArray, FloatArray]:
-    """The metric of a quadratic's value, and its derivative."""
+    """Return the metric for a quadratic's value, and its derivative."""
     if kind == "accuracy":
         share = np.asarray(expit(z))
         return share, share * (1.0 - share)
@@ -98,7 +98,7 @@ def _warp(z: FloatArray, kind: str) -> tuple[FloatArray, FloatArray]:
 
 
 def solve(rows: Sequence[Observation], seed: int) -> Front:
-    """The front of the quadratics that are fitted to trials with losses: all non-dominated points that NSGA-III saw."""
+    """Return the front of quadratics fitted to successful trials: all non-dominated points that NSGA-III visited."""
     x = np.array([row.x for row in rows])
     losses = np.array([row.losses for row in rows])
     fits = [_fit(x, column) for column in losses.T]
@@ -110,7 +110,7 @@ def solve(rows: Sequence[Observation], seed: int) -> Front:
 
 
 def _spread(losses: FloatArray) -> list[int]:
-    """An order of the points, from the best at the first objective: always the one farthest from those before."""
+    """Order points farthest first, beginning with the best on the first objective."""
     span = np.ptp(losses, axis=0)
     scaled = losses / np.where(span > 0.0, span, 1.0)
     order = [int(losses[:, 0].argmin())]
@@ -123,7 +123,7 @@ def _spread(losses: FloatArray) -> list[int]:
 
 
 def _nsga3(fits: Sequence[_Fit], dimension: int, seed: int) -> FloatArray:
-    """Every point that NSGA-III tries in 25 generations of 100, (n_points, dimension)."""
+    """Return every point that NSGA-III tries in 25 generations of 100, (n_points, dimension)."""
     from pymoo.algorithms.moo.nsga3 import NSGA3
     from pymoo.core.problem import Problem
     from pymoo.operators.crossover.sbx import SBX

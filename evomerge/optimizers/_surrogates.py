@@ -1,11 +1,10 @@
-"""Surrogates: what a loss is expected to be where it was not measured, chosen by leave-one-out error.
+"""Surrogates: models of a loss over the cube, selected by leave-one-out error.
 
-Quadratic in the merging coefficients after MAP (Li et al., 2024, https://arxiv.org/abs/2406.07529), a Gaussian
-process, or a quadratic with a process for what it misses.
-
-The choice is between the last two. A quadratic's ridge is what makes its leave-one-out error small, so that error
-flatters it: chosen by it, fronts came out further off than without it, and where a quadratic is all there is to a
-loss, the process that is added to it comes out as good as zero.
+A quadratic in the merging coefficients after MAP (Li et al., 2024, https://arxiv.org/abs/2406.07529), a Gaussian
+process, or a quadratic plus a process for its residual.
+Only the last two are compared automatically. A quadratic's ridge is tuned on its leave-one-out error, which makes that
+error optimistic: selecting by it gave fronts with larger errors than excluding the quadratic, and where a loss is truly
+quadratic, the process added to it shrinks to almost zero.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from evomerge.optimizers._quadratic import fit_quadratic
 from evomerge.optimizers.base import FloatArray, Observation
 
 Choice = Literal["auto", "quadratic", "gp", "quadratic_gp"]
-#: Measurements below which no surrogate is fitted.
+#: Minimum number of measurements for fitting a surrogate.
 FEWEST = 3
 
 FAMILIES: Mapping[str, Callable[[Data], Process]] = {
@@ -28,17 +27,16 @@ FAMILIES: Mapping[str, Callable[[Data], Process]] = {
     "gp": fit_process,
     "quadratic_gp": lambda data: fit_process(data, fit_quadratic(data)[1]),
 }
-#: Families whose leave-one-out errors chose nothing in them, so that `auto` can compare them.
+#: Families not tuned on their leave-one-out errors, so that `auto` can compare them fairly.
 _HONEST = ("gp", "quadratic_gp")
 
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """One objective's model.
+    """A model of one objective.
 
-    name: its family. left_out: losses (n_points,) expected at the measured points, each from the others; error: their
-    root mean square error, in the loss's unit. calibration: what standard errors are multiplied with, so that left-out
-    losses miss by as much as the errors say.
+    name: family. left_out: leave-one-out predictions of the losses, (n_points,). error: their root mean square error,
+    in units of the loss. calibration: factor for standard errors that makes them match the leave-one-out residuals.
     """
 
     name: str
@@ -50,7 +48,7 @@ class Surrogate:
 
     @classmethod
     def of(cls, name: str, data: Data, process: Process) -> "Surrogate":
-        """The model that `process` makes of the data it was fitted on."""
+        """Wrap `process` together with the data it was fitted to."""
         latents, variances = process.left_out()
         left_out = data.link.losses(latents)
         error = float(np.sqrt(np.mean((left_out - data.losses) ** 2)))
@@ -59,17 +57,17 @@ class Surrogate:
         return replace(raw, calibration=min(max(error / max(claimed, 1e-12), 0.5), 3.0))
 
     def predict(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Expected losses (n,) and their standard errors (n,) at points (n, dimension)."""
+        """Return the expected losses (n,) and their standard errors (n,) at points (n, dimension)."""
         mean, deviation = self.process.mean(points), self.process.deviation(points)
         return self.data.link.losses(mean), self.calibration * self._doubt(mean, deviation)
 
     def _doubt(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
-        # Half the distance between the ends: where a link is bent, the slope at the middle says too little.
+        # Half the distance between the ends: for a curved link, the slope at the mean underestimates the error.
         ends = [self.data.link.losses(mean + side * deviation) for side in (-1.0, 1.0)]
         return np.asarray(np.abs(ends[1] - ends[0]) / 2.0)
 
     def losses_and_gradients(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Expected losses (n,) and their gradients (n, dimension)."""
+        """Return the expected losses (n,) and their gradients (n, dimension)."""
         mean, gradient = self.process.mean_and_gradient(points)
         link = self.data.link
         return link.losses(mean), link.slopes(mean)[:, None] * gradient
@@ -82,17 +80,17 @@ class Surrogates:
     models: tuple[Surrogate, ...]
 
     def predict(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Expected losses (n, n_objectives) and their standard errors (n, n_objectives)."""
+        """Return the expected losses (n, n_objectives) and their standard errors (n, n_objectives)."""
         both = [model.predict(points) for model in self.models]
         return np.stack([losses for losses, _ in both], axis=1), np.stack([errors for _, errors in both], axis=1)
 
     def losses_and_gradients(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Expected losses (n, n_objectives) and their gradients (n, n_objectives, dimension)."""
+        """Return the expected losses (n, n_objectives) and their gradients (n, n_objectives, dimension)."""
         both = [model.losses_and_gradients(points) for model in self.models]
         return np.stack([losses for losses, _ in both], axis=1), np.stack([slopes for _, slopes in both], axis=1)
 
     def believing(self, points: Sequence[FloatArray]) -> "Surrogates":
-        """As if what is expected at `points` had been measured there."""
+        """Condition on the expected losses at `points`, as if they had been measured."""
         if not len(points):
             return self
         added = np.array(points)
@@ -100,16 +98,17 @@ class Surrogates:
 
 
 def fit(observations: Sequence[Observation], n_objectives: int, choice: Choice = "auto") -> Surrogates:
-    """Per objective the family of `choice`, or the process with the least leave-one-out error; so is the link.
+    """Fit the family `choice` to each objective; "auto" selects the process with the smallest leave-one-out error. The
+    link is selected the same way.
 
-    observations: at least FEWEST with losses.
+    observations: at least FEWEST successful ones.
     """
     names = _HONEST if choice == "auto" else (choice,)
     return Surrogates(tuple(_fit_one(read(observations, m), names) for m in range(n_objectives)))
 
 
 def _fit_one(suitable: Sequence[Data], names: Sequence[str]) -> Surrogate:
-    # Links are compared by their quadratics, which cost least.
+    # Links are compared by their quadratics, which are the cheapest fits.
     data = suitable[0]
     if len(suitable) > 1:
         data = min(suitable, key=lambda each: Surrogate.of("quadratic", each, fit_quadratic(each)[0]).error)

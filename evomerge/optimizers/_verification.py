@@ -1,7 +1,7 @@
-"""Which predicted points are worth measuring: expected improvement of the measured front's hypervolume.
+"""Acquisition for verifying predicted points: expected improvement of the measured front's hypervolume.
 
-Both expectation and volume are means over quasi-random draws (Daulton et al., 2020, https://arxiv.org/abs/2006.05078),
-so that any number of objectives costs the same.
+Expectation and volume are means over quasi-random draws (Daulton et al., 2020, https://arxiv.org/abs/2006.05078), so
+the cost does not grow with the number of objectives.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers.base import FloatArray
 from evomerge.statistics import pareto
 
-#: Points that measure the volume, and normal draws per candidate; powers of two.
+#: Points for estimating the volume, and normal draws per candidate; powers of two.
 _N_VOLUME = 1024
 _N_DRAWS = 16
-#: How much more an objective's own corner counts than the opposite one, in exponents per unit of preference.
+#: How much more an objective's own corner weighs than the opposite one, as an exponent per unit of preference.
 _FOCUS = 2.0
 
 
@@ -24,9 +24,9 @@ _FOCUS = 2.0
 class Volume:
     """Points (n, n_objectives) between the best and the worst losses of interest, weighted by the preference.
 
-    The weighted hypervolume indicator of Zitzler et al., 2007, https://doi.org/10.1007/978-3-540-70928-2_64: with
-    equal preferences every point weighs the same. open: those that no measured point dominates.
-    weights: (n,), summing to 1. covered: the share of the weight that measured points dominate.
+    The weighted hypervolume indicator of Zitzler et al., 2007, https://doi.org/10.1007/978-3-540-70928-2_64; equal
+    preferences give equal weights. open: points not dominated by any measured one. weights: (n,), summing to 1.
+    covered: fraction of the weight that measured points dominate.
     """
 
     open: FloatArray
@@ -37,7 +37,7 @@ class Volume:
     def beyond(
         cls, measured: FloatArray, hoped: FloatArray, worst: FloatArray, preference: FloatArray, seed: int
     ) -> "Volume":
-        """Between `worst` (n_objectives,) and the best of `measured` and `hoped` losses (n, n_objectives)."""
+        """Sample between `worst` (n_objectives,) and the best of `measured` and `hoped` losses (n, n_objectives)."""
         best = np.minimum(np.vstack([measured, hoped]).min(axis=0), worst)
         sobol = sobol_points(len(worst), seed, _N_VOLUME)
         points = best + sobol * np.maximum(worst - best, 1e-12)
@@ -51,15 +51,15 @@ class Volume:
         return cls(points[~beaten], weights[~beaten], float(weights[beaten].sum()))
 
     def gains(self, losses: FloatArray) -> FloatArray:
-        """What each of `losses` (..., n_objectives) would add by itself, as a share of the whole weight: (...)."""
+        """Return the fraction of weighted hypervolume that each of `losses` (..., n_objectives) adds alone: (...)."""
         flat = losses.reshape(-1, losses.shape[-1])
         gains = np.empty(len(flat))
-        for at in range(0, len(flat), 512):  # in parts, so that memory stays small
+        for at in range(0, len(flat), 512):  # in chunks, to limit memory
             ahead = (flat[at : at + 512, None, :] <= self.open).all(axis=2)
             gains[at : at + 512] = ahead @ self.weights
         return gains.reshape(losses.shape[:-1])
 
     def expected_gains(self, losses: FloatArray, errors: FloatArray) -> FloatArray:
-        """The expectation of `gains` over normal losses with standard `errors`, both (n, n_objectives): (n,)."""
+        """Return the expectation of `gains` over normal losses with standard `errors`, both (n, n_objectives): (n,)."""
         draws = ndtri(sobol_points(losses.shape[1], 0, _N_DRAWS).clip(1e-3, 1 - 1e-3))
         return np.asarray(self.gains(losses[:, None, :] + errors[:, None, :] * draws).mean(axis=1))

@@ -1,7 +1,7 @@
-"""The contract of every optimizer: ask and tell over the unit cube, minimising, with keyed randomness.
+"""The optimizer contract: ask and tell over the unit cube, minimizing, with keyed randomness.
 
-Vocabulary of shapes: dimension = number of coordinates, n_objectives losses per observation.
-A plug-in writes `_ask` and `_tell`; ranges, duplicates and finiteness are checked here, once for all.
+Shapes: dimension coordinates per point, n_objectives losses per observation.
+Plug-ins implement `_ask` and `_tell`; ranges, duplicates and finiteness are checked here, once for all of them.
 """
 
 from abc import ABC, abstractmethod
@@ -17,42 +17,46 @@ from evomerge.errors import EvomergeError
 FloatArray = NDArray[np.float64]
 
 
-#: What is added to a trial's number for another draw; a multiple of every number of objectives up to 16.
+#: Offset of a trial's number for each further draw; a multiple of every number of objectives up to 16.
 _REDRAW = 720_720
-#: Standard deviations of the steps away from a known point, in widths of the cube.
+#: Standard deviations of the steps away from a known point, in units of the cube's width.
 _STEPS = (0.05, 0.05, 0.05, 0.1, 0.1, 0.2, 0.2, 0.4, 0.8)
-#: Random points to look at before a space is called exhausted.
+#: Random points to try before a space is declared exhausted.
 _N_RANDOM = 100
 
 
 class OptimizerError(EvomergeError):
-    """An optimizer used against its contract, or built with options that it cannot take."""
+    """Misuse of an optimizer, or an option it does not support."""
 
 
 class Exhausted(OptimizerError):
-    """No point was found that is a candidate of its own: all that there are have been told or are being evaluated."""
+    """No new candidate was found: every one tried has already been told or is being evaluated."""
 
 
 def rounded(values: FloatArray) -> bytes:
-    """The bytes of numbers as a merge computes with them: in float32, and 0 without a sign."""
+    """Return the bytes of values at the precision of a merge: float32, without negative zero."""
     return (np.asarray(values, dtype=np.float32) + np.float32(0.0)).tobytes()
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What to evaluate next: `x` of shape (dimension,) in [0, 1], read-only."""
+    """The next point to evaluate: `x`, (dimension,), in [0, 1], read-only."""
 
     x: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What became of a trial: its point and its losses (n_objectives,), or None when it failed.
+    """The result of a trial.
 
-    `proposed` is False for points that did not come from this optimizer: baselines and the start.
-    examples: what the losses are made of, one array (n_examples,) of the examples' losses per task, in the order of
-    the tasks; where every task is an objective, the mean of `examples[m]` is `losses[m]`. Examples that repeat another
-    one are left out, and then the loss is a weighted mean. Empty when not known.
+    Attributes:
+        number: Number of the trial.
+        x: Its point, (dimension,).
+        losses: Its losses, (n_objectives,), smaller is better; None if the trial failed.
+        proposed: False for points that this optimizer did not propose, such as baselines and the start.
+        examples: Per-example losses, one array (n_examples,) per task, in the order of the tasks; empty if unknown.
+            Where every task is an objective, the mean of `examples[m]` is `losses[m]`. Duplicate examples are
+            dropped, and the loss is then a weighted mean.
     """
 
     number: int
@@ -64,7 +68,7 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A point that was not measured: x (dimension,), its predicted losses (n_objectives,) and their standard errors."""
+    """The forecast for an unmeasured point x, (dimension,): losses (n_objectives,) and their standard errors."""
 
     x: FloatArray
     losses: FloatArray
@@ -72,84 +76,113 @@ class Prediction:
 
 
 class Optimizer(ABC):
-    """Proposes points of the unit cube and learns from their losses (smaller is better).
+    """Proposes points of the unit cube and learns from their losses; smaller is better.
 
-    `ask(number, pending)` depends on what was told, in the order of telling, on the preference and limits, on
-    `number` and on `pending` only: a new object that is told the same history asks the same. Every random draw
+    A proposal depends only on the observations so far and their order, the preference and limits, the trial's number
+    and the pending points: a new optimizer that is told the same history proposes the same point. All randomness
     comes from `self._rng`.
+
+    Args:
+        dimension: Number of coordinates to search, at least 1.
+        n_objectives: Number of losses per observation, from `min_objectives` to `max_objectives`.
+        seed: Key of all random draws, a non-negative integer.
+        start: Point to start from, (dimension,), in [0, 1]; the center of the cube by default.
+
+    Raises:
+        OptimizerError: An argument is out of range, or the number of objectives is not supported.
+
+    Example:
+        >>> from evomerge.optimizers.cma_es import CmaEs
+        >>> optimizer = CmaEs(dimension=2, n_objectives=1, seed=0)
+        >>> for number in range(100):
+        ...     x = optimizer.ask(number).x
+        ...     optimizer.tell(Observation(number, x, losses=np.array([np.sum((x - 0.3) ** 2)])))
+        >>> bool(np.allclose(optimizer.recommend(), 0.3, atol=0.05))
+        True
     """
 
-    #: The smallest and the largest number of objectives it handles; None = any.
+    #: Smallest and largest supported number of objectives; None = no limit.
     min_objectives: ClassVar[int] = 1
     max_objectives: ClassVar[int | None] = 1
-    #: How often to ask for another draw of a known point before stepping away from it; 0 where draws are all alike.
+    #: Draws to try in place of a known point before stepping away from it; 0 where further draws are the same.
     redraws: ClassVar[int] = 4
-    #: Whether a coordinate stands for a model: there are as many, 0 leaves it out, and 1 with 0 elsewhere is it.
+    #: Whether each coordinate is a model's weight, so that 0 leaves the model out and a one-hot point is that model.
     one_coordinate_per_model: ClassVar[bool] = False
 
     def __init__(self, dimension: int, n_objectives: int, seed: int, start: FloatArray | None = None) -> None:
-        """dimension: coordinates. start: where the search begins, (dimension,); the cube's centre by default.
-
-        Raises OptimizerError for a dimension, number of objectives, seed or start that it cannot take.
-        """
         if dimension < 1:
-            raise OptimizerError(f"A search needs at least one free coefficient; there are {dimension}.")
+            raise OptimizerError(f"A search needs at least one free coefficient; got {dimension}.")
         if n_objectives < self.min_objectives:
             raise OptimizerError(
-                f"{type(self).__name__} needs at least {self.min_objectives} objective(s); there are {n_objectives}."
+                f"{type(self).__name__} needs at least {self.min_objectives} objective(s); got {n_objectives}."
             )
         if self.max_objectives is not None and n_objectives > self.max_objectives:
             raise OptimizerError(
-                f"{type(self).__name__} handles {self.max_objectives} objective(s); there are {n_objectives}."
+                f"{type(self).__name__} supports at most {self.max_objectives} objective(s); got {n_objectives}."
             )
         if seed < 0:
-            raise OptimizerError(f"A seed is a whole number from 0 on; it is {seed}.")
+            raise OptimizerError(f"Expected a non-negative integer seed; got {seed}.")
         self.dimension = dimension
         self.n_objectives = n_objectives
         self.seed = seed
         self.start = np.full(dimension, 0.5) if start is None else self._checked(start)
-        #: How much each objective matters, (n_objectives,), summing to 1.
+        #: Relative weight of each objective, (n_objectives,), summing to 1.
         self.preference: FloatArray = np.full(n_objectives, 1.0 / n_objectives)
-        #: Losses that a wanted point does not exceed, (n_objectives,); infinite where nothing is asked.
+        #: Upper bounds on the losses of an acceptable point, (n_objectives,); infinite where unconstrained.
         self.limits: FloatArray = np.full(n_objectives, np.inf)
         self._told: dict[int, Observation] = {}
         self._known: set[bytes] = set()
         self._key: Callable[[FloatArray], bytes] = rounded
 
     def identify(self, key: Callable[[FloatArray], bytes]) -> None:
-        """Say which points are one candidate: those with equal keys, such as the bytes of their coefficients.
+        """Define which points are the same candidate; by default, those that are equal in float32.
 
-        By default those that are equal in float32. Raises OptimizerError after the first `tell`.
+        Args:
+            key: Maps a point, (dimension,), to a key that is equal for equal candidates, e.g. the bytes of its
+                coefficients.
+
+        Raises:
+            OptimizerError: A point has already been told.
         """
         if self._told:
-            raise OptimizerError("Say which points are one candidate before the first of them is told.")
+            raise OptimizerError("Call `identify` before the first `tell`: points that are known already have keys.")
         self._key = key
 
     def knows(self, x: FloatArray) -> bool:
-        """Whether this candidate was told already, under whatever coordinates."""
+        """Return whether this candidate has been told, possibly under other coordinates."""
         return self.key(x) in self._known
 
     def key(self, x: FloatArray) -> bytes:
-        """What makes a point the candidate that it is; see `identify`."""
+        """Return the key that identifies a point's candidate; see `identify`."""
         return self._key(x)
 
     def ask(self, number: int, pending: Mapping[int, FloatArray] | None = None) -> Proposal:
-        """The point for trial `number`; `pending` holds the points that are being evaluated now, by number.
+        """Propose the point for a trial.
 
-        No candidate is proposed that was told or is pending: in its place comes another draw, or a point nearby. Asking
-        changes nothing: a point that is never told leaves no trace. Raises OptimizerError for a number that was told
-        already and for pending points outside of the cube; Exhausted where every candidate is known.
+        A candidate that was told or is pending is never proposed; it is replaced by another draw or a nearby point.
+        Asking has no side effects: a point that is never told leaves no trace.
+
+        Args:
+            number: Number of the trial, not told yet.
+            pending: Points that are being evaluated, (dimension,) each, by trial number.
+
+        Returns:
+            The point to evaluate.
+
+        Raises:
+            OptimizerError: The number is negative or was told, or a pending point is outside the cube.
+            Exhausted: No new candidate was found.
         """
         if number < 0:
-            raise OptimizerError(f"Trial numbers start at 0; this one is {number}.")
+            raise OptimizerError(f"Trial numbers start at 0; got {number}.")
         if number in self._told:
-            raise OptimizerError(f"Trial {number} has been told already; ask for a new number.")
+            raise OptimizerError(f"Trial {number} has already been told; ask with a new number.")
         points = {n: self._checked(x) for n, x in sorted((pending or {}).items())}
         taken = self._known.union(map(self.key, points.values()))
         return Proposal(next(x for x in self._proposals(number, points) if self.key(x) not in taken))
 
     def _proposals(self, number: int, pending: Mapping[int, FloatArray]) -> Iterator[FloatArray]:
-        """What `_ask` proposes, then what may stand in for it, keyed by the number. Raises Exhausted at the end."""
+        """Yield the point from `_ask`, then replacements keyed by the number. Raises Exhausted at the end."""
         first = self._checked(self._ask(number, pending).x)
         yield first
         for draw in range(1, self.redraws + 1):
@@ -160,25 +193,29 @@ class Optimizer(ABC):
             yield self._checked(np.clip(1.0 - np.abs(1.0 - moved), 0.0, 1.0))  # reflected at the faces of the cube
         for _ in range(_N_RANDOM):
             yield self._checked(rng.random(self.dimension))
-        raise Exhausted(f"{type(self).__name__} finds no candidate that has not been told; {len(self._told)} were.")
+        raise Exhausted(f"{type(self).__name__} found no new candidate; {len(self._told)} have been told.")
 
     def tell(self, observation: Observation) -> None:
-        """Learn from a trial; in any order, at most once per number.
+        """Record the result of a trial; in any order, at most once per number.
 
-        Raises OptimizerError for a second telling, losses of another shape, losses that are not finite and a
-        point outside of the cube. A failed trial has no losses (None), never a NaN.
+        Args:
+            observation: The result; `losses` is None for a failed trial, never NaN.
+
+        Raises:
+            OptimizerError: The number was told before, the losses have another shape or are not finite, or the point is
+                outside the cube.
         """
         if observation.number in self._told:
-            raise OptimizerError(f"Trial {observation.number} was told twice.")
+            raise OptimizerError(f"Trial {observation.number} has already been told.")
         losses = observation.losses
         if losses is not None:
             losses = np.array(losses, dtype=np.float64)
             if losses.shape != (self.n_objectives,):
-                raise OptimizerError(f"Expected {self.n_objectives} losses; they have shape {losses.shape}.")
+                raise OptimizerError(f"Expected {self.n_objectives} losses; got shape {losses.shape}.")
             if not np.isfinite(losses).all():
                 raise OptimizerError(
-                    f"Trial {observation.number} has losses that are not finite: {losses.tolist()}. "
-                    "Tell a failed trial with losses=None."
+                    f"Trial {observation.number} has non-finite losses: {losses.tolist()}. "
+                    "Report a failed trial with losses=None."
                 )
             losses.flags.writeable = False
         told = replace(observation, x=self._checked(observation.x), losses=losses)
@@ -187,49 +224,67 @@ class Optimizer(ABC):
         self._tell(told)
 
     def prefer(self, weights: Sequence[float]) -> None:
-        """Say how much each objective matters, (n_objectives,). Raises OptimizerError unless all are above 0."""
+        """Set the relative weight of each objective.
+
+        Args:
+            weights: Positive weights, (n_objectives,), normalized to sum to 1.
+
+        Raises:
+            OptimizerError: A weight is not positive, or their number is wrong.
+        """
         given = np.array(weights, dtype=np.float64)
         if given.shape != (self.n_objectives,) or not np.isfinite(given).all() or given.min() <= 0:
-            raise OptimizerError(f"Expected {self.n_objectives} weights above 0; got {given.tolist()}.")
+            raise OptimizerError(f"Expected {self.n_objectives} positive weights; got {given.tolist()}.")
         self.preference = given / given.sum()
 
     def limit(self, losses: Sequence[float]) -> None:
-        """Say which losses no wanted point exceeds, (n_objectives,). Raises OptimizerError for NaN."""
+        """Set upper bounds on the losses of an acceptable point.
+
+        Args:
+            losses: One bound per objective, (n_objectives,); infinite for none.
+
+        Raises:
+            OptimizerError: A bound is NaN, or their number is wrong.
+        """
         given = np.array(losses, dtype=np.float64)
         if given.shape != (self.n_objectives,) or np.isnan(given).any():
             raise OptimizerError(f"Expected {self.n_objectives} limits; got {given.tolist()}.")
         self.limits = given
 
-    def wants(self, pending: Mapping[int, FloatArray]) -> bool:  # noqa: ARG002 - for plug-ins that come to an end
-        """Whether another trial would serve it now; where none does and none is pending, the search ends."""
+    def wants(self, pending: Mapping[int, FloatArray]) -> bool:  # noqa: ARG002 - for plug-ins that finish
+        """Return whether another trial would help now; if not, and none is pending, the search ends.
+
+        Args:
+            pending: Points that are being evaluated, (dimension,) each, by trial number.
+        """
         return True
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The front that it expects beyond what was measured; empty where it has no model of the losses."""
+        """Return the predicted Pareto front; empty without a model of the losses."""
         return ()
 
     def recommend(self) -> FloatArray | None:
-        """A point that the optimizer believes in beyond what was measured (CMA-ES: its mean), or None."""
+        """Return the point expected to be best, measured or not (CMA-ES: the mean), or None."""
         return None
 
     def _steps(self) -> Sequence[float]:
-        """How far to step away from a known point, one try after the other: standard deviations, in widths."""
+        """Return the steps to try away from a known point, in order: standard deviations, in cube widths."""
         return _STEPS
 
     def _rng(self, number: int) -> np.random.Generator:
-        """The generator for trial `number`: keyed by (seed, number), the same in every process."""
+        """Return the generator of trial `number`: keyed by (seed, number), the same in every process."""
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, number))))
 
     def _seed32(self, number: int) -> int:
-        """The first draw of `_rng(number)` as a seed for libraries that want 32 bits."""
+        """Return the first draw of `_rng(number)` as a seed, for libraries that take 32 bits."""
         return int(self._rng(number).integers(2**32))
 
     def _checked(self, x: Sequence[float] | FloatArray) -> FloatArray:
         point = np.array(x, dtype=np.float64)
         if point.shape != (self.dimension,):
-            raise OptimizerError(f"Expected a point of shape ({self.dimension},); it has {point.shape}.")
+            raise OptimizerError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
         if not np.isfinite(point).all() or point.min() < 0.0 or point.max() > 1.0:
-            raise OptimizerError(f"A point must lie in [0, 1]^{self.dimension}; it is {point.tolist()}.")
+            raise OptimizerError(f"A point must lie in [0, 1]^{self.dimension}; got {point.tolist()}.")
         point.flags.writeable = False
         return point
 

@@ -11,30 +11,30 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Optimiz
 
 _PRESETS = ("none", "sakana", "mergekit_evolve")
 _PUBLISHED_SIGMA = 1 / 6
-#: Between the best for a good start (0.1) and for an optimum at the border (0.25), over 14 to 200 coordinates
-#: and 100 to 400 trials of rotated quadratics; larger is better the noisier the losses.
+#: A compromise between the best value for a good start (0.1) and for an optimum at the border (0.25), over 14 to 200
+#: coordinates and 100 to 400 trials of rotated quadratics; noisier losses need a larger one.
 _SIGMA = 0.13
 
 
 class CmaEs(Optimizer):
-    """Samples a normal distribution that moves towards, and learns the shape of, the good region.
+    """Samples a normal distribution that moves toward the good region and learns its shape. One objective.
 
-    Its mean, `recommend()`, is usually better than the best noisy observation. One objective. Costs about
-    0.3 ms per candidate at 128 coordinates and 13 ms at 512; from about 200 on, `sep_cma_es` is cheaper.
-    Points outside of the cube are drawn again, and clipped when that fails: the clipped point is
-    evaluated and learned from. The first generation is drawn around the best baseline told so far.
+    The distribution's mean, `recommend()`, is usually better than the best noisy observation. A candidate costs about
+    0.3 ms at 128 coordinates and 13 ms at 512; from about 200 on, `sep_cma_es` is cheaper. Points outside the cube are
+    redrawn, and clipped if that fails; the clipped point is evaluated and learned from. The first generation is
+    centered on the best baseline so far.
 
-    sigma: initial standard deviation in units of a coefficient's range, 0.13 by default.
-    popsize: results per update, 4 + floor(3 ln dimension) by default; twice that is better when the losses
-    are so noisy that single comparisons mean little and there are 400 trials or more.
-    preset: published settings instead of these two:
-
-    * `sakana` (https://arxiv.org/abs/2403.13187): mean 0.5 whatever the start, sigma 1/6, default popsize.
-      The rest of it lives in the search space: ranges [0, 1], weights that are not normalised.
-    * `mergekit_evolve` (https://github.com/arcee-ai/mergekit): mean at the start, sigma 1/6, default popsize.
-      The rest lives elsewhere: ranges [0, 1] and a start of 1/n_inputs per weight and 1 per density in the
-      search space, `normalize` in the merge method. Its generation barrier and its folding of negative
-      weights to positive ones are left out.
+    Args:
+        sigma: Initial standard deviation, as a fraction of a coefficient's range; 0.13 by default.
+        popsize: Results per update; 4 + floor(3 ln dimension) by default. Double it when the losses are so noisy that
+            single comparisons mean little and there are 400 trials or more.
+        preset: Published settings to use instead of these two.
+            "sakana" (https://arxiv.org/abs/2403.13187): mean 0.5 whatever the start, sigma 1/6, default popsize. The
+            rest belongs in the search space: ranges [0, 1], weights that are not normalized.
+            "mergekit_evolve" (https://github.com/arcee-ai/mergekit): mean at the start, sigma 1/6, default popsize. The
+            rest belongs elsewhere: in the search space, ranges [0, 1] and a start of 1/n_inputs per weight and 1 per
+            density; in the merge method, `normalize`. Its generation barrier and its folding of negative weights to
+            positive ones are omitted.
     """
 
     max_objectives: ClassVar[int | None] = 1
@@ -52,16 +52,16 @@ class CmaEs(Optimizer):
     ) -> None:
         super().__init__(dimension, n_objectives, seed, start)
         if preset not in _PRESETS:
-            raise OptimizerError(f"No preset named {preset!r}; there are {', '.join(_PRESETS)}.")
+            raise OptimizerError(f"No preset named {preset!r}; the presets are {', '.join(_PRESETS)}.")
         if preset != "none" and (sigma is not None or popsize is not None):
-            raise OptimizerError(f"Preset {preset!r} fixes sigma and popsize; leave them out, or the preset.")
+            raise OptimizerError(f"Preset {preset!r} fixes sigma and popsize; omit either them or the preset.")
         mean = np.full(dimension, 0.5) if preset == "sakana" else self.start
         if sigma is None:
             sigma = _SIGMA if preset == "none" else _PUBLISHED_SIGMA
         self._generations = Generations(cmaes.CMA, mean, sigma, popsize, follow=preset == "none")
 
     def recommend(self) -> FloatArray | None:
-        """The mean of the distribution, clipped to the cube, (dimension,); None before the first update."""
+        """Return the distribution's mean, clipped to the cube, (dimension,); None before the first update."""
         return self._generations.mean
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - contract

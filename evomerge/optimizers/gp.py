@@ -1,4 +1,4 @@
-"""Bayesian optimisation with a Gaussian process and log expected improvement, from Optuna. https://arxiv.org/abs/2310.20708."""
+"""Bayesian optimization with a Gaussian process and log expected improvement, from Optuna. https://arxiv.org/abs/2310.20708."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,23 +11,25 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Optimiz
 
 
 class GaussianProcess(Optimizer):
-    """Fits a Matern-5/2 process with a length scale per coordinate, noise included. Up to four objectives.
+    """Fits a Matern 5/2 process with a length scale per coordinate and noise. Up to four objectives.
 
-    One process per objective. With one of them it maximises the log of the expected improvement, with several the log
-    of the expected hypervolume improvement (logEHVI; same paper, section 4), whose reference point lies a little
-    beyond the worst losses told. Pending trials take part as samples of what they may bring (qLogEI, qLogEHVI);
-    failed ones are left out. Splitting the space that the front leaves into boxes takes memory that grows with every
-    objective: with five and 60 trials it was more than 20 GB.
+    Each objective has its own process. A single objective maximizes the log expected improvement; several maximize
+    the log expected hypervolume improvement (logEHVI; same paper, section 4), with a reference point slightly beyond
+    the worst losses so far. Pending trials enter as samples of their possible results (qLogEI, qLogEHVI); failed ones
+    are ignored. Partitioning the non-dominated space into boxes takes memory that grows with every objective: more
+    than 20 GB with five objectives and 60 trials.
 
-    The most frugal with evaluations and the slowest to ask: 0.3 to 1 s at 32 coordinates and 200 trials,
-    1.6 s at 128, 8 s at 64 coordinates and 1000 trials, 0.1 to 0.7 s more per pending trial. With 2, 3 and 4
-    objectives 0.7, 1.2 and 1.4 s at 32 coordinates and 200 trials, 0.5, 1.0 and 1.7 s at 128 coordinates and 100
-    trials, and 1.5 to 2.4 times that with four pending. For searches whose evaluations take longer than that. Sobol
-    points until `n_startup_trials` trials have succeeded, baselines included.
+    The most sample-efficient and the slowest to ask: 0.3 to 1 s at 32 coordinates and 200 trials, 1.6 s at 128, 8 s at
+    64 coordinates and 1000 trials, plus 0.1 to 0.7 s per pending trial. With 2, 3 and 4 objectives it takes 0.7, 1.2
+    and 1.4 s at 32 coordinates and 200 trials, 0.5, 1.0 and 1.7 s at 128 coordinates and 100 trials, and 1.5 to 2.4
+    times that with four pending trials. Use it when an evaluation takes longer than that.
+
+    Args:
+        n_startup_trials: Successful trials, baselines included, before the first fit; until then, Sobol points.
     """
 
     max_objectives: ClassVar[int | None] = 4
-    #: Another seed finds the same maximum of the same improvement.
+    #: Another seed finds the same maximum of the same acquisition function.
     redraws: ClassVar[int] = 0
 
     def __init__(

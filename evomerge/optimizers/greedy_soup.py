@@ -1,4 +1,4 @@
-"""Greedy soup (Wortsman et al., 2022): models join an average when it gets better. https://arxiv.org/abs/2203.05482."""
+"""Greedy soup (Wortsman et al., 2022): average in each model that lowers the loss. https://arxiv.org/abs/2203.05482."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,15 @@ Members = frozenset[int]
 
 
 class GreedySoup(Optimizer):
-    """Every model alone, then, from the best to the worst, each model added to the average of those kept so far.
+    """Scores every model alone, then adds them to the average from best to worst, keeping each that helps.
 
-    For `method: linear` in the space `uniform`: a coordinate is a model's weight, 1 for a member and 0 for the
-    others. A model stays when the loss gets smaller, with `strict: false` also when it stays the same. Models whose
-    own scores were told, as the baselines are, are not tried again: n of them then take at most n - 1 trials, more
-    with several workers, since it goes on with what either answer to a pending trial would ask for next. Then it
-    wants no more; asked all the same, it gives random weights.
+    Use it with `method: linear` in the space `uniform`: a coordinate is a model's weight, 1 for a member of the soup
+    and 0 for the others. Models that were scored already, as the baselines are, are not scored again: n of them then
+    take at most n - 1 trials. Several workers take more, since idle ones evaluate the next average for either result of
+    a pending trial. The search then ends; further requests get random weights.
+
+    Args:
+        strict: Whether a model must lower the loss to stay; if false, an equal loss suffices.
     """
 
     one_coordinate_per_model: ClassVar[bool] = True
@@ -35,11 +37,11 @@ class GreedySoup(Optimizer):
         super().__init__(dimension, n_objectives, seed, start)
         self._strict = strict
         self._order = [int(model) for model in self._rng(0).permutation(dimension)]
-        #: Loss of the averages that were tried, None where the trial failed.
+        #: Losses of the averages tried; None for failed trials.
         self._losses: dict[Members, float | None] = {}
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
-        """Whether an average whose loss matters is neither known nor being evaluated."""
+        """Return whether a relevant average has neither a loss nor a pending trial."""
         return next(self._wanted(_averages(pending)), None) is not None
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
@@ -54,14 +56,14 @@ class GreedySoup(Optimizer):
             self._losses.setdefault(members, None if observation.losses is None else float(observation.losses[0]))
 
     def _wanted(self, busy: set[Members]) -> Iterator[Members]:
-        """Averages whose loss is asked for, the most useful first; without those that are being evaluated."""
+        """Yield averages to evaluate, the most useful first, except pending ones."""
         for model in self._order:
             alone = frozenset([model])
             if alone not in self._losses and alone not in busy:
                 yield alone
         scored = [(loss, model) for model in range(self.dimension) if (loss := self._loss(model)) is not None]
         queue = [model for _, model in sorted(scored)]
-        # A soup, its loss, and how many models had their turn; a loss that is not known yet is None.
+        # A soup, its loss (None if unknown), and the number of models considered so far.
         states: deque[tuple[Members, float | None, int]] = deque()
         if queue:
             states.append((frozenset(queue[:1]), self._loss(queue[0]), 1))

@@ -1,8 +1,8 @@
-"""MAP: amortised Pareto fronts by surrogates (Li et al., 2024), verified. https://arxiv.org/abs/2406.07529
+"""MAP: amortized Pareto fronts by surrogates (Li et al., 2024), verified. https://arxiv.org/abs/2406.07529
 
-It departs from the paper where what its authors released was measured to fail: the design fills the space; fits are
-binomial and ridge-regularised, and Gaussian processes model what a quadratic misses; the front is solved inside of the
-box that was sampled; and what is predicted gets measured, until predicted and measured front agree.
+It departs from the paper where measurements showed the released code to fail: the design fills the space; fits are
+binomial and ridge-regularized, and Gaussian processes model the residual of a quadratic; the front is solved inside
+the sampled box; and predictions are measured until the predicted and the measured front agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,32 +19,34 @@ from evomerge.optimizers._verification import Volume
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 from evomerge.statistics import pareto
 
-#: Points measured after the design before predictions are trusted to be the end of it.
+#: Points measured after the design before the search may end.
 VERIFIED = 4
-#: Points closer than this in every coordinate are one measurement.
+#: Points closer than this in every coordinate count as one measurement.
 _SAME = 5e-3
-#: Points of the design to look at, beyond as many as were told, for one that is not known.
+#: Design points to try, beyond as many as were told, when looking for a new one.
 _LONGEST = 100
-#: Points besides the predicted front among which the next one is chosen; a power of two.
+#: Points off the predicted front that also compete to be measured next; a power of two.
 _N_ELSEWHERE = 64
 
 
 class Map(Optimizer):
-    """Measures a design, fits a surrogate per objective, solves their front, and measures what it promises most.
+    """Measures a design, fits a surrogate per objective, solves their Pareto front, and measures the best of it.
 
-    Any number of objectives; every point of the study is learnt from, whoever proposed it. With examples told, the
-    surrogates know how noisy a mean over them can be. Where `prefer` was said, what is preferred is measured first;
-    where `limit` was, the front is solved within. The first ask after a tell takes up to 0.5 s of one core at 8
-    coordinates, 4 objectives and 100 trials. Made for up to about 10 coordinates; it runs at 56 and more, where the
-    surrogates see little more than a trend.
+    Supports any number of objectives and learns from every point of the study, whatever its origin. Per-example losses
+    tell the surrogates the sampling error of a mean. A preference set by `prefer` is measured first; bounds set by
+    `limit` constrain the front. The first ask after a tell takes up to 0.5 s of one core at 8 coordinates, 4 objectives
+    and 100 trials. Designed for up to about 10 coordinates; at 56 and more it runs, but the surrogates capture little
+    more than a trend.
 
-    initial: points of the design, those told by others included; by default as many as a full quadratic has
-    coefficients, (K+1)(K+2)/2 for K coordinates, at most 45 or 2K+1, and at least K+1 of its own.
-    surrogate: quadratic, gp, quadratic_gp, or auto: of the last two the one with the least leave-one-out error, per
-    objective.
-    stop: whether to ask for nothing more once predicted and measured front agree: at least 4 points were
-    measured after the design, the latest came out as the others predict them within the noise of their examples or
-    `tolerance` of the range, and no point is expected to add more than `tolerance` of the hypervolume.
+    Args:
+        initial: Design size, including points told from elsewhere; by default the number of coefficients of a full
+            quadratic, (K+1)(K+2)/2 for K coordinates, at most 45 or 2K+1, and at least K+1 of its own.
+        surrogate: "quadratic", "gp", "quadratic_gp", or "auto": for each objective, whichever of the last two has the
+            smaller leave-one-out error.
+        stop: Whether to end once the predicted and the measured front agree: at least 4 points were measured after the
+            design, the latest match their predictions within the sampling error of their examples or `tolerance` of
+            the range, and no point is expected to add more than `tolerance` of the hypervolume.
+        tolerance: Accepted disagreement of the fronts, as a fraction between 0 and 1.
     """
 
     max_objectives: ClassVar[int | None] = None
@@ -66,33 +68,33 @@ class Map(Optimizer):
         if not 0.0 < tolerance < 1.0:
             raise OptimizerError(f"tolerance must be between 0 and 1; it is {tolerance}.")
         self._forecaster = Forecaster(seed, full_size(dimension) if initial is None else initial, surrogate)
-        # A design of the default size has as many points of its own as a plane needs.
+        # A default design has at least as many points of its own as a plane has coefficients.
         self._least = dimension + 1 if initial is None else 0
         self._stop, self._tolerance = stop, tolerance
 
-    def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - the state says all
+    def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - not needed here
         if self._designing(len(pending)):
             return self._next_of_design(pending)
         points, _ = self._promising(list(pending.values()))
         return Proposal(points[0]) if len(points) else self._next_of_design(pending)
 
     def _tell(self, observation: Observation) -> None:
-        """Nothing to do: the base keeps what was told."""
+        """Do nothing: the base class keeps the observations."""
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
-        """False once the design is measured and predicted and measured front agree."""
+        """Return False once the design is measured and the predicted and the measured front agree."""
         if not self._stop or self._designing(len(pending)):
             return True
         return not self._agree(list(pending.values()))
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The predicted front, up to some 200 points; empty before the design is measured."""
+        """Return up to some 200 points of the predicted front; none before the design is measured."""
         if self._designing(0):
             return ()
         return self._belief().predictions()
 
     def recommend(self) -> FloatArray | None:
-        """The predicted front's point that the preference selects, where it beats all measured by more than noise."""
+        """Return the predicted point that the preference selects, if it beats all measured ones by more than noise."""
         return recommended(self.predictions(), self._measured(), self.preference, self.limits)
 
     def _designing(self, n_pending: int) -> bool:
@@ -109,8 +111,8 @@ class Map(Optimizer):
         return self._forecaster.front(self._succeeded(), self.preference, self.limits)
 
     def _promising(self, pending: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Points (n, dimension) that are neither told nor pending, and what each is expected to add to the
-        hypervolume, as a share of it (n,). What is pending counts as if it came out as expected."""
+        """Return points (n, dimension) neither told nor pending, and the fraction of the hypervolume that each is
+        expected to add, (n,). Pending points count as if they had their expected losses."""
         belief, measured = self._belief(), self._measured()
         surrogates = belief.surrogates.believing(pending)
         if pending:
@@ -123,13 +125,13 @@ class Map(Optimizer):
         losses, errors = surrogates.predict(points)
         volume = Volume.beyond(measured, losses - errors, self._worst(), self.preference, self.seed)
         gains = volume.expected_gains(losses, errors) / max(volume.covered, 1e-9)
-        # Where nothing is expected to add anything, the nearest to the limits comes first, then the largest doubt.
+        # Where no gain is expected, rank by distance to the limits, then by the larger standard error.
         excess = np.maximum(0.0, losses - self.limits).sum(axis=1)
         order = np.lexsort((-errors.sum(axis=1), excess, -gains))
         return points[order], gains[order]
 
     def _worst(self) -> FloatArray:
-        """Losses (n_objectives,) beyond which nothing counts: a tenth behind the measured front, within the limits."""
+        """Return the reference losses (n_objectives,): a tenth beyond the measured front, within limits."""
         measured = self._measured()
         ideal = measured.min(axis=0)
         nadir = measured[pareto.non_dominated(measured)].max(axis=0)
@@ -137,9 +139,9 @@ class Map(Optimizer):
         return np.asarray(np.minimum(ideal + 1.1 * span, self.limits))
 
     def _agree(self, pending: Sequence[FloatArray]) -> bool:
-        """Whether predicted and measured front are the same, as far as noise and `tolerance` let us see.
+        """Return whether the predicted and the measured front are equal, up to noise and `tolerance`.
 
-        Not before a point within the limits was measured.
+        Never before a point within the limits was measured.
         """
         told = self._succeeded()
         verified = [row for row, seen in enumerate(told) if seen.proposed][-VERIFIED:]
@@ -156,12 +158,12 @@ class Map(Optimizer):
         return not len(gains) or bool(gains[0] <= self._tolerance)
 
     def _n_own(self) -> int:
-        """How many points of the design are its own."""
+        """Return the number of own design points."""
         others = n_distinct(seen.x for seen in self._succeeded() if not seen.proposed)
         return max(self._forecaster.initial - others, FEWEST - others, self._least)
 
     def _measured(self) -> FloatArray:
-        """Losses (n_points, n_objectives)."""
+        """Return the losses (n_points, n_objectives)."""
         return np.array([seen.losses for seen in self._succeeded()])
 
     def _succeeded(self) -> list[Observation]:

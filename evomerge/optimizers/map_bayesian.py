@@ -1,7 +1,7 @@
 """Bayesian adaptive sampling of MAP (Li et al., 2024), for few models. https://arxiv.org/abs/2406.07529
 
-Samples where the surrogates are least certain. Unlike what its authors released, every ask refits and rescores with all
-that was measured, and residuals are those of left-out points, since some surrogates pass through the others.
+Samples where the surrogates are least certain. Unlike the released code, every ask refits and rescores with all
+measurements, and residuals are leave-one-out, since some surrogates interpolate the other points.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,21 @@ from evomerge.optimizers._surrogates import Choice
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 
 _MOST_COORDINATES = 6
-#: Distances from the corner at 0 that are sampled.
+#: Sampled distances from the corner at 0.
 _RADII = (0.2, 0.8)
-#: How a bin's score is made: weight of the spread, number of deletions, their share, temperature of the draw.
+#: The score of a bin: weight of the spread, number of deletions, their fraction, temperature of the draw.
 _SPREAD, _DELETIONS, _DELETED, _TEMPERATURE = 0.5, 30, 0.2, 0.07
 
 
 class MapBayesian(Optimizer):
-    """Draws points in bins of directions, those with large residuals more often. Up to 6 coordinates, any objectives.
+    """Draws points in bins of directions, favoring bins with large residuals. Up to 6 coordinates, any objectives.
 
-    x = r s(phi) with r in [0.2, 0.8] and angles phi in [0, pi/2], cut into 4 equal parts for fewer than 4 coordinates,
-    else into 2. The emptiest bins come first until `initial` points are measured, by default as many as a quadratic
-    has coefficients. surrogate: as for `map`, which also verifies its front and knows when to stop.
+    x = r s(phi) with r in [0.2, 0.8] and angles phi in [0, pi/2], divided into 4 equal parts for fewer than 4
+    coordinates, else into 2. The emptiest bins come first until `initial` points are measured.
+
+    Args:
+        initial: Measurements before the first prediction; by default the number of coefficients of a quadratic.
+        surrogate: As for `map`, which also verifies its front and decides when to stop.
     """
 
     max_objectives: ClassVar[int | None] = None
@@ -46,7 +49,7 @@ class MapBayesian(Optimizer):
     ) -> None:
         super().__init__(dimension, n_objectives, seed, start)
         if dimension > _MOST_COORDINATES:
-            raise OptimizerError(f"map_bayesian takes up to {_MOST_COORDINATES} coordinates; there are {dimension}.")
+            raise OptimizerError(f"map_bayesian supports up to {_MOST_COORDINATES} coordinates; there are {dimension}.")
         self._forecaster = Forecaster(seed, full_size(dimension) if initial is None else initial, surrogate)
         self._parts = 4 if dimension < 4 else 2
         self._bins = list(product(range(self._parts), repeat=dimension - 1))
@@ -65,19 +68,19 @@ class MapBayesian(Optimizer):
         return Proposal(rng.uniform(*_RADII) * _direction(angles))
 
     def _tell(self, observation: Observation) -> None:
-        """Nothing to do: the base keeps what was told."""
+        """Do nothing: the base class keeps the observations."""
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The predicted front; empty before `initial` points are measured."""
+        """Return the predicted front; none before `initial` points are measured."""
         return self._front().predictions() if len(self._succeeded()) >= self._forecaster.initial else ()
 
     def recommend(self) -> FloatArray | None:
-        """The predicted front's point that the preference selects, where it beats all measured by more than noise."""
+        """Return the predicted point that the preference selects, if it beats all measured ones by more than noise."""
         measured = np.array([seen.losses for seen in self._succeeded()])
         return recommended(self.predictions(), measured, self.preference, self.limits)
 
     def _scores(self, rng: np.random.Generator) -> FloatArray:
-        """Per bin: mean squared residual and its spread under deletions; -inf for an empty one. (n_bins,)"""
+        """Return each bin's score: mean squared residual plus its spread under deletions; -inf if empty. (n_bins,)"""
         models = self._front().surrogates.models
         scaled = [(model.left_out - model.data.losses) / max(np.ptp(model.data.losses), 1e-12) for model in models]
         squares = np.mean(np.square(scaled), axis=0)
@@ -102,12 +105,12 @@ class MapBayesian(Optimizer):
 
 
 def _direction(angles: FloatArray) -> FloatArray:
-    """The unit vector (n + 1,) of `angles` (n,): cos, sin cos, sin sin cos, ..., sin ... sin."""
+    """Return the unit vector (n + 1,) of `angles` (n,): cos, sin cos, sin sin cos, ..., sin ... sin."""
     sines = np.concatenate([[1.0], np.cumprod(np.sin(angles))])
     return np.asarray(sines * np.append(np.cos(angles), 1.0))
 
 
 def _angles(x: FloatArray) -> NDArray[np.float64]:
-    """The angles (n - 1,) of x (n,): the inverse of `_direction`."""
+    """Return the angles (n - 1,) of x (n,): the inverse of `_direction`."""
     rest = np.sqrt(np.cumsum(x[::-1] ** 2)[::-1])
     return np.asarray(np.arctan2(rest[1:], x[:-1]), dtype=np.float64)

@@ -15,34 +15,35 @@ from evomerge.optimizers._quasi_random import sobol_point
 from evomerge.optimizers._surrogates import fit
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
 
-#: Measured points below which a pair gets no surrogate: a quadratic of two coefficients has six of its own.
+#: Measured points required to fit a pair's surrogate: a quadratic in two coefficients already has six of its own.
 _FEWEST = 7
-#: Where a pair's surrogate is minimised: a grid of its square, (n, 2).
+#: Grid of a pair's square on which its surrogate is minimized, (n, 2).
 _GRID = np.stack(np.meshgrid(*[np.linspace(0.0, 1.0, 51)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """models: which coordinates it has. seen: its own trial."""
+    """models: indices of its coordinates. seen: its own trial."""
 
     models: tuple[int, ...]
     seen: Observation
 
 
 class MapNested(Optimizer):
-    """Merges the two models that score most alike, then goes on with the result in their place, until one is left.
+    """Merges the two models with the most similar scores, replaces them by the result, and repeats until one is left.
 
-    Every model is scored by itself first. The pair whose losses are closest (Euclidean, so all tasks should have the
-    same unit) is merged by two coefficients: a quadratic of each loss, fitted to `points` points of their square (both
-    models among them, and the base where it was told), gives the point with the least expected mean loss under the
-    preference, which is scored and stands for both from then on. The point is taken as it comes, also where one of
-    those before was better; where it fails, or too much before it did, the best of those is taken. K models
-    take K + (K - 1)(points - 1) trials, and K fewer where all of them were told already; with 20 points that is less
-    than a full quadratic has coefficients, (K + 1)(K + 2) / 2, from 36 models on. One run serves one preference.
+    Every model is scored alone first. The pair with the closest losses (Euclidean distance, so all tasks should have
+    the same unit) is merged with two coefficients: a quadratic of each loss, fitted to `points` points of their square
+    (both models, and the base if it was scored, among them), gives the point with the smallest expected mean loss under
+    the preference. That point is scored and represents both models from then on, even if a measured one was better; the
+    best measured one is used only if the point or too many others failed. K models take K + (K - 1)(points - 1) trials,
+    K fewer if all were scored before; at 20 points that is fewer than the coefficients of a full quadratic,
+    (K + 1)(K + 2) / 2, from 36 models on. A run serves one preference. While a pair is being evaluated, idle workers
+    evaluate the pairs that would be next; those points are wasted if the order changes. The search ends by itself.
+    Requires one coordinate per model from 0 to 1: {kind: uniform, ranges: {weight: [0, 1]}}.
 
-    While a pair is being evaluated it goes on with the pairs that would come next as things stand; where these turn out
-    not to be merged their points were in vain. At the end it wants no more. For spaces with one coordinate per model
-    that goes from 0 to 1: {kind: uniform, ranges: {weight: [0, 1]}}.
+    Args:
+        points: Points evaluated per pair, at least 8.
     """
 
     max_objectives: ClassVar[int | None] = None
@@ -56,11 +57,11 @@ class MapNested(Optimizer):
             raise OptimizerError(f"points must be at least {_FEWEST + 1}; it is {points}.")
         self._points = points
         self._by_point: dict[bytes, Observation] = {}
-        #: Minima of the surrogates by what these were fitted to, (2,) each; a memo.
+        #: Minima of the surrogates, (2,) each, by the data they were fitted to; a cache.
         self._minima: dict[tuple[object, ...], FloatArray] = {}
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
-        """Whether there is a point that the tree needs and that is neither told nor being evaluated."""
+        """Return whether the tree needs a point that is neither told nor pending."""
         return bool(self._missing(pending))
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
@@ -73,7 +74,7 @@ class MapNested(Optimizer):
             self._by_point[key] = observation
 
     def _missing(self, pending: Mapping[int, FloatArray]) -> list[FloatArray]:
-        """Points to evaluate, the most urgent first."""
+        """Return the points to evaluate, the most urgent first."""
         busy = {self.key(x) for x in pending.values()}
         models = list(np.eye(self.dimension))
         if not all(self.key(x) in self._by_point for x in models):
@@ -90,7 +91,7 @@ class MapNested(Optimizer):
         return []
 
     def _ahead(self, nodes: Sequence[_Node], busy: Set[bytes]) -> list[FloatArray]:
-        """What the pairs among `nodes` would need, the closest first."""
+        """Return the points needed by the pairs among `nodes`, the closest pair first."""
         found: list[FloatArray] = []
         while len(nodes) > 1:
             pair = _closest(nodes)
@@ -99,7 +100,7 @@ class MapNested(Optimizer):
         return found
 
     def _merge(self, first: _Node, second: _Node, busy: Set[bytes]) -> tuple[_Node | None, list[FloatArray]]:
-        """The node that a pair becomes, or None and the points that are missing for it."""
+        """Return the node that a pair becomes, or None and its missing points."""
         square = self._square(first, second)
         corners = np.stack([first.seen.x, second.seen.x])
         if not all(self.key(uv @ corners) in self._by_point for uv in square):
@@ -121,8 +122,8 @@ class MapNested(Optimizer):
         return _Node(models, best if seen.losses is None else seen), []
 
     def _square(self, first: _Node, second: _Node) -> list[FloatArray]:
-        """The points of a pair's square that are evaluated for it, (2,) each."""
-        # A number for each pair of sets of models, for its own scrambling.
+        """Return the points of a pair's square that are evaluated for it, (2,) each."""
+        # A distinct number for each pair of sets of models, to key its scrambling.
         code = sum(3**model for model in first.models) + 2 * sum(3**model for model in second.models)
         return [sobol_point(2, self._seed32(code), index) for index in range(self._points - 2)]
 
@@ -141,7 +142,7 @@ class MapNested(Optimizer):
 
 
 def _closest(nodes: Sequence[_Node]) -> tuple[_Node, _Node]:
-    """The two nodes with the smallest distance between their losses; of equal ones the first."""
+    """Return the two nodes with the closest losses; the first of equal pairs."""
 
     def distance(pair: tuple[_Node, _Node]) -> float:
         first, second = (np.asarray(node.seen.losses) for node in pair)

@@ -1,4 +1,4 @@
-"""MAP (Li et al., 2024) as its authors released it, to compare with. https://arxiv.org/abs/2406.07529.
+"""MAP (Li et al., 2024) as released by its authors, for comparison. https://arxiv.org/abs/2406.07529.
 
 Notation: K coefficients, p = (K + 1)(K + 2) / 2 parameters per task, n = 2 p points of the design.
 """
@@ -12,28 +12,28 @@ import numpy as np
 from evomerge.optimizers._released_map import Front, design, solve
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 
-#: Beyond it the full grid that the design is drawn from has 2^K points.
+#: Beyond this dimension the full grid of 2^K points, from which the design is drawn, is too large.
 _MOST = 16
 
 
 class MapReleased(Optimizer):
-    """Quadratic surrogates from one design, their front, and no second look: `map` without what `map` repairs.
+    """Quadratic surrogates from one design, and their front, without the repairs made in `map`.
 
-    The design has the K one-hots and a random choice from a full grid; points that were told already (parents in a
-    space with one weight per model) are not asked for again, and a failed one is replaced by the next of the grid. Then
-    sigmoid(quadratic) is fitted to every task whose losses lie in [-1, 0] (accuracies), softplus(quadratic) to those
-    of at least 0 and the bare quadratic to all others, by Levenberg-Marquardt from all-ones; pymoo's NSGA-III solves
-    over [-3, 3]^K. Known defects, kept: the fit stalls from all-ones, the design is deficient for many K, and the
-    front lies outside of what was sampled and promises too much.
+    The design consists of the K one-hots and a random selection from a full grid; points told already (parents in a
+    space with one weight per model) are not evaluated again, and a failed one is replaced by the next grid point. Then
+    sigmoid(quadratic) is fitted to every task whose losses lie in [-1, 0] (accuracies), softplus(quadratic) to
+    non-negative losses, and the bare quadratic to all others, by Levenberg-Marquardt from all ones; pymoo's NSGA-III
+    solves over [-3, 3]^K. Known defects are kept: the fit stalls from all ones, the design is deficient for many K, and
+    the front lies outside the sampled region and is too optimistic.
 
     The cube ends at 0 and 1, so points of the front are clipped to it, and `predictions` pairs the clipped points with
-    what was promised for the unclipped ones. They are then evaluated, the recommended one first (the largest inner
-    product of predicted metrics and preference), then each as far as possible from those before, until the budget or
-    the front ends. While the last points of the design are being evaluated it wants nothing else.
+    the losses predicted for the unclipped ones. They are then evaluated, the recommended one first (the largest inner
+    product of predicted metrics and preference), each next one as far as possible from the previous ones, until the
+    budget or the front is exhausted. While the last points of the design are being evaluated, it asks for nothing else.
 
-    The published box is that of coefficients from 0 to 1: {kind: uniform, ranges: {weight: [0, 1]}}; in other ranges
-    a one-hot is no model. Two objectives or more; 2 to 16 coordinates (a fit and front take 1 s up to 8 and half a
-    minute at 16). Needs pymoo: pip install 'evomerge[pymoo]'.
+    The published box has coefficients from 0 to 1: {kind: uniform, ranges: {weight: [0, 1]}}; in other ranges a one-hot
+    point is not a model. Two or more objectives; 2 to 16 coordinates (fitting and solving take 1 s for up to 8
+    coordinates and half a minute for 16). Requires pymoo: pip install 'evomerge[pymoo]'.
     """
 
     min_objectives: ClassVar[int] = 2
@@ -43,25 +43,23 @@ class MapReleased(Optimizer):
         super().__init__(dimension, n_objectives, seed, start)
         if not 2 <= dimension <= _MOST:
             raise OptimizerError(
-                f"map_released takes 2 to {_MOST} coefficients, since its design is drawn from a full grid; there are "
-                f"{dimension}. Search fewer (space: uniform), or take `map`."
+                f"map_released supports 2 to {_MOST} coefficients, since its design is drawn from a full grid; there "
+                f"are {dimension}. Search fewer (space: uniform), or use `map`."
             )
         if importlib.util.find_spec("pymoo") is None:
-            raise OptimizerError(
-                "map_released solves with pymoo, which is not installed: pip install 'evomerge[pymoo]'."
-            )
+            raise OptimizerError("map_released requires pymoo, which is not installed: pip install 'evomerge[pymoo]'.")
         self._n_parameters = (dimension + 1) * (dimension + 2) // 2
         self._design = design(dimension, 2 * self._n_parameters, self._rng(0))
         self._by_point: dict[bytes, Observation] = {}
-        #: The front of the last fit and the trials that it was fitted to; a memo.
+        #: The last front and the trials it was fitted to; a cache.
         self._solved: tuple[tuple[int, ...], Front] | None = None
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
-        """Whether a point of the design or of the front is neither told nor being evaluated."""
+        """Return whether a point of the design or the front is neither told nor pending."""
         return self._next(pending) is not None
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The front as it was predicted; errors are the residual standard deviation of each fit."""
+        """Return the predicted front; errors are the residual standard deviation of each fit."""
         front = self._front()
         if front is None:
             return ()
@@ -71,7 +69,7 @@ class MapReleased(Optimizer):
         )
 
     def recommend(self) -> FloatArray | None:
-        """The front's point for the preference, unless it was measured."""
+        """Return the front's point for the preference, unless it was measured."""
         front = self._front()
         if front is None:
             return None
@@ -97,7 +95,7 @@ class MapReleased(Optimizer):
         return next((x for x in ahead if self.key(x) not in self._by_point and self.key(x) not in busy), None)
 
     def _progress(self, busy: Set[bytes]) -> tuple[list[Observation], FloatArray | None, int]:
-        """The design's points with losses, the next one if it needs more, and how many are being evaluated."""
+        """Return the design's successful observations, its next point if needed, and the number of pending ones."""
         rows: list[Observation] = []
         waiting = 0
         for x in self._design:
@@ -113,7 +111,7 @@ class MapReleased(Optimizer):
         return rows, None, waiting
 
     def _front(self, busy: Set[bytes] = frozenset()) -> Front | None:
-        """The predicted front; None until the design is told, and where too much of it failed."""
+        """Return the predicted front; None until the design is told, or if too many of its points failed."""
         rows, missing, waiting = self._progress(busy)
         if missing is not None or waiting or len(rows) < self._n_parameters:
             return None

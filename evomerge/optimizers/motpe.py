@@ -12,13 +12,15 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Optimiz
 
 
 class Motpe(Optimizer):
-    """TPE with the settings that its authors publish for several objectives; `tpe` has Optuna's for any number.
+    """TPE with its authors' settings for several objectives; `tpe` has Optuna's, for any number.
 
-    A tenth of the trials counts as good: whole ranks of non-domination, then of the next rank those that cover
-    the most hypervolume together. Every coordinate by itself, 24 candidates, the one with the largest ratio of the
-    densities of good and bad is taken; all kernels weigh the same. Before that a Latin hypercube of
-    `n_startup_trials` points, by default 11 * dimension - 1, baselines included: 615 at 56 coordinates, so give
-    a smaller number where the budget is small. Two objectives or more; pending trials count as bad ones.
+    A tenth of the trials count as good: whole ranks of non-domination, then those of the next rank that jointly cover
+    the most hypervolume. Each coordinate is modeled separately: of 24 candidates, the one with the largest ratio of
+    good to bad density is used; all kernels have the same weight. Two or more objectives; pending trials count as bad.
+
+    Args:
+        n_startup_trials: Size of the initial Latin hypercube, baselines included; by default 11 * dimension - 1, which
+            is 615 at 56 coordinates, so set a smaller one for a small budget.
     """
 
     min_objectives: ClassVar[int] = 2
@@ -57,7 +59,7 @@ class Motpe(Optimizer):
         self._view.tell(observation)
 
     def _spread(self, number: int) -> FloatArray:
-        """Point `number` of a Latin hypercube; beyond it, where trials failed, a point of the next one."""
+        """Return point `number` of a Latin hypercube; past its end (after failures), a point of the next one."""
         square, index = divmod(number, self._n_startup_trials)
         engine = qmc.LatinHypercube(self.dimension, rng=self._rng(square))
         return np.asarray(engine.random(self._n_startup_trials)[index], dtype=np.float64)

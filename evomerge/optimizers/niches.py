@@ -11,24 +11,29 @@ import numpy as np
 from evomerge.optimizers._quasi_random import sobol_point
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
 
-#: Keeps an example that nobody solves from dividing by 0.
+#: Avoids division by zero for an example that no member solves.
 _EPSILON = 1e-12
 
 
 class NaturalNiches(Optimizer):
-    """Crosses a candidate with one that solves what it does not, and keeps those whose examples few others solve.
+    """Crosses complementary candidates, and keeps those that solve examples few others solve.
 
-    An archive of the `population` points with the largest shared fitness f_i = sum_j c_j s_ij / sum_i s_ij; each
-    trial replaces the least fit as soon as it is told, so there is nothing to wait for. The first parent is drawn in
-    proportion to f, the second in proportion to sum_j c_j max(s_Bj - s_Aj, 0) / sum_i s_ij. A child is their SLERP,
-    by t before a drawn coordinate and by 1 - t from it on, plus Gaussian noise of `mutation` widths of the cube: 0.1
-    covered more than 0.03, 0.05 and 0.15 at 7 and 20 coordinates (the paper mutates only what was not trained; here
-    nothing else leaves the span of what was told). Sobol points until the archive holds `n_startup_trials` members,
-    baselines included.
+    The archive holds the `population` points with the largest shared fitness f_i = sum_j c_j s_ij / sum_i s_ij; each
+    trial immediately replaces the least fit member, so no worker waits. The first parent is drawn in proportion to f,
+    the second in proportion to sum_j c_j max(s_Bj - s_Aj, 0) / sum_i s_ij. A child is their SLERP, by t before a random
+    coordinate and by 1 - t from there on, plus Gaussian noise (the paper mutates only untrained models; here mutation
+    is the only way to leave the span of the observations).
 
-    Any number of objectives. Scores are minus the losses of examples where these lie in [-1, 0] (accuracies), else
-    min-max over the archive for every example; where examples are missing, the objectives themselves are the examples,
-    by min-max. Every task has the same capacity in all, or its preference where every task is an objective.
+    Supports any number of objectives. Scores are negated example losses if these lie in [-1, 0] (accuracies), otherwise
+    min-max scaled over the archive per example; without examples, the objectives themselves are the examples, min-max
+    scaled. Every task has the same total capacity, or its preference if every task is an objective.
+
+    Args:
+        population: Size of the archive.
+        mutation: Standard deviation of the noise, in cube widths; 0.1 covered more than 0.03, 0.05 and 0.15 at 7 and 20
+            coordinates.
+        n_startup_trials: Members of the archive, baselines included, before the first crossover; until then, Sobol
+            points.
     """
 
     max_objectives: ClassVar[int | None] = None
@@ -50,7 +55,7 @@ class NaturalNiches(Optimizer):
                 f"n_startup_trials must lie between 2 and the population of {population}; it is {n_startup_trials}."
             )
         if not 0.0 <= mutation <= 1.0:
-            raise OptimizerError(f"mutation must lie in [0, 1], in widths of the cube; it is {mutation}.")
+            raise OptimizerError(f"mutation must lie in [0, 1], in cube widths; it is {mutation}.")
         self._population = population
         self._mutation = mutation
         self._n_startup_trials = n_startup_trials
@@ -73,11 +78,11 @@ class NaturalNiches(Optimizer):
             return
         self._archive.append(observation)
         if len(self._archive) > self._population:
-            # Of equally fit ones the oldest goes.
+            # Of equally fit members the oldest is removed.
             self._archive.pop(int(self._shared().sum(axis=1).argmin()))
 
     def _shared(self) -> FloatArray:
-        """What each member takes of each example, (n_members, n_examples)."""
+        """Return each member's share of each example, (n_members, n_examples)."""
         tasks = _by_task(self._archive)
         capacities = self.preference if len(tasks) == self.n_objectives else np.full(len(tasks), 1.0 / len(tasks))
         shared = []
@@ -88,7 +93,7 @@ class NaturalNiches(Optimizer):
 
 
 def _by_task(members: Sequence[Observation]) -> list[FloatArray]:
-    """Losses of every task's examples, (n_members, n_examples) each; of the objectives where examples are missing."""
+    """Return the example losses of every task, (n_members, n_examples) each; without examples, of the objectives."""
     sizes = {tuple(len(losses) for losses in member.examples) for member in members}
     if len(sizes) == 1 and sizes != {()}:
         return [np.array(losses) for losses in zip(*(member.examples for member in members), strict=True)]
@@ -97,7 +102,7 @@ def _by_task(members: Sequence[Observation]) -> list[FloatArray]:
 
 
 def _scores(losses: FloatArray) -> FloatArray:
-    """Scores of at least 0, larger is better, (n_members, n_examples)."""
+    """Return non-negative scores, larger is better, (n_members, n_examples)."""
     if losses.shape[1] > 1 and losses.min() >= -1.0 and losses.max() <= 0.0:
         return -losses
     worst = losses.max(axis=0)
@@ -106,13 +111,13 @@ def _scores(losses: FloatArray) -> FloatArray:
 
 
 def _shares(values: FloatArray) -> FloatArray:
-    """Probabilities in proportion to `values`; equal ones where all are 0."""
+    """Return probabilities proportional to `values`; uniform if all are 0."""
     total = values.sum()
     return np.asarray(values / total) if total > 0.0 else np.full(len(values), 1.0 / len(values))
 
 
 def _cross(first: FloatArray, second: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """SLERP of two points, by t up to a drawn coordinate and by 1 - t from it on, (dimension,)."""
+    """Return the SLERP of two points, by t up to a random coordinate and by 1 - t from there on, (dimension,)."""
     split = rng.integers(len(first))
     t = rng.random()
     along = np.where(np.arange(len(first)) < split, t, 1.0 - t)

@@ -14,10 +14,13 @@ class _CountedNsga2(CountedGenerations, NSGAIISampler):
 
 
 class Nsga2(Optimizer):
-    """Genetic search that keeps the best by non-domination and crowding. Any number of objectives.
+    """Genetic search that selects by non-domination and crowding distance. Any number of objectives.
 
-    Generation g is the g-th `population` succeeded trials in the order of telling, baselines included, so
-    several slots waste nothing.
+    Generation g is the g-th batch of `population` successful trials in the order they were told, baselines included,
+    so parallel workers waste no trial.
+
+    Args:
+        population: Trials per generation, at least 2.
     """
 
     max_objectives: ClassVar[int | None] = None

@@ -15,11 +15,15 @@ class _CountedNsga3(CountedGenerations, NSGAIIISampler):
 
 
 class Nsga3(Optimizer):
-    """Genetic search that keeps the best by non-domination and by niches along reference directions.
+    """Genetic search that selects by non-domination and by niches along reference directions.
 
-    Meant for four objectives and more, where nearly every trial is non-dominated and crowding says little. The
-    directions are spread evenly, `divisions` per axis (Das and Dennis): 20 for 4 objectives and 3 divisions. Any
-    number of objectives; generations as in `nsga2`, of which it differs in the choice of parents only.
+    Intended for four or more objectives, where nearly every trial is non-dominated and crowding distances carry little
+    information. Any number of objectives; it differs from `nsga2` only in the selection of parents.
+
+    Args:
+        population: Trials per generation, at least 2.
+        divisions: Divisions per axis of the evenly spread reference directions (Das and Dennis): 3 divisions of 4
+            objectives give 20 directions.
     """
 
     max_objectives: ClassVar[int | None] = None

@@ -8,25 +8,29 @@ import numpy as np
 from evomerge.optimizers._quasi_random import sobol_point
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
 
-#: What the worst and the best loss in an archive multiply a parent's chance with (the paper's alphas).
+#: Factors on a parent's probability for the worst and the best loss in an archive (the paper's alphas).
 _LOW, _HIGH = 0.5, 0.8
 
 
 class CycleQD(Optimizer):
-    """Crosses elites of one task that do differently well on the others, and takes up every task in turn.
+    """Crosses elites of one task that differ on the others, cycling through the tasks.
 
-    The archive of a task has a cell for every combination of the other tasks' losses, each cut into `bins` equal bins
-    between the best and the worst told; a cell holds the candidate that is best at the task. Trial `number` is about
-    task number % n_objectives: two elites are drawn, more often the better they are on all tasks; their child is their
-    mean with weights around 1 (`crossover`: their standard deviation, 0.01 as released, which is all but the plain
-    mean); then it is mutated. Two objectives or more; Sobol points until `n_startup_trials` trials have succeeded,
-    baselines included.
+    A task's archive has a cell for every combination of the other tasks' losses, each divided into `bins` equal bins
+    between the best and the worst so far; a cell holds the candidate that is best at the task. Trial `number` belongs
+    to task number % n_objectives: two elites are drawn, with higher probability the better they are on all tasks; their
+    child is their mean with random weights around 1, then mutated. Two or more objectives.
 
     The paper mutates weight matrices along the singular vectors of an expert's task vector, by U(0, 0.1) of the
-    singular values. Coefficients cannot do that to a matrix, so this is another mutation of the same form: along the
-    singular vectors of the elites' centred points, by +-U(0, `mutation`) of the singular values, far where elites
-    differ and not at all where they agree. 0.2 was better than random search on two, three and four objectives alike;
-    0.1 is better on more objectives and 0.3 on two.
+    singular values. Coefficients cannot do that to a matrix, so this is a mutation of the same form on points: along
+    the singular vectors of the elites' centered points, by +-U(0, `mutation`) of the singular values, large where
+    elites differ and zero where they agree.
+
+    Args:
+        bins: Bins per objective of an archive.
+        crossover: Standard deviation of the parents' weights; the released 0.01 is nearly the plain mean.
+        mutation: Largest step, as a fraction of the singular values. 0.2 beat random search on two, three and four
+            objectives; 0.1 is better on more objectives and 0.3 on two.
+        n_startup_trials: Successful trials, baselines included, before the first crossover; until then, Sobol points.
     """
 
     min_objectives: ClassVar[int] = 2
@@ -76,7 +80,7 @@ class CycleQD(Optimizer):
             self._losses.append(observation.losses)
 
     def _elites(self, task: int) -> list[int]:
-        """Which trials, in the order of telling, hold the cells of a task's archive; of equal ones the first."""
+        """Return the indices of told trials that hold the cells of a task's archive; the first of equal ones."""
         losses = np.array(self._losses)
         others = np.delete(_scaled(losses), task, axis=1)
         cells = np.minimum((others * self._bins).astype(np.int64), self._bins - 1)
@@ -87,21 +91,21 @@ class CycleQD(Optimizer):
         return sorted(best.values())
 
     def _step(self, points: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """The mutation, (dimension,); points: (n_elites, dimension)."""
+        """Return the mutation, (dimension,); points: (n_elites, dimension)."""
         _, singular, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
         sizes = rng.uniform(0.0, self._mutation, len(singular)) * rng.choice([-1.0, 1.0], len(singular))
         return np.asarray((sizes * singular) @ directions)
 
 
 def _scaled(losses: FloatArray) -> FloatArray:
-    """Losses (n_points, n_objectives) between 0, the best told, and 1, the worst."""
+    """Scale losses (n_points, n_objectives) to [0, 1], from the best to the worst so far."""
     best = losses.min(axis=0)
     span = losses.max(axis=0) - best
     return np.asarray((losses - best) / np.where(span > 0.0, span, 1.0))
 
 
 def _chances(losses: FloatArray) -> FloatArray:
-    """How likely each elite is drawn, (n_elites,): a product over all tasks."""
+    """Return the probability of drawing each elite, (n_elites,): a product over all tasks."""
     factors = _LOW + (1.0 - _scaled(losses)) * (_HIGH - _LOW)
     chances = factors.prod(axis=1)
     return np.asarray(chances / chances.sum())

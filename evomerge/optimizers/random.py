@@ -7,7 +7,7 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposa
 
 
 class RandomSearch(Optimizer):
-    """Independent uniform points: the floor that every optimizer has to beat."""
+    """Independent uniform points: the baseline that every optimizer must beat."""
 
     max_objectives: ClassVar[int | None] = None
 
@@ -15,4 +15,4 @@ class RandomSearch(Optimizer):
         return Proposal(self._rng(number).random(self.dimension))
 
     def _tell(self, observation: Observation) -> None:
-        """Nothing to learn."""
+        """Do nothing: random search does not learn."""

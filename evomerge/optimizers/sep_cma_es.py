@@ -10,15 +10,15 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposa
 
 
 class SepCmaEs(Optimizer):
-    """CMA-ES with a variance per coordinate instead of a covariance matrix. One objective.
+    """CMA-ES with one variance per coordinate instead of a covariance matrix. One objective.
 
-    For hundreds of coordinates: 0.1 ms per candidate at 512, and fewer numbers to learn. Points outside of
-    the cube are drawn again, and clipped when that fails: the clipped point is evaluated and learned from.
-    In one dimension, where there is nothing to separate, it is CMA-ES. The first generation is drawn around the
-    best baseline told so far.
+    For hundreds of coordinates: 0.1 ms per candidate at 512, and fewer parameters to learn. Points outside the cube are
+    redrawn, and clipped if that fails; the clipped point is evaluated and learned from. In one dimension, where there
+    is nothing to separate, it is CMA-ES. The first generation is centered on the best baseline so far.
 
-    sigma: initial standard deviation in units of a coefficient's range.
-    popsize: results per update, 4 + floor(3 ln dimension) by default.
+    Args:
+        sigma: Initial standard deviation, as a fraction of a coefficient's range.
+        popsize: Results per update; 4 + floor(3 ln dimension) by default.
     """
 
     max_objectives: ClassVar[int | None] = 1
@@ -38,7 +38,7 @@ class SepCmaEs(Optimizer):
         self._generations = Generations(kind, self.start, sigma, popsize, follow=True)
 
     def recommend(self) -> FloatArray | None:
-        """The mean of the distribution, clipped to the cube, (dimension,); None before the first update."""
+        """Return the distribution's mean, clipped to the cube, (dimension,); None before the first update."""
         return self._generations.mean
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - contract

@@ -8,9 +8,9 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposa
 
 
 class Sobol(Optimizer):
-    """Evenly spread points: the trial's number is the index into one scrambled sequence.
+    """Evenly spread points: a trial's number is its index in one scrambled sequence.
 
-    Numbers that went to baselines leave their points out; what is left is still balanced but for those few.
+    Baselines use up numbers, whose points are skipped; the rest is balanced except for those few.
     """
 
     max_objectives: ClassVar[int | None] = None
@@ -19,4 +19,4 @@ class Sobol(Optimizer):
         return Proposal(sobol_point(self.dimension, self.seed, number))
 
     def _tell(self, observation: Observation) -> None:
-        """Nothing to learn."""
+        """Do nothing: the sequence does not depend on the observations."""

@@ -10,11 +10,14 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Optimiz
 
 
 class Tpe(Optimizer):
-    """Proposes where good trials are dense and bad ones are not. Any number of objectives.
+    """Samples where good trials are dense and bad ones are sparse. Any number of objectives.
 
-    Random points until `n_startup_trials` trials have succeeded, baselines included. `multivariate` models
-    all coordinates together: by default for one objective, and one by one for several (0.6 s per ask at 128
-    coordinates and 1000 trials). Pending trials count as bad ones.
+    Pending trials count as bad ones.
+
+    Args:
+        n_startup_trials: Successful trials, baselines included, before the first model; until then, random points.
+        multivariate: Whether to model all coordinates jointly; by default for a single objective only. Several
+            objectives are modeled per coordinate (0.6 s per ask at 128 coordinates and 1000 trials).
     """
 
     max_objectives: ClassVar[int | None] = None

@@ -175,7 +175,7 @@ def test_what_a_space_is_built_from_is_checked() -> None:
     expect_error(lambda: Layerwise(SMALL, ["a", "a"], PARAMETERS), "'a', 'a'")
     expect_error(lambda: Layerwise(SMALL, [], PARAMETERS), "inputs")
     expect_error(lambda: Layerwise(Layout.from_names([]), INPUTS, PARAMETERS), "0 tensors")
-    expect_error(lambda: Layerwise(SMALL, INPUTS, (*PARAMETERS, PARAMETERS[0])), "different names")
+    expect_error(lambda: Layerwise(SMALL, INPUTS, (*PARAMETERS, PARAMETERS[0])), "distinct names")
 
 
 def test_a_design_that_loses_a_tensor_is_refused() -> None:

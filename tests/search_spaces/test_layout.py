@@ -168,5 +168,5 @@ def test_plain_dictionaries_are_other() -> None:
 
 
 def test_a_name_twice_is_refused() -> None:
-    with pytest.raises(SpaceError, match=r"'a\.b' is there twice"):
+    with pytest.raises(SpaceError, match=r"'a\.b' appears twice"):
         Layout.from_names(["a.b", "c", "a.b"])

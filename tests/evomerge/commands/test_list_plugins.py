@@ -53,7 +53,7 @@ def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
     text = shown("list", "evaluators", "exact_match")
     assert "strip, ignore_case: how texts are compared" in " ".join(text.split())
     assert "evaluator: exact_match" in text
-    assert "freeze: group pattern" in shown("list", "spaces", "uniform"), (
+    assert "freeze: Group pattern" in shown("list", "spaces", "uniform"), (
         "what all spaces take is said by those without more"
     )
     assert (
@@ -67,7 +67,8 @@ def test_what_only_programmers_need_is_left_out(command: str) -> None:
     for item in json.loads(shown("list", command, "--json")):
         assert "Raises" not in item["about"], item["name"]
         assert "Build the space" not in item["about"], item["name"]
-        assert "dimension: coordinates" not in item["about"], item["name"]
+        for given in ("Args:", "dimension: ", "layout: ", "Example:"):
+            assert given not in item["about"], item["name"]
 
 
 class Warming(Synthetic):

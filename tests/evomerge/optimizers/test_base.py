@@ -11,10 +11,10 @@ from evomerge.optimizers.random import RandomSearch
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ((0, 1, 0), "at least one free coefficient; there are 0"),
-        ((2, 0, 0), "there are 0"),
-        ((2, 1, -1), "from 0 on; it is -1"),
-        ((2, 1, 0, np.zeros(3)), r"shape \(2,\); it has \(3,\)"),
+        ((0, 1, 0), "at least one free coefficient; got 0"),
+        ((2, 0, 0), "got 0"),
+        ((2, 1, -1), "non-negative integer seed; got -1"),
+        ((2, 1, 0, np.zeros(3)), r"shape \(2,\); got \(3,\)"),
         ((2, 1, 0, np.array([0.5, 1.5])), "1.5"),
         ((2, 1, 0, np.array([0.5, np.nan])), "nan"),
     ],
@@ -25,7 +25,7 @@ def test_construction(given: tuple[int, int, int, FloatArray], message: str) -> 
 
 
 def test_too_many_objectives() -> None:
-    with pytest.raises(OptimizerError, match=r"CmaEs handles 1 objective\(s\); there are 2"):
+    with pytest.raises(OptimizerError, match=r"CmaEs supports at most 1 objective\(s\); got 2"):
         CmaEs(2, 2, 0)
 
 
@@ -44,7 +44,7 @@ def test_numbers_start_at_zero() -> None:
     [
         (Observation(4, np.zeros(2), np.array([np.nan])), "Trial 4.*nan.*losses=None"),
         (Observation(4, np.zeros(2), np.zeros(2)), r"Expected 1 losses.*\(2,\)"),
-        (Observation(3, np.zeros(2), None), "Trial 3 was told twice"),
+        (Observation(3, np.zeros(2), None), "Trial 3 has already been told"),
     ],
 )
 def test_telling(observation: Observation, message: str) -> None:

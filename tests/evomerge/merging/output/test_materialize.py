@@ -274,7 +274,7 @@ def test_a_recipe_that_cannot_be_made(
 
 def test_coefficients_must_be_for_these_tensors(tmp_path: Path, merge: Merge) -> None:
     table = CoefficientTable({"all": ("model.norm.weight",)}, {"weight": np.ones((1, 2))})
-    with pytest.raises(SpaceError, match="No coefficient group takes"):
+    with pytest.raises(SpaceError, match="No coefficient group matches"):
         materialize(Merge(merge.recipe, table), tmp_path / "out")
 
 
