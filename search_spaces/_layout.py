@@ -67,7 +67,7 @@ class Layout:
     def from_names(cls, names: Sequence[str]) -> "Layout":
         """Infer depth and component from the names (`...layers.N...`, `...h.N...`, `...block.N...`)."""
         found = [_BLOCK.search(name) for name in names]
-        places = [None if m is None else (m.string[: m.start()], int(m.group(1))) for m in found]
+        places = [block_of(name) for name in names]
         in_depth = sorted({place for place in places if place is not None}, key=_depth_key)
         depth = {place: n for n, place in enumerate(in_depth)}
         blocks = tuple(None if place is None else depth[place] for place in places)
@@ -76,6 +76,18 @@ class Layout:
             for name, m in zip(names, found, strict=True)
         )
         return cls(tuple(names), blocks, components)
+
+
+def block_of(name: str) -> tuple[str, int] | None:
+    """The block that a tensor is in: its stack, by what stands before it, and its number there; None outside."""
+    found = _BLOCK.search(name)
+    return None if found is None else (name[: found.start()], int(found.group(1)))
+
+
+def in_block(name: str, number: int) -> str:
+    """The name of the same tensor in another block of its stack; the name itself outside of blocks."""
+    found = _BLOCK.search(name)
+    return name if found is None else f"{name[: found.start(1)]}{number}{name[found.end(1) :]}"
 
 
 def _depth_key(place: tuple[str, int]) -> tuple[bool, str, int]:

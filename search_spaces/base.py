@@ -13,7 +13,7 @@ import numpy as np
 
 from search_spaces._columns import Blend, build_column, one_slot_each
 from search_spaces._freedom import frozen, tied, with_ranges
-from search_spaces._layout import Layout
+from search_spaces._layout import Layout, block_of, in_block
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
 from search_spaces._transforms import TOLERANCE, Box, Scale
 
@@ -27,6 +27,8 @@ __all__ = [
     "Scale",
     "SearchSpace",
     "SpaceError",
+    "block_of",
+    "in_block",
 ]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.base import Layout
+from search_spaces.base import Layout, block_of, in_block
 
-#: The number of the block in a tensor's name.
-_BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
+#: The number of a stage, in the name of a stack (`resnet.encoder.stages.0`).
+_STAGE = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 #: A tensor's values of one parameter: one per input, or one for all.
 Row = tuple[float, ...]
@@ -28,43 +28,42 @@ class Place:
 
     def in_source(self, first: int) -> str:
         """The tensor's name in a source of the slice that begins with layer `first` of a model."""
-        return self.tensor if self.offset is None else _BLOCK.sub(str(first + self.offset), self.tensor, count=1)
+        return self.tensor if self.offset is None else in_block(self.tensor, first + self.offset)
 
 
 def places(names: Sequence[str], blocks: Sequence[int] | None) -> list[Place]:
     """The places of all tensors of the result. blocks: layers of each slice; None where nothing is sliced.
 
     As mergekit has it: what is in front of the layers belongs to the first slice, what is behind to the last, both
-    at depth 0; the only layer of a slice is at depth 1.
+    at depth 0; the only layer of a slice is at depth 1. Unsliced, every stack runs from 0 to 1, through all its stages.
     """
     layout = Layout.from_names(names)
     rows = list(zip(layout.names, layout.blocks, layout.components, strict=True))
     if blocks is None:
-        lengths = _stacks(name for name, block, _ in rows if block is not None)
-        return [_unsliced(name, block, lengths) for name, block, _ in rows]
+        depths = _depths(layout)
+        return [Place(name, 0, depths.get(name, 0.0), _number(name)) for name in names]
     at = [(piece, offset, size) for piece, size in enumerate(blocks) for offset in range(size)]
     return [_sliced(name, block, component, at) for name, block, component in rows]
 
 
-def _stacks(names: Any) -> dict[str, int]:
-    """What stands before the number of a block -> how many blocks there are."""
-    lengths: dict[str, int] = {}
-    for name in names:
-        stack, number = _numbered(name)
-        lengths[stack] = max(lengths.get(stack, 0), number + 1)
-    return lengths
+def _depths(layout: Layout) -> dict[str, float]:
+    """Where along its stack each tensor in a block is, from 0 to 1; the stages of a stack follow one another."""
+    stacks: dict[str, dict[int, list[str]]] = {}
+    for name, depth in zip(layout.names, layout.blocks, strict=True):
+        place = block_of(name)
+        if place is not None and depth is not None:
+            stacks.setdefault(_STAGE.sub("", place[0]), {}).setdefault(depth, []).append(name)
+    return {
+        name: _depth(number, len(blocks))
+        for blocks in stacks.values()
+        for number, depth in enumerate(sorted(blocks))
+        for name in blocks[depth]
+    }
 
 
-def _numbered(name: str) -> tuple[str, int]:
-    found = _BLOCK.search(name)
-    return (name[: found.start()], int(found.group())) if found else (name, 0)
-
-
-def _unsliced(name: str, block: int | None, lengths: Mapping[str, int]) -> Place:
-    if block is None:
-        return Place(name, 0, 0.0)
-    stack, number = _numbered(name)
-    return Place(name, 0, _depth(number, lengths[stack]), number)
+def _number(name: str) -> int | None:
+    place = block_of(name)
+    return None if place is None else place[1]
 
 
 def _sliced(name: str, block: int | None, component: str, at: Sequence[tuple[int, int, int]]) -> Place:

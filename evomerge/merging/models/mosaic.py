@@ -1,6 +1,5 @@
 """Mosaic: blocks of several models put together into one of another depth. https://arxiv.org/abs/2312.15166."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,15 +9,13 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.factors import Factors
-from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Recipe, Slice
-from search_spaces.base import Layout
+from search_spaces.base import Layout, block_of, in_block
 
 #: What config.json calls the number of blocks.
 _DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-#: The number of the block in a tensor's name.
-_PLACE = re.compile(r"(?<=\.)\d+(?=\.)")
 #: One tensor of a mosaic: the model and the name it has there.
 Piece = tuple[Model, str]
 
@@ -110,18 +107,24 @@ def _origin(recipe: Recipe, part: Slice, label: str) -> tuple[str, int] | None:
 
 
 def _blocks(label: str, model: Model) -> dict[int, list[str]]:
-    """Depth -> the tensors of that block. Raises CheckpointError for a model of several stacks."""
-    layout = Layout.from_names(model.names)
-    found: dict[int, list[str]] = {}
-    for name, depth in zip(layout.names, layout.blocks, strict=True):
-        if depth is not None:
-            if [str(depth)] != _PLACE.findall(name)[:1]:
-                raise CheckpointError(
-                    f"{label} ({model.path}) has several stacks of blocks ({name!r} is block {depth} of all): "
-                    "slices are for models with one."
-                )
-            found.setdefault(depth, []).append(name)
-    return found
+    """Number -> the tensors of that block. Raises CheckpointError for a model of several stacks, or one with gaps."""
+    stacks: dict[str, dict[int, list[str]]] = {}
+    for name in model.names:
+        place = block_of(name)
+        if place is not None:
+            stacks.setdefault(place[0], {}).setdefault(place[1], []).append(name)
+    if len(stacks) > 1:
+        listed = ", ".join(f"{shown(stack)} ({len(blocks)})" for stack, blocks in list(stacks.items())[:5])
+        raise CheckpointError(
+            f"{label} ({model.path}) has {len(stacks)} stacks of blocks, and slices are for models with one: "
+            f"{listed}{', ...' if len(stacks) > 5 else ''}. Merge it whole (`models` instead of `slices`), or slice "
+            "models that are one of its stacks alone, such as its language model."
+        )
+    blocks = next(iter(stacks.values()), {})
+    lacks = next((number for number in range(len(blocks)) if number not in blocks), None)
+    if lacks is not None:
+        raise CheckpointError(f"{label} ({model.path}) lacks block {lacks}, and has blocks up to {max(blocks)}.")
+    return blocks
 
 
 def _pieces(label: str, model: Model, blocks: Mapping[int, list[str]], wanted: range, place: int) -> dict[str, Piece]:
@@ -131,11 +134,7 @@ def _pieces(label: str, model: Model, blocks: Mapping[int, list[str]], wanted: r
             f"A slice takes blocks {wanted.start} to {wanted.stop - 1} of {label} ({model.path}), "
             f"which has {len(blocks)}, counted from 0."
         )
-    return {
-        _PLACE.sub(str(place + n), name, count=1): (model, name)
-        for n, block in enumerate(wanted)
-        for name in blocks[block]
-    }
+    return {in_block(name, place + n): (model, name) for n, block in enumerate(wanted) for name in blocks[block]}
 
 
 def _outside(model: Model, *, behind: bool) -> list[str]:

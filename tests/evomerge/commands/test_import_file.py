@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from evaluators import _strict_yaml as strict_yaml
@@ -18,7 +19,7 @@ from evomerge.config import load_config
 from evomerge.merging.mergekit.configuration import InteropError
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.recipe.file import read_merge, read_own
-from tests.evomerge.merging.folders import llama, tokenizer
+from tests.evomerge.merging.folders import bare, llama, tokenizer
 
 MODELS = ("base", "math", "code")
 
@@ -64,6 +65,18 @@ def test_a_mergekit_file_is_merged_as_it_is_and_as_the_recipe_it_becomes(tmp_pat
     assert (tmp_path / "direct" / "chat_template.jinja").read_text() == "{{ messages[0]['content'] }}"
     assert run("import", file, "-o", recipe).exit_code == 2
     assert run("import", file, "-o", recipe, "--overwrite").exit_code == 0
+
+
+def test_slices_of_a_model_with_two_stacks_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    stacks = ("language_model.model", "vision_tower.encoder")
+    bare(tmp_path / "a", {f"{stack}.layers.{n}.fc.weight": torch.ones(2, 2) for stack in stacks for n in (0, 1)})
+    file = tmp_path / "config.yml"
+    sources = f"{{sources: [{{model: {tmp_path / 'a'}, layer_range: [0, 2]}}]}}"
+    file.write_text(f"merge_method: passthrough\nslices: [{sources}, {sources}]\n")
+    done = run("import", file, "-o", tmp_path / "recipe.yaml")
+    said = " ".join(done.output.split())
+    assert (done.exit_code, (tmp_path / "recipe.yaml").exists()) == (3, False), said
+    assert "2 stacks of blocks, and slices are for models with one: 'language_model.model' (2), 'vision_" in said
 
 
 def test_lenience_and_its_notes(tmp_path: Path) -> None:

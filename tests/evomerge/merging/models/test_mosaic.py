@@ -125,7 +125,7 @@ def test_models_of_two_stacks_are_refused(tmp_path: Path) -> None:
         "passthrough",
         slices=(Slice(1, ("add", 0), {"add": 0}),),
     )
-    with pytest.raises(CheckpointError, match="several stacks of blocks"):
+    with pytest.raises(CheckpointError, match=r"2 stacks .*: 'decoder' \(2\), 'encoder' \(2\)\. Merge it whole"):
         open_models(made)
 
 
