@@ -5,7 +5,8 @@ from collections.abc import Collection
 import numpy as np
 
 from evomerge.failures import forgiven
-from evomerge.objective import NoReference, Objective
+from evomerge.objective import Objective
+from evomerge.objective.reference import Reference
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer
 from evomerge.statistics import clusters_of, sample
 from evomerge.study import Entry, Study
@@ -23,7 +24,7 @@ class Feedback:
         self._optimizer, self._objective = optimizer, objective
         self._missing = set(parents) if objective.needs_parents else set()
         self._parents: list[FloatArray] = []
-        self._reference: FloatArray | None = None
+        self._reference: Reference | None = None
         self._held: list[Entry] = []
         self.problem: str | None = None
         if objective.needs_parents and not parents:
@@ -59,16 +60,10 @@ class Feedback:
         return self.problem
 
     def _compare(self) -> None:
-        if not self._parents:
-            self.problem = "Every parent failed on the search split, and the objective is relative to them."
-            return
-        self._reference = np.min(self._parents, axis=0)
-        try:
-            self._objective.against(self._reference, self._reference)
-        except NoReference as error:
-            self.problem = str(error)
-        if self._objective.pareto:
-            self._optimizer.limit(self._objective.limits(self._reference).tolist())
+        self._reference = Reference.of(self._objective, self._parents)
+        self.problem = self._reference.problem
+        if self._objective.pareto and self.problem is None:
+            self._optimizer.limit(self._reference.limits.tolist())
 
     def _tell(self, entry: Entry) -> None:
         trial = entry.trial
@@ -84,6 +79,6 @@ class Feedback:
                 for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
             )
             if self._reference is not None:
-                losses = self._objective.against(self._objective.by_task(scores), self._reference)
+                losses = self._reference.told(self._objective.by_task(scores))
         proposed = trial.origin is Origin.SEARCH
         self._optimizer.tell(Observation(trial.number, trial.x, losses, proposed, examples))

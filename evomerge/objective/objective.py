@@ -13,11 +13,6 @@ FloatArray = NDArray[np.float64]
 
 Kind = Literal["mean", "pareto", "chebyshev", "retention"]
 
-#: What the mean of all tasks counts beside the worst of them, so that of two equally bad worst ones the better wins.
-_AUGMENTATION = 0.05
-#: What a unit of loss beyond a limit costs in a search with one objective: more than it can gain elsewhere.
-_PENALTY = 10.0
-
 
 class NonFiniteScore(ValueError):
     """A task with an example that has no finite score: the candidate failed, whatever the other tasks say."""
@@ -99,59 +94,6 @@ class Objective:
         """The loss on every task, (n_tasks,), whatever the kind. Raises NonFiniteScore."""
         means = self.means(scores)
         return np.array([-self.sign(task) * means[task] for task in self.weights])
-
-    def against(self, by_task: FloatArray, reference: FloatArray) -> FloatArray:
-        """What an optimizer sees where losses are relative to the parents, (n_objectives,).
-
-        by_task: the candidate's losses, (n_tasks,). reference: the best parent's on every task, (n_tasks,).
-        Raises NoReference where a share of a score of 0 would be needed.
-        """
-        if self.pareto:
-            return by_task
-        excess = np.maximum(0.0, by_task - self.limits(reference)).sum()
-        return np.array([self._scalar(by_task, reference) + _PENALTY * excess])
-
-    def decisive(self, by_task: FloatArray, reference: FloatArray | None) -> dict[str, float]:
-        """Where the worst task decides, how it stands, by the kind's name, larger is better.
-
-        As good as the best parents are 0 of chebyshev and 1 of retention. What else decides is left out: the mean of
-        all tasks, a twentieth, and what `keep` asks. Empty for other kinds, and where nothing is known of the parents,
-        or a share of a score of 0 would be needed.
-        """
-        if reference is None or self.kind not in ("chebyshev", "retention"):
-            return {}
-        try:
-            worst = float(self._gaps(by_task, reference).max())
-        except NoReference:
-            return {}
-        return {self.kind: 1.0 - worst if self.kind == "retention" else 0.0 - worst}
-
-    def _scalar(self, by_task: FloatArray, reference: FloatArray) -> float:
-        if self.kind == "mean":
-            return float(by_task @ self.shares)
-        gaps = self._gaps(by_task, reference)
-        return float(gaps.max() + _AUGMENTATION * gaps.mean())
-
-    def _gaps(self, by_task: FloatArray, reference: FloatArray) -> FloatArray:
-        """How far every task is behind the best parent on it, (n_tasks,): weighted, or as a share of its score."""
-        gaps = by_task - reference
-        if self.kind == "chebyshev":
-            return np.asarray(gaps * self.shares * len(gaps))
-        if (reference == 0).any():
-            task = list(self.weights)[int(np.flatnonzero(reference == 0)[0])]
-            raise NoReference(
-                f"No parent scores anything on task {task!r}, so no share of it can be retained: "
-                "use objective: chebyshev, or leave the task out."
-            )
-        return np.asarray(gaps / np.abs(reference))
-
-    def limits(self, reference: FloatArray) -> FloatArray:
-        """The largest loss that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""
-        falls = [
-            allowed(self.keep[task], best) if task in self.keep else np.inf
-            for task, best in zip(self.weights, reference, strict=True)
-        ]
-        return np.asarray(reference + np.array(falls), dtype=np.float64)
 
     def asked(self, task: str) -> str:
         """What `keep` asks of a task, for people: `-0.01` from the best parent, `+2` where less is better, or `98%`."""

@@ -29,7 +29,10 @@ class DisplayScore:
 
     def score(self, scores: Mapping[str, Scores]) -> float:
         """The weighted mean. Raises NonFiniteScore."""
-        means = self.objective.means(scores)
+        return self.of_means(self.objective.means(scores))
+
+    def of_means(self, means: Mapping[str, float]) -> float:
+        """The weighted mean, from the mean of every task."""
         return float(sum(self._weighted(task, np.array([mean]))[0] for task, mean in means.items()))
 
     def contributions(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:

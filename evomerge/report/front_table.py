@@ -37,12 +37,12 @@ def front_to_dict(front: Front, selected: str | None = None) -> dict[str, Any]:
 
 def hypervolume_to_dict(front: Front) -> dict[str, Any] | None:
     """The hypervolume of all points and of the models alone, and the reference; None without any of the models."""
-    if front.hypervolume is None or front.of_models is None or front.reference is None:
+    if front.hypervolume is None or front.of_models is None or front.volume_reference is None:
         return None
     return {
         "of_all": _interval_to_dict(front.hypervolume),
         "of_models": _interval_to_dict(front.of_models),
-        "reference": dict(front.reference),
+        "reference": dict(front.volume_reference),
     }
 
 
@@ -126,9 +126,9 @@ def render_predicted(
 
 def hypervolume_line(front: Front) -> str:
     """`hypervolume of all models on the search split: 0.19 [0.12, 0.26]; base and parents alone 0.06 [...]; ...`."""
-    if front.hypervolume is None or front.of_models is None or front.reference is None:
+    if front.hypervolume is None or front.of_models is None or front.volume_reference is None:
         return f"hypervolume on the {front.split} split: not known, since neither the base nor a parent is scored there"
-    start = ", ".join(f"{task} {value:.4g}" for task, value in front.reference.items())
+    start = ", ".join(f"{task} {value:.4g}" for task, value in front.volume_reference.items())
     return (
         f"hypervolume of all models on the {front.split} split: {_interval(front.hypervolume)}; base and parents alone "
         f"{_interval(front.of_models)}; from the worst of them on every task: {start}"

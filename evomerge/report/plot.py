@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.budget import is_candidate
 from evomerge.durable import replacing
 from evomerge.errors import EvomergeError
 from evomerge.objective.spec import objective_of_study
 from evomerge.report.snapshot import SearchScore, leading, search_score
+from evomerge.results.measured import scored_candidates
 from evomerge.study import Study
 from evomerge.text.printable import one_line
 
@@ -28,7 +28,7 @@ class PlotError(EvomergeError):
 
 def plot_progress(study: Study, path: Path | None = None) -> Path:
     """Draw the search-split scores in order of finishing; a PNG, `progress.png` in the study by default."""
-    scored = [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
+    scored = scored_candidates(study)
     if all(entry.trial.merge is not None for entry in scored):
         raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
     objective = objective_of_study(study)

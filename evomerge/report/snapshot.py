@@ -8,10 +8,10 @@ from typing import Any
 
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
-from evomerge.objective.score import DisplayScore, display_score
+from evomerge.objective.score import DisplayScore
 from evomerge.objective.spec import objective_of_study
 from evomerge.results.measured import Measured, MeasuredFront
-from evomerge.results.ranking import comparable, scores_of
+from evomerge.results.ranking import Ranking
 from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
 from evomerge.trial import family_of
@@ -139,35 +139,20 @@ def _compare(study: Study, scored: list[Entry]) -> _Compared:
     """What leads, and the baselines, best first where they have a score."""
     objective = objective_of_study(study)
     baselines = [entry for entry in scored if entry.trial.merge is not None]
-    merges = [entry for entry in scored if not entry.trial.origin.is_parent]
-    searched = [entry for entry in scored if entry.trial.merge is None]
-    if objective.kind == "mean" and not objective.keep:
-
-        def first(entries: list[Entry]) -> SearchScore | None:
-            best = max(entries, key=lambda e: (objective.score_of(e.losses or ()), -e.trial.number), default=None)
-            return None if best is None else search_score(best, objective)
-
-        ranked = _ranked(search_score(entry, objective) for entry in baselines)
-        return _Compared(first(merges), first(searched), None, tuple(ranked))
-    measured = Measured(objective, scored)
     if objective.pareto:
         plain = tuple(replace(search_score(entry, objective), estimate=None) for entry in baselines)
-        return _Compared(front=measured.front(), baselines=plain)
-    stick = display_score(objective, [scores_of(entry) for entry in comparable(study, "search")])
+        return _Compared(front=Measured(objective, scored).front(), baselines=plain)
+    ranking = Ranking(study, objective, "search")
 
     def seen(entry: Entry) -> SearchScore:
-        return replace(search_score(entry, objective, stick), decisive=measured.decisive(entry))
+        return replace(search_score(entry, objective, ranking.display_score), decisive=ranking.decisive(entry))
 
     def ahead(best: Entry | None) -> SearchScore | None:
-        return None if best is None else replace(seen(best), gains=measured.gains(best))
+        gains = {} if best is None or not objective.needs_parents else ranking.gains(best)
+        return None if best is None else replace(seen(best), gains=gains)
 
-    return _Compared(
-        ahead(measured.best()), ahead(measured.best(searched=True)), None, tuple(_ranked(map(seen, baselines)))
-    )
-
-
-def _ranked(baselines: Iterable[SearchScore]) -> list[SearchScore]:
-    return sorted(baselines, key=lambda baseline: (-(baseline.merit or 0.0), baseline.number))
+    ranked = tuple(map(seen, sorted(baselines, key=ranking.key)))
+    return _Compared(ahead(ranking.best()), ahead(ranking.best(searched=True)), None, ranked)
 
 
 def leading(baselines: Iterable[SearchScore]) -> list[SearchScore]:

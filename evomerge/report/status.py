@@ -11,12 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.budget import is_candidate
 from evomerge.objective.spec import objective_of_study
 from evomerge.report import words
 from evomerge.report.snapshot import take
 from evomerge.results import ends_text, range_ends
-from evomerge.results.measured import Measured, MeasuredFront
+from evomerge.results.measured import Measured, MeasuredFront, scored_candidates
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.writer import is_being_written
@@ -114,7 +113,7 @@ _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 def _front(study: Study, front: MeasuredFront) -> dict[str, Any]:
     """The front with its members, and its hypervolume after so many candidates."""
-    scored = [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
+    scored = scored_candidates(study)
     history = Measured(objective_of_study(study), scored).history()
     return front.as_dict() | {
         "numbers": list(front.numbers),

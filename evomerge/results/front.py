@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evaluators.base import Scores
 from evomerge.objective import FloatArray, Objective
+from evomerge.objective.reference import Order, Reference
 from evomerge.objective.score import DisplayScore, clusters, task_estimate
 from evomerge.results.ranking import Ranking
 from evomerge.results.scored import CANDIDATES, Kind, Scored, reruns, scored
@@ -53,7 +54,7 @@ class Point:
     tasks: Mapping[str, Estimate]
     score: Estimate
     losses: FloatArray
-    order: tuple[float, float]
+    order: Order
     decisive: Mapping[str, float]
     on_front: bool
     probability: float
@@ -75,8 +76,9 @@ class Point:
 class Front:
     """All points of one split: those on the front first, then the others, each by falling score.
 
-    reference: the worst score of the base and the parents on every task; hypervolume counts from there on. It is that
-    of all points, of_models that of the base and the parents alone; None where none of them is scored.
+    reference: the best parent on every task. volume_reference: the worst score of the base and the parents on every
+    task; hypervolume counts from there on. It is that of all points, of_models that of the base and the parents alone;
+    None where none of them is scored.
     examples: task -> how many each was scored on. left_out: models scored on other examples, which are not compared.
     pending: models that are asked for on this split and not scored yet.
     scale: what the tasks' scores count from and to where they are scaled, in words (see `Yardstick.text`).
@@ -87,8 +89,9 @@ class Front:
     split: str
     objective: Objective
     points: tuple[Point, ...]
+    reference: Reference
     examples: Mapping[str, int] = field(default_factory=dict)
-    reference: Mapping[str, float] | None = None
+    volume_reference: Mapping[str, float] | None = None
     hypervolume: Interval | None = None
     of_models: Interval | None = None
     scale: str = ""
@@ -115,11 +118,6 @@ class Front:
             return ()
         kept = pareto.non_dominated(_losses(merges))
         return tuple(point for point, keep in zip(merges, kept, strict=True) if keep)
-
-    @cached_property
-    def best_models(self) -> FloatArray | None:
-        """The smallest loss of the base and the parents on every task, (n_tasks,); None without any of them."""
-        return _losses(self.models).min(axis=0) if self.models else None
 
     @property
     def preferred(self) -> Point | None:
@@ -161,7 +159,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
     models, left_out = scored(study, ranking)
     pending = sum(trial.split == split and trial.origin is not Origin.CANARY for trial in study.pending)
     if not models:
-        return Front(split, objective, (), pending=pending)
+        return Front(split, objective, (), ranking.reference, pending=pending)
     losses = np.stack([objective.by_task(model.scores) for model in models])
     # Per task (n_points, n_examples), larger is better, in the task's own unit.
     examples = [objective.examples(model.scores) for model in models]
@@ -179,8 +177,8 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
             tasks={task: task_estimate(objective, task, scores) for task, scores in model.scores.items()},
             score=ranking.display_score.estimate(model.scores),
             losses=losses[row],
-            order=_order(ranking, model),
-            decisive=ranking.decisive(model.entry),
+            order=ranking.reference.order(losses[row]),
+            decisive=ranking.reference.decisive(losses[row]),
             on_front=bool(on_front[row]),
             probability=float(probabilities[row]),
             shrunk=shrunk.get(model.label),
@@ -189,13 +187,14 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         for row, model in enumerate(models)
     ]
     given = np.array([not point.is_merge for point in points])
-    volume, of_models, reference = _volumes(gains, repeats, means, losses, given)
+    volume, of_models, worst = _volumes(gains, repeats, means, losses, given)
     return Front(
         split,
         objective,
         tuple(sorted(points, key=lambda point: (not point.on_front, -point.score.mean, point.number))),
+        ranking.reference,
         examples={task: matrix.shape[1] for task, matrix in gains.items()},
-        reference=None if reference is None else objective.as_scores(reference),
+        volume_reference=None if worst is None else objective.as_scores(worst),
         hypervolume=volume,
         of_models=of_models,
         scale=ranking.display_score.text,
@@ -204,11 +203,6 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
         pending=pending,
         reruns=reruns(study, split),
     )
-
-
-def _order(ranking: Ranking, model: Scored) -> tuple[float, float]:
-    excess, loss, _ = ranking.key(model.entry)
-    return round(excess, 12), round(loss, 12)  # equal scores may differ in their last bits
 
 
 def _optimism(stick: DisplayScore, models: Sequence[Scored]) -> tuple[Optimism | None, dict[str, float]]:

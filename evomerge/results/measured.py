@@ -1,4 +1,4 @@
-"""What a search has measured, seen by an objective that is no mean: the front of a Pareto search, or the best."""
+"""What a Pareto search has measured: the front of its candidates, and its hypervolume."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.objective import FloatArray, NoReference, Objective
+from evomerge.budget import is_candidate
+from evomerge.objective import FloatArray, Objective
+from evomerge.results.ranking import losses_by_task
 from evomerge.statistics import pareto
-from evomerge.study import Entry
+from evomerge.study import Entry, Study
 
 #: At how many moments the hypervolume is told.
 MOMENTS = 8
@@ -39,6 +41,11 @@ class MeasuredFront:
             for task, (number, score) in self.best.items()
         }
         return {"size": len(self.numbers), "hypervolume": self.hypervolume, "best": best}
+
+
+def scored_candidates(study: Study, told: int | None = None) -> list[Entry]:
+    """The candidates with scores, in telling order; of the first `told` trials that were told, where it is given."""
+    return [entry for entry in study.told[:told] if is_candidate(entry.trial) and entry.losses is not None]
 
 
 class Measured:
@@ -72,36 +79,9 @@ class Measured:
         told = np.unique(np.ceil(np.linspace(0, len(self._searched), MOMENTS + 1)[1:]).astype(int))
         return [(int(n), volume) for n in told if n and (volume := self._hypervolume(int(n))) is not None]
 
-    def best(self, *, searched: bool = False) -> Entry | None:
-        """The merge with the smallest loss against the best parents; None while that cannot be told.
-
-        searched: whether only candidates count, and no baseline.
-        """
-        merges = self._searched if searched else [*self._searched, *self._baselines]
-        if not len(self._parents) or not merges:
-            return None
-        try:
-            losses = [self._objective.against(row, self._parents.min(axis=0))[0] for row in self._by_task(merges)]
-        except NoReference:
-            return None
-        return merges[int(np.argmin(losses))]
-
-    def gains(self, entry: Entry) -> dict[str, float]:
-        """By task, how far a candidate is ahead of the best parent on it."""
-        ahead = self._parents.min(axis=0) - self._by_task([entry])[0]
-        return {task: float(gain) for task, gain in zip(self._objective.weights, ahead, strict=True)}
-
-    def decisive(self, entry: Entry) -> dict[str, float]:
-        """`Objective.decisive` of a trial."""
-        reference = self._parents.min(axis=0) if len(self._parents) else None
-        return self._objective.decisive(self._by_task([entry])[0], reference)
-
     def _by_task(self, entries: Sequence[Entry]) -> FloatArray:
         """(n_entries, n_tasks)."""
-        if self._objective.kind == "mean":  # one loss is recorded, and limits are on every task
-            rows = [self._objective.by_task(entry.outcome.scores) for entry in entries if entry.outcome is not None]
-        else:
-            rows = [np.array(entry.losses) for entry in entries]
+        rows = [losses_by_task(self._objective, entry) for entry in entries]
         return np.array(rows).reshape(len(rows), len(self._objective.weights))
 
     def _hypervolume(self, count: int) -> float | None:

@@ -220,7 +220,7 @@ def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
 
 def _limit(front: Front, constraint: Constraint) -> float:
     """The score that is asked for. Raises ChoiceError for one above 1 where all scores are shares."""
-    best, task, amount = front.best_models, constraint.task, constraint.amount
+    best, task, amount = front.reference.losses, constraint.task, constraint.amount
     if (
         constraint.unit == "score"
         and amount > 1

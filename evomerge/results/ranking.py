@@ -1,20 +1,19 @@
 """How the models scored on one split compare by the study's objective."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from evaluators.base import Scores
 from evomerge.errors import EvomergeError
-from evomerge.objective import FloatArray, NoReference, Objective
-from evomerge.objective.score import display_score
+from evomerge.objective import FloatArray, Objective
+from evomerge.objective.reference import DECIMALS, Order, Reference
+from evomerge.objective.score import DisplayScore, display_score
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin
-
-#: Differences of means that are no differences.
-ROUNDING = 1e-9
 
 
 class SelectionError(EvomergeError):
@@ -24,25 +23,37 @@ class SelectionError(EvomergeError):
 class Ranking:
     """The scored trials of a split, and which of them is better.
 
-    entries: in telling order, without the canary and without what was scored a second time. reference: the best
-    parent's loss on every task, (n_tasks,); None without parents. yardstick: what a preference is measured with.
+    entries: in telling order, without the canary and without what was scored a second time. told: only the first so
+    many trials that were told, on any split; None for all of them.
     """
 
-    def __init__(self, study: Study, objective: Objective, split: str) -> None:
+    def __init__(self, study: Study, objective: Objective, split: str, told: int | None = None) -> None:
         self.objective = objective
-        self.entries = comparable(study, split)
-        self.display_score = display_score(objective, [scores_of(entry) for entry in self.entries])
-        self._losses = {e.trial.number: objective.by_task(scores_of(e)) for e in self.entries}
-        self.reference = best_of_each([e for e in self.entries if e.trial.origin.is_parent], self._losses)
-        if objective.kind == "retention" and self.reference is not None and split != "search":
-            # A parent that scores nothing on these few examples is measured by what it scored on the others.
-            earlier = Ranking(study, objective, "search").reference
-            if earlier is not None:
-                self.reference = np.where(self.reference == 0, earlier, self.reference)
+        self.entries = [entry for entry in study.told[:told] if _is_comparable(entry, split)]
+        self._study, self._split = study, split
+        self._losses: dict[int, FloatArray] = {}
+
+    @cached_property
+    def display_score(self) -> DisplayScore:
+        """The score that is shown, over these models."""
+        return display_score(self.objective, map(scores_of, self.entries))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The best parent on every task.
+
+        In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
+        """
+        parents = [self._of(entry) for entry in self.entries if entry.trial.origin.is_parent]
+        found = Reference.of(self.objective, parents, self.display_score)
+        if found.problem is None or found.losses is None or self._split == "search":
+            return found
+        earlier = Ranking(self._study, self.objective, "search").reference.losses
+        return found if earlier is None else replace(found, losses=np.where(found.losses == 0, earlier, found.losses))
 
     def losses(self, entries: Iterable[Entry]) -> FloatArray:
         """Losses by task, (n_entries, n_tasks)."""
-        return np.array([self._losses[entry.trial.number] for entry in entries])
+        return np.array([self._of(entry) for entry in entries])
 
     def front(self, entries: list[Entry]) -> list[Entry]:
         """Those of `entries` that no other of them beats."""
@@ -50,8 +61,19 @@ class Ranking:
         return [entry for entry, keep in zip(entries, kept, strict=True) if keep]
 
     def key(self, entry: Entry) -> tuple[float, float, int]:
-        """To sort by, best first: what keeps enough of the parents, then the objective, then the earlier trial."""
-        return self.excess(entry), self._loss(entry), entry.trial.number
+        """To sort by, best first; of equal trials the earlier one is better."""
+        return *self.order(entry), entry.trial.number
+
+    def order(self, entry: Entry) -> Order:
+        """`Reference.order` of an entry."""
+        if self.objective.kind == "mean" and not self.objective.keep:  # by the loss that is recorded
+            return 0.0, round((entry.losses or (0.0,))[0], DECIMALS)
+        return self.reference.order(self._of(entry))
+
+    def best(self, *, searched: bool = False) -> Entry | None:
+        """The best merge; None without any. searched: whether only points of the search count, and no baseline."""
+        merges = [e for e in self.entries if e.trial.merge is None or (not searched and e.trial.is_simple_baseline)]
+        return min(merges, key=self.key, default=None)
 
     def best_simple_baseline(self, among: Collection[str] | None = None) -> Entry | None:
         """The best merge that was not searched (uniform average, task arithmetic), of these labels or of all."""
@@ -60,38 +82,29 @@ class Ranking:
         return min(found, key=self.key, default=None)
 
     def decisive(self, entry: Entry) -> dict[str, float]:
-        """`Objective.decisive` of an entry."""
-        return self.objective.decisive(self._losses[entry.trial.number], self.reference)
+        """`Reference.decisive` of an entry."""
+        return self.reference.decisive(self._of(entry))
+
+    def gains(self, entry: Entry) -> dict[str, float]:
+        """`Reference.gains` of an entry."""
+        return self.reference.gains(self._of(entry))
 
     def excess(self, entry: Entry) -> float:
-        """By how much an entry breaks `keep`, over all tasks; 0 where it keeps what was asked."""
-        if self.reference is None:
-            return 0.0
-        beyond = self._losses[entry.trial.number] - self.objective.limits(self.reference)
-        spans = [abs(best - worst) or 1.0 for worst, best in self.display_score.scale.values()] or [1.0]
-        return float((np.where(beyond > ROUNDING, beyond, 0.0) / np.array(spans)).sum())
+        """`Reference.excess` of an entry."""
+        return self.reference.excess(self._of(entry))
 
-    def _loss(self, entry: Entry) -> float:
-        if self.objective.pareto:
-            return -self.display_score.score(scores_of(entry))
-        losses = self._losses[entry.trial.number]
-        try:
-            if self.reference is not None and self.objective.needs_parents:
-                return float(self.objective.against(losses, self.reference)[0])
-        except NoReference:
-            pass  # no share of nothing: what is left to compare by is the mean
-        return float(replace(self.objective, kind="mean").against(losses, losses)[0])
+    def _of(self, entry: Entry) -> FloatArray:
+        number = entry.trial.number
+        if number not in self._losses:
+            self._losses[number] = losses_by_task(self.objective, entry)
+        return self._losses[number]
 
 
-def comparable(study: Study, split: str) -> list[Entry]:
-    """The scored trials of a split, in telling order, without the canary and without what was scored a second time."""
-    return [entry for entry in study.told if _is_comparable(entry, split)]
-
-
-def best_of_each(entries: Iterable[Entry], losses: Mapping[int, FloatArray]) -> FloatArray | None:
-    """The smallest loss of these entries on every task, (n_tasks,); None without entries."""
-    found = [losses[entry.trial.number] for entry in entries]
-    return np.min(found, axis=0) if found else None
+def losses_by_task(objective: Objective, entry: Entry) -> FloatArray:
+    """The loss of a scored trial on every task, (n_tasks,)."""
+    if objective.kind == "mean" or entry.losses is None:  # of a mean only the sum is recorded
+        return objective.by_task(scores_of(entry))
+    return np.array(entry.losses)
 
 
 def scores_of(entry: Entry) -> dict[str, Scores]:

@@ -4,8 +4,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evomerge.objective import Objective, allowed
-from evomerge.results.ranking import ROUNDING, SelectionError
+import numpy as np
+
+from evomerge.objective import FloatArray, Objective, allowed
+from evomerge.objective.reference import Reference
+from evomerge.results.ranking import SelectionError
 from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
 from evomerge.trial import Origin
 
@@ -130,7 +133,8 @@ def _headline(
     if not parents:
         beside = _beside(objective, standings, rival, shown=True, shares=shares)
         return f"No parent was scored on the report split: nothing to compare the winner with{beside}."
-    kept = [parent for parent in parents if _keeps(objective, parent, parents)]
+    reference = Reference.of(objective, (_losses(objective, parent) for parent in parents))
+    kept = [parent for parent in parents if reference.excess(_losses(objective, parent)) == 0]
     best = max(kept or parents, key=lambda standing: standing.score.mean)
     gap = best.behind
     if gap is None:
@@ -195,16 +199,8 @@ def _of(objective: Objective, *, shares: bool, scaled: bool) -> str:
     return " in the weighted mean of all tasks, each in its own unit"
 
 
-def _keeps(objective: Objective, parent: Standing, parents: Sequence[Standing]) -> bool:
-    """Whether a parent falls no further behind the best of them on any task than `keep` allows."""
-
-    def gain(standing: Standing, task: str) -> float:
-        return objective.sign(task) * standing.tasks[task].mean
-
-    best = {task: max(gain(other, task) for other in parents) for task in objective.keep}
-    return all(
-        best[task] - gain(parent, task) <= allowed(fall, best[task]) + ROUNDING for task, fall in objective.keep.items()
-    )
+def _losses(objective: Objective, standing: Standing) -> FloatArray:
+    return np.array([-objective.sign(task) * standing.tasks[task].mean for task in objective.weights])
 
 
 def _needed(gap: Difference, *, shares: bool) -> int | None:

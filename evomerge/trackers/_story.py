@@ -7,7 +7,8 @@ from typing import Any
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
 from evomerge.objective.spec import objective_of_study
-from evomerge.results.measured import Measured
+from evomerge.results.measured import Measured, scored_candidates
+from evomerge.results.ranking import Ranking
 from evomerge.study import Entry
 from evomerge.study.follow import Change, Follower
 from evomerge.trackers.base import Point, Value
@@ -32,7 +33,6 @@ class Story:
     def __init__(self, follower: Follower) -> None:
         self._mirror = follower
         self._told = self._failures = 0
-        self._scored: list[Entry] = []
         self._best: float | None = None
 
     def tell(self, changes: Iterable[Change]) -> tuple[list[Point], dict[str, Value]]:
@@ -77,7 +77,6 @@ class Story:
                 facts |= {f"baseline/{entry.trial.label}/{name}": value for name, value in scores.items()}
             values |= scores
             if is_candidate(entry.trial):
-                self._scored.append(entry)
                 values |= self._aimed_at(entry, objective)
         if self._best is not None:
             values["best"] = self._best
@@ -88,22 +87,19 @@ class Story:
 
     def _aimed_at(self, entry: Entry, objective: Objective) -> dict[str, float]:
         """What the objective goes by beside scores; notes the best."""
-        if objective.kind == "mean" and not objective.keep:
-            if not entry.trial.origin.is_parent:
-                score = objective.score_of(entry.losses or ())
-                self._best = score if self._best is None else max(self._best, score)
+        relative = objective.needs_parents or objective.pareto
+        if relative and (entry.trial.origin is not Origin.SEARCH or not self._parents_came_before(entry)):
             return {}
-        if entry.trial.origin is not Origin.SEARCH or not self._parents_came_before(entry):
-            return {}
-        measured = Measured(objective, self._scored)
+        told = (entry.told_at or 0) + 1
         if objective.pareto:
-            front = measured.front() if objective.n_objectives <= FEW_OBJECTIVES else None
+            few = objective.n_objectives <= FEW_OBJECTIVES
+            front = Measured(objective, scored_candidates(self._mirror.study, told)).front() if few else None
             return {} if front is None or front.hypervolume is None else {"hypervolume": front.hypervolume}
-        best = measured.best()
+        ranking = Ranking(self._mirror.study, objective, "search", told)
+        best = ranking.best()
         if best is not None:
-            score = objective.score_of(best.losses or ())
-            self._best = score if objective.kind == "mean" else measured.decisive(best)[objective.kind]
-        return measured.decisive(entry)
+            self._best = ranking.decisive(best).get(objective.kind, objective.score_of(best.losses or ()))
+        return ranking.decisive(entry)
 
     def _parents_came_before(self, entry: Entry) -> bool:
         """Whether all parents had been told; the study may know more by now than when the entry was told."""

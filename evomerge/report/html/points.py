@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evomerge.report.html.numbers import by_label, estimate_data, interval_data, number
+from evomerge.report.html.numbers import by_label, estimate_data, interval_data
 from evomerge.results.front import Front, Point
 from evomerge.results.predicted import Predicted, for_table
 
@@ -26,7 +26,7 @@ def front_data(front: Front) -> dict[str, Any]:
         "choices": [point.label for point in front.choices],
         "preferred": None if front.preferred is None else front.preferred.label,
         "knee": None if front.knee is None else front.knee.label,
-        "reference": None if front.reference is None else {task: number(v) for task, v in front.reference.items()},
+        "reference": None if front.volume_reference is None else dict(front.volume_reference),
         "hypervolume": interval_data(front.hypervolume),
         "hypervolume_of_models": interval_data(front.of_models),
         "left_out": front.left_out,

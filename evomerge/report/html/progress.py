@@ -20,26 +20,29 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
     """Columns with one item per trial of the search split, in the order of finishing.
 
     active: trial -> seconds that the search had run when it ended. evaluations: how many times the whole search split
-    was scored so far, failed trials counted whole. best: of all merges, baselines included. hypervolume: of all points
-    so far, baselines too, from the worst of the models on; only where every task is an objective.
+    was scored so far, failed trials counted whole. best: the score of the best merge so far, baselines included;
+    leader: its trial. hypervolume: of all points so far, baselines too, from the worst of the models on; only where
+    every task is an objective.
     """
     points = by_label(front)
     numbers = {point.number: point for point in points.values()}
     examples = sum(front.examples.values())
     told = [entry for entry in study.told if entry.trial.split == "search"]
-    rows: dict[str, list[Any]] = {name: [] for name in ("number", "label", "evaluations", "seconds", "score", "best")}
-    spent, best = 0.0, -np.inf
+    names = ("number", "label", "evaluations", "seconds", "score", "best", "leader")
+    rows: dict[str, list[Any]] = {name: [] for name in names}
+    spent, best = 0.0, None
     for entry in told:
         spent += _cost(entry, examples)
         point = None if entry.trial.origin is Origin.CANARY else numbers.get(entry.trial.number)
-        if point is not None and point.is_merge:
-            best = max(best, point.score.mean)
+        if point is not None and point.is_merge and (best is None or point.order < best.order):
+            best = point
         rows["number"].append(entry.trial.number)
         rows["label"].append(None if point is None else point.label)
         rows["evaluations"].append(spent)
         rows["seconds"].append(active.get(entry.trial.number))
         rows["score"].append(None if point is None else number(point.score.mean))
-        rows["best"].append(number(best))
+        rows["best"].append(None if best is None else number(best.score.mean))
+        rows["leader"].append(None if best is None else best.number)
     return {**rows, "hypervolume": _hypervolume(front, rows["label"]) if objective.pareto else None}
 
 
@@ -55,7 +58,7 @@ def _cost(entry: Entry, examples: int) -> float:
 
 def _hypervolume(front: Front, labels: list[str | None]) -> list[float] | None:
     """After each trial; None without the models that the reference comes from."""
-    if front.reference is None:
+    if front.volume_reference is None:
         return None
     differs = pareto.differing(np.stack([point.losses for point in front.points]))
     if not differs.any():

@@ -226,12 +226,3 @@ def test_status_and_the_front_show_the_same_scores_and_what_decides(tmp_path: Pa
     assert f"{'1' if kind == 'retention' else 'none'} of 2 baselines is better" in text
     assert text.count(f"{kind}: ") == 2
     assert f"{points[1].decisive[kind]:.4f} " in text
-
-
-def test_nothing_decides_but_the_score_while_the_parents_are_not_known(tmp_path: Path) -> None:
-    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "retention")
-    by_task = objective.by_task({task: Scores(("1",), np.array([0.5])) for task in ("one", "two")})
-    assert objective.decisive(by_task, None) == {}
-    assert objective.decisive(by_task, np.array([0.0, 0.5])) == {}
-    assert objective.decisive(by_task, np.array([-0.5, 0.5])) == {"retention": 1.0}
-    assert Objective({"one": 1.0}).decisive(by_task[:1], by_task[:1]) == {}

@@ -55,7 +55,7 @@ def test_the_probability_is_that_of_drawing_the_example_that_makes_the_differenc
 
 def test_hypervolume_counts_from_the_worst_of_base_and_parents(tmp_path: Path) -> None:
     found = read(tmp_path / "study")
-    assert found.reference == {"math": 0.2, "chat": 0.2}
+    assert found.volume_reference == {"math": 0.2, "chat": 0.2}
     assert found.hypervolume is not None
     assert found.of_models is not None
     # From (.2, .2): parent:math .6 x .1, then 8 adds .5 x .1 and 6 adds .4 x .2; parent:chat has nothing of math.
@@ -66,7 +66,8 @@ def test_hypervolume_counts_from_the_worst_of_base_and_parents(tmp_path: Path) -
 
 def test_without_base_and_parents_there_is_no_hypervolume(tmp_path: Path) -> None:
     found = read(tmp_path / "study", models={0: (5, 5), 1: (6, 1)})
-    assert (found.hypervolume, found.of_models, found.reference, found.best_models) == (None, None, None, None)
+    assert (found.hypervolume, found.of_models, found.volume_reference) == (None, None, None)
+    assert found.reference.losses is None
     assert found.preferred is not None
 
 
@@ -114,7 +115,7 @@ def test_less_is_better_where_the_task_says_so(tmp_path: Path) -> None:
     # One up, two down: 4 has (.75, 1), parents (.5, 1) and (.25, 1), 3 and 6 have two = 2. Failures do not count.
     assert [point.label for point in found.points if point.on_front] == ["trial:4"]
     assert found.points[0].tasks["two"].mean == 1.0
-    assert found.reference == {"one": 0.25, "two": 1.0}
+    assert found.volume_reference == {"one": 0.25, "two": 1.0}
     assert (len(found.points), found.pending) == (5, 1)
 
 

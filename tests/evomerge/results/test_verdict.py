@@ -138,7 +138,8 @@ def test_a_task_that_changes_by_itself_is_not_judged(changed: int, judged: bool)
         Claim("math", "parent:a", Difference(0.2, 0.01, 50, 1e-9), 1e-9),
         Claim("text", "parent:b", Difference(-0.1, 0.01, 50, 1e-9), 1e-9),
     )
-    standings = [standing("trial:1", math=0.6, text=0.5), standing("parent:a", Difference(0.1, 0.01, 100, 1e-9))]
+    standings = [standing("trial:1", math=0.6, text=0.5)]
+    standings.append(standing("parent:a", Difference(0.1, 0.01, 100, 1e-9), math=0.4, text=0.5))
     repeat = Repeat(
         "parent:a", {"math": 0, "text": changed}, {"math": 50, "text": 40}, {"math": 0.0, "text": 0.0123}, 0.11
     )

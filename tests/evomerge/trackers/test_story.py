@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge.budget import is_candidate
 from evomerge.objective.spec import objective_of_study
 from evomerge.report import standings
 from evomerge.report.snapshot import take
 from evomerge.results import selection
-from evomerge.results.measured import Measured
-from evomerge.study import Entry, Study
+from evomerge.results.measured import scored_candidates as scored
+from evomerge.results.ranking import Ranking
+from evomerge.study import Study
 from evomerge.study.follow import Follower
 from evomerge.trackers._story import Story
 from evomerge.trackers.base import Point, Value
@@ -31,10 +31,6 @@ def told(folder: Path, **changes: object) -> tuple[Study, list[Point], dict[str,
     study = Study.read(folder / "study")
     result = standings.selection_to_dict(selection(study, objective_of_study(study)))
     return study, points, facts | story.outcome(result)
-
-
-def scored(study: Study) -> list[Entry]:
-    return [entry for entry in study.told if is_candidate(entry.trial) and entry.losses is not None]
 
 
 def proposals(study: Study, points: list[Point]) -> list[Point]:
@@ -72,8 +68,8 @@ def test_where_the_worst_task_decides_it_is_told(tmp_path: Path, kind: str) -> N
     best = take(study).best
     assert best is not None
     own = [point.values[kind] for point in proposals(study, points) if "task/one" in point.values]
-    measured = Measured(objective_of_study(study), scored(study))
-    assert own == [measured.decisive(entry)[kind] for entry in scored(study) if entry.trial.label == "search"]
+    ranking = Ranking(study, objective_of_study(study), "search")
+    assert own == [ranking.decisive(entry)[kind] for entry in scored(study) if entry.trial.label == "search"]
     assert points[-1].values["best"] == pytest.approx(best.merit)
     assert all(kind not in p.values for p in points if study.entries[int(p.values["trial"])].trial.origin.is_parent)
 
@@ -87,7 +83,7 @@ def test_the_best_of_a_mean_keeps_what_is_to_be_kept(tmp_path: Path) -> None:
         tmp_path, tasks=tasks, space="uniform", optimizer="random", objective={"one": 1, "two": 9}, keep={"one": 0.0}
     )
     objective = objective_of_study(study)
-    best = Measured(objective, scored(study)).best()
+    best = Ranking(study, objective, "search").best()
     assert best is not None
     assert points[-1].values["best"] == objective.score_of(best.losses or ())
     highest = max(objective.score_of(e.losses or ()) for e in scored(study) if e.trial.merge is None)
