@@ -1,7 +1,6 @@
 """Building lm-eval's task objects, and saying of every mistake in a task file where it is."""
 
 import contextlib
-import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -18,6 +17,7 @@ from lm_eval.config.task import TaskConfig
 from evaluators import _bounded
 from evaluators._lm_eval_files import shown
 from evaluators._lm_eval_sources import Found
+from evaluators._nearest import did_you_mean
 from evaluators.base import EvaluatorError
 
 #: What may be a template, in the order in which a document's parts are looked at.
@@ -298,5 +298,4 @@ def _templates(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[An
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"There are {', '.join(sorted(known))}." + (f" Did you mean {near[0]!r}?" if near else "")
+    return f"There are {', '.join(sorted(known))}.{did_you_mean(name, known)}"

@@ -1,6 +1,5 @@
 """Finding lm-eval tasks: local files as this package reads them, stock ones as lm-eval does; no code runs unasked."""
 
-import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
 from evaluators._lm_eval_files import STOCK, Function, Reader, TaskFile, shown
+from evaluators._nearest import did_you_mean
 from evaluators.base import EvaluatorError
 
 #: A group's member with one of these is a task of its own, not the name of another.
@@ -92,11 +92,10 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow
             manager.task_index[key] = _importable(own[key], file, allow_code)
         return Found(name, manager, {own[key].name: file for key, file in local.items()}, local.get(name))
     where = f" in {include_path} or" if include_path is not None else ""
-    near = difflib.get_close_matches(name, list(index), n=1)
     raise EvaluatorError(
         f"lm-eval knows no task, group or tag {name!r} (or a member of it){where} among its own; "
         "`lm-eval ls tasks` lists those, and `include_path` adds a folder of task YAML files."
-        + (f" Did you mean {near[0]!r}?" if near else "")
+        + did_you_mean(name, index)
         + "".join(f" Not read: {error}" for error in broken[:3])
     )
 

@@ -10,7 +10,6 @@ def politeness(model, ids, tone="plain"):     # model.network, model.tokenizer
     return [rate(model, prompt) for prompt in ids]
 """
 
-import difflib
 import inspect
 from collections.abc import Callable as Function
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evaluators._examples import read_text
+from evaluators._nearest import did_you_mean
 from evaluators._own_code import load_module
 from evaluators._texts import split_lines
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, Scores
@@ -105,11 +105,8 @@ def _check_options(name: str, function: Function[..., Any], options: Mapping[str
     known = [*own, "function", "examples", "higher_is_better"]
     for option in options:
         if option not in own:
-            near = difflib.get_close_matches(option, known, n=1)
-            raise EvaluatorError(
-                f"{name} has no parameter {option!r}; options are {', '.join(known)}."
-                + (f" Did you mean {near[0]!r}?" if near else "")
-            )
+            hint = did_you_mean(option, known)
+            raise EvaluatorError(f"{name} has no parameter {option!r}; options are {', '.join(known)}.{hint}")
     missing = [p.name for p in parameters if p.name in own and p.default is p.empty and p.name not in options]
     if missing:
         raise EvaluatorError(f"{name} needs {', '.join(map(repr, missing))}; give it as an option.")

@@ -3,7 +3,6 @@
 A name with a colon, `my_lab.evals:Trivia`, names an object outside. There is no registry to edit.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluators._nearest import did_you_mean
 from evaluators._own_code import load_module
 from evomerge.errors import EvomergeError
 
@@ -67,7 +67,7 @@ def check_name(what: str, name: str) -> None:
     known = names(what)
     if name not in known:
         raise PluginError(
-            f"No {what} named {name!r}.{_nearest(name, known)} There are {_some(known)} "
+            f"No {what} named {name!r}.{did_you_mean(name, known)} There are {_some(known)} "
             f"in {PACKAGES[what].replace('.', '/')}/, and `module:name` for one of your own."
         )
 
@@ -108,7 +108,7 @@ def build(what: str, spec: PluginSpec, contract: type, **given: Any) -> Any:
         if option in given or (option not in own and not variadic):
             raise PluginError(
                 f"{what} {spec.kind!r} has no option {option!r}; it has {', '.join(own) or 'none'}."
-                f"{_nearest(option, own)}"
+                f"{did_you_mean(option, own)}"
             )
     missing = [p.name for p in named if p.default is p.empty and p.name not in {**given, **spec.options}]
     if missing:
@@ -131,7 +131,7 @@ def _load_outside(what: str, name: str, contract: type) -> Any:
     except ImportError as error:
         raise PluginError(f"{what} {name!r} cannot be imported: {error}.") from error
     if not hasattr(module, attribute):
-        raise PluginError(f"{what} {name!r}: {module_name} has no {attribute!r}.{_nearest(attribute, dir(module))}")
+        raise PluginError(f"{what} {name!r}: {module_name} has no {attribute!r}.{did_you_mean(attribute, dir(module))}")
     value = getattr(module, attribute)
     if not _is_concrete(value, contract):
         raise PluginError(f"{what} {name!r} is not a concrete {contract.__name__}: it is {value!r}.")
@@ -142,8 +142,3 @@ def _some(known: Sequence[str]) -> str:
     """The first names of many; all of them where only one would be left out, which is as short as saying so."""
     left_out = len(known) - _LISTED
     return ", ".join(known) if left_out <= 1 else f"{', '.join(known[:_LISTED])} and {left_out} more"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -43,9 +43,7 @@ from evomerge.launch.placement import (
 from evomerge.launch.signals import signals
 from evomerge.merging import pins
 from evomerge.merging.method import MergeMethod
-from evomerge.merging.models.compatibility import find_nonfinite, tokenizer_differences
-from evomerge.merging.models.header import CheckpointError
-from evomerge.merging.models.model import Model
+from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
 from evomerge.merging.models.network import check_network
 from evomerge.merging.pins import Pins
 from evomerge.merging.recipe_models import RecipeModels, open_models
@@ -114,8 +112,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     base, named = sources.base, sources.inputs
     places = check_resident(base)  # names what no conversion of transformers can place
     check_network(base)
-    for name, checkpoint in {"base": base, **named}.items():
-        _check_finite(name, checkpoint)
+    check_finite({"base": base, **named})
     own = own_configurations(base, named)
     reads_text = checks.reads_text(config)
     if reads_text:
@@ -399,13 +396,3 @@ def environment() -> dict[str, str]:
 def _needs(sources: RecipeModels, spec: BenchSpec) -> MemoryNeeds:
     dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
     return memory_needs(sources, dtype, torch.float32 if spec.compute_dtype == "float32" else None)
-
-
-def _check_finite(name: str, checkpoint: Model) -> None:
-    found = find_nonfinite(checkpoint)
-    if found is not None:
-        tensor, count = found
-        raise CheckpointError(
-            f"{name} ({checkpoint.path}): {tensor} holds {count} NaN or infinite values. "
-            f"A merge would spread them: get an intact copy of the model."
-        )

@@ -7,7 +7,6 @@ A keyword annotated with `Bounds` is a parameter: a space searches it, a table h
 A keyword with a plain default is an option: fixed for the whole merge. Both may stand in `prepare` instead.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from evaluators._nearest import did_you_mean
 from evomerge.errors import EvomergeError
 from evomerge.merging.signature import SHARE as SHARE
 from evomerge.merging.signature import Bounds as Bounds
@@ -149,11 +149,11 @@ class MergeMethod:
 
     def _known(self, section: str, name: str, known: tuple[str, ...]) -> None:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             what = {"options": "option", "coefficients": "parameter"}[section]
             there_are = f"It has {', '.join(known)}" if known else "It has none"
-            raise MethodError(f"{self.name} has no {what} {name!r}.{hint} {there_are}.", (section, name))
+            raise MethodError(
+                f"{self.name} has no {what} {name!r}.{did_you_mean(name, known)} {there_are}.", (section, name)
+            )
 
 
 def merge_method(

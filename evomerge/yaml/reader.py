@@ -1,18 +1,18 @@
 """Typed access to plain data read from a file; every refusal names the line."""
 
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from evaluators._nearest import nearest
 from evaluators._strict_yaml import Document, Path
 
 
 def unknown_key(key: str, known: Iterable[str], what: str = "key") -> str:
     """What to say of a key that a file may not have, with the nearest one that it may."""
     names = tuple(known)
-    near = difflib.get_close_matches(key, names, n=1)
-    return f"unknown {what} {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}")
+    near = nearest(key, names)
+    return f"unknown {what} {key!r}; " + (f"did you mean {near!r}?" if near else f"there are {', '.join(names)}")
 
 
 def sentence(text: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from evomerge import __version__
-from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
-from evomerge.merging.models.compatibility import check_compatible, find_nonfinite
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.compatibility import check_compatible, check_finite
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import check_network
 from evomerge.merging.output.assets import companions, write_config
@@ -33,10 +33,7 @@ def align_model(
     moving, target = open_named(model), open_named(to)
     check_output(output, [moving, target], overwrite=overwrite)
     check_compatible(target, {"the model": moving})
-    for checkpoint in (moving, target):
-        found = find_nonfinite(checkpoint)
-        if found is not None:
-            raise CheckpointError(f"{checkpoint.path} has {found[1]} values that are not finite in {found[0]}.")
+    check_finite({"the model": moving, "the target": target})
     shapes = {name: moving.shape(name) for name in moving.names if moving.mergeable(name)}
     units = find_units(shapes, moving.config, residual=residual)
     matching = match(moving, target, units, seed=seed)

@@ -10,8 +10,7 @@ from evomerge.commands.init import named_inputs
 from evomerge.commands.progress import progress_bar
 from evomerge.commands.tools.align import source_name, write_changed
 from evomerge.commands.tools.calibrate import Reading, check_continues_text, load
-from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
-from evomerge.merging.models.header import CheckpointError
+from evomerge.merging.models.compatibility import check_compatible, check_finite, tokenizer_differences
 from evomerge.merging.models.model import Model
 from evomerge.merging.output.staging import check_output
 from evomerge.merging.recipe_models import open_folders, open_named
@@ -98,10 +97,7 @@ def shares_of(models: Sequence[str], weights: Sequence[float] | None) -> list[fl
 def _check_models(checkpoint: Model, endpoints: Mapping[str, Model]) -> None:
     check_compatible(checkpoint, endpoints)
     check_continues_text(checkpoint, checkpoint.path)
-    for one in (checkpoint, *endpoints.values()):
-        found = find_nonfinite(one)
-        if found is not None:
-            raise CheckpointError(f"{one.path} has {found[1]} values that are not finite in {found[0]}.")
+    check_finite({"the merged model": checkpoint, **endpoints})
 
 
 def _become(model: ResidentModel, checkpoint: Model) -> None:

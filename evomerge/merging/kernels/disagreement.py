@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import Cut, largest_of, trim
-from evomerge.merging.kernels.thresholds import remembered
 from evomerge.merging.tiles import TensorSource, Tile, total
 
 _SHARES_KEPT = 8

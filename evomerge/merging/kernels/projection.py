@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evomerge.merging.kernels.spectral import is_spectral, remembered, spectrum
+from evomerge.merging.kernels.remembered import remembered
+from evomerge.merging.kernels.spectral import is_spectral, spectrum
 from evomerge.merging.tiles import TensorSource
 
 Compat = Literal["official", "paper"]

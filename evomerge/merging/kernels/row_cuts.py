@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.lines import block, blocks
 from evomerge.merging.kernels.ranks import row_length
-from evomerge.merging.kernels.thresholds import remembered
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.tiles import BASE, TensorSource, Tile
 
 _MAGNITUDE = 0x7FFFFFFF

@@ -4,10 +4,9 @@ Everything comes from the eigenvectors of the float64 Gram matrix of the shorter
 a third to all of the time of a float32 singular value decomposition and was 40 to 10000 times as accurate.
 """
 
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +17,6 @@ from evomerge.merging.tiles import TensorSource
 PROJECTIONS = "*text_projection*"
 #: Singular values up to this share of the largest are rounding errors of float32, and their vectors arbitrary.
 NOISE = 1e-6
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,3 @@ def accumulate(total: Tensor, part: tuple[Tensor, ...], coefficient: float) -> T
     if len(part) == 1:
         return total.add_(part[0], alpha=coefficient)
     return total.addmm_(part[0], part[1], alpha=coefficient)
-
-
-def remembered(cache: MutableMapping[Hashable, Any], name: str, key: Hashable, make: Callable[[], T]) -> T:
-    """What `make` returns, kept in `cache` as long as `key` stays the same: what was last made, and no more."""
-    if name not in cache or cache[name][0] != key:
-        cache.pop(name, None)
-        cache[name] = (key, make())
-    made: T = cache[name][1]
-    return made

@@ -6,13 +6,14 @@ next time), the other the trailing 16 bits of those values that share the leadin
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import Cut
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -27,18 +28,6 @@ _BUCKETS = 1 << _HALF
 _VALUES_KEPT, _ENDS_KEPT, _HISTOGRAMS_KEPT = 256, 16, 2
 
 Counts = NDArray[np.int64]
-T = TypeVar("T")
-
-
-def remembered(cache: dict[Hashable, Any], kind: Hashable, key: Hashable, make: Callable[[], T], keep: int) -> T:
-    """What `make` gives for this key, made once; the cache keeps the last `keep` keys of a kind."""
-    entries: dict[Hashable, T] = cache.setdefault(kind, {})
-    if key not in entries:
-        made = make()
-        while len(entries) >= keep:
-            del entries[next(iter(entries))]
-        entries[key] = made
-    return entries[key]
 
 
 def magnitudes(source: TensorSource, tile: Tile) -> Sequence[Tensor]:

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Literal
 
 from evomerge.merging.kernels.consensus import RULES, Election, Rule, ballot
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import Cut, trim
-from evomerge.merging.kernels.thresholds import Ranking, magnitudes, remembered
+from evomerge.merging.kernels.thresholds import Ranking, magnitudes
 from evomerge.merging.tiles import TensorSource, Tile, total
 
 #: Whose code: what it rounds, and what becomes of an element that the whole model is undecided about.

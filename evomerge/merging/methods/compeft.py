@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import Cut, trim
-from evomerge.merging.kernels.thresholds import Largest, remembered
+from evomerge.merging.kernels.thresholds import Largest
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile, total
 

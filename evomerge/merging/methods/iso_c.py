@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from evomerge.merging.kernels.spectral import PROJECTIONS, is_spectral, remembered, spectrum, weighted_sum
+from evomerge.merging.kernels.remembered import remembered
+from evomerge.merging.kernels.spectral import PROJECTIONS, is_spectral, spectrum, weighted_sum
 from evomerge.merging.method import Bounds, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 

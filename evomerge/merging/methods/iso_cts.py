@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from evomerge.merging.kernels.spectral import NOISE, PROJECTIONS, is_spectral, polar, remembered, spectrum, weighted_sum
+from evomerge.merging.kernels.remembered import remembered
+from evomerge.merging.kernels.spectral import NOISE, PROJECTIONS, is_spectral, polar, spectrum, weighted_sum
 from evomerge.merging.method import SHARE, Bounds, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 

@@ -8,15 +8,8 @@ from torch import Tensor
 
 from evomerge.merging.kernels.consensus import elect
 from evomerge.merging.kernels.lora_parts import keep_largest
-from evomerge.merging.kernels.spectral import (
-    PROJECTIONS,
-    accumulate,
-    compact,
-    is_spectral,
-    remembered,
-    spectrum,
-    weighted_sum,
-)
+from evomerge.merging.kernels.remembered import remembered
+from evomerge.merging.kernels.spectral import PROJECTIONS, accumulate, compact, is_spectral, spectrum, weighted_sum
 from evomerge.merging.method import SHARE, Bounds, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
-from evomerge.merging.kernels.thresholds import remembered
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
 from evomerge.merging.tiles import TensorSource, Tile, total

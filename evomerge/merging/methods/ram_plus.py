@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.thresholds import remembered
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._overlap import average_of_changes, changed
 from evomerge.merging.methods._weights import taking_part

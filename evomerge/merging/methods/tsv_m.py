@@ -6,13 +6,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.spectral import (
     PROJECTIONS,
     accumulate,
     compact,
     is_spectral,
     polar,
-    remembered,
     spectrum,
     weighted_sum,
 )

@@ -6,7 +6,8 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import normalized, sole_input
-from evomerge.merging.kernels.spectral import accumulate, compact, is_spectral, remembered, spectrum, weighted_sum
+from evomerge.merging.kernels.remembered import remembered
+from evomerge.merging.kernels.spectral import accumulate, compact, is_spectral, spectrum, weighted_sum
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 

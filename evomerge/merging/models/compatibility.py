@@ -55,13 +55,17 @@ def check_names(base: Model, inputs: Mapping[str, Model], *, sliced: bool) -> No
             _check_same_tensors(base, label, model, partial=False)
 
 
-def find_nonfinite(checkpoint: Model) -> tuple[str, int] | None:
-    """The first mergeable tensor with NaN or infinite values, and how many it has; reads all weights."""
-    for name in checkpoint.names:
-        tensor = checkpoint.tensor(name)
-        if checkpoint.mergeable(name) and not _all_finite(tensor):
-            return name, int(tensor.numel() - torch.isfinite(tensor).sum())
-    return None
+def check_finite(models: Mapping[str, Model]) -> None:
+    """Raise CheckpointError for the first mergeable tensor with NaN or infinite values; reads all weights."""
+    for label, model in models.items():
+        for name in model.names:
+            tensor = model.tensor(name)
+            if model.mergeable(name) and not _all_finite(tensor):
+                count = int(tensor.numel() - torch.isfinite(tensor).sum())
+                raise CheckpointError(
+                    f"{label} ({model.path}): {shown(name)} holds {count} NaN or infinite values. "
+                    "A merge would spread them: get an intact copy of the model."
+                )
 
 
 def _all_finite(tensor: torch.Tensor) -> bool:

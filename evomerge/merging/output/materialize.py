@@ -14,9 +14,8 @@ from torch import Tensor
 from evomerge import plugins
 from evomerge.merging.mergekit import write
 from evomerge.merging.method import MergeMethod
-from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
-from evomerge.merging.models.compatibility import find_nonfinite
-from evomerge.merging.models.header import shown
+from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.compatibility import check_finite
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import check_network
 from evomerge.merging.output.assets import companions, write_chat_template, write_config
@@ -71,8 +70,7 @@ def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> RecipeMod
     check_output(folder, sources.models, overwrite=overwrite)
     sources.engine().check(merge)
     check_network(sources.base)
-    for name, model in {merge.recipe.base.name: sources.base, **sources.inputs}.items():
-        _check_finite(name, model)
+    check_finite({merge.recipe.base.name: sources.base, **sources.inputs})
     return sources
 
 
@@ -140,13 +138,6 @@ def check_method(merge: Merge) -> None:
 
 def _mergeable(base: Model) -> list[str]:
     return [name for name in base.names if base.mergeable(name)]
-
-
-def _check_finite(name: str, model: Model) -> None:
-    found = find_nonfinite(model)
-    if found is not None:
-        tensor, count = found
-        raise CheckpointError(f"{name} ({model.path}) has {count} values that are not finite in {shown(tensor)}.")
 
 
 def _write_recipes(merge: Merge, base: Model, partial: Path, folder: Path) -> None:

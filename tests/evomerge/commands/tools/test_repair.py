@@ -226,7 +226,7 @@ def test_what_is_refused_writes_nothing(tmp_path: Path) -> None:
     tensors = load_file(a / "model.safetensors")
     tensors["transformer.ln_f.bias"][0] = torch.nan
     save_file(tensors, a / "model.safetensors", metadata={"format": "pt"})
-    refused(3, "1 values that are not finite", merged, a, tmp_path / "b", "--data", data)
+    refused(3, "holds 1 NaN or infinite values", merged, a, tmp_path / "b", "--data", data)
     assert not (tmp_path / "out").exists()
     done = run(merged, merged, merged, "--data", data, "-o", merged, "--overwrite")
     assert (done.exit_code, (merged / "evomerge.json").exists()) == (3, False), done.output

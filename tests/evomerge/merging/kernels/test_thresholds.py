@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evomerge.merging import tiles
+from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import trim
-from evomerge.merging.kernels.thresholds import Largest, Ranking, magnitudes, remembered
+from evomerge.merging.kernels.thresholds import Largest, Ranking, magnitudes
 from evomerge.merging.tiles import TensorSource, Tile, Workers
 from tests.contracts.merge_method import NAMES, examples
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
-from evomerge.merging.models.compatibility import check_compatible, find_nonfinite, tokenizer_differences
+from evomerge.merging.models.compatibility import check_compatible, check_finite, tokenizer_differences
 from tests.evomerge.merging.folders import bare, change_config, llama, tokenizer
 
 
@@ -78,17 +78,20 @@ def test_refuses_other_prefixes_and_adapters(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_finds_weights_that_are_not_finite(tmp_path: Path, dtype: torch.dtype, value: float) -> None:
     folder = llama(tmp_path, dtype=dtype)
-    assert find_nonfinite(Checkpoint.open(folder)) is None
+    check_finite({"base": Checkpoint.open(folder)})
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"].view(-1)[[3, 7]] = value
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert find_nonfinite(Checkpoint.open(folder)) == ("model.layers.1.mlp.up_proj.weight", 2)
+    with pytest.raises(
+        CheckpointError, match=r"math \(.*\): 'model.layers.1.mlp.up_proj.weight' holds 2 NaN or infinite"
+    ):
+        check_finite({"math": Checkpoint.open(folder)})
 
 
 def test_a_mask_may_be_infinite_and_a_tensor_empty(tmp_path: Path) -> None:
     mask = torch.full((1, 1, 2, 2), -float("inf"))
     folder = bare(tmp_path, {"attn.bias": mask, "ids": torch.arange(2), "none": torch.empty(0, 3), "w": torch.ones(1)})
-    assert find_nonfinite(Checkpoint.open(folder)) is None
+    check_finite({"base": Checkpoint.open(folder)})
 
 
 def differences(base: Path, other: Path) -> list[str]:
