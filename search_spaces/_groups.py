@@ -9,6 +9,8 @@ Groups = Mapping[str, tuple[str, ...]]
 
 # `block_sparse_moe.experts.3.`, `mlp.experts.3.`: a routed expert. Shared experts have no number.
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
+# `mlp.experts.gate_up_proj`: a tensor of all experts of its block, one after another.
+_ALL_EXPERTS = re.compile(r"\.experts\.(?!\d+\.)")
 _ORDER = ("embedding", "attention", "mlp", "norm", "head", "other")
 
 
@@ -30,6 +32,21 @@ def by_component(layout: Layout) -> Groups:
 def by_expert(layout: Layout) -> Groups:
     """Return the groups of `by_component`, plus `block.0.expert.0`, `block.0.expert.1`, ... for named experts."""
     return _gather(layout, lambda block, component: f"block.{block}.{component}", experts=True)
+
+
+def expert_notes(layout: Layout) -> tuple[str, ...]:
+    """Return sentences about experts that `by_expert` cannot separate."""
+    places = [name for name, block in zip(layout.names, layout.blocks, strict=True) if block is not None]
+    together = [name for name in places if _ALL_EXPERTS.search(name)]
+    if together:
+        sentence = (
+            f"{len(together)} tensors hold all experts of their block in one (such as {together[0]}): these experts "
+            "have no coefficients of their own, only those of the group block.N.mlp"
+        )
+        return (sentence,)
+    if not any(map(_EXPERT.search, places)):
+        return ("no tensor's name has the number of an expert: the groups are those of blockwise",)
+    return ()
 
 
 #: Names of these partitions in the options of a space.

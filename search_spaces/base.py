@@ -40,11 +40,13 @@ class Design:
         groups: Group name -> its tensors; every tensor of the layout is in exactly one group.
         blend: Maps the searched groups (without frozen and tied ones) to the slots that they share.
         scales: Parameter name -> its scale, where that is not a range of values.
+        notes: Sentences about what the groups do not tell apart, shown by `evomerge check`.
     """
 
     groups: Mapping[str, tuple[str, ...]]
     blend: Callable[[Sequence[str]], Blend] = one_slot_each
     scales: Mapping[str, Scale] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class SearchSpace(ABC):
@@ -98,6 +100,7 @@ class SearchSpace(ABC):
             )
         self.inputs = tuple(inputs)
         design = self._design(layout)
+        self.notes = design.notes
         self._tensors = layout.names
         self._groups = {group: tuple(members) for group, members in design.groups.items()}
         self._check_design(design, parameters, ranges or {})

@@ -6,7 +6,7 @@ Stick breaking with Beta marginals: https://en.wikipedia.org/wiki/Dirichlet_dist
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces._groups import GRANULARITIES
+from search_spaces._groups import GRANULARITIES, expert_notes
 from search_spaces._transforms import Simplex as SimplexScale
 from search_spaces.base import CoefficientTable, Design, Layout, Parameter, SearchSpace, SpaceError
 
@@ -39,4 +39,8 @@ class Simplex(SearchSpace):
         super().__init__(layout, inputs, parameters, ranges=ranges, freeze=freeze, tie=tie, start=start)
 
     def _design(self, layout: Layout) -> Design:
-        return Design(GRANULARITIES[self._granularity](layout), scales={"weight": SimplexScale(len(self.inputs))})
+        return Design(
+            GRANULARITIES[self._granularity](layout),
+            scales={"weight": SimplexScale(len(self.inputs))},
+            notes=expert_notes(layout) if self._granularity == "expertwise" else (),
+        )

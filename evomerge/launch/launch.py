@@ -135,6 +135,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         space = build_space(spec.space, recipe, layout)
     sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
     notes = [*tokenizer_differences(base, named), *differences(own), *sources.notes, *places, *said]
+    notes += [f"space {config.space.kind}: {note}" for note in space.notes]
     notes += memory_notes(config, needs)
     say("reading the tasks")
     evaluators = checks.read_tasks(config)

@@ -63,6 +63,11 @@ def test_a_plan_begins_with_canary_start_and_baselines(configured: Configured) -
     assert all(sum(counts.values()) == 200 for counts in plan.examples.values())
 
 
+def test_a_space_has_its_say_before_the_search(configured: Configured) -> None:
+    notes = prepare(configured(space="expertwise")).notes
+    assert any(note.startswith("space expertwise: no tensor's name has the number of an expert") for note in notes)
+
+
 def test_a_baseline_scores_what_a_candidate_with_the_same_weights_does(configured: Configured) -> None:
     plan = prepare(configured())
     bench = plan.spec()
