@@ -18,6 +18,8 @@ FOLDER = Path(__file__).parent
 RUNS = ("mean_keep", "pareto_map", "retention", "before_objectives")
 #: The folder in which the runs were made, as their ledgers and search files name it.
 MADE_IN = "/golden"
+#: What stands for the folder in which the commands ran, where a search file of old looks for its code too.
+READ_IN = "/current"
 #: Ways to choose, by the name under which their answer is frozen.
 PICKS = {
     "preferred": (),
@@ -84,13 +86,13 @@ def says(command: str, run: Path, *options: object) -> Any:
 
 
 def normalized(data: Any, folder: Path) -> Any:
-    """The same without what differs from one reading to the next: the folder that the run lies in.
+    """The same without what differs from one reading to the next: the folders of the run and of the process.
 
     Of a predicted front only the first point is kept: it is solved numerically, and another processor or number of
     threads gives a few points more or less.
     """
     if isinstance(data, str):
-        return data.replace(str(folder), MADE_IN)
+        return data.replace(str(folder), MADE_IN).replace(str(Path.cwd()), READ_IN)
     if isinstance(data, dict):
         return {key: normalized(_first(key, value), folder) for key, value in data.items()}
     return [normalized(each, folder) for each in data] if isinstance(data, list) else data
