@@ -23,10 +23,11 @@ from evomerge.merging.recipe_models import open_models
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import read_merge
+from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
-from evomerge.trial import Failure, Origin, Outcome, Trial
+from evomerge.trial import OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
 
 #: Examples of each task that the canary scores; all of them only where these cannot tell two points apart.
@@ -137,7 +138,18 @@ class Bench:
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def run(self, trial: Trial) -> Outcome:
-        """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome."""
+        """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome.
+
+        A candidate under which memory runs out is scored once more after all that can be given back is.
+        """
+        outcome = self._attempt(trial)
+        if outcome.failure is None or outcome.failure.kind != OUT_OF_MEMORY:
+            return outcome
+        free_memory()
+        event = {"event": OUT_OF_MEMORY, "trial": trial.number, "reason": outcome.failure.message}
+        return replace(self._attempt(trial), events=(event,))
+
+    def _attempt(self, trial: Trial) -> Outcome:
         seconds: dict[str, float] = {}
         try:
             if trial.origin is Origin.CANARY:
@@ -291,4 +303,5 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def _failure(error: Exception) -> Failure:
-    return Failure(type(error).__name__, str(error), traceback.format_exc())
+    kind = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
+    return Failure(kind, str(error) or type(error).__name__, traceback.format_exc())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.study import Entry, Study
-from evomerge.trial import Failure
+from evomerge.trial import OUT_OF_MEMORY, Failure, Outcome
 
 #: This many failures in a row pause a study, whatever their kinds.
 IN_A_ROW = 5
@@ -57,6 +57,27 @@ def diagnose(what: str, failed: Sequence[Entry]) -> Diagnosis:
     trace = "\n".join(failures[0].trace.strip().splitlines()[-TRACE_LINES:])
     reason = f"{what} ({counts}); the first: {failures[0].kind}: {failures[0].message}"
     return Diagnosis(reason, trace, tuple(entry.trial.number for entry in failed))
+
+
+def short_of_memory(study: Study, outcome: Outcome) -> Diagnosis | None:
+    """Why a study pauses under whose trial memory ran out: the machine is to blame, not the candidate.
+
+    None for a trial that has paused the study before: it may be the candidate after all, and fails.
+    """
+    failure = outcome.failure
+    if failure is None or failure.kind != OUT_OF_MEMORY:
+        return None
+    if any(kind == OUT_OF_MEMORY and data.get("trial") == outcome.number for kind, data in study.events):
+        return None
+    first = failure.message.strip().partition("\n")[0]
+    study.event(OUT_OF_MEMORY, trial=outcome.number, reason=first)
+    return Diagnosis(
+        f"memory ran out twice while trial {outcome.number} was scored: {first}\n"
+        "It is scored again on resume, and fails only if memory runs out then too. Before that, let each task read "
+        "fewer tokens at once (`batch_tokens`, 32768 on a GPU and 4096 on a CPU by default), use fewer `workers`, "
+        "spread the model over several GPUs (`gpus_per_worker: 2`), or end what else uses the memory.",
+        failure.trace,
+    )
 
 
 def forgiven(study: Study) -> frozenset[int]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from evomerge.budget import Budget, is_candidate
 from evomerge.execution.base import Executor, ExecutorError
-from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven
+from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven, short_of_memory
 from evomerge.feedback import Feedback
 from evomerge.objective import NonFiniteScore, Objective
 from evomerge.objective.spec import record_objective
@@ -222,7 +222,11 @@ class _Drive:
             if self._stop.level > 1 or (not self._running and ending):
                 return
             outcome = _wait(self._executor, self._stop)
-            if outcome is not None:
+            short = None if outcome is None else short_of_memory(self._study, outcome)
+            if outcome is not None and short is not None:  # asked and never told: a resumed study scores it again
+                self._running.pop(outcome.number)
+                self._paused = self._paused or short
+            elif outcome is not None:
                 outcome = self._take(outcome)
             self._report(outcome)
 

@@ -103,6 +103,10 @@ class Trial:
         return self.merge is not None and not self.origin.is_parent
 
 
+#: Kind of the failure of a trial that memory ran out under, again after all that can be given back was.
+OUT_OF_MEMORY = "out_of_memory"
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log.

@@ -1,5 +1,6 @@
 """How two configurations differ, for people."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from evomerge.study.lines import StudyError
 
 _ABSENT = "(not there)"
+#: Options of tasks that may change while a study goes on: how much memory scoring takes.
+_FREE = re.compile(r"tasks\..+\.batch_tokens")
 
 
 class ConfigurationChanged(StudyError):
@@ -22,9 +25,9 @@ class ConfigurationChanged(StudyError):
 
 
 def differences(old: Any, new: Any, path: str = "") -> tuple[str, ...]:
-    """One line "path.to.key: old -> new" for every leaf that differs; `path` leads to `old` and `new`."""
+    """One line "path.to.key: old -> new" for every leaf that differs and may not; `path` leads to `old` and `new`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         parts = [differences(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{path}.{k}" if path else k) for k in keys]
         return tuple(difference for part in parts for difference in part)
-    return () if old == new else (f"{path}: {old} -> {new}",)
+    return () if old == new or _FREE.fullmatch(path) else (f"{path}: {old} -> {new}",)

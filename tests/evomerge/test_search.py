@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evomerge.bench import Bench, BenchSpec
 from evomerge.budget import Budget, candidates
@@ -192,6 +193,37 @@ def test_a_search_in_which_nothing_has_scores_is_paused_however_small(models: Re
     ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=3), seed=SEED)
     assert ending.kind == "paused"
     assert ending.message.startswith("no candidate has scores (3 OSError); the first: OSError: disk on fire")
+
+
+def hungry(model: object, failures: str) -> list[float]:
+    """An evaluator under which memory runs out as many times as the file `failures` has lines."""
+    left = Path(failures).read_text(encoding="utf-8").splitlines()
+    if left:
+        Path(failures).write_text("\n".join(left[1:]), encoding="utf-8")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return [float(sum(tensor.sum() for tensor in model.tensors.values()))]  # type: ignore[attr-defined]
+
+
+def test_memory_that_runs_out_is_no_failure_of_a_candidate(models: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "failures"
+    task = PluginSpec("callable", {"function": "tests.evomerge.test_search:hungry", "failures": str(file)})
+    spec = replace(make_spec(models), tasks={"one": task})
+    file.write_text("")
+    run(tmp_path / "s", spec, Budget(trials=3))
+    file.write_text("once\n")
+    ending, study = run(tmp_path / "s", spec, Budget(trials=6))
+    assert (ending.kind, len([e for e in study.told if e.losses])) == ("done", 6), "scored once more"
+    for lines, told in ((2, 6), (2, 7)):
+        file.write_text("again\n" * lines)
+        ending, study = run(tmp_path / "s", spec, Budget(trials=9))
+        assert ending.kind == ("paused" if told == 6 else "done")
+        if told == 6:
+            assert ending.message.startswith("memory ran out twice while trial 7 was scored: CUDA out of memory.")
+            assert "`batch_tokens`" in ending.message
+            assert [trial.number for trial in study.pending] == [7]
+    assert [e.trial.number for e in study.told if e.losses is None] == [0, 7], (
+        "again on resume: it may be the candidate"
+    )
 
 
 def test_baselines_that_a_systematic_fault_took_are_scored_on_resume(models: Recipe, tmp_path: Path) -> None:
