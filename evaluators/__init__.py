@@ -1,1 +1,1 @@
-"""Evaluators of evomerge: from a merged model to one score per example. One evaluator, one file."""
+"""Evaluators of evomerge: each scores a merged model with one value per example, one evaluator per file."""

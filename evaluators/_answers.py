@@ -1,6 +1,6 @@
-"""Which choice of a multiple-choice example is the right one: an answer names it by position or by its text.
+"""Right choices of multiple-choice examples: an answer is either the position or the text of a choice.
 
-A number can be read both ways when the choices are numbers too, so the reading is decided once for a whole file.
+A number can be read both ways if the choices are numbers too, so the reading is decided once per file.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from evaluators.base import EvaluatorError
 
 AnswerIs = Literal["index", "index_from_1", "choice"]
 
-#: Answers count from 1 rather than 0 if index 0 would be missing by chance with less than this probability.
+#: Answers are taken to count from 1 if the absence of index 0 has a smaller probability than this by chance.
 UNLIKELY = 0.01
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """An example's answer as it is in the file, its choices as texts, and where it is, for messages."""
+    """An example's answer as in the file, its choices as texts, and its location for error messages."""
 
     where: str
     answer: Any
@@ -25,10 +25,10 @@ class Labeled:
 
 
 def right_choices(examples: Sequence[Labeled], answer_is: AnswerIs | None) -> tuple[list[int], tuple[str, ...]]:
-    """The position of every example's right choice, and notes on answers that look misread.
+    """Return the position of each example's right choice, and warnings about suspicious answers.
 
-    answer_is: how numbers are read; None decides from all examples together. A text is always a choice, unless
-    answer_is says otherwise. Raises EvaluatorError for an answer that is neither, and for numbers with two readings.
+    answer_is: how to read numbers; None infers it from all examples together. A text is always a choice, unless
+    answer_is says otherwise. Raises EvaluatorError for an unreadable answer and for numbers with two readings.
     """
     if answer_is is not None and answer_is not in get_args(AnswerIs):
         raise EvaluatorError(f"answer_is is {answer_is!r}; expected one of {', '.join(get_args(AnswerIs))}.")
@@ -46,21 +46,21 @@ def right_choices(examples: Sequence[Labeled], answer_is: AnswerIs | None) -> tu
 
 
 def _reading(examples: Sequence[Labeled]) -> AnswerIs:
-    """How the numbers of a file are to be read: the only way in which every one of them makes sense."""
+    """Infer how to read the numbers of a file: the only reading in which all of them make sense."""
     index, choice = [list(map(_READINGS[how], examples)) for how in ("index", "choice")]
     for example, as_index, as_choice in zip(examples, index, choice, strict=True):
         if None not in index and None not in choice and as_index != as_choice:
             raise EvaluatorError(
-                f"{example.where}: the answer {example.answer!r} may be an index, which means "
+                f"{example.where}: the answer {example.answer!r} can be an index, meaning "
                 f"{example.choices[as_index or 0]!r}, or a choice, {example.choices[as_choice or 0]!r}, and every "
-                "number in this file can be read both ways. Set `answer_is: index` or `answer_is: choice`."
+                "number in this file is ambiguous. Set `answer_is: index` or `answer_is: choice`."
             )
     if None in index and None in choice:
         neither = next((e for e, a, b in zip(examples, index, choice, strict=True) if a is None and b is None), None)
         if None not in map(_from_one, examples):
-            hint = " No answer is 0; if they count from 1, set `answer_is: index_from_1`."
+            hint = " No answer is 0; if indices start at 1, set `answer_is: index_from_1`."
         else:
-            hint = "" if neither else " Other answers of this file are no choice, so that no single reading fits all."
+            hint = "" if neither else " Other answers of this file are not choices: no single reading fits all."
         raise _unreadable(neither or examples[index.index(None)], None, hint)
     return "choice" if None in index else "index"
 
@@ -77,7 +77,7 @@ def _unreadable(example: Labeled, answer_is: AnswerIs | None, hint: str = "") ->
 
 
 def _from_zero(examples: Sequence[Labeled]) -> tuple[str, ...]:
-    """A note where no answer is 0 although chance alone would give some."""
+    """Return a warning if no answer is 0 although some should be by chance."""
     chance = 1.0
     for example in examples:
         if example.answer == 0:
@@ -85,7 +85,7 @@ def _from_zero(examples: Sequence[Labeled]) -> tuple[str, ...]:
         chance *= 1 - 1 / len(example.choices)
     if chance >= UNLIKELY:
         return ()
-    note = f"none of its {len(examples)} answers is 0, the first choice; if they count from 1, set"
+    note = f"none of its {len(examples)} answers is 0, the first choice; if indices start at 1, set"
     return (f"{note} `answer_is: index_from_1`",)
 
 

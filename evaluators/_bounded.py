@@ -1,4 +1,4 @@
-"""Templates from files, tried in a child process that may use little time and memory, before they are rendered here."""
+"""Templates from files, first rendered in a child process with limited time and memory."""
 
 import contextlib
 import mmap
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: CPU seconds for one rendering, of which honest templates need microseconds, and for each of many on average.
+#: CPU seconds for one rendering, and on average for each of many; legitimate templates take microseconds.
 SECONDS = 5.0
 SECONDS_EACH = 0.002
-#: Bytes beyond those that the process has, and characters of one rendering.
+#: Bytes beyond those that the process already has, and characters per rendering.
 MEMORY = 1 << 30
 CHARACTERS = 10_000_000
 
@@ -23,21 +23,21 @@ _TOO_LONG = 4
 
 @dataclass(frozen=True)
 class Excess:
-    """A rendering that never ends or is endless. index: which one, counted from 0."""
+    """A rendering that does not terminate or whose output is endless. index: its number, from 0."""
 
     index: int
     why: str
 
 
 def excess(work: Callable[[Callable[[str], None]], None], count: int) -> Excess | None:
-    """Run `work` in a child process; what it uses too much of, or None.
+    """Run `work` in a child process and return the limit that it exceeded, or None.
 
-    work: does about `count` renderings and hands each one's text to its argument.
-    Exceptions count as an end: whoever renders here meets them again. Needs no clock: only CPU time counts.
+    work: performs about `count` renderings and passes each text to its argument.
+    Exceptions end the run normally: they recur when rendering here. Only CPU time is limited, not wall-clock time.
     """
     progress = mmap.mmap(-1, 8)
     with warnings.catch_warnings():
-        # Python 3.12 warns of forks beside threads; the child runs templates only, and takes no locks of others.
+        # Python 3.12 warns of forks next to threads; the child only renders templates and takes no other locks.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -61,7 +61,7 @@ def excess(work: Callable[[Callable[[str], None]], None], count: int) -> Excess 
 
 
 def _run(work: Callable[[Callable[[str], None]], None], count: int, progress: mmap.mmap) -> int:
-    """In the child: the exit status. Signals without a handler end it even within one operation of C."""
+    """Run in the child; return the exit status. Signals without a handler interrupt even a single C operation."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGPROF, signal.SIGXCPU, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -79,7 +79,7 @@ def _run(work: Callable[[Callable[[str], None]], None], count: int, progress: mm
     try:
         step("")
         work(step)
-    except Exception as error:  # noqa: BLE001 - it is raised again, and explained, where templates are rendered for real
+    except Exception as error:  # noqa: BLE001 - raised again, with context, at the actual rendering
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, MemoryError):
@@ -92,6 +92,6 @@ def _limit(count: int) -> None:
     seconds = int(SECONDS + SECONDS_EACH * count)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, ValueError):  # Linux only; elsewhere the length of the text is what is limited
+    with contextlib.suppress(OSError, ValueError):  # Linux only; elsewhere only the output length is limited
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)

@@ -1,4 +1,4 @@
-"""Examples from JSON lines: one object per line, fields by name, errors with file and line."""
+"""Examples from JSON lines: one object per line, fields by name; errors name file and line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ PROMPT_FIELDS = ("prompt", "question")
 
 @dataclass(frozen=True)
 class Line:
-    """One example: where it stands, for messages, and its fields."""
+    """One example: its fields, and its location for error messages."""
 
     where: str
     fields: Mapping[str, Any]
 
     def field(self, name: str) -> Any:
-        """The field `name`. Raises EvaluatorError with the names there are, and where it is null."""
+        """Return the field `name`. Raises EvaluatorError if it is missing or null, listing the available names."""
         if name not in self.fields:
             raise EvaluatorError(
                 f"{self.where} has no field {name!r}; it has {', '.join(map(repr, self.fields)) or 'none'}. "
-                "Say in the task's options which field to read."
+                "Set the option of this task that names the field to read."
             )
         if self.fields[name] is None:
-            raise EvaluatorError(f"{self.where}: {name} is null; give it a value, or leave the line out.")
+            raise EvaluatorError(f"{self.where}: {name} is null; set a value, or remove the line.")
         return self.fields[name]
 
     def prompt(self, field: str | None, template: str | None) -> str:
-        """The prompt: `template` filled with the fields, else the field (default: "prompt" or "question").
+        """Return the prompt: `template` filled with the fields, else the field (default: "prompt" or "question").
 
         A template is a format string, `"Q: {question}\\nA:"`.
         """
@@ -43,8 +43,8 @@ class Line:
             text = template.format_map(self.fields)
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise EvaluatorError(
-                f"{self.where} does not fill the template {template!r}: {error!r}. "
-                f"It has {', '.join(map(repr, self.fields))}; write a literal brace twice."
+                f"{self.where} does not fit the template {template!r}: {error!r}. "
+                f"The fields are {', '.join(map(repr, self.fields))}; double a literal brace."
             ) from error
         for name in used:
             self.field(name)  # null would be written as "None"
@@ -52,9 +52,9 @@ class Line:
 
 
 def read_json_lines(file: str | Path, limit: int | None = None) -> list[Line]:
-    """The first `limit` examples of a JSON lines file (all for None); blank lines do not count.
+    """Read the first `limit` examples of a JSON lines file (None: all), ignoring blank lines.
 
-    Raises EvaluatorError for a file that cannot be read, a line that is no object, and no lines at all.
+    Raises EvaluatorError for an unreadable file, a line that is not an object, and a file without examples.
     """
     check_limit(limit)
     lines = []
@@ -67,7 +67,7 @@ def read_json_lines(file: str | Path, limit: int | None = None) -> list[Line]:
 
 
 def read_text(file: str | Path) -> str:
-    """The text of a file, UTF-8. Raises EvaluatorError when it cannot be read."""
+    """Read a UTF-8 text file. Raises EvaluatorError if it cannot be read."""
     try:
         return _texts.read_text(file)
     except FileNotFoundError as error:
@@ -77,13 +77,13 @@ def read_text(file: str | Path) -> str:
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises EvaluatorError unless `limit` is None or a positive whole number."""
+    """Raise EvaluatorError unless `limit` is None or a positive integer."""
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise EvaluatorError(f"limit is {limit!r}; expected a whole number of examples, at least 1.")
+        raise EvaluatorError(f"limit is {limit!r}; expected a number of examples, at least 1.")
 
 
 def as_texts(value: Any, where: str) -> list[str]:
-    """A text, or a list of texts, as a non-empty list."""
+    """Return a text, or a list of texts, as a non-empty list."""
     texts = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not texts or any(not isinstance(text, str | int | float) or isinstance(text, bool) for text in texts):
         raise EvaluatorError(f"{where} is {value!r}; expected a text or a list of texts.")

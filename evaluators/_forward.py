@@ -1,5 +1,5 @@
-"""Forward passes that compute no more than is asked for: logits at chosen places, prefixes read once, several texts in
-one row. What a network makes of it is compared with the plain way once, and not used where it differs."""
+"""Efficient forward passes: logits only where needed, shared prefixes read once, several texts packed into one row.
+Each shortcut is compared once with the plain forward pass, and not used on networks where the results differ."""
 
 import copy
 import inspect
@@ -17,12 +17,12 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from evaluators._rows import Row, Tokens
 from evaluators.base import FloatArray
 
-#: Logits turned into float32 at a time.
+#: Number of logits converted to float32 at a time.
 FLOATS_AT_ONCE = 2**24
-#: Largest difference of a token's log-likelihood, in nats, below which two ways of reading count as the same: of
-#: float32, and of 16-bit types.
+#: Largest difference of a token's log-likelihood, in nats, at which two forward passes count as equal: in float32, and
+#: in 16-bit types.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.25
-#: Tokens with which the head is tried.
+#: Tokens used to test the head.
 TRIED = 32
 
 
@@ -31,8 +31,8 @@ class Batch:
     """Tensors of one forward pass.
 
     tokens: (n_rows, width), padded on the right. positions, until: as in Row, (n_rows, width); None for plain texts,
-    whose padding a causal model never reads. prefix: tokens before every row. rows, columns: the places at which
-    anything is scored (n_places,). place, target, query: of every scored token (n_scored,).
+    whose padding a causal model never reads. prefix: tokens before every row. rows, columns: positions that are scored,
+    (n_places,). place, target, query: of every scored token, (n_scored,).
     """
 
     tokens: Tensor
@@ -47,7 +47,7 @@ class Batch:
 
 
 def collate(rows: Sequence[Row], prefix: Tokens, device: torch.device) -> Batch:
-    """The rows as one batch."""
+    """Collate rows into one batch."""
     width = max(len(row.tokens) for row in rows)
     masked = bool(prefix) or any(row.masked for row in rows)
 
@@ -71,7 +71,7 @@ def collate(rows: Sequence[Row], prefix: Tokens, device: torch.device) -> Batch:
 
 
 class Reader:
-    """Reads batches with one network. gathers: whether its head can be given the scored places only."""
+    """Reads batches with one network. gathers: whether its head can be limited to the scored positions."""
 
     def __init__(self, network: Any, *, gathers: bool = True) -> None:
         self._network = network
@@ -80,7 +80,7 @@ class Reader:
         self._cached: tuple[Tokens, Any] = ((), None)
 
     def score(self, batch: Batch) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Log-likelihood of every scored token, and whether it is the most likely one."""
+        """Return the log-likelihood of every scored token, and whether it is the most likely one."""
         options: dict[str, Any] = {"use_cache": False}
         if batch.until is not None:
             mask = _mask(batch.until, len(batch.prefix), self._network.dtype)
@@ -90,13 +90,13 @@ class Reader:
         return _pick(self._logits(batch, options), batch)
 
     def cache(self, tokens: Tokens) -> Any:
-        """What the network keeps of one text; None where it keeps nothing."""
+        """Return the network's cache for one text; None if it has none."""
         inputs = torch.tensor([tokens], device=self._network.device)
         keep = {"logits_to_keep": 1} if "logits_to_keep" in self._takes else {}
         return getattr(self._network(input_ids=inputs, use_cache=True, **keep), "past_key_values", None)
 
     def can_branch(self, text: Tokens) -> bool:
-        """Whether every layer is attention that sees a whole text of this length, by positions that can be given."""
+        """Return whether every layer is full attention at this length and accepts explicit positions."""
         if not {"position_ids", "attention_mask", "past_key_values"} <= set(self._takes):
             return False
         layers = getattr(self.cache(text), "layers", None) or [None]
@@ -104,7 +104,7 @@ class Reader:
         return known and all(layer.keys is not None and layer.keys.shape[-2] == len(text) for layer in layers)
 
     def agrees_on_head(self, text: Tokens) -> bool | None:
-        """Whether the head gives the same logits for chosen places as for all; None for weights without numbers."""
+        """Return whether the head gives the same logits at selected positions as at all; None if weights yield NaN."""
         tokens = torch.tensor([text[:TRIED]], device=self._network.device)
         columns = torch.arange(0, tokens.shape[1], 3, device=tokens.device)
         with _gathering(self._head, torch.zeros_like(columns), columns, tokens.shape) as used:
@@ -115,17 +115,17 @@ class Reader:
         return some.shape == whole.shape and agree(numbers(whole), numbers(some), self._network.dtype)
 
     def behind(self, prefix: Tokens, n_rows: int) -> Any:
-        """The prefix's cache for so many rows; the prefix is read once while it stays the same."""
+        """Return the prefix's cache for `n_rows` rows; the prefix is read once while it stays the same."""
         if self._cached[0] != prefix:
             self._cached = (prefix, self.cache(prefix))
-        # Layers grow by concatenation, so that copies of them leave the original's tensors as they are.
+        # Layers grow by concatenation, so copies of them leave the original's tensors unchanged.
         cache = copy.copy(self._cached[1])
         cache.layers = [copy.copy(layer) for layer in cache.layers]
         cache.batch_repeat_interleave(n_rows)
         return cache
 
     def _logits(self, batch: Batch, options: dict[str, Any]) -> Tensor:
-        """Logits at the batch's places: (n_places, vocabulary). The network's own forward computes them."""
+        """Return the logits at the batch's positions, (n_places, vocabulary), from the network's own forward."""
         if self._head is not None:
             with _gathering(self._head, batch.rows, batch.columns, batch.tokens.shape):
                 logits: Tensor = self._network(input_ids=batch.tokens, **options).logits
@@ -139,7 +139,7 @@ class Reader:
 
 
 def agree(plain: FloatArray, short: FloatArray, dtype: torch.dtype) -> bool | None:
-    """Whether both are the same but for rounding; None when broken weights leave nothing to compare."""
+    """Return whether both results are equal up to rounding; None if broken weights leave nothing to compare."""
     if not np.isfinite(plain).all():
         return None
     tolerance = TOLERANCE if dtype.itemsize >= torch.float32.itemsize else HALF_TOLERANCE
@@ -147,7 +147,7 @@ def agree(plain: FloatArray, short: FloatArray, dtype: torch.dtype) -> bool | No
 
 
 def attempt(way: Callable[[], bool | None]) -> bool | None:
-    """The result of `way`; False where the architecture refuses it, in whatever words its code does."""
+    """Return the result of `way`; False if the architecture rejects it with any exception."""
     try:
         return way()
     except torch.OutOfMemoryError:
@@ -158,9 +158,9 @@ def attempt(way: Callable[[], bool | None]) -> bool | None:
 
 @contextmanager
 def _gathering(head: Any, rows: Tensor, columns: Tensor, shape: torch.Size) -> Iterator[list[bool]]:
-    """Give the head the hidden states at some places only, (1, n_places, width), whatever the network does after it.
+    """Pass only some positions' hidden states, (1, n_places, width), to the head, whatever the network does afterwards.
 
-    Yields a list that is empty until that has happened.
+    Yields a list that is empty until the head has been called.
     """
     used: list[bool] = []
 
@@ -179,7 +179,7 @@ def _gathering(head: Any, rows: Tensor, columns: Tensor, shape: torch.Size) -> I
 
 
 def _mask(until: Tensor, n_before: int, dtype: torch.dtype) -> Tensor:
-    """0 where a token is seen and the lowest number where it is not: (n_rows, 1, width, n_before + width)."""
+    """Return 0 for visible tokens and the lowest number for hidden ones: (n_rows, 1, width, n_before + width)."""
     width = until.shape[1]
     index = torch.arange(width, device=until.device)
     seen = (index[None, None, :] <= index[None, :, None]) & (index[None, :, None] < until[:, None, :])
@@ -202,5 +202,5 @@ def _pick(logits: Tensor, batch: Batch) -> tuple[FloatArray, NDArray[np.bool_]]:
 
 
 def numbers(values: Tensor) -> FloatArray:
-    """As float64 on the CPU."""
+    """Convert to float64 on the CPU."""
     return values.float().cpu().numpy().astype(np.float64)

@@ -1,6 +1,6 @@
-"""Greedy continuations of fixed prompts: tokenized once, batched by length, a common beginning read once.
+"""Greedy continuations of fixed prompts: tokenized once, batched by length, shared prefixes read once.
 
-Prompts are padded on the left, or between the prefix that is read once and the rest of each prompt. The prefix's
+Prompts are padded on the left, or between the shared prefix and the rest of each prompt. The prefix's
 key-value cache is repeated for every batch.
 """
 
@@ -18,9 +18,9 @@ from evaluators._rows import Tokens, prefixes, prepare
 from evaluators._tokens import batch_limit, batches, encode_prompt, max_length
 from evaluators.base import EvaluatorError, LanguageModel
 
-#: A stop string may arrive in other tokens than its own encoding: look so many tokens further back.
+#: Extra tokens to look back for a stop string, which may be tokenized differently from its own encoding.
 LOOK_BACK = 2
-#: Tokens that are written in both ways to compare them: the first one after the prompt, the others after one another.
+#: Tokens generated in both ways to compare them: the first from the prompt, the others step by step.
 TRIED = 4
 
 
@@ -28,8 +28,8 @@ TRIED = 4
 class Generation:
     """A continuation up to its stop string.
 
-    truncated: the length limit came first. finite: False where the weights yielded no numbers. n_tokens: how many were
-    written before an end token; all of the batch's length where only a stop string ended it.
+    truncated: whether the length limit came first. finite: False if the weights yielded NaN. n_tokens: number of tokens
+    before an end token; the full length of the batch if only a stop string ended it.
     """
 
     text: str
@@ -41,12 +41,12 @@ class Generation:
 class Generator:
     """Continues fixed prompts under any weights. Built for one tokenizer (that of `model`).
 
-    stop: strings that end a continuation and are cut off. limited_by: the option that max_new_tokens comes from.
-    options: further arguments of `transformers.GenerationMixin.generate`. Prompts longer than the model lose their
-    beginning; notes: how many do.
+    stop: strings that end a continuation and are removed. limited_by: option that max_new_tokens comes from.
+    options: further arguments of `transformers.GenerationMixin.generate`. Prompts longer than the context are truncated
+    at the beginning; notes: how many are.
 
-    A prefix that several prompts of one call share (few-shot examples, a chat template) is read once in that call, by
-    network classes for which this gives the same logits; draws are made without sharing. No cache outlives a call.
+    A prefix shared by several prompts of one call (few-shot examples, a chat template) is read once per call, for
+    network classes in which this gives the same logits; sampling never shares prefixes. No cache outlives a call.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class Generator:
         room = context - max_new_tokens
         if max_new_tokens < 1 or room < 1:
             raise EvaluatorError(
-                f"{limited_by} is {max_new_tokens}, and the model reads {context} tokens at once, those of the prompt "
-                f"among them; expected 1 to {context - 1}, less what a prompt needs."
+                f"{limited_by} is {max_new_tokens}, and the model's context of {context} tokens includes the prompt; "
+                f"expected 1 to {context - 1}, minus the length of the prompt."
             )
         whole = [encode_prompt(model.tokenizer, prompt) for prompt in prompts]
         self.notes = _too_long([len(tokens) for tokens in whole], context, room, limited_by)
         self._prompts = [tokens[-room:] for tokens in whole]
         empty = [prompt for prompt, tokens in zip(prompts, self._prompts, strict=True) if not tokens]
         if empty:
-            raise EvaluatorError(f"The prompt {empty[0]!r} has no tokens; give it text.")
+            raise EvaluatorError(f"The prompt {empty[0]!r} has no tokens; expected some text.")
         self._max_new_tokens = max_new_tokens
         self._stop = tuple(text for text in stop if text)
         self._batch_tokens = batch_tokens
@@ -86,12 +86,12 @@ class Generator:
 
     @property
     def samples(self) -> bool:
-        """Whether tokens are drawn, so that repeats differ."""
+        """Whether tokens are sampled, so that repeated runs differ."""
         return bool(self._options.get("do_sample", False))
 
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Generation]:
-        """Continuations of the prompts `which`, in that order."""
+        """Return the continuations of the prompts `which`, in that order."""
         reader = Reader(network, gathers=False)
         limit = batch_limit(self._batch_tokens, network.device)
         groups = self._by_prefix(which)
@@ -113,10 +113,10 @@ class Generator:
         return [[members[k] for k in group] for group in batches(sizes, limit, before=len(prefix))]
 
     def _may_pad(self, network: Any, which: Sequence[int]) -> bool:
-        """Whether the logits after a prompt are the same behind padding: tried once per network class.
+        """Return whether padding leaves the logits after a prompt unchanged; tested once per network class.
 
-        Some networks read padding although it is masked (RWKV, RecurrentGemma): the score of a prompt would depend on
-        its batch. Broken weights decide nothing.
+        Some networks read padding although it is masked (RWKV, RecurrentGemma), and the score of a prompt would depend
+        on its batch. Broken weights give no verdict.
         """
         known = self._pads.get(type(network))
         if known is None:
@@ -129,7 +129,7 @@ class Generator:
         return bool(known)
 
     def _logits_after(self, network: Any, prompt: Tokens, padding: int) -> torch.Tensor:
-        """Log-probabilities of the first tokens after a prompt: (1 or 2, vocabulary)."""
+        """Return log-probabilities of the first tokens after a prompt: (1 or 2, vocabulary)."""
         pad, n_new = self._pad_token(), min(2, self._max_new_tokens)
         found = network.generate(
             input_ids=torch.tensor([(pad,) * padding + prompt], device=network.device),
@@ -146,7 +146,7 @@ class Generator:
         return torch.cat(found.logits).float().log_softmax(-1)
 
     def _by_prefix(self, which: Sequence[int]) -> dict[Tokens, list[int]]:
-        """The prompts by the prefix that they are read after; a prompt alone with its prefix is read whole."""
+        """Group prompts by the prefix read before them; a prompt that shares its prefix with no other is read whole."""
         own = {i: self._prompts[i][: 0 if self.samples else self._prefixes[i]] for i in which}
         members = Counter(own.values())
         groups: dict[Tokens, list[int]] = {}
@@ -155,7 +155,7 @@ class Generator:
         return groups
 
     def _may_share(self, reader: Reader, network: Any) -> bool:
-        """Whether a prefix may be read once: tried once per network class. Broken weights decide nothing."""
+        """Return whether a prefix may be read once; tested once per network class. Broken weights give no verdict."""
         known = self._shares.get(type(network))
         if known is None:
             known = attempt(lambda: self._agrees(reader, network))
@@ -164,7 +164,7 @@ class Generator:
         return bool(known)
 
     def _agrees(self, reader: Reader, network: Any) -> bool | None:
-        """Whether the logits are the same either way: tried on the longest prompt and on the widest padding."""
+        """Return whether the logits are equal either way, for the longest prompt and for the widest padding."""
         groups = [
             sorted(group, key=self._size)
             for prefix, group in self._by_prefix(range(len(self._prompts))).items()
@@ -173,7 +173,7 @@ class Generator:
         longest = max(groups, key=lambda group: self._size(group[-1]))
         widest = max(groups, key=lambda group: self._size(group[-1]) - self._size(group[0]))
         text = self._prompts[longest[-1]]
-        # A window counts padding too, and must reach over what is written.
+        # A sliding window counts padding too, and must cover the generated tokens.
         if not reader.can_branch(text + text[-1:] * self._max_new_tokens):
             return False
         tried = dict.fromkeys((group[-1], group[0]) for group in (longest, widest))
@@ -181,9 +181,9 @@ class Generator:
         return None if None in found else all(found)
 
     def _agrees_on(self, reader: Reader, network: Any, members: Sequence[int]) -> bool | None:
-        """Compare the two ways step by step, each row as long as both wrote the same tokens.
+        """Compare the two ways step by step, each row as long as both generated the same tokens.
 
-        Logits within the tolerance may order two tokens differently where they are as good as equal.
+        Logits within the tolerance may rank two nearly equal tokens differently.
         """
         plain, short = _ScoreKeeper(), _ScoreKeeper()
         prefix = self._prompts[members[0]][: self._prefixes[members[0]]]
@@ -212,7 +212,7 @@ class Generator:
     def _write(
         self, reader: Reader, network: Any, prefix: Tokens, members: Sequence[int], n_new: int, watch: LogitsProcessor
     ) -> torch.Tensor:
-        """Tokens written after the prompts, (n_rows, n_steps). prefix: what they begin with, read once for all."""
+        """Return the generated tokens, (n_rows, n_steps). prefix: common beginning of the prompts, read once."""
         before = len(prefix)
         rests = [self._prompts[i][before:] for i in members]
         own = max(map(len, rests))
@@ -221,7 +221,7 @@ class Generator:
         mask = [(*(1,) * before, *(0,) * (own - len(rest)), *(1,) * len(rest)) for rest in rests]
         width = before + own
         stops = [_StopStrings(self._tokenizer, self._stop, width)] if self._stop else []
-        # generate reads what the cache lacks; it counts positions by the mask, so that padding in the middle has none.
+        # `generate` reads what the cache lacks; it derives positions from the mask, so padding in the middle has none.
         cache = {"past_key_values": reader.behind(prefix, len(rests))} if prefix else {}
         written: torch.Tensor = network.generate(
             input_ids=torch.tensor(tokens, device=network.device),
@@ -245,7 +245,7 @@ class Generator:
         return Generation(text, not stopped, finite, len(tokens[:end]))
 
     def _pad_token(self) -> int:
-        """Any token: what it covers is masked, and what follows an end is dropped."""
+        """Return any token: padding is masked, and tokens after the end are dropped."""
         candidates = (
             self._tokenizer.pad_token_id,
             self._tokenizer.unk_token_id,
@@ -255,7 +255,7 @@ class Generator:
 
 
 class _StopStrings(StoppingCriteria):  # type: ignore[misc] # transformers has no types
-    """Ends each row as soon as one of the strings stands in what it has written."""
+    """Ends each row as soon as its continuation contains one of the strings."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], width: int) -> None:
         self._tokenizer = tokenizer
@@ -270,13 +270,13 @@ class _StopStrings(StoppingCriteria):  # type: ignore[misc] # transformers has n
 
 
 class _NumberWatch(LogitsProcessor):  # type: ignore[misc] # transformers has no types
-    """Remembers the rows whose logits held a NaN, of which a maximum would be an arbitrary token."""
+    """Records the rows whose logits had a NaN: their maximum would be an arbitrary token."""
 
     def __init__(self, broken: torch.Tensor) -> None:
         self.broken = broken
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        self.broken |= scores.isnan().reshape(len(self.broken), -1).any(dim=1)  # beams of a prompt follow one another
+        self.broken |= scores.isnan().reshape(len(self.broken), -1).any(dim=1)  # beams of a prompt are adjacent
         return scores
 
 
@@ -292,13 +292,13 @@ class _ScoreKeeper(LogitsProcessor):  # type: ignore[misc] # transformers has no
 
 
 def _too_long(sizes: Sequence[int], context: int, room: int, limited_by: str) -> tuple[str, ...]:
-    """What to say of prompts with so many tokens where there is room for fewer."""
+    """Return a warning about prompts longer than the room left for them."""
     count = sum(size > room for size in sizes)
     if not count:
         return ()
     note = (
-        f"{count} of {len(sizes)} prompts lose their beginning: the longest has {max(sizes)} tokens, and of the "
-        f"{context} that the model reads, {limited_by}: {context - room} leaves {room}; make it smaller"
+        f"{count} of {len(sizes)} prompts are truncated at the beginning: the longest has {max(sizes)} tokens, and of "
+        f"the {context} that the model reads, {limited_by}: {context - room} leaves {room}; reduce it"
     )
     return (note,)
 

@@ -1,4 +1,4 @@
-"""What lm-eval does to the whole process, undone: random states, terminal output, recompiled templates."""
+"""Side effects of lm-eval on the whole process, undone: random states, terminal output, recompiled templates."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from lm_eval import utils
 
 @contextlib.contextmanager
 def preserved_random_states(seed: int | None = None) -> Iterator[None]:
-    """Puts the global random states back afterwards; with a seed, the block starts from it."""
+    """Restore the global random states afterwards; with a seed, the block starts from it."""
     python = random.getstate()
     legacy = np.random.get_state()  # noqa: NPY002 - the global state is what is preserved
     with torch.random.fork_rng(enabled=True):
@@ -31,7 +31,7 @@ def preserved_random_states(seed: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallows the progress bars that have no switch of their own, and what datasets logs before it raises."""
+    """Suppress progress bars that have no switch of their own, and what datasets logs before it raises."""
     logger = logging.getLogger("datasets")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -44,9 +44,9 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fast_templates(trusted: bool) -> Iterator[None]:
-    """Compiles each Jinja template once, not once per document: four fifths of an evaluation's overhead.
+    """Compile each Jinja template once instead of once per document, which is four fifths of an evaluation's overhead.
 
-    Templates that are not trusted run in Jinja's sandbox, since lm-eval's own environment can run any code.
+    Untrusted templates run in Jinja's sandbox, since lm-eval's own environment can run any code.
     """
     vars(utils.env)["from_string"] = _compiler(trusted)
     try:
@@ -66,7 +66,7 @@ def _compiler(trusted: bool) -> Callable[[str], Any]:
             autoescape=utils.env.autoescape,
         )
         environment.filters.update(utils.env.filters)
-        # Their prompts would differ from worker to worker, and cost another time and memory at each rendering.
+        # Their prompts would differ between workers, and every rendering would take different time and memory.
         del environment.filters["random"], environment.globals["lipsum"]
     compile_template = type(environment).from_string
     return functools.lru_cache(maxsize=4096)(lambda source: compile_template(environment, source))

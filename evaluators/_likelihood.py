@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations: tokens, batches and shared prefixes prepared once, then forwards only."""
+"""Log-likelihoods of continuations: tokens, batches and shared prefixes are prepared once, then only forward passes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from evaluators.base import FloatArray
 
 __all__ = ["Answers", "Likelihoods", "Tokens"]
 
-#: Subsets of the examples whose batches are kept (the splits, and those of a race).
+#: Number of example subsets whose batches are kept (the splits, and the subsets of a race).
 KEPT_PLANS = 8
-#: Logits of one batch at most, on a CPU and on an accelerator.
+#: Maximum number of logits of one batch, on a CPU and on an accelerator.
 LOGITS, LOGITS_ON_ACCELERATOR = 2**26, 2**28
-#: Tokens of the longest examples with which the short way of reading is tried.
+#: Tokens of the longest examples with which the shortcuts are tested.
 TRIED = 512
 
 
 @dataclass(frozen=True)
 class Answers:
     """Results of one example's queries: loglikelihoods in nats (n_queries,), and whether greedy decoding
-    would write each continuation (n_queries,)."""
+    would generate each continuation (n_queries,)."""
 
     loglikelihoods: FloatArray
     greedy: NDArray[np.bool_]
@@ -34,9 +34,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class _Ways:
-    """What a network may be spared. gathers: logits where nothing is scored. shares: tokens that texts share.
+    """Shortcuts that a network supports. gathers: logits only where needed. shares: shared tokens read once.
 
-    None: its weights gave no numbers to tell by.
+    None: the weights yielded NaN, so that it is unknown.
     """
 
     gathers: bool | None
@@ -46,8 +46,9 @@ class _Ways:
 class Likelihoods:
     """Scores fixed queries under any weights.
 
-    examples: for each example its (context, continuation) pairs, as tokens. Raises EvaluatorError when a
-    continuation does not fit into max_length tokens; longer contexts lose their beginning. notes: how many do.
+    examples: for each example its (context, continuation) pairs, as tokens. Raises EvaluatorError if a
+    continuation does not fit into max_length tokens; longer contexts are truncated at the beginning. notes: how many
+    are.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Likelihoods:
 
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Answers]:
-        """Answers of the examples `which`, in that order."""
+        """Return the answers of the examples `which`, in that order."""
         if not which:
             return []
         ways = self._ways_of(network)
@@ -78,7 +79,7 @@ class Likelihoods:
         return found
 
     def _score(self, reader: Reader, plan: Sequence[Batch]) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Log-likelihood and greediness of every query; 0 and True for those outside the plan."""
+        """Return log-likelihood and greediness of every query; 0 and True for those outside the plan."""
         sums, greedy = np.zeros(self._n_queries), np.ones(self._n_queries, dtype=bool)
         for batch in plan:
             likelihoods, best = reader.score(batch)
@@ -95,7 +96,7 @@ class Likelihoods:
         return self._plans[key]
 
     def _batches(self, which: Sequence[int], network: Any, sharing: bool) -> list[Batch]:
-        """Longest rows first, so that running out of memory shows at once; composed by lengths and prefixes only."""
+        """Batch the longest rows first, to run out of memory early; depends on lengths and prefixes only."""
         device = network.device
         limit = batch_limit(self._batch_tokens, device)
         n_logits = LOGITS if device.type == "cpu" else LOGITS_ON_ACCELERATOR
@@ -112,7 +113,7 @@ class Likelihoods:
         return [((), [row for i in which for row in plain_rows(self._examples[i])])]
 
     def _rows(self, which: Sequence[int]) -> list[tuple[Tokens, list[Row]]]:
-        """Rows by prefix; without one, those that need a mask apart from those that need none."""
+        """Return rows by prefix; without one, rows that need a mask are separate from those that need none."""
         found: list[tuple[Tokens, list[Row]]] = []
         for prefix, members in by_prefix((self._examples[i] for i in which), (self._prefixes[i] for i in which)):
             if prefix:
@@ -124,7 +125,7 @@ class Likelihoods:
         return found
 
     def _ways_of(self, network: Any) -> _Ways:
-        """What the network may be spared: tried once, on the longest examples of all."""
+        """Return the shortcuts that the network supports, tested once on the longest examples."""
         known = self._ways.get(type(network))
         if known is None:
             known = self._try(network)
@@ -139,7 +140,7 @@ class Likelihoods:
         return _Ways(gathers, attempt(lambda: self._shares(network, reader)))
 
     def _shares(self, network: Any, reader: Reader) -> bool | None:
-        """Whether shared tokens may be read once: the longest examples that share any are read both ways."""
+        """Return whether shared tokens may be read once: the longest examples that share tokens are read both ways."""
         sharing = [i for i, length in enumerate(self._prefixes) if length or self._examples[i].worth_branching]
         if not sharing:
             return False
@@ -151,7 +152,7 @@ class Likelihoods:
         return agree(plain, short, network.dtype)
 
     def _longest(self, which: Sequence[int]) -> list[int]:
-        """The longest of these examples, as many as fill TRIED tokens, two at least."""
+        """Return the longest of these examples, as many as fill TRIED tokens, at least two."""
 
         def size(i: int) -> tuple[int, int]:
             example: Example = self._examples[i]
@@ -172,8 +173,8 @@ def _cut(sizes: Sequence[int], max_length: int) -> tuple[str, ...]:
     if not count:
         return ()
     note = (
-        f"{count} of {len(sizes)} prompts lose their beginning: the longest has {max(sizes)} tokens with its "
-        f"continuation, and the model reads {max_length}; shorten them, or show fewer solved examples"
+        f"{count} of {len(sizes)} prompts are truncated at the beginning: the longest has {max(sizes)} tokens with its "
+        f"continuation, and the model reads {max_length}; shorten them, or use fewer solved examples"
     )
     return (note,)
 

@@ -1,4 +1,4 @@
-"""Building lm-eval's task objects, and saying of every mistake in a task file where it is."""
+"""Construction of lm-eval's task objects; every mistake in a task file is reported with its location."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +20,7 @@ from evaluators._lm_eval_sources import Found
 from evaluators._nearest import did_you_mean
 from evaluators.base import EvaluatorError
 
-#: What may be a template, in the order in which a document's parts are looked at.
+#: Keys that may hold a template, in the order in which a document's parts are rendered.
 FIELDS = ("doc_to_text", "doc_to_choice", "doc_to_target")
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -35,7 +35,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("process_docs", "process_results", "custom_dataset"), ()),
 }
 _FAR = (
-    "its data set is not in the cache and cannot be fetched: {error}. Fetch it once where there is a network and bring "
+    "its data set is not in the cache and cannot be downloaded: {error}. Download it once with network access and copy "
     "the cache (the folder HF_HOME), or write a task YAML file on local data (dataset_path: json) and name its folder "
     "with `include_path`. HF_HUB_OFFLINE=1 saves the waiting: without it the hub is tried six times."
 )
@@ -44,30 +44,30 @@ _SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are written, for messages."""
+    """Locations of definitions, for error messages."""
 
     found: Found
 
     def refuse(self, task: str, path: tuple[str | int, ...], why: str, cause: Exception | None = None) -> NoReturn:
-        """Raises EvaluatorError with file, line and task."""
+        """Raise EvaluatorError with file, line and task."""
         where = self.found.where(task, *path)
         raise EvaluatorError(f"{where + ': ' if where else ''}task {task!r}: {why}") from cause
 
     @contextlib.contextmanager
     def explained(self, task: str, *path: str | int, doing: str) -> Iterator[None]:
-        """Say in one line, with its place, whatever lm-eval, datasets, Jinja or a user's function raise."""
+        """Turn any exception of lm-eval, datasets, Jinja or user functions into a one-line error with its location."""
         try:
             yield
         except EvaluatorError:
             raise
         except ConnectionError as error:
             self.refuse(task, ("dataset_path",), _FAR.format(error=shown(error)), error)
-        except Exception as error:  # noqa: BLE001 - any mistake in a file can end in any exception of those below
+        except Exception as error:  # noqa: BLE001 - a mistake in a file can cause any exception below
             self.refuse(task, path, f"{doing} failed: {reason(error)}", error)
 
 
 def reason(error: BaseException) -> str:
-    """An exception and what caused it, on one line."""
+    """Describe an exception and its cause on one line."""
     said = [f"{type(error).__name__}: {shown(error)[:300]}" if str(error) else type(error).__name__]
     while (cause := error.__cause__) is not None:
         said.append(f"{type(cause).__name__}: {shown(cause)[:300]}")
@@ -76,7 +76,7 @@ def reason(error: BaseException) -> str:
 
 
 def build(found: Found, allow_code: bool) -> tuple[dict[str, Any], Any]:
-    """The task objects by name, with their data sets, and the group that was found, if it is one."""
+    """Build the task objects by name, with their data sets, and the group that was found, if it is one."""
     places = Places(found)
     name = found.asked.config.get("task", found.key) if found.asked else found.key
     name = name if isinstance(name, str) else found.key
@@ -91,7 +91,7 @@ def build(found: Found, allow_code: bool) -> tuple[dict[str, Any], Any]:
     if not tasks:
         raise EvaluatorError(
             f"{found.where(name, 'task') or name}: {name!r} has no tasks; list them under `task`. "
-            "(A task's own file says `tag` where it once said `group`.)"
+            "(In a task's own file, `tag` has replaced `group`.)"
         )
     return tasks, next(iter(loaded.get("groups", {}).values()), None)
 
@@ -107,13 +107,13 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _metrics(allow_code: bool) -> Callable[..., Any]:
-    """lm-eval's get_metric, without its way out to Hugging Face's evaluate, which imports files of any name."""
+    """Wrap lm-eval's get_metric without its fallback to Hugging Face's evaluate, which imports arbitrary files."""
     original = lm_eval.api.task.get_metric
 
     def get_metric(name: Any, hf_evaluate_metric: bool = False) -> Any:
         if not allow_code and (hf_evaluate_metric or name not in METRIC_REGISTRY):
             raise ValueError(
-                f"the metric {name!r} is none of lm-eval's; it would come from Hugging Face's evaluate, which runs "
+                f"the metric {name!r} is not one of lm-eval's; it would come from Hugging Face's evaluate, which runs "
                 "code: set `allow_code: true` if you trust it"
             )
         metric = original(name, hf_evaluate_metric)
@@ -125,7 +125,7 @@ def _metrics(allow_code: bool) -> Callable[..., Any]:
 
 
 class _CheckedTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no types
-    """A task of which a local file decides something: checked before and while it is built."""
+    """A task that a local file defines at least in part; checked before and during construction."""
 
     def __init__(self, config: dict[str, Any], *, places: Places, allow_code: bool) -> None:
         self._places, self._allow_code, self._name = places, allow_code, str(config.get("task"))
@@ -135,7 +135,7 @@ class _CheckedTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no ty
             super().__init__(config=config)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the data, then look at splits and templates before lm-eval uses them."""
+        """Load the data, then check splits and templates before lm-eval uses them."""
         refuse = partial(self._places.refuse, self._name)
         key = "dataset_kwargs" if dataset_kwargs else "dataset_path"
         try:
@@ -158,7 +158,7 @@ class _CheckedTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no ty
             self._render(documents[0])
 
     def _render(self, document: Any) -> None:
-        """Render the parts of a document that lm-eval renders first, to say which of them cannot be."""
+        """Render the parts of a document that lm-eval renders first, to report those that fail."""
         doing = f"rendering its first document, which has the fields {shown(', '.join(map(repr, self.features)))},"
         for name in FIELDS:
             if name != "doc_to_choice" or self.config.doc_to_choice is not None:
@@ -170,7 +170,7 @@ Refuse = Callable[..., NoReturn]
 
 
 def _checked(config: dict[str, Any], refuse: Refuse, allow_code: bool) -> dict[str, Any]:
-    """The configuration, of which every part is one that lm-eval has."""
+    """Return the configuration after checking that lm-eval knows every part of it."""
     known = {field.name for field in fields(TaskConfig)}
     for key, value in config.items():
         if key not in known:
@@ -192,10 +192,10 @@ def _checked(config: dict[str, Any], refuse: Refuse, allow_code: bool) -> dict[s
 
 
 def _check_metric(metric: Any, path: tuple[Any, ...], refuse: Refuse, allow_code: bool, *, free: bool) -> None:
-    """free: whether a function of the task's own makes the metrics, which then have any name."""
+    """free: whether the task's own function computes the metrics, which may then have any name."""
     name = metric.get("metric") if isinstance(metric, dict) else None
     if not isinstance(name, str) and not callable(name):
-        refuse(path, f"{shown(repr(metric))[:100]} is no metric; expected {{metric: NAME, aggregation: mean, ...}}.")
+        refuse(path, f"{shown(repr(metric))[:100]} is not a metric; expected {{metric: NAME, aggregation: mean, ...}}.")
     where = (*path, "metric")
     if isinstance(name, str) and name not in METRIC_REGISTRY and not free and not allow_code:
         refuse(where, f"there is no metric {shown(name)!r}. {_nearest(name, METRIC_REGISTRY)}")
@@ -211,7 +211,7 @@ def _check_filter(pipeline: Any, path: tuple[Any, ...], refuse: Refuse) -> None:
     steps = pipeline.get("filter") if isinstance(pipeline, dict) else None
     if not isinstance(steps, list) or not isinstance(pipeline.get("name"), str):
         got = shown(repr(pipeline))[:100]
-        refuse(path, f"{got} is no filter; expected {{name: NAME, filter: [{{function: NAME}}]}}.")
+        refuse(path, f"{got} is not a filter; expected {{name: NAME, filter: [{{function: NAME}}]}}.")
     for index, step in enumerate(steps):
         name = step.get("function") if isinstance(step, dict) else None
         if not callable(name) and (not isinstance(name, str) or name not in FILTER_REGISTRY):
@@ -220,10 +220,10 @@ def _check_filter(pipeline: Any, path: tuple[Any, ...], refuse: Refuse) -> None:
 
 
 def _located(config: dict[str, Any], folders: Collection[Path], refuse: Refuse) -> dict[str, Any]:
-    """Relative paths of data start where lm-eval starts them, in the working folder, or else beside the task file."""
+    """Resolve relative data paths in the working folder, as lm-eval does, or else next to the task file."""
     options = dict(config.get("dataset_kwargs") or {})
     if options.get("streaming"):
-        refuse(("dataset_kwargs", "streaming"), "a stream of documents has no end and no numbers; leave it out.")
+        refuse(("dataset_kwargs", "streaming"), "streamed documents have neither an end nor numbers; remove it.")
 
     def located(name: Any, *path: str | int) -> Any:
         if isinstance(name, dict | list):
@@ -238,7 +238,7 @@ def _located(config: dict[str, Any], folders: Collection[Path], refuse: Refuse) 
             looked = " and ".join(dict.fromkeys(shown(place.absolute()) for place in places))
             refuse(("dataset_kwargs", *path), f"there is no file {shown(name)!r}; looked for {looked}.")
         if not (file.is_file() and file.stat().st_size) and not file.is_dir():
-            kind = "is empty" if file.is_file() else "is no regular file"
+            kind = "is empty" if file.is_file() else "is not a regular file"
             refuse(("dataset_kwargs", *path), f"the data file {shown(file)} {kind}.")
         return name if file == places[0] else str(file.absolute())
 
@@ -255,7 +255,7 @@ def _located(config: dict[str, Any], folders: Collection[Path], refuse: Refuse) 
 def _check_splits(task: Any, refuse: Refuse) -> None:
     there = list(task.dataset) if isinstance(task.dataset, dict) else None
     if there is None:
-        refuse(("dataset_kwargs",), "its data is one split; leave `split` out, so that splits have names.")
+        refuse(("dataset_kwargs",), "its data is a single split; remove `split`, so that splits have names.")
     for key in _SPLITS:
         wanted = getattr(task.config, key)
         if wanted is not None and wanted not in there:
@@ -266,10 +266,10 @@ def _check_splits(task: Any, refuse: Refuse) -> None:
 
 
 def _try_templates(config: Any, documents: list[Any], refuse: Refuse) -> None:
-    """Render every template of every document once where an endless one does no harm."""
+    """Render every template of every document once in a process where an endless one does no harm."""
     found: dict[str, tuple[Any, ...]] = {}
     for path, template in _templates({**vars(config), "fewshot_config": vars(config.fewshot_config)}):
-        found.setdefault(template, path)  # few-shot examples are written as the documents are, unless it says otherwise
+        found.setdefault(template, path)  # few-shot examples use the documents' templates unless set
     templates = [(path, template) for template, path in found.items()]
 
     def work(step: Callable[[str], None]) -> None:
@@ -279,7 +279,7 @@ def _try_templates(config: Any, documents: list[Any], refuse: Refuse) -> None:
                     text = utils.apply_template(template, document)
                 except MemoryError:
                     raise
-                except Exception:  # noqa: BLE001 - explained where it is rendered for real
+                except Exception:  # noqa: BLE001 - reported at the actual rendering
                     text = ""
                 step(text)
 

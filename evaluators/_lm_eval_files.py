@@ -1,4 +1,4 @@
-"""Task files of lm-eval, read by ourselves: bounded plain data with lines; functions are named here, not imported."""
+"""lm-eval task files, read here as bounded plain data with line numbers; functions are named but not imported."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evaluators import _texts
 from evaluators.base import EvaluatorError
 
-#: Tasks that come with lm-eval are code that the user installed.
+#: Tasks shipped with lm-eval are code that the user installed.
 STOCK = Path(lm_eval.__file__).parent.resolve()
 
 _FUNCTION = "!function"
@@ -28,7 +28,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Function:
-    """A Python function that a task file names. folder: where its module is looked for first."""
+    """A Python function named by a task file. folder: the first folder in which its module is looked up."""
 
     name: str
     folder: Path
@@ -37,9 +37,9 @@ class Function:
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A task or group as lm-eval understands its file: what it includes is merged in, its own keys win.
+    """A task or group as lm-eval reads its file: includes are merged in, its own keys take precedence.
 
-    documents: top-level key -> the document in which it is written. included: the other files it is made of, resolved.
+    documents: top-level key -> the document that contains it. included: the other files it consists of, resolved.
     """
 
     path: Path
@@ -48,16 +48,16 @@ class TaskFile:
     included: frozenset[Path] = frozenset()
 
     def where(self, *path: str | int) -> str:
-        """`file:line` of the value at `path`, or of the beginning for a key that is not written in it."""
+        """Return `file:line` of the value at `path`, or of the file's beginning for a key that is not in it."""
         document = self.documents.get(str(path[0])) if path else None
         return f"{shown(self.path)}:1" if document is None else document.where(*path)
 
     def functions(self) -> Iterator[Function]:
-        """All functions that the file and its includes name."""
+        """Yield all functions named by the file and its includes."""
         return _functions(self.config)
 
     def member(self, name: str, *path: str | int) -> str | None:
-        """`file:line` of a value that a group's file gives to its member `name`; None where it gives none."""
+        """Return `file:line` of a value that a group's file sets for its member `name`; None if it sets none."""
         document = self.documents.get("task")
         for prefix in () if document is None else _members(self.config.get("task"), name, ("task",)):
             if document is not None and (*prefix, *path[:1]) in document.lines:
@@ -66,16 +66,16 @@ class TaskFile:
 
 
 class Reader:
-    """Reads task files, each once. The files of lm-eval itself are left to lm-eval's own reader."""
+    """Reads task files, each once. lm-eval's own files are left to lm-eval's own reader."""
 
     def __init__(self) -> None:
         self._read: dict[Path, TaskFile] = {}
 
     def read(self, file: Path, above: tuple[Path, ...] = ()) -> TaskFile:
-        """A task file with what it includes. Raises EvaluatorError, with the line, for what is not one."""
+        """Read a task file with its includes. Raises EvaluatorError, with the line, if it is invalid."""
         path = file.resolve()
         if path in above:
-            raise EvaluatorError(f"{shown(file)} includes itself, by way of {shown(above[-1])}.")
+            raise EvaluatorError(f"{shown(file)} includes itself, through {shown(above[-1])}.")
         if path not in self._read:
             self._read[path] = self._merged(file, path, above)
         return self._read[path]
@@ -88,7 +88,7 @@ class Reader:
         listed = document.data.get("include", [])
         for name in listed if isinstance(listed, list) else [listed]:
             if not isinstance(name, str):
-                raise EvaluatorError(f"{document.where('include')}: `include` takes names of files; got {name!r}.")
+                raise EvaluatorError(f"{document.where('include')}: `include` needs file names; it has {name!r}.")
             other = path.parent / name
             try:
                 base = self._included(other, (*above, path))
@@ -104,13 +104,13 @@ class Reader:
         if file.resolve().is_relative_to(STOCK):
             try:
                 return TaskFile(file, load_yaml(file))
-            except Exception as error:  # modules of lm-eval's tasks may need packages that are not there
+            except Exception as error:  # modules of lm-eval's tasks may need packages that are not installed
                 raise EvaluatorError(f"lm-eval cannot read its own {shown(file)}: {shown(error)}.") from error
         return self.read(file, above)
 
 
 def shown(text: object) -> str:
-    """A name or message from a file, on one line and without control characters."""
+    """Return a name or message from a file on one line and without control characters."""
     one_line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in one_line)
 
@@ -129,7 +129,7 @@ def _document(file: Path, path: Path) -> strict_yaml.Document:
     try:
         size = path.stat().st_size
         if size > strict_yaml.MAX_BYTES:
-            raise EvaluatorError(f"{shown(file)}: {size} bytes are too many; at most {strict_yaml.MAX_BYTES} are read.")
+            raise EvaluatorError(f"{shown(file)}: {size} bytes; at most {strict_yaml.MAX_BYTES} are allowed.")
         text = _texts.read_text(path)
         document = strict_yaml.load(text, source=shown(file), tags=(_FUNCTION,), scalar=scalar)
     except (OSError, _texts.TextError) as error:
@@ -146,7 +146,7 @@ def _document(file: Path, path: Path) -> strict_yaml.Document:
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:
-    """As PyYAML and so lm-eval reads it: YAML 1.1, where `no` is False and `1e-3` is text."""
+    """Read a scalar as PyYAML and thus lm-eval do: YAML 1.1, where `no` is False and `1e-3` is text."""
     plain = yaml.SafeLoader.yaml_implicit_resolvers if node.style is None else {}
     found = plain.get(node.value[:1], [])
     tag = next((tag for tag, pattern in found if pattern.match(node.value)), "")
@@ -163,7 +163,7 @@ def _functions(data: Any) -> Iterator[Function]:
 
 
 def _members(listed: Any, name: str, path: strict_yaml.Path) -> Iterator[strict_yaml.Path]:
-    """Places of the entries that configure the member `name` of a group, the nearest first."""
+    """Yield paths of the entries that configure the member `name` of a group, the nearest first."""
     for index, member in enumerate(listed if isinstance(listed, list) else []):
         if isinstance(member, dict):
             place = (*path, index)

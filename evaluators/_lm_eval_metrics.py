@@ -1,4 +1,4 @@
-"""Metrics of lm-eval as one number per document, whose mean over all documents is what lm-eval prints."""
+"""lm-eval's metrics as one number per document, whose mean over all documents is the number that lm-eval prints."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +19,17 @@ def _brier(value: Any) -> float:
     return float(np.sum((probabilities - np.eye(len(probabilities))[gold]) ** 2))
 
 
-#: Aggregations that are a mean over documents, or the exponential of one: how a document's number is made.
+#: Aggregations that are a mean over documents, or the exponential of one, with the number of a document.
 OF_DOCUMENT: Mapping[Aggregation, Callable[[Any], float]] = {
     mean: float,
     nanmean: float,
     brier_score: _brier,
     perplexity: lambda value: -float(value),
 }
-#: Aggregations of pairs (log-likelihood, words or bytes): nats in a unit of the numbers below, per word or byte.
+#: Aggregations of pairs (log-likelihood, words or bytes), with the nats in one unit of the values, per word or byte.
 OF_TEXT: Mapping[Aggregation, float] = {weighted_perplexity: 1.0, bits_per_byte: math.log(2)}
 
-#: Their numbers are logarithms of what lm-eval prints, so that they can be averaged; smaller is better.
+#: Metrics whose values here are logarithms of lm-eval's, so that they can be averaged; smaller is better.
 LOGARITHMS = (perplexity, weighted_perplexity)
 LOSSES = (*LOGARITHMS, bits_per_byte)
 
@@ -38,8 +38,8 @@ LOSSES = (*LOGARITHMS, bits_per_byte)
 class Metric:
     """A metric of every task of a group.
 
-    name: as lm-eval calls it. aggregations: by task. lengths: mean words or bytes of a document, for tasks that need
-    them: a text weighs as much as it is long, so that the mean of the numbers is lm-eval's sum over sum.
+    name: lm-eval's name. aggregations: by task. lengths: mean words or bytes per document, for tasks that need them: a
+    text is weighted by its length, so that the mean equals lm-eval's ratio of sums.
     """
 
     name: str
@@ -48,12 +48,14 @@ class Metric:
     lengths: Mapping[str, float] = field(default_factory=dict)
 
     def value(self, task: str, results: Mapping[str, Any]) -> float:
-        """The number of one document of `task`, from what the task's process_results returned.
+        """Return the value of one document of `task`, from the result of the task's process_results.
 
-        Raises EvaluatorError for a metric that is not there or is no number.
+        Raises EvaluatorError for a metric that is missing or not a number.
         """
         if self.name not in results:
-            raise EvaluatorError(f"The task gave no metric {self.name!r}; it gave {', '.join(results) or 'none'}.")
+            raise EvaluatorError(
+                f"The task returned no metric {self.name!r}; it returned {', '.join(results) or 'none'}."
+            )
         value = results[self.name]
         aggregation = self.aggregations.get(task, mean)
         try:
@@ -67,10 +69,10 @@ class Metric:
 
 
 def choose(tasks: Mapping[str, Any], group: Any, name: str | None, counts: Sequence[int]) -> Metric:
-    """The metric `name`, or the first that every task averages over documents with a known direction.
+    """Return the metric `name`, or the first that every task averages over documents with a known direction.
 
     group: lm-eval's group of the tasks, or None. counts: documents of each task.
-    Raises EvaluatorError with the usable ones when there is none, and for a group's mean that is none over documents.
+    Raises EvaluatorError, listing the usable metrics, if there is none, or if a group's mean is not one over documents.
     """
     usable = [_usable(task) for task in tasks.values()]
     shared = [metric for metric in usable[0] if all(metric in others for others in usable[1:])]
@@ -98,7 +100,7 @@ def choose(tasks: Mapping[str, Any], group: Any, name: str | None, counts: Seque
 
 
 def choose_filter(tasks: Mapping[str, Any], group: Any, metric: str, name: str | None) -> str:
-    """The answer filter `name`, or the first one of the tasks. Raises EvaluatorError with those there are."""
+    """Return the answer filter `name`, or the tasks' first one. Raises EvaluatorError, listing the available ones."""
     names = [[ensemble.name for ensemble in task._filters] for task in tasks.values()]
     shared = [found for found in names[0] if all(found in others for others in names[1:])]
     listed = (_aggregated(group) or {}).get(metric)
@@ -112,7 +114,7 @@ def choose_filter(tasks: Mapping[str, Any], group: Any, metric: str, name: str |
 
 
 def with_lengths(metric: Metric, tasks: Mapping[str, Any], documents: Mapping[str, Sequence[Any]]) -> Metric:
-    """The metric with the mean length of each task's documents, where it is one of texts and their lengths."""
+    """Return the metric with the mean length of each task's documents, if it is weighted by length."""
     lengths = {}
     for name, task in tasks.items():
         if metric.aggregations.get(name) in OF_TEXT:
@@ -124,22 +126,22 @@ def with_lengths(metric: Metric, tasks: Mapping[str, Any], documents: Mapping[st
 
 
 def _check_group(tasks: Mapping[str, Any], group: Any, metric: str, counts: Sequence[int]) -> None:
-    """Raises EvaluatorError for a group whose score is no mean over all of its documents."""
+    """Raise EvaluatorError for a group whose score is not a mean over all of its documents."""
     found = next((entry for entry in _entries(group) if entry.metric == metric), None)
     if found is None or len(tasks) == 1:
         return
     instead = (
         f"name its tasks one by one in `tasks` ({', '.join(map(repr, list(tasks)[:3]))}, ...): "
-        "`objective: mean` then weighs them alike"
+        "`objective: mean` then weights them equally"
     )
     if not found.weight_by_size and len(set(counts)) > 1:
         raise EvaluatorError(
-            f"The group {group.name!r} weighs its tasks alike (weight_by_size: false), and they have {min(counts)} to "
-            f"{max(counts)} documents, so that its {metric} is no mean over documents: {instead}."
+            f"The group {group.name!r} weights its tasks equally (weight_by_size: false), and they have {min(counts)} "
+            f"to {max(counts)} documents, so that its {metric} is not a mean over documents: {instead}."
         )
     if any(_aggregation(task, metric) in LOGARITHMS for task in tasks.values()):
         raise EvaluatorError(
-            f"The group {group.name!r} averages {metric} over its tasks, which is no mean over documents: {instead}."
+            f"The group {group.name!r} averages {metric} over its tasks, which is not a mean over documents: {instead}."
         )
 
 
@@ -148,7 +150,7 @@ def _entries(group: Any) -> Sequence[Any]:
 
 
 def _aggregated(group: Any) -> dict[str, list[str] | None] | None:
-    """Metric -> filters (None: all) that a group aggregates; None where there is no such list."""
+    """Return metric -> filters (None: all) that a group aggregates; None without such a list."""
     entries = _entries(group)
     return {entry.metric: entry.filter_list for entry in entries} if entries else None
 
@@ -159,7 +161,7 @@ def _aggregation(task: Any, metric: str) -> Aggregation:
 
 
 def _usable(task: Any) -> dict[str, bool]:
-    """Metric -> whether higher is better, in the task's order."""
+    """Return metric -> whether higher is better, in the task's order."""
     found = {}
     for name, higher in task.higher_is_better().items():
         aggregation = _aggregation(task, name)
@@ -171,7 +173,7 @@ def _usable(task: Any) -> dict[str, bool]:
 
 
 def _refused(tasks: Mapping[str, Any]) -> str:
-    """Which metrics are computed from all documents at once."""
+    """Describe the metrics that are computed from all documents at once."""
     names = {function: name for name, function in AGGREGATION_REGISTRY.items()}
     refused = {
         name: names.get(_aggregation(task, name), "a function of the task's own")
@@ -180,11 +182,11 @@ def _refused(tasks: Mapping[str, Any]) -> str:
         if _aggregation(task, name) not in (*OF_DOCUMENT, *OF_TEXT)
     }
     listed = ", ".join(f"{name} ({aggregation})" for name, aggregation in refused.items())
-    return f" Computed from all documents at once, and so without a number for each: {listed}." if listed else ""
+    return f" Metrics computed from all documents at once have no value per document: {listed}." if listed else ""
 
 
 def _open(task: Any) -> bool:
-    """Whether the task may return metrics that it does not declare (pass@k)."""
+    """Return whether the task may return metrics that it does not declare (pass@k)."""
     return bool(task.OUTPUT_TYPE == "generate_until")
 
 

@@ -1,4 +1,4 @@
-"""Requests of lm-eval tasks, frozen: tokens and batches made once, answered under any weights."""
+"""Requests of lm-eval tasks, frozen: tokens and batches are built once and answered under any weights."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from evaluators._networks import check_continues_text
 from evaluators._tokens import encode, encode_pair, max_length, prefix_token
 from evaluators.base import EvaluatorError, LanguageModel
 
-#: As lm-eval's own Hugging Face backend.
+#: The default of lm-eval's own Hugging Face backend.
 DEFAULT_MAX_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides how requests are answered. length: tokens that the model reads, None = its own limit."""
+    """Settings for answering requests. length: context length in tokens, None = the model's own limit."""
 
     length: int | None
     batch_tokens: int | None
@@ -31,7 +31,7 @@ class Settings:
 
 @dataclass
 class Response:
-    """Answers to one document's requests, in their order, each repeated as often as the task asks."""
+    """Answers to one document's requests, in order, each repeated as often as the task requires."""
 
     answers: list[list[Any]]
     finite: bool = True
@@ -39,7 +39,7 @@ class Response:
 
 
 class Requests:
-    """Answers the requests of documents. documents: for each its lm-eval Instances, in order."""
+    """Answers the requests of documents. documents: the lm-eval Instances of each, in order."""
 
     def __init__(self, model: LanguageModel, documents: Sequence[Sequence[Any]], settings: Settings) -> None:
         check_continues_text(model.network)
@@ -49,7 +49,7 @@ class Requests:
         kinds = {instance.request_type for instances in documents for instance in instances}
         unknown = sorted(kinds - {"loglikelihood", "loglikelihood_rolling", "generate_until"})
         if unknown:
-            raise EvaluatorError(f"A task asks for {unknown[0]!r}, which is neither likelihood nor generation.")
+            raise EvaluatorError(f"A task requests {unknown[0]!r}; expected likelihoods or generations.")
         self._places = _places(documents)
         self._likelihood = self._prepare_likelihood(model)
         self._rolling = self._prepare_rolling(model)
@@ -57,11 +57,11 @@ class Requests:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of the prompts that are continued."""
+        """Warnings about the prompts to continue."""
         return (*self._likelihood.notes, *(note for generator, _ in self._generators for note in generator.notes))
 
     def run(self, network: Any, which: Sequence[int]) -> list[Response]:
-        """Responses of the documents `which`, in that order."""
+        """Return responses to the documents `which`, in that order."""
         responses = {document: Response([[] for _ in self._documents[document]]) for document in which}
         self._run_likelihood(network, responses)
         self._run_rolling(network, responses)
@@ -85,7 +85,7 @@ class Requests:
         return Likelihoods(pairs, self._length, self._settings.batch_tokens)
 
     def _prepare_generators(self, model: LanguageModel) -> list[tuple[Generator, list[tuple[int, int]]]]:
-        """One generator per set of generation arguments, with the requests (document, place) it answers."""
+        """Return a generator per set of generation arguments, with its requests (document, position)."""
         groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for document, places in self._places["generate_until"].items():
             for i in places:
@@ -148,7 +148,7 @@ class Requests:
 
 
 def _places(documents: Sequence[Sequence[Any]]) -> dict[str, dict[int, list[int]]]:
-    """Request type -> document -> positions of its requests of that type."""
+    """Return request type -> document -> positions of its requests of that type."""
     found: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for document, instances in enumerate(documents):
         for place, instance in enumerate(instances):
@@ -157,10 +157,10 @@ def _places(documents: Sequence[Sequence[Any]]) -> dict[str, dict[int, list[int]
 
 
 def _windows(tokenizer: Any, text: str, length: int) -> list[tuple[Tokens, Tokens]]:
-    """A text as disjoint windows that score each token once, the first one behind BOS or EOS."""
+    """Split a text into disjoint windows that score each token once, the first one after BOS or EOS."""
     prefix = prefix_token(tokenizer)
     if prefix is None:
-        raise EvaluatorError("The tokenizer has neither BOS nor EOS to stand before a text without context.")
+        raise EvaluatorError("The tokenizer has neither BOS nor EOS to precede a text without context.")
     windows = utils.get_rolling_token_windows(
         token_list=list(encode(tokenizer, text)), prefix_token=prefix, max_seq_len=length, context_len=1
     )

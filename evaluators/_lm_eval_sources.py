@@ -1,4 +1,4 @@
-"""Finding lm-eval tasks: local files as this package reads them, stock ones as lm-eval does; no code runs unasked."""
+"""Discovery of lm-eval tasks: local files read by this package, stock ones by lm-eval; no code runs unasked."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -14,15 +14,15 @@ from evaluators._lm_eval_files import STOCK, Function, Reader, TaskFile, shown
 from evaluators._nearest import did_you_mean
 from evaluators.base import EvaluatorError
 
-#: A group's member with one of these is a task of its own, not the name of another.
+#: A group member with one of these keys is a task of its own, not the name of another.
 INLINE = ("dataset_path", "custom_dataset", "output_type", "include")
 
-#: More members than this make a group that takes hours to build; the largest of lm-eval's has some thousand.
+#: Maximum number of members: larger groups take hours to build; lm-eval's largest has a few thousand.
 MAX_MEMBERS = 20_000
 
 _DATA = ("dataset_kwargs", "dataset_path")
 
-#: Keys that have Python code or other files' templates run, and the value with which they do not.
+#: Keys that run Python code or other files' templates, and the value with which they do not.
 _RUNS: Mapping[str, Any] = {"class": None, "unsafe_code": False, "use_prompt": None}
 
 
@@ -30,7 +30,7 @@ _RUNS: Mapping[str, Any] = {"class": None, "unsafe_code": False, "use_prompt": N
 class Found:
     """A task, group, tag or file, ready to be built. key: its name in the manager's index.
 
-    files: the local files among those that it is made of, by task or group. asked: the one that it was asked by.
+    files: the local files that it consists of, by task or group. asked: the file that was requested itself.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Found:
     asked: TaskFile | None
 
     def where(self, task: str, *path: str | int) -> str | None:
-        """`file:line` of a value in the configuration of `task`; None for a task of lm-eval's own."""
+        """Return `file:line` of a value in the configuration of `task`; None for lm-eval's own tasks."""
         for file in self.files.values():
             place = file.member(task.rpartition("::")[2], *path)
             if place is not None:
@@ -51,21 +51,21 @@ class Found:
         return candidates[0].where() if candidates else None
 
     def folders(self, task: str) -> list[Path]:
-        """Folders of the local files that decide about the data of `task`."""
+        """Return the folders of the local files that determine the data of `task`."""
         files = [file for file in (self.files.get(task), *self.files.values()) if file is not None]
         sources = [Path(file.documents[key].source) for file in files for key in _DATA if key in file.documents]
         return list(dict.fromkeys(path.parent for path in [*sources, *(file.path for file in files)]))
 
 
 class _Missing(Exception):
-    """A member that is in no index."""
+    """A group member that is in no index."""
 
 
 def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool) -> Found:
-    """A manager that knows the task, group, tag or YAML file `name`, and the local files it is made of.
+    """Find the task, group, tag or YAML file `name`, with a manager that knows it and its local files.
 
-    The stock tasks are scanned (seconds) only if a name is not found in `include_path`.
-    Raises EvaluatorError for an unknown name, a file that holds no task, and code that is not allowed.
+    Stock tasks are scanned (seconds) only if a name is not found in `include_path`.
+    Raises EvaluatorError for an unknown name, a file without a task, and code that is not allowed.
     """
     reader = Reader()
     files, own, broken, again = _scan(reader, include_path)
@@ -103,9 +103,9 @@ def find(name: str, include_path: str | None, metadata: Mapping[str, Any], allow
 def _scan(
     reader: Reader, include_path: str | None
 ) -> tuple[dict[str, TaskFile], dict[str, Entry], list[str], dict[str, Path]]:
-    """Read a folder of task files: by name, as lm-eval's index has them, errors of the others, and repeated names."""
+    """Scan a folder of task files: files by name, index entries for lm-eval, errors, and repeated names."""
     if include_path is not None and not Path(include_path).is_dir():
-        raise EvaluatorError(f"include_path is {include_path!r}, which is no folder.")
+        raise EvaluatorError(f"include_path is {include_path!r}, which is not a folder.")
     files: dict[str, TaskFile] = {}
     index: dict[str, Entry] = {}
     broken = []
@@ -130,18 +130,18 @@ def _scan(
 
 
 def _same_task(first: TaskFile, second: TaskFile) -> bool:
-    """Whether one of two files with one name only completes the other, which it includes."""
+    """Return whether one of two files of the same name includes and merely extends the other."""
     return first.path.resolve() in second.included or second.path.resolve() in first.included
 
 
 def _entry(file: TaskFile) -> Entry:
-    """A file's entry for lm-eval's index. Raises EvaluatorError for a file that names nothing."""
+    """Return a file's entry for lm-eval's index. Raises EvaluatorError for a file that defines no name."""
     config = file.config
     kind = Kind.PY_TASK if "class" in config else Kind.GROUP if "group" in config else Kind.TASK
     key = "group" if kind is Kind.GROUP else "task"
     if not isinstance(config.get(key), str):
         raise EvaluatorError(
-            f"{file.where('task')}: a file of a task needs its name (`task: NAME`), that of a group `group: NAME` "
+            f"{file.where('task')}: a task file needs the name of a task (`task: NAME`), or `group: NAME` "
             f"with a list of its members under `task`; it has {shown(', '.join(config)) or 'nothing'}."
         )
     if file.path.resolve().is_relative_to(STOCK):
@@ -156,7 +156,7 @@ def _stock_index() -> dict[str, Entry]:
 
 
 def _reach(index: Mapping[str, Entry], name: str) -> Iterator[tuple[str, Entry]]:
-    """The entries of a name, members of groups and tags included. Raises _Missing when there is none."""
+    """Yield the entries of a name, including members of groups and tags. Raises _Missing if there is none."""
     waiting: list[tuple[str, tuple[str, ...]]] = [(name, ())]
     count = 0
     while waiting:
@@ -174,7 +174,7 @@ def _reach(index: Mapping[str, Entry], name: str) -> Iterator[tuple[str, Entry]]
 
 
 def _members(config: Mapping[str, Any]) -> Iterator[str]:
-    """Names that a group refers to; inline tasks and groups hold their configuration themselves."""
+    """Yield the names that a group refers to; inline tasks and groups hold their own configuration."""
     listed = config.get("task")
     for member in listed if isinstance(listed, list) else []:
         named = member.get("task", member.get("group")) if isinstance(member, dict) else member
@@ -189,7 +189,7 @@ def _members(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _importable(entry: Entry, file: TaskFile, allow_code: bool) -> Entry:
-    """The entry with its functions imported, where that is allowed; otherwise it must have none."""
+    """Return the entry with its functions imported if that is allowed; otherwise it must have none."""
     if entry.yaml_path is not None:
         return entry
     if not allow_code:
@@ -198,7 +198,7 @@ def _importable(entry: Entry, file: TaskFile, allow_code: bool) -> Entry:
 
 
 def refuse_code(name: str, file: TaskFile) -> None:
-    """Raises EvaluatorError, with the line, if a local task file has Python code run."""
+    """Raise EvaluatorError, with the line, if a local task file runs Python code."""
     for where, what in _code_in(file):
         raise EvaluatorError(
             f"{where}: task {name!r}: the file {what}, which runs code. Read it, and "
@@ -224,7 +224,7 @@ def _code_in(file: TaskFile) -> Iterator[tuple[str, str]]:
 
 
 def _configurations(config: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """A task's or group's own configuration and those that it gives to its members, with their places."""
+    """Yield the configuration of a task or group and those it gives to its members, with their paths."""
     yield path, config
     listed = config.get("task")
     for index, member in enumerate(listed if isinstance(listed, list) else ()):
@@ -237,7 +237,7 @@ def _is_script(folder: Path, name: str) -> bool:
 
 
 def _imported(name: str, data: Any) -> Any:
-    """The configuration with its functions imported as lm-eval imports them."""
+    """Return the configuration with its functions imported the way lm-eval imports them."""
     if isinstance(data, Function):
         try:
             return _import_func_in_yml(data.name, data.folder)

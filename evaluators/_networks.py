@@ -1,4 +1,4 @@
-"""What kind of network a text evaluator was given: only one that continues a text, token by token, has such scores."""
+"""Checks that a network is causal: only one that continues a text token by token has meaningful text scores."""
 
 from typing import Any
 
@@ -6,36 +6,36 @@ from evaluators.base import EvaluatorError
 
 
 def check_continues_text(network: Any) -> None:
-    """Refuse a network that is no causal language model, or that cannot generate.
+    """Raise EvaluatorError for a network that is not a causal language model, or that cannot generate.
 
-    network: a transformers model, with weights or without; other objects pass. Decided by its class, its
-    configuration and its attention layers. Raises EvaluatorError.
+    network: a transformers model, with or without weights; other objects pass. The decision uses its class, its
+    configuration and its attention layers.
     """
     reason = _objection(network) if hasattr(network, "can_generate") else None
     if reason is not None:
         raise EvaluatorError(
-            f"{type(network).__name__} is no causal language model: {reason}. Tasks that read or write text from left "
-            "to right need one; score this model with an evaluator of your own (callable)."
+            f"{type(network).__name__} is not a causal language model: {reason}. Tasks that read or write text from "
+            "left to right need one; score this model with an evaluator of your own (callable)."
         )
 
 
 def _objection(network: Any) -> str | None:
-    """Why a network does not continue a text; None where it does."""
+    """Return why a network does not continue a text; None if it does."""
     if getattr(network.config, "is_encoder_decoder", False):
         return "it is an encoder-decoder, which reads one text and writes another"
     if network.main_input_name != "input_ids":
         return f"it reads {network.main_input_name}, not tokens"
     if network.get_output_embeddings() is None:
-        return "it has no output embeddings, and predicts no tokens"
+        return "it has no output embeddings and predicts no tokens"
     if not network.can_generate():
         return "it cannot generate text"
     if _sees_what_follows(network):
-        return "its attention sees the tokens that it is asked for (is_decoder or causal attention is not set)"
+        return "its attention sees the tokens that it should predict (is_decoder or causal attention is not set)"
     return None
 
 
 def _sees_what_follows(network: Any) -> bool:
-    """Whether no attention layer of the part that reads text is causal."""
+    """Return whether no attention layer of the text part is causal."""
     if hasattr(network.config, "causal"):  # XLM
         return not network.config.causal
     reader = network.get_decoder() if hasattr(network, "get_decoder") else network

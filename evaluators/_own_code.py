@@ -1,4 +1,4 @@
-"""Python modules that search files name: where they are looked for, and what to do where there is none."""
+"""Python modules named by search files: the folders they are loaded from, and the error if one is missing."""
 
 import importlib
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-#: Folders that modules are looked for in, beside Python's own path.
+#: Folders to search for modules, in addition to Python's own path.
 _folders: list[str] = []
 
 
 def look_in(folders: Sequence[str | Path]) -> None:
-    """Look for modules in these folders too, after Python's own path: they shadow nothing that is installed."""
+    """Search these folders for modules too, after Python's own path, so that they shadow nothing installed."""
     for folder in map(str, folders):
         if folder not in _folders:
             _folders.append(folder)
@@ -21,7 +21,7 @@ def look_in(folders: Sequence[str | Path]) -> None:
 
 
 def load_module(name: str) -> ModuleType:
-    """Import a module. Raises ImportError, which says for a missing one where it was looked for."""
+    """Import a module. Raises ImportError, which lists the folders searched if it is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -30,7 +30,7 @@ def load_module(name: str) -> ModuleType:
             raise  # a module that this one imports
         looked = f"in {', '.join(_folders)}, nor on" if _folders else "on"
         raise ModuleNotFoundError(
-            f"No module named {error.name!r} {looked} Python's path. Put {top}.py beside the search file, name "
+            f"No module named {error.name!r} {looked} Python's path. Put {top}.py next to the search file, name "
             "its folder there (`code: FOLDER`), or set PYTHONPATH",
             name=error.name,
         ) from error

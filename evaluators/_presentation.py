@@ -1,4 +1,4 @@
-"""How prompts are presented: after a system message, after solved examples (few-shot), as a chat."""
+"""Presentation of prompts: after a system message, after solved examples (few-shot), as a chat."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import jinja2
 from evaluators._bounded import excess
 from evaluators.base import EvaluatorError, content_ids
 
-#: Between solved examples, as in lm-eval.
+#: Delimiter of solved examples, as in lm-eval.
 DELIMITER = "\n\n"
 
 
@@ -18,8 +18,8 @@ DELIMITER = "\n\n"
 class Presentation:
     """The text around a prompt.
 
-    system: a message before everything. shots: solved examples, prompt and answer. separator: between prompt and
-    answer; a chat has none, it ends the prompt itself. chat: use the tokenizer's chat template.
+    system: a message before everything else. shots: solved examples, prompt and answer. separator: between prompt and
+    answer; unused in a chat, which ends the prompt itself. chat: whether to use the tokenizer's chat template.
     """
 
     system: str | None = None
@@ -29,11 +29,11 @@ class Presentation:
 
     @property
     def before_answer(self) -> str:
-        """The separator between a presented prompt and its answer."""
+        """Separator between a presented prompt and its answer."""
         return "" if self.chat else self.separator
 
     def of_all(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
-        """What is read before an answer, for each prompt. Raises EvaluatorError for a chat without a template."""
+        """Return the text before the answer of each prompt. Raises EvaluatorError for a chat without a template."""
         if self.chat and not getattr(tokenizer, "chat_template", None):
             raise EvaluatorError("apply_chat_template is set, but the model's tokenizer has no chat template.")
         if self.chat:
@@ -41,7 +41,7 @@ class Presentation:
         return [self._of(prompt, tokenizer) for prompt in prompts]
 
     def _check_ends(self, prompts: Sequence[str], tokenizer: Any) -> None:
-        """Raises EvaluatorError for a chat template that never ends, or whose text does not."""
+        """Raise EvaluatorError for a chat template that does not terminate, or whose output is endless."""
 
         def work(hand: Callable[[str], None]) -> None:
             hand("")
@@ -50,7 +50,7 @@ class Presentation:
 
         over = excess(work, len(prompts))
         if over is not None:
-            raise EvaluatorError(f"The tokenizer's chat template {over.why} for one prompt: get an intact tokenizer.")
+            raise EvaluatorError(f"The tokenizer's chat template {over.why} for one prompt: use an intact tokenizer.")
 
     def _of(self, prompt: str, tokenizer: Any) -> str:
         if not self.chat:
@@ -63,7 +63,7 @@ class Presentation:
 
 
 def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, answer_follows: bool = True) -> str:
-    """A chat as text; a template that refuses the system role gets the rest without it, as in lm-eval."""
+    """Render a chat as text; for a template that rejects the system role, without it, as in lm-eval."""
     options = {
         "tokenize": False,
         "add_generation_prompt": answer_follows,
@@ -77,19 +77,19 @@ def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, answer_fo
 
 
 def draw_shots(contents: Sequence[str], count: int) -> tuple[list[int], list[int]]:
-    """Which of the examples are shown as solved ones, and which are left to be scored.
+    """Select the examples to show as solved ones, and those left to be scored.
 
-    Drawn by a hash of their content, so that every split sees the same ones and scores none of them; what repeats a
-    shown example is not scored either. Raises EvaluatorError where nothing is left.
+    They are selected by a hash of their content, so that every split shows the same ones and scores none of them;
+    duplicates of a shown example are not scored either. Raises EvaluatorError if nothing is left.
     """
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise EvaluatorError(f"num_fewshot is {count!r}; expected a whole number of examples, 0 or more.")
+        raise EvaluatorError(f"num_fewshot is {count!r}; expected a number of examples, 0 or more.")
     keys = [name.split("#")[0] for name in content_ids(contents)]
     first = {key: place for place, key in reversed(list(enumerate(keys)))}
     if count and count >= len(first):
         raise EvaluatorError(
             f"num_fewshot is {count}, and there are {len(first)} different examples, of which those shown are not "
-            "scored: use fewer, or give it more examples."
+            "scored: use fewer, or provide more examples."
         )
     drawn = sorted(first, key=lambda key: hashlib.sha256(f"few-shot:{key}".encode()).digest())[:count]
     shown = set(drawn)

@@ -1,4 +1,4 @@
-"""References that the settings of a generating task put out of reach: the example could only score 0."""
+"""References that a generating task's settings make impossible: such an example could only score 0."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from evaluators._tokens import encode
 from evaluators.base import EvaluatorError
 
-#: Texts quoted in a note are cut to this length.
+#: Maximum length of texts quoted in a warning.
 QUOTED = 40
 _LOOKS_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 
@@ -21,10 +21,10 @@ def unreachable(
     extract: re.Pattern[str] | None,
     normal: Callable[[str], str],
 ) -> tuple[str, ...]:
-    """Notes on examples none of whose references can be written under these settings.
+    """Return warnings about examples none of whose references can be generated under these settings.
 
-    references: the accepted texts of each example. normal: what is done to texts before they are compared.
-    Raises EvaluatorError when that is every example.
+    references: accepted texts of each example. normal: normalization of texts before they are compared.
+    Raises EvaluatorError if this holds for every example.
     """
     reasons: dict[str, list[str]] = {}
     for texts in references:
@@ -39,7 +39,7 @@ def unreachable(
 
 def _told(reasons: Mapping[str, Sequence[str]], count: int) -> str:
     return "; ".join(
-        f"the answers of {len(texts)} of {count} examples, such as {texts[0][:QUOTED]!r}, can never be given: {reason}"
+        f"the answers of {len(texts)} of {count} examples, such as {texts[0][:QUOTED]!r}, are impossible: {reason}"
         for reason, texts in reasons.items()
     )
 
@@ -52,7 +52,7 @@ def _reason(
     extract: re.Pattern[str] | None,
     normal: Callable[[str], str],
 ) -> str | None:
-    """Why nothing that a model writes is taken for this reference; None where something may be."""
+    """Return why no continuation matches this reference; None if one may."""
     wanted = normal(text)
     stopped = next((each for each in stop if each and each in wanted), None)
     if stopped is not None:
@@ -69,7 +69,7 @@ def _reason(
 
 
 def _may_extract(pattern: re.Pattern[str], text: str, normal: Callable[[str], str]) -> bool:
-    """Whether some continuation has this text as the match; True where that cannot be told from the pattern."""
+    """Return whether some continuation has this text as the match; True if the pattern does not tell."""
     if any(mark in pattern.pattern for mark in _LOOKS_AROUND):
         return True
     inner = _first_group(pattern)
@@ -82,7 +82,7 @@ def _may_extract(pattern: re.Pattern[str], text: str, normal: Callable[[str], st
 
 
 def _first_group(pattern: re.Pattern[str]) -> re.Pattern[str] | None:
-    """The first capturing group as a pattern of its own (the whole pattern without one); None where it needs others."""
+    """Return the first capturing group as a pattern (without one, the whole); None if it needs others."""
     source = pattern.pattern
     if not pattern.groups:
         return pattern
@@ -110,7 +110,7 @@ def _first_group(pattern: re.Pattern[str]) -> re.Pattern[str] | None:
 
 
 def _opening(source: str) -> int:
-    """Position at which the content of the first capturing group begins."""
+    """Return the position at which the content of the first capturing group begins."""
     for found in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\((\?P<\w+>|\?)?", source, re.DOTALL):
         if found[0].startswith("(") and found[1] != "?":
             return found.end()

@@ -1,7 +1,7 @@
-"""Input rows for likelihoods: a prompt that several answers share is read once, and so is what all prompts begin with.
+"""Input rows for likelihoods: a prompt shared by several answers is read once, and so is a prefix shared by prompts.
 
-Vocabulary: a query is one continuation after one context; an example owns one or more queries (its answers). A text is
-one distinct input; queries may share it. prefix: the tokens that many examples begin with.
+Vocabulary: a query is one continuation after one context; an example has one or more queries (its answers). A text is
+one distinct input; queries may share it. prefix: tokens that many examples begin with.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,17 +12,17 @@ from evaluators.base import EvaluatorError
 
 Tokens = tuple[int, ...]
 
-#: A shorter way of reading has to save this share of the tokens: it needs an attention mask, which costs time.
+#: Minimum fraction of tokens that packing must save: it needs an attention mask, which costs time.
 WORTH = 0.15
-#: Examples after a prefix share rows of at least this many tokens, so that few copies of its cache are needed.
+#: Minimum number of tokens of a row of examples after a prefix, so that few copies of its cache are needed.
 PACKED = 256
-#: Prefixes are compared in steps of this many tokens while they are chosen.
+#: Step in tokens for comparing candidate prefixes.
 STEP = 16
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A token whose likelihood is wanted: read off at `index` of its row, for a query."""
+    """A token to score: read at `index` of its row, for a query."""
 
     index: int
     query: int
@@ -33,7 +33,7 @@ class Scored:
 class Row:
     """One row of a batch.
 
-    positions: of each token in its own text. until: the index in the row from which each token is no longer seen; the
+    positions: position of each token in its own text. until: index in the row from which each token is hidden; the
     row's length for a plain text.
     """
 
@@ -50,10 +50,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Example:
-    """texts: distinct inputs. queries: (text, index of the first scored place, targets), numbered from `first`.
+    """texts: distinct inputs. queries: (text, index of the first scored position, targets), numbered from `first`.
 
-    shared: leading tokens that all texts share and at which nothing is scored. longest: tokens of its longest context
-    and continuation, before contexts were cut.
+    shared: number of leading tokens that all texts share and at which nothing is scored. longest: tokens of its longest
+    context and continuation, before truncation.
     """
 
     texts: tuple[Tokens, ...]
@@ -69,7 +69,7 @@ class Example:
 
     @property
     def branched(self) -> int:
-        """Tokens to read when the lead is read once."""
+        """Number of tokens to read if the lead is read once."""
         return self.shared + sum(len(text) - self.shared for text in self.texts)
 
     @property
@@ -79,7 +79,7 @@ class Example:
 
 
 def prepare(pairs: Sequence[tuple[Tokens, Tokens]], max_length: int, first: int) -> Example:
-    """An example of (context, continuation) pairs; contexts that are too long lose their beginning.
+    """Build an example from (context, continuation) pairs; contexts that are too long are truncated at the beginning.
 
     Raises EvaluatorError for a continuation that is empty or does not fit into max_length tokens.
     """
@@ -87,7 +87,7 @@ def prepare(pairs: Sequence[tuple[Tokens, Tokens]], max_length: int, first: int)
     queries = []
     for context, continuation in pairs:
         if not 0 < len(continuation) <= max_length:
-            raise EvaluatorError(f"A continuation has {len(continuation)} tokens; the model takes 1 to {max_length}.")
+            raise EvaluatorError(f"A continuation has {len(continuation)} tokens; expected 1 to {max_length}.")
         tokens = (context + continuation)[-(max_length + 1) :][:-1]
         text = texts.setdefault(tokens, len(texts))
         queries.append((text, len(tokens) - len(continuation), continuation))
@@ -105,7 +105,7 @@ def prepare(pairs: Sequence[tuple[Tokens, Tokens]], max_length: int, first: int)
 
 
 def plain_rows(example: Example) -> list[Row]:
-    """One row for each distinct text."""
+    """Return one row for each distinct text."""
     scored: list[list[Scored]] = [[] for _ in example.texts]
     for number, (text, start, targets) in enumerate(example.queries, example.first):
         scored[text] += [Scored(start + i, number, target) for i, target in enumerate(targets)]
@@ -116,7 +116,7 @@ def plain_rows(example: Example) -> list[Row]:
 
 
 def branched_row(example: Example, prefix: int) -> Row:
-    """One row with the lead, less `prefix` tokens, and what each text has after it; texts do not see one another."""
+    """Return one row of the lead, without `prefix` tokens, and the rest of each text; texts do not see one another."""
     lead = example.lead[prefix:]
     size = example.branched - prefix
     tokens, until = list(lead), [size] * len(lead)
@@ -137,7 +137,7 @@ def branched_row(example: Example, prefix: int) -> Row:
 
 
 def packed(rows: Sequence[Row]) -> list[Row]:
-    """Rows joined where they fit into the longest of them, or PACKED tokens; joined rows do not see one another."""
+    """Pack rows into the length of the longest, or PACKED tokens; packed rows do not see one another."""
     room = max(PACKED, *(len(row.tokens) for row in rows))
     bins: list[list[Row]] = []
     left: list[int] = []
@@ -153,9 +153,9 @@ def packed(rows: Sequence[Row]) -> list[Row]:
 
 
 def prefixes(examples: Sequence[Example]) -> list[int]:
-    """How many leading tokens of each example are read once for all that begin with them; 0 where it is not worth it.
+    """Return the number of leading tokens of each example to read once for all that share them; 0 if not worthwhile.
 
-    Chosen so that the most tokens are saved, by halving runs of the sorted leads where they differ soonest.
+    Maximizes the saved tokens by splitting runs of the sorted leads where they differ first.
     """
     order = sorted(range(len(examples)), key=lambda i: examples[i].lead)
     common = [_common(examples[a].lead, examples[b].lead) for a, b in pairwise(order)]
@@ -170,7 +170,7 @@ def prefixes(examples: Sequence[Example]) -> list[int]:
 
 
 def by_prefix(examples: Iterable[Example], lengths: Iterable[int]) -> list[tuple[Tokens, list[Example]]]:
-    """The examples by the prefix that they are read behind, in the order of the prefixes."""
+    """Group examples by the prefix that precedes them, in the order of the prefixes."""
     pairs = sorted(
         ((example.lead[:length], example) for example, length in zip(examples, lengths, strict=True)),
         key=lambda pair: pair[0],
@@ -179,9 +179,10 @@ def by_prefix(examples: Iterable[Example], lengths: Iterable[int]) -> list[tuple
 
 
 def _runs(common: Sequence[int], begin: int, end: int) -> tuple[int, list[tuple[int, int]]]:
-    """Tokens saved by, and bounds of, the best runs of examples begin to end that each read a prefix once.
+    """Return the tokens saved by, and the bounds of, the best runs of examples begin to end that each read a prefix
+    once.
 
-    common: tokens that each shares with the next.
+    common: number of tokens that each shares with the next.
     """
     if end - begin < 2:
         return 0, [(begin, end)]

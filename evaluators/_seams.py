@@ -1,4 +1,4 @@
-"""White space where a prompt meets its continuation: what check warns about, because tokens depend on it."""
+"""White space between a prompt and its continuation: `check` warns about it, because the tokens depend on it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from evaluators._tokens import encode_prompt
 
 
 def seam_notes(prompts: Sequence[str], separator: str, choices: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Notes on choices that follow their prompt after no white space, or after a space and more white space."""
+    """Return warnings about choices that follow their prompt without white space, or after more than one space."""
     pairs = [(prompt, text) for prompt, texts in zip(prompts, choices, strict=True) for text in texts]
     seams = [_seam(prompt, separator, text) for prompt, text in pairs]
     wide = [i for i, seam in enumerate(seams) if len(seam) > 1 and " " in seam]
@@ -18,8 +18,8 @@ def seam_notes(prompts: Sequence[str], separator: str, choices: Sequence[Sequenc
         remedy = 'set `separator: ""`' if separator.strip() == "" else "remove it from the data"
         notes.append(
             f"{len(wide)} of {len(pairs)} choices follow {seams[wide[0]]!r} instead of one space, as in "
-            f"{prompt[-20:] + separator + text!r}: the separator is {separator!r}, and the data have white space of "
-            f"their own; {remedy}"
+            f"{prompt[-20:] + separator + text!r}: the separator is {separator!r}, and the data contain white space "
+            f"too; {remedy}"
         )
     if glued:
         prompt, text = pairs[glued[0]]
@@ -31,9 +31,9 @@ def seam_notes(prompts: Sequence[str], separator: str, choices: Sequence[Sequenc
 
 
 def trailing_notes(tokenizer: Any, prompts: Sequence[str], continuations: Sequence[str]) -> tuple[str, ...]:
-    """A note on prompts whose last white space the tokenizer writes in one token with what should follow.
+    """Return a warning about prompts whose last white space the tokenizer joins with the next word.
 
-    continuations: what each prompt should be continued with.
+    continuations: the expected continuation of each prompt.
     """
     bad = [
         prompt
@@ -43,7 +43,7 @@ def trailing_notes(tokenizer: Any, prompts: Sequence[str], continuations: Sequen
     if not bad:
         return ()
     seen = f"{len(bad)} of {len(prompts)} prompts end with white space, as in {bad[0][-20:]!r}"
-    return (f"{seen}, which the tokenizer puts into one token with the word that follows; remove it from the prompt",)
+    return (f"{seen}, which the tokenizer joins with the next word into one token; remove it from the prompt",)
 
 
 def _seam(prompt: str, separator: str, text: str) -> str:

@@ -1,8 +1,8 @@
-"""Strict YAML: plain data, no tags, no duplicate keys, bounded size; every value knows its line.
+"""Strict YAML: plain data, no tags, no duplicate keys, bounded size; every value has its line number.
 
-Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema): `1e-3` is a number,
+Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema): `1e-3` is a number;
 `yes`, `on`, dates and `07:30` are text. Keys are always text. Merge keys (`<<: *anchor`,
-https://yaml.org/type/merge.html) are resolved in PyYAML's order of keys; explicit keys win.
+https://yaml.org/type/merge.html) are resolved in PyYAML's order; explicit keys take precedence.
 """
 
 import math
@@ -16,7 +16,7 @@ import yaml
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_ALIASES = 50
-MAX_ALIASED = 100_000  # values that a document may have beyond its number of characters
+MAX_ALIASED = 100_000  # values allowed beyond the number of characters of a document
 MAX_DIGITS = 40
 
 _STR = "tag:yaml.org,2002:str"
@@ -40,7 +40,7 @@ _Pairs = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
 
 
 class StrictYamlError(ValueError):
-    """Text that is not the YAML we accept; the message begins with `source:line:`."""
+    """Text that is not valid in this subset of YAML; the message begins with `source:line:`."""
 
     exit_code = 2  # of the command that it ends
 
@@ -49,7 +49,7 @@ class StrictYamlError(ValueError):
 class Document:
     """Plain data (dict, list, str, int, float, bool, None) and the line on which each value begins.
 
-    lines: path of keys and indices -> line, counted from 1.
+    lines: path of keys and indices -> line number, from 1.
     """
 
     data: Any
@@ -57,11 +57,11 @@ class Document:
     lines: Mapping[Path, int] = field(default_factory=dict)
 
     def line(self, *path: str | int) -> int | None:
-        """The line of the value at `path`, or of the nearest value around it that is in the text."""
+        """Return the line of the value at `path`, or of the nearest enclosing value in the text."""
         return next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
 
     def where(self, *path: str | int) -> str:
-        """`source:line` of the value at `path`, to begin an error message with."""
+        """Return `source:line` of the value at `path`, as the start of an error message."""
         line = self.line(*path)
         return self.source if line is None else f"{self.source}:{line}"
 
@@ -74,15 +74,15 @@ def load(
     tags: Collection[str] = (),
     scalar: Callable[[yaml.ScalarNode], Any] | None = None,
 ) -> Document:
-    """Read one document. Raises StrictYamlError, with the line, for whatever is not plain, bounded data.
+    """Read one document. Raises StrictYamlError, with the line, unless it is plain, bounded data.
 
-    tags: the tags that are let through, on scalars only. scalar: reads scalars instead of the core schema, for formats
-    that are read as YAML 1.1 elsewhere; what it refuses with ValueError is refused with its line.
+    tags: allowed tags, on scalars only. scalar: reads scalars instead of the core schema, for formats read as YAML 1.1
+    elsewhere; its ValueErrors are reported with the line.
     """
     documents = load_all(text, source=source, max_bytes=max_bytes, tags=tags, scalar=scalar)
     if len(documents) > 1:
         where = documents[1].where()
-        raise StrictYamlError(f"{where}: another YAML document begins here, and one is expected.")
+        raise StrictYamlError(f"{where}: another YAML document begins here; expected a single one.")
     return documents[0] if documents else Document(None, source)
 
 
@@ -94,10 +94,10 @@ def load_all(
     tags: Collection[str] = (),
     scalar: Callable[[yaml.ScalarNode], Any] | None = None,
 ) -> list[Document]:
-    """Read all documents that are not empty, as `load` reads one. Raises StrictYamlError."""
+    """Read all non-empty documents like `load`. Raises StrictYamlError."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
-        raise StrictYamlError(f"{source}: {size} bytes are too many; at most {max_bytes} are read.")
+        raise StrictYamlError(f"{source}: the file has {size} bytes; at most {max_bytes} are allowed.")
     try:
         reader = _Loader(text, source, tags)
         nodes = []
@@ -118,9 +118,9 @@ def load_all(
 
 
 def dump(data: Any, *, inline: bool = False) -> str:
-    """YAML text of plain data, keys in their order; `load` gives the same data back, floats bit for bit.
+    """Write plain data as YAML, keys in their order; `load` returns the same data, floats bit for bit.
 
-    inline: on one line, to stand behind a key.
+    inline: on one line, to follow a key.
     """
     text: str = yaml.dump(
         data,
@@ -134,7 +134,7 @@ def dump(data: Any, *, inline: bool = False) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes; refuses tags, too many aliases and too deep nesting before anything is built."""
+    """Composes nodes; rejects tags, too many aliases and too deep nesting before anything is built."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own interface
 
@@ -165,7 +165,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
+    """Quotes every text that YAML 1.1 or 1.2 would read as another type."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
         key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()
@@ -176,7 +176,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    # Unicode's own line breaks do not survive in PyYAML's single quotes.
+    # Unicode line breaks do not survive in PyYAML's single quotes.
     style = '"' if re.search("[\\x85\\u2028\\u2029\\ufeff]", text) else None
     return dumper.represent_scalar(_STR, text, style)
 
@@ -189,17 +189,17 @@ for _tag, _pattern, _first in _SCALARS:
 
 
 class _Builder:
-    """Builds plain data from nodes and notes their lines."""
+    """Builds plain data from nodes and records their lines."""
 
     def __init__(self, source: str, max_values: int, scalar: Callable[[yaml.ScalarNode], Any] | None) -> None:
         self.source = source
         self.lines: dict[Path, int] = {}
         self._max_values = max_values
         self._scalar = scalar or self._core
-        self._pairs: dict[int, _Pairs | None] = {}  # of each mapping; None while its merge keys are being resolved
+        self._pairs: dict[int, _Pairs | None] = {}  # by mapping; None while its merge keys are being resolved
 
     def build(self, node: yaml.Node, path: Path, line: int | None = None) -> Any:
-        """The value of `node`; `line` is that of its key, where it has one."""
+        """Build the value of `node`; `line` is that of its key, if it has one."""
         if len(self.lines) >= self._max_values or len(path) > MAX_DEPTH:
             self._refuse(node, f"aliases expand to more than {self._max_values} values or {MAX_DEPTH} levels")
         self.lines[path] = _line(node) if line is None else line
@@ -219,10 +219,10 @@ class _Builder:
         return {key: self.build(value, (*path, key), _line(key_node)) for key, (key_node, value) in pairs.items()}
 
     def _resolved(self, node: yaml.MappingNode) -> "_Pairs":
-        """Keys with their nodes, merge keys resolved. Each mapping is resolved once, so that merges cannot multiply."""
+        """Return keys with nodes, merge keys resolved; each mapping is resolved once, so merges cannot multiply."""
         known = self._pairs.setdefault(id(node), {})
         if known is None:
-            self._refuse(node, "a mapping that is merged into itself")
+            self._refuse(node, "a mapping is merged into itself")
         if known:
             return known
         self._pairs[id(node)] = None
@@ -243,7 +243,7 @@ class _Builder:
         return pairs
 
     def _sources(self, key_node: yaml.Node, node: yaml.Node) -> list[yaml.MappingNode]:
-        """The mappings that a merge key names, the strongest first."""
+        """Return the mappings that a merge key names, highest precedence first."""
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         if not all(isinstance(source, yaml.MappingNode) for source in sources):
             self._refuse(key_node, "the merge key '<<' takes a mapping or a list of mappings, such as *anchor")

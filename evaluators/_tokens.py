@@ -1,6 +1,6 @@
-"""Texts to tokens and tokens to batches, by the conventions of lm-evaluation-harness.
+"""Conversion of texts to tokens and tokens to batches, by the conventions of lm-evaluation-harness.
 
-So that numbers agree with it: https://github.com/EleutherAI/lm-evaluation-harness
+The results agree with https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +10,16 @@ from evaluators.base import EvaluatorError, LanguageModel
 
 Prepared = TypeVar("Prepared")
 
-#: Context length of a model whose configuration names none.
+#: Context length of a model whose configuration specifies none.
 DEFAULT_MAX_LENGTH = 2048
-#: Share of a batch that may be padding.
+#: Maximum fraction of padding in a batch.
 PADDING = 1 / 8
-#: transformers' "no limit" is 1e30; no tokenizer has a real one above this.
+#: transformers' "no limit" is 1e30; no tokenizer has a real limit above this.
 NO_LIMIT = 10**9
 
 
 class PerTokenizer(Generic[Prepared]):
-    """What depends on the tokenizer and not on the weights: made at the first use, then kept."""
+    """An object that depends on the tokenizer but not on the weights: built at first use, then kept."""
 
     def __init__(self, make: Callable[[LanguageModel], Prepared]) -> None:
         self._make = make
@@ -27,7 +27,7 @@ class PerTokenizer(Generic[Prepared]):
         self._prepared: Prepared | None = None
 
     def of(self, model: LanguageModel) -> Prepared:
-        """The prepared object for the model's tokenizer."""
+        """Return the prepared object for the model's tokenizer."""
         if self._prepared is None or self._tokenizer is not model.tokenizer:
             self._prepared = self._make(model)
             self._tokenizer = model.tokenizer
@@ -35,13 +35,13 @@ class PerTokenizer(Generic[Prepared]):
 
 
 def prefix_token(tokenizer: Any) -> int | None:
-    """The token that stands before a text without context: BOS, else EOS, else None."""
+    """Return the token that precedes a text without context: BOS, else EOS, else None."""
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return None if token is None else int(token)
 
 
 def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Tokens of a text with the tokenizer's special tokens, but no second BOS before a text that has one."""
+    """Encode a text with the tokenizer's special tokens, but without a second BOS."""
     prefix = prefix_token(tokenizer)
     if prefix is not None and text.startswith(tokenizer.decode(prefix)):
         return tuple(tokenizer.encode(text, add_special_tokens=False))
@@ -49,9 +49,9 @@ def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tokens of context and continuation, encoded together and split behind the context's tokens.
+    """Encode context and continuation together and split them after the context's tokens.
 
-    White space at the end of the context goes to the continuation; an empty context becomes BOS or EOS.
+    White space at the end of the context moves to the continuation; an empty context becomes BOS or EOS.
     """
     if context == "":
         return _encode_alone(tokenizer, continuation)
@@ -61,21 +61,21 @@ def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[tuple[
     head = encode(tokenizer, stripped)
     if len(whole) <= len(head):
         raise EvaluatorError(
-            f"The continuation {continuation!r} has no tokens of its own behind {stripped[-40:]!r}; "
-            "give it text, or another separator."
+            f"The continuation {continuation!r} has no tokens of its own after {stripped[-40:]!r}; "
+            "expected some text, or another separator."
         )
     return head, whole[len(head) :]
 
 
 def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Tokens of a prompt to be continued; no second BOS before a text that has one."""
+    """Encode a prompt to be continued, without a second BOS."""
     bos = tokenizer.bos_token
     has_bos = bos is not None and text.startswith(bos)
     return tuple(tokenizer.encode(text, add_special_tokens=not has_bos))
 
 
 def max_length(network: Any, tokenizer: Any, limit: int | None = None) -> int:
-    """How many tokens the model reads at once: `limit`, else its configuration's, else 2048."""
+    """Return the context length in tokens: `limit`, else the configuration's, else 2048."""
     if limit is not None:
         return limit
     config = getattr(network.config, "text_config", None) or network.config
@@ -88,7 +88,7 @@ def max_length(network: Any, tokenizer: Any, limit: int | None = None) -> int:
 
 
 def batch_limit(batch_tokens: int | None, device: Any) -> int:
-    """Tokens per batch: the option, else what keeps a CPU's caches or an accelerator's cores busy."""
+    """Return tokens per batch: the option, else a size that suits a CPU's caches or an accelerator's cores."""
     if batch_tokens is not None and batch_tokens < 1:
         raise EvaluatorError(f"batch_tokens is {batch_tokens}; expected at least 1.")
     return batch_tokens or (4096 if device.type == "cpu" else 32768)
@@ -102,11 +102,11 @@ def batches(
     places: Sequence[int] | None = None,
     most_places: int | None = None,
 ) -> list[list[int]]:
-    """Rows into batches of about equal length: tokens of each row -> row numbers by batch, longest first.
+    """Group rows into batches of similar length: sizes in tokens -> row numbers by batch, longest first.
 
-    limit: tokens of a batch, padding and `before` (tokens before each row) included. A batch ends before an eighth of
-    it would be padding, and before its `places` (of each row) exceed `most_places`; one row alone may exceed anything.
-    Depends on the sizes only.
+    limit: tokens per batch, including padding and `before` (tokens before each row). A batch is closed before more than
+    an eighth of it is padding, and before its `places` (per row) exceed `most_places`; a single row may exceed any
+    limit. Depends on the sizes only.
     """
     order = sorted(range(len(sizes)), key=lambda row: (-sizes[row], row))
     found: list[list[int]] = []
@@ -129,8 +129,7 @@ def _encode_alone(tokenizer: Any, text: str) -> tuple[tuple[int, ...], tuple[int
     tokens = tuple(tokenizer.encode(text, add_special_tokens=False))
     if prefix is None:
         raise EvaluatorError(
-            "The tokenizer has neither BOS nor EOS, so that nothing can stand before a text without context; "
-            "give every example a prompt."
+            "The tokenizer has neither BOS nor EOS to precede a text without context; give every example a prompt."
         )
     if tokens and tokens[0] != prefix:
         return (prefix,), tokens

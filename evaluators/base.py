@@ -1,6 +1,6 @@
-"""What an evaluator takes (a merged model) and gives (Scores: one value per example), and its contract.
+"""The evaluator contract: from a merged model to Scores, one value per example.
 
-Vocabulary of shapes: n_examples examples of a task in a fixed order, n_choices answers of one example.
+Shapes: n_examples examples of a task in a fixed order, n_choices answers of one example.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ class MergedModel(Protocol):
 
     @property
     def coefficients(self) -> Mapping[str, FloatArray]:
-        """Parameter name -> (n_groups, n_inputs) or (n_groups, 1)."""
+        """Parameter name -> values, (n_groups, n_inputs) or (n_groups, 1)."""
 
     @property
     def tensors(self) -> Mapping[str, Any]:
-        """Tensor name -> the torch tensor that holds the merged weights; not to be written."""
+        """Tensor name -> the torch tensor with the merged weights; read-only."""
 
 
 class LanguageModel(MergedModel, Protocol):
@@ -52,11 +52,16 @@ class LanguageModel(MergedModel, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of one model on one task, example by example.
+    """Scores of one model on one task, per example.
 
-    example_ids: in the evaluator's order. values: float64 (n_examples,); NaN = not scored, never 0.
-    choices: log-likelihoods of each example's answers, ragged (n_examples arrays of (n_choices,)), or None.
-    truncated: how many generations were cut by the length limit; None where nothing is generated.
+    Attributes:
+        example_ids: Ids of the scored examples, in the evaluator's order, (n_examples,).
+        values: Score of each example, float64, (n_examples,); NaN = not scored, never 0.
+        choices: Log-likelihoods of each example's answers in nats, ragged: n_examples arrays of (n_choices,), or None.
+        truncated: Number of generations cut by the length limit; None if nothing is generated.
+
+    Raises:
+        EvaluatorError: The number of values differs from the number of ids, or an id is repeated.
     """
 
     example_ids: tuple[str, ...]
@@ -71,23 +76,26 @@ class Scores:
                 f"Scores need one value per example, {len(self.example_ids)}; they have shape {values.shape}."
             )
         if len(set(self.example_ids)) != len(self.example_ids):
-            raise EvaluatorError("Scores name an example twice.")
+            raise EvaluatorError("Scores need distinct example ids; at least one is repeated.")
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
 
     @property
     def mean(self) -> float:
-        """Mean over the scored examples; NaN when there are none."""
+        """Mean over the scored examples; NaN if there are none."""
         scored = self.values[~np.isnan(self.values)]
         return float(scored.mean()) if len(scored) else float("nan")
 
 
 @dataclass(frozen=True)
 class Preview:
-    """One example as a model meets it, to be shown to people.
+    """One example as the model sees it, for display.
 
-    prompt: the text that is read. continuations: the texts that are scored after it or, if `generated`, accepted as
-    the model's own. right: positions of the right ones among scored texts; empty where none is marked.
+    Attributes:
+        prompt: The text that is read.
+        continuations: The texts that are scored after it or, if `generated`, the accepted answers.
+        right: Positions of the right ones among scored texts; empty if none is marked.
+        generated: Whether the model generates its answer.
     """
 
     prompt: str
@@ -99,47 +107,85 @@ class Preview:
 class Evaluator(ABC):
     """Scores models on one task. Built once per worker and used for every candidate.
 
-    Whatever does not depend on the weights (prompts, tokens, batches) is prepared once and kept.
+    Everything that does not depend on the weights (prompts, tokens, batches) is prepared once and kept. Plug-ins
+    implement `example_ids` and `score`.
+
+    Example:
+        >>> class NegativeWeights(Evaluator):
+        ...     "Whether each tensor has a negative weight."
+        ...     higher_is_better = False
+        ...     needs_language_model = False
+        ...     names = ("embed.weight", "head.weight")
+        ...
+        ...     @property
+        ...     def example_ids(self):
+        ...         return content_ids(self.names)
+        ...
+        ...     def score(self, model, ids=None):
+        ...         rows = self.rows(ids)
+        ...         values = [float((model.tensors[self.names[row]] < 0).any()) for row in rows]
+        ...         return Scores(tuple(self.example_ids[row] for row in rows), values)
+        >>> from types import SimpleNamespace
+        >>> weights = {"embed.weight": np.array([1.0, -2.0]), "head.weight": np.array([0.5])}
+        >>> NegativeWeights().score(SimpleNamespace(tensors=weights)).mean
+        0.5
     """
 
-    #: Whether a larger score is a better one.
+    #: Whether larger scores are better.
     higher_is_better: bool = True
-    #: Whether it reads or writes text: whether `score` needs a LanguageModel with its tokenizer.
+    #: Whether `score` needs a LanguageModel (network and tokenizer) rather than only the merged tensors.
     needs_language_model: bool = True
-    #: Whether it gives one value for a whole model (its size): one example, the same on every split.
+    #: Whether the whole model gets a single value (e.g. its size): one example, the same on every split.
     whole_model: bool = False
-    #: Whether the same weights always get the same scores. Equal candidates are scored once then.
+    #: Whether equal weights always get equal scores; equal candidates are then scored only once.
     deterministic: bool = True
 
     @property
     @abstractmethod
     def example_ids(self) -> tuple[str, ...]:
-        """One id per example, in a fixed order, made by `content_ids`."""
+        """One id per example, in a fixed order, from `content_ids`."""
 
     @abstractmethod
     def score(self, model: Any, ids: Sequence[str] | None = None) -> Scores:
-        """Score `model` (a LanguageModel unless the evaluator says otherwise) on `ids`, or on all examples.
+        """Score a model.
 
-        The scores are in the evaluator's order, whatever the order of `ids`.
-        Raises EvaluatorError for an unknown or repeated id and for an empty list.
+        Args:
+            model: A MergedModel, or a LanguageModel if `needs_language_model`.
+            ids: Ids of the examples to score, in any order; None for all of them.
+
+        Returns:
+            The scores, in the evaluator's order.
+
+        Raises:
+            EvaluatorError: An id is unknown or repeated, or `ids` is empty.
         """
 
     def rehearse(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002 - for evaluators that read or write text
-        """Prepare what depends on the tokenizer, and say what people should know of it; nothing is scored.
+        """Tokenize ahead of scoring and return warnings, e.g. about truncated prompts.
 
-        model: has `tokenizer` and `network`, which may be on the meta device, without weights. Raises EvaluatorError
-        for a network, examples or options that do not fit.
+        Args:
+            model: Provides `tokenizer` and `network`; the network may be on the meta device, without weights.
+
+        Returns:
+            Warnings to show the user, one sentence each.
+
+        Raises:
+            EvaluatorError: The network, the examples or the options are incompatible.
         """
         return ()
 
     def preview(self, row: int) -> Preview | None:  # noqa: ARG002 - for evaluators that read or write text
-        """The example at position `row` of `example_ids`; None for an evaluator that has no text to show."""
+        """Return the example at position `row` of `example_ids` for display; None if the evaluator has no text."""
         return None
 
     def rows(self, ids: Sequence[str] | None) -> list[int]:
-        """Positions of `ids` in `example_ids`, ascending; all of them for None.
+        """Return the positions of examples in `example_ids`, in ascending order.
 
-        Raises EvaluatorError for an unknown or repeated id and for an empty list.
+        Args:
+            ids: Ids in any order; None for all of them.
+
+        Raises:
+            EvaluatorError: An id is unknown or repeated, or `ids` is empty.
         """
         if ids is None:
             return list(range(len(self.example_ids)))
@@ -147,21 +193,21 @@ class Evaluator(ABC):
         unknown = [example_id for example_id in ids if example_id not in position]
         if unknown:
             raise EvaluatorError(
-                f"{type(self).__name__} has no example {unknown[0]!r} ({len(unknown)} unknown ids in all); "
+                f"{type(self).__name__} has no example {unknown[0]!r} ({len(unknown)} unknown ids in total); "
                 f"its {len(position)} ids are in `example_ids`."
             )
         if not ids or len(set(ids)) != len(ids):
             raise EvaluatorError(
-                f"{type(self).__name__} was asked for {len(ids)} ids, {len(set(ids))} of them different; "
-                "name at least one, each once, or give None for all."
+                f"{type(self).__name__} got {len(ids)} ids, {len(set(ids))} of them distinct; "
+                "expected at least one, without repetition, or None for all."
             )
         return sorted(position[example_id] for example_id in ids)
 
 
 def content_ids(contents: Sequence[str]) -> tuple[str, ...]:
-    """Ids made of the examples' own text: 16 hex digits, with `#2`, `#3` behind repeated content.
+    """Return ids derived from the examples' text: 16 hex digits, with `#2`, `#3` appended for repeated content.
 
-    Case and white space do not count, so the same prompt written twice stays on one side of a split.
+    Case and white space are ignored, so duplicate prompts stay in the same split.
     """
     seen: dict[str, int] = {}
     ids = []
@@ -173,15 +219,20 @@ def content_ids(contents: Sequence[str]) -> tuple[str, ...]:
 
 
 def content_of(example_id: str) -> str:
-    """The id without the number of a copy, which `content_ids` adds; ids of another form have no copies."""
+    """Return an id without the copy number that `content_ids` appends; other ids are returned unchanged."""
     copy = _COPY.fullmatch(example_id)
     return copy[1] if copy else example_id
 
 
 def split_of(example_id: str, fractions: Sequence[float], salt: str = "") -> str:
-    """The split ("search", "select" or "report") of an example, by the hash of its content.
+    """Return the split of an example ("search", "select" or "report"), by a hash of its content.
 
-    fractions: shares of SPLITS, summing to 1. An example never changes sides when others are added.
+    An example never changes its split when others are added.
+
+    Args:
+        example_id: Id of the example.
+        fractions: Shares of SPLITS, summing to 1.
+        salt: Key of an alternative split.
     """
     key = example_id.split("#")[0]
     draw = int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2**64

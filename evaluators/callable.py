@@ -1,9 +1,9 @@
-"""Any Python function as an evaluator: the user's own code, named as `module:function`.
+"""Any Python function as an evaluator: your own code, named as `module:function`.
 
 tasks:
   mine:
     evaluator: callable
-    function: my_lab.scores:politeness    # beside the search file, or on Python's path
+    function: my_lab.scores:politeness    # next to the search file, or on Python's path
     examples: data/prompts.txt     # one example per line
 
 def politeness(model, ids, tone="plain"):     # model.network, model.tokenizer
@@ -25,15 +25,18 @@ from evaluators.base import Evaluator, EvaluatorError, FloatArray, Scores
 
 
 class Callable(Evaluator):
-    """Values of `function(model, **options)`: one number, a sequence, or a mapping of example id -> number.
+    """The values of `function(model, **options)`: a number, a sequence, or a mapping of example id -> number.
 
-    function: `module:function`. It is given the wanted `ids` when it has a parameter of that name, else it
-    scores all. examples: ids, as a list or a file with one per line; without them the function returns one
-    number for the whole model, the same on every split. NaN = not scored.
-    Other options go to the function.
+    Any other option is passed to the function. NaN = not scored.
+
+    Args:
+        function: `module:function`. If it has a parameter `ids`, it gets the ids to score, else it scores all examples.
+        examples: Ids, as a list or a file with one per line; without them the function returns one number for the
+            whole model, the same on every split.
+        higher_is_better: Whether larger values are better.
     """
 
-    #: What the function does with the model is its own affair.
+    #: The function decides which parts of the model it uses.
     needs_language_model = False
 
     def __init__(
@@ -55,11 +58,11 @@ class Callable(Evaluator):
 
     @property
     def example_ids(self) -> tuple[str, ...]:
-        """The examples given; else the function's name."""
+        """Ids of the examples given; else the function's name."""
         return self._ids
 
     def score(self, model: Any, ids: Sequence[str] | None = None) -> Scores:
-        """Call the function. Raises EvaluatorError when it returns something else than was agreed."""
+        """Call the function. Raises EvaluatorError if it returns values of the wrong form."""
         rows = self.rows(ids)
         wanted = tuple(self._ids[row] for row in rows)
         if self._takes_ids:
@@ -67,11 +70,11 @@ class Callable(Evaluator):
         return Scores(wanted, self._values(self._function(model, **self._options), self._ids)[rows])
 
     def _values(self, returned: Any, ids: Sequence[str]) -> FloatArray:
-        """One value per id: (n_examples,)."""
+        """Return one value per id: (n_examples,)."""
         if isinstance(returned, Mapping):
             unknown = [key for key in returned if key not in self._ids]
             if unknown:
-                raise EvaluatorError(f"{self._name} returned a value for {unknown[0]!r}, which is no example.")
+                raise EvaluatorError(f"{self._name} returned a value for {unknown[0]!r}, which is not an example.")
             returned = [returned.get(example_id, float("nan")) for example_id in ids]
         try:
             values = np.atleast_1d(np.asarray(returned, dtype=np.float64))
@@ -79,7 +82,7 @@ class Callable(Evaluator):
             raise EvaluatorError(f"{self._name} returned {returned!r:.80}; expected numbers: {error}.") from error
         if values.shape != (len(ids),):
             raise EvaluatorError(
-                f"{self._name} returned values of shape {values.shape}; expected {len(ids)}, one each. "
+                f"{self._name} returned values of shape {values.shape}; expected {len(ids)}, one per example. "
                 "Name the examples with `examples`."
             )
         return np.where(np.isfinite(values), values, np.nan)
@@ -97,7 +100,7 @@ def _load(name: str) -> Function[..., Any]:
 
 
 def _check_options(name: str, function: Function[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises EvaluatorError for an option that neither the evaluator nor the function has, or that it lacks."""
+    """Raise EvaluatorError for an unknown option of evaluator and function, and for a missing one."""
     parameters = list(inspect.signature(function).parameters.values())[1:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
@@ -117,6 +120,6 @@ def _read(examples: str | Sequence[str]) -> tuple[str, ...]:
     ids = tuple(str(example) for example in listed if str(example).strip())
     if not ids or len(set(ids)) != len(ids):
         raise EvaluatorError(
-            f"examples names {len(ids)} examples, {len(set(ids))} of them different; expected at least one, each once."
+            f"examples names {len(ids)} examples, {len(set(ids))} of them distinct; expected at least one, each once."
         )
     return ids

@@ -23,15 +23,25 @@ from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, S
 
 
 class ExactMatch(Evaluator):
-    """1 where the greedy continuation equals an answer, else 0; counts continuations cut by the length.
+    """1 if the greedy continuation equals an answer, else 0; counts continuations cut by the length limit.
 
-    file: JSON lines. prompt, answer: names of the fields (an answer may be a list of accepted ones; the
-    prompt's default is "prompt" or "question"). template: format string over the fields, instead of a
-    prompt field. stop: strings that end a continuation. strip, ignore_case: how texts are compared.
-    extract: regular expression whose first group (or whole match) in the continuation is compared, the
-    last match counting; no match is no answer. num_fewshot: solved examples shown before every prompt, drawn by their
-    content and never scored; separator: between prompt and answer in them. system: a message before everything.
-    apply_chat_template: present prompts as a chat, with solved examples as its turns.
+    Args:
+        file: JSON lines file.
+        prompt: Field with the prompt; "prompt" or "question" by default.
+        answer: Field with the answer, or with a list of accepted answers.
+        template: Format string over the fields, instead of a prompt field.
+        max_new_tokens: Length limit of a continuation, in tokens.
+        stop: Strings that end a continuation.
+        strip: Whether to ignore white space around texts when comparing them.
+        ignore_case: Whether to ignore case when comparing texts.
+        extract: Regular expression; its last match in the continuation is compared (its first group, if it has one).
+            Without a match there is no answer.
+        limit: Use at most N examples.
+        num_fewshot: Number of solved examples before every prompt, selected by their content and never scored.
+        separator: Text between prompt and answer in solved examples.
+        system: Message before everything else.
+        apply_chat_template: Whether to present prompts as a chat, with solved examples as its turns.
+        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
     """
 
     def __init__(
@@ -69,7 +79,7 @@ class ExactMatch(Evaluator):
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
         self._batch_tokens = batch_tokens
         self._ids = content_ids(self._prompts)
-        #: As they are read; of a chat once there is a tokenizer.
+        #: The prompts as read; with a chat template, known once there is a tokenizer.
         self._presented = self._prompts
         self._engine = PerTokenizer(self._prepare)
 
@@ -79,9 +89,9 @@ class ExactMatch(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the prompts and return notes on long prompts, white space and answers that no model can give.
+        """Tokenize the prompts and return warnings about long prompts, white space and impossible answers.
 
-        Raises EvaluatorError when no prompt fits, and when no answer can be given.
+        Raises EvaluatorError if no prompt fits, or if no answer is possible.
         """
         notes = self._engine.of(model).notes
         lost = unreachable(
@@ -96,11 +106,11 @@ class ExactMatch(Evaluator):
         return (*notes, *lost, *trailing_notes(model.tokenizer, self._presented, firsts))
 
     def preview(self, row: int) -> Preview:
-        """The prompt and the accepted answers."""
+        """Return the prompt and the accepted answers."""
         return Preview(self._presented[row], tuple(self._references[row]), generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
-        """Greedy decoding. Weights that yield no numbers leave every example unscored."""
+        """Decode greedily. Weights that yield NaN leave every example unscored."""
         rows = self.rows(ids)
         written = self._engine.of(model).run(model.network, rows)
         values = [
@@ -136,4 +146,4 @@ def _compile(pattern: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise EvaluatorError(f"extract is {pattern!r}, which is no regular expression: {error}.") from error
+        raise EvaluatorError(f"extract is {pattern!r}, which is not a regular expression: {error}.") from error

@@ -1,4 +1,4 @@
-"""Length of what a model writes: tokens per prompt until it ends by itself. A terse model is a cheap one.
+"""Length of a model's answers: tokens per prompt until it stops. A terse model is a cheap one.
 
 tasks:
   length:
@@ -20,10 +20,15 @@ from evaluators.base import Evaluator, LanguageModel, Preview, Scores, content_i
 
 
 class GeneratedTokens(Evaluator):
-    """Number of tokens of the greedy continuation, its end not counted; less is better.
+    """Number of tokens of the greedy continuation, without its end token; fewer is better.
 
-    file: JSON lines. prompt: name of the field, "prompt" or "question" by default. template: format string over the
-    fields instead. max_new_tokens: where a continuation is cut, and what it then counts.
+    Args:
+        file: JSON lines file.
+        prompt: Field with the prompt; "prompt" or "question" by default.
+        template: Format string over the fields, instead of a prompt field.
+        max_new_tokens: Length at which a continuation is cut, and its count in that case.
+        limit: Use at most N examples.
+        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
     """
 
     higher_is_better = False
@@ -50,15 +55,15 @@ class GeneratedTokens(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the prompts and return notes on long ones and on white space. Raises EvaluatorError if none fits."""
+        """Tokenize the prompts and return warnings about length and white space. Raises EvaluatorError if none fits."""
         return (*self._engine.of(model).notes, *trailing_notes(model.tokenizer, self._prompts, ["a"] * len(self._ids)))
 
     def preview(self, row: int) -> Preview:
-        """The prompt."""
+        """Return the prompt."""
         return Preview(self._prompts[row], generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
-        """Greedy decoding. Weights that yield no numbers leave every example unscored."""
+        """Decode greedily. Weights that yield NaN leave every example unscored."""
         rows = self.rows(ids)
         written = self._engine.of(model).run(model.network, rows)
         return Scores(

@@ -1,8 +1,7 @@
 """Seconds that a model takes to answer a prompt, one prompt at a time.
 
-Merged weights of one shape take the same time per token: what differs is how much they write, and how deep they are.
-Scores are those of the machine and of what else it does; do not run other workers beside it on the same device.
-
+Merged models of one architecture take the same time per token; they differ in the length of their answers and in
+depth. Scores depend on the machine and its load; do not run other workers on the same device.
 tasks:
   seconds:
     evaluator: latency
@@ -25,10 +24,16 @@ from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, S
 
 
 class Latency(Evaluator):
-    """Wall seconds of a greedy continuation until it ends or is cut; the median of `repeats`. Less is better.
+    """Wall-clock seconds of a greedy continuation until it ends or is cut; the median of `repeats`. Less is better.
 
-    file: JSON lines. prompt: name of the field, "prompt" or "question" by default. template: format string over the
-    fields instead. warm_up: continuations of the first prompt before anything is timed.
+    Args:
+        file: JSON lines file.
+        prompt: Field with the prompt; "prompt" or "question" by default.
+        template: Format string over the fields, instead of a prompt field.
+        max_new_tokens: Length at which a continuation is cut.
+        repeats: Timed continuations per prompt, at least 1.
+        warm_up: Untimed continuations of the first prompt beforehand.
+        limit: Use at most N examples.
     """
 
     higher_is_better = False
@@ -58,15 +63,15 @@ class Latency(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the prompts; notes of those that are too long. Raises EvaluatorError without room for any."""
+        """Tokenize the prompts and return warnings about long ones. Raises EvaluatorError if none fits."""
         return self._engine.of(model).notes
 
     def preview(self, row: int) -> Preview:
-        """The prompt."""
+        """Return the prompt."""
         return Preview(self._prompts[row], generated=True)
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
-        """Time every prompt. Weights that yield no numbers leave every example unscored."""
+        """Time every prompt. Weights that yield NaN leave every example unscored."""
         rows = self.rows(ids)
         engine = self._engine.of(model)
         for _ in range(self._warm_up):
@@ -79,7 +84,7 @@ class Latency(Evaluator):
 
 
 def _seconds(engine: Generator, network: Any, row: int) -> float:
-    """NaN where the weights yield no numbers."""
+    """Return the seconds of one continuation; NaN if the weights yield NaN."""
     _wait(network.device)
     begin = time.perf_counter()
     (written,) = engine.run(network, [row])
@@ -88,6 +93,6 @@ def _seconds(engine: Generator, network: Any, row: int) -> float:
 
 
 def _wait(device: torch.device) -> None:
-    """Until an accelerator has done what it was given: calls return before that."""
+    """Wait until an accelerator has finished its queue, since calls return earlier."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Any task of lm-evaluation-harness, stock or a local YAML file, one value per document.
+"""Any task of lm-evaluation-harness, stock or from a local YAML file, with one value per document.
 
     tasks:
       logic:
@@ -6,9 +6,9 @@
         task: logiqa                   # or: task: mine, include_path: my_tasks
         num_fewshot: 5
 
-Numbers equal those of `lm_eval --model hf --model_args dtype=float32` (for 16-bit weights: with
-softmax_dtype=float32). Perplexities are given as their logarithms. Metrics that are computed from all documents at
-once (f1, mcc, bleu, ...) have no number per document and are refused. https://github.com/EleutherAI/lm-evaluation-harness
+Values equal those of `lm_eval --model hf --model_args dtype=float32` (for 16-bit weights: with
+softmax_dtype=float32). Perplexities are reported as logarithms. Metrics computed from all documents at once (f1, mcc,
+bleu, ...) have no value per document and are unsupported. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,13 +43,26 @@ class _Frozen:
 
 
 class LmEvalTask(Evaluator):
-    """One metric of a task, or of all tasks of a group or tag (their mean is weighted by size, as most groups have it).
+    """One metric of a task, or of all tasks of a group or tag (mean weighted by size, as in most groups).
 
-    task: name or path of a YAML file. include_path: folder of task YAML files. num_fewshot, limit (documents
-    per task), gen_kwargs, system_instruction, apply_chat_template, fewshot_as_multiturn, max_length: as
-    lm-eval's. metric, filter: which of the task's (default: the first that is a mean over documents).
-    metadata: given to the tasks. seed: of the few-shot examples and of sampled generations.
-    allow_code: let local task files run the Python code that they name.
+    Options not explained here are those of lm-eval.
+
+    Args:
+        task: Name of a task, group or tag, or path of a YAML file.
+        include_path: Folder of task YAML files.
+        num_fewshot: As in lm-eval.
+        limit: Maximum number of documents per task.
+        metric: Metric to report; by default the first that is a mean over documents.
+        filter: Answer filter to use; by default the first.
+        apply_chat_template: As in lm-eval.
+        fewshot_as_multiturn: As in lm-eval.
+        system_instruction: As in lm-eval.
+        gen_kwargs: As in lm-eval.
+        max_length: Context length in tokens, as in lm-eval.
+        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
+        metadata: Metadata passed to the tasks.
+        seed: Seed of the few-shot examples and of sampled generations.
+        allow_code: Whether local task files may run the Python code that they name.
     """
 
     def __init__(
@@ -102,13 +115,13 @@ class LmEvalTask(Evaluator):
 
     @property
     def example_ids(self) -> tuple[str, ...]:
-        """One id per document, of its prompt without few-shot examples, its choices and target."""
+        """One id per document, of its prompt without few-shot examples, its choices and its target."""
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Build the requests, score made-up answers; notes of prompts that are too long.
+        """Build the requests, score made-up answers, and return warnings about long prompts.
 
-        Raises EvaluatorError for what cannot be read, and for documents that cannot be scored, on whichever split.
+        Raises EvaluatorError for unreadable input, and for documents of any split that cannot be scored.
         """
         with fast_templates(self._trusted), preserved_random_states():
             if self._chat:
@@ -118,7 +131,7 @@ class LmEvalTask(Evaluator):
             return (*frozen.requests.notes, *reach_notes(self._documents))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
-        """Forward passes, the tasks' own filters and process_results, and nothing else."""
+        """Run only forward passes, the tasks' own filters and process_results."""
         rows = self.rows(ids)
         with fast_templates(self._trusted), preserved_random_states():
             frozen = self._frozen.of(model)
@@ -137,7 +150,7 @@ class LmEvalTask(Evaluator):
         )
 
     def preview(self, row: int) -> Preview:
-        """The prompt with its few-shot examples, and what is scored after it or accepted as an answer."""
+        """Return the prompt with its few-shot examples, and the texts scored after it or accepted as answers."""
         with fast_templates(self._trusted), preserved_random_states():
             self._instances = self._instances or self._requests(None)
             document, instances = self._documents[row], self._instances[row]
@@ -154,14 +167,14 @@ class LmEvalTask(Evaluator):
         return Preview(first.args[0], texts, (target,) if marked else ())
 
     def _freeze(self, model: LanguageModel) -> _Frozen:
-        """Builds all requests as lm-eval does; few-shot examples are drawn here and never again."""
+        """Build all requests as lm-eval does; few-shot examples are drawn here, once."""
         if self._chat and not model.tokenizer.chat_template:
             raise EvaluatorError("apply_chat_template is set, but the model's tokenizer has no chat template.")
         self._instances = self._requests(_chat_template(model.tokenizer) if self._chat else None)
         return _Frozen(self._instances, Requests(model, self._instances, self._settings))
 
     def _requests(self, chat_template: Callable[..., str] | None) -> list[list[Any]]:
-        """Each document's lm-eval Instances, in their order."""
+        """Return each document's lm-eval Instances, in their order."""
         instances: list[list[Any]] = [[] for _ in self._documents]
         position = {(id(d.task), d.number): row for row, d in enumerate(self._documents)}
         self._build(chat_template)
@@ -172,12 +185,12 @@ class LmEvalTask(Evaluator):
             listed.sort(key=lambda instance: instance.idx)
             for instance in listed:
                 if not all(isinstance(text, str) for text in instance.args if not isinstance(text, dict)):
-                    why = f"has to be text; it is {shown(repr(instance.args))[:100]}."
+                    why = f"must be text; it is {shown(repr(instance.args))[:100]}."
                     self._places.refuse(document.name, ("doc_to_target",), f"{document}: what the model reads {why}")
         return instances
 
     def _build(self, chat_template: Callable[..., str] | None) -> None:
-        """Have lm-eval build the requests of all tasks."""
+        """Let lm-eval build the requests of all tasks."""
         for name, task in self._tasks.items():
             task.set_fewshot_seed(seed=self._seed)
             with quiet(), self._places.explained(name, doing="building its prompts"):
@@ -190,7 +203,7 @@ class LmEvalTask(Evaluator):
                 )
 
     def _try_chat_template(self, model: LanguageModel) -> None:
-        """Raises EvaluatorError for a chat template of the model that does not end."""
+        """Raise EvaluatorError for a chat template of the model that does not terminate."""
         render = _chat_template(model.tokenizer)
 
         def work(step: Callable[[str], None]) -> None:
@@ -209,19 +222,19 @@ class LmEvalTask(Evaluator):
             )
 
     def _score_made_up(self, frozen: _Frozen) -> None:
-        """Raises EvaluatorError with the documents that cannot be scored, whether the answer is right or empty."""
+        """Raise EvaluatorError with the documents that cannot be scored for a right or an empty answer."""
         rows = [row for row, d in enumerate(self._documents) if not getattr(d.task, "UNSAFE_CODE", False)]
         failed = self._failures(frozen, rows, empty=False)
         if failed:
             failed = self._failures(frozen, list(failed), empty=True)
         for name in dict.fromkeys(self._documents[row].name for row in failed):
             errors = [error for row, error in failed.items() if self._documents[row].name == name]
-            why = f"{len(errors)} of its documents cannot be scored; correct them or leave them out: "
+            why = f"{len(errors)} of its documents cannot be scored; correct or remove them: "
             more = " ..." if errors[5:] else ""
             self._places.refuse(name, ("doc_to_target",), why + " ".join(errors[:5]) + more)
 
     def _failures(self, frozen: _Frozen, rows: Sequence[int], *, empty: bool) -> dict[int, str]:
-        """What is wrong with those of the documents whose made-up answers cannot be scored, by row."""
+        """Return the errors of documents whose made-up answers cannot be scored, by row."""
         responses = [
             Response([[made_up(i, self._documents[row], empty=empty)] * i.repeats for i in frozen.instances[row]])
             for row in rows
@@ -240,7 +253,7 @@ class LmEvalTask(Evaluator):
         return failed
 
     def _fill(self, frozen: _Frozen, rows: Sequence[int], responses: Sequence[Response]) -> None:
-        """Puts the answers into the Instances and runs the tasks' filters over them."""
+        """Put the answers into the Instances and run the tasks' filters over them."""
         for row, response in zip(rows, responses, strict=True):
             for instance, answers in zip(frozen.instances[row], response.answers, strict=True):
                 instance.resps, instance.filtered_resps = answers, {}
@@ -251,16 +264,16 @@ class LmEvalTask(Evaluator):
                     ensemble.apply(asked)
 
     def _value(self, row: int, instances: Sequence[Any]) -> float:
-        """The number of one document. Raises EvaluatorError, with the document, for one that cannot be scored."""
+        """Return the value of one document. Raises EvaluatorError, naming the document, if it cannot be scored."""
         document = self._documents[row]
         answers = [instance.filtered_resps[self._filter] for instance in instances]
         try:
             return self._metric.value(document.name, document.task.process_results(document.content, answers))
-        except Exception as error:  # a task's own function may raise whatever it likes
+        except Exception as error:  # a task's own function may raise anything
             raise EvaluatorError(f"{document}: {reason(error)}.") from error
 
     def _text(self, document: Document) -> str:
-        """What a document is known by: its prompt without few-shot examples, its choices and its target."""
+        """Return the text that identifies a document: its prompt without few-shot examples, its choices and target."""
         task = document.task
         parts: list[Any] = []
         for name in FIELDS:
@@ -272,7 +285,7 @@ class LmEvalTask(Evaluator):
 
 
 def _check_options(**options: Any) -> None:
-    """Raises EvaluatorError for names that are no text and mappings that are none."""
+    """Raise EvaluatorError for names that are not text and mappings that are not mappings."""
     for name, value in options.items():
         kind: Any = Mapping if name in ("metadata", "gen_kwargs") else str
         if not isinstance(value, kind) and (value is not None or name == "task"):
@@ -283,7 +296,7 @@ def _check_options(**options: Any) -> None:
 def _load(
     name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool
 ) -> tuple[dict[str, Any], Any, Places, bool]:
-    """The task objects of a name, their group, where they are written, and whether their templates are trusted."""
+    """Return the task objects of a name, their group, their locations, and whether their templates are trusted."""
     with quiet(), preserved_random_states():
         found = find(name, include_path, metadata, allow_code)
         trusted = allow_code or not found.files
@@ -291,14 +304,14 @@ def _load(
             tasks, group = build(found, allow_code)
     for key, task in tasks.items():
         if getattr(task, "UNSAFE_CODE", False) and not allow_code:
-            raise EvaluatorError(f"The task {key!r} runs generated code; set `allow_code: true` to let it.")
+            raise EvaluatorError(f"The task {key!r} runs generated code; set `allow_code: true` to allow it.")
         if getattr(task, "MULTIMODAL", False):
             raise EvaluatorError(f"The task {key!r} needs images or sound; only text is supported.")
     return tasks, group, Places(found), trusted
 
 
 def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any] | None) -> None:
-    """As lm-eval does: a task that insists on zero examples keeps zero."""
+    """Configure as lm-eval does: a task that requires zero examples keeps zero."""
     own = task.get_config("num_fewshot")
     if own is None or (num_fewshot is not None and own != 0):
         task.set_config(key="num_fewshot", value=num_fewshot or 0)
@@ -307,7 +320,7 @@ def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any]
 
 
 def _chat_template(tokenizer: Any) -> Callable[..., str]:
-    """Renders messages, as lm-eval asks for it."""
+    """Return a function that renders messages in the form that lm-eval expects."""
 
     def render(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         return rendered(tokenizer, messages, answer_follows=add_generation_prompt)

@@ -1,4 +1,4 @@
-"""Size of a merged model: the weights that are not zero, which a sparse or a deeper merge changes.
+"""Size of a merged model in non-zero weights, which sparse or deeper merges change.
 
 tasks:
   size: {evaluator: model_size}    # bytes in the dtype of the result; or unit: parameters
@@ -16,10 +16,12 @@ Unit = Literal["bytes", "parameters"]
 
 
 class ModelSize(Evaluator):
-    """How much of a model is not zero; less is better. One value for the whole model.
+    """Amount of non-zero weights of a model; less is better. One value for the whole model.
 
-    unit: "bytes" (what is not zero, in the dtype that an export has) or "parameters" (how many). Tensors that share
-    their memory count once.
+    Tensors that share memory count once.
+
+    Args:
+        unit: "bytes" (of the non-zero weights in the dtype of an export) or "parameters" (their number).
     """
 
     higher_is_better = False
@@ -38,7 +40,7 @@ class ModelSize(Evaluator):
         return self._ids
 
     def score(self, model: MergedModel, ids: Sequence[str] | None = None) -> Scores:
-        """The size; a model with weights that are no numbers has none."""
+        """Return the size; a model with NaN weights has none."""
         self.rows(ids)
         # A network that computes in float32 may hold weights that an export stores in 16 bits.
         stored = getattr(model, "dtypes", {})

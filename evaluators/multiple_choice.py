@@ -5,7 +5,7 @@
         evaluator: multiple_choice
         file: data/capitals.jsonl      # {"question": "…", "choices": ["…", "…"], "answer": 1}
 
-Scored as lm-evaluation-harness scores `output_type: multiple_choice`.
+Scored like `output_type: multiple_choice` of lm-evaluation-harness.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,23 @@ Normalize = Literal["none", "length", "bytes"]
 
 
 class MultipleChoice(Evaluator):
-    """1 where the answer is the most likely choice, else 0; log-likelihoods in `Scores.choices`.
+    """1 if the answer is the most likely choice, else 0; log-likelihoods in `Scores.choices`.
 
-    file: JSON lines. prompt, choices, answer: names of the fields; the prompt's default is "prompt" or
-    "question". answer_is: what a number in the answer field means, index (from 0), index_from_1 or choice (the choice
-    itself); decided from the whole file by default, and refused where both make sense. template: format string over
-    the fields, instead of a prompt field. separator: between prompt and choice. normalize: divide a choice's
-    log-likelihood by nothing, its characters or its bytes. limit: use at most N examples. num_fewshot: solved examples
-    shown before every prompt, drawn by their content and never scored. system: a message before everything.
-    apply_chat_template: present prompts as a chat, with solved examples as its turns and no separator.
+    Args:
+        file: JSON lines file.
+        prompt: Field with the prompt; "prompt" or "question" by default.
+        choices: Field with the list of choices.
+        answer: Field with the answer, the index or the text of a choice.
+        answer_is: Meaning of a number in the answer field: "index" (from 0), "index_from_1" or "choice" (the choice
+            itself). By default inferred from the whole file; a file that allows both readings is an error.
+        template: Format string over the fields, instead of a prompt field.
+        separator: Text between prompt and choice.
+        normalize: Divisor of a choice's log-likelihood: 1, its number of characters, or its number of bytes.
+        limit: Use at most N examples.
+        num_fewshot: Number of solved examples before every prompt, selected by their content and never scored.
+        system: Message before everything else.
+        apply_chat_template: Whether to present prompts as a chat, with solved examples as its turns and no separator.
+        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
     """
 
     def __init__(
@@ -62,7 +70,7 @@ class MultipleChoice(Evaluator):
             Labeled(line.where, line.field(answer), as_texts(line.field(choices), f"{line.where}, {choices}"))
             for line in lines
         ]
-        gold, self._notes = right_choices(labeled, answer_is)  # of the whole file: `limit` must not change a reading
+        gold, self._notes = right_choices(labeled, answer_is)  # for the whole file: `limit` must not change it
         prompts = [line.prompt(prompt, template) for line in lines]
         contents = ["\n".join((p, *example.choices)) for p, example in zip(prompts, labeled, strict=True)]
         shown, rest = draw_shots(contents, num_fewshot)
@@ -75,7 +83,7 @@ class MultipleChoice(Evaluator):
         self._batch_tokens = batch_tokens
         self._ids = content_ids([contents[i] for i in rest[:limit]])
         self._separator = self._presentation.before_answer
-        #: As they are read; of a chat once there is a tokenizer.
+        #: The prompts as read; with a chat template, known once there is a tokenizer.
         self._presented = self._prompts
         self._engine = PerTokenizer(self._prepare)
 
@@ -85,7 +93,7 @@ class MultipleChoice(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the choices and return notes on answers and white space.
+        """Tokenize the choices and return warnings about answers and white space.
 
         Raises EvaluatorError for a choice that the model cannot read after its prompt.
         """
@@ -94,12 +102,12 @@ class MultipleChoice(Evaluator):
         return (*self._notes, *seams, *undecided, *engine.notes)
 
     def preview(self, row: int) -> Preview:
-        """The prompt, and every choice with the separator before it."""
+        """Return the prompt, and every choice preceded by the separator."""
         texts = tuple(self._separator + text for text in self._choices[row])
         return Preview(self._presented[row], texts, (self._gold[row],))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
-        """One forward pass per batch of examples."""
+        """Run one forward pass per batch of examples."""
         rows = self.rows(ids)
         engine, _ = self._engine.of(model)
         answers = engine.run(model.network, rows)
@@ -110,7 +118,7 @@ class MultipleChoice(Evaluator):
         )
 
     def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, tuple[str, ...]]:
-        """The engine, and what there is to say of choices that have the same tokens."""
+        """Return the engine, and warnings about choices with identical tokens."""
         check_continues_text(model.network)
         self._presented = self._presentation.of_all(self._prompts, model.tokenizer)
         pairs = [
@@ -121,7 +129,7 @@ class MultipleChoice(Evaluator):
         return engine, self._undecided(pairs)
 
     def _undecided(self, pairs: Sequence[Sequence[tuple[Tokens, Tokens]]]) -> tuple[str, ...]:
-        """A note on examples whose right choice has the same tokens as an earlier one, and so never wins."""
+        """Return a warning about examples whose right choice never wins, having the tokens of an earlier one."""
         lost = [row for row, each in enumerate(pairs) if each.index(each[self._gold[row]]) < self._gold[row]]
         if not lost:
             return ()
@@ -135,7 +143,7 @@ class MultipleChoice(Evaluator):
 
 
 def _lengths(choices: Sequence[str], normalize: Normalize) -> FloatArray:
-    """What to divide the log-likelihoods by: (n_choices,)."""
+    """Return the divisors of the log-likelihoods: (n_choices,)."""
     if normalize == "none":
         return np.ones(len(choices))
     sizes = [len(text) if normalize == "length" else len(text.encode()) for text in choices]

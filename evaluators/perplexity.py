@@ -1,4 +1,4 @@
-"""Perplexity over a text: mean negative log-likelihood per token, window by window.
+"""Perplexity of a text: mean negative log-likelihood per token, window by window.
 
 tasks:
   prose:
@@ -23,10 +23,14 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 
 class Perplexity(Evaluator):
-    """Nats per token of each window, every token of it scored once; exp(mean) is a perplexity.
+    """Nats per token of each window, every token scored once; exp(mean) is a perplexity.
 
-    file: text, or JSON lines (.jsonl, .ndjson) whose field `field` holds texts. window: characters, cut at
-    white space, so that examples do not depend on a tokenizer. limit: only so many windows.
+    Args:
+        file: Text, or JSON lines (.jsonl, .ndjson) whose field `field` holds texts.
+        field: Field with the text, for JSON lines.
+        window: Window size in characters, cut at white space, so that examples do not depend on a tokenizer.
+        limit: Use at most N windows.
+        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
     """
 
     higher_is_better = False
@@ -61,16 +65,16 @@ class Perplexity(Evaluator):
         return self._ids
 
     def rehearse(self, model: Any) -> tuple[str, ...]:
-        """Tokenise the text. Raises EvaluatorError for what the model cannot read."""
+        """Tokenize the text. Raises EvaluatorError for windows that the model cannot read."""
         self._engine.of(model)
         return ()
 
     def preview(self, row: int) -> Preview:
-        """The window, every token of which is scored."""
+        """Return the window, every token of which is scored."""
         return Preview("", (self._windows[row],))
 
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
-        """Mean negative log-likelihood of each window, in nats per token."""
+        """Return the mean negative log-likelihood of each window, in nats per token."""
         rows = self.rows(ids)
         engine, lengths = self._engine.of(model)
         answers = engine.run(model.network, rows)
@@ -79,7 +83,7 @@ class Perplexity(Evaluator):
         return Scores(tuple(self._ids[row] for row in rows), np.array(values))
 
     def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, list[int]]:
-        """The engine, and how many tokens each window has."""
+        """Return the engine, and the number of tokens of each window."""
         check_continues_text(model.network)
         length = max_length(model.network, model.tokenizer)
         prefix = prefix_token(model.tokenizer)
@@ -89,14 +93,14 @@ class Perplexity(Evaluator):
         if 0 in scored:
             row = scored.index(0)
             raise EvaluatorError(
-                f"Example {row} (from 0), {self._windows[row]!r}, has no token to score: the first one is scored after "
-                "BOS or EOS only, and the tokenizer has neither. Leave it out, or take a larger `window`."
+                f"Example {row} (from 0), {self._windows[row]!r}, has no token to score: the first one can be scored "
+                "only after BOS or EOS, and the tokenizer has neither. Remove the example, or use a larger `window`."
             )
         return Likelihoods(pairs, length, self._batch_tokens), scored
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:
-    """Pieces of at most `size` characters, whole words where a word is no longer than that."""
+    """Yield pieces of at most `size` characters, cut between words unless a word is longer than that."""
     piece = ""
     for word in re.findall(r"\s*\S+", text):
         if piece and len(piece) + len(word) > size:
@@ -111,10 +115,10 @@ def _pieces(text: str, size: int) -> Iterator[str]:
 
 
 def _chunks(tokens: Tokens, prefix: int | None, length: int) -> Iterator[tuple[Tokens, Tokens]]:
-    """A window as (context, continuation) pairs that fit into `length` tokens; each token scored once.
+    """Yield a window as (context, continuation) pairs of at most `length` tokens; each token is scored once.
 
-    The first token is scored behind the tokenizer's BOS or EOS; it is context where there is neither, or
-    where it is that token itself.
+    The first token is scored after the tokenizer's BOS or EOS; it is context if there is neither, or
+    if it is that token itself.
     """
     if prefix is not None and tokens[:1] != (prefix,):
         tokens = (prefix, *tokens)

@@ -1,6 +1,6 @@
-"""A task in closed form, for tests and documentation: quality = exp(-curvature * mean((c - optimum)^2)).
+"""A closed-form task for tests and documentation: quality = exp(-curvature * mean((c - optimum)^2)).
 
-No network is needed: the quality is computed from the coefficients c alone.
+It needs no network: the quality depends on the coefficients c alone.
 """
 
 import hashlib
@@ -19,12 +19,19 @@ SPREAD = 0.2
 
 
 class Synthetic(Evaluator):
-    """A bowl around a keyed optimum, seen through n_examples examples.
+    """A bowl around a keyed optimum, measured on n_examples examples.
 
-    task: another number is another optimum, so that several tasks conflict. low, high: where optima lie.
-    noise: "none" gives graded values whose mean over all examples is the quality; "binomial" gives 1 where
-    the quality exceeds the example's keyed threshold, else 0, which approximates it.
-    delay: seconds per call. fail: share of the candidates that raise, keyed by their coefficients.
+    Args:
+        task: Number of the task; another number is another optimum, so that tasks conflict.
+        n_examples: Number of examples.
+        noise: "none" for graded values whose mean over all examples is the quality; "binomial" for 1 where the quality
+            exceeds the example's keyed threshold, else 0, which approximates it.
+        curvature: Factor of the squared distance in the exponent.
+        low: Lower end of the optima's range.
+        high: Upper end of the optima's range.
+        seed: Key of optima and examples.
+        delay: Seconds per call.
+        fail: Fraction of the candidates that raise an error, keyed by their coefficients.
     """
 
     needs_language_model = False
@@ -56,18 +63,18 @@ class Synthetic(Evaluator):
 
     @property
     def example_ids(self) -> tuple[str, ...]:
-        """Keyed by seed and task."""
+        """Ids keyed by seed and task."""
         return self._ids
 
     def optimum(self, name: str, shape: tuple[int, ...]) -> FloatArray:
-        """The best coefficients of one parameter."""
+        """Return the best coefficients of one parameter."""
         draws = [_uniform(f"{self._key}/{name}/{i}") for i in range(int(np.prod(shape)))]
         return self._range[0] + (self._range[1] - self._range[0]) * np.reshape(draws, shape)
 
     def quality(self, model: MergedModel) -> float:
-        """The closed form, in (0, 1]; NaN for coefficients that are no numbers.
+        """Return the quality in closed form, in (0, 1]; NaN for NaN coefficients.
 
-        Raises EvaluatorError when the model has no coefficients.
+        Raises EvaluatorError if the model has no coefficients.
         """
         parts = [
             (np.asarray(values) - self.optimum(name, np.shape(values))).ravel()
@@ -75,15 +82,15 @@ class Synthetic(Evaluator):
         ]
         distances = np.concatenate(parts) if parts else np.empty(0)
         if not distances.size:
-            raise EvaluatorError("The model has no coefficients, and a synthetic task scores nothing else.")
+            raise EvaluatorError("The model has no coefficients; a synthetic task scores only those.")
         return float(np.exp(-self._curvature * np.mean(distances**2)))
 
     def score(self, model: MergedModel, ids: Sequence[str] | None = None) -> Scores:
-        """Values of the examples; raises EvaluatorError for the share `fail` of the candidates."""
+        """Return the values of the examples; raises EvaluatorError for the fraction `fail` of the candidates."""
         rows = self.rows(ids)
         time.sleep(self._delay)
         if _uniform(f"{self._key}/fail/{_fingerprint(model)}") < self._fail:
-            raise EvaluatorError("This synthetic task fails for this candidate, as its option `fail` asks.")
+            raise EvaluatorError("This synthetic task fails for this candidate because of its option `fail`.")
         quality = self.quality(model)
         values = self._grades * quality
         if self._noise == "binomial" and not np.isnan(quality):
@@ -92,7 +99,7 @@ class Synthetic(Evaluator):
 
 
 def _uniform(key: str) -> float:
-    """A number in [0, 1) made of the key alone."""
+    """Return a number in [0, 1) derived from the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 

@@ -7,6 +7,7 @@ import pytest
 
 MODULES = (
     "search_spaces.base",
+    "evaluators.base",
     "evomerge.optimizers.base",
 )
 

@@ -77,7 +77,7 @@ def test_examples_come_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [(one_number, "values of shape"), (unknown, "'five', which is no example"), (words, "expected numbers")],
+    [(one_number, "values of shape"), (unknown, "'five', which is not an example"), (words, "expected numbers")],
 )
 def test_other_returns_are_refused(model: TinyModel, function: Function[..., Any], message: str) -> None:
     with pytest.raises(EvaluatorError, match=message):
@@ -91,7 +91,7 @@ def test_a_function_that_is_not_there_is_refused(name: str) -> None:
 
 
 def test_examples_must_differ() -> None:
-    with pytest.raises(EvaluatorError, match="2 examples, 1 of them different"):
+    with pytest.raises(EvaluatorError, match="2 examples, 1 of them distinct"):
         Callable(function=_named(by_ids), examples=["one", "one"])
 
 

@@ -87,10 +87,12 @@ def test_case_can_be_ignored(tmp_path: Path) -> None:
 
 
 def test_a_prompt_must_fit(model: TinyModel, own_words: Path) -> None:
-    with pytest.raises(EvaluatorError, match=r"max_new_tokens is 256, and the model reads 256 .* expected 1 to 255"):
+    with pytest.raises(
+        EvaluatorError, match=r"max_new_tokens is 256, and the model's context of 256 tokens .* expected 1 to 255"
+    ):
         ExactMatch(file=str(own_words), max_new_tokens=256).score(model)
 
 
 def test_a_bad_expression_is_refused_at_once(own_words: Path) -> None:
-    with pytest.raises(EvaluatorError, match="no regular expression"):
+    with pytest.raises(EvaluatorError, match="not a regular expression"):
         ExactMatch(file=str(own_words), extract="(")

@@ -258,7 +258,7 @@ def test_long_contexts_lose_their_beginning(model: TinyModel) -> None:
 
 @pytest.mark.parametrize("length", [0, 21])
 def test_continuations_must_fit(length: int) -> None:
-    with pytest.raises(EvaluatorError, match=f"has {length} tokens; the model takes 1 to 20"):
+    with pytest.raises(EvaluatorError, match=f"has {length} tokens; expected 1 to 20"):
         Likelihoods([[((1, 2), (3,) * length)]], 20, None)
 
 

@@ -133,11 +133,11 @@ def test_scores_are_those_of_lm_eval(
 @pytest.mark.parametrize(
     ("task", "metric", "said"),
     [
-        ("one", "f1", r"at once, and so without a number for each: f1 \(f1\), mcc \(matthews_corrcoef\)"),
+        ("one", "f1", r"at once have no value per document: f1 \(f1\), mcc \(matthews_corrcoef\)"),
         ("one", "mcc", "expected one that all tasks average over documents, .*: acc, acc_norm"),
         ("write", "bleu", r"bleu \(bleu\), chrf \(chrf\), ter \(ter\)"),
         ("nan", "acc_norm", r"acc_norm \(median\)"),
-        ("alike", "acc", r"group 'alike' weighs its tasks alike .* 4 to 9 documents.*name its tasks one by one"),
+        ("alike", "acc", r"group 'alike' weights its tasks equally .* 4 to 9 documents.*name its tasks one by one"),
         ("texts", "word_perplexity", "group 'texts' averages word_perplexity over its tasks"),
         ("together", "f1", "that the group 'together' aggregates"),
         ("weighted", "acc_norm", "that the group 'weighted' aggregates"),

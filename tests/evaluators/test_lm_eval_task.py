@@ -212,13 +212,13 @@ def test_scoring_leaves_lm_evals_template_engine_as_it_was(folder: Path, model: 
     [
         ({"metric": "f1"}, "metric is 'f1'; expected one .*: acc, acc_norm"),
         ({"filter": "strict"}, "filter is 'strict'; expected one that all tasks have: none"),
-        ({"limit": 1.0}, "limit is 1.0; expected a whole number"),
+        ({"limit": 1.0}, "limit is 1.0; expected a number of examples"),
         ({"task": 5}, "task is 5; expected text"),
         ({"include_path": 5}, "include_path is 5; expected text"),
         ({"metadata": "x"}, "metadata is 'x'; expected a mapping"),
         ({"gen_kwargs": ["x"]}, "gen_kwargs is \\['x'\\]; expected a mapping"),
         ({"num_fewshot": "two"}, "num_fewshot is 'two'; expected a number of examples"),
-        ({"include_path": "nowhere"}, "include_path is 'nowhere', which is no folder"),
+        ({"include_path": "nowhere"}, "include_path is 'nowhere', which is not a folder"),
         ({"task": "nowhere.yaml"}, "task file 'nowhere.yaml' does not exist"),
     ],
 )

@@ -35,19 +35,19 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"doc_to_choice": "{{question}}"}, "doc_to_choice", "failed: SyntaxError"),
     ({"doc_to_target": "{{answer + 'x'}}"}, "doc_to_target", "failed: TypeError"),
     ({"filter_list": [{"name": "x", "filter": [{"function": "regexx"}]}]}, "filter_list", "Did you mean 'regex'?"),
-    ({"filter_list": [{"name": "x", "filter": "regex"}]}, "filter_list", "is no filter; expected {name: NAME"),
-    ({"filter_list": ["regex"]}, "filter_list", "'regex' is no filter"),
+    ({"filter_list": [{"name": "x", "filter": "regex"}]}, "filter_list", "is not a filter; expected {name: NAME"),
+    ({"filter_list": ["regex"]}, "filter_list", "'regex' is not a filter"),
     ({"output_type": "greedy_until"}, "output_type", "expected one of loglikelihood, multiple_choice"),
     ({"metric_list": [{"metric": "acc_nrm", **METRIC}]}, "metric_list", "Did you mean 'acc_norm'?"),
     ({"metric_list": [{"metric": "acc", "aggregation": "men"}]}, "metric_list", "There are bits_per_byte, bleu"),
-    ({"metric_list": ["acc"]}, "metric_list", "'acc' is no metric; expected {metric: NAME"),
+    ({"metric_list": ["acc"]}, "metric_list", "'acc' is not a metric; expected {metric: NAME"),
     ({"metric_list": {"metric": "acc"}}, "metric_list", "expected list"),
     ({"num_fewshot": "two"}, "num_fewshot", "num_fewshot is 'two'; expected int"),
     ({"process_docs": "nowhere"}, "process_docs", "expected !function module.name"),
     ({"a0": 1}, "a0", "lm-eval has no key 'a0' for tasks"),
     ({"doc_to_txt": 1}, "doc_to_txt", "Did you mean 'doc_to_text'?"),
     ({"class": "os.system"}, "class", "sets class, which runs code"),
-    ({"dataset_path": "jsonn"}, "dataset_path", "its data set is not in the cache and cannot be fetched"),
+    ({"dataset_path": "jsonn"}, "dataset_path", "its data set is not in the cache and cannot be downloaded"),
     ({"dataset_kwargs": ["data.jsonl"]}, "dataset_kwargs", "expected dict"),
     (
         {"dataset_kwargs": {"data_files": {"test": "nowhere.jsonl"}}},
@@ -82,13 +82,13 @@ def test_lm_eval_task_mistakes(tmp_path: Path, changes: dict[str, Any], key: str
     ("text", "said"),
     [
         ("task: broken\n  bad: [\n", ":2: not valid YAML"),
-        ("dataset_path: json\n", ":1: a file of a task needs its name"),
+        ("dataset_path: json\n", ":1: a task file needs the name of a task"),
         ("task: a\ntask: b\n", ":2: duplicate key 'task' (first at line 1)"),
         ("- task\n", ":1: a task file is a mapping"),
         ("task: 5\n", ":1: `task` is 5; expected a name"),
-        ("task: [a, b]\n", ":1: a file of a task needs its name"),
+        ("task: [a, b]\n", ":1: a task file needs the name of a task"),
         ("task: a\ntag: {b: c}\n", ":2: `tag` is {'b': 'c'}; expected a name"),
-        ("task: a\ninclude: [3]\n", ":2: `include` takes names of files; got 3"),
+        ("task: a\ninclude: [3]\n", ":2: `include` needs file names; it has 3"),
         ("task: a\ninclude: nowhere.yaml\n", ":2: The task file "),
         ("task: a\ninclude: task.yaml\n", "includes itself"),
         ("task: a\ninclude: /dev/zero\n", "is not a regular file"),
@@ -233,7 +233,9 @@ def test_functions_of_a_task_may_refuse_some_answers(
 def test_targets_that_are_none_of_the_choices_are_noted(tmp_path: Path, model: TinyModel) -> None:
     rows = [{**row, "answer": 5 if i == 3 else row["answer"]} for i, row in enumerate(ROWS)]
     (note,) = LmEvalTask(task=str(write_task(tmp_path, rows))).rehearse(model)
-    assert note.startswith("lm-eval scores every answer to 1 of the documents of 'pick' 0: their target is none of")
+    assert note.startswith(
+        "lm-eval scores every answer to 1 of the documents of 'pick' as 0: their target is not among"
+    )
     assert note.endswith("Document 3 (from 0), whose target is 5")
 
 

@@ -74,7 +74,7 @@ def test_a_template_replaces_the_prompt_field(questions: Path) -> None:
         ),
         ({"prompt": "p", "choices": ["a", "b"], "answer": True}, {}, "answer is True"),
         ({"prompt": "p", "choices": [], "answer": 0}, {}, "choices is \\[\\]"),
-        ({"prompt": "p", "choices": ["a"], "answer": 0}, {"template": "{q}"}, "does not fill the template"),
+        ({"prompt": "p", "choices": ["a"], "answer": 0}, {"template": "{q}"}, "does not fit the template"),
         ({"prompt": "p", "choices": ["a"], "answer": 0}, {"normalize": "words"}, "normalize is 'words'"),
         ({"prompt": "p", "choices": ["a"], "answer": 0}, {"limit": 0}, "limit is 0"),
     ],

@@ -148,9 +148,9 @@ def test_a_template_that_never_ends_is_refused(
 def test_prompts_that_lose_their_beginning_are_said(tmp_path: Path, model: TinyModel) -> None:
     rows = [{"prompt": "x" * size, "choices": ["a", "b"], "answer": 0} for size in (10, 300)]
     (note,) = (
-        n for n in MultipleChoice(file=str(write_lines(tmp_path / "l.jsonl", rows))).rehearse(model) if "lose" in n
+        n for n in MultipleChoice(file=str(write_lines(tmp_path / "l.jsonl", rows))).rehearse(model) if "truncated" in n
     )
-    assert note.startswith("1 of 2 prompts lose their beginning: the longest has 302 tokens")
+    assert note.startswith("1 of 2 prompts are truncated at the beginning: the longest has 302 tokens")
     assert "reads 256" in note
 
 

@@ -68,8 +68,8 @@ REFUSED = [
     ("a: 1\n<<: [{b: 1}, c]", "f.yaml:2: the merge key '<<' takes a mapping or a list of mappings"),
     ("<<: {a: 1}\n<<: {b: 1}", "f.yaml:2: duplicate key '<<' (first at line 1)"),
     ("a: &a\n  <<: {b: 1, b: 2}", "f.yaml:2: duplicate key 'b' (first at line 2)"),
-    ("a: &a\n  <<: *a", "f.yaml:1: a mapping that is merged into itself"),
-    ("a" * (strict_yaml.MAX_BYTES + 1), "f.yaml: 1000001 bytes are too many"),
+    ("a: &a\n  <<: *a", "f.yaml:1: a mapping is merged into itself"),
+    ("a" * (strict_yaml.MAX_BYTES + 1), "f.yaml: the file has 1000001 bytes"),
 ]
 
 

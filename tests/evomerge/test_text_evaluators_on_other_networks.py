@@ -42,7 +42,7 @@ def test_networks_are_told_apart_by_their_structure(kind: str) -> None:
     if kind in CONTINUE:
         check_continues_text(network)
         return
-    with pytest.raises(EvaluatorError, match=f"{type(network).__name__} is no causal language model"):
+    with pytest.raises(EvaluatorError, match=f"{type(network).__name__} is not a causal language model"):
         check_continues_text(network)
 
 
@@ -79,7 +79,7 @@ def test_check_refuses_perplexity_of_other_networks(tmp_path: Path, kind: str) -
     write_network(tmp_path, kind)
     write_data(tmp_path)
     code, said = check(tmp_path, "perplexity")
-    assert (code, "is no causal language model" in " ".join(said.split())) == (2, True), said
+    assert (code, "is not a causal language model" in " ".join(said.split())) == (2, True), said
     assert type(KINDS[kind]()).__name__ in said
     assert "search.yaml:" in said
 
@@ -89,7 +89,7 @@ def test_check_refuses_every_text_evaluator_on_an_encoder(tmp_path: Path, evalua
     write_network(tmp_path, "bert_lm")
     write_data(tmp_path)
     code, said = check(tmp_path, evaluator)
-    assert (code, "is no causal language model" in " ".join(said.split())) == (2, True), said
+    assert (code, "is not a causal language model" in " ".join(said.split())) == (2, True), said
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_other_commands_refuse_them_before_the_weights_are_read(
     monkeypatch.setattr("evomerge.commands.tools.calibrate.load_resident", None)
     monkeypatch.setattr("evomerge.commands.tools.soup.load_resident", None)
     done = CliRunner().invoke(app, arguments)
-    assert (done.exit_code, "BertForMaskedLM is no causal language model" in " ".join(done.output.split())) == (
+    assert (done.exit_code, "BertForMaskedLM is not a causal language model" in " ".join(done.output.split())) == (
         2,
         True,
     ), done.output

@@ -172,7 +172,7 @@ def test_what_is_written_must_fit_into_the_context_behind_a_prompt(
             ):
                 prepare(config)
             continue
-        notes = [note for note in prepare(config).notes if "lose their beginning" in note]
+        notes = [note for note in prepare(config).notes if "truncated at the beginning" in note]
         assert bool(notes) == bool(said)
         assert all("task 'sort'" in note and f"max_new_tokens: {context - 3} leaves 3" in note for note in notes)
 

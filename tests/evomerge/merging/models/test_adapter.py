@@ -253,7 +253,7 @@ def test_refuses_adapters_of_adapters_and_adapters_as_base(tmp_path: Path) -> No
         ({"rank_pattern": ["q_proj"]}, "rank_pattern must map patterns to numbers"),
         ({"alpha_pattern": {"(a+)+b": 1}}, "repeated groups"),
         ({"alpha_pattern": {"a" * 301: 1}}, "longer texts"),
-        ({"alpha_pattern": {"(": 1}}, "no regular expression"),
+        ({"alpha_pattern": {"(": 1}}, "not a regular expression"),
         ({"r": 8}, r"of rank 8"),
     ],
 )

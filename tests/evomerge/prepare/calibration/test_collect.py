@@ -222,5 +222,5 @@ def test_sizes_are_those_of_the_file(gpt2: ResidentModel) -> None:
 def test_a_model_that_translates_is_refused(tmp_path: Path) -> None:
     config = transformers.T5Config(vocab_size=12, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     network = transformers.T5ForConditionalGeneration(config)
-    with pytest.raises(CollectionError, match="T5ForConditionalGeneration is no causal language model"):
+    with pytest.raises(CollectionError, match="T5ForConditionalGeneration is not a causal language model"):
         collect.check_network(network)
