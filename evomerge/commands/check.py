@@ -9,7 +9,7 @@ from evomerge.commands.remaining import remaining
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.launch import launch
 from evomerge.objective import Objective
-from evomerge.objective.spec import falls_data
+from evomerge.objective.floor import keep_data
 
 
 def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list[str]]:
@@ -31,7 +31,7 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
         "objective": {
             "kind": plan.objective.kind,
             "weights": dict(plan.objective.weights),
-            "keep": falls_data(plan.objective.keep),
+            "keep": keep_data(plan.objective.keep),
             "lower_is_better": [task for task in plan.objective.weights if task in plan.objective.lower_is_better],
         },
         "experts": [model.name for model in config.experts],

@@ -18,8 +18,8 @@ from evomerge.config.fields import (
     Count,
     Device,
     Experts,
-    Falls,
     Folders,
+    Keep,
     Limits,
     Located,
     Plugin,
@@ -33,7 +33,8 @@ from evomerge.config.fields import (
 from evomerge.durable import write_text
 from evomerge.errors import EvomergeError
 from evomerge.objective import Objective
-from evomerge.objective.spec import ObjectiveSpec, falls_data, make_objective
+from evomerge.objective.floor import keep_data
+from evomerge.objective.spec import ObjectiveSpec, make_objective
 from evomerge.plugins import PluginError, PluginSpec, check_name
 from evomerge.recipe import Recipe, RecipeError
 from evomerge.recipe.model_names import model_data
@@ -89,7 +90,7 @@ class SearchConfig(Section):
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     objective: Sought = ObjectiveSpec()
     prefer: Weights | None = None
-    keep: Falls | None = None
+    keep: Keep | None = None
     optimizer: Plugin = PluginSpec("cma_es")
     budget: Limits = Limits(trials=200)
     executor: Literal["ray", "serial"] = "ray"
@@ -175,7 +176,7 @@ class SearchConfig(Section):
         }
         rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}
         if self.keep is not None:
-            rest["keep"] = falls_data(self.keep)
+            rest["keep"] = keep_data(self.keep)
         rest["code"] = list(self.code_folders) or None
         return data | {name: value for name, value in rest.items() if value is not None}
 

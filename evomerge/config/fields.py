@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from evomerge.objective import Fall
-from evomerge.objective.spec import ObjectiveSpec, read_falls, read_objective, read_weights
+from evomerge.objective.floor import Floor, read_keep
+from evomerge.objective.spec import ObjectiveSpec, read_objective, read_weights
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
 from evomerge.recipe.model_names import MODEL_KEYS, locate_name, resolve_path
@@ -232,7 +232,7 @@ Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
 Task = Annotated[PluginSpec, PlainValidator(_task)]
 Sought = Annotated[ObjectiveSpec, PlainValidator(read_objective)]
 Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
-Falls = Annotated[Fall | dict[str, Fall], PlainValidator(read_falls)]
+Keep = Annotated[Floor | dict[str, Floor], PlainValidator(read_keep)]
 Device = Annotated[str, AfterValidator(_device)]
 Folders = Annotated[tuple[Path, ...], PlainValidator(_folders)]
 Located = Annotated[Path, PlainValidator(_located)]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Scores
+from evomerge.objective.floor import Floor
 
 FloatArray = NDArray[np.float64]
 
@@ -20,32 +21,6 @@ class NonFiniteScore(ValueError):
 
 class NoReference(ValueError):
     """Losses that are relative to the parents, and no parent to compare with."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """How much of the best parent's score a merge has to keep: 0.98 of it, or 1.02 times it where less is better."""
-
-    kept: float
-
-
-#: How far a task may fall behind the best parent: so much in its own unit, or to a share of the parent's score.
-Fall = float | Share
-
-
-def hundredths(amount: float) -> float:
-    """Points or a percentage, as people write them, as a number: 1 point is 0.01."""
-    return amount / 100
-
-
-def fall_data(fall: Fall) -> float | str:
-    """As a search file says it: 0.01, or `98%`."""
-    return f"{100 * fall.kept:.12g}%" if isinstance(fall, Share) else fall
-
-
-def allowed(fall: Fall, best: float) -> float:
-    """How far a task may fall, in its unit; best: the best parent's score or loss on it."""
-    return (1 - fall.kept) * abs(best) if isinstance(fall, Share) else fall
 
 
 @dataclass(frozen=True)
@@ -63,7 +38,7 @@ class Objective:
     weights: Mapping[str, float]
     lower_is_better: frozenset[str] = frozenset()
     kind: Kind = "mean"
-    keep: Mapping[str, Fall] = field(default_factory=dict)
+    keep: Mapping[str, Floor] = field(default_factory=dict)
     whole_model: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -97,8 +72,7 @@ class Objective:
 
     def asked(self, task: str) -> str:
         """What `keep` asks of a task, for people: `-0.01` from the best parent, `+2` where less is better, or `98%`."""
-        fall = self.keep[task]
-        return str(fall_data(fall)) if isinstance(fall, Share) else f"{-self.sign(task) * fall:+g}" if fall else "0"
+        return self.keep[task].text(self.sign(task))
 
     def score_of(self, losses: Sequence[float] | FloatArray) -> float:
         """The weighted mean of the tasks as people read it, larger is better, from recorded losses."""

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from evomerge.objective.objective import FloatArray, NoReference, Objective, allowed
+from evomerge.objective.objective import FloatArray, NoReference, Objective
 from evomerge.objective.score import DisplayScore
 
 #: Weight of the mean of all tasks beside the worst one, so that of two equally bad worst tasks the better rest wins.
@@ -69,7 +69,7 @@ class Reference:
             return np.full(len(self.objective.weights), np.inf)
         keep = self.objective.keep
         falls = [
-            allowed(keep[task], best) if task in keep else np.inf
+            keep[task].allowed(best) if task in keep else np.inf
             for task, best in zip(self.objective.weights, self.losses, strict=True)
         ]
         return np.asarray(self.losses + np.array(falls), dtype=np.float64)

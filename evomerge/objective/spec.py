@@ -1,13 +1,13 @@
 """What a search file asks for (objective, preference, what to keep), and the Objective of a study from its ledger."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
-from evomerge.objective.objective import Fall, FloatArray, Kind, Objective, Share, fall_data, hundredths
+from evomerge.objective.floor import Floor, read_keep
+from evomerge.objective.objective import FloatArray, Kind, Objective
 from evomerge.study import Study, StudyError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -15,8 +15,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WEIGHED = ("mean", "chebyshev")
 #: Name of the event that says what the evaluators say of their tasks.
 EVENT = "objectives"
-
-_FALL = re.compile(r"(-?)(\d+(?:\.\d*)?|\.\d+)(pt|%)?")
 
 
 @dataclass(frozen=True)
@@ -63,53 +61,11 @@ def read_weights(data: Any) -> dict[str, float]:
     return _weights(data, f"expected a mapping task: weight above 0; got {data!r}")
 
 
-def read_falls(data: Any) -> Fall | dict[str, Fall]:
-    """How far tasks may fall: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
-    if isinstance(data, Mapping) and data:
-        return {task: read_fall(value) for task, value in data.items()}
-    return read_fall(data)
-
-
-def read_fall(data: Any) -> Fall:
-    """How far a task may fall behind the best parent: 0.01 in its own unit or `-1pt`, which is the same; or to a share
-    of the parent's score: `98%` or `-2%`, which are the same.
-
-    Raises ValueError for what is none of these.
-    """
-    if type(data) in (int, float) and data >= 0:
-        return float(data)
-    found = _FALL.fullmatch(data) if isinstance(data, str) else None
-    if found is None:
-        raise ValueError(
-            "expected how far a merge may fall behind the best parent, from 0 on, such as 0.01 or -1pt, or what it "
-            f"keeps of the parent's score, such as 98%; got {data!r}"
-        )
-    minus, amount, unit = found.group(1), float(found.group(2)), found.group(3)
-    if unit != "%":
-        return hundredths(amount) if unit else amount
-    kept = 100 - amount if minus else amount
-    if not 0 <= kept <= 100:
-        raise ValueError(f"a merge keeps from 0% to 100% of the best parent's score; got {data!r}")
-    if kept < 50 and not minus:
-        raise ValueError(
-            f"{data!r} keeps only {amount:g} % of the best parent's score; for a fall of it write -{data}, "
-            f"and if it is meant, -{100 - amount:g}%"
-        )
-    return Share(hundredths(kept))
-
-
-def falls_data(falls: Fall | Mapping[str, Fall]) -> Any:
-    """What `read_falls` reads back."""
-    if isinstance(falls, Mapping):
-        return {task: fall_data(fall) for task, fall in falls.items()}
-    return fall_data(falls)
-
-
 def make_objective(
     spec: ObjectiveSpec,
     tasks: Collection[str],
     prefer: Mapping[str, float] | None,
-    keep: Fall | Mapping[str, Fall] | None,
+    keep: Floor | Mapping[str, Floor] | None,
     lower_is_better: Collection[str],
     whole_model: Collection[str],
 ) -> Objective:
@@ -159,7 +115,7 @@ def objective_of_study(study: Study) -> Objective:
         spec,
         tasks,
         study.configuration.get("prefer"),
-        None if keep is None else read_falls(keep),
+        None if keep is None else read_keep(keep),
         **said,
     )
 

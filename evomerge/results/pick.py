@@ -5,26 +5,23 @@ base and the parents on that task (`-1pt`: 0.01 below it), or a percentage: sign
 without a sign the share of it (`98%`).
 """
 
-import difflib
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
+from evaluators._nearest import did_you_mean
 from evomerge.errors import EvomergeError
-from evomerge.objective import FloatArray, Objective, hundredths
+from evomerge.objective import FloatArray, Floor, Objective
+from evomerge.objective.floor import hundredths, read_floor
 from evomerge.objective.score import are_shares, display_score
 from evomerge.results.front import Front, Point, knee_distances
 
-Unit = Literal["score", "points", "change", "share"]
-
 _FORMS = "`chat>=0.71` (a score), `chat>=-1pt` (0.01 below the best parent) or `chat>=98%` (of the best parent's score)"
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_CONSTRAINT = re.compile(rf"(?P<task>.+?)\s*(?P<sign>>=|<=)\s*(?P<amount>{_NUMBER})\s*(?P<unit>pt|%)?")
-_WEIGHT = re.compile(rf"(?P<task>.+?)\s*=\s*(?P<weight>{_NUMBER})")
+_CONSTRAINT = re.compile(r"(?P<task>.+?)\s*(?P<sign>>=|<=)\s*(?P<value>.+)")
+_WEIGHT = re.compile(r"(?P<task>.+?)\s*=\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 #: Scores are ratios of counts; what differs by less is the same.
 _ROUNDING = 1e-9
 
@@ -35,32 +32,11 @@ class ChoiceError(EvomergeError):
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a merge has to reach on a task; text as it was given, amount in its unit."""
+    """What a merge has to reach on a task; text as it was given."""
 
     text: str
     task: str
-    amount: float
-    unit: Unit
-
-    def limit(self, best: float | None) -> float:
-        """The score that is asked for; best: of the base and the parents. Raises ChoiceError where that is needed."""
-        if self.unit == "score":
-            return self.amount
-        if best is None:
-            raise ChoiceError(
-                f"{self.text!r} is measured from the best parent, and none is scored on this split: "
-                f"give a score, such as {self.task}>=0.71."
-            )
-        if self.unit == "points":
-            return best + hundredths(self.amount)
-        if self.unit == "change":
-            return best + abs(best) * hundredths(self.amount)
-        if best <= 0:
-            raise ChoiceError(
-                f"{self.text!r} is a share of the best parent's score on {self.task}, which is {best:.4g}: "
-                "give a score or points (-1pt)."
-            )
-        return best * hundredths(self.amount)
+    floor: Floor
 
 
 @dataclass(frozen=True)
@@ -150,24 +126,21 @@ def read_weights(text: str, tasks: Collection[str]) -> dict[str, float]:
 def read_constraint(text: str, objective: Objective) -> Constraint:
     """`chat>=0.71`, `chat>=-1pt`, `chat>=98%`, `perplexity<=12`. Raises ChoiceError."""
     found = _CONSTRAINT.fullmatch(text.strip())
-    if found is None:
+    sign = 1.0 if found is None else objective.sign(found["task"])
+    floor = None if found is None else read_floor(found["value"], sign)
+    if found is None or floor is None:
         raise ChoiceError(f"Cannot read the constraint {text!r}: expected TASK>=VALUE as in {_FORMS}.")
-    task, amount, signed = _known(found["task"], objective.weights), float(found["amount"]), found["amount"][0] in "+-"
-    wanted = ">=" if objective.sign(task) > 0 else "<="
+    task, wanted = _known(found["task"], objective.weights), ">=" if sign > 0 else "<="
     if found["sign"] != wanted:
         better = "larger" if wanted == ">=" else "smaller"
         raise ChoiceError(f"On {task} {better} is better, so a constraint is {task}{wanted}VALUE; got {text!r}.")
-    unit: Unit = "score"
-    if found["unit"] == "pt":
-        if not signed and amount != 0:
-            raise ChoiceError(
-                f"Points in {text!r} need a sign, since they count from the best parent: {task}{wanted}-{amount:g}pt "
-                f"is {hundredths(amount):g} below it. For the score itself write {task}{wanted}{hundredths(amount):g}."
-            )
-        unit = "points"
-    elif found["unit"] == "%":
-        unit = "change" if signed else "share"
-    return Constraint(text.strip(), task, amount, unit)
+    if floor.unit == "fall" and floor.amount != 0 and found["value"][0] not in "+-":
+        points, score = abs(100 * floor.amount), abs(floor.amount)
+        raise ChoiceError(
+            f"Points in {text!r} need a sign, since they count from the best parent: {task}{wanted}-{points:g}pt "
+            f"is {score:g} below it. For the score itself write {task}{wanted}{score:g}."
+        )
+    return Constraint(text.strip(), task, floor)
 
 
 def choose(front: Front, wish: Wish) -> Chosen:
@@ -220,17 +193,27 @@ def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
 
 def _limit(front: Front, constraint: Constraint) -> float:
     """The score that is asked for. Raises ChoiceError for one above 1 where all scores are shares."""
-    best, task, amount = front.reference.losses, constraint.task, constraint.amount
-    if (
-        constraint.unit == "score"
-        and amount > 1
-        and are_shares(front.objective, task, (p.scores for p in front.points))
-    ):
+    best, task, floor = front.reference.losses, constraint.task, constraint.floor
+    if floor.unit == "score":
+        if floor.amount > 1 and are_shares(front.objective, task, (p.scores for p in front.points)):
+            raise ChoiceError(
+                f"{constraint.text!r} can never be met: scores on {task} lie between 0 and 1. "
+                f"{task}>={floor.amount:g}% is {floor.amount:g} % of the best parent's score, "
+                f"{task}>={hundredths(floor.amount):g} a score."
+            )
+        return floor.amount
+    if best is None:
         raise ChoiceError(
-            f"{constraint.text!r} can never be met: scores on {task} lie between 0 and 1. {task}>={amount:g}% is "
-            f"{amount:g} % of the best parent's score, {task}>={hundredths(amount):g} a score."
+            f"{constraint.text!r} is measured from the best parent, and none is scored on this split: "
+            f"give a score, such as {task}>=0.71."
         )
-    return constraint.limit(None if best is None else front.objective.as_scores(best)[constraint.task])
+    score = front.objective.as_scores(best)[task]
+    if floor.unit == "share" and score == 0:
+        raise ChoiceError(
+            f"{constraint.text!r} is a share of the best parent's score on {task}, which is 0: "
+            "give a score or points (-1pt)."
+        )
+    return floor.limit(score, front.objective.sign(task))
 
 
 def _missed(front: Front, point: Point, constraint: Constraint, limit: float) -> float:
@@ -240,7 +223,5 @@ def _missed(front: Front, point: Point, constraint: Constraint, limit: float) ->
 
 def _known(task: str, tasks: Collection[str]) -> str:
     if task not in tasks:
-        near = difflib.get_close_matches(task, tasks, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ChoiceError(f"No task named {task!r}; there are {', '.join(tasks)}.{hint}")
+        raise ChoiceError(f"No task named {task!r}; there are {', '.join(tasks)}.{did_you_mean(task, tasks)}")
     return task

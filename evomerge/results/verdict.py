@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evomerge.objective import FloatArray, Objective, allowed
+from evomerge.objective import FloatArray, Objective
 from evomerge.objective.reference import Reference
 from evomerge.results.ranking import SelectionError
 from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
@@ -113,7 +113,7 @@ def verdict(
         sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
     for claim in claims:
         fall = objective.keep.get(claim.task)
-        if fall is not None and claim.gain.mean < -allowed(fall, _theirs(objective, standings[0], claim)):
+        if fall is not None and claim.gain.mean < -fall.allowed(_theirs(objective, standings[0], claim)):
             sentences.append(
                 f"On held-out examples {claim.task} fell further than asked for ({objective.asked(claim.task)}): "
                 f"{_change(objective, claim, shares)}."

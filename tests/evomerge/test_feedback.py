@@ -7,7 +7,7 @@ import pytest
 
 from evaluators.base import Scores
 from evomerge.feedback import Feedback
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposal
 from evomerge.study.state import Entry
 from evomerge.trial import CANARY, Failure, Outcome, Trial
@@ -117,7 +117,7 @@ def test_a_share_of_nothing_cannot_be_retained() -> None:
 
 
 def test_limits_are_told_to_those_who_see_every_task() -> None:
-    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "pareto", {"two": 0.25})
+    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "pareto", {"two": Floor(0.25)})
     optimizer = Listener(2)
     feedback = Feedback(optimizer, objective, PARENTS)
     feedback.take(entry(objective, 1, "base", 0.4, 1.5))
@@ -127,7 +127,7 @@ def test_limits_are_told_to_those_who_see_every_task() -> None:
 
 
 def test_a_broken_limit_costs_more_than_can_be_gained() -> None:
-    objective = Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.1})
+    objective = Objective({"one": 1.0, "two": 1.0}, keep={"one": Floor(0.1)})
     optimizer = Listener()
     feedback = Feedback(optimizer, objective, {"base"})
     feedback.take(entry(objective, 1, "base", 0.8, 0.2))

@@ -14,7 +14,7 @@ from evomerge.bench import Bench, BenchSpec
 from evomerge.budget import Budget, candidates
 from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.optimizers.base import FloatArray
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
@@ -401,7 +401,7 @@ def test_when_all_parents_fail_a_relative_search_pauses(models: Recipe, tmp_path
     study = Study.create(tmp_path / "s", {}, {})
     optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
     executor = SerialExecutor(lambda: Orphans(spec(), 0))
-    objective = Objective({"one": 1.0}, keep={"one": 0.1})
+    objective = Objective({"one": 1.0}, keep={"one": Floor(0.1)})
     ending = search(study, optimizer, executor, objective, baselines(bench), Budget(trials=30), seed=SEED)
     assert (ending.kind, candidates(study)) == ("paused", 4)
     assert "Every parent failed" in ending.message

@@ -9,7 +9,7 @@ import pytest
 from evomerge.commands.decision import decision_lines, decision_to_dict, scores_for_card
 from evomerge.commands.pick import Request, decide, number_to_write
 from evomerge.commands.pick_interactively import ask_for_choice, read_answer
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.results.pick import ChoiceError
 from evomerge.statistics import difference
 from evomerge.study import Study, StudyError
@@ -209,7 +209,7 @@ def test_x_is_that_of_the_trial(finished: Path) -> None:
 
 
 def test_a_wish_that_falls_below_what_the_study_keeps_says_so(tmp_path: Path) -> None:
-    keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": 0.3})  # of parent:chat's 0.8
+    keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": Floor(0.3)})  # of parent:chat's 0.8
     study = write_front(tmp_path / "study", SEARCH, keeping)
     study.close()
     said = " ".join(decide(study.folder, Request(best_at="math")).notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.config import FREE, ConfigError, SearchConfig, load_config
-from evomerge.objective import Objective, Share
+from evomerge.objective import Floor, Objective
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input
 
@@ -90,11 +90,17 @@ def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
         ("{kind: mean, weights: {two: 2, one: 1}}", Objective({"one": 1.0, "two": 2.0})),
         ("{kind: chebyshev, weights: {two: 2, one: 1}}", Objective({"one": 1.0, "two": 2.0}, kind="chebyshev")),
         ("pareto\nprefer: {two: 3, one: 1}", Objective({"one": 1.0, "two": 3.0}, kind="pareto")),
-        ("mean\nkeep: 0.01", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.01, "two": 0.01})),
-        ("pareto\nkeep: {two: -1.5pt}", Objective({"one": 1.0, "two": 1.0}, kind="pareto", keep={"two": 0.015})),
-        ("mean\nkeep: {two: 2pt, one: 0}", Objective({"one": 1.0, "two": 1.0}, keep={"one": 0.0, "two": 0.02})),
-        ("mean\nkeep: {two: 99.5%}", Objective({"one": 1.0, "two": 1.0}, keep={"two": Share(0.995)})),
-        ("mean\nkeep: -2%", Objective({"one": 1.0, "two": 1.0}, keep={"one": Share(0.98), "two": Share(0.98)})),
+        ("mean\nkeep: 0.01", Objective({"one": 1.0, "two": 1.0}, keep={"one": Floor(0.01), "two": Floor(0.01)})),
+        ("pareto\nkeep: {two: -1.5pt}", Objective({"one": 1.0, "two": 1.0}, kind="pareto", keep={"two": Floor(0.015)})),
+        (
+            "mean\nkeep: {two: 2pt, one: 0}",
+            Objective(dict.fromkeys(("one", "two"), 1.0), keep={"one": Floor(0.0), "two": Floor(0.02)}),
+        ),
+        ("mean\nkeep: {two: 99.5%}", Objective({"one": 1.0, "two": 1.0}, keep={"two": Floor(0.995, "share")})),
+        (
+            "mean\nkeep: -2%",
+            Objective({"one": 1.0, "two": 1.0}, keep=dict.fromkeys(("one", "two"), Floor(0.98, "share"))),
+        ),
     ],
 )
 def test_kinds_of_objectives(tmp_path: Path, text: str, expected: Objective) -> None:

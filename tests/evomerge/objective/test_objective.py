@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.objective import Kind, NonFiniteScore, Objective, Share
+from evomerge.objective import Floor, Kind, NonFiniteScore, Objective
 
 
 def scores(**tasks: list[float]) -> dict[str, Scores]:
@@ -51,13 +51,13 @@ def test_weights_must_mean_something() -> None:
 
 
 def test_the_parents_are_needed_where_something_is_measured_from_them() -> None:
-    assert Objective({"a": 1.0}, keep={"a": 0.25}).needs_parents
+    assert Objective({"a": 1.0}, keep={"a": Floor(0.25)}).needs_parents
     assert Objective({"a": 1.0}, kind="retention").needs_parents
     assert not Objective({"a": 1.0}).needs_parents
 
 
 def test_what_is_asked_has_the_sign_that_the_task_would_change_by() -> None:
-    keep = {"a": 0.01, "b": 2.0, "c": 0.0, "d": Share(0.995)}
+    keep = {"a": Floor(0.01), "b": Floor(2.0), "c": Floor(0.0), "d": Floor(0.995, "share")}
     objective = Objective(dict.fromkeys(keep, 1.0), frozenset("bc"), keep=keep)
     assert [objective.asked(task) for task in keep] == ["-0.01", "+2", "0", "99.5%"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evomerge.objective import Kind, NoReference, Objective, Share
+from evomerge.objective import Floor, Kind, NoReference, Objective
 from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore
 
@@ -42,30 +42,35 @@ def test_retention_counts_shares_and_no_weights() -> None:
 
 
 def test_keep_penalizes_what_goes_beyond() -> None:
-    kept = told("mean", [-0.9, -0.3], [-0.8, -0.5], keep={"b": 0.2})
-    broken = told("mean", [-0.9, -0.2], [-0.8, -0.5], keep={"b": 0.2})
+    kept = told("mean", [-0.9, -0.3], [-0.8, -0.5], keep={"b": Floor(0.2)})
+    broken = told("mean", [-0.9, -0.2], [-0.8, -0.5], keep={"b": Floor(0.2)})
     assert kept == pytest.approx(-(0.75 * 0.9 + 0.25 * 0.3))
     assert broken == pytest.approx(-(0.75 * 0.9 + 0.25 * 0.2) + 10 * 0.1)
 
 
 def test_a_pareto_search_sees_its_losses_as_they_are() -> None:
-    found = reference(Objective({"a": 1.0, "b": 1.0}, kind="pareto", keep={"a": 0.0}), [-0.8, -0.5])
+    found = reference(Objective({"a": 1.0, "b": 1.0}, kind="pareto", keep={"a": Floor(0.0)}), [-0.8, -0.5])
     assert found.told(np.array([-0.1, -0.2])).tolist() == [-0.1, -0.2]
 
 
 def test_limits_are_the_parents_and_what_may_be_lost() -> None:
-    assert reference(Objective({"a": 1.0, "b": 1.0}, keep={"b": 0.25}), [-0.8, -0.5]).limits.tolist() == [np.inf, -0.25]
+    assert reference(Objective({"a": 1.0, "b": 1.0}, keep={"b": Floor(0.25)}), [-0.8, -0.5]).limits.tolist() == [
+        np.inf,
+        -0.25,
+    ]
 
 
 def test_a_share_is_of_the_best_parents_score_whichever_way_it_counts() -> None:
     # Scores of 0.8, where more is better, and 20, where less is: 98 % is 0.784, and 20.4.
-    objective = Objective({"a": 1.0, "b": 1.0}, frozenset("b"), keep={"a": Share(0.98), "b": Share(0.98)})
+    objective = Objective(
+        {"a": 1.0, "b": 1.0}, frozenset("b"), keep={"a": Floor(0.98, "share"), "b": Floor(0.98, "share")}
+    )
     np.testing.assert_allclose(reference(objective, [-0.8, 20.0]).limits, [-0.784, 20.4])
 
 
 @pytest.mark.parametrize("kind", ["mean", "chebyshev", "pareto"])
 def test_what_is_kept_comes_before_what_is_better(kind: Kind) -> None:
-    found = reference(Objective({"a": 1.0, "b": 1.0}, kind=kind, keep={"b": 0.01}), [-0.7, -0.4], [-0.5, -0.8])
+    found = reference(Objective({"a": 1.0, "b": 1.0}, kind=kind, keep={"b": Floor(0.01)}), [-0.7, -0.4], [-0.5, -0.8])
     near, kept = np.array([-0.70, -0.7895]), np.array([-0.68, -0.7905])
     assert found.excess(near) == pytest.approx(0.0005)
     assert found.excess(kept) == 0
@@ -75,7 +80,9 @@ def test_what_is_kept_comes_before_what_is_better(kind: Kind) -> None:
 
 
 def test_excess_is_counted_in_the_units_of_the_score() -> None:
-    objective = Objective({"a": 1.0, "size": 1.0}, frozenset({"size"}), "pareto", {"a": 0.0, "size": 0.0})
+    objective = Objective(
+        {"a": 1.0, "size": 1.0}, frozenset({"size"}), "pareto", dict.fromkeys(("a", "size"), Floor(0))
+    )
     display = DisplayScore(objective, {"a": (0.2, 0.7), "size": (900.0, 400.0)})
     found = Reference.of(objective, [np.array([-0.7, 400.0])], display)
     assert found.excess(np.array([-0.6, 500.0])) == pytest.approx(0.1 / 0.5 + 100 / 500)
@@ -90,7 +97,7 @@ def test_equal_losses_that_differ_in_their_last_bits_are_equal() -> None:
 
 @pytest.mark.parametrize("kind", ["mean", "chebyshev", "retention", "pareto"])
 def test_without_parents_the_mean_decides_and_nothing_can_be_told(kind: Kind) -> None:
-    objective = Objective({"a": 1.0, "b": 1.0}, kind=kind, keep={"b": 0.01})
+    objective = Objective({"a": 1.0, "b": 1.0}, kind=kind, keep={"b": Floor(0.01)})
     found = reference(objective)
     assert "Every parent failed" in str(found.problem)
     losses = np.array([-0.6, -0.2])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.objective import Objective, Share
-from evomerge.objective.spec import objective_of_study, read_fall, record_objective
+from evomerge.objective import Floor, Objective
+from evomerge.objective.spec import objective_of_study, record_objective
 from evomerge.study import Study, StudyError
 from evomerge.study.lines import FILE
 from evomerge.trial import Outcome, Trial
@@ -22,7 +22,7 @@ OBJECTIVE = Objective(
     {"text": 1.0, "size": 2.0, "one": 3.0},
     frozenset({"text", "size"}),
     "pareto",
-    {"text": Share(0.98), "one": 0.01},
+    {"text": Floor(0.98, "share"), "one": Floor(0.01)},
     frozenset({"size"}),
 )
 
@@ -110,21 +110,3 @@ def test_a_study_without_tasks_has_no_objective(tmp_path: Path) -> None:
     for without in (study, Study.read(tmp_path / "empty")):
         with pytest.raises(StudyError, match="has no tasks"):
             objective_of_study(without)
-
-
-@pytest.mark.parametrize(
-    ("text", "fall"), [("-1pt", 0.01), ("2.5pt", 0.025), ("-.5pt", 0.005), ("0", 0.0), ("-0.02", 0.02), (1, 1.0)]
-)
-def test_how_far_a_task_may_fall(text: object, fall: float) -> None:
-    assert read_fall(text) == pytest.approx(fall)
-
-
-@pytest.mark.parametrize(("text", "kept"), [("98%", 0.98), ("-2%", 0.98), ("100%", 1.0), ("50%", 0.5), ("-98%", 0.02)])
-def test_a_share_of_the_best_parent_or_how_much_less(text: str, kept: float) -> None:
-    assert read_fall(text) == Share(kept)
-
-
-@pytest.mark.parametrize("text", [-0.01, "", "pt", "1 pt", "--1", "1e-2", "98 %", "98%pt", True, None, float("nan")])
-def test_what_is_no_fall_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match=r"0\.01 or -1pt"):
-        read_fall(text)

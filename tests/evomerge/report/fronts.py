@@ -7,7 +7,8 @@ import numpy as np
 
 from evaluators.base import Scores
 from evomerge.objective import Objective
-from evomerge.objective.spec import falls_data, record_objective
+from evomerge.objective.floor import keep_data
+from evomerge.objective.spec import record_objective
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.evomerge.report.studies import baseline
@@ -62,7 +63,7 @@ def write_front(
 ) -> Study:
     """A study with these models on the search split, numbered from 0 on; still open for writing."""
     spec: dict[str, object] = {"prefer": dict(objective.weights)} if objective.pareto else {}
-    spec |= {"keep": falls_data(objective.keep)} if objective.keep else {}
+    spec |= {"keep": keep_data(objective.keep)} if objective.keep else {}
     kind = dict(objective.weights) if objective.kind == "mean" else objective.kind
     tasks = dict.fromkeys(objective.weights, "synthetic")
     configuration = {"tasks": tasks, "objective": kind, "optimizer": optimizer, "seed": 0, **spec}

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from evomerge.commands.pareto import show_front
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.report.front_plot import plot_front
 from evomerge.report.front_table import plus_minus
 from evomerge.report.plot import PlotError
@@ -51,7 +51,7 @@ def test_models_are_shown_wherever_they_are_and_the_front_is_marked(run: Path) -
 
 
 def test_what_falls_below_what_the_study_keeps_is_marked(tmp_path: Path) -> None:
-    keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": 0.3})  # of parent:chat's 0.8
+    keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": Floor(0.3)})  # of parent:chat's 0.8
     write_front(tmp_path / "study", SEARCH, keeping).close()
     text = shown(tmp_path / "study")
     rows = [row for row in text.splitlines() if "falls below keep" in row]

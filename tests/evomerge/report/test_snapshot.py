@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from evaluators.base import Scores
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.objective.spec import objective_of_study, record_objective
 from evomerge.report.front_table import render_front
 from evomerge.report.live import table
@@ -116,7 +116,8 @@ def test_the_best_of_every_family_of_baselines() -> None:
 
 def kind_of(folder: Path, kind: str, keep: dict[str, float] | None = None) -> Study:
     """Two parents and three candidates with 10 examples per task; `two` is an error rate."""
-    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), kind, keep or {})  # type: ignore[arg-type]
+    floors = {task: Floor(fall) for task, fall in (keep or {}).items()}
+    objective = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), kind, floors)  # type: ignore[arg-type]
     configuration = {"tasks": {"one": "x", "two": "x"}, "objective": kind} | ({"keep": keep} if keep else {})
     study = Study.create(folder, configuration, {})
     record_objective(study, objective)

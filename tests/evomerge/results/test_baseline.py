@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.objective import Kind, Objective
+from evomerge.objective import Floor, Kind, Objective
 from evomerge.report.standings import selection_to_dict
 from evomerge.results import Selection, select, selection
 from tests.evomerge.results.tables import Table, searched
@@ -96,7 +96,8 @@ TWO: Table = {
 def test_the_best_baseline_is_the_one_that_the_objective_prefers(
     tmp_path: Path, kind: Kind, keep: dict[str, float], best: str, said: str
 ) -> None:
-    found = result(tmp_path, TWO, Objective({"a": 1.0, "b": 1.0}, kind=kind, keep=keep))
+    floors = {task: Floor(fall) for task, fall in keep.items()}
+    found = result(tmp_path, TWO, Objective({"a": 1.0, "b": 1.0}, kind=kind, keep=floors))
     assert found.baseline == best
     assert said in found.verdict
     assert best in {standing.label for standing in found.standings}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.results.front import Front, front, knee_distances
 from evomerge.statistics import estimate
 from evomerge.trial import CANARY, Origin, Trial
@@ -99,7 +99,7 @@ def test_the_knee_and_the_preferred_choice(tmp_path: Path) -> None:
         # Behind the parents (.8, .8): 6 by .2 at most, 8 by .4.
         (Objective({"math": 1.0, "chat": 1.0}, kind="chebyshev"), 6),
         # Only 7 falls less than .05 behind .8 on chat.
-        (replace(PARETO, keep={"chat": 0.05}), 7),
+        (replace(PARETO, keep={"chat": Floor(0.05)}), 7),
     ],
 )
 def test_the_study_prefers_as_its_objective_does(tmp_path: Path, objective: Objective, number: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.execution.serial import SerialExecutor
-from evomerge.objective import Kind, Objective
+from evomerge.objective import Floor, Kind, Objective
 from evomerge.results import FRONT_FINALISTS, finalists, select, selection
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
@@ -52,7 +52,9 @@ def model(x: object) -> str:
     ],
 )
 def test_who_wins(tmp_path: Path, kind: Kind, weights: dict[str, float], keep: dict[str, float], expected: str) -> None:
-    name, keeps, _ = winner(tmp_path, Objective(weights, kind=kind, keep=keep))
+    name, keeps, _ = winner(
+        tmp_path, Objective(weights, kind=kind, keep={task: Floor(fall) for task, fall in keep.items()})
+    )
     assert (name, keeps) == (expected, True if keep else None)
 
 
@@ -60,7 +62,7 @@ def test_who_wins(tmp_path: Path, kind: Kind, weights: dict[str, float], keep: d
 def test_where_nothing_keeps_what_was_asked_the_nearest_wins_and_the_verdict_says_so(
     tmp_path: Path, kind: Kind
 ) -> None:
-    name, keeps, verdict = winner(tmp_path, Objective(WEIGHTS, kind=kind, keep={"a": 0.05}))
+    name, keeps, verdict = winner(tmp_path, Objective(WEIGHTS, kind=kind, keep={"a": Floor(0.05)}))
     assert (name, keeps) == ("x2", False)
     assert "No finalist kept what was asked for (a -0.05) on the select split; this one came nearest." in verdict
     assert "On held-out examples a fell further than asked for (-0.05): -10.0" in verdict
@@ -68,7 +70,7 @@ def test_where_nothing_keeps_what_was_asked_the_nearest_wins_and_the_verdict_say
 
 def test_keep_is_measured_on_the_select_split(tmp_path: Path) -> None:
     table = {**TABLE, "select/x2": {"a": 0.3, "b": 0.6}, "select/x3": {"a": 0.8, "b": 0.6}}
-    assert winner(tmp_path, Objective(WEIGHTS, keep={"a": 0.1}), table)[:2] == ("x3", True)
+    assert winner(tmp_path, Objective(WEIGHTS, keep={"a": Floor(0.1)}), table)[:2] == ("x3", True)
 
 
 def test_retention_of_what_no_parent_scores_on_few_examples(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from evaluators.base import Scores
-from evomerge.objective import Kind, Objective
+from evomerge.objective import Floor, Kind, Objective
 from evomerge.objective.spec import record_objective
 from evomerge.report.html.document import document
 from evomerge.report.html.material import Material
@@ -35,7 +35,7 @@ MODELS = {
 
 
 def write(folder: Path, kind: Kind, models: dict[str | int, tuple[float, float]]) -> tuple[Study, Objective]:
-    objective = Objective({"math": 1.0, "chat": 1.0}, kind=kind, keep={"chat": 0.01})
+    objective = Objective({"math": 1.0, "chat": 1.0}, kind=kind, keep={"chat": Floor(0.01)})
     configuration = {"tasks": dict.fromkeys(objective.weights, "x"), "objective": kind, "keep": {"chat": 0.01}}
     study = Study.create(folder, configuration, {})
     record_objective(study, objective)

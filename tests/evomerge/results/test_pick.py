@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.objective import Objective
+from evomerge.objective import Floor, Objective
 from evomerge.results.front import Front, front
 from evomerge.results.pick import ChoiceError, Chosen, Wish, choose, read_constraint, read_weights, read_wish
 from tests.evomerge.report.fronts import PARETO, SEARCH, write_front
@@ -203,4 +203,4 @@ def test_a_mean_has_a_front_over_its_tasks(tmp_path: Path) -> None:
     study = write_front(tmp_path / "study", SEARCH, mean)
     study.close()
     assert choose(front(study, mean), Wish()).point.number == 5
-    assert choose(front(study, replace(mean, keep={"chat": 0.2})), Wish()).point.number == 6
+    assert choose(front(study, replace(mean, keep={"chat": Floor(0.2)})), Wish()).point.number == 6

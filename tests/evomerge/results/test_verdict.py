@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.objective import Kind, Objective, Share
+from evomerge.objective import Floor, Kind, Objective
 from evomerge.results import Claim, Repeat, Standing
 from evomerge.results.verdict import verdict
 from evomerge.statistics import Difference, Estimate
@@ -102,7 +102,7 @@ def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
     ],
 )
 def test_only_a_parent_that_keeps_what_was_asked_is_to_beat_and_to_keep(score_b: float, p: float, text: str) -> None:
-    objective = Objective(TWO, keep={"math": 0.02, "text": 0.2})
+    objective = Objective(TWO, keep={"math": Floor(0.02), "text": Floor(0.2)})
     parents = {
         "parent:a": (0.7, 0.45, 0.9, 0.05),
         "parent:b": (0.6, score_b, 0.75, 0.02),
@@ -124,7 +124,7 @@ def test_a_share_that_was_asked_for_is_one_of_what_the_parent_scores(kept: float
     standings = [standing("trial:1", math=0.72, text=0.8)]
     standings.append(standing("parent:a", Difference(0.1, 0.01, 100, 1e-9), math=0.8, text=0.3))
     standings.append(standing("parent:b", Difference(0.1, 0.01, 100, 1e-9), math=0.72, text=0.3))
-    objective = Objective(TWO, keep={"math": Share(kept)})
+    objective = Objective(TWO, keep={"math": Floor(kept, "share")})
     said = verdict(objective, standings, [claim], shares=TWO, keeps=False)
     fell = f"On held-out examples math fell further than asked for ({100 * kept:g}%): -8.0 ± 2.0 points."
     assert (fell in said) == said_so
