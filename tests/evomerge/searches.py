@@ -1,11 +1,6 @@
 """Real searches, here or in processes of their own, and what they leave in their ledgers."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +9,7 @@ from typer.testing import CliRunner
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.study import Study
+from tests.evomerge.forks import Fork
 from tests.toys import search_file
 
 
@@ -37,22 +33,9 @@ def run_here(file: Path, *options: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@contextmanager
-def evomerge(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The command line in a process and session of its own, which ends with the block at the latest."""
-    command = [sys.executable, "-m", "evomerge.cli", *map(str, arguments)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **environment},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def evomerge(*arguments: object, **environment: str) -> Fork:
+    """The command line in a process and session of its own; its block waits for its end."""
+    return Fork(*arguments, environment=environment)
 
 
 def history(folder: Path) -> list[tuple[object, ...]]:

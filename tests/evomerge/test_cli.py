@@ -21,6 +21,7 @@ from evomerge import __version__
 from evomerge.budget import candidates
 from evomerge.cli import app
 from evomerge.study import Study
+from tests.evomerge.forks import Fork
 from tests.toys import search_file, write_toys
 
 HEAVY = ("torch", "ray", "transformers", "lm_eval", "optuna", "scipy", "numpy", "pydantic", "rich", "yaml")
@@ -153,9 +154,7 @@ def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Pa
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_search_resumable(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    script = Path(sys.executable).with_name("evomerge")
-    command = [str(script), "search", str(write(tmp_path, budget={"trials": 10**6}))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Fork("search", write(tmp_path, budget={"trials": 10**6})) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if '"told": 3,' in line)
         process.send_signal(number)
@@ -179,11 +178,7 @@ def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -
     (tmp_path / "examples.txt").write_text("\n".join(map(str, range(60))), encoding="utf-8")
     task = {"evaluator": "callable", "function": "endless:score", "examples": "examples.txt"}
     file = write(tmp_path, tasks={"one": {**task, "mark": str(tmp_path / "running")}})
-    script = Path(sys.executable).with_name("evomerge")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    with subprocess.Popen(
-        [str(script), "search", str(file)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with Fork("search", file) as process:
         assert process.stdout is not None
         while not (tmp_path / "running").exists() and process.poll() is None:
             time.sleep(0.01)
@@ -200,10 +195,9 @@ def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -
 
 def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
     tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.5}}
-    script = Path(sys.executable).with_name("evomerge")
-    command = [str(script), "search", str(write(tmp_path, tasks=tasks))]
+    file = write(tmp_path, tasks=tasks)
     controller, terminal = os.openpty()
-    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+    with Fork("search", file, terminal=terminal) as process:
         os.close(terminal)
         read_until(controller, b"best so far")
         process.send_signal(signal.SIGINT)
@@ -216,17 +210,9 @@ def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
 def test_a_closed_terminal_ends_a_search_resumable(tmp_path: Path) -> None:
     """What the kernel does to a session whose terminal goes away: SIGHUP, and an error for whoever writes to it."""
     tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.2}}
-    script = Path(sys.executable).with_name("evomerge")
-    command = [str(script), "search", str(write(tmp_path, tasks=tasks, budget={"trials": 10**6}))]
+    file = write(tmp_path, tasks=tasks, budget={"trials": 10**6})
     controller, terminal = os.openpty()
-    adopt = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-    with subprocess.Popen(
-        [sys.executable, "-c", adopt, *command],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    ) as process:
+    with Fork("search", file, terminal=terminal) as process:
         os.close(terminal)
         read_until(controller, b"best so far")
         os.close(controller)
@@ -264,16 +250,11 @@ def test_a_crash_in_native_code_says_where_and_is_told_on_resume(tmp_path: Path)
     (tmp_path / "examples.txt").write_text("\n".join(map(str, range(60))), encoding="utf-8")
     task = {"evaluator": "callable", "function": "crashing:score", "examples": "examples.txt"}
     file = write(tmp_path, tasks={"one": task})
-    script = Path(sys.executable).with_name("evomerge")
-    command, environment = (
-        [str(script), "search", str(file)],
-        {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
-    )
-    command = [str(script), "search", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == -signal.SIGSEGV
-    assert "Segmentation fault" in done.stderr
-    assert 'crashing.py", line 5 in score' in done.stderr
+    with Fork("search", file) as process:
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in errors
+    assert 'crashing.py", line 5 in score' in errors
     with closing(Study.open(tmp_path / "study")) as study:
         assert "1 re-queued. The last session ended without a word while trial 0 ran" in str(study.resumed)
 
@@ -285,9 +266,7 @@ def read_until(terminal: int, wanted: bytes) -> None:
 
 
 def test_a_search_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
-    script = Path(sys.executable).with_name("evomerge")
-    command = [str(script), "search", str(write(tmp_path, budget={"trials": 12}))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Fork("search", write(tmp_path, budget={"trials": 12})) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -316,11 +295,12 @@ def test_a_busy_study_is_exit_code_4(tmp_path: Path) -> None:
     assert run("search", file).exit_code == 0
     study = Study.open(tmp_path / "study")
     try:
-        done = console_script("search", file, "--resume")
+        with Fork("search", file, "--resume") as process:
+            _, errors = process.communicate()
     finally:
         study.close()
-    assert done.returncode == 4
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 4
+    assert "Traceback" not in errors
 
 
 def test_init_then_check(tmp_path: Path) -> None:
@@ -363,9 +343,10 @@ def test_with_json_an_error_is_an_object_on_stdout(tmp_path: Path) -> None:
         (["merge"], 2, "Missing argument"),
         (["serch", "x"], 2, "No such command 'serch'"),
     ):
-        done = console_script(*command, "--json")
-        error = json.loads(done.stdout)
-        assert (done.returncode, done.stderr, error["event"], error["code"]) == (code, "", "error", code)
+        with Fork(*command, "--json") as process:
+            shown, errors = process.communicate()
+        error = json.loads(shown)
+        assert (process.returncode, errors, error["event"], error["code"]) == (code, "", "error", code)
         assert said in error["error"]
     refused = write(tmp_path)
     (tmp_path / "models" / "a.safetensors").write_bytes(b"")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ import pytest
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.study import Study
 from evomerge.study.lines import FILE
+from tests.evomerge.forks import Fork
+from tests.evomerge.searches import run_here
 from tests.toys import search_file
 from tests.waiting import CEILING, wait_until
 
 TRIALS = 70
+
+Driver = Fork | subprocess.Popen[bytes]
 
 
 def write_search(folder: Path) -> Path:
@@ -27,8 +32,14 @@ def write_search(folder: Path) -> Path:
 
 
 def start(file: Path) -> subprocess.Popen[bytes]:
+    """A driver that shares nothing with another one, not even its hash seed."""
     command = [sys.executable, "-m", "evomerge.cli", "search", str(file), "--resume"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def fork(file: Path) -> Fork:
+    """The same in a moment."""
+    return Fork("search", file, "--resume", silent=True)
 
 
 def records(folder: Path) -> int:
@@ -36,7 +47,7 @@ def records(folder: Path) -> int:
     return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
 
 
-def kill_when(process: subprocess.Popen[bytes], folder: Path, count: int, pause: float) -> bool:
+def kill_when(process: Driver, folder: Path, count: int, pause: float) -> bool:
     """SIGKILL the driver once its ledger has `count` records and `pause` more seconds went by."""
     while process.poll() is None and records(folder) < count:
         time.sleep(0.002)
@@ -64,22 +75,22 @@ def history(folder: Path) -> list[tuple[object, ...]]:
     ]
 
 
-def check(tmp_path: Path, kills: int) -> None:
+def check(tmp_path: Path, kills: int, begin: Callable[[Path], Driver]) -> None:
+    """Begin and kill a search several times and end it in a process of its own; compare with one in this process."""
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
-    whole = start(write_search(tmp_path / "whole"))
     rng = np.random.default_rng(11)
     file = write_search(tmp_path / "killed")
     killed = 0
     for target in sorted(rng.integers(3, 2 * TRIALS + 20, size=kills)):
-        process = start(file)
+        process = begin(file)
         killed += kill_when(process, tmp_path / "killed", int(target), float(rng.random() * 0.02))
         assert process.stderr is not None
         process.stderr.close()
     last = start(file)
-    for process in (whole, last):
-        _, errors = process.communicate(timeout=CEILING)
-        assert process.returncode == 0, errors.decode()
+    run_here(write_search(tmp_path / "whole"))
+    _, errors = last.communicate(timeout=CEILING)
+    assert last.returncode == 0, errors.decode()
     assert killed == kills
     assert history(tmp_path / "killed") == history(tmp_path / "whole")
     study = Study.read(tmp_path / "killed" / "study")
@@ -88,12 +99,12 @@ def check(tmp_path: Path, kills: int) -> None:
 
 
 def test_a_few_kills_change_nothing(tmp_path: Path) -> None:
-    check(tmp_path, kills=3)
+    check(tmp_path, kills=3, begin=fork)
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
-    check(tmp_path, kills=20)
+    check(tmp_path, kills=20, begin=start)
 
 
 @pytest.mark.slow

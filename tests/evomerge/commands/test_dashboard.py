@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from evomerge.cli import app
 from evomerge.study import Study
 from evomerge.study.lines import FILE
+from tests.evomerge.forks import Fork
 from tests.evomerge.report.studies import write_study
 from tests.evomerge.searches import evomerge, history, run_here, write_search
 from tests.waiting import CEILING, wait_until
@@ -42,7 +42,7 @@ def unwatched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "study"
 
 
-def address_of(dashboard: subprocess.Popen[str]) -> str:
+def address_of(dashboard: Fork) -> str:
     assert dashboard.stdout is not None
     return str(json.loads(dashboard.stdout.readline())["url"])
 
