@@ -4,10 +4,12 @@ from collections.abc import Collection
 
 import numpy as np
 
+from evomerge import plugins
 from evomerge.failures import forgiven
 from evomerge.objective import Objective
 from evomerge.objective.reference import Reference
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer
+from evomerge.plugins import PluginSpec
 from evomerge.statistics import clusters_of, sample
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin
@@ -82,3 +84,28 @@ class Feedback:
                 losses = self._reference.told(self._objective.by_task(scores))
         proposed = trial.origin is Origin.SEARCH
         self._optimizer.tell(Observation(trial.number, trial.x, losses, proposed, examples))
+
+
+def new_optimizer(
+    spec: PluginSpec, objective: Objective, *, dimension: int, seed: int, start: FloatArray | None
+) -> Optimizer:
+    """An optimizer that was told nothing yet. Raises PluginError or OptimizerError where it cannot be built."""
+    optimizer: Optimizer = plugins.build(
+        "optimizer",
+        spec,
+        Optimizer,
+        dimension=dimension,
+        n_objectives=objective.n_objectives,
+        seed=seed,
+        start=start,
+    )
+    if objective.pareto:
+        optimizer.prefer(list(objective.weights.values()))
+    return optimizer
+
+
+def replay(study: Study, optimizer: Optimizer, objective: Objective) -> None:
+    """Tell an optimizer what the study holds."""
+    on_search = (entry.trial for entry in study.entries.values() if entry.trial.split == "search")
+    parents = {trial.label for trial in on_search if trial.origin.is_parent}
+    Feedback(optimizer, objective, parents).replay(study)

@@ -11,10 +11,11 @@ from evomerge.errors import USAGE
 
 if TYPE_CHECKING:
     from evomerge.commands.pick import Request
+    from evomerge.run import Run
 
 commands = typer.Typer()
 
-Run = Annotated[Path, typer.Argument(help="The folder of the run.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of the run.")]
 Prefer = Annotated[str | None, typer.Option("--prefer", help="Weights of tasks, such as math=2,chat=1.")]
 BestAt = Annotated[str | None, typer.Option("--max", help="The best merge on this task; with --keep for the others.")]
 Keep = Annotated[
@@ -34,7 +35,7 @@ PredictedPoint = Annotated[
 
 @commands.command(rich_help_panel=RESULTS)
 def pareto(
-    run: Run,
+    run: Folder,
     split: Annotated[str, typer.Option(help="Of the examples: search, select or report.")] = "search",
     everything: Annotated[bool, typer.Option("--all", help="Every model that was scored.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw front.png in the folder of the run.")] = False,
@@ -47,9 +48,10 @@ def pareto(
     """
     from evomerge.commands.pareto import show_front
     from evomerge.report.terminal import Terminal
+    from evomerge.run import Run
 
     console = Terminal(width=None if sys.stdout.isatty() else 160)
-    data, text = show_front(run, split, console.width, everything=everything, plot=plot)
+    data, text = show_front(Run(run), split, console.width, everything=everything, plot=plot)
     if as_json:
         show(as_json, data)
     else:
@@ -58,7 +60,7 @@ def pareto(
 
 @commands.command(rich_help_panel=RESULTS)
 def pick(
-    run: Run,
+    run: Folder,
     prefer: Prefer = None,
     best_at: BestAt = None,
     keep: Keep = None,
@@ -79,23 +81,25 @@ def pick(
     from evomerge.commands.decision import decision_lines, decision_to_dict
     from evomerge.commands.pick import Request, decide
     from evomerge.commands.pick_interactively import ask_for_choice
+    from evomerge.run import Run
 
+    opened = Run(run)
     request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
     if predicted is not None:
-        _pick_predicted(run, request, output, overwrite=overwrite, as_json=as_json)
+        _pick_predicted(opened, request, output, overwrite=overwrite, as_json=as_json)
         return
     if not (request.wishes or trial is not None or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
-        taken = ask_for_choice(run, split, lambda text: _ask(f"\n{text}"), _say)
+        taken = ask_for_choice(opened, split, lambda text: _ask(f"\n{text}"), _say)
         if taken is not None:
             file = output or Path(_ask("File [recipe.yaml]") or "recipe.yaml")
-            _write(run, file, Request(trial=taken), overwrite=overwrite)
+            _write(opened, file, Request(trial=taken), overwrite=overwrite)
             _say(f"Wrote the recipe {file}")
         return
-    decision = decide(run, request)
+    decision = decide(opened, request)
     data, lines = decision_to_dict(decision, run), decision_lines(decision, run)
     usable = decision.chosen.met or nearest
     if output is not None and usable:
-        _write(run, output, Request(trial=decision.point.number), overwrite=overwrite)
+        _write(opened, output, Request(trial=decision.point.number), overwrite=overwrite)
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)
@@ -146,9 +150,10 @@ def export(
     if lora is not None and (recipe_only or format_ != "evomerge"):
         raise typer.BadParameter("--lora writes weights; leave out --recipe-only and --format")
     from evomerge.commands.export import write_export
+    from evomerge.run import Run
 
     data = write_export(
-        run,
+        Run(run),
         output,
         request,
         recipe_only=recipe_only,
@@ -160,11 +165,11 @@ def export(
     show(as_json, data, f"Wrote {data['label']} to {output}", *data["notes"])
 
 
-def _pick_predicted(run: Path, request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
+def _pick_predicted(run: "Run", request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
     from evomerge.commands.predicted import find, predicted_data
 
     point = find(run, request)
-    data = predicted_data(run, point)
+    data = predicted_data(run.folder, point)
     lines = [data["sentence"], f"To write it out: {data['next']}"]
     if output is not None:
         _write(run, output, request, overwrite=overwrite)
@@ -184,7 +189,7 @@ def _ask(question: str) -> str:
     return input(f"{question}: ")
 
 
-def _write(run: Path, output: Path, request: "Request", *, overwrite: bool) -> None:
+def _write(run: "Run", output: Path, request: "Request", *, overwrite: bool) -> None:
     from evomerge.commands.export import write_export
 
     write_export(run, output, request, recipe_only=True, format_="evomerge", overwrite=overwrite)

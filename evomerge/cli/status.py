@@ -21,8 +21,9 @@ def status(
     """Show the state and results of a study."""
     from evomerge.commands.status import study_status
     from evomerge.report.terminal import Terminal
+    from evomerge.run import Run
 
-    data, text = study_status(run, plot=plot)
+    data, text = study_status(Run(run), plot=plot)
     if as_json:
         show(as_json, data)
     else:
@@ -46,12 +47,13 @@ def report(
     # The models are asked for names; where they are not on this machine, that is not worth a download.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from evomerge.commands.report import write_report
+    from evomerge.run import Run
 
     def say(step: str) -> None:
         if sys.stderr.isatty():
             typer.echo(f"{step} ...", err=True)
 
-    data = write_report(run, output, browser=open_, say=say)
+    data = write_report(Run(run), output, browser=open_, say=say)
     notes = [data["note"]] if data["note"] else []
     show(as_json, data, *notes, data["verdict"], f"Wrote {data['report']}")
 
@@ -79,9 +81,10 @@ def dashboard(
     # The models are asked for names; where they are not on this machine, that is not worth a download.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from evomerge.commands.dashboard import export_view, serve
+    from evomerge.run import Run
 
     if export is not None:
-        trials = export_view(run, export)
+        trials = export_view(Run(run), export)
         show(as_json, {"file": str(export), "trials": trials}, f"Wrote {trials} trials to {export}")
         return
 
@@ -89,4 +92,4 @@ def dashboard(
         data = {"url": address, "study": str(run), "trials": view.size}
         show(as_json, data, f"{address} shows {run} ({view.size} trials so far); Ctrl-C ends it")
 
-    serve(run, host, port, browser=not no_browser, say=say)
+    serve(Run(run), host, port, browser=not no_browser, say=say)

@@ -15,16 +15,13 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from evomerge.bench import build_space
-from evomerge.config import load_config
 from evomerge.config.fields import named_paths
 from evomerge.durable import replacing
 from evomerge.errors import EvomergeError
 from evomerge.merging.output.single_file import check_file
-from evomerge.merging.recipe_models import open_models
 from evomerge.report.axes import Axis, of_space
 from evomerge.report.optuna_view import OptunaView
-from evomerge.study import SEARCH_FILE, Study
+from evomerge.run import Run
 from evomerge.study.follow import Follower
 from search_spaces.base import SpaceError
 
@@ -49,19 +46,19 @@ class _Quiet(WSGIRequestHandler):
         """A line per request is of no use to anybody."""
 
 
-def view_of(run: Path) -> OptunaView:
-    """The study in `run` as an Optuna study, up to now. Raises StudyError when there is none."""
+def view_of(run: Run) -> OptunaView:
+    """The run as an Optuna study, up to now."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    follower = Follower(run)
+    follower = Follower(run.folder)
     view = OptunaView(follower, _axes(run))
     view.update()
     return view
 
 
-def serve(run: Path, host: str, port: int, *, browser: bool, say: Callable[[str, OptunaView], None]) -> None:
+def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, OptunaView], None]) -> None:
     """Serve the dashboard until Ctrl-C. say: told the address once it answers. port 0: a free one.
 
-    Raises StudyError when there is no study, and DashboardError when it cannot be served.
+    Raises DashboardError when it cannot be served.
     """
     try:
         from optuna_dashboard import wsgi  # an extra
@@ -78,7 +75,7 @@ def serve(run: Path, host: str, port: int, *, browser: bool, say: Callable[[str,
             view.update()
 
 
-def export_view(run: Path, file: Path) -> int:
+def export_view(run: Run, file: Path) -> int:
     """Write the Optuna study for other tools: SQLite or Optuna's journal, by the file's ending. How many trials.
 
     Raises DashboardError for another ending, a file that is there, and a study without a scored candidate.
@@ -88,10 +85,10 @@ def export_view(run: Path, file: Path) -> int:
             f"{file}: expected a name that ends in {', '.join(SQLITE)} (SQLite) or {', '.join(JOURNAL)} "
             "(Optuna's journal, which is quicker to write)."
         )
-    check_file(file, overwrite=False, option=None, inputs=named_paths(Study.read(run).configuration))
+    check_file(file, overwrite=False, option=None, inputs=named_paths(run.study.configuration))
     view = view_of(run)
     if not view.size:
-        raise DashboardError(f"The study in {run} has no scored candidate yet: nothing to write.")
+        raise DashboardError(f"The study in {run.folder} has no scored candidate yet: nothing to write.")
     with replacing(file) as part:
         optuna.copy_study(
             from_study_name=view.name, from_storage=view.storage, to_storage=_file_storage(part, file.suffix)
@@ -122,11 +119,9 @@ def _serving(application: Any, host: str, port: int) -> Iterator[str]:
         server.server_close()
 
 
-def _axes(run: Path) -> tuple[Axis, ...] | None:
+def _axes(run: Run) -> tuple[Axis, ...] | None:
     """Names and ranges from the search space; None where the models are no longer there to ask."""
     try:
-        config = load_config(run / SEARCH_FILE)
-        recipe = config.recipe()
-        return of_space(build_space(config.space, recipe, open_models(recipe).base.layout()))
+        return of_space(run.space)
     except (EvomergeError, SpaceError, OSError):
         return None

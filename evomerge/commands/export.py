@@ -15,10 +15,11 @@ from evomerge.merging.mergekit import write
 from evomerge.merging.output.single_file import RECIPE, check_file
 from evomerge.merging.output.staging import unfinished
 from evomerge.recipe.file import write_merge
+from evomerge.run import Run
 
 
 def write_export(
-    run: Path,
+    run: Run,
     output: Path,
     request: Request,
     *,
@@ -28,7 +29,7 @@ def write_export(
     lora: int | None = None,
     modules_to_save: bool = False,
 ) -> dict[str, Any]:
-    """Export the winner of the study in `run`, a trial, or what a wish leads to; returns what to print.
+    """Export the winner of a run, a trial, or what a wish leads to; returns what to print.
 
     With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
     the adapter that is written instead of whole weights, see `export_lora`. `evomerge pick -o` writes its recipe here.
@@ -52,7 +53,7 @@ def write_export(
     return data
 
 
-def _choose(run: Path, request: Request) -> export.Choice:
+def _choose(run: Run, request: Request) -> export.Choice:
     if request.predicted is not None:
         return choice_of(run, find(run, request))
     if not request.wishes:

@@ -1,7 +1,6 @@
 """`evomerge pareto`: the front of a study, what it covers, what is predicted beyond it, and what to type next."""
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,54 +8,46 @@ from rich.text import Text
 
 from evomerge.commands.decision import export_command
 from evomerge.commands.pick import check_split
-from evomerge.objective.spec import objective_of_study
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.report import front_table, status
 from evomerge.report.front_plot import plot_front
 from evomerge.report.words import count
-from evomerge.results import SelectionError
-from evomerge.results.front import Front, front
-from evomerge.results.predicted import Predicted, predicted
-from evomerge.results.result import chosen
-from evomerge.study import Study
+from evomerge.results.front import Front
+from evomerge.results.predicted import Predicted
+from evomerge.run import Run
 
 
 def show_front(
-    run: Path, split: str, width: int, *, everything: bool = False, plot: bool = False
+    run: Run, split: str, width: int, *, everything: bool = False, plot: bool = False
 ) -> tuple[dict[str, Any], RenderableType]:
     """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters.
 
     Raises ChoiceError for what is no split.
     """
     check_split(split)
-    study = Study.read(run)
-    objective = objective_of_study(study)
-    shown = front(study, objective, split)
-    searched = shown if split == "search" else front(study, objective)
-    held_out = shown if split == "report" else front(study, objective, "report")
-    beyond, notes = _predicted(study, searched)
+    shown, searched, held_out = run.scored(split), run.scored(), run.scored("report")
+    beyond, notes = _predicted(run)
     notes = [*_notes(shown), *_volume_notes(searched, held_out), *notes]
-    selected = _selected(study)
-    next_ = [f"evomerge pick {shlex.quote(str(run))}"]
-    if selected is not None:
-        next_.append(f"{status.export_command(run)} -o DIR")
+    next_ = [f"evomerge pick {shlex.quote(str(run.folder))}"]
+    if run.selected is not None:
+        next_.append(f"{status.export_command(run.folder)} -o DIR")
     elif "preferred" in shown.suggested:
-        next_.append(export_command(run, shown.suggested["preferred"]))
+        next_.append(export_command(run.folder, shown.suggested["preferred"]))
     if beyond:
-        next_.append(f"evomerge pick {shlex.quote(str(run))} --predicted N")
+        next_.append(f"evomerge pick {shlex.quote(str(run.folder))} --predicted N")
     data = {
-        "study": str(run),
-        **front_table.front_to_dict(shown, selected),
+        "study": str(run.folder),
+        **front_table.front_to_dict(shown, run.selected),
         "hypervolume": {f.split: front_table.hypervolume_to_dict(f) for f in (searched, held_out)},
         "predicted": front_table.predicted_to_dict(beyond),
         "notes": notes,
         "next": next_,
-        "picture": str(plot_front(study, shown)) if plot else None,
+        "picture": str(plot_front(run, shown)) if plot else None,
     }
     parts: list[RenderableType] = [Text(_heading(shown))]
     if shown.points:
-        parts.append(front_table.render_front(shown, width, selected=selected, everything=everything))
+        parts.append(front_table.render_front(shown, width, selected=run.selected, everything=everything))
     parts += [Text(front_table.hypervolume_line(f)) for f in (searched, held_out) if f.points]
     if beyond:
         parts.append(front_table.render_predicted(searched, beyond, width, everything=everything))
@@ -77,17 +68,9 @@ def _heading(shown: Front) -> str:
     )
 
 
-def _selected(study: Study) -> str | None:
-    """The winner that the study has chosen."""
+def _predicted(run: Run) -> tuple[tuple[Predicted, ...], list[str]]:
     try:
-        return chosen(study).label
-    except SelectionError:
-        return None
-
-
-def _predicted(study: Study, searched: Front) -> tuple[tuple[Predicted, ...], list[str]]:
-    try:
-        return predicted(study, searched.objective, searched.points), []
+        return run.predicted, []
     except (PluginError, OptimizerError) as error:
         return (), [f"No predictions: {error}"]
 

@@ -1,19 +1,17 @@
 """`evomerge pick`, and how `evomerge export` finds the trial: a wish becomes a point of the study's front."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from evaluators.base import SPLITS
 from evomerge.commands.decision import Decision, find, reached_line, view
 from evomerge.objective import Objective
-from evomerge.objective.spec import objective_of_study
 from evomerge.report.status import state_of
 from evomerge.report.words import count
 from evomerge.results import pick
-from evomerge.results.front import Front, Point, front
+from evomerge.results.front import Front, Point
 from evomerge.results.pick import ChoiceError, Chosen, Wish, read_wish
-from evomerge.results.ranking import Ranking
-from evomerge.results.scored import identity, scored
+from evomerge.results.scored import identity
+from evomerge.run import Run
 from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
 
 
@@ -46,18 +44,16 @@ class Request:
         return read_wish(objective, prefer=self.prefer, best_at=self.best_at, keep=self.keep, knee=self.knee)
 
 
-def decide(run: Path, request: Request) -> Decision:
+def decide(run: Run, request: Request) -> Decision:
     """The point that was asked for. A choice on the report split is counted as a look at it.
 
     Raises ChoiceError for a wish that cannot be read or measured, StudyError for a trial that has no scores.
     """
-    study = Study.read(run)
-    objective = objective_of_study(study)
-    wish = request.wish(objective)
-    deciding = deciding_front(study, objective, request.split)
+    wish = request.wish(run.objective)
+    deciding = deciding_front(run, request.split)
     if request.trial is not None:
-        deciding, point = _numbered(study, deciding, request)
-        return _decision(study, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
+        deciding, point = _numbered(run, deciding, request)
+        return _decision(run, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
     chosen = pick.choose(deciding, wish)
     notes = [*_caveats(deciding), *_not_kept(deciding, chosen)]
     if deciding.split != "search" and not chosen.met:
@@ -65,8 +61,8 @@ def decide(run: Path, request: Request) -> Decision:
             f"Only finalists are scored on the {deciding.split} split; --split search chooses among all merges."
         )
     if deciding.split == "report" and (chosen.met or request.nearest):
-        notes.append(_count_look(study, chosen.point.label, wish.text))
-    return _decision(study, deciding, chosen, _sentence(deciding, chosen), notes)
+        notes.append(_count_look(run.study, chosen.point.label, wish.text))
+    return _decision(run, deciding, chosen, _sentence(deciding, chosen), notes)
 
 
 def check_split(split: str | None) -> None:
@@ -75,12 +71,11 @@ def check_split(split: str | None) -> None:
         raise ChoiceError(f"--split is one of {', '.join(SPLITS)}; got {split!r}.")
 
 
-def deciding_front(study: Study, objective: Objective, split: str | None = None) -> Front:
+def deciding_front(run: Run, split: str | None = None) -> Front:
     """The front of the given split; else of select where finalists were scored there, else of search."""
     if split is None:
-        finalists, _ = scored(study, Ranking(study, objective, "select"))
-        split = "select" if any(model.is_candidate for model in finalists) else "search"
-    return front(study, objective, split)
+        split = "select" if any(point.is_candidate for point in run.scored("select").points) else "search"
+    return run.scored(split)
 
 
 def number_to_write(decision: Decision, request: Request) -> int:
@@ -91,13 +86,11 @@ def number_to_write(decision: Decision, request: Request) -> int:
     return decision.point.number
 
 
-def _decision(
-    study: Study, deciding: Front, chosen: Chosen, sentence: str, notes: list[str] | tuple[str, ...]
-) -> Decision:
+def _decision(run: Run, deciding: Front, chosen: Chosen, sentence: str, notes: list[str] | tuple[str, ...]) -> Decision:
     number = chosen.point.number
     splits = [deciding]
     if deciding.split != "report":
-        splits.append(front(study, deciding.objective, "report"))
+        splits.append(run.scored("report"))
     views = (view(deciding, number, split, chosen.wish.weights) for split in splits)
     return Decision(
         chosen, sentence, (*notes, *_beaten(deciding, chosen.point)), tuple(v for v in views if v is not None)
@@ -112,18 +105,18 @@ def _sentence(deciding: Front, chosen: Chosen) -> str:
     return f"No merge has {asked} on the {deciding.split} split; the nearest is {chosen.point.label}{how}."
 
 
-def _numbered(study: Study, deciding: Front, request: Request) -> tuple[Front, Point]:
+def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, Point]:
     """A trial by its number: on the split that decides, or else on the one that it was searched on."""
-    entry = study.entries.get(request.trial) if request.trial is not None else None
-    number = -1 if entry is None else identity(study, entry.trial)[1]
+    entry = run.study.entries.get(request.trial) if request.trial is not None else None
+    number = -1 if entry is None else identity(run.study, entry.trial)[1]
     found = find(deciding, number)
     if found is None and request.split is None:
-        deciding = front(study, deciding.objective, "search")
+        deciding = run.scored()
         found = find(deciding, number)
     if found is None:
         there = ", ".join(str(point.number) for point in deciding.choices)
         what = f"has no scores on the {deciding.split} split of" if entry else "is not in"
-        raise StudyError(f"Trial {request.trial} {what} {study.folder}; the merges on its front are {there or 'none'}.")
+        raise StudyError(f"Trial {request.trial} {what} {run.folder}; the merges on its front are {there or 'none'}.")
     return deciding, found
 
 

@@ -2,21 +2,20 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from evomerge.commands.decision import decision_lines
 from evomerge.commands.pick import Request, decide, deciding_front
-from evomerge.objective.spec import objective_of_study
 from evomerge.report.words import column_digits, plus_minus
 from evomerge.results.pick import ChoiceError
-from evomerge.study import Study, StudyError
+from evomerge.run import Run
+from evomerge.study import StudyError
 from evomerge.trial import Origin
 
 _QUESTION = "A trial's number, weights (math=2,chat=1), `max math`, what to keep (chat>=-1pt), `knee`, or q"
 _SPACES = re.compile(r"\s*(>=|<=|=)\s*")
 
 
-def ask_for_choice(run: Path, split: str | None, ask: Callable[[str], str], say: Callable[[str], None]) -> int | None:
+def ask_for_choice(run: Run, split: str | None, ask: Callable[[str], str], say: Callable[[str], None]) -> int | None:
     """The number of the trial that was taken, or None. ask: puts a question; say: prints a line."""
     _list(run, split, say)
     while (answer := ask(_QUESTION).strip()) not in ("q", "quit"):
@@ -25,7 +24,7 @@ def ask_for_choice(run: Path, split: str | None, ask: Callable[[str], str], say:
         except (ChoiceError, StudyError) as error:
             say(str(error))
             continue
-        for line in decision_lines(decision, run):
+        for line in decision_lines(decision, run.folder):
             say(line)
         if ask("Write its recipe? y or n").strip().lower() in ("y", "yes"):
             return decision.point.number
@@ -47,11 +46,10 @@ def read_answer(answer: str, split: str | None) -> Request:
     return Request(",".join(weights) or None, best_at, keep, knee, split=split)
 
 
-def _list(run: Path, split: str | None, say: Callable[[str], None]) -> None:
-    study = Study.read(run)
-    front = deciding_front(study, objective_of_study(study), split)
+def _list(run: Run, split: str | None, say: Callable[[str], None]) -> None:
+    front = deciding_front(run, split)
     if not front.choices:
-        raise ChoiceError(f"No merge of {run} is scored on the {front.split} split yet.")
+        raise ChoiceError(f"No merge of {run.folder} is scored on the {front.split} split yet.")
     say(f"The merges that no other beats on the {front.split} split:")
     digits = {task: column_digits(point.tasks[task] for point in front.choices) for task in front.tasks}
     for point in front.choices:

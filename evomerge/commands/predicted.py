@@ -5,33 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.commands.pick import Request
-from evomerge.config import load_config
-from evomerge.export.export import Choice, merge_of
-from evomerge.launch.pinned import compare_models
-from evomerge.objective.spec import objective_of_study
+from evomerge.export.export import Choice
 from evomerge.report import status
 from evomerge.report.front_table import predicted_to_dict
 from evomerge.report.words import column_digits, plus_minus
-from evomerge.results.front import front
 from evomerge.results.pick import ChoiceError
-from evomerge.results.predicted import Predicted, predicted
-from evomerge.study import SEARCH_FILE, Study
+from evomerge.results.predicted import Predicted
+from evomerge.run import Run
 from evomerge.trial import Trial
 
 
-def find(run: Path, request: Request) -> Predicted:
+def find(run: Run, request: Request) -> Predicted:
     """The predicted point that is asked for by its number. Raises ChoiceError where there is no such."""
     if request.wishes or request.trial is not None or request.split is not None or request.nearest:
         raise ChoiceError("--predicted N names the point: leave out --trial, --split and all wishes.")
-    study = Study.read(run)
-    objective = objective_of_study(study)
-    points = predicted(study, objective, front(study, objective).points)
+    points = run.predicted
     found = next((point for point in points if point.number == request.predicted), None)
     if found is None:
         there = f"they go from 1 to {len(points)}" if points else "this study's optimizer predicts none"
         raise ChoiceError(
             f"There is no predicted point {request.predicted}: {there}. "
-            f"`evomerge pareto {shlex.quote(str(run))} --all` lists those that no measured model beats."
+            f"`evomerge pareto {shlex.quote(str(run.folder))} --all` lists those that no measured model beats."
         )
     return found
 
@@ -57,10 +51,8 @@ def command(run: Path, point: Predicted) -> str:
     return f"{status.export_command(run)} --predicted {point.number} -o DIR"
 
 
-def choice_of(run: Path, point: Predicted) -> Choice:
+def choice_of(run: Run, point: Predicted) -> Choice:
     """The predicted point's complete merge, for `export`."""
-    config = load_config(run / SEARCH_FILE)
-    compare_models(Study.read(run), config.recipe())
-    merge = merge_of(config, Trial(-1, point.x, seed=config.seed))
+    merge = run.merge_of(Trial(-1, point.x, seed=run.config.seed))
     said = sentence(point)
     return Choice(f"predicted {point.number}", merge, {"prediction": said}, (said,))

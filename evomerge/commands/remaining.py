@@ -6,7 +6,7 @@ from typing import Any
 
 from evomerge.budget import candidates
 from evomerge.config import SearchConfig
-from evomerge.feedback import Feedback
+from evomerge.feedback import replay
 from evomerge.launch import launch
 from evomerge.launch.placement import placement
 from evomerge.report.status import state_of
@@ -48,7 +48,5 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
 
 def _wants_more(config: SearchConfig, plan: launch.Plan, study: Study) -> bool:
     optimizer = launch.build_optimizer(config, plan)
-    parents = {trial.label for trial in plan.planned if trial.origin.is_parent}
-    feedback = Feedback(optimizer, plan.objective, parents)
-    feedback.replay(study)
+    replay(study, optimizer, plan.objective)
     return optimizer.wants({})

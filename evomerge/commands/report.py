@@ -2,27 +2,21 @@
 
 import webbrowser
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.bench import build_space
-from evomerge.config import load_config
 from evomerge.config.fields import named_paths
 from evomerge.durable import write_text
-from evomerge.launch.pinned import compare_models
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.output.single_file import REPORT as REPORTS
 from evomerge.merging.output.single_file import check_file, is_ours
-from evomerge.merging.recipe_models import open_models
-from evomerge.objective.spec import objective_of_study
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import dump_merge
 from evomerge.report.html.document import document
 from evomerge.report.html.material import Material
 from evomerge.report.html.page import page
-from evomerge.study import SEARCH_FILE, Study
-from evomerge.study.lines import FILE, read
+from evomerge.run import Run
+from evomerge.study import Study
 from evomerge.text.masking import shareable
 from evomerge.text.printable import printable
 from search_spaces.base import SearchSpace, SpaceError
@@ -32,26 +26,22 @@ REPORT = "report.html"
 
 
 def write_report(
-    run: Path, output: Path | None, *, browser: bool, say: Callable[[str], None] = lambda _: None
+    run: Run, output: Path | None, *, browser: bool, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the report of the study in `run`; returns what to print. Raises StudyError when there is none,
-    OutputError or CheckpointError for a file that is not replaced.
+    """Write the report of a run; returns what to print. Raises OutputError or CheckpointError for a file that is not
+    replaced.
 
     output: the file, `report.html` in the folder of the run by default. browser: open it as well.
     """
-    records = read(run / FILE).records
-    study = Study(run, records)
-    path = run / REPORT if output is None else output
+    path = run.folder / REPORT if output is None else output
+    inputs = named_paths(run.study.configuration)
     if output is not None:
-        inputs = named_paths(study.configuration)
         check_file(output, ours=REPORTS, overwrite=is_ours(output, REPORTS), inputs=inputs, option=None)
-    active = {record.data["number"]: record.active for record in records if record.kind == "told"}
     say("reading the models' headers")
-    material = replace(gather(study, run / SEARCH_FILE), active=active)
+    material = gather(run)
     say("comparing")
-    data = document(study, objective_of_study(study), material)
-    places = [run.absolute(), *named_paths(study.configuration)]
-    write_text(path, written(data, places))
+    data = document(run, material)
+    write_text(path, written(data, [run.folder.absolute(), *inputs]))
     if browser:
         webbrowser.open(path.absolute().as_uri())
     return {
@@ -77,21 +67,17 @@ def _printable_data(data: Any) -> Any:
     return [_printable_data(value) for value in data] if isinstance(data, list | tuple) else data
 
 
-def gather(study: Study, file: Path) -> Material:
+def gather(run: Run) -> Material:
     """What the models' headers say about the points of a study; where they cannot be read, why not."""
-    config = load_config(file)
-    inputs = tuple(model.name for model in config.experts)
-    text = config.text()
+    inputs = tuple(model.name for model in run.config.experts)
+    text = run.config.text()
     try:
-        recipe = config.recipe()
-        compare_models(study, recipe)
-        space = build_space(config.space, recipe, open_models(recipe).base.layout())
-        merges = _merges(study, recipe, space)
+        merges = _merges(run.study, run.searched, run.space)
     except (CheckpointError, SpaceError, OSError) as error:
         why = f"The models cannot be read here, so the coordinates of points are shown instead: {error}"
         return Material(inputs, missing=why, configuration=text)
     tables = {number: merge.table for number, merge in merges.items()}
-    return Material(inputs, tables, space.decode, _Recipes(merges), configuration=text)
+    return Material(inputs, tables, run.space.decode, _Recipes(merges), configuration=text)
 
 
 class _Recipes(Mapping[int, str]):

@@ -15,8 +15,8 @@ from evomerge.launch import launch
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
+from evomerge.run import Run
 from evomerge.search import SAME_MODEL, Ending, Progress, StopRequest
-from evomerge.study import Study
 from evomerge.study.lines import FILE
 
 #: Phases that the budget limits.
@@ -53,7 +53,7 @@ def run_search(
         view.event("ended", _last_words(ending, Path(config.study)), ending=ending.kind, exit_code=code)
     if selection is not None and console.is_terminal and not as_json:
         console.print(standings.render(selection))
-        origin = status.origin(Study.read(Path(config.study)), selection.winner.label)
+        origin = status.origin(Run(config.study).study, selection.winner.label)
         if origin:
             console.print(f"{selection.winner.label} is {origin}.", soft_wrap=True)
         console.print(f"\nTo write it out: {status.export_command(Path(config.study))} -o DIR", soft_wrap=True)
@@ -92,7 +92,7 @@ class _Watcher:
         left = seconds_left(progress.study, progress.budget, progress.reserve) if searching else None
         self._view.update(
             take(
-                progress.study,
+                Run.of(progress.study),
                 trials=progress.budget.trials,
                 phase=progress.phase,
                 busy=progress.busy,

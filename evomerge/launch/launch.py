@@ -19,6 +19,7 @@ from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
 from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.execution.base import Executor
+from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
 from evomerge.launch.checks import placed
 from evomerge.launch.first_trials import model_key, planned_trials
@@ -27,7 +28,6 @@ from evomerge.launch.pinned import (
     Examples,
     PinnedExecutor,
     compare_examples,
-    compare_models,
     examples_of,
     pausing,
     pin_models,
@@ -105,7 +105,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     study = begun(config)  # a study that cannot go on is refused before its models are read
     recipe = config.recipe()
     if study is not None:
-        compare_models(study, recipe)
+        pins.compare_models(study, recipe)
     check_device(config)
     say("checking the models")
     sources = open_models(recipe)
@@ -199,14 +199,8 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
     """The optimizer for the plan's space and objectives."""
     with placed(config, "optimizer"):
         checks.check_objectives(config, plan.objective.n_objectives)
-        optimizer: Optimizer = plugins.build(
-            "optimizer",
-            config.optimizer,
-            Optimizer,
-            dimension=plan.dimension,
-            n_objectives=plan.objective.n_objectives,
-            seed=config.seed,
-            start=plan.start,
+        optimizer = new_optimizer(
+            config.optimizer, plan.objective, dimension=plan.dimension, seed=config.seed, start=plan.start
         )
     n_models = len(plan.spec.recipe.inputs)
     if optimizer.one_coordinate_per_model and plan.dimension != n_models:
@@ -227,8 +221,6 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             "1, the model itself; here no end is a model: give space: {kind: uniform, ranges: {weight: [0, 1]}}."
         )
     optimizer.identify(partial(candidate_key, plan.space))
-    if plan.objective.pareto:
-        optimizer.prefer(list(plan.objective.weights.values()))
     return optimizer
 
 

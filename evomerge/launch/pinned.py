@@ -32,16 +32,9 @@ def compare_examples(study: Study, examples: Examples, config: SearchConfig) -> 
             raise ConfigError(f"{config.where('tasks', task)}: {_other_examples(task, split, before, now)}")
 
 
-def compare_models(study: Study, recipe: Recipe) -> pins.Pins | None:
-    """The pins of a study's models, which are as they were; None where it has none. Raises InputChanged."""
-    if study.inputs is None:
-        return None
-    return pins.compare(pins.input_files(recipe), pins.from_dict(study.inputs))
-
-
 def pin_models(study: Study, recipe: Recipe, say: Callable[[str], None]) -> pins.Pins:
     """The pins of a study open for writing: compared, or made where it has none. Raises InputChanged."""
-    found = compare_models(study, recipe)
+    found = pins.compare_models(study, recipe)
     if found is None:
         say("the study did not record its models' files yet; they are recorded now, and compared from now on")
         found = pins.take(pins.input_files(recipe))

@@ -19,6 +19,7 @@ from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.shards import INDEX, SINGLE, read_json
 from evomerge.merging.output.assets import COPIED
 from evomerge.recipe import Recipe
+from evomerge.study import Study
 
 #: Bytes in all that are hashed at once, in a fifth of a second; more are hashed while the search runs.
 AT_ONCE = 64_000_000
@@ -98,6 +99,13 @@ def compare(files: Files, pins: Pins) -> dict[str, Pin]:
         what = f"has no {gone[0]}" if gone else f"has {new[0]}, which was not there"
         raise _changed(f"an input {what}: its files are others")
     return {name: _judged(files[name], pin) for name, pin in pins.items()}
+
+
+def compare_models(study: Study, recipe: Recipe) -> dict[str, Pin] | None:
+    """The pins of a study's models, which are as they were; None where it has none. Raises InputChanged."""
+    if study.inputs is None:
+        return None
+    return compare(input_files(recipe), from_dict(study.inputs))
 
 
 def unchanged(files: Files, pins: Pins) -> bool:

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from evomerge.report.plot import PlotError, new_figure, plain_label, save
-from evomerge.results import SelectionError
 from evomerge.results.front import Front, Point
-from evomerge.results.result import chosen
-from evomerge.study import Study
+from evomerge.run import Run
 
 FILE = "front.png"
 
@@ -18,36 +16,32 @@ _INK, _SOFT, _ACCENT, _MODEL = "#333333", "#b8c4ce", "#1f6fb2", "#c05621"
 _MARKERS = "osD^vP*X<>"
 
 
-def plot_front(study: Study, front: Front, path: Path | None = None) -> Path:
+def plot_front(run: Run, front: Front, path: Path | None = None) -> Path:
     """Draw a front; a PNG, `front.png` in the study by default. Raises PlotError."""
     if not front.choices:
-        raise PlotError(f"No merge of {study.folder} is scored on the {front.split} split yet: nothing to draw.")
+        raise PlotError(f"No merge of {run.folder} is scored on the {front.split} split yet: nothing to draw.")
     figure, axes = new_figure(height=4.8)
     draw = _draw_pair if len(front.tasks) == 2 else _draw_side_by_side
-    draw(axes, front, _roles(study, front))
-    axes.set_title(_title(study, front), color=_INK, fontsize=9, loc="left")
-    path = study.folder / FILE if path is None else path
+    draw(axes, front, _roles(run, front))
+    axes.set_title(_title(run, front), color=_INK, fontsize=9, loc="left")
+    path = run.folder / FILE if path is None else path
     save(figure, path)
     return path
 
 
-def _title(study: Study, front: Front) -> str:
+def _title(run: Run, front: Front) -> str:
     """Only points of two tasks have bars."""
-    name = plain_label(study.folder.absolute().name)
+    name = plain_label(run.folder.absolute().name)
     return f"{name}: {front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
 
 
-def _roles(study: Study, front: Front) -> dict[Point, list[str]]:
+def _roles(run: Run, front: Front) -> dict[Point, list[str]]:
     """What is suggested or was selected, each with why."""
     why: dict[Point, list[str]] = {}
     for name, point in front.suggested.items():
         why.setdefault(point, []).append(name)
-    try:
-        selected = chosen(study).label
-    except SelectionError:
-        return why  # the search is not finished
     for point in front.points:
-        if point.label == selected:
+        if point.label == run.selected:
             why.setdefault(point, []).append("selected")
     return why
 

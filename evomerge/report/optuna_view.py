@@ -11,11 +11,10 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.objective import Objective
-from evomerge.objective.spec import objective_of_study
 from evomerge.report.axes import Axis, of_points
 from evomerge.report.snapshot import search_score
 from evomerge.report.status import state_of
+from evomerge.run import Run
 from evomerge.study import Entry
 from evomerge.study.follow import Follower
 
@@ -33,8 +32,8 @@ class OptunaView:
     def __init__(self, follower: Follower, axes: tuple[Axis, ...] | None = None) -> None:
         self.storage = InMemoryStorage()
         self._mirror = follower
+        self._run = Run.of(follower.study)
         self._axes = axes
-        self._objective: Objective | None = None
         self._by_task = False
         self._distributions: dict[str, BaseDistribution] = {}
         self._study_id: int | None = None
@@ -72,7 +71,7 @@ class OptunaView:
         self._say()
 
     def _begin(self) -> None:
-        self._objective = objective = objective_of_study(self._mirror.study)
+        objective = self._run.objective
         self._by_task = objective.kind != "mean" and len(objective.weights) > 1
         names = list(objective.weights) if self._by_task else ["score"]
         lower = objective.lower_is_better if self._by_task else ()
@@ -120,18 +119,18 @@ class OptunaView:
         )
 
     def _values(self, entry: Entry) -> list[float] | None:
-        if entry.losses is None or entry.outcome is None or self._objective is None:
+        if entry.losses is None or entry.outcome is None:
             return None
         if self._by_task:
-            return [entry.outcome.scores[task].mean for task in self._objective.weights]
-        return [self._objective.score_of(entry.losses)]
+            return [entry.outcome.scores[task].mean for task in self._run.objective.weights]
+        return [self._run.objective.score_of(entry.losses)]
 
     def _attributes(self, entry: Entry) -> dict[str, str | float]:
         attributes: dict[str, str | float] = {"label": entry.trial.label}
         if entry.outcome is None:
             return attributes
-        if entry.losses is not None and self._objective is not None and not self._by_task:
-            found = search_score(entry, self._objective)
+        if entry.losses is not None and not self._by_task:
+            found = search_score(entry, self._run.objective)
             attributes |= found.tasks
             if found.estimate is not None and isfinite(found.estimate.standard_error):
                 attributes["standard error"] = found.estimate.standard_error

@@ -8,10 +8,9 @@ import numpy as np
 
 from evomerge.durable import replacing
 from evomerge.errors import EvomergeError
-from evomerge.objective.spec import objective_of_study
 from evomerge.report.snapshot import SearchScore, leading, search_score
 from evomerge.results.measured import scored_candidates
-from evomerge.study import Study
+from evomerge.run import Run
 from evomerge.text.printable import one_line
 
 FILE = "progress.png"
@@ -26,19 +25,18 @@ class PlotError(EvomergeError):
     """A picture that cannot be drawn: matplotlib is missing, or there is nothing to show yet."""
 
 
-def plot_progress(study: Study, path: Path | None = None) -> Path:
+def plot_progress(run: Run, path: Path | None = None) -> Path:
     """Draw the search-split scores in order of finishing; a PNG, `progress.png` in the study by default."""
-    scored = scored_candidates(study)
+    scored = scored_candidates(run.study)
     if all(entry.trial.merge is not None for entry in scored):
-        raise PlotError(f"The study in {study.folder} has no scored candidate yet: nothing to draw.")
-    objective = objective_of_study(study)
-    merges = [(e.trial.merge is None, search_score(e, objective)) for e in scored if not e.trial.origin.is_parent]
-    baselines = [search_score(entry, objective) for entry in scored if entry.trial.merge is not None]
+        raise PlotError(f"The study in {run.folder} has no scored candidate yet: nothing to draw.")
+    merges = [(e.trial.merge is None, search_score(e, run.objective)) for e in scored if not e.trial.origin.is_parent]
+    baselines = [search_score(entry, run.objective) for entry in scored if entry.trial.merge is not None]
     figure, axes = new_figure(height=4.2)
     _draw_candidates(axes, merges)
     _draw_baselines(axes, leading(baselines), sum(own for own, _ in merges))
     _tidy(axes)
-    path = study.folder / FILE if path is None else path
+    path = run.folder / FILE if path is None else path
     save(figure, path)
     return path
 

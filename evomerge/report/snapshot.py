@@ -9,9 +9,9 @@ from typing import Any
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
 from evomerge.objective.score import DisplayScore
-from evomerge.objective.spec import objective_of_study
 from evomerge.results.measured import Measured, MeasuredFront
 from evomerge.results.ranking import Ranking
+from evomerge.run import Run
 from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
 from evomerge.trial import family_of
@@ -94,7 +94,7 @@ class Snapshot:
 
 
 def take(
-    study: Study,
+    run: Run,
     *,
     trials: int | None = None,
     phase: str = "search",
@@ -102,10 +102,11 @@ def take(
     slots: int = 0,
     left: float | None = None,
 ) -> Snapshot:
-    """The state of a study now. trials, phase, busy, slots, left: what only the driver knows."""
+    """The state of a run now. trials, phase, busy, slots, left: what only the driver knows."""
+    study = run.study
     told = [entry for entry in study.told if is_candidate(entry.trial)]
     scored = [entry for entry in told if entry.losses is not None]
-    compared = _compare(study, scored) if scored else _Compared()
+    compared = _compare(run, scored) if scored else _Compared()
     failures = Counter(e.outcome.failure.kind for e in study.told if e.outcome and e.outcome.failure)
     return Snapshot(
         study=str(study.folder),
@@ -135,14 +136,14 @@ class _Compared:
     baselines: tuple[SearchScore, ...] = ()
 
 
-def _compare(study: Study, scored: list[Entry]) -> _Compared:
+def _compare(run: Run, scored: list[Entry]) -> _Compared:
     """What leads, and the baselines, best first where they have a score."""
-    objective = objective_of_study(study)
+    objective = run.objective
     baselines = [entry for entry in scored if entry.trial.merge is not None]
     if objective.pareto:
         plain = tuple(replace(search_score(entry, objective), estimate=None) for entry in baselines)
         return _Compared(front=Measured(objective, scored).front(), baselines=plain)
-    ranking = Ranking(study, objective, "search")
+    ranking = Ranking(run.study, objective, "search")
 
     def seen(entry: Entry) -> SearchScore:
         return replace(search_score(entry, objective, ranking.display_score), decisive=ranking.decisive(entry))

@@ -11,23 +11,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.objective.spec import objective_of_study
 from evomerge.report import words
 from evomerge.report.snapshot import take
 from evomerge.results import ends_text, range_ends
 from evomerge.results.measured import Measured, MeasuredFront, scored_candidates
+from evomerge.run import Run
 from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.writer import is_being_written
 from evomerge.trial import Origin, number_in
 
 
-def status(study: Study) -> dict[str, Any]:
+def status(run: Run) -> dict[str, Any]:
     """Everything about a study as plain data: its state as `state_of` says it, or `running`.
 
     `next` is the command to go on with, None while it runs and when it is done.
     """
-    snapshot = take(study)
+    study, snapshot = run.study, take(run)
     failed = [e for e in study.told if e.outcome is not None and e.outcome.failure is not None]
     last = failed[-1].outcome.failure if failed and failed[-1].outcome is not None else None
     state = state_of(study)
@@ -36,14 +36,14 @@ def status(study: Study) -> dict[str, Any]:
     return {
         "state": state,
         **{key: value for key, value in snapshot.as_dict().items() if key not in _LIVE_ONLY},
-        "front": None if snapshot.front is None else _front(study, snapshot.front),
+        "front": None if snapshot.front is None else _front(run, snapshot.front),
         "pending": len(study.pending),
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
-        "paused_because": _last(study, "paused").get("reason") if state == "paused" else None,
-        "range_ends": _range_ends(study, None if snapshot.best is None else snapshot.best.number),
-        "selected": _last(study, "selected").get("label"),
-        "selected_is": origin(study, _last(study, "selected").get("label")),
+        "paused_because": _reason(study) if state == "paused" else None,
+        "range_ends": _range_ends(run, None if snapshot.best is None else snapshot.best.number),
+        "selected": run.selected,
+        "selected_is": origin(study, run.selected),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
         "next": None if state in ("done", "running") else resume_command(study.folder),
     }
@@ -69,9 +69,9 @@ def origin(study: Study, label: str | None) -> str:
     return "the point that the optimizer recommends at its end, scored beyond the budget"
 
 
-def _range_ends(study: Study, best: int | None) -> str:
+def _range_ends(run: Run, best: int | None) -> str:
     """Where the winner, or else the best so far, lies at the end of searched ranges; empty elsewhere."""
-    label = _last(study, "selected").get("label")
+    study, label = run.study, run.selected
     if label is not None:
         baselines = {e.trial.label: number for number, e in study.entries.items() if e.trial.split == "search"}
         best = number_in(label) if label not in baselines else baselines[label]
@@ -111,10 +111,10 @@ def render(data: Mapping[str, Any]) -> Group:
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
-def _front(study: Study, front: MeasuredFront) -> dict[str, Any]:
+def _front(run: Run, front: MeasuredFront) -> dict[str, Any]:
     """The front with its members, and its hypervolume after so many candidates."""
-    scored = scored_candidates(study)
-    history = Measured(objective_of_study(study), scored).history()
+    scored = scored_candidates(run.study)
+    history = Measured(run.objective, scored).history()
     return front.as_dict() | {
         "numbers": list(front.numbers),
         "candidates": sum(entry.trial.merge is None for entry in scored),
@@ -191,5 +191,5 @@ def _merit(data: Mapping[str, Any]) -> float | None:
     return merit
 
 
-def _last(study: Study, kind: str) -> Mapping[str, Any]:
-    return next((data for name, data in reversed(study.events) if name == kind), {})
+def _reason(study: Study) -> Any:
+    return next((data.get("reason") for kind, data in reversed(study.events) if kind == "paused"), None)

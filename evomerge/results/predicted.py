@@ -1,20 +1,16 @@
 """The front that an optimizer expects beyond what was measured, from the ledger alone: no model is opened for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge import plugins
-from evomerge.feedback import Feedback
 from evomerge.objective import FloatArray, Objective
-from evomerge.optimizers.base import Optimizer, Prediction
-from evomerge.plugins import PluginSpec
+from evomerge.optimizers.base import Prediction
 from evomerge.results.front import Point
 from evomerge.results.spread import spread
 from evomerge.statistics import Estimate
 from evomerge.study import Study
-from evomerge.trial import START
 
 #: So many predicted points stand in a table.
 MANY = 12
@@ -37,10 +33,15 @@ class Predicted:
     distance: float
 
 
-def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> tuple[Predicted, ...]:
-    """What the study's optimizer predicts of its objectives; empty where it has no model of them.
+def predicted(
+    study: Study,
+    objective: Objective,
+    measured: Sequence[Point],
+    predictions: Callable[[], Sequence[Prediction]],
+) -> tuple[Predicted, ...]:
+    """What the study's optimizer predicts of its objectives, beside what was measured; nothing but of a Pareto search.
 
-    measured: the points of the search split. Raises PluginError or OptimizerError where the optimizer cannot be built.
+    measured: the points of the search split. predictions: what it predicts; asked only where a point was measured.
     """
     near = [(point, x) for point in measured if (x := study.entries[point.number].trial.x) is not None]
     if not objective.pareto or not near:
@@ -48,7 +49,7 @@ def predicted(study: Study, objective: Objective, measured: Sequence[Point]) -> 
     cloud = np.stack([x for _, x in near])
     losses = np.stack([point.losses for point in measured])
     found = []
-    for number, prediction in enumerate(predictions(study, objective), 1):
+    for number, prediction in enumerate(predictions(), 1):
         distances = np.sqrt(((cloud - prediction.x) ** 2).mean(axis=1))
         row = int(distances.argmin())
         means = objective.as_scores(prediction.losses)
@@ -66,27 +67,3 @@ def for_table(points: Sequence[Predicted]) -> tuple[Predicted, ...]:
         return ()
     means = np.array([[value.mean for value in point.tasks.values()] for point in open_])
     return tuple(open_[row] for row in spread(means, MANY))
-
-
-def predictions(study: Study, objective: Objective) -> tuple[Prediction, ...]:
-    """The optimizer as it was after everything that the ledger holds, asked for its predictions."""
-    spec = PluginSpec.read(study.configuration["optimizer"])
-    if plugins.load("optimizer", spec.kind, Optimizer).predictions is Optimizer.predictions:
-        return ()
-    points = {entry.trial.label: entry.trial.x for entry in study.entries.values() if entry.trial.x is not None}
-    start = points.get(START)
-    optimizer: Optimizer = plugins.build(
-        "optimizer",
-        spec,
-        Optimizer,
-        dimension=len(next(iter(points.values()))),
-        n_objectives=objective.n_objectives,
-        seed=study.configuration.get("seed", 0),
-        start=start,
-    )
-    if objective.pareto:
-        optimizer.prefer(list(objective.weights.values()))
-    parents = {e.trial.label for e in study.entries.values() if e.trial.split == "search" and e.trial.origin.is_parent}
-    feedback = Feedback(optimizer, objective, parents)
-    feedback.replay(study)
-    return optimizer.predictions()

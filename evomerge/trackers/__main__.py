@@ -11,13 +11,13 @@ from pathlib import Path
 from evomerge import plugins
 from evomerge.config.fields import named_paths
 from evomerge.plugins import PluginSpec
-from evomerge.study import Study
+from evomerge.run import Run
 from evomerge.study.follow import Follower
 from evomerge.study.lines import FILE
 from evomerge.text.masking import shareable
 from evomerge.trackers import FOLDER, SAID
 from evomerge.trackers._following import TheEnd, follow
-from evomerge.trackers.base import Run, Tracker
+from evomerge.trackers.base import RunInfo, Tracker
 
 
 def main(kind: str, target: str, folder: Path) -> int:
@@ -34,11 +34,11 @@ def main(kind: str, target: str, folder: Path) -> int:
     return 0 if follow(tracker, Follower(folder), end, say) else 1
 
 
-def run_in(folder: Path) -> Run:
+def run_in(folder: Path) -> RunInfo:
     """Data of a run that trackers may see: no secrets, and names instead of paths."""
-    configuration = Study.read(folder).configuration
+    configuration = Run(folder).study.configuration
     shared = shareable(configuration, named_paths(configuration))
-    return Run(identity(folder), folder.resolve().name, folder / FOLDER, shared)
+    return RunInfo(identity(folder), folder.resolve().name, folder / FOLDER, shared)
 
 
 def identity(folder: Path) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
-from evomerge.objective.spec import objective_of_study
 from evomerge.results.measured import Measured, scored_candidates
 from evomerge.results.ranking import Ranking
+from evomerge.run import Run
 from evomerge.study import Entry
 from evomerge.study.follow import Change, Follower
 from evomerge.trackers.base import Point, Value
@@ -31,7 +31,7 @@ class Story:
     """
 
     def __init__(self, follower: Follower) -> None:
-        self._mirror = follower
+        self._run = Run.of(follower.study)
         self._told = self._failures = 0
         self._best: float | None = None
 
@@ -40,14 +40,14 @@ class Story:
         points, facts = [], dict[str, Value]()
         for change in changes:
             if change.kind == "told" and change.number is not None:
-                entry = self._mirror.study.entries[change.number]
+                entry = self._run.study.entries[change.number]
                 if entry.trial.split == "search":
                     points.append(self._point(entry, change.at, facts))
         return points, facts
 
     def outcome(self, result: Mapping[str, Any]) -> dict[str, Value]:
         """Who won, and what all that were compared scored on the report split; `result` is that of the search."""
-        objective = objective_of_study(self._mirror.study)
+        objective = self._run.objective
         facts: dict[str, Value] = {"winner": result["winner"], "verdict": result["verdict"]}
         for standing in result["standings"]:
             row = {f"/task/{task}": value for task, value in standing["tasks"].items()}
@@ -69,7 +69,7 @@ class Story:
         if entry.losses is None or entry.outcome is None:
             self._failures += 1
         else:
-            objective = objective_of_study(self._mirror.study)
+            objective = self._run.objective
             scores = {f"task/{task}": mean for task, mean in objective.means(entry.outcome.scores).items()}
             if objective.kind == "mean":
                 scores["score"] = objective.score_of(entry.losses)
@@ -93,9 +93,9 @@ class Story:
         told = (entry.told_at or 0) + 1
         if objective.pareto:
             few = objective.n_objectives <= FEW_OBJECTIVES
-            front = Measured(objective, scored_candidates(self._mirror.study, told)).front() if few else None
+            front = Measured(objective, scored_candidates(self._run.study, told)).front() if few else None
             return {} if front is None or front.hypervolume is None else {"hypervolume": front.hypervolume}
-        ranking = Ranking(self._mirror.study, objective, "search", told)
+        ranking = Ranking(self._run.study, objective, "search", told)
         best = ranking.best()
         if best is not None:
             self._best = ranking.decisive(best).get(objective.kind, objective.score_of(best.losses or ()))
@@ -103,6 +103,6 @@ class Story:
 
     def _parents_came_before(self, entry: Entry) -> bool:
         """Whether all parents had been told; the study may know more by now than when the entry was told."""
-        entries = self._mirror.study.entries.values()
+        entries = self._run.study.entries.values()
         parents = [e for e in entries if e.trial.origin.is_parent and e.trial.split == "search"]
         return all(e.told_at is not None and e.told_at < (entry.told_at or 0) for e in parents)

@@ -21,7 +21,7 @@ class TrackerRefused(TrackerError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunInfo:
     """identity: the same in every session of a study. name: for people. folder: for a tracker's own files."""
 
     identity: str
@@ -45,7 +45,7 @@ class Tracker(ABC):
     A tracker is named like the library that it needs, and like the extra of ours that brings it.
     """
 
-    def __init__(self, target: str, run: Run) -> None:
+    def __init__(self, target: str, run: RunInfo) -> None:
         self.target = target
         self.run = run
 

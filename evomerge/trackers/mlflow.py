@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from evomerge.trackers.base import Ending, Point, Run, Tracker, TrackerError, Value
+from evomerge.trackers.base import Ending, Point, RunInfo, Tracker, TrackerError, Value
 
 EXPERIMENT = "evomerge"
 #: The tag by which a resumed search finds its run.
@@ -30,7 +30,7 @@ _STATUS = {"done": "FINISHED", "stopped": "KILLED", "paused": "FAILED", "killed"
 class Mlflow(Tracker):
     """A run found again by its tag; a point is one batch of metrics."""
 
-    def __init__(self, target: str, run: Run) -> None:
+    def __init__(self, target: str, run: RunInfo) -> None:
         super().__init__(target, run)
         settings.MLFLOW_HTTP_REQUEST_TIMEOUT.set(PATIENCE)
         settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import wandb
 
-from evomerge.trackers.base import Ending, Point, Run, Tracker, TrackerError, TrackerRefused, Value
+from evomerge.trackers.base import Ending, Point, RunInfo, Tracker, TrackerError, TrackerRefused, Value
 
 #: Seconds to wait for the server before saying that it does not answer.
 PATIENCE = 30.0
@@ -15,7 +15,7 @@ PATIENCE = 30.0
 class Wandb(Tracker):
     """A run whose id is the study's, so that a resumed search goes on with it. WANDB_MODE=offline is heard."""
 
-    def __init__(self, target: str, run: Run) -> None:
+    def __init__(self, target: str, run: RunInfo) -> None:
         super().__init__(target, run)
         self._run: Any = None
         self._tried = False

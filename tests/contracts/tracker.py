@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evomerge.trackers.base import Point, Run, Tracker
+from evomerge.trackers.base import Point, RunInfo, Tracker
 
 CONFIGURATION = {"seed": 3, "space": {"kind": "smooth", "points": 4}, "tasks": {"a task, with a name": "synthetic"}}
 
@@ -32,7 +32,7 @@ class TrackerContract(ABC):
 
     def make(self, tmp_path: Path, identity: str = "abc123") -> Tracker:
         (tmp_path / "sinks").mkdir(exist_ok=True)
-        return self.tracker(self.target(tmp_path), Run(identity, "night", tmp_path / "sinks", CONFIGURATION))
+        return self.tracker(self.target(tmp_path), RunInfo(identity, "night", tmp_path / "sinks", CONFIGURATION))
 
     def test_what_is_logged_is_there(self, tmp_path: Path) -> None:
         tracker = self.make(tmp_path)

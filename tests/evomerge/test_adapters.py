@@ -17,6 +17,7 @@ from evomerge.launch import launch
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.recipe import Input
+from evomerge.run import Run
 from evomerge.study import Study
 from tests.evomerge.merging.adapters import bare_lora
 from tests.toys import NAMES, search_file, write_toys
@@ -81,7 +82,7 @@ def test_a_search_over_adapters_finds_the_same_weights_as_its_export(
     assert all(entry.outcome is not None and entry.outcome.failure is None for entry in entries)
     assert len({entry.losses for entry in entries if entry.trial.label == "search"}) > 1
     expert = next(entry.trial.number for entry in entries if entry.trial.label == "parent:math")
-    export.export(export.choose(Path(config.study), expert), tmp_path / "out")
+    export.export(export.choose(Run(config.study), expert), tmp_path / "out")
     model = Adapted(Checkpoint.open(base), alone)
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert all(torch.equal(found[name], model.tensor(name)) for name in model.names)

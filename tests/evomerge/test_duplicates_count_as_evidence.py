@@ -21,6 +21,7 @@ from evomerge.report.standings import selection_to_dict
 from evomerge.report.status import status
 from evomerge.results import select, selection
 from evomerge.results.front import front
+from evomerge.run import Run
 from evomerge.search import score_all
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
@@ -70,7 +71,9 @@ def told(folder: Path, kind: Kind, copies: int) -> list[Any]:
     shown = [front_to_dict(found) | {"examples": 0} for found in fronts.values()]
     data = selection_to_dict(result)
     assert data["scored_twice"] is not None
-    state = {key: value for key, value in status(study).items() if key in ("best", "front", "baselines", "selected")}
+    state = {
+        key: value for key, value in status(Run.of(study)).items() if key in ("best", "front", "baselines", "selected")
+    }
     volumes = [hypervolume_to_dict(found) for found in fronts.values()]
     return [data | {"scored_twice": 0}, shown, volumes, luck(sticks, fronts, result.winner.label), state]
 

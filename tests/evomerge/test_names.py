@@ -32,6 +32,7 @@ from evomerge.report.plot import plot_progress
 from evomerge.report.snapshot import take
 from evomerge.report.terminal import Terminal
 from evomerge.results.front import front
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.text.printable import is_name, one_line, printable
 from evomerge.trial import CANARY, Outcome, Trial
@@ -105,21 +106,20 @@ def test_the_live_view_and_json_lines(hostile: Path) -> None:
     study = Study.read(hostile)
     stream = io.StringIO()
     with live.LiveView(Terminal(file=stream, force_terminal=True, width=300)) as view:
-        view.update(take(study))
+        view.update(take(Run.of(study)))
         view.event("failed", HOSTILE)
     assert "\x1b]0" not in stream.getvalue()
     assert "\x07" not in stream.getvalue()
     lines = io.StringIO()
     json_view = live.JsonLines(lines)
-    json_view.update(take(study))
+    json_view.update(take(Run.of(study)))
     json_view.event("failed", HOSTILE)
     assert not CONTROL.search(lines.getvalue())
 
 
 def test_the_report(hostile: Path) -> None:
-    objective = Objective(dict.fromkeys((HOSTILE, "_two"), 1.0))
     material = Material((HOSTILE,), missing=HOSTILE, configuration=HOSTILE)
-    html = written(document(Study.read(hostile), objective, material), [])
+    html = written(document(Run(hostile), material), [])
     own = html.partition("<script>")[0]
     assert "onerror=alert" in own
     assert "<img" not in own
@@ -128,9 +128,9 @@ def test_the_report(hostile: Path) -> None:
 
 def test_pictures(hostile: Path) -> None:
     study = Study.read(hostile)
-    assert plot_progress(study).is_file()
+    assert plot_progress(Run.of(study)).is_file()
     objective = Objective(dict.fromkeys((HOSTILE, "_two"), 1.0))
-    assert plot_front(study, front(study, objective)).is_file()
+    assert plot_front(Run.of(study), front(study, objective)).is_file()
 
 
 def test_an_error_shows_a_name_as_it_is(tmp_path: Path) -> None:

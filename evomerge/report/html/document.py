@@ -24,31 +24,32 @@ from evomerge.report.html.points import front_data, points_data, predictions_dat
 from evomerge.report.html.progress import progress
 from evomerge.report.status import export_command
 from evomerge.results import Selection
-from evomerge.results.front import Front, Point, front
-from evomerge.results.predicted import Predicted, for_table, predicted
-from evomerge.study import Study
+from evomerge.results.front import Front, Point
+from evomerge.results.predicted import Predicted, for_table
+from evomerge.run import Run
 
 #: Grows when the shape of the object changes.
 FORMAT = 2
 
 
-def document(study: Study, objective: Objective, material: Material) -> dict[str, Any]:
-    """Everything that a report of the study says, as plain data."""
-    fronts = {split: front(study, objective, split) for split in SPLITS}
-    result, head = headline(study, objective, fronts["search"])
+def document(run: Run, material: Material) -> dict[str, Any]:
+    """Everything that a report of the run says, as plain data."""
+    study, objective = run.study, run.objective
+    fronts = {split: run.scored(split) for split in SPLITS}
+    result, head = headline(run)
     sticks = _yardsticks(objective, fronts, result)
     fronts["report"] = _measured(fronts["report"], sticks["report"])
     wanted = wanted_points(fronts, head["winner"])
     labels = [point.label for point in wanted]
-    beyond = _predicted(study, fronts["search"])
+    beyond = _predicted(run)
     return {
         "format": FORMAT,
-        "study": running.study_data(study, objective.weights, objective.lower_is_better) | {"pareto": objective.pareto},
+        "study": running.study_data(run) | {"pareto": objective.pareto},
         "headline": head,
         "points": points_data(fronts),
         "fronts": {split: front_data(found) for split, found in fronts.items()},
         "predictions": predictions_data(beyond),
-        "progress": progress(study, objective, fronts["search"], material.active),
+        "progress": progress(study, objective, fronts["search"]),
         "coefficients": {
             **coefficients_data(study, material, [point.number for point in wanted]),
             "predicted": predicted_coefficients(
@@ -85,9 +86,9 @@ def _measured(found: Front, stick: DisplayScore) -> Front:
     return replace(found, points=tuple(points))
 
 
-def _predicted(study: Study, searched: Front) -> tuple[Predicted, ...]:
+def _predicted(run: Run) -> tuple[Predicted, ...]:
     try:
-        return predicted(study, searched.objective, searched.points)
+        return run.predicted
     except (PluginError, OptimizerError):  # an optimizer of somebody else's that is not installed here
         return ()
 

@@ -2,32 +2,31 @@
 
 from typing import Any
 
-from evomerge.objective import Objective
 from evomerge.report import status
 from evomerge.report.html.numbers import difference_data, estimate_data
-from evomerge.results import Selection, SelectionError, selection
+from evomerge.results import Selection, SelectionError
 from evomerge.results.front import Front
-from evomerge.study import Study
+from evomerge.run import Run
 from evomerge.trial import UNIFORM, Origin
 
 
-def headline(study: Study, objective: Objective, searched: Front) -> tuple[Selection | None, dict[str, Any]]:
+def headline(run: Run) -> tuple[Selection | None, dict[str, Any]]:
     """The result, and: verdict, the winner's held-out score and its lead; without a winner, why there is none.
 
     scale: task -> worst and best score that are 0 and 1, where tasks have different units.
     """
-    looks = sum(kind == "report_split_read" for kind, _ in study.events)
+    looks = sum(kind == "report_split_read" for kind, _ in run.study.events)
     data: dict[str, Any] = {"winner": None, "origin": "", "score": None, "bought": [], "looks": looks, "scale": {}}
     data |= {"front": [], "claims": []}
-    data["best"] = _best_so_far(searched)
+    data["best"] = _best_so_far(run.scored())
     try:
-        found = selection(study, objective)
+        found = run.selection
     except SelectionError as error:
         return None, data | {"verdict": str(error)}
     return found, data | {
         "verdict": found.verdict,
         "winner": found.winner.label,
-        "origin": status.origin(study, found.winner.label),
+        "origin": status.origin(run.study, found.winner.label),
         "score": estimate_data(found.standings[0].score),
         "bought": _bought(found),
         "scale": {task: list(ends) for task, ends in found.scale.items()},

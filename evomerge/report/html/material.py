@@ -12,7 +12,7 @@ class Material:
 
     inputs: names of the merged models. tables: coefficients. decode: from a point of the cube to its coefficients;
     None where that cannot be told. recipes: the text of a recipe file. missing: why there are no tables and recipes,
-    else empty. active: seconds that the search had run when a trial ended. configuration: the search file as it ran.
+    else empty. configuration: the search file as it ran.
     """
 
     inputs: tuple[str, ...] = ()
@@ -20,5 +20,4 @@ class Material:
     decode: Callable[[FloatArray], CoefficientTable] | None = None
     recipes: Mapping[int, str] = field(default_factory=dict)
     missing: str = ""
-    active: Mapping[int, float] = field(default_factory=dict)
     configuration: str = ""

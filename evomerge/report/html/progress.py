@@ -1,6 +1,5 @@
 """How a search went on: scores in the order of finishing, the best so far, the hypervolume so far, against its cost."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from evomerge.trial import Origin
 CANARY_COST = 2.0
 
 
-def progress(study: Study, objective: Objective, front: Front, active: Mapping[int, float]) -> dict[str, Any]:
+def progress(study: Study, objective: Objective, front: Front) -> dict[str, Any]:
     """Columns with one item per trial of the search split, in the order of finishing.
 
-    active: trial -> seconds that the search had run when it ended. evaluations: how many times the whole search split
+    seconds: that the search had run when it ended. evaluations: how many times the whole search split
     was scored so far, failed trials counted whole. best: the score of the best merge so far, baselines included;
     leader: its trial. hypervolume: of all points so far, baselines too, from the worst of the models on; only where
     every task is an objective.
@@ -39,7 +38,7 @@ def progress(study: Study, objective: Objective, front: Front, active: Mapping[i
         rows["number"].append(entry.trial.number)
         rows["label"].append(None if point is None else point.label)
         rows["evaluations"].append(spent)
-        rows["seconds"].append(active.get(entry.trial.number))
+        rows["seconds"].append(entry.active)
         rows["score"].append(None if point is None else number(point.score.mean))
         rows["best"].append(None if best is None else number(best.score.mean))
         rows["leader"].append(None if best is None else best.number)

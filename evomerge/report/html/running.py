@@ -1,12 +1,12 @@
 """What a study cost, what failed in it, on what it ran, and the commands that go on from it."""
 
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from evomerge.plugins import PluginSpec
 from evomerge.report import status
 from evomerge.report.snapshot import stages_of
+from evomerge.run import Run
 from evomerge.study import SEARCH_FILE, Study
 
 
@@ -65,13 +65,13 @@ def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
     return [{"what": what, "command": command} for what, command in shown]
 
 
-def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]) -> dict[str, Any]:
+def study_data(run: Run) -> dict[str, Any]:
     """What kind of search it was and how far it came; told: candidates, as `evomerge status` counts them."""
-    said = study.configuration
-    told = status.status(study)
+    said, objective = run.study.configuration, run.objective
+    told = status.status(run)
     return {
-        "folder": str(study.folder.absolute()),
-        "name": study.folder.absolute().name,
+        "folder": str(run.folder.absolute()),
+        "name": run.folder.absolute().name,
         "state": told["state"],
         "paused_because": told["paused_because"],
         "told": told["told"],
@@ -79,7 +79,8 @@ def study_data(study: Study, weights: Mapping[str, float], lower: frozenset[str]
         "failed": told["failed"],
         "objective": said.get("objective", "mean"),
         "tasks": [
-            {"name": task, "weight": weight, "lower_is_better": task in lower} for task, weight in weights.items()
+            {"name": task, "weight": weight, "lower_is_better": task in objective.lower_is_better}
+            for task, weight in objective.weights.items()
         ],
         "plugins": {
             name: PluginSpec.read(said[name]).kind for name in ("method", "space", "optimizer") if name in said

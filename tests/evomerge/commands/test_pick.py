@@ -11,6 +11,7 @@ from evomerge.commands.pick import Request, decide, number_to_write
 from evomerge.commands.pick_interactively import ask_for_choice, read_answer
 from evomerge.objective import Floor, Objective
 from evomerge.results.pick import ChoiceError
+from evomerge.run import Run
 from evomerge.statistics import difference
 from evomerge.study import Study, StudyError
 from tests.evomerge.report.fronts import SEARCH, finish, trial, values, write_front
@@ -34,17 +35,17 @@ def looks(run: Path) -> list[dict]:
 def test_select_decides_once_finalists_are_scored_there(finished: Path, tmp_path: Path) -> None:
     searched = write_front(tmp_path / "searched", SEARCH)
     finish(searched, {"parent:math": (8, 3)}, {})  # a parent is no finalist
-    early = decide(tmp_path / "searched", Request())
+    early = decide(Run(tmp_path / "searched"), Request())
     assert (early.point.number, early.views[0].front.split) == (6, "search")
     assert "searched on" in early.notes[0]
-    late = decide(finished, Request())
+    late = decide(Run(finished), Request())
     assert (late.point.number, late.views[0].front.split) == (8, "select")
     assert not any("searched on" in note for note in late.notes)
-    assert decide(finished, Request(split="search")).point.number == 6
+    assert decide(Run(finished), Request(split="search")).point.number == 6
 
 
 def test_differences_are_paired_with_the_best_parent_of_each_task(finished: Path) -> None:
-    data = decision_to_dict(decide(finished, Request()), finished)
+    data = decision_to_dict(decide(Run(finished), Request()), finished)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     chat = data["tasks"]["chat"]
     assert (chat["mean"], chat["best_model"]) == (0.5, "parent:chat")
@@ -59,7 +60,7 @@ def test_differences_are_paired_with_the_best_parent_of_each_task(finished: Path
 
 
 def test_the_keys_of_the_json_stay(finished: Path) -> None:
-    data = decision_to_dict(decide(finished, Request(keep=("chat>=0.1",))), finished)
+    data = decision_to_dict(decide(Run(finished), Request(keep=("chat>=0.1",))), finished)
     assert list(data) == [
         *("label", "number", "kind", "sentence", "met", "constraints", "weights", "split", "score"),
         *("tasks", "on_front", "probability", "shrunk", "report", "notes", "recipe", "next"),
@@ -71,25 +72,25 @@ def test_the_keys_of_the_json_stay(finished: Path) -> None:
 
 
 def test_the_score_is_that_of_the_given_weights(finished: Path) -> None:
-    decided = decide(finished, Request(prefer="math=3"))
+    decided = decide(Run(finished), Request(prefer="math=3"))
     data = decision_to_dict(decided, finished)
     assert (data["label"], data["weights"]) == ("trial:8", {"math": 3.0})
     for split in (data, data["report"]):
         assert split["score"] == {key: split["tasks"]["math"][key] for key in split["score"]}
     assert "  score by math=3 0.600 ±" in "\n".join(decision_lines(decided, finished))
-    both = decision_to_dict(decide(finished, Request(prefer="math=1,chat=3")), finished)
+    both = decision_to_dict(decide(Run(finished), Request(prefer="math=1,chat=3")), finished)
     assert both["score"]["mean"] == pytest.approx((0.6 + 3 * 0.5) / 4)
 
 
 def test_a_choice_on_the_report_split_is_counted(finished: Path) -> None:
     assert len(looks(finished)) == 1
-    decide(finished, Request(best_at="math"))
-    decide(finished, Request(trial=8, split="report"))
+    decide(Run(finished), Request(best_at="math"))
+    decide(Run(finished), Request(trial=8, split="report"))
     with pytest.raises(ChoiceError):
-        decide(finished, Request(split="report", best_at="meth"))
-    decide(finished, Request(split="report", keep=("math>=0.9",)))  # leads to nothing
+        decide(Run(finished), Request(split="report", best_at="meth"))
+    decide(Run(finished), Request(split="report", keep=("math>=0.9",)))  # leads to nothing
     assert len(looks(finished)) == 1
-    decided = decide(finished, Request(split="report", best_at="chat"))
+    decided = decide(Run(finished), Request(split="report", best_at="chat"))
     assert looks(finished)[1:] == [{"winner": "trial:8", "reason": "chosen on it: the best on chat"}]
     assert any("counts the look" in note for note in decided.notes)
 
@@ -99,7 +100,7 @@ def test_a_look_at_a_study_that_somebody_runs_is_a_note(finished: Path) -> None:
     running = Study.open(finished)
     try:
         opened = (finished / "ledger.jsonl").read_bytes()
-        decided = decide(finished, Request(split="report"))
+        decided = decide(Run(finished), Request(split="report"))
         assert (finished / "ledger.jsonl").read_bytes() == opened != before
         assert any("not recorded" in note for note in decided.notes)
     finally:
@@ -111,27 +112,27 @@ def test_an_unfinished_study_is_not_touched(tmp_path: Path) -> None:
     study.ask(trial(study.next_number, 8))
     finish(study, SELECT, REPORT)
     before = (tmp_path / "study" / "ledger.jsonl").read_bytes()
-    decided = decide(tmp_path / "study", Request(split="report"))
+    decided = decide(Run(tmp_path / "study"), Request(split="report"))
     assert any("not finished, so the look is not recorded" in note for note in decided.notes)
     assert (tmp_path / "study" / "ledger.jsonl").read_bytes() == before
 
 
 def test_a_trial_by_its_number(finished: Path) -> None:
-    named = decide(finished, Request(trial=8))
+    named = decide(Run(finished), Request(trial=8))
     assert [view.front.split for view in named.views] == ["select", "report"]
     # 5 was no finalist: it is shown as it was searched on. A finalist's trial on select is the same merge.
-    assert decide(finished, Request(trial=5)).views[0].front.split == "search"
+    assert decide(Run(finished), Request(trial=5)).views[0].front.split == "search"
     on_select = next(e.trial.number for e in Study.read(finished).told if e.trial.label == "trial:8")
-    assert decide(finished, Request(trial=on_select)).point.number == 8
+    assert decide(Run(finished), Request(trial=on_select)).point.number == 8
     with pytest.raises(StudyError, match=r"Trial 99 is not in .* its front are 5, 6, 7, 8, 9"):
-        decide(finished, Request(trial=99))
+        decide(Run(finished), Request(trial=99))
     with pytest.raises(ChoiceError, match="leave out --prefer"):
-        decide(finished, Request(trial=8, knee=True))
+        decide(Run(finished), Request(trial=8, knee=True))
 
 
 def test_nothing_is_written_that_keeps_not_all_that_was_asked_for(finished: Path) -> None:
     request = Request(best_at="math", keep=("chat>=0.9",))
-    decision = decide(finished, request)
+    decision = decide(Run(finished), request)
     assert not decision.chosen.met
     assert any("--split search" in note for note in decision.notes)
     with pytest.raises(ChoiceError, match=r"nearest is trial:8. chat>=0.9: asked 0.9, reached 0.5, misses it by 0.4"):
@@ -142,13 +143,13 @@ def test_nothing_is_written_that_keeps_not_all_that_was_asked_for(finished: Path
 def test_a_merge_that_a_model_beats_says_so(tmp_path: Path) -> None:
     study = write_front(tmp_path / "study", {"parent:math": (8, 8), "base": (1, 1), 2: (7, 8), 3: (9, 1)})
     study.close()
-    decided = decide(tmp_path / "study", Request(best_at="chat"))
+    decided = decide(Run(tmp_path / "study"), Request(best_at="chat"))
     assert "It is beaten, on every task or all but equal ones, by parent:math." in decided.notes
-    assert not any("beaten" in note for note in decide(tmp_path / "study", Request(best_at="math")).notes)
+    assert not any("beaten" in note for note in decide(Run(tmp_path / "study"), Request(best_at="math")).notes)
 
 
 def test_the_card_says_why_and_on_which_examples(finished: Path) -> None:
-    rows = scores_for_card(decide(finished, Request(best_at="math")))
+    rows = scores_for_card(decide(Run(finished), Request(best_at="math")))
     assert rows["choice"] == "trial:8 is the best on math, by the select split."
     assert rows["trial:8, select"] == {
         "split": "select",
@@ -166,7 +167,7 @@ def _score(rows: dict, split: str) -> dict:
 
 
 def test_the_lines_name_both_splits(finished: Path) -> None:
-    text = "\n".join(decision_lines(decide(finished, Request()), finished))
+    text = "\n".join(decision_lines(decide(Run(finished), Request()), finished))
     assert text.index("On the select split (10 examples per task)") < text.index("On the report split")
     assert "-0.300 ±" in text
     assert "against parent:chat" in text
@@ -196,15 +197,15 @@ def test_answers_that_cannot_be_read() -> None:
 def test_asking_goes_on_until_one_is_taken(finished: Path) -> None:
     said: list[str] = []
     answers = iter(["nonsense", "math=1,caht=1", "max math", "n", "6", "y"])
-    assert ask_for_choice(finished, "search", lambda _: next(answers), said.append) == 6
+    assert ask_for_choice(Run(finished), "search", lambda _: next(answers), said.append) == 6
     text = "\n".join(said)
     assert text.index("    6  math 0.600") < text.index("Cannot read 'nonsense'") < text.index("Did you mean 'chat'?")
     assert text.index("trial:5 is the best on math") < text.index("trial:6, as it was asked for.")
-    assert ask_for_choice(finished, None, lambda _: "q", said.append) is None
+    assert ask_for_choice(Run(finished), None, lambda _: "q", said.append) is None
 
 
 def test_x_is_that_of_the_trial(finished: Path) -> None:
-    number = decide(finished, Request()).point.number
+    number = decide(Run(finished), Request()).point.number
     assert np.array_equal(Study.read(finished).entries[number].trial.x, [8 / 20, 0.5])
 
 
@@ -212,7 +213,9 @@ def test_a_wish_that_falls_below_what_the_study_keeps_says_so(tmp_path: Path) ->
     keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": Floor(0.3)})  # of parent:chat's 0.8
     study = write_front(tmp_path / "study", SEARCH, keeping)
     study.close()
-    said = " ".join(decide(study.folder, Request(best_at="math")).notes)
+    said = " ".join(decide(Run(study.folder), Request(best_at="math")).notes)
     assert "further behind the best parent than the study keeps (chat -0.3)" in said
-    assert "the study keeps" not in " ".join(decide(study.folder, Request(best_at="chat")).notes)
-    assert "the study keeps" not in " ".join(decide(study.folder, Request(best_at="math", keep=("math>=0.9",))).notes)
+    assert "the study keeps" not in " ".join(decide(Run(study.folder), Request(best_at="chat")).notes)
+    assert "the study keeps" not in " ".join(
+        decide(Run(study.folder), Request(best_at="math", keep=("math>=0.9",))).notes
+    )

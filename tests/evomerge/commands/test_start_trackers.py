@@ -13,6 +13,7 @@ import pytest
 
 from evomerge.commands.start_trackers import Trackers
 from evomerge.report.snapshot import take
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from tests.evomerge.searches import evomerge, history, run_here, write_search
@@ -67,7 +68,7 @@ def test_both_sinks_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) 
     selected = next(line for line in lines if line["event"] == "selected")
     searched = [entry for entry in study.told if entry.trial.split == "search"]
     scores = [None if entry.losses is None else -entry.losses[0] for entry in searched]
-    best = take(study).best
+    best = take(Run.of(study)).best
     assert best is not None
     (run,) = read_runs(uri)
     offline, summary, configuration, _ = read_offline(study.folder / "sinks")
@@ -78,7 +79,7 @@ def test_both_sinks_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) 
         assert points[-1]["best"] == best.score
         assert points[-1]["told"] == TRIALS
         assert points[-1]["failures"] == scores.count(None)
-    baselines = {standing.label: standing.tasks["two"] for standing in take(study).baselines}
+    baselines = {standing.label: standing.tasks["two"] for standing in take(Run.of(study)).baselines}
     for facts in (run.data.tags, summary):
         assert facts["verdict"] == selected["verdict"]
         assert facts["winner"] == selected["winner"]

@@ -34,6 +34,7 @@ from evomerge.report import standings
 from evomerge.report.status import status
 from evomerge.resident.resident import ModelError
 from evomerge.results import selection
+from evomerge.run import Run
 from evomerge.study import ConfigurationChanged, Study, StudyExists
 from evomerge.trial import number_in
 from search_spaces.base import SpaceError
@@ -317,22 +318,24 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     study = Study.read(config.study)
     assert objective_of_study(study) == plan.objective
     assert replace(selection(study, plan.objective), winner=result.winner) == result
-    for data in (standings.selection_to_dict(result), status(study), choose(config.study).scores):
+    for data in (standings.selection_to_dict(result), status(Run.of(study)), choose(Run(config.study)).scores):
         json.dumps(data, allow_nan=False)
     values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.losses}
     assert values == dict.fromkeys(("search", "select", "report"), values["search"]), "the same on every split"
     assert [kind for kind, _ in study.events].count("report_split_read") == 1
-    whole = choose(config.study).scores[f"{result.winner.label}, all examples"]
+    whole = choose(Run(config.study)).scores[f"{result.winner.label}, all examples"]
     assert whole["bytes"] == values["search"][0]
     numbers = [e.trial.number for e in study.told if e.trial.x is not None and e.trial.label == "search"]
-    tasks = {number: choose(config.study, number).scores.get(f"trial:{number}, all examples") for number in numbers}
+    tasks = {
+        number: choose(Run(config.study), number).scores.get(f"trial:{number}, all examples") for number in numbers
+    }
     inputs = {name: {"source": name, "revision": None} for name in ("base", "a")}
-    chosen = choose(config.study, numbers[0])
+    chosen = choose(Run(config.study), numbers[0])
     card = model_card(chosen.merge, "one", Manifest("", 0, {}, inputs, {}), chosen.scores)
     assert "largest" in card
     assert "| score" not in card, "a sum over units says nothing"
     for number in numbers:
-        rows = choose(config.study, number).scores.values()
+        rows = choose(Run(config.study), number).scores.values()
         assert not any("score" in row for row in rows)
         assert all(set(UNITS) <= set(row) for row in rows)
     reported = {e.trial.label for e in study.told if e.trial.split == "report"}

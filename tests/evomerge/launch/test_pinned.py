@@ -30,6 +30,7 @@ from evomerge.merging.output.materialize import materialize
 from evomerge.merging.pins import InputChanged
 from evomerge.recipe import Merge
 from evomerge.report.status import status
+from evomerge.run import Run
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE, encode, read
 from evomerge.trial import Outcome, Trial
@@ -132,7 +133,7 @@ def test_what_is_computed_from_a_changed_file_is_never_told(folder: Path, meddle
         search(folder, 20)
     study = Study.read(folder / "study")
     assert (len(study.told), len(study.pending)) == (3, 1), "the canary is two calls and one trial"
-    assert str(expert) in str(status(study)["paused_because"])
+    assert str(expert) in str(status(Run.of(study))["paused_because"])
 
 
 def test_a_merge_of_a_file_that_is_cut_short_meanwhile_is_not_written(folder: Path) -> None:

@@ -9,6 +9,7 @@ pytest.importorskip("matplotlib")
 from evomerge.objective import Objective
 from evomerge.report import front_plot
 from evomerge.results.front import front
+from evomerge.run import Run
 from tests.evomerge.report.fronts import PARETO, SEARCH, write_front
 
 THREE = Objective({"math": 1.0, "chat": 1.0, "loss": 1.0}, frozenset({"loss"}), kind="pareto")
@@ -49,7 +50,7 @@ def test_only_what_stands_out_has_a_line(tmp_path: Path, figures: list) -> None:
     study = write_front(tmp_path / "study", MODELS, THREE)
     study.close()
     shown = front(study, THREE)
-    front_plot.plot_front(study, shown)
+    front_plot.plot_front(Run.of(study), shown)
     axes = figures[0][1]
     lines = {line.get_label(): line for line in axes.get_lines()}
     # 7 is both in the middle and best in the mean; the merges that are neither that nor best on a task are strokes.
@@ -78,7 +79,7 @@ def test_only_what_stands_out_has_a_line(tmp_path: Path, figures: list) -> None:
 def test_without_others_there_is_no_word_of_them(tmp_path: Path, figures: list) -> None:
     study = write_front(tmp_path / "study", {1: [5, 5, 5]}, THREE)
     study.close()
-    front_plot.plot_front(study, front(study, THREE))
+    front_plot.plot_front(Run.of(study), front(study, THREE))
     assert [line.get_label() for line in figures[0][1].get_lines()] == [
         "trial:0: preferred, best merge on math, chat, loss"
     ]
@@ -90,7 +91,7 @@ def test_names_of_two_tasks_say_what_is_suggested_and_selected(tmp_path: Path, f
     study.event("selected", label="trial:10", candidates=3)
     study.close()
     shown = front(study, PARETO)
-    front_plot.plot_front(study, shown)
+    front_plot.plot_front(Run.of(study), shown)
     axes = figures[0][1]
     assert axes.get_title(loc="left") == r"a \$tudy: search split; bars are 95 % intervals"
     named = {label.get_text() for label in axes.texts}
@@ -102,7 +103,7 @@ def test_names_stay_inside_of_the_axes(tmp_path: Path, figures: list) -> None:
     models = {"base": (1, 1), f"parent:{long}": (9, 3), "parent:x": (3, 9), 5: (7, 7)}
     study = write_front(tmp_path / "study", models)
     study.close()
-    front_plot.plot_front(study, front(study, PARETO))
+    front_plot.plot_front(Run.of(study), front(study, PARETO))
     figure, axes = figures[0]
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
@@ -116,7 +117,7 @@ def test_what_was_selected_has_a_line_wherever_it_lies(tmp_path: Path, figures: 
     study = write_front(tmp_path / "study", MODELS, THREE)
     study.event("selected", label="trial:13", candidates=3)
     study.close()
-    front_plot.plot_front(study, front(study, THREE))
+    front_plot.plot_front(Run.of(study), front(study, THREE))
     labels = [line.get_label() for line in figures[0][1].get_lines()]
     assert "trial:13: selected" in labels
     assert "6 others" in labels

@@ -13,6 +13,7 @@ from evomerge.report.front_plot import plot_front
 from evomerge.report.front_table import plus_minus
 from evomerge.report.plot import PlotError
 from evomerge.results.front import front
+from evomerge.run import Run
 from evomerge.statistics import Estimate
 from evomerge.study import Study
 from tests.evomerge.report.fronts import PARETO, SEARCH, finish, write_front
@@ -26,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(run: Path, width: int = 120, **options: bool) -> str:
-    return printed(show_front(run, "search", width, **options)[1], width)
+    return printed(show_front(Run(run), "search", width, **options)[1], width)
 
 
 def printed(text: RenderableType, width: int = 80) -> str:
@@ -76,7 +77,7 @@ def test_the_selected_merge_is_marked_and_no_other_is_suggested_on_held_out_exam
     study.event("selected", label="trial:8", candidates=6)
     finish(study, {6: (6, 6), 8: (7, 4)}, {"base": (1, 1), 6: (6, 6), 8: (5, 5)})
     for split, suggested in (("search", "trial:6"), ("report", None)):
-        data, text = show_front(tmp_path / "study", split, 120)
+        data, text = show_front(Run(tmp_path / "study"), split, 120)
         assert (data["selected"], data["preferred"], data["knee"]) == ("trial:8", suggested, suggested)
         assert data["next"][1:] == [f"evomerge export {tmp_path / 'study'} -o DIR"]
         rows = printed(text, 120).splitlines()
@@ -90,7 +91,7 @@ def test_volumes_of_two_splits_are_said_not_to_be_comparable(tmp_path: Path) -> 
     study = write_front(tmp_path / "study", SEARCH)
     assert "Each hypervolume counts from" not in shown(tmp_path / "study")
     finish(study, {}, {"base": (1, 1), "parent:math": (5, 1), 6: (6, 6), 8: (5, 5)})
-    data, text = show_front(tmp_path / "study", "search", 120)
+    data, text = show_front(Run(tmp_path / "study"), "search", 120)
     assert data["hypervolume"]["search"]["reference"] != data["hypervolume"]["report"]["reference"]
     assert any(note.startswith("Each hypervolume counts from the worst") for note in data["notes"])
     assert "not with that of the other split" in " ".join(printed(text).split())
@@ -106,7 +107,7 @@ def test_a_narrow_terminal_gets_a_list_that_keeps_every_number(run: Path) -> Non
 
 
 def test_the_data_are_complete_and_keep_their_keys(run: Path) -> None:
-    data, _ = show_front(run, "search", 80)
+    data, _ = show_front(Run(run), "search", 80)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert list(data) == [
         *("study", "split", "tasks", "examples", "points", "knee", "preferred", "selected"),
@@ -124,7 +125,7 @@ def test_the_data_are_complete_and_keep_their_keys(run: Path) -> None:
 
 def test_an_empty_split_says_so(tmp_path: Path) -> None:
     finish(write_front(tmp_path / "study", {}), {}, {})
-    data, text = show_front(tmp_path / "study", "search", 80)
+    data, text = show_front(Run(tmp_path / "study"), "search", 80)
     assert "Nothing is scored on the search split yet." in printed(text)
     assert (data["points"], data["hypervolume"]) == ([], {"search": None, "report": None})
 
@@ -140,7 +141,7 @@ def test_the_picture(tmp_path: Path, n_tasks: int) -> None:
     models: dict[str | int, list[int]] = {"base": [2] * n_tasks, 1: [5] * n_tasks, 2: [*[4] * (n_tasks - 1), 9]}
     study = write_front(tmp_path / "study", models, objective)
     study.close()
-    picture = plot_front(study, front(study, objective))
+    picture = plot_front(Run.of(study), front(study, objective))
     assert picture == tmp_path / "study" / "front.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -148,4 +149,4 @@ def test_the_picture(tmp_path: Path, n_tasks: int) -> None:
 def test_no_picture_of_nothing(tmp_path: Path) -> None:
     finish(write_front(tmp_path / "study", {"base": (1, 1)}), {}, {})
     with pytest.raises(PlotError, match="nothing to draw"):
-        plot_front(Study.read(tmp_path / "study"), front(Study.read(tmp_path / "study"), PARETO))
+        plot_front(Run.of(Study.read(tmp_path / "study")), front(Study.read(tmp_path / "study"), PARETO))

@@ -25,8 +25,7 @@ from evomerge.report.html.material import Material
 from evomerge.report.html.numbers import difference_data, estimate_data
 from evomerge.report.html.page import page as make_page
 from evomerge.report.status import status
-from evomerge.results.front import front as front_of
-from evomerge.results.predicted import predicted
+from evomerge.run import Run
 from evomerge.statistics import Difference, Estimate
 from evomerge.study import Study
 from search_spaces.base import CoefficientTable
@@ -392,7 +391,7 @@ def test_an_unfinished_study_has_no_winner_and_its_best_so_far(front: Path, tmp_
     page, data = report(study)
     assert data["headline"]["winner"] is None
     assert data["headline"]["best"] is not None
-    told = status(Study.read(study))["told"]
+    told = status(Run.of(Study.read(study)))["told"]
     assert told < len(Study.read(study).told)
     assert f"{told} candidates told" in page
     assert "not finished" in page
@@ -474,8 +473,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: Path) -> None:
     page, data = report(mapped)
-    study = Study.read(mapped)
-    wanted = predicted(study, PARETO, front_of(study, PARETO).points)
+    wanted = Run(mapped).predicted
     found, coefficients = data["predictions"], data["coefficients"]["predicted"]
     assert len(found) == len(wanted) > 12
     for number, (row, point) in enumerate(zip(found, wanted, strict=True), 1):

@@ -19,7 +19,7 @@ def test_a_task_in_which_all_are_equal_takes_no_hypervolume_away(tmp_path: Path)
     ):
         study = write_front(folder, models, objective)
         found = front(study, objective)
-        volumes.append(progress(study, objective, found, {})["hypervolume"])
+        volumes.append(progress(study, objective, found)["hypervolume"])
         assert found.hypervolume is not None
         assert volumes[-1][-1] == pytest.approx(found.hypervolume.value)
     assert volumes[0] == volumes[1]

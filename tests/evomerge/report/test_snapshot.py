@@ -19,6 +19,7 @@ from evomerge.report.snapshot import SearchScore, leading, take
 from evomerge.report.status import render, status
 from evomerge.results.front import front
 from evomerge.results.measured import Measured
+from evomerge.run import Run
 from evomerge.statistics import Estimate
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
@@ -27,7 +28,7 @@ from tests.evomerge.report.studies import baseline, write_study
 
 def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
-    snapshot = take(study, trials=20, busy=1, slots=2)
+    snapshot = take(Run.of(study), trials=20, busy=1, slots=2)
     assert (snapshot.told, snapshot.trials, snapshot.busy, snapshot.slots) == (6, 20, 1, 2)
     assert snapshot.failures == {"NonFiniteScore": 1}
     assert snapshot.best is not None
@@ -54,11 +55,11 @@ def test_a_baseline_may_be_the_best_so_far(tmp_path: Path, kind: str, searched: 
         }
         study.ask(Trial(number, None, merge=baseline(0.5), label=label))
         study.tell(Outcome(number, scores), list(objective.losses(scores)))
-    snapshot = take(study)
+    snapshot = take(Run.of(study))
     assert snapshot.best is not None
     assert snapshot.searched is not None
     assert (snapshot.best.label, snapshot.searched.number) == ("task_arithmetic:0.8", searched)
-    data = status(study)
+    data = status(Run.of(study))
     assert (data["best"]["label"], data["best_candidate"]["number"]) == ("task_arithmetic:0.8", searched)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(render(data), table(snapshot, 200))
@@ -77,7 +78,7 @@ def test_baselines_beat_points_of_a_front_and_are_the_best_on_a_task(tmp_path: P
     }
     study.ask(Trial(5, None, merge=baseline(0.5), label="uniform"))
     study.tell(Outcome(5, scores), list(objective.losses(scores)))
-    front = take(study).front
+    front = take(Run.of(study)).front
     assert front is not None
     assert front.numbers == (2,), "3 is beaten by the uniform average"
     assert {task: front.name(number) for task, (number, _) in front.best.items()} == {
@@ -88,22 +89,22 @@ def test_baselines_beat_points_of_a_front_and_are_the_best_on_a_task(tmp_path: P
 
 
 def test_the_canary_is_no_candidate(tmp_path: Path) -> None:
-    snapshot = take(write_study(tmp_path / "s"))
+    snapshot = take(Run.of(write_study(tmp_path / "s")))
     assert snapshot.best is not None
     assert snapshot.best.tasks["one"] < 1.0
 
 
 def test_waiting_is_what_workers_did_not_use(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
-    assert take(study, slots=2).stages["waiting"] == 0.0
-    assert "waiting" not in take(study).stages
-    many = take(study, slots=10**9)
+    assert take(Run.of(study), slots=2).stages["waiting"] == 0.0
+    assert "waiting" not in take(Run.of(study)).stages
+    many = take(Run.of(study), slots=10**9)
     busy = sum(seconds for stage, seconds in many.stages.items() if stage != "waiting")
     assert many.stages["waiting"] == pytest.approx(many.seconds * 1e9 - busy, rel=0.9)
 
 
 def test_a_snapshot_is_json(tmp_path: Path) -> None:
-    data = take(write_study(tmp_path / "s"), left=3.0).as_dict()
+    data = take(Run.of(write_study(tmp_path / "s")), left=3.0).as_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
@@ -135,7 +136,7 @@ def kind_of(folder: Path, kind: str, keep: dict[str, float] | None = None) -> St
 
 
 def test_a_pareto_search_has_a_front_and_no_mean(tmp_path: Path) -> None:
-    snapshot = take(kind_of(tmp_path / "s", "pareto"))
+    snapshot = take(Run.of(kind_of(tmp_path / "s", "pareto")))
     assert snapshot.best is None
     assert snapshot.front is not None
     assert snapshot.front.numbers == (2, 3)
@@ -161,7 +162,7 @@ def test_a_task_in_which_all_are_equal_takes_no_volume_away(tmp_path: Path) -> N
 
 
 def test_the_hypervolume_over_time(tmp_path: Path) -> None:
-    data = status(kind_of(tmp_path / "s", "pareto"))
+    data = status(Run.of(kind_of(tmp_path / "s", "pareto")))
     assert data["front"]["numbers"] == [2, 3]
     after = {row["candidates"]: row["hypervolume"] for row in data["front"]["hypervolume_after"]}
     assert after == {1: pytest.approx(0.04), 2: pytest.approx(0.08), 3: pytest.approx(0.08)}
@@ -187,7 +188,7 @@ def test_the_best_is_the_one_that_the_objective_prefers(
 ) -> None:
     # Against the best parents, 0.8 and 0.2: c1 (+0.1, -0.3), c2 (-0.1, -0.1), c3 (-0.2, -0.3).
     # As shares: c1 (+12 %, -150 %), c2 (-12 %, -50 %).
-    best = take(kind_of(tmp_path / "s", kind, keep)).best
+    best = take(Run.of(kind_of(tmp_path / "s", kind, keep))).best
     assert best is not None
     assert best.number == number
     # The worst share or gap; a mean is decided by its score.
@@ -210,7 +211,7 @@ def test_status_and_the_front_show_the_same_scores_and_what_decides(tmp_path: Pa
     study.ask(Trial(5, np.array([0.5]), label="recommended:5"))
     objective = objective_of_study(study)
     study.tell(Outcome(5, scores), list(objective.losses(scores)))
-    data = status(study)
+    data = status(Run.of(study))
     shown = front(study, objective)
     points = {point.number: point for point in shown.points}
     for row in (data["best"], *data["baselines"]):

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from evomerge.report.status import render, status
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.writer import LOCK
 from evomerge.trial import Trial
@@ -17,7 +18,7 @@ from tests.evomerge.report.studies import baseline, tell, write_study
 
 def test_an_open_study(tmp_path: Path) -> None:
     write_study(tmp_path / "s").close()
-    data = status(Study.read(tmp_path / "s"))
+    data = status(Run.of(Study.read(tmp_path / "s")))
     assert (data["state"], data["told"], data["pending"], data["failed"]) == ("open", 6, 1, 1)
     assert data["last_failure"] == {"kind": "NonFiniteScore", "message": "NonFiniteScore happened"}
     assert data["best"]["number"] == 4
@@ -29,7 +30,7 @@ def test_an_open_study(tmp_path: Path) -> None:
 def test_a_study_runs_as_long_as_its_writer_has_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "s" / LOCK
     study = write_study(tmp_path / "s")
-    data = status(Study.read(tmp_path / "s"))
+    data = status(Run.of(Study.read(tmp_path / "s")))
     assert (data["state"], data["next"]) == ("running", None)
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render(data))
@@ -37,11 +38,11 @@ def test_a_study_runs_as_long_as_its_writer_has_the_lock(tmp_path: Path) -> None
     signature = lock.read_bytes()
     for other in (b"", signature.replace(b'"host": "', b'"host": "not-')):
         lock.write_bytes(other)
-        assert status(Study.read(tmp_path / "s"))["state"] == "open"
+        assert status(Run.of(Study.read(tmp_path / "s")))["state"] == "open"
     lock.write_bytes(signature)
-    assert status(Study.read(tmp_path / "s"))["state"] == "running"
+    assert status(Run.of(Study.read(tmp_path / "s")))["state"] == "running"
     study.close()  # this process, whose number the lock still has, lives on
-    assert status(Study.read(tmp_path / "s"))["state"] == "open"
+    assert status(Run.of(Study.read(tmp_path / "s")))["state"] == "open"
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("paused", "5 in a row"), ("stopped", None)])
@@ -49,20 +50,20 @@ def test_how_a_session_ended_holds_until_the_next_one(tmp_path: Path, kind: str,
     study = write_study(tmp_path / "s")
     study.event(kind, reason="5 in a row")
     study.close()
-    data = status(Study.read(tmp_path / "s"))
+    data = status(Run.of(Study.read(tmp_path / "s")))
     assert (data["state"], data["paused_because"]) == (kind, reason)
     Study.open(tmp_path / "s").close()
-    assert status(Study.read(tmp_path / "s"))["state"] == "open"
+    assert status(Run.of(Study.read(tmp_path / "s")))["state"] == "open"
 
 
 def test_a_study_is_done_when_its_report_is_complete(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "s", {"tasks": {"one": "x", "two": "x"}}, {})
     study.event("selected", label="trial:4")
     study.event("report_split_read", winner="trial:4")
-    assert status(study)["state"] == "running"
+    assert status(Run.of(study))["state"] == "running"
     trial = Trial(0, None, merge=baseline(1.0), label="trial:4", split="report")
     tell(study, trial, [1.0, 0.0], [1.0, 1.0])
-    data = status(study)
+    data = status(Run.of(study))
     assert (data["state"], data["next"], data["selected"]) == ("done", None, "trial:4")
     # Scores on the report split are no candidates of the search.
     assert (data["told"], data["best"]) == (0, None)
@@ -72,17 +73,17 @@ def test_a_winner_beyond_the_budget_is_explained(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     tell(study, Trial(8, np.array([0.5]), label="recommended:7"), [1.0] * 4, [0.0] * 4)
     study.event("selected", label="trial:6", candidates=7)
-    assert status(study)["selected_is"] == ""
+    assert status(Run.of(study))["selected_is"] == ""
     study.event("selected", label="trial:8", candidates=7)
-    data = status(study)
+    data = status(Run.of(study))
     assert data["selected_is"] == "the point that the optimizer recommends at its end, scored beyond the budget"
     study.event("selected", label="uniform", candidates=7)
-    assert status(study)["selected_is"] == ""
+    assert status(Run.of(study))["selected_is"] == ""
 
 
 def test_the_models_have_a_column_per_task(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(render(status(write_study(tmp_path / "s"))))
+    console.print(render(status(Run.of(write_study(tmp_path / "s")))))
     lines = [line.strip("│┃ ") for line in console.export_text().splitlines()]
     rows = [[cell.strip() for cell in line.replace("┃", "│").split("│")] for line in lines]
     assert ["model", "one", "two", "score"] in rows
@@ -93,7 +94,7 @@ def test_the_models_have_a_column_per_task(tmp_path: Path) -> None:
 def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
     write_study(tmp_path / "s").close()
-    console.print(render(status(Study.read(tmp_path / "s"))))
+    console.print(render(status(Run.of(Study.read(tmp_path / "s")))))
     console.file.close()
     text = console.export_text()
     for part in (

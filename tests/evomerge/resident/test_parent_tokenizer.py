@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from evomerge.bench import build_evaluator, split_ids
 from evomerge.cli import app
 from evomerge.config import load_config
-from evomerge.export.export import Choice, export, merge_of
+from evomerge.export.export import Choice, export
 from evomerge.launch.launch import LaunchError, Plan, prepare
+from evomerge.merging.engine import MergeError
 from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.trial_merge import merge_of
 from evomerge.resident.resident import load_resident
-from evomerge.results import SelectionError
 from tests.evomerge.networks import CHARACTERS, write_network
 from tests.evomerge.test_parents_under_the_base_config import change, search_file
 
@@ -147,7 +148,7 @@ def test_a_parent_is_exported_as_its_folder_is(tmp_path: Path) -> None:
     plan = prepare(config)
     planned = {trial.label: trial for trial in plan.planned}
     out = tmp_path / "out"
-    export(Choice("parent:b", merge_of(config, planned["parent:b"]), {}), out)
+    export(Choice("parent:b", merge_of(planned["parent:b"], config.recipe(), lambda: plan.space), {}), out)
     assert json.loads((out / "config.json").read_text(encoding="utf-8"))["rms_norm_eps"] == 0.1
     for name in ("tokenizer.json", "generation_config.json"):
         assert (out / name).read_bytes() == (paths["b"] / name).read_bytes()
@@ -165,10 +166,11 @@ def test_a_parent_under_its_own_configuration_with_the_merges_rows_is_not_export
     other_letters(paths["b"])
     change(paths["b"], rms_norm_eps=0.1)
     config = load_config(search_file(tmp_path, paths, tokenizer="union"))
-    planned = {trial.label: trial for trial in prepare(config).planned}
-    with pytest.raises(SelectionError, match=r"parent:b .*rms_norm_eps is 0\.1.* Use the model itself"):
-        merge_of(config, planned["parent:b"])
-    assert merge_of(config, planned["parent:a"]).recipe.tokenizer == "union"
+    plan = prepare(config)
+    planned = {trial.label: trial for trial in plan.planned}
+    with pytest.raises(MergeError, match=r"parent:b .*rms_norm_eps is 0\.1.* Use the model itself"):
+        merge_of(planned["parent:b"], config.recipe(), lambda: plan.space)
+    assert merge_of(planned["parent:a"], config.recipe(), lambda: plan.space).recipe.tokenizer == "union"
 
 
 def test_rows_in_the_order_of_the_merges_tokenizer_are_named_in_check_and_verdict(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from evomerge.report.snapshot import take
 from evomerge.report.status import status
 from evomerge.results import finalists
 from evomerge.results.front import front
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.follow import Follower
 from evomerge.trackers._story import Story
@@ -54,13 +55,13 @@ def write(folder: Path, kind: Kind, models: dict[str | int, tuple[float, float]]
 @pytest.mark.parametrize("kind", ["mean", "chebyshev", "retention"])
 def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) -> None:
     study, objective = write(tmp_path / "s", kind, MODELS)
-    snapshot = take(study)
+    snapshot = take(Run.of(study))
     shown = front(study, objective)
     assert snapshot.best is not None
     assert shown.preferred is not None
     story = Story(follower := Follower(study.folder))
     points, _ = story.tell(follower.poll())
-    page = document(study, objective, Material())
+    page = document(Run.of(study), Material())
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(snapshot, 200))
     drawn = next(line for line in console.export_text().splitlines() if line.startswith("best so far"))
@@ -68,7 +69,7 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
         "live": snapshot.best.number,
         "live, of the candidates": snapshot.searched.number if snapshot.searched is not None else None,
         "live table": 5 if "(trial 5" in drawn else drawn,
-        "status": status(study)["best"]["number"],
+        "status": status(Run.of(study))["best"]["number"],
         "front": shown.preferred.number,
         "first finalist": finalists(study, objective)[0].number,
         "page": int(page["headline"]["best"].removeprefix("trial:")),
@@ -82,7 +83,7 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
 def test_without_a_parent_the_mean_decides_everywhere(tmp_path: Path) -> None:
     models = {label: values for label, values in MODELS.items() if not str(label).startswith("parent")}
     study, objective = write(tmp_path / "s", "mean", models)
-    best = take(study).best
+    best = take(Run.of(study)).best
     preferred = front(study, objective).preferred
     assert best is not None
     assert preferred is not None

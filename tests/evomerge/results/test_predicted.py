@@ -16,7 +16,8 @@ from evomerge.objective import Objective
 from evomerge.optimizers.base import Observation, Optimizer
 from evomerge.plugins import PluginSpec
 from evomerge.results.front import front
-from evomerge.results.predicted import for_table, predicted
+from evomerge.results.predicted import for_table
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Trial
 from tests.evomerge.report.fronts import PARETO, tell, write_front
@@ -42,8 +43,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_they_are_those_of_the_optimizer_that_was_told_the_same(study: Study) -> None:
-    points = front(study, PARETO).points
-    found = predicted(study, PARETO, points)
+    found = Run.of(study).predicted
     start = np.array([0.5, 0.5])
     alone: Optimizer = plugins.build(
         "optimizer", PluginSpec("map"), Optimizer, dimension=2, n_objectives=2, seed=0, start=start
@@ -61,7 +61,7 @@ def test_they_are_those_of_the_optimizer_that_was_told_the_same(study: Study) ->
 
 def test_the_nearest_measured_point_stands_beside(study: Study) -> None:
     points = front(study, PARETO).points
-    for each in predicted(study, PARETO, points):
+    for each in Run.of(study).predicted:
         gaps = {x: np.sqrt(((each.x - [x, 0.5]) ** 2).mean()) for x in POINTS}
         x = min(gaps, key=lambda x: gaps[x])
         assert each.distance == pytest.approx(gaps[x])
@@ -71,7 +71,7 @@ def test_the_nearest_measured_point_stands_beside(study: Study) -> None:
 
 
 def test_few_for_a_table_are_spread_and_unbeaten(study: Study) -> None:
-    found = predicted(study, PARETO, front(study, PARETO).points)
+    found = Run.of(study).predicted
     open_ = [point for point in found if not point.beaten]
     chosen = for_table(found)
     assert len(open_) > len(chosen) == 12
@@ -86,20 +86,20 @@ def test_few_for_a_table_are_spread_and_unbeaten(study: Study) -> None:
 def test_an_optimizer_without_a_model_predicts_nothing(tmp_path: Path, optimizer: str) -> None:
     study = write_front(tmp_path / "study", optimizer=optimizer)
     study.close()
-    assert predicted(study, PARETO, front(study, PARETO).points) == ()
+    assert Run.of(study).predicted == ()
 
 
 def test_a_mean_has_no_predicted_front(tmp_path: Path) -> None:
     mean = Objective({"math": 1.0, "chat": 1.0})
     study = write_front(tmp_path / "study", objective=mean, optimizer="gp")
     study.close()
-    assert predicted(study, mean, front(study, mean).points) == ()
+    assert Run.of(study).predicted == ()
 
 
 def test_torch_is_not_needed(study: Study) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom evomerge.commands.pareto import show_front\n"
-        "data, _ = show_front(Path(sys.argv[1]), 'search', 80)\n"
+        "import sys\nfrom evomerge.run import Run\nfrom evomerge.commands.pareto import show_front\n"
+        "data, _ = show_front(Run(sys.argv[1]), 'search', 80)\n"
         "print(bool(data['predicted']), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(study.folder)], capture_output=True, text=True)
@@ -107,10 +107,10 @@ def test_torch_is_not_needed(study: Study) -> None:
 
 
 def test_all_that_no_measured_point_beats_are_listed_when_asked_for(study: Study) -> None:
-    found = predicted(study, PARETO, front(study, PARETO).points)
+    found = Run.of(study).predicted
     wanted = [f"predicted {point.number}" for point in found if not point.beaten]
     few, every = (
-        re.findall(r"predicted \d+", printed(show_front(study.folder, "search", 200, everything=everything)[1]))
+        re.findall(r"predicted \d+", printed(show_front(Run(study.folder), "search", 200, everything=everything)[1]))
         for everything in (False, True)
     )
     assert every == wanted

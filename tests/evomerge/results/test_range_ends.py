@@ -13,6 +13,7 @@ from evomerge.objective import Objective
 from evomerge.report.standings import selection_to_dict
 from evomerge.report.status import render, status
 from evomerge.results import ends_text, range_ends, record_coordinates, select, selection
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Trial
 from search_spaces.base import Layout, Parameter
@@ -140,12 +141,12 @@ def test_a_baseline_at_an_end_that_the_winner_does_not_beat_is_named(tmp_path: P
 
 def test_status_names_the_ends_of_the_best_candidate(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
-    assert status(study)["range_ends"] == ""
+    assert status(Run.of(study))["range_ends"] == ""
     record_coordinates(study, Uniform(LAYOUT, ("math",), PARAMETERS[:1]), ALLOWED)
-    assert status(study)["range_ends"] == "", "the best one lies in the middle"
+    assert status(Run.of(study))["range_ends"] == "", "the best one lies in the middle"
     tell(study, Trial(8, np.array([1.0])), [1.0] * 4, [0.0] * 4)
     said = f"at the end of 1 of 1 searched ranges ({HIGHEST}): widen `ranges` to look beyond"
-    assert status(study)["range_ends"] == said
+    assert status(Run.of(study))["range_ends"] == said
     console = Console(width=300, record=True, file=io.StringIO())
-    console.print(render(status(study)))
+    console.print(render(status(Run.of(study))))
     assert f"the best so far is {said}" in console.export_text()

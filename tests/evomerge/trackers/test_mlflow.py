@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from evomerge.trackers.base import Point, Run, TrackerError
+from evomerge.trackers.base import Point, RunInfo, TrackerError
 from evomerge.trackers.mlflow import EXPERIMENT, Mlflow
 from tests.contracts.tracker import TrackerContract, points
 
@@ -64,6 +64,6 @@ class TestMlflow(TrackerContract):
 def test_a_server_that_never_answers_is_an_error_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evomerge.trackers.mlflow.PATIENCE", 1)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        tracker = Mlflow(f"http://127.0.0.1:{deaf.getsockname()[1]}", Run("abc", "night", tmp_path, {}))
+        tracker = Mlflow(f"http://127.0.0.1:{deaf.getsockname()[1]}", RunInfo("abc", "night", tmp_path, {}))
         with pytest.raises(TrackerError):
             tracker.open()

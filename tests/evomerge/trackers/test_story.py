@@ -11,6 +11,7 @@ from evomerge.report.snapshot import take
 from evomerge.results import selection
 from evomerge.results.measured import scored_candidates as scored
 from evomerge.results.ranking import Ranking
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.follow import Follower
 from evomerge.trackers._story import Story
@@ -42,7 +43,7 @@ def test_a_pareto_search_tells_tasks_and_the_volume_of_its_front(tmp_path: Path)
     assert not any({"score", "best"} & set(point.values) for point in points)
     names = {name for name in facts if not name.startswith(("winner", "verdict"))}
     assert all("/task/one" in name or "/task/two" in name for name in names)
-    front = take(study).front
+    front = take(Run.of(study)).front
     assert front is not None
     volumes = [point.values["hypervolume"] for point in proposals(study, points) if "task/one" in point.values]
     assert volumes == sorted(volumes)
@@ -65,7 +66,7 @@ def test_where_the_worst_task_decides_it_is_told(tmp_path: Path, kind: str) -> N
     study, points, facts = told(tmp_path, objective=kind)
     assert not any("score" in point.values for point in points)
     assert "report/base" not in facts
-    best = take(study).best
+    best = take(Run.of(study)).best
     assert best is not None
     own = [point.values[kind] for point in proposals(study, points) if "task/one" in point.values]
     ranking = Ranking(study, objective_of_study(study), "search")

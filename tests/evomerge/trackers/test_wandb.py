@@ -87,9 +87,9 @@ class TestWandb(TrackerContract):
 TWICE = """
 import pathlib, sys
 import evomerge.trackers.wandb as module
-from evomerge.trackers.base import Run, TrackerError
+from evomerge.trackers.base import RunInfo, TrackerError
 module.PATIENCE = 1.0
-tracker = module.Wandb("merges", Run("abc123", "night", pathlib.Path(sys.argv[1]), {}))
+tracker = module.Wandb("merges", RunInfo("abc123", "night", pathlib.Path(sys.argv[1]), {}))
 for _ in range(2):
     try:
         tracker.open()

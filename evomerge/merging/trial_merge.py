@@ -1,0 +1,48 @@
+"""The complete merge that a trial stands for: the weights, configuration and tokenizer with which it was scored."""
+
+from collections.abc import Callable
+
+from evomerge.merging.baselines import parent_alone, parent_label
+from evomerge.merging.engine import MergeError
+from evomerge.merging.models.aligned import Aligned
+from evomerge.merging.models.settings import setting_differences
+from evomerge.merging.recipe_models import open_models
+from evomerge.recipe import Merge, Recipe
+from evomerge.trial import Trial
+from search_spaces.base import SearchSpace
+
+
+def merge_of(trial: Trial, recipe: Recipe, space: Callable[[], SearchSpace]) -> Merge:
+    """The merge of a trial of a search. Raises MergeError where none can be written.
+
+    recipe: what is searched, without coefficients. space: called for the points of the search alone.
+    """
+    parent = _parent(recipe, trial) if trial.origin.is_parent else None
+    if parent is not None:
+        return parent
+    if trial.merge is not None:
+        return trial.merge
+    if trial.x is None:
+        raise MergeError(f"Trial {trial.number} has neither a point nor a merge.")
+    return Merge(recipe, space().decode(trial.x), trial.seed)
+
+
+def _parent(recipe: Recipe, trial: Trial) -> Merge | None:
+    """A parent as it was scored, with the configuration and tokenizer of its folder; None where those are the merge's.
+
+    Raises MergeError for one whose configuration is its own while its blocks or rows are the merge's.
+    """
+    sources = open_models(recipe)
+    models = {recipe.base.name: sources.base, **sources.inputs}
+    name = next(name for name in models if parent_label(recipe, name) == trial.label)
+    if models[name].config is None or models[name].path == sources.tokenizer == sources.base.path:
+        return None
+    if not recipe.slices and not isinstance(models[name], Aligned):
+        return parent_alone(recipe, name, sources.base.layout().names)
+    differ = setting_differences(sources.base, {name: models[name]}).get(name, ())
+    if differ:
+        raise MergeError(
+            f"{trial.label} was scored under its own config.json ({'; '.join(differ)}), and its blocks or rows are "
+            f"rearranged for the merge: no folder can hold both. Use the model itself, {models[name].path}."
+        )
+    return None

@@ -1,0 +1,152 @@
+"""Run: the folder of a run, opened once. What commands, reports, exports and trackers know of a search comes from here.
+
+Nothing is read before it is asked for, and torch is loaded only where the models are.
+"""
+
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+from evomerge import plugins
+from evomerge.config import SearchConfig, load_config
+from evomerge.feedback import new_optimizer, replay
+from evomerge.objective import Objective
+from evomerge.objective.spec import objective_of_study
+from evomerge.optimizers.base import Optimizer, Prediction
+from evomerge.plugins import PluginSpec
+from evomerge.recipe import Merge, Recipe
+from evomerge.results import Selection, selection
+from evomerge.results.front import Front, front
+from evomerge.results.predicted import Predicted, predicted
+from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
+from evomerge.study.lines import ledger_of
+from evomerge.trial import START, Trial
+from search_spaces.base import SearchSpace
+
+
+class Run:
+    """A run's folder, for reading only: what is asked for twice is read once, and does not change afterwards.
+
+    Raises StudyError where there is no study in the folder, and from what is read where the ledger is damaged.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._fronts: dict[str, Front] = {}
+        ledger_of(self.folder)
+
+    @classmethod
+    def of(cls, study: Study) -> "Run":
+        """The run of a study that is open already: being written, or followed."""
+        run = cls(study.folder)
+        run.study = study
+        return run
+
+    @cached_property
+    def study(self) -> Study:
+        """The state of the study when it was first asked for."""
+        return Study.read(self.folder)
+
+    @cached_property
+    def config(self) -> SearchConfig:
+        """The search file as the study keeps it. Raises ConfigError."""
+        return load_config(self.folder / SEARCH_FILE)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the search improves, by the ledger."""
+        return objective_of_study(self.study)
+
+    @cached_property
+    def searched(self) -> Recipe:
+        """The models and the method that are searched, without coefficients.
+
+        Raises InputChanged where the models are no longer those that the study began with.
+        """
+        from evomerge.merging.pins import compare_models  # with torch
+
+        recipe = self.config.recipe()
+        compare_models(self.study, recipe)
+        return recipe
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space, over the tensors of the base as it is now. Raises CheckpointError or SpaceError."""
+        from evomerge.bench import build_space  # with torch
+        from evomerge.merging.recipe_models import open_models
+
+        recipe = self.config.recipe()
+        return build_space(self.config.space, recipe, open_models(recipe).base.layout())
+
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """The optimizer as the ledger leaves it. Raises PluginError or OptimizerError where it cannot be built."""
+        points = {e.trial.label: e.trial.x for e in self.study.entries.values() if e.trial.x is not None}
+        if not points:
+            raise StudyError(f"The study in {self.folder} has asked for no candidate yet: its optimizer knows nothing.")
+        said = self.study.configuration
+        optimizer = new_optimizer(
+            PluginSpec.read(said["optimizer"]),
+            self.objective,
+            dimension=len(next(iter(points.values()))),
+            seed=said.get("seed", 0),
+            start=points.get(START),
+        )
+        replay(self.study, optimizer, self.objective)
+        return optimizer
+
+    def scored(self, split: str = "search") -> Front:
+        """Every model that was scored on a split, compared with the others."""
+        if split not in self._fronts:
+            self._fronts[split] = front(self.study, self.objective, split)
+        return self._fronts[split]
+
+    @cached_property
+    def predicted(self) -> tuple[Predicted, ...]:
+        """The points that the optimizer expects on the front beyond what was measured; empty where it has no model.
+
+        Raises PluginError or OptimizerError where the optimizer cannot be built.
+        """
+        return predicted(self.study, self.objective, self.scored().points, self._predictions)
+
+    def _predictions(self) -> tuple[Prediction, ...]:
+        kind: type[Optimizer] = plugins.load(
+            "optimizer", PluginSpec.read(self.study.configuration["optimizer"]).kind, Optimizer
+        )
+        return () if kind.predictions is Optimizer.predictions else self.optimizer.predictions()
+
+    @property
+    def selected(self) -> str | None:
+        """The label of the selected winner; None before the selection."""
+        labels = [str(data["label"]) for kind, data in self.study.events if kind == "selected"]
+        return labels[-1] if labels else None
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The winner on the report split, and everything that it was compared with.
+
+        Raises SelectionError while the search is not finished.
+        """
+        return selection(self.study, self.objective)
+
+    def entry(self, number: int) -> Entry:
+        """A trial by its number. Raises StudyError, with the numbers that there are."""
+        entry = self.study.entries.get(number)
+        if entry is None:
+            raise StudyError(f"{self.folder} has no trial {number}. {_trials(self.study)}")
+        return entry
+
+    def merge_of(self, trial: Trial) -> Merge:
+        """The complete merge that a trial stands for. Raises as `searched`, or MergeError where none can be written."""
+        from evomerge.merging.trial_merge import merge_of  # with torch
+
+        return merge_of(trial, self.searched, lambda: self.space)
+
+
+def _trials(study: Study) -> str:
+    """Which trials there are, by what they were scored on."""
+    if not study.entries:
+        return "It has none yet."
+    runs = groupby(study.entries.values(), key=lambda entry: entry.trial.split)
+    listed = [(split, [entry.trial.number for entry in entries]) for split, entries in runs]
+    return f"It has {', '.join(f'{n[0]} to {n[-1]} (on the {split} split)' for split, n in listed)}."
