@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from evomerge.execution._death import kernel_kills, log_tail, own_log, why_died
 from evomerge.execution._guard import Bench, run_guarded
 from evomerge.execution._jobs import Job
 from evomerge.trial import Outcome, Trial
@@ -25,9 +26,9 @@ class Actor:
             sys.modules["torch"].set_num_threads(threads)
         self._bench = make_bench()
 
-    def ping(self) -> int:
-        """The process id; an answer means that the bench is built and nothing runs."""
-        return os.getpid()
+    def ping(self) -> tuple[int, str]:
+        """The process id and its log; an answer means that the bench is built and nothing runs."""
+        return os.getpid(), own_log()
 
     def run(self, trial: Trial) -> Outcome:
         """The outcome of a trial, whatever the candidate does."""
@@ -46,6 +47,8 @@ class Worker:
         self.name = name
         self.handle = handle
         self.pid: int | None = None
+        self._log = ""
+        self._kills = 0
         self.call: Any = None
         self.job: Job | None = None
         self.since = 0.0
@@ -57,6 +60,14 @@ class Worker:
     def ping(self) -> None:
         """Ask whether it is alive and its bench is built."""
         self.call, self.job = self.handle.ping.remote(), None
+
+    def answered(self, pid: int, log: str) -> None:
+        """Note that it is alive."""
+        self.pid, self._log, self._kills = pid, log, kernel_kills()
+
+    def why_died(self, said: str) -> str:
+        """What ended its process. said: the message of Ray's error."""
+        return why_died(said, log_tail(self._log), kernel_kills() - self._kills)
 
     def lose(self) -> None:
         """Note that it died, was killed or cannot be reached."""

@@ -224,7 +224,7 @@ class RayPool:
                 self._retry(worker, job, _lost(job, worker, error))
         else:
             if job is None:
-                worker.pid = value
+                worker.answered(*value)
             else:
                 self._deadline.note(self._clock() - worker.since)
                 self._finish(worker, job, value)
@@ -265,4 +265,4 @@ def _lost(job: Job, worker: Worker, error: RayError) -> Outcome | None:
     if isinstance(error, ActorDiedError) and error.preempted:
         job.preempted(worker.name)
         return None
-    return job.worker_died(worker.name, str(error).strip().partition("\n")[0])
+    return job.worker_died(worker.name, worker.why_died(str(error)))

@@ -38,6 +38,8 @@ class DangerousBench(SmallBench):
         (self.folder / f"{trial.number}-{started}").touch()
         if trial.label == "die" or (trial.label == "die once" and started == 0):
             os.kill(os.getpid(), signal.SIGKILL)
+        if trial.label == "crash once" and started == 0:
+            os.kill(os.getpid(), signal.SIGSEGV)
         if trial.label == "hang" or (trial.label == "hang once" and started == 0):
             ctypes.PyDLL(None).sleep(1000)  # holds the interpreter, as a stuck kernel would
         if trial.label == "wait":
@@ -108,7 +110,7 @@ def test_an_idle_pool_gets_its_workers_back(pool: RayPool) -> None:
 
 
 def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Path) -> None:
-    labels = ["search", "die", "die once", "search", "search"]
+    labels = ["search", "die", "crash once", "search", "search"]
     outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
     assert sorted(outcomes) == list(range(5))
     assert [n for n, outcome in outcomes.items() if outcome.failure] == [1]
@@ -116,7 +118,11 @@ def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Pat
     assert failure is not None
     assert failure.kind == "worker_died"
     assert [event["attempt"] for event in outcomes[1].events] == [1, 2, 3]
-    assert [event["event"] for event in outcomes[2].events] == ["worker_died"]
+    assert "3 workers died" in failure.message
+    assert "as after SIGKILL" in failure.message
+    assert [(event["event"], event["reason"]) for event in outcomes[2].events] == [
+        ("worker_died", "it ended with SIGSEGV")
+    ]
     assert len(list(tmp_path.glob("1-*"))) == 3
 
 

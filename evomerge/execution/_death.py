@@ -1,0 +1,59 @@
+"""The end of a worker's process, as far as Ray, its log and the kernel tell."""
+
+import re
+from pathlib import Path
+
+#: Ray's words for a worker that it killed itself, since its machine was short of memory.
+_LOW_MEMORY = re.compile(r"OUT_OF_MEMORY|running low on memory")
+#: "*** SIGSEGV received at time=..." in the worker's log, "The process receives a SIGTERM." in Ray's message.
+_SIGNAL = re.compile(r"\*\*\* (SIG[A-Z]+) received|receives a (SIG[A-Z]+)")
+#: Bytes at the end of a log that are read: a fatal signal is followed by a stack of some thousands.
+_TAIL = 50_000
+
+
+def why_died(said: str, log: str | None, kernel_kills: int) -> str:
+    """Describe in one sentence what ended a worker.
+
+    Args:
+        said: The message of Ray's error.
+        log: The end of what the worker wrote to stderr; None for a worker on another machine.
+        kernel_kills: Number of processes that the kernel here killed for memory while the worker ran.
+    """
+    if _LOW_MEMORY.search(said):
+        return "Ray killed it because its machine ran low on memory"
+    found = _SIGNAL.search(log or "") or _SIGNAL.search(said)
+    if found is not None:
+        return f"it ended with {found.group(1) or found.group(2)}"
+    first = said.strip().partition("\n")[0]
+    if log is None:
+        return first
+    if kernel_kills:
+        return f"{first} The kernel killed {kernel_kills} process(es) for memory meanwhile, probably this one too"
+    return f"{first} It logged no signal, as after SIGKILL: from somebody, or from the kernel for memory (see dmesg)"
+
+
+def log_tail(path: str) -> str | None:
+    """Read the end of a worker's log; None for one that is not on this machine."""
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(max(0, Path(path).stat().st_size - _TAIL))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def kernel_kills() -> int:
+    """Count the processes that the kernel of this machine has killed for memory so far; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def own_log() -> str:
+    """Find the file that this process writes its stderr to; empty where it is none."""
+    try:
+        return str(Path("/proc/self/fd/2").readlink())
+    except OSError:
+        return ""
