@@ -1,11 +1,16 @@
 """The night is never lost: SIGKILL the driver at random moments; what comes out is what would have come out."""
 
 import os
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +36,16 @@ def write_search(folder: Path) -> Path:
     return file
 
 
-def start(file: Path) -> subprocess.Popen[bytes]:
+def start(file: Path, **environment: str) -> subprocess.Popen[bytes]:
     """A driver that shares nothing with another one, not even its hash seed."""
     command = [sys.executable, "-m", "evomerge.cli", "search", str(file), "--resume"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    )
 
 
 def fork(file: Path) -> Fork:
@@ -123,3 +134,67 @@ def test_losing_the_head_of_ray_pauses_the_study(tmp_path: Path) -> None:
     assert driver.returncode == 5
     kind, data = Study.read(tmp_path / "study").events[-1]
     assert (kind, "head of the Ray cluster" in data["reason"]) == ("paused", True)
+
+
+@contextmanager
+def cluster(folder: Path, port: int, token: dict[str, str]) -> Iterator[dict[str, int]]:
+    """A cluster of one node on this machine, as `ray start` makes it: name of each server -> its process id."""
+    command = [Path(sys.executable).parent / "ray", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}"]
+    settings = ["--num-cpus=2", "--object-store-memory=104857600", "--include-dashboard=false", "--disable-usage-stats"]
+    environment = {**os.environ, **token, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    with subprocess.Popen(
+        [*command, *settings, f"--temp-dir={folder}", "--block"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+        def servers() -> dict[str, int]:
+            commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()}
+            names = ("gcs_server", "raylet")
+            return {n: pid for n in names for pid, line in commands.items() if n.encode() in line.split(b"\0")[0]}
+
+        try:
+            wait_until(lambda: process.poll() is not None or len(servers()) == 2)
+            assert process.poll() is None
+            yield servers()
+        finally:
+            for pid in servers().values() if process.poll() is None else ():
+                os.kill(pid, signal.SIGKILL)
+            process.kill()
+
+
+@pytest.mark.slow
+def test_losing_a_running_cluster_pauses_the_study_which_goes_on_there(
+    tmp_path: Path,
+) -> None:
+    """With --block, the death of one server of the head ends all of them: the machine is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    short = Path(tempfile.mkdtemp(prefix="ray"))  # sockets have short names
+    settings = {"executor": "ray", "workers": 1, "ray_address": f"127.0.0.1:{port}"}
+    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.1}}
+    file = tmp_path / "search.yaml"
+    file.write_text(strict_yaml.dump(search_file(tmp_path, tasks=tasks, **settings, budget={"trials": 10**6})))
+    with cluster(short / "a", port, token) as servers:
+        driver = start(file, **token)
+        wait_until(lambda: driver.poll() is not None or records(tmp_path) > 10)
+        os.kill(servers["gcs_server"], signal.SIGKILL)
+        _, errors = driver.communicate(timeout=CEILING)
+    study = Study.read(tmp_path / "study")
+    kind, data = study.events[-1]
+    assert (driver.returncode, kind) == (5, "paused"), errors.decode()
+    assert "Ray" in data["reason"]
+    before = len(study.told)
+    assert before > 2
+    file.write_text(strict_yaml.dump(search_file(tmp_path, tasks=tasks, **settings, budget={"trials": before + 3})))
+    with cluster(short / "b", port, token):
+        again = start(file, **token)
+        _, errors = again.communicate(timeout=CEILING)
+    assert again.returncode == 0, errors.decode()
+    told = Study.read(tmp_path / "study").told
+    assert len({entry.trial.number for entry in told}) == len(told) > before
+    shutil.rmtree(short)
