@@ -1,6 +1,7 @@
 """A merge as a LoRA on its base: factors for what changed, in a folder that PEFT loads. https://arxiv.org/abs/2106.09685."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from evomerge.merging.output.staging import MARK, staged
 from evomerge.merging.recipe_models import RecipeModels
 from evomerge.recipe import Input, Merge
 from evomerge.recipe.file import write_merge
+from evomerge.recipe.model_names import cached_by_name
 
 
 def export_lora(
@@ -60,7 +62,8 @@ def export_lora(
     merge = replace(merge, recipe=pinned(merge.recipe))
     with staged(folder, sum(tensor.nbytes for tensor in weights.tensors.values())) as partial:
         save_file(weights.tensors, partial / WEIGHTS, metadata={"format": "pt"})
-        _write_json(partial / CONFIG, dict(sorted({**weights.settings(), **_origin(merge.recipe.base)}.items())))
+        origin = _origin(merge.recipe.base)
+        _write_json(partial / CONFIG, dict(sorted({**weights.settings(), **origin}.items())))
         Adapted(sources.base, partial)  # what would not fit is refused before it is there
         check_peft_names(sources.base, partial)
         manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS), scores)
@@ -68,7 +71,8 @@ def export_lora(
         write_merge(merge, partial / "recipe.yaml", folder)
         again = f" --lora {rank}" + (" --modules-to-save" if modules_to_save else "")
         title = folder.absolute().name
-        card = model_card(merge, title, manifest, scores, adapter=report.text, options=again)
+        said = [*report.text, *_how_to_load(origin)]
+        card = model_card(merge, title, manifest, scores, adapter=said, options=again)
         (partial / "README.md").write_text(card.rstrip("\n") + "\n", encoding="utf-8")
     return report
 
@@ -84,11 +88,33 @@ def _changes(merge: Merge, sources: RecipeModels, threads: int) -> Iterator[tupl
 
 
 def _origin(base: Input) -> dict[str, str | None]:
-    local = Path(base.path)
-    return {
-        "base_model_name_or_path": str(local.absolute()) if local.exists() else base.path,
-        "revision": base.revision,
-    }
+    """Where PEFT finds the base: a repository of the hub, or a folder.
+
+    PEFT looks for a relative path in its working folder and expands no `~`. A folder is named as seen from here where
+    its absolute path would name the home folder, which does not belong into files to be shared.
+    """
+    base = cached_by_name(base)
+    local, home = Path(base.path).absolute(), Path.home()
+    path = base.path
+    if base.revision is None and local.exists():
+        path = str(local)
+        if local.is_relative_to(home):
+            here = Path.cwd().is_relative_to(home)
+            path = os.path.relpath(local) if here else f"~/{local.relative_to(home).as_posix()}"
+    return {"base_model_name_or_path": path, "revision": base.revision}
+
+
+def _how_to_load(origin: Mapping[str, str | None]) -> list[str]:
+    """For the card: what to do where PEFT does not find the base by itself."""
+    path = origin["base_model_name_or_path"] or ""
+    found_anywhere = origin["revision"] is not None or Path(path).is_absolute()
+    if found_anywhere or not (Path(path).exists() or path.startswith("~")):
+        return []
+    sentence = (
+        f"adapter_config.json names the base {path}, which PEFT looks for in its working folder. Elsewhere, load the "
+        "base first and put the adapter on it: PeftModel.from_pretrained(base, FOLDER)."
+    )
+    return [sentence]
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

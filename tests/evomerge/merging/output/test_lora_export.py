@@ -183,6 +183,25 @@ def test_projections_stored_with_a_row_per_input(tmp_path: Path) -> None:
         torch.testing.assert_close(found[f"transformer.{name}"], whole[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_base_in_the_home_folder_is_named_as_seen_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in a folder made to be shared shows the home folder, and PEFT still finds the base from there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    base = llama(tmp_path / "models" / "base")
+    export_lora(recipe_of(base, [lora(tmp_path / "models" / "a", base)], (0.5,)), Path("out"), 4)
+    settings = json.loads(Path("out/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "../models/base"
+    loaded_by_peft(Path("out"))
+    texts = [file.read_text() for file in Path("out").iterdir() if file.suffix != ".safetensors"]
+    assert not [text for text in texts if str(tmp_path) in text]
+    assert (
+        "names the base ../models/base, which PEFT looks for in its working folder" in Path("out/README.md").read_text()
+    )
+
+
 def test_only_some_layers_are_named_in_full(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     models = [lora(tmp_path / "a", base, target_modules=["layers.1.self_attn.q_proj"])]
