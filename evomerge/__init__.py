@@ -1,3 +1,3 @@
-"""evomerge finds the coefficients with which to merge fine-tuned models. Start reading at `evomerge.search`."""
+"""evomerge finds the coefficients with which to merge fine-tuned models. Start reading at `evomerge.loop`."""
 
 __version__ = "0.1.0"

@@ -25,9 +25,9 @@ from evomerge.config import SearchConfig
 from evomerge.execution.serial import SerialExecutor
 from evomerge.feedback import Feedback
 from evomerge.launch import launch
+from evomerge.loop import score_all, search
 from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
-from evomerge.search import score_all, search
 from evomerge.statistics.pareto import hypervolume, igd_plus, non_dominated
 from evomerge.study import Entry, Study
 from evomerge.trial import Trial

@@ -17,10 +17,10 @@ from evomerge.budget import Budget
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
 from evomerge.launch import launch
+from evomerge.loop import score_all, search
 from evomerge.objective import Objective
 from evomerge.objective.score import DisplayScore
 from evomerge.plugins import PluginSpec
-from evomerge.search import score_all, search
 from evomerge.study import Entry, Study
 from evomerge.trial import CANARY, Trial
 

@@ -132,10 +132,10 @@ def test_plugins_do_not_import_each_other(what: str) -> None:
     ("file", "text", "broken"),
     [
         ("evomerge/utils.py", '"""Odds and ends."""\n', "evomerge.utils"),
-        ("evomerge/trial.py", "import evomerge.search  # noqa\n", "evomerge.trial -> evomerge.search"),
+        ("evomerge/trial.py", "import evomerge.loop  # noqa\n", "evomerge.trial -> evomerge.loop"),
         ("search_spaces/uniform.py", "import evomerge.recipe  # noqa\n", "search_spaces.uniform -> evomerge.recipe"),
         ("evomerge/study/study.py", "import torch  # noqa\n", "evomerge.study.study -> torch"),
-        ("evomerge/search.py", "import ray  # noqa\n", "evomerge.search -> ray"),
+        ("evomerge/loop.py", "import ray  # noqa\n", "evomerge.loop -> ray"),
     ],
 )
 def test_the_contracts_bite(tmp_path: Path, file: str, text: str, broken: str) -> None:

@@ -12,11 +12,11 @@ from evomerge.commands.start_trackers import Trackers
 from evomerge.config import SearchConfig
 from evomerge.errors import DONE, PAUSED, SIGNAL, STOPPED
 from evomerge.launch import launch
+from evomerge.loop import SAME_MODEL, Ending, Progress, StopRequest
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
 from evomerge.run import Run
-from evomerge.search import SAME_MODEL, Ending, Progress, StopRequest
 from evomerge.study.lines import FILE
 
 #: Phases that the budget limits.

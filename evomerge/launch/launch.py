@@ -41,6 +41,7 @@ from evomerge.launch.placement import (
     start_executor,
 )
 from evomerge.launch.signals import signals
+from evomerge.loop import Ending, Progress, StopRequest, never, search
 from evomerge.merging import pins
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
@@ -62,7 +63,6 @@ from evomerge.results import (
     selection,
     selection_seconds,
 )
-from evomerge.search import Ending, Progress, StopRequest, never, search
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
 from evomerge.trial import MERGES_TOKENIZER, Origin, Trial

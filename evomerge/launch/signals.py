@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from evomerge.search import StopRequest
+from evomerge.loop import StopRequest
 
 #: Signals that end a search: Ctrl-C, an end asked for by a scheduler, a terminal or connection that was closed.
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -6,11 +6,11 @@ from dataclasses import replace
 from evomerge.budget import candidates
 from evomerge.execution.base import Executor
 from evomerge.failures import diagnose, failed_on
+from evomerge.loop import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.objective import Objective
 from evomerge.results.finalists import finalists, strongest_baselines
 from evomerge.results.ranking import Ranking
 from evomerge.results.result import chosen, was_chosen
-from evomerge.search import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.study import Study
 from evomerge.trial import FloatArray, Origin, Trial
 

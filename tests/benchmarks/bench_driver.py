@@ -17,7 +17,7 @@ from evomerge.budget import Budget
 from evomerge.config import load_config
 from evomerge.launch import launch
 from evomerge.launch.placement import start_executor
-from evomerge.search import Progress, search
+from evomerge.loop import Progress, search
 from evomerge.study import Study
 from experiments.tiny_models.prepare import prepare
 from experiments.tiny_models.sets import TINY

@@ -10,10 +10,10 @@ import pytest
 from evaluators.base import Scores
 from evomerge.budget import Budget, seconds_left, stage_seconds
 from evomerge.execution.serial import SerialExecutor
+from evomerge.loop import search
 from evomerge.objective import Objective
 from evomerge.optimizers.random import RandomSearch
 from evomerge.results import Scorings, scorings, select, selection_seconds
-from evomerge.search import search
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.evomerge.results.tables import baseline

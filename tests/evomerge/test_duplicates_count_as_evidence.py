@@ -12,6 +12,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import SPLITS, Scores, content_ids, split_of
 from evomerge.cli import app
 from evomerge.execution.serial import SerialExecutor
+from evomerge.loop import score_all
 from evomerge.objective import Kind, Objective
 from evomerge.objective.score import display_score
 from evomerge.objective.spec import record_objective
@@ -22,7 +23,6 @@ from evomerge.report.status import status
 from evomerge.results import select, selection
 from evomerge.results.front import front
 from evomerge.run import Run
-from evomerge.search import score_all
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.conftest import TinyModels

@@ -11,8 +11,8 @@ from evomerge.budget import Budget, candidates
 from evomerge.config import load_config
 from evomerge.execution.serial import SerialExecutor
 from evomerge.launch.launch import build_optimizer, candidate_key, prepare
+from evomerge.loop import search
 from evomerge.optimizers.base import FloatArray
-from evomerge.search import search
 from evomerge.study import Study
 from tests.evomerge.searches import history, run_here
 from tests.toys import search_file

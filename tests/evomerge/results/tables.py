@@ -7,9 +7,9 @@ import numpy as np
 
 from evaluators.base import Scores
 from evomerge.execution.serial import SerialExecutor
+from evomerge.loop import score_all
 from evomerge.objective import Objective
 from evomerge.recipe import Input, Merge, Recipe
-from evomerge.search import score_all
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from search_spaces.base import CoefficientTable

@@ -10,13 +10,13 @@ from evaluators.base import Scores, split_of
 from evomerge.bench import BenchSpec
 from evomerge.budget import Budget
 from evomerge.execution.serial import SerialExecutor
+from evomerge.loop import search
 from evomerge.merging.baselines import baselines
 from evomerge.objective import Objective
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.results import FINALISTS, SelectionError, select, selection
-from evomerge.search import search
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.toys import write_toys

@@ -14,12 +14,12 @@ from evomerge.bench import Bench, BenchSpec
 from evomerge.budget import Budget, candidates
 from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
+from evomerge.loop import Ending, Progress, StopRequest, score_all, search
 from evomerge.objective import Floor, Objective
 from evomerge.optimizers.base import FloatArray
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
-from evomerge.search import Ending, Progress, StopRequest, score_all, search
 from evomerge.study import Study
 from evomerge.trial import CANARY, Outcome, Trial
 from tests.toys import write_toys
