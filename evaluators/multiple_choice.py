@@ -32,9 +32,10 @@ class MultipleChoice(Evaluator):
         file: JSON lines file.
         prompt: Field with the prompt; "prompt" or "question" by default.
         choices: Field with the list of choices.
-        answer: Field with the answer, the index or the text of a choice.
-        answer_is: Meaning of a number in the answer field: "index" (from 0), "index_from_1" or "choice" (the choice
-            itself). By default inferred from the whole file; a file that allows both readings is an error.
+        answer: Field with the answer: the index, the letter or the text of a choice.
+        answer_is: Meaning of the answer field: "index" (from 0), "index_from_1", "letter" (A for the first choice) or
+            "choice" (the choice itself). By default inferred from the whole file; a file whose numbers allow two
+            readings is an error.
         template: Format string over the fields, instead of a prompt field.
         separator: Text between prompt and choice.
         normalize: Divisor of a choice's log-likelihood: 1, its number of characters, or its number of bytes.

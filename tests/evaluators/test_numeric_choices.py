@@ -1,4 +1,4 @@
-"""Answers that are numbers: an index, an index counted from 1, or one of the choices."""
+"""Answers that are numbers or letters: an index, an index counted from 1, a letter, or one of the choices."""
 
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ def test_answer_is_decides(tmp_path: Path, how: str, gold: list[int]) -> None:
         ([(["a", "b"], 1), (["a", "b"], "a")], [1, 0]),
         ([([0, 1, 2], 1), ([0, 1, 2], 2)], [1, 2]),  # both readings agree
         ([([0.5, 1.5], 1.5), (["x", "2.0"], 2)], [1, 1]),
+        ([(["x", "y"], "A"), (["x", "y", "z"], "c")], [0, 2]),  # no letter is a choice: all are positions
+        ([(["B", "A"], "A"), (["B", "A"], "B")], [1, 0]),  # a text that is a choice is one
     ],
 )
 def test_the_whole_file_decides(tmp_path: Path, rows: list[tuple[list[Any], Any]], gold: list[int]) -> None:
@@ -60,7 +62,14 @@ def test_a_limit_does_not_change_the_reading(tmp_path: Path) -> None:
         ([([5, 6], 5), ([5, 6], 0)], {}, "line 1: answer is 5.*no single reading fits all"),
         ([(["a", "b"], 0)], {"answer_is": "index_from_1"}, "expected an index from 1 to 2"),
         ([(["a", "b"], 0)], {"answer_is": "choice"}, r"expected one of \['a', 'b'\]"),
-        ([(["a", "b"], 0)], {"answer_is": "letter"}, "answer_is is 'letter'; expected one of index"),
+        ([(["a", "b"], 0)], {"answer_is": "word"}, "answer_is is 'word'; expected one of index"),
+        (
+            [(["x", "y"], "x"), (["x", "y"], "B")],
+            {},
+            "line 2: answer is 'B'.*names a position, set `answer_is: letter`",
+        ),
+        ([(["x", "y"], "1")], {}, "line 1: answer is '1'.*names a position, set `answer_is: index`"),
+        ([(["x", "y"], "C")], {"answer_is": "letter"}, "a letter from A to B"),
     ],
 )
 def test_answers_that_fit_no_reading_are_refused(
@@ -68,6 +77,13 @@ def test_answers_that_fit_no_reading_are_refused(
 ) -> None:
     with pytest.raises(EvaluatorError, match=message):
         _gold(tmp_path, rows, **options)
+
+
+def test_letters_read_as_positions_get_a_note(tmp_path: Path, model: TinyModel) -> None:
+    rows: list[tuple[list[Any], Any]] = [(["a 1", "b 2"], letter) for letter in "BA"]
+    (note,) = [note for note in _evaluator(tmp_path, rows).rehearse(model) if "letters" in note]
+    assert note.endswith("read as positions ('B' in " + f"{tmp_path / 'n.jsonl'}, line 1 is 'b 2')")
+    assert _gold(tmp_path, [(["B", "A"], "A")], answer_is="letter") == [0]
 
 
 def test_indices_that_seem_to_count_from_1_get_a_note(tmp_path: Path, model: TinyModel) -> None:
