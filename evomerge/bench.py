@@ -1,4 +1,4 @@
-"""Bench: what a worker holds. `run(trial)` decodes the coefficients, merges them into resident weights, scores."""
+"""Bench: the state of a worker. `run(trial)` decodes coefficients, merges them into resident weights, and scores."""
 
 import hashlib
 import time
@@ -30,26 +30,34 @@ from evomerge.resident.resident import ResidentModel, choose_device, load_reside
 from evomerge.trial import OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
 
-#: Examples of each task that the canary scores; all of them only where these cannot tell two points apart.
+#: Examples per task that the canary scores; all of them only if these do not distinguish two points.
 CANARY_EXAMPLES = 8
 
 
 class CanaryError(EvomergeError):
-    """Different coefficients gave the same weights, outputs or scores: a search would be blind."""
+    """Different coefficients gave the same weights, outputs or scores, so a search could not learn anything."""
 
     exit_code = PAUSED
 
 
 @dataclass(frozen=True)
 class BenchSpec:
-    """All that a worker needs to build its bench; plain data, so that it travels between processes.
+    """Everything that a worker needs to build its bench, as plain data that can be sent to other processes.
 
-    tasks: task name -> evaluator. split: shares of search, select and report. threads: for merging and torch.
-    gpus: how many GPUs one worker has; above 1 a candidate's layers are spread over them. pins: what the models' files
-    must be; None compares nothing. compute_dtype: of the network, "float32" or "stored" (the type of the merged
-    weights). keep_bytes: of adapters, folded, that a worker may hold on to. code: folders that the user's own modules
-    are looked for in. own: models that are scored, as parents, as their folders say (configuration, tokenizer), and not
-    as merges are. own_tokenizers: those of them whose tokenizer is their own.
+    Attributes:
+        recipe: The models and the merge method.
+        space: The search space.
+        tasks: Task name -> evaluator.
+        split: Shares of the search (train), select (validation) and report (test) splits.
+        device: Torch device, or "auto".
+        threads: Number of threads for merging and torch.
+        gpus: GPUs per worker; above 1 a candidate's layers are spread over them.
+        pins: Expected fingerprints of the models' files; None checks nothing.
+        compute_dtype: Dtype of the network, "float32" or "stored" (that of the merged weights).
+        keep_bytes: Bytes of folded adapters that a worker may cache.
+        code: Folders in which the user's own modules are looked up.
+        own: Parents scored with the configuration and tokenizer of their own folders instead of the merge's.
+        own_tokenizers: Those among them that use their own tokenizer.
     """
 
     recipe: Recipe
@@ -67,13 +75,13 @@ class BenchSpec:
     own_tokenizers: tuple[str, ...] = ()
 
     def __call__(self) -> "Bench":
-        """Build the bench: the factory that executors call in each worker."""
+        """Build the bench; executors call this factory in each worker."""
         look_in(self.code)
         return Bench(self)
 
 
 def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
-    """The search space for the recipe's method over the tensors of `layout`."""
+    """Build the search space for the recipe's method over the tensors of `layout`."""
     method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
     names = tuple(model.name for model in recipe.inputs)
     method.check(recipe.options, len(names))
@@ -92,20 +100,20 @@ def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace
 
 
 def _at_average(parameter: Parameter, n_inputs: int) -> Parameter:
-    # A method's own default weight of 1 for every model adds all of them up; a search starts at their mean.
+    # The method's default weight of 1 per model would sum all models; a search starts at their mean.
     if parameter.name == "weight" and parameter.per_input:
         return replace(parameter, default=1.0 / n_inputs)
     return parameter
 
 
 def build_evaluator(spec: PluginSpec) -> Evaluator:
-    """The evaluator of one task."""
+    """Build the evaluator of one task."""
     evaluator: Evaluator = plugins.build("evaluator", spec, Evaluator)
     return evaluator
 
 
 def split_ids(evaluator: Evaluator, split: str, fractions: tuple[float, float, float]) -> tuple[str, ...]:
-    """The examples of one split, in the evaluator's order; what is measured of the whole model belongs to every one."""
+    """Return the examples of a split, in the evaluator's order; whole-model values belong to every split."""
     if evaluator.whole_model:
         return evaluator.example_ids
     return tuple(name for name in evaluator.example_ids if split_of(name, fractions) == split)
@@ -138,9 +146,9 @@ class Bench:
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def run(self, trial: Trial) -> Outcome:
-        """Score one candidate. Whatever goes wrong with it becomes a failure in the outcome.
+        """Score one candidate. Any error it causes becomes a failure in the outcome.
 
-        A candidate under which memory runs out is scored once more after all that can be given back is.
+        A candidate that runs out of memory is scored once more after freeing all memory that can be freed.
         """
         outcome = self._attempt(trial)
         if outcome.failure is None or outcome.failure.kind != OUT_OF_MEMORY:
@@ -161,11 +169,11 @@ class Bench:
         return Outcome(trial.number, scores=scores, seconds=seconds)
 
     def merge_of(self, trial: Trial) -> Merge:
-        """The merge that a trial stands for."""
+        """Return the merge that a trial stands for."""
         if trial.merge is not None:
             return trial.merge
         if trial.x is None:
-            raise ValueError(f"Trial {trial.number} has neither a point nor a merge.")
+            raise ValueError(f"Trial {trial.number} has neither a point nor a merge; expected one of them.")
         return Merge(self.spec.recipe, self.space.decode(trial.x), trial.seed)
 
     def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
@@ -183,7 +191,7 @@ class Bench:
         return scores
 
     def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
-        """The network that computes with the resident weights: for some parents one that is as their folder says."""
+        """Return the network that uses the resident weights: for some parents one configured by their folder."""
         if label not in self._parents:
             return self.model, self._state
         if label not in self._under_own:
@@ -193,7 +201,7 @@ class Bench:
         return self._under_own[label]
 
     def _become(self, merge: Merge) -> None:
-        """Merge into the resident weights: all of them, where a forward pass wrote to some."""
+        """Merge into the resident weights: all of them if a forward pass wrote to some."""
         if self._state.touched:
             self.engine.forget()
         self.engine.apply(merge, self.model.tensors)
@@ -201,13 +209,13 @@ class Bench:
         self._state.mark()
 
     def _renew(self, merge: Merge) -> None:
-        """Undo what earlier forward passes left, in weights, buffers and modules."""
+        """Undo the effects of earlier forward passes on weights, buffers and modules."""
         if self._state.touched:
             self._become(merge)
         self._state.restore()
 
     def _seen(self, trial: Trial, merge: Merge) -> CoefficientTable:
-        """The coefficients that evaluators see: a baseline's as those of a candidate, wherever it has such."""
+        """Return the coefficients that evaluators see: the space's, also for a baseline with a point in it."""
         if trial.x is not None:
             return self.space.decode(trial.x)
         table = completed(merge.table, self.spec.recipe)
@@ -219,19 +227,19 @@ class Bench:
             return merge.table
 
     def _evaluate(self, task: str, split: str, model: ResidentModel, most: int | None) -> Scores:
-        """Scores of a model on a split, or on its first `most` examples."""
+        """Score a model on a split, or on its first `most` examples."""
         key = (task, split)
         if key not in self._ids:
             self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split)
         if not self._ids[key]:
             total = len(self.evaluators[task].example_ids)
-            raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in all): give it more.")
+            raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in total): provide more.")
         with torch.inference_mode():
             whole = self.evaluators[task].whole_model
             return self.evaluators[task].score(model, self._ids[key] if whole else self._ids[key][:most])
 
     def _canary(self, trial: Trial, seconds: dict[str, float]) -> None:
-        """Check that two points differ in weights, outputs and scores, and that the first comes back.
+        """Check that two points differ in weights, outputs and scores, and that the first is reproducible.
 
         Raises CanaryError.
         """
@@ -257,23 +265,23 @@ class Bench:
         )
 
     def _check_repeats(self, trial: Trial, probe: Probe, wanted: FloatArray | None) -> None:
-        """A candidate must compute the same after another one as before it, and as its export will, loaded anew."""
+        """Check that a candidate computes the same before and after another one, and when its export is loaded."""
         if wanted is None:
             return
-        found = {"scored again, after another candidate": self._outputs(trial, probe)}
-        if len(getattr(self.model.network, "hf_device_map", ())) < 2:  # a network spread over GPUs is not loaded twice
+        found = {"scored again after another candidate": self._outputs(trial, probe)}
+        if len(getattr(self.model.network, "hf_device_map", ())) < 2:  # a network on several GPUs is not loaded twice
             self._renew(self.merge_of(trial))
             found["loaded anew, as its export will be"] = probe.outputs(renewed(self.model.network))
         for when, outputs in found.items():
             if not agree(wanted, outputs):
                 raise CanaryError(
-                    f"{type(self.model.network).__name__} computes something else when the same candidate is {when}: "
-                    "it keeps something between forward passes, or draws random numbers. Scores of candidates would "
-                    "not be those of their exports; this network cannot be searched."
+                    f"{type(self.model.network).__name__} computes different outputs when one candidate is {when}: "
+                    "it keeps state between forward passes, or is random. Scores of candidates would "
+                    "not match those of their exports; this network cannot be searched."
                 )
 
     def _outputs(self, trial: Trial, probe: Probe) -> FloatArray | None:
-        """What the network computes as this candidate from the probe's input; None where there is none."""
+        """Return the network's outputs for this candidate on the probe's input; None without a probe."""
         if not probe.captured:
             return None
         self._become(self.merge_of(trial))

@@ -1,4 +1,4 @@
-"""How much a search may spend, what it has spent, and how long that leaves."""
+"""Limits of a search, what it has spent, and an estimate of the time left."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,15 +8,15 @@ from datetime import datetime
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin, Trial
 
-#: How many of the last candidates tell the pace: machines get faster and slower in a night.
+#: Number of recent candidates that determine the pace, since the speed of machines changes over time.
 RECENT = 20
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop asking: candidates of the study, hours of running over all its sessions, a wall-clock time.
+    """The limits of a search: number of candidates, hours of run time over all sessions, and a wall-clock deadline.
 
-    Hours and the time are for the whole study, with the selection after the search. now: the wall clock, in seconds.
+    Hours and deadline include the selection after the search. now: returns wall-clock seconds.
     """
 
     trials: int | None = None
@@ -25,14 +25,14 @@ class Budget:
     now: Callable[[], float] = time.time
 
     def spent(self, study: Study, reserve: Callable[[], float] = lambda: 0.0) -> bool:
-        """Whether no further candidate may be asked for. reserve: seconds to keep for what comes after it."""
+        """Return whether the search must stop asking. reserve: seconds to keep for the selection afterwards."""
         if self.trials is not None and candidates(study) >= self.trials:
             return True
         limit = self.seconds(study)
         return limit is not None and limit <= reserve()
 
     def seconds(self, study: Study) -> float | None:
-        """Seconds until hours or time are over; below 0 when they are. None without such a limit."""
+        """Return the seconds left by hours and deadline, negative if exceeded; None without such a limit."""
         limits = []
         if self.hours is not None:
             limits.append(self.hours * 3600 - study.active_seconds)
@@ -42,30 +42,30 @@ class Budget:
 
 
 def is_candidate(trial: Trial) -> bool:
-    """Whether a trial counts towards the budget: on the search split, and no canary or recommendation."""
+    """Return whether a trial counts toward the budget: on the search split, and not a canary or recommendation."""
     return trial.split == "search" and trial.origin not in (Origin.CANARY, Origin.RECOMMENDED)
 
 
 def candidates(study: Study) -> int:
-    """How many candidates the study has asked for."""
+    """Return the number of candidates that the study has asked for."""
     return sum(is_candidate(entry.trial) for entry in study.entries.values())
 
 
 def recent(study: Study) -> list[Entry]:
-    """The last candidates that were really scored, in telling order: a copy of known scores takes no time."""
+    """Return the last candidates that were actually scored, in order; copies of known scores take no time."""
     done = [e for e in study.told if is_candidate(e.trial) and e.outcome is not None and e.outcome.seconds]
     return done[-RECENT:]
 
 
 def stage_seconds(study: Study) -> Mapping[str, float]:
-    """Stage -> seconds of a worker for one candidate, of late: "merge", "evaluate:TASK". Empty while none is known."""
+    """Return recent worker seconds per candidate by stage: "merge", "evaluate:TASK". Empty while unknown."""
     scored = [e.outcome.seconds for e in recent(study) if e.outcome is not None and e.losses is not None]
     stages = {stage for seconds in scored for stage in seconds}
     return {stage: sum(seconds.get(stage, 0.0) for seconds in scored) / len(scored) for stage in sorted(stages)}
 
 
 def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = lambda: 0.0) -> float | None:
-    """Estimated seconds until the study is done, from the recent pace; None while nothing is known.
+    """Estimate the seconds until the study is done from the recent pace; None while it is unknown.
 
     reserve: seconds that the selection takes after the search.
     """
@@ -81,7 +81,7 @@ def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = la
 
 
 def _pace(study: Study) -> float | None:
-    """Seconds between the ends of candidates, of late."""
+    """Return the recent seconds between the ends of candidates."""
     ends = [entry.active for entry in recent(study) if entry.active is not None]
     if len(ends) < 2:
         return study.active_seconds / len(ends) if ends else None

@@ -1,4 +1,4 @@
-"""Write files so that they appear whole or not at all, and explain a disk that refuses them."""
+"""Write files that appear complete or not at all, and explain disk errors."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evomerge.errors import EvomergeError
 
-#: Advice by error number, for the common errors of a disk.
+#: Advice by error number, for common disk errors.
 _ADVICE = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Free some space, or write to another disk.",
@@ -20,20 +20,20 @@ _ADVICE = {
     errno.EIO: "Check the disk, or write to another one.",
 }
 
-#: Suffix of a file that is not complete yet.
+#: Suffix of an incomplete file.
 PART = ".evomerge-part"
 
 
 class OutputError(EvomergeError):
-    """An output that cannot be written: it exists, another process writes it, or the disk refuses it."""
+    """An output that cannot be written: it exists, another process is writing it, or the disk refuses it."""
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield the path of a new file beside `file`; what the block writes there takes the place of `file`, synced.
+    """Yield the path of a new file next to `file`; the contents that the block writes there replace `file`, synced.
 
-    The file's mode follows the umask. When the block raises, nothing is left and `file` is as it was.
-    Raises OutputError for what the disk refuses.
+    The file's mode follows the umask. If the block raises, nothing is left behind and `file` is unchanged.
+    Raises OutputError for disk errors.
     """
     part = file.with_name(f".{file.name[:40]}.{os.getpid()}{PART}")
     try:
@@ -49,7 +49,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file, complete and synced or not at all. Raises OutputError for what the disk refuses."""
+    """Write a text file, complete and synced or not at all. Raises OutputError for disk errors."""
     with replacing(file) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -65,7 +65,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def explained(target: Path) -> Iterator[None]:
-    """Turn an error of the disk while `target` is written into an OutputError that says what to do."""
+    """Turn a disk error while `target` is written into an OutputError with advice."""
     try:
         yield
     except OSError as error:
@@ -73,13 +73,13 @@ def explained(target: Path) -> Iterator[None]:
 
 
 def trouble(error: OSError, target: Path) -> str:
-    """What the disk said, the bytes free where `target` goes, and what to do."""
+    """Describe a disk error: its message, the bytes free at `target`, and advice."""
     advice = _ADVICE.get(error.errno or 0, "")
     return f"{(error.strerror or str(error)).lower()}{free_space(target)}. {advice}".rstrip()
 
 
 def free_space(target: Path) -> str:
-    """` (12,345 bytes free on /data)` of the nearest folder above a path; nothing where that cannot be known."""
+    """Return ` (12,345 bytes free on /data)` for the nearest existing parent folder; empty if unknown."""
     folder = next((above for above in target.absolute().parents if above.is_dir()), Path("/"))
     try:
         return f" ({shutil.disk_usage(folder).free:,} bytes free on {folder})"
@@ -88,5 +88,5 @@ def free_space(target: Path) -> str:
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether an error is the disk's refusal to be written to."""
+    """Return whether an error is the disk refusing a write."""
     return isinstance(error, OSError) and error.errno in _ADVICE

@@ -1,4 +1,4 @@
-"""Failures: when they are the system's fault and not the candidates', the diagnosis, and what is tried again later."""
+"""Failures: telling systematic faults from bad candidates, diagnosing them, and selecting trials to retry."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from evomerge.study import Entry, Study
 from evomerge.trial import OUT_OF_MEMORY, Failure, Outcome
 
-#: This many failures in a row pause a study, whatever their kinds.
+#: Number of consecutive failures of any kind that pauses a study.
 IN_A_ROW = 5
-#: Failures of more than half of this many last trials pause it too.
+#: Window of recent trials; if more than half of them failed, the study pauses too.
 WINDOW = 20
-#: Lines kept of a traceback in a diagnosis: its end says where.
+#: Lines of a traceback kept in a diagnosis, from its end.
 TRACE_LINES = 30
 
 
@@ -25,18 +25,18 @@ class Diagnosis:
 
     @property
     def message(self) -> str:
-        """The reason, then the traceback where there is one."""
+        """Return the reason, followed by the traceback if there is one."""
         return f"{self.reason}\n{self.trace}" if self.trace else self.reason
 
 
 class Failures:
-    """Watches the outcomes of one session: a bad candidate fails alone, a broken system fails most of them."""
+    """Monitors the outcomes of a session: a bad candidate fails alone, a broken system fails most of them."""
 
     def __init__(self) -> None:
         self._recent: deque[Entry] = deque(maxlen=WINDOW)
 
     def note(self, entry: Entry) -> Diagnosis | None:
-        """Take a told trial; returns the diagnosis when the study must pause."""
+        """Record a told trial; return the diagnosis if the study must pause."""
         self._recent.append(entry)
         failed = [each for each in self._recent if failure_of(each)]
         last = list(self._recent)[-IN_A_ROW:]
@@ -48,7 +48,7 @@ class Failures:
 
 
 def diagnose(what: str, failed: Sequence[Entry]) -> Diagnosis:
-    """`what` happened, how many failures there are of which kind, and the first one with its traceback."""
+    """Summarize failures: what happened, how many of each kind, and the first one with its traceback."""
     failures = [failure for failure in map(failure_of, failed) if failure is not None]
     if not failures:
         return Diagnosis(what)
@@ -60,9 +60,9 @@ def diagnose(what: str, failed: Sequence[Entry]) -> Diagnosis:
 
 
 def short_of_memory(study: Study, outcome: Outcome) -> Diagnosis | None:
-    """Why a study pauses under whose trial memory ran out: the machine is to blame, not the candidate.
+    """Return why a study pauses after a trial ran out of memory, which blames the machine, not the candidate.
 
-    None for a trial that has paused the study before: it may be the candidate after all, and fails.
+    None for a trial that has paused the study before: it may be the candidate's fault after all, and fails.
     """
     failure = outcome.failure
     if failure is None or failure.kind != OUT_OF_MEMORY:
@@ -73,23 +73,23 @@ def short_of_memory(study: Study, outcome: Outcome) -> Diagnosis | None:
     study.event(OUT_OF_MEMORY, trial=outcome.number, reason=first)
     return Diagnosis(
         f"memory ran out twice while trial {outcome.number} was scored: {first}\n"
-        "It is scored again on resume, and fails only if memory runs out then too. Before that, let each task read "
-        "fewer tokens at once (`batch_tokens`, 32768 on a GPU and 4096 on a CPU by default), use fewer `workers`, "
-        "spread the model over several GPUs (`gpus_per_worker: 2`), or end what else uses the memory.",
+        "It is scored again on resume, and fails only if memory runs out again. Before resuming, reduce "
+        "`batch_tokens` of the tasks (32768 on a GPU and 4096 on a CPU by default), use fewer `workers`, "
+        "spread the model over several GPUs (`gpus_per_worker: 2`), or stop other programs that use the memory.",
         failure.trace,
     )
 
 
 def forgiven(study: Study) -> frozenset[int]:
-    """Failed trials that a systematic fault is to blame for; the baselines and finalists among them run again."""
+    """Return failed trials caused by a systematic fault; the baselines and finalists among them run again."""
     return frozenset(n for kind, data in study.events if kind == "paused" for n in data.get("trials", ()))
 
 
 def failed_on(study: Study, split: str) -> list[Entry]:
-    """The failed trials of one split, in telling order."""
+    """Return the failed trials of one split, in the order they were told."""
     return [entry for entry in study.told if entry.trial.split == split and failure_of(entry)]
 
 
 def failure_of(entry: Entry) -> Failure | None:
-    """Why a trial has no scores; None for one that has, and while it is pending."""
+    """Return why a trial has no scores; None if it has some or is pending."""
     return None if entry.outcome is None else entry.outcome.failure

@@ -1,6 +1,6 @@
-"""Plug-ins by file name: `optimizer: cma_es` is the one concrete class of `evomerge/optimizers/cma_es.py`.
+"""Plug-ins by file name: `optimizer: cma_es` is the only concrete class of `evomerge/optimizers/cma_es.py`.
 
-A name with a colon, `my_lab.evals:Trivia`, names an object outside. There is no registry to edit.
+A name with a colon, `my_lab.evals:Trivia`, refers to an external object. There is no registry to edit.
 """
 
 import importlib
@@ -23,37 +23,37 @@ PACKAGES: Mapping[str, str] = {
 }
 
 
-#: Plug-ins that are listed where one is not found.
+#: Maximum number of plug-ins listed in an error message.
 _LISTED = 8
 
 
 class PluginError(EvomergeError):
-    """A plug-in that cannot be found, or that does not take the options given to it."""
+    """A plug-in that cannot be found, or that does not support the options given."""
 
 
 @dataclass(frozen=True)
 class PluginSpec:
-    """A plug-in as a search file names it: `kind` and the options passed to its constructor."""
+    """A plug-in as written in a search file: `kind` and the options for its constructor."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, data: str | Mapping[str, Any], key: str = "kind") -> "PluginSpec":
-        """From a name, or `{key: name, ...options}`: as search files and ledgers say it."""
+        """Read a name, or `{key: name, ...options}`, the two forms in search files and ledgers."""
         if isinstance(data, str):
             return cls(data)
         return cls(data[key], {name: value for name, value in data.items() if name != key})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A read-only view of options cannot travel between processes; its contents can.
+        # A read-only view of options cannot be pickled; its contents can.
         return PluginSpec, (self.kind, dict(self.options))
 
 
 def names(what: str) -> tuple[str, ...]:
-    """Names of the plug-ins of one sort ("optimizer", "search space", ...), sorted; none is imported for it.
+    """Return the sorted names of the plug-ins of one kind ("optimizer", "search space", ...) without importing any.
 
-    `base` and modules whose name starts with an underscore hold no plug-in.
+    `base` and modules whose name starts with an underscore contain no plug-in.
     """
     package = importlib.import_module(PACKAGES[what])
     found = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
@@ -61,7 +61,7 @@ def names(what: str) -> tuple[str, ...]:
 
 
 def check_name(what: str, name: str) -> None:
-    """Refuse a name that no plug-in of our own has, without importing any. Raises PluginError with the nearest one."""
+    """Check that a built-in plug-in has this name, without importing any. Raises PluginError with the nearest name."""
     if ":" in name:
         return
     known = names(what)
@@ -73,15 +73,15 @@ def check_name(what: str, name: str) -> None:
 
 
 def load(what: str, name: str, contract: type) -> Any:
-    """The plug-in `name`: a concrete subclass of `contract`, or an instance of it (merge methods).
+    """Load the plug-in `name`: a concrete subclass of `contract`, or an instance of it (merge methods).
 
-    Raises PluginError when there is none, with the nearest name there is.
+    Raises PluginError with the nearest name if there is none.
     """
     check_name(what, name)
     if ":" in name:
         return _load_outside(what, name, contract)
     module = importlib.import_module(f"{PACKAGES[what]}.{name}")
-    # Imported classes belong to other modules, and a second name for the same object is no second plug-in.
+    # Imported classes belong to other modules, and a second name for the same object is not a second plug-in.
     found = {
         id(value): value
         for value in vars(module).values()
@@ -89,15 +89,15 @@ def load(what: str, name: str, contract: type) -> Any:
     }
     if len(found) != 1:
         raise PluginError(
-            f"{module.__name__} must hold exactly one concrete {contract.__name__}; it holds {len(found)}."
+            f"{module.__name__} must contain exactly one concrete {contract.__name__}; it contains {len(found)}."
         )
     return next(iter(found.values()))
 
 
 def build(what: str, spec: PluginSpec, contract: type, **given: Any) -> Any:
-    """Construct the class that `spec` names from `given` and its own options.
+    """Construct the class named by `spec` from `given` and its own options.
 
-    Raises PluginError for an option that the plug-in does not have, and for one that it needs and lacks.
+    Raises PluginError for an unknown option, and for a required one that is missing.
     """
     plugin = load(what, spec.kind, contract)
     accepted = inspect.signature(plugin).parameters.values()
@@ -139,6 +139,6 @@ def _load_outside(what: str, name: str, contract: type) -> Any:
 
 
 def _some(known: Sequence[str]) -> str:
-    """The first names of many; all of them where only one would be left out, which is as short as saying so."""
+    """Format the first names of many; all of them if only one would be left out, which is no shorter to say."""
     left_out = len(known) - _LISTED
     return ", ".join(known) if left_out <= 1 else f"{', '.join(known[:_LISTED])} and {left_out} more"

@@ -8,7 +8,9 @@ import pytest
 MODULES = (
     "search_spaces.base",
     "evaluators.base",
+    "evomerge.execution.base",
     "evomerge.optimizers.base",
+    "evomerge.study.study",
 )
 
 

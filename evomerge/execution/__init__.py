@@ -1,1 +1,1 @@
-"""Executors: where trials run."""
+"""Executors: where trials run, in this process or on a cluster."""

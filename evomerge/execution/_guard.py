@@ -1,4 +1,4 @@
-"""What a bench is, and how it is run so that whatever a candidate does ends in an outcome."""
+"""The bench protocol, and a guard that turns any failure of a candidate into an outcome."""
 
 import traceback
 from typing import Protocol
@@ -7,14 +7,14 @@ from evomerge.trial import Failure, Outcome, Trial
 
 
 class Bench(Protocol):
-    """Runs trials one at a time; holds what all of them need, such as resident weights."""
+    """Runs trials one at a time; holds what they share, such as resident weights."""
 
     def run(self, trial: Trial) -> Outcome:
         """Score a trial."""
 
 
 def run_guarded(bench: Bench, trial: Trial) -> Outcome:
-    """The outcome of a trial; an exception that leaves the bench is a failure named after its type."""
+    """Run a trial; an exception that leaves the bench becomes a failure named after its type."""
     try:
         return bench.run(trial)
     except Exception as error:  # noqa: BLE001 - recorded with its traceback

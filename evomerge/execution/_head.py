@@ -1,7 +1,7 @@
-"""A look-out for the head of a Ray cluster.
+"""Monitoring of a Ray cluster's head.
 
-Without its head a driver goes on for a minute; then Ray ends the process from C++, exit code 1, with no exception and
-no `finally`. So the head is probed here, by a plain connection, and its loss is an error in time.
+After losing its head, a driver runs on for a minute; then Ray ends the process from C++ with exit code 1, without an
+exception or `finally`. So the head is probed here over a plain connection, and its loss is an error in time.
 """
 
 import socket
@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from evomerge.execution.base import ExecutorError
 
-#: Seconds between two probes, and that one may take.
+#: Seconds between two probes, and timeout of one.
 INTERVAL = 2.0
-#: Seconds without an answer after which the head is lost. Ray gives up after 60 (gcs_rpc_server_reconnect_timeout_s).
+#: Seconds without an answer until the head counts as lost. Ray gives up after 60 (gcs_rpc_server_reconnect_timeout_s).
 PATIENCE = 30.0
 
 
 class Head:
-    """The head at `address` (HOST:PORT). clock: seconds of a monotonic clock."""
+    """The head at `address` (HOST:PORT). clock: returns monotonic seconds."""
 
     def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._address = address
@@ -26,7 +26,7 @@ class Head:
         self.lost = False
 
     def check(self) -> None:
-        """Probe the head if it is time to. Raises ExecutorError when it has been silent for PATIENCE seconds."""
+        """Probe the head if a probe is due. Raises ExecutorError once it has been silent for PATIENCE seconds."""
         if self._clock() < self._probed + INTERVAL:
             return
         self._probed = self._clock()
@@ -39,7 +39,7 @@ class Head:
                 self.lost = True
                 raise ExecutorError(
                     f"The head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({error}). "
-                    "What was told is safe; what was running runs again. Start the cluster, then resume."
+                    "Recorded results are safe, and interrupted trials run again. Start the cluster, then resume."
                 ) from error
         else:
             self._answered = self._clock()

@@ -1,4 +1,4 @@
-"""How long a trial may take, how often it runs again when the machine under it fails, and what is noted about it."""
+"""Time limits of trials, retries after machine failures, and the events recorded about them."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -6,32 +6,32 @@ from statistics import median
 
 from evomerge.trial import Failure, Outcome, Trial
 
-#: A trial whose worker died runs again this often: it may be what kills them.
+#: Retries of a trial whose worker died; few, since the trial may be the cause.
 DEATH_RETRIES = 2
-#: A trial that ran out of time runs again this often: each costs the whole time.
+#: Retries of a trial that timed out; each costs the whole time limit.
 TIMEOUT_RETRIES = 1
-#: Without a time of the user's, a trial hangs after this many times the median trial, and never sooner than FLOOR.
+#: Without a limit from the user, a trial times out after this many times the median duration, but at least FLOOR.
 MEDIANS = 10
-#: Seconds.
+#: Minimum time limit, in seconds.
 FLOOR = 600.0
-#: This many trials must have ended before their median means anything.
+#: Trials that must have finished before their median is used.
 ENOUGH = 5
 
 
 class Deadline:
-    """When a trial is taken to hang. given: seconds that the user allows; None: see MEDIANS."""
+    """The time limit of a trial. given: seconds set by the user; None: see MEDIANS."""
 
     def __init__(self, given: float | None = None) -> None:
         self._given = given
         self._taken: deque[float] = deque(maxlen=100)
 
     def note(self, seconds: float) -> None:
-        """Take the time of a trial that ended."""
+        """Record the duration of a finished trial."""
         self._taken.append(seconds)
 
     @property
     def seconds(self) -> float | None:
-        """Seconds that a trial may take now; None while nothing is known."""
+        """Return the current time limit in seconds; None while it is unknown."""
         if self._given is not None:
             return self._given
         return max(FLOOR, MEDIANS * median(self._taken)) if len(self._taken) >= ENOUGH else None
@@ -39,7 +39,7 @@ class Deadline:
 
 @dataclass
 class Job:
-    """A submitted trial on its way to an outcome."""
+    """A submitted trial without an outcome yet."""
 
     trial: Trial
     deaths: int = 0
@@ -47,7 +47,7 @@ class Job:
     events: list[dict[str, object]] = field(default_factory=list)
 
     def worker_died(self, worker: str, reason: str) -> Outcome | None:
-        """Note that a worker died under the trial; the outcome when it is not to run again."""
+        """Record that a worker died running the trial; return the outcome if there is no retry left."""
         self.deaths += 1
         self._note("worker_died", self.deaths, worker, reason)
         if self.deaths <= DEATH_RETRIES:
@@ -55,11 +55,11 @@ class Job:
         return self.failed("worker_died", f"{self.deaths} workers died while they ran this trial: {reason}")
 
     def preempted(self, worker: str) -> None:
-        """Note that the worker's node was taken away as announced; that says nothing about the trial."""
+        """Record that the worker's node was preempted, which is unrelated to the trial."""
         self._note("preempted", self.deaths, worker, "its node was preempted")
 
     def timed_out(self, worker: str, seconds: float) -> Outcome | None:
-        """Note that the trial ran longer than `seconds`; the outcome when it is not to run again."""
+        """Record that the trial ran longer than `seconds`; return the outcome if there is no retry left."""
         self.timeouts += 1
         reason = f"no outcome after {seconds:g} s"
         self._note("timeout", self.timeouts, worker, reason)
@@ -68,7 +68,7 @@ class Job:
         return self.failed("timeout", f"{reason}, {self.timeouts} times")
 
     def failed(self, kind: str, message: str, trace: str = "") -> Outcome:
-        """A failure as the outcome."""
+        """Return a failure as the outcome."""
         return Outcome(self.trial.number, failure=Failure(kind, message, trace))
 
     def _note(self, event: str, attempt: int, worker: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The two sides of a worker, in its own process and in the driver's, and the driver's signal handlers."""
+"""Both sides of a worker, in its own process and in the driver, and the driver's signal handlers."""
 
 import os
 import signal
@@ -15,30 +15,30 @@ from evomerge.trial import Outcome, Trial
 
 
 class Actor:
-    """The worker's side of a worker: a bench in a process of its own.
+    """The worker's own side: a bench in a separate process.
 
-    Ray gives it a process group of its own and blocks SIGINT, so that Ctrl-C in a terminal leaves it alone.
+    Ray puts it into its own process group and blocks SIGINT, so that Ctrl-C in a terminal does not reach it.
     """
 
     def __init__(self, make_bench: Callable[[], Bench], threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for a torch that the bench imports
-        if "torch" in sys.modules:  # for one that unpickling `make_bench` has imported
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch if the bench imports it
+        if "torch" in sys.modules:  # if unpickling `make_bench` has imported it
             sys.modules["torch"].set_num_threads(threads)
         self._bench = make_bench()
 
     def ping(self) -> tuple[int, str]:
-        """The process id and its log; an answer means that the bench is built and nothing runs."""
+        """Return the process id and its log, which shows that the bench is built and idle."""
         return os.getpid(), own_log()
 
     def run(self, trial: Trial) -> Outcome:
-        """The outcome of a trial, whatever the candidate does."""
+        """Return the outcome of a trial, whatever the candidate does."""
         return run_guarded(self._bench, trial)
 
 
 class Worker:
     """The driver's side of a worker.
 
-    pid: None while it is not known to be alive. call: what it does now; job: None when that is a ping.
+    pid: None until it is known to be alive. call: the pending call; job: None if that is a ping.
     since: when the job began or the worker was lost, by `clock`.
     """
 
@@ -58,25 +58,25 @@ class Worker:
         self.call, self.job, self.since = self.handle.run.remote(job.trial), job, self._clock()
 
     def ping(self) -> None:
-        """Ask whether it is alive and its bench is built."""
+        """Check that it is alive and its bench is built."""
         self.call, self.job = self.handle.ping.remote(), None
 
     def answered(self, pid: int, log: str) -> None:
-        """Note that it is alive."""
+        """Record that it is alive."""
         self.pid, self._log, self._kills = pid, log, kernel_kills()
 
     def why_died(self, said: str) -> str:
-        """What ended its process. said: the message of Ray's error."""
+        """Return why its process ended. said: the message of Ray's error."""
         return why_died(said, log_tail(self._log), kernel_kills() - self._kills)
 
     def lose(self) -> None:
-        """Note that it died, was killed or cannot be reached."""
+        """Record that it died, was killed or is unreachable."""
         self.pid = self.call = self.job = None
         self.since = self._clock()
 
 
 def raised(error: Exception) -> str:
-    """What a worker raised, without the traceback that Ray writes before it."""
+    """Return a worker's error message without the traceback that Ray prepends."""
     lines = str(error).strip().splitlines()
     behind = max((number + 1 for number, line in enumerate(lines) if line.startswith(" ")), default=0)
     return "\n".join(lines[behind:] or lines[-1:]).strip()
@@ -84,9 +84,9 @@ def raised(error: Exception) -> str:
 
 @contextmanager
 def signal_handlers_kept() -> Iterator[None]:
-    """Undo what the block does to the handlers of SIGINT and SIGTERM.
+    """Restore the handlers of SIGINT and SIGTERM that the block changes.
 
-    Ray's handler of SIGTERM, in force before Ray is up, raises SystemExit; the signal goes to the kept handler instead.
+    Ray's SIGTERM handler, active before Ray is up, raises SystemExit; the signal goes to the previous handler instead.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

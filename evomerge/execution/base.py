@@ -1,4 +1,4 @@
-"""The contract of every executor: where trials run."""
+"""The executor contract: where trials run."""
 
 from typing import Protocol
 
@@ -7,23 +7,52 @@ from evomerge.trial import Outcome, Trial
 
 
 class ExecutorError(EvomergeError):
-    """The system that runs trials is broken, through no fault of a candidate."""
+    """The system that runs trials is broken, independently of any candidate."""
 
     exit_code = PAUSED
 
 
 class Executor(Protocol):
-    """Runs trials in `slots` places at once; every submitted trial gives exactly one outcome."""
+    """Runs up to `slots` trials at once; every submitted trial yields exactly one outcome.
+
+    Example:
+        >>> from evomerge.execution.serial import SerialExecutor
+        >>> class Doubling:
+        ...     def run(self, trial):
+        ...         return Outcome(trial.number, seconds={"double": 2.0 * trial.x})
+        >>> executor = SerialExecutor(Doubling)
+        >>> executor.submit(Trial(number=0, x=1.5))
+        >>> executor.next_outcome().seconds
+        {'double': 3.0}
+        >>> executor.close()
+    """
 
     @property
     def slots(self) -> int:
-        """How many trials can run at once now; may shrink and grow as machines come and go."""
+        """Number of trials that can run at once now; it changes as machines join and leave."""
 
     def submit(self, trial: Trial) -> None:
-        """Start a trial; never more than `slots` at once. Returns at once where there are other processes."""
+        """Start a trial; with other processes, without waiting for it.
+
+        Args:
+            trial: The trial; at most `slots` may be running at once.
+
+        Raises:
+            ExecutorError: All slots are taken, or the executor is closed.
+        """
 
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
-        """The next finished trial, in order of finishing; None when `timeout` seconds passed without one."""
+        """Wait for the next finished trial, in order of completion.
+
+        Args:
+            timeout: Maximum wait in seconds; None for no limit.
+
+        Returns:
+            The outcome; None if the timeout passed, no trial is running, or a slot became free again.
+
+        Raises:
+            ExecutorError: The workers cannot be restored.
+        """
 
     def close(self) -> None:
-        """Stop whatever runs and give everything back; harmless when called twice."""
+        """Stop all trials and release all resources; calling it again has no effect."""

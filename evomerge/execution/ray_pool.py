@@ -1,11 +1,11 @@
-"""Trials on Ray actors: each builds its bench once and runs one trial at a time, here or on a cluster.
+"""Trials on Ray actors: each builds its bench once and runs one trial at a time, locally or on a cluster.
 
-What Ray does when things break, and what is done about it here (measured with Ray 2.60):
-a dead, killed or unreachable worker fails the call in flight and comes back with `max_restarts=-1`, so the
-trial runs again on another worker and the failed one is pinged until it answers. `ActorDiedError` says that a bench
-cannot be built only if `actor_init_failed`: a node that is preempted, or gone for longer, also raises it, at every
-call until a node with room joins; then the same handle works again. A worker that hangs ignores `ray.cancel` and must
-be killed.
+Ray's behavior under failures (measured with Ray 2.60), and the response here:
+a dead, killed or unreachable worker fails the call in flight and restarts with `max_restarts=-1`, so the
+trial runs again on another worker and the failed one is pinged until it answers. `ActorDiedError` means that a bench
+cannot be built only if `actor_init_failed` is set: a node that is preempted or away for longer also raises it, at
+every call until a node with room joins; then the same handle works again. A hanging worker ignores `ray.cancel` and
+must be killed.
 """
 
 import os
@@ -23,15 +23,15 @@ from evomerge.execution._worker import Actor, Worker, raised, signal_handlers_ke
 from evomerge.execution.base import ExecutorError
 from evomerge.trial import Outcome, Trial
 
-# Ray reads these when it is imported, so they are set here and nowhere else; what the user set stays. After an
-# import by somebody else they would reach its servers but not this process, which could then not log in to them.
+# Ray reads these at import, so they are set here and nowhere else; the user's own values stay. If other code imported
+# Ray first, they would reach its servers but not this process, which could then not authenticate.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A cluster of our own listens on 127.0.0.1 only; joining a cluster elsewhere works as before.
+    # A local cluster listens on 127.0.0.1 only; joining a cluster elsewhere works as before.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Without it a driver does not show its token to a cluster that is named by address.
+    # Without this, a driver does not send its token to a cluster given by address.
     "RAY_AUTH_MODE": "token",
-    # Ray prints "(raylet) A worker died ..." on stdout, which belongs to our own output.
+    # Ray prints "(raylet) A worker died ..." on stdout, which is reserved for our own output.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
 if "ray" not in sys.modules:
@@ -40,19 +40,19 @@ if "ray" not in sys.modules:
 import ray  # noqa: E402
 from ray.exceptions import ActorDiedError, RayError, RayTaskError  # noqa: E402
 
-#: Seconds between looks at workers that hang or are gone; outcomes do not wait for it.
+#: Seconds between checks of hanging and lost workers; outcomes do not wait for them.
 _TICK = 0.5
 
-#: Coefficients and scores are all that goes through Ray's object store; this is near the smallest it takes.
+#: Only coefficients and scores pass through Ray's object store; this is close to the minimum size it accepts.
 _OBJECT_STORE_BYTES = 100 << 20
 
 
 def start(address: str | None = None, cpus: float | None = None) -> bool:
-    """Connect this process to Ray unless it is connected; True when it was not.
+    """Connect this process to Ray; return False if it was already connected.
 
-    address: a running cluster; None starts one here, seen from this machine only, with `cpus` to give away.
-    The signal handlers from before stay in force (Ray's own would end the driver on SIGTERM).
-    Raises ExecutorError when the cluster cannot be reached.
+    address: a running cluster; None starts a local one, visible from this machine only, with `cpus` CPUs.
+    The previous signal handlers stay in force (Ray's own would end the driver on SIGTERM).
+    Raises ExecutorError if the cluster cannot be reached.
     """
     if ray.is_initialized():
         return False
@@ -76,19 +76,26 @@ def start(address: str | None = None, cpus: float | None = None) -> bool:
 
 
 def stop() -> None:
-    """Disconnect this process, and stop the Ray that `start` started here."""
+    """Disconnect this process, and stop the Ray instance that `start` started here."""
     ray.shutdown()
 
 
 class RayPool:
-    """Runs trials on `workers` Ray actors.
+    """Runs trials on Ray actors.
 
-    make_bench: makes a worker's bench, once per process; must be picklable. cpus_per_worker: its threads too.
-    memory_per_worker: bytes to reserve on its node. address: see `start`; a Ray that was connected before is
-    used and left running. startup_timeout: seconds to wait for workers, at first and when all are gone.
-    trial_timeout: seconds after which a trial is taken to hang; by default it follows from the trials so far, see
-    `Deadline`. clock: seconds of a monotonic clock, for how long trials take. Raises ExecutorError when a bench cannot
-    be built or no worker starts.
+    Args:
+        make_bench: Builds a worker's bench, once per process; must be picklable.
+        workers: Number of workers, at least 1.
+        cpus_per_worker: CPUs, and hence threads, of a worker.
+        gpus_per_worker: GPUs of a worker.
+        memory_per_worker: Bytes to reserve on its node.
+        address: As for `start`; a Ray instance that is already connected is used and left running.
+        startup_timeout: Seconds to wait for workers, at the start and when all are gone.
+        trial_timeout: Seconds until a trial counts as hanging; by default derived from earlier trials, see `Deadline`.
+        clock: Returns monotonic seconds, for the duration of trials.
+
+    Raises:
+        ExecutorError: A bench cannot be built, or no worker starts.
     """
 
     def __init__(
@@ -105,7 +112,7 @@ class RayPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if workers < 1:
-            raise ExecutorError(f"A pool needs at least one worker; {workers} were asked for.")
+            raise ExecutorError(f"A pool needs at least one worker; workers is {workers}.")
         self._startup_timeout = startup_timeout
         self._deadline = Deadline(trial_timeout)
         self._clock = clock
@@ -134,15 +141,15 @@ class RayPool:
 
     @property
     def slots(self) -> int:
-        """How many workers are alive."""
+        """Number of workers that are alive."""
         return sum(worker.pid is not None for worker in self._workers)
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that are alive, on whatever machine they are."""
+        """Process ids of the workers that are alive, on any machine."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def submit(self, trial: Trial) -> None:
-        """Start a trial on a free worker. Raises ExecutorError when as many run as there are workers."""
+        """Start a trial on a free worker. Raises ExecutorError if all workers are busy."""
         if self._closed:
             raise ExecutorError(f"Trial {trial.number} was submitted to a closed executor.")
         if self._in_flight() >= len(self._workers):
@@ -151,16 +158,16 @@ class RayPool:
         self._dispatch()
 
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
-        """The next finished trial; None when the time is up, nothing runs, or a slot came back to be filled.
+        """Wait for the next finished trial; None if the time is up, nothing runs, or a slot became free again.
 
-        Raises ExecutorError when a bench cannot be built again, or no worker comes back.
+        Raises ExecutorError if a bench cannot be rebuilt, or no worker comes back.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._done and self._workers:
             self._dispatch()
             slots = self.slots
             idle = self._in_flight() == 0 and slots > 0
-            # Even with nothing to wait for, a look brings lost workers back.
+            # Even with nothing to wait for, a check brings lost workers back.
             rest = _TICK if deadline is None else max(0.0, deadline - time.monotonic())
             self._poll(0.0 if idle else min(_TICK, rest))
             grown = self.slots > max(slots, self._in_flight())
@@ -172,7 +179,7 @@ class RayPool:
     def close(self) -> None:
         """Kill the workers, and stop Ray if it was started here."""
         self._closed = True
-        if ray.is_initialized() and not self._head.lost:  # without its head Ray would wait, then end this process
+        if ray.is_initialized() and not self._head.lost:  # without its head, Ray would wait and then end this process
             for worker in self._workers:
                 ray.kill(worker.handle)
             if self._started:
@@ -210,7 +217,7 @@ class RayPool:
         worker.call = worker.job = None
         try:
             value = ray.get(call)
-        except RayTaskError as error:  # the bench catches what a candidate does; this one's outcome cannot travel
+        except RayTaskError as error:  # the bench catches a candidate's errors; this outcome cannot be sent
             if job is None:
                 raise ExecutorError(f"Worker {worker.name} cannot answer: {raised(error)}") from error
             cause = error.cause
@@ -253,15 +260,15 @@ class RayPool:
         if self.slots:
             self._last_alive = time.monotonic()
         elif time.monotonic() >= self._last_alive + self._startup_timeout:
-            why = f" The last one said: {self._last_loss}" if self._last_loss else ""
+            why = f" The last error was: {self._last_loss}" if self._last_loss else ""
             raise ExecutorError(
-                f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. See that the "
-                f"machines are up and large enough, then use --resume: all recorded trials are safe.{why}"
+                f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. Check that "
+                f"the machines are up and large enough, then use --resume: all recorded trials are safe.{why}"
             )
 
 
 def _lost(job: Job, worker: Worker, error: RayError) -> Outcome | None:
-    """Note why a worker was lost under a job; the outcome when it is not to run again."""
+    """Record why a worker was lost while running a job; return the outcome if there is no retry left."""
     if isinstance(error, ActorDiedError) and error.preempted:
         job.preempted(worker.name)
         return None

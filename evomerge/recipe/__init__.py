@@ -1,4 +1,4 @@
-"""Recipes: what is merged and how, as objects and as files."""
+"""Recipes: models, method and coefficients of a merge, as objects and as files."""
 
 from evomerge.recipe.recipe import (
     DTYPES,

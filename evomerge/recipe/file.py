@@ -1,4 +1,4 @@
-"""Recipe files: a merge as plain data, written and read back; every refusal names its line."""
+"""Recipe files: a merge as plain data, written and read back; every error names its line."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,12 +13,12 @@ from evomerge.recipe.reader import FORMAT, RecipeReader
 from evomerge.recipe.recipe import Input, Merge, RecipeError
 from evomerge.yaml.kinds import kind_of, refusal
 
-#: Groups that name every tensor of a large mixture of experts take some megabytes.
+#: Groups that name every tensor of a large mixture of experts take several megabytes.
 MAX_BYTES = 64_000_000
 
 
 def merge_to_dict(merge: Merge) -> dict[str, Any]:
-    """Plain data (JSON, YAML) from a merge; floats survive bit for bit."""
+    """Convert a merge to plain data (JSON, YAML); floats survive bit for bit."""
     slices = [
         {"blocks": part.blocks, "base": dict([part.base]), "inputs": dict(part.inputs)} for part in merge.recipe.slices
     ]
@@ -43,20 +43,20 @@ def merge_to_dict(merge: Merge) -> dict[str, Any]:
 
 
 def merge_from_dict(data: Any) -> Merge:
-    """The merge that `merge_to_dict` wrote, or a shorter one by hand. Raises RecipeError.
+    """Read a merge written by `merge_to_dict`, or a shorter one written by hand. Raises RecipeError.
 
-    Only `evomerge`, `base`, `inputs` and `method` must be there. `inputs` is a list of models or a mapping
-    name -> model, a model a path or {name, path, revision, adapter, statistics}. A slice is {blocks, inputs: {name:
-    first block}, base: {name: first block}}, its base by default the first of its inputs. Without `groups` there is
-    one, `all`, with every tensor. A coefficient is a number, a list with one number per input, or a mapping
-    input -> number; with `groups` a number or list for all of them, or a mapping group -> one of these three.
+    Only `evomerge`, `base`, `inputs` and `method` are required. `inputs` is a list of models or a mapping
+    name -> model; a model is a path or {name, path, revision, adapter, statistics}. A slice is {blocks, inputs: {name:
+    first block}, base: {name: first block}}; its base defaults to the first of its inputs. Without `groups` there is
+    a single one, `all`, with every tensor. A coefficient is a number, a list with one number per input, or a mapping
+    input -> number; with `groups`, a number or list for all of them, or a mapping group -> one of these three.
     """
     return RecipeReader(strict_yaml.Document(data, "recipe")).merge()
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe file that was read: the merge, and where in the text each of its values stands."""
+    """A recipe file after reading: the merge, and the location of each of its values in the text."""
 
     merge: Merge
     document: strict_yaml.Document
@@ -75,13 +75,13 @@ class RecipeFile:
 def read_merge(path: Path, *, allow_code: bool = False) -> Merge:
     """Read a recipe file; relative model paths are relative to the file. Raises RecipeError with the line.
 
-    allow_code: whether its method may be a module outside of evomerge, `module:name`, which runs where it is imported.
+    allow_code: whether its method may be an external module, `module:name`, whose code runs on import.
     """
     return _read(path, _load(path), allow_code=allow_code).merge
 
 
 def read_own(path: Path, *, allow_code: bool = False) -> RecipeFile | None:
-    """The same with what is known of the file; None for a configuration of mergekit."""
+    """Read a recipe file with the locations of its values; None for a mergekit configuration."""
     document = _load(path)
     return None if kind_of(document.data) == "mergekit" else _read(path, document, allow_code=allow_code)
 
@@ -92,7 +92,7 @@ def _read(path: Path, document: strict_yaml.Document, *, allow_code: bool) -> Re
     if ":" in method and not allow_code:
         read.refuse(
             ("method",),
-            f"the method {method!r} is a module outside of evomerge, which runs when it is imported. If you trust this "
+            f"the method {method!r} is an external module, whose code runs when it is imported. If you trust this "
             "recipe and that module: `evomerge merge RECIPE --allow-code`.",
         )
     try:
@@ -107,8 +107,8 @@ def _load(path: Path) -> strict_yaml.Document:
         documents = strict_yaml.load_all(read_text(path), source=str(path), max_bytes=MAX_BYTES)
     except FileNotFoundError as error:
         raise RecipeError(
-            f"{path} does not exist: expected a recipe file or a mergekit configuration. The folder of an export has "
-            "one, recipe.yaml."
+            f"{path} does not exist: expected a recipe file or a mergekit configuration. The folder of an export "
+            "contains one, recipe.yaml."
         ) from error
     except (TextError, strict_yaml.StrictYamlError) as error:
         raise RecipeError(str(error)) from error
@@ -121,18 +121,18 @@ def _load(path: Path) -> strict_yaml.Document:
 def write_merge(merge: Merge, path: Path, folder: Path | None = None) -> None:
     """Write a recipe file that `read_merge` reads back; local model paths are relative to its folder.
 
-    folder: where it will be moved to.
+    folder: final folder of the file, if it will be moved.
     """
     write_text(path, dump_merge(merge, folder or path.parent))
 
 
 def dump_merge(merge: Merge, folder: Path | None) -> str:
-    """The text of a recipe file in `folder`, or in any (None)."""
+    """Return the text of a recipe file in `folder`, or for any folder (None)."""
     return strict_yaml.dump(merge_to_dict(portable_merge(merge, folder)))
 
 
 def portable_merge(merge: Merge, folder: Path | None) -> Merge:
-    """The merge with its models named as a file in `folder` names them, see `model_names.portable`."""
+    """Return the merge with its models named relative to `folder`, see `model_names.portable`."""
     base, inputs = merge.recipe.base, merge.recipe.inputs
     recipe = replace(merge.recipe, base=portable(base, folder), inputs=tuple(portable(m, folder) for m in inputs))
     return replace(merge, recipe=recipe)

@@ -1,6 +1,6 @@
-"""How models are named: a path on this machine, or a repository of the Hugging Face hub and its revision.
+"""Names of models: a local path, or a repository on the Hugging Face hub with its revision.
 
-A text names a path where there is one; otherwise `owner/name`, or `owner/name@revision`, is looked up on the hub.
+A text is a path if that path exists; otherwise `owner/name`, or `owner/name@revision`, is looked up on the hub.
 """
 
 import os
@@ -11,9 +11,9 @@ from typing import Any
 
 from evomerge.recipe.recipe import Input
 
-#: What a model is given by in files, beside its name: see `recipe.Input`.
+#: Keys that define a model in files, besides its name: see `recipe.Input`.
 MODEL_KEYS = ("path", "revision", "adapter", "statistics")
-#: The revision of a hub repository where none is given.
+#: Default revision of a hub repository.
 MAIN = "main"
 
 _HUB = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
@@ -22,19 +22,19 @@ _CACHED = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 
 
 def resolve_path(path: str, folder: Path) -> str:
-    """A path from a file in `folder`: `~` is the home, and relative paths start at the folder."""
+    """Resolve a path in a file in `folder`: `~` is the home, and relative paths start at the folder."""
     return os.path.normpath(folder / Path(path).expanduser())
 
 
 def locate_name(text: str, folder: Path) -> tuple[str, str | None]:
-    """(path, None) for a path, seen from a file in `folder`, or (repository, revision) of the hub."""
+    """Return (path, None) for a path in a file in `folder`, or (repository, revision) of the hub."""
     local = resolve_path(text, folder)
     found = None if Path(local).exists() else _HUB.fullmatch(text)
     return (local, None) if found is None else (found["name"], found["revision"] or MAIN)
 
 
 def named_input(name: str, text: str, adapter: str | None = None) -> Input:
-    """The model that `MODEL`, `MODEL@REVISION` or `MODEL+ADAPTER` names on a command line, or with another adapter."""
+    """Parse `MODEL`, `MODEL@REVISION` or `MODEL+ADAPTER` from a command line; `adapter` overrides its adapter."""
     if adapter is None and "+" in text and not Path(text).expanduser().exists():
         text, _, adapter = text.partition("+")
     path, revision = _typed(text)
@@ -43,7 +43,7 @@ def named_input(name: str, text: str, adapter: str | None = None) -> Input:
 
 
 def model_data(model: Input) -> str | dict[str, Any]:
-    """A model as search files and recipes say it, without its name, in the shortest form."""
+    """Return a model in its shortest form for search files and recipes, without its name."""
     data: dict[str, Any] = {key: value for key in MODEL_KEYS if (value := getattr(model, key)) is not None}
     if model.adapter_revision is not None:
         data["adapter"] = {"path": model.adapter, "revision": model.adapter_revision}
@@ -51,7 +51,7 @@ def model_data(model: Input) -> str | dict[str, Any]:
 
 
 def short_name(model: Input) -> str:
-    """What a model is called unless it gets a name: the last part of its path, of a file without its ending."""
+    """Return a model's default name: the last part of its path, for a file without the extension."""
     place = Path(model.adapter or model.path)
     if (model.adapter_revision if model.adapter else model.revision) is not None:
         return place.name
@@ -60,7 +60,7 @@ def short_name(model: Input) -> str:
 
 
 def published(model: Input) -> str:
-    """What a card may say of where a model comes from: hub names as they are, of local paths the last part only."""
+    """Return a model's origin as published in a card: hub names unchanged, only the last part of local paths."""
     named = cached_by_name(model)
     parts = [named.path if named.revision else Path(named.path).resolve().name]
     if named.adapter is not None:
@@ -69,16 +69,16 @@ def published(model: Input) -> str:
 
 
 def hub_name(path: str) -> tuple[str, str] | None:
-    """Repository and commit of a model in a download cache of the hub; None for any other path."""
+    """Return repository and commit of a model in a download cache of the hub; None for any other path."""
     found = _CACHED.search(path)
     return None if found is None else (f"{found[1]}/{found[2]}", found[3])
 
 
 def portable(model: Input, folder: Path | None) -> Input:
-    """The model as a file in `folder` names it: hub repositories by their names, paths relative to the folder.
+    """Name a model for a file in `folder`: hub repositories by name, paths relative to the folder.
 
-    Such a file shows no home folder: where a relative path would name it, the path begins with `~`. folder: None for
-    text that may be put into any folder; then paths are absolute or begin with `~`.
+    Such a file reveals no home folder: a path that would contain it begins with `~` instead. folder: None for text that
+    may be put into any folder; then paths are absolute or begin with `~`.
     """
     changed = cached_by_name(model)
     if changed.revision is None:
@@ -91,7 +91,7 @@ def portable(model: Input, folder: Path | None) -> Input:
 
 
 def cached_by_name(model: Input) -> Input:
-    """The model with paths into a download cache of the hub replaced by repository and commit."""
+    """Replace paths into a download cache of the hub by repository and commit."""
     path = hub_name(model.path) if model.revision is None else None
     adapter = hub_name(model.adapter) if model.adapter is not None and model.adapter_revision is None else None
     if path is not None:
@@ -100,7 +100,7 @@ def cached_by_name(model: Input) -> Input:
 
 
 def relative_path(path: str, folder: Path | None) -> str:
-    """A local path as a file in `folder` names it, see `portable`."""
+    """Return a local path relative to a file in `folder`, see `portable`."""
     absolute, home = Path(os.path.normpath(Path(path).absolute())), Path.home()
     here = None if folder is None else Path(os.path.normpath(folder.absolute()))
     if absolute.is_relative_to(home) and (here is None or not here.is_relative_to(home)):
@@ -109,6 +109,6 @@ def relative_path(path: str, folder: Path | None) -> str:
 
 
 def _typed(text: str) -> tuple[str, str | None]:
-    """As `locate_name` from the working folder, with a local path as it was typed."""
+    """Behave like `locate_name` in the working folder, but keep a local path as typed."""
     path, revision = locate_name(text, Path())
     return (text, None) if revision is None else (path, revision)

@@ -1,4 +1,4 @@
-"""Reads a recipe from plain data: checked, every refusal with its line."""
+"""Reader of recipes from plain data; every error names its line."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from evomerge.recipe.recipe import DTYPES, Input, Merge, Recipe, RecipeError, Sl
 from evomerge.yaml.reader import Reader
 from search_spaces.base import CoefficientTable, SpaceError
 
-#: Of recipe files.
+#: Version of the recipe format.
 FORMAT = 1
 
 _REQUIRED = ("evomerge", "base", "inputs", "method")
@@ -22,23 +22,23 @@ _KEYS = (
 
 
 class RecipeReader(Reader):
-    """Reads one document. folder: where relative paths of models start, None to leave them as they are."""
+    """Reads one document. folder: start of the models' relative paths, None to keep them unchanged."""
 
     def __init__(self, document: strict_yaml.Document, folder: Path | None = None) -> None:
         super().__init__(document, RecipeError)
         self._folder = folder
 
     def merge(self) -> Merge:
-        """The merge that it describes. Raises RecipeError."""
+        """Return the merge that it describes. Raises RecipeError."""
         data = self.mapping(self.document.data, (), known=_KEYS)
         for key in _REQUIRED:
             if key not in data:
-                self.refuse((), f"a recipe needs `{key}`" + (f", which is {FORMAT}" if key == "evomerge" else ""))
+                self.refuse((), f"a recipe needs `{key}`" + (f", version {FORMAT}" if key == "evomerge" else ""))
         if data["evomerge"] != FORMAT:
             self.refuse(("evomerge",), f"format {data['evomerge']!r} is unknown; this version reads {FORMAT}")
         seed = data.get("seed", 0)
         if type(seed) is not int or seed < 0:
-            self.refuse(("seed",), f"expected a whole number from 0; got {seed!r}")
+            self.refuse(("seed",), f"expected a non-negative integer; got {seed!r}")
         base, inputs = self._model(data["base"], ("base",), "base"), self._inputs(data["inputs"])
         names = [model.name for model in inputs]
         method = self.text(data["method"], ("method",))
@@ -87,7 +87,7 @@ class RecipeReader(Reader):
         return self._located(self.mapping(data, path, known=("path", "revision")), path)
 
     def _located(self, data: dict[str, Any], path: strict_yaml.Path) -> tuple[str, str | None]:
-        """A local path, or a repository of the hub with its revision."""
+        """Return a local path, or a repository of the hub with its revision."""
         text = self.text(data.get("path"), (*path, "path"))
         if data.get("revision") is not None:
             return text, self.text(data["revision"], (*path, "revision"))
@@ -113,7 +113,7 @@ class RecipeReader(Reader):
         given = self.mapping(data, path, known=("multiple_of", "missing", "tokens"))
         multiple = given.get("multiple_of")
         if multiple is not None and (type(multiple) is not int or multiple < 1):
-            self.refuse((*path, "multiple_of"), f"expected a whole number from 1; got {multiple!r}")
+            self.refuse((*path, "multiple_of"), f"expected a positive integer; got {multiple!r}")
         tokens = {
             token: self._token_row(value, (*path, "tokens", token), models)
             for token, value in self.mapping(given.get("tokens") or {}, (*path, "tokens")).items()
@@ -133,7 +133,7 @@ class RecipeReader(Reader):
         return TokenRow(model, token, number, force)
 
     def _firsts(self, data: Any, path: strict_yaml.Path) -> dict[str, int]:
-        """Model name -> first block."""
+        """Return model name -> first block."""
         given = self.mapping(data or {}, path)
         for name, value in given.items():
             if type(value) is not int or value < 0:

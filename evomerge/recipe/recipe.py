@@ -1,4 +1,4 @@
-"""Recipe: what is merged and how. Merge = recipe + coefficients + seed: all that makes the weights."""
+"""Recipe: models and method. Merge = recipe + coefficients + seed, which together determine the weights."""
 
 import hashlib
 import json
@@ -20,10 +20,15 @@ class RecipeError(EvomergeError):
 
 @dataclass(frozen=True)
 class Input:
-    """A model to merge: a short unique name, where it lies, and its revision where it comes from a hub.
+    """A model to merge.
 
-    adapter: a LoRA to put on the model first, and adapter_revision: its revision where it comes from a hub.
-    statistics: a file of its statistics from data.
+    Attributes:
+        name: Short, unique name.
+        path: Local path, or repository on the hub.
+        revision: Revision of a hub repository.
+        adapter: LoRA to apply to the model first.
+        statistics: File with statistics of its activations or gradients on data.
+        adapter_revision: Revision of the adapter's hub repository.
     """
 
     name: str
@@ -35,15 +40,15 @@ class Input:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Where the model, its adapter and its statistics lie; a hub name is a path that is not there."""
+        """Return the paths of the model, its adapter and its statistics; a hub name is a path that does not exist."""
         return tuple(Path(text) for text in (self.path, self.adapter, self.statistics) if text is not None)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A run of the result's blocks, taken from as many consecutive blocks of some models.
+    """A run of blocks of the result, taken from equally many consecutive blocks of some models.
 
-    base: the model whose blocks stand for the base's, and the first of them. inputs: name -> the first block.
+    base: model whose blocks act as the base's, with the first of them. inputs: name -> the first block.
     """
 
     blocks: int
@@ -53,7 +58,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The row that a token gets in models that lack it: that of a model's token, by text or id, or zeros.
+    """The embedding row of a token in models that lack it: the row of another model's token, or zeros.
 
     model: None for zeros. token, id: None for the same token. force: also in models that have the token.
     """
@@ -66,12 +71,12 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How embeddings are made where vocabularies differ.
+    """Construction of embeddings where vocabularies differ.
 
-    multiple_of: their number of rows is rounded up to it, the mean of all rows filling up. missing: what a token
-    gets in a model that lacks it while several others have it: the base's row ("base", where it has one), the mean
-    of theirs ("mean"), or of those that are inputs ("inputs", zeros where none is), for methods that do not merge the
-    base; of a token that one model has, that model's. tokens: exceptions.
+    multiple_of: the number of rows is rounded up to it, padded with the mean of all rows. missing: row of a token in a
+    model that lacks it while several others have it: the base's row ("base", if it has one), the mean of all others'
+    rows ("mean"), or the mean over those that are inputs ("inputs", zeros if none is), for methods that do not merge
+    the base. A token that only one model has keeps that model's row. tokens: exceptions.
     """
 
     multiple_of: int | None = None
@@ -81,12 +86,19 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Base, ordered inputs, method with its fixed options, dtype of the result and source of its tokenizer.
+    """Base, ordered inputs and merge method.
 
-    dtype: "float32", "bfloat16", "float16", or None for the base's own. tokenizer: "base", an input's name, or
-    "union" of all: rows of embeddings are matched by token; None: the base's, and rows are matched by place.
-    slices: where the result's blocks come from; none: each from the same block of every model.
-    chat_template: the text of the result's chat template (Jinja), instead of its tokenizer's own.
+    Attributes:
+        base: The base model.
+        inputs: The models to merge into it, in order.
+        method: Name of the merge method.
+        options: Its fixed options.
+        dtype: Dtype of the result, "float32", "bfloat16" or "float16", or None for the base's.
+        tokenizer: Source of the tokenizer: "base", an input's name, or "union" of all, where embedding rows are matched
+            by token; None for the base's, where rows are matched by position.
+        slices: Origin of the result's blocks; if empty, each comes from the same block of every model.
+        vocabulary: Construction of embeddings where vocabularies differ.
+        chat_template: Chat template (Jinja) of the result, instead of its tokenizer's own.
     """
 
     base: Input
@@ -102,10 +114,10 @@ class Recipe:
     def __post_init__(self) -> None:
         names = [model.name for model in (self.base, *self.inputs)]
         if len(set(names)) != len(names):
-            raise RecipeError(f"Every model needs a name of its own; they are {', '.join(names)}.")
+            raise RecipeError(f"Models need distinct names; they are {', '.join(names)}.")
         unfit = next((name for name in names if not is_name(name)), None)
         if unfit is not None:
-            raise RecipeError(f"The name {unfit!a} holds characters that cannot be shown; give the model another.")
+            raise RecipeError(f"The name {unfit!a} contains unprintable characters; choose another.")
         if not self.inputs:
             raise RecipeError("A recipe needs at least one model to merge into the base.")
         for part in self.slices:
@@ -118,19 +130,19 @@ class Recipe:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The paths of all models, the base's first."""
+        """Return the paths of all models, the base's first."""
         return tuple(path for model in (self.base, *self.inputs) for path in model.paths)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the canonical JSON of the recipe: 16 hex digits."""
+        """Return a hash of the canonical JSON of the recipe: 16 hex digits."""
         text = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Merge:
-    """One candidate, completely: anybody can make the same weights from it, bit for bit."""
+    """A complete candidate, from which anyone can reproduce the same weights bit for bit."""
 
     recipe: Recipe
     table: CoefficientTable
@@ -138,7 +150,7 @@ class Merge:
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
-    """All that a recipe says; what came to recipes later, only where it is used."""
+    """Return the contents of a recipe; fields added to the format later appear only where they are used."""
     data = asdict(recipe)
     for model in (data["base"], *data["inputs"]):
         for key in ("adapter", "statistics", "adapter_revision"):

@@ -1,4 +1,4 @@
-"""The ledger of a run and its replay."""
+"""The ledger of a run, and its replay."""
 
 from evomerge.study.study import (
     SEARCH_FILE,

@@ -1,4 +1,4 @@
-"""How two configurations differ, for people."""
+"""Differences between two configurations, in readable form."""
 
 import re
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ _FREE = re.compile(r"tasks\..+\.batch_tokens")
 
 
 class ConfigurationChanged(StudyError):
-    """The study was made with another configuration. `differences`: "path.to.key: old -> new"."""
+    """The study was created with another configuration. `differences`: "path.to.key: old -> new"."""
 
     def __init__(self, folder: Path, differences: tuple[str, ...]) -> None:
         listed = "".join(f"\n  {difference}" for difference in differences)
         super().__init__(
-            f"The study in {folder} was made with another configuration:{listed}\n"
-            "Change the search file back, or give the new search a folder of its own."
+            f"The study in {folder} was created with another configuration:{listed}\n"
+            "Revert the search file, or use another folder for the new search."
         )
         self.differences = differences
 
 
 def differences(old: Any, new: Any, path: str = "") -> tuple[str, ...]:
-    """One line "path.to.key: old -> new" for every leaf that differs and may not; `path` leads to `old` and `new`."""
+    """Return a line "path.to.key: old -> new" per forbidden difference of leaves; `path` leads to `old` and `new`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         parts = [differences(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{path}.{k}" if path else k) for k in keys]

@@ -1,4 +1,4 @@
-"""Trials and outcomes as plain data (JSON), and back. Floats of points survive bit for bit."""
+"""Conversion of trials and outcomes to plain data (JSON) and back. Floats of points survive bit for bit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, isnan
@@ -11,12 +11,12 @@ from evaluators.base import Scores
 from evomerge.recipe.file import merge_from_dict, merge_to_dict
 from evomerge.trial import Failure, Outcome, Trial
 
-#: Significant digits kept of log-likelihoods, which are many and only rank answers.
+#: Significant digits kept of log-likelihoods, which are numerous and only rank answers.
 CHOICE_DIGITS = 6
 
 
 def trial_to_dict(trial: Trial) -> dict[str, Any]:
-    """Plain data from a trial."""
+    """Convert a trial to plain data."""
     return {
         "number": int(trial.number),
         "x": None if trial.x is None else [float(value) for value in trial.x],
@@ -28,14 +28,14 @@ def trial_to_dict(trial: Trial) -> dict[str, Any]:
 
 
 def trial_from_dict(data: Mapping[str, Any]) -> Trial:
-    """The trial that `trial_to_dict` took apart."""
+    """Restore a trial from `trial_to_dict`."""
     x = None if data["x"] is None else _array(data["x"])
     merge = None if data["merge"] is None else merge_from_dict(data["merge"])
     return Trial(data["number"], x, merge, data["label"], data["split"], data["seed"])
 
 
 def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]], int]) -> dict[str, Any]:
-    """Plain data from an outcome. `examples` gives the number under which a task's example ids are stored."""
+    """Convert an outcome to plain data. `examples` returns the number under which a task's example ids are stored."""
     failure = outcome.failure
     return {
         "number": int(outcome.number),
@@ -52,7 +52,7 @@ def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]],
 
 
 def outcome_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Outcome:
-    """The outcome that `outcome_to_dict` took apart; `examples[n]` are the ids stored under the number n."""
+    """Restore an outcome from `outcome_to_dict`; `examples[n]` are the ids stored under the number n."""
     return Outcome(
         number=data["number"],
         scores={task: _scores_from_dict(scores, examples) for task, scores in data["scores"].items()},
@@ -79,7 +79,7 @@ def _scores_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...
 
 
 def _number(value: float) -> float | str | None:
-    """JSON has no NaN (null: not scored) and no infinities ("inf", "-inf")."""
+    """Encode a number for JSON, which has no NaN (null: not scored) and no infinities ("inf", "-inf")."""
     if isnan(value):
         return None
     return value if isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""Mirror: a study followed while another process writes it. It reads what is new, locks nothing, writes nothing."""
+"""Follow a study while another process writes it, by reading new records without locks or writes."""
 
 import os
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from evomerge.study.study import Study
 
 @dataclass(frozen=True)
 class Change:
-    """One record that a mirror took in.
+    """One record that a follower has read.
 
-    kind: "created", "examples", "asked", "told", or that of an event. at: time of day, UTC, to the second.
-    number: of the trial that was asked or told, else None; what it has come to is in `Mirror.study`.
+    kind: "created", "examples", "asked", "told", or an event's kind. at: time of day, UTC, to the second.
+    number: trial that was asked or told, else None; its state is in `Follower.study`.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Change:
 class Follower:
     """A reader that stays up to date with a ledger; `study` is its state after the last `poll`.
 
-    Raises StudyError when there is no study in the folder.
+    Raises StudyError if there is no study in the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,10 +37,10 @@ class Follower:
         self._offset = self._sequence = self._epoch = 0
 
     def poll(self) -> list[Change]:
-        """What was written since the last call, in order.
+        """Return the records written since the last call, in order.
 
-        A record that is still being written waits for the next call. Raises StudyError for a damaged ledger, and
-        when records that were read have been taken back (their writer could not be sure that they were saved).
+        A record that is still being written is left for the next call. Raises StudyError for a damaged ledger, and
+        if records read before were withdrawn (their writer could not be sure that they were saved).
         """
         changes: list[Change] = []
         with self._path.open("rb") as file:
@@ -54,7 +54,7 @@ class Follower:
                         self._explain()
                     break
                 self._offset += len(line)
-                if record.epoch >= self._epoch:  # else of a writer that was fenced off
+                if record.epoch >= self._epoch:  # otherwise its writer was fenced off
                     changes.append(self._take(record))
         return changes
 
@@ -68,8 +68,8 @@ class Follower:
         return Change(record.kind, datetime.fromisoformat(record.wall), number, record.data)
 
     def _explain(self) -> None:
-        if read(self._path).end > self._offset:  # a damaged ledger is refused here
+        if read(self._path).end > self._offset:  # raises for a damaged ledger
             raise self._taken_back()
 
     def _taken_back(self) -> StudyError:
-        return StudyError(f"{self._path} is not what it was: records that were read before are gone. Start again.")
+        return StudyError(f"{self._path} has changed: records that were read before are gone. Start again.")

@@ -1,7 +1,7 @@
-"""The lines of a ledger: JSON records, each with a checksum, and how a file of them is read.
+"""The lines of a ledger: JSON records with checksums, and the reading of a file of them.
 
-A record is one line that begins with the CRC-32 of the rest of it. A line that was being written when the
-process or the machine died is not whole; readers ignore it, and the next writer cuts it off.
+A record is one line that begins with the CRC-32 of its rest. A line interrupted by the death of the process or the
+machine is incomplete; readers ignore it, and the next writer cuts it off.
 """
 
 import json
@@ -15,28 +15,28 @@ from evomerge.errors import BUSY, PAUSED, EvomergeError
 
 FILE = "ledger.jsonl"
 LOCK = "ledger.lock"
-#: The copy of the search file that a study keeps in its folder.
+#: Copy of the search file that a study keeps in its folder.
 SEARCH_FILE = "search.yaml"
 
 _PREFIX = len(b'{"crc32":"00000000",')
 
 
 class StudyError(EvomergeError):
-    """A study that cannot be read or written, or that is used wrongly."""
+    """A study that cannot be read or written, or that is misused."""
 
 
 class StudyExists(StudyError):
-    """There is a study in the folder already."""
+    """The folder already contains a study."""
 
 
 class StudyBusy(StudyError):
-    """Another process writes to the study."""
+    """Another process is writing to the study."""
 
     exit_code = BUSY
 
 
 class StudyPaused(StudyError):
-    """The disk takes no more; the study is whole and can be resumed. Says whether the record was saved."""
+    """The disk refuses further writes; the study is intact and can be resumed. Says whether the record was saved."""
 
     exit_code = PAUSED
 
@@ -45,8 +45,8 @@ class StudyPaused(StudyError):
 class Record:
     """One line of a ledger.
 
-    sequence: counts from 0 without holes. epoch: grows with every writer. active: seconds that writers have
-    run so far, by monotonic clocks. wall: time of day in UTC, for display only.
+    sequence: consecutive number from 0. epoch: increases with every writer. active: seconds that writers have run so
+    far, by monotonic clocks. wall: time of day in UTC, for display only.
     """
 
     sequence: int
@@ -59,7 +59,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a ledger holds: its records, the byte where they end, and how many unfinished bytes follow."""
+    """Contents of a ledger: its records, the byte offset of their end, and the number of incomplete bytes after it."""
 
     records: tuple[Record, ...]
     end: int
@@ -67,38 +67,38 @@ class Contents:
 
 
 def encode(record: Record) -> bytes:
-    """The line of a record, with its newline. Raises StudyError for data that JSON cannot hold."""
+    """Encode a record as a line with its newline. Raises StudyError for data that JSON cannot represent."""
     try:
         body = json.dumps(asdict(record), separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise StudyError(f"A {record.kind!r} record holds something that is not plain data: {error}.") from error
+        raise StudyError(f"A {record.kind!r} record needs plain data: {error}.") from error
     return b'{"crc32":"%08x",%b\n' % (zlib.crc32(body[1:]), body[1:])
 
 
 def decode(line: bytes) -> Record | None:
-    """The record of a line, or None when the line is not whole."""
+    """Decode a line, or return None if it is incomplete."""
     if not line.endswith(b"\n") or line[:_PREFIX] != b'{"crc32":"%08x",' % zlib.crc32(line[_PREFIX:-1]):
         return None
     return parse(line)
 
 
 def parse(line: bytes) -> Record:
-    """The record of a line known to be whole."""
+    """Decode a line known to be complete."""
     fields = json.loads(b"{" + line[_PREFIX:])
     return Record(**{name: fields[name] for name in Record.__dataclass_fields__})
 
 
 def ledger_of(folder: Path) -> Path:
-    """The ledger of the study in a folder. Raises StudyError where there is none."""
+    """Return the ledger of the study in a folder. Raises StudyError if there is none."""
     if not (folder / FILE).is_file():
         raise StudyError(f"There is no study in {folder}: it has no {FILE}.")
     return folder / FILE
 
 
 def read(path: Path) -> Contents:
-    """All records of a ledger. An unfinished end is not read; records of fenced-off writers are skipped.
+    """Read all records of a ledger, except an incomplete end and records of fenced-off writers.
 
-    Raises StudyError, naming the line, for a bad record with good ones behind it, and for a missing record.
+    Raises StudyError, naming the line, for a bad record followed by good ones, and for a missing record.
     """
     if not path.is_file():
         raise StudyError(f"There is no study in {path.parent}: it has no {path.name}.")
@@ -113,8 +113,8 @@ def read(path: Path) -> Contents:
                 bad = bad or number
             elif bad is not None:
                 raise StudyError(
-                    f"{path}, line {bad} is damaged (its checksum does not fit), but line {number} is whole: "
-                    "this is no unfinished write. Restore the file from a copy; nothing was changed."
+                    f"{path}, line {bad} is damaged (its checksum does not match), but line {number} is intact: "
+                    "this is not an interrupted write. Restore the file from a copy; nothing was changed."
                 )
             else:
                 end = size

@@ -1,4 +1,4 @@
-"""What the records of a ledger add up to. Replaying a file gives the state that its writer had."""
+"""The state of a study, accumulated from records. Replaying a ledger gives the state that its writer had."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from evomerge.trial import Outcome, Trial
 
 SCHEMA = 1
 
-#: Kinds of records that build the state; a record of any other kind is an event.
+#: Kinds of records that define the state; a record of any other kind is an event.
 STATE_KINDS = ("created", "inputs", "examples", "asked", "told")
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One trial of a study. told_at: its place among the told ones, from 0; None while it is pending.
+    """One trial of a study. told_at: its index among told trials, from 0; None while it is pending.
 
-    losses: one per objective; None for a failure and for what the optimizer does not see.
+    losses: one per objective; None for a failure and for trials hidden from the optimizer.
     active: seconds that the study had run when it was told.
     """
 
@@ -32,9 +32,9 @@ class Entry:
 
 
 class State:
-    """The state of a study after some records; `apply` takes the next one.
+    """The state of a study after some records; `apply` adds the next one.
 
-    examples: lists of example ids, by the number under which scores name them; example_numbers: the reverse.
+    examples: lists of example ids, by the number that refers to them in scores; example_numbers: the reverse.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ class State:
         self.active_seconds = 0.0
 
     def apply(self, record: Record) -> None:
-        """Go on by one record. Raises StudyError for the schema of a newer evomerge."""
+        """Add one record. Raises StudyError for the schema of a newer evomerge."""
         self.active_seconds = record.active
         if record.kind == "created":
             self._create(record.data)
@@ -72,7 +72,7 @@ class State:
         if data["schema"] > SCHEMA:
             raise StudyError(
                 f"The study in {self.folder} has schema {data['schema']}; this evomerge reads schemas up to "
-                f"{SCHEMA}. Update evomerge to go on with it."
+                f"{SCHEMA}. Update evomerge to continue it."
             )
         self.configuration = MappingProxyType(data["configuration"])
         self.environment = MappingProxyType(data["environment"])

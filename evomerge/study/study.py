@@ -1,4 +1,4 @@
-"""Study: the truth of a run. Asks, outcomes and events in one ledger, whose replay is the study's state."""
+"""Study: the single source of truth of a run. A ledger of asks, outcomes and events, whose replay is its state."""
 
 import json
 import time
@@ -31,13 +31,13 @@ __all__ = [
     "StudyPaused",
 ]
 
-#: Events with which a session says why it ended before its time.
+#: Events that record why a session ended early.
 ENDINGS = ("paused", "stopped")
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What opening a study for writing found. died: the trials that ran when the last session ended without a word."""
+    """Findings on opening a study for writing. died: trials that ran when the last session ended unexpectedly."""
 
     told: int
     pending: int
@@ -53,15 +53,29 @@ class Resumed:
             return ""
         trials = f"trial{'s' * (len(self.died) > 1)} {', '.join(map(str, self.died))}"
         return (
-            f". The last session ended without a word while {trials} ran: it was killed, ran out of memory, or crashed "
-            "in native code (then its last words are on stderr)"
+            f". The last session ended unexpectedly while {trials} ran: it was killed, ran out of memory, or crashed "
+            "in native code (then see its stderr)"
         )
 
 
 class Study:
-    """A study in a folder: made by `create`, continued by `open`, watched by `read`.
+    """A study in a folder, made by `create`, continued by `open` and watched by `read`.
 
-    resumed: what `open` found; None for a new study and for a reader.
+    Attributes:
+        folder: Folder of the study.
+        resumed: Findings of `open`; None for a new study and for a reader.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> study = Study.create(folder, configuration={"optimizer": "random"}, environment={})
+        >>> study.ask(Trial(number=0, x=np.array([0.5])))
+        >>> study.tell(Outcome(number=0), losses=[0.25])
+        True
+        >>> study.close()
+        >>> Study.read(folder).told[0].losses
+        (0.25,)
     """
 
     def __init__(
@@ -93,11 +107,23 @@ class Study:
         files: Files | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> "Study":
-        """Begin a study, as its only writer.
+        """Create a study, as its only writer.
 
-        inputs: what the models' files can be told from others by. search_file: a text that is in the folder, on the
-        disk, before there is a study. Raises StudyExists when there is one in the folder, StudyPaused when the folder
-        cannot be written.
+        Args:
+            folder: Folder for the study; it must not contain one.
+            configuration: The search's configuration, as plain data.
+            environment: Versions and machine, as plain data.
+            inputs: Fingerprints of the models' files.
+            search_file: Text of the search file, saved in the folder before the study exists.
+            files: System calls for writing; for tests.
+            clock: Returns monotonic seconds.
+
+        Returns:
+            The study, open for writing.
+
+        Raises:
+            StudyExists: The folder already contains a study.
+            StudyPaused: The folder cannot be written.
         """
         data = {"schema": SCHEMA, "configuration": dict(configuration), "environment": dict(environment)}
         if inputs is not None:
@@ -116,10 +142,21 @@ class Study:
         files: Files | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> "Study":
-        """Go on with a study, as its only writer.
+        """Continue a study, as its only writer.
 
-        Raises StudyBusy while another process has it; ConfigurationChanged when a configuration is given and
-        is not the study's; StudyError when there is none, it is damaged, or a newer evomerge wrote it.
+        Args:
+            folder: Folder of the study.
+            configuration: Configuration that the study must have; None accepts any.
+            files: System calls for writing; for tests.
+            clock: Returns monotonic seconds.
+
+        Returns:
+            The study, open for writing; `resumed` holds the findings.
+
+        Raises:
+            StudyBusy: Another process is writing to it.
+            ConfigurationChanged: The study has another configuration.
+            StudyError: There is no study, it is damaged, or a newer evomerge wrote it.
         """
         with _explained(folder):
             writer, contents = Ledger.open(folder, files or Files())
@@ -136,53 +173,53 @@ class Study:
 
     @classmethod
     def read(cls, folder: Path) -> "Study":
-        """The state of a study now, for reading only; its writer may go on meanwhile."""
+        """Read the current state of a study, without writing; its writer may continue meanwhile."""
         return cls(folder, read(folder / FILE).records)
 
     def follow(self, record: Record) -> None:
-        """Go on by one record that another process wrote. Raises StudyError for a study open for writing."""
+        """Apply one record that another process wrote. Raises StudyError for a study open for writing."""
         if self._writer is not None:
-            raise StudyError(f"The study in {self.folder} is open for writing; only a reader follows another writer.")
+            raise StudyError(f"The study in {self.folder} is open for writing; only a reader follows another one.")
         self._state.apply(record)
 
     @property
     def configuration(self) -> Mapping[str, Any]:
-        """The configuration that the study was made with."""
+        """The configuration that the study was created with."""
         return self._state.configuration
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        """Versions and machine, as they were when the study was made."""
+        """Versions and machine at the study's creation."""
         return self._state.environment
 
     @property
     def inputs(self) -> Mapping[str, Any] | None:
-        """What the models' files can be told from others by; None in studies of versions that did not record it."""
+        """Fingerprints of the models' files; None in studies of versions that did not record them."""
         return self._state.inputs
 
     @property
     def entries(self) -> Mapping[int, Entry]:
-        """Every trial by number, in asking order."""
+        """All trials by number, in the order they were asked."""
         return MappingProxyType(self._state.entries)
 
     @property
     def told(self) -> list[Entry]:
-        """The told trials in telling order."""
+        """The told trials, in the order they were told."""
         return list(self._state.told)
 
     @property
     def pending(self) -> list[Trial]:
-        """Trials asked and not told, in asking order."""
+        """Trials that were asked but not told, in the order they were asked."""
         return [entry.trial for entry in self._state.entries.values() if entry.told_at is None]
 
     @property
     def events(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """What happened, in order: events recorded by `event`, and those that outcomes brought with them."""
+        """All events in order: those recorded by `event`, and those that came with outcomes."""
         return list(self._state.events)
 
     @property
     def next_number(self) -> int:
-        """The number for the next trial."""
+        """Number for the next trial."""
         return max(self._state.entries, default=-1) + 1
 
     @property
@@ -191,23 +228,36 @@ class Study:
         return self._state.active_seconds if self._writer is None else self._clock() - self._began
 
     def ask(self, trial: Trial) -> None:
-        """Record a trial before it is submitted; it is durable when this returns.
+        """Record a trial before it is submitted; it is durable on return.
 
-        Raises StudyError for a number asked before; StudyPaused when the disk is full.
+        Args:
+            trial: The trial, with a new number.
+
+        Raises:
+            StudyError: The number was asked before.
+            StudyPaused: The disk is full.
         """
         if trial.number in self._state.entries:
             raise StudyError(f"Trial {trial.number} was asked before; the next number is {self.next_number}.")
         self._check_reserve(self._append("asked", trial_to_dict(trial)))
 
     def tell(self, outcome: Outcome, losses: Sequence[float] | None) -> bool:
-        """Record an outcome; it is durable when this returns. False, and an event, for a number told before.
+        """Record an outcome; it is durable on return.
 
-        Raises StudyError for a number never asked, and for losses that are not finite or belong to a failure;
-        StudyPaused when the disk is full.
+        Args:
+            outcome: Scores or failure of a trial that was asked.
+            losses: Finite losses for the optimizer, (n_objectives,); None for a failure or a trial hidden from it.
+
+        Returns:
+            False if the trial was told before; then only an event is recorded.
+
+        Raises:
+            StudyError: The number was never asked, or the losses are not finite or belong to a failure.
+            StudyPaused: The disk is full.
         """
         entry = self._state.entries.get(outcome.number)
         if entry is None:
-            raise StudyError(f"Trial {outcome.number} was told but never asked.")
+            raise StudyError(f"Trial {outcome.number} was told but never asked; call `ask` first.")
         if entry.told_at is not None:
             self.event("duplicate", number=outcome.number, worker=outcome.worker)
             return False
@@ -224,28 +274,28 @@ class Study:
         return True
 
     def event(self, kind: str, **data: Any) -> None:
-        """Record that something happened. Raises StudyError for a kind that the study keeps for itself."""
+        """Record an event. Raises StudyError for a kind that is reserved for the study itself."""
         if kind in STATE_KINDS:
-            raise StudyError(f"An event cannot be named {kind!r}; the study uses {', '.join(STATE_KINDS)} itself.")
+            raise StudyError(f"An event cannot be named {kind!r}; {', '.join(STATE_KINDS)} are reserved.")
         self._check_reserve(self._append(kind, masked_data(data)))
 
     def pin(self, inputs: Mapping[str, Any]) -> None:
-        """Record what the models' files can be told from others by, as far as it is known now."""
+        """Record the fingerprints of the models' files, as far as they are known now."""
         self._check_reserve(self._append("inputs", {"files": dict(inputs)}))
 
     def compare(self, configuration: Mapping[str, Any]) -> None:
-        """Raises ConfigurationChanged for one that is not the study's."""
+        """Raise ConfigurationChanged if the study has another configuration."""
         changes = differences(self.configuration, json.loads(json.dumps(dict(configuration))))
         if changes:
             raise ConfigurationChanged(self.folder, changes)
 
     def close(self) -> None:
-        """Give up the lock; harmless when called twice."""
+        """Release the lock; calling it again has no effect."""
         if self._writer is not None:
             self._writer.close()
 
     def _died(self) -> tuple[int, ...]:
-        """The pending trials, unless the last session said why it ended."""
+        """Return the pending trials, unless the last session recorded why it ended."""
         last = next((kind for kind, _ in reversed(self.events) if kind in ("opened", *ENDINGS)), "")
         return () if last in ENDINGS else tuple(trial.number for trial in self.pending)
 
@@ -261,7 +311,7 @@ class Study:
         return self._writer.has_reserve
 
     def _check_reserve(self, reserved: bool) -> None:
-        # Told once, so that what is still running can be saved in the space that the reserve gave back.
+        # Raised once, so that running trials can still be saved in the space freed by the reserve.
         if self._reserved and not reserved:
             self._reserved = False
             free = "" if self._writer is None else free_space(self._writer.path)
@@ -269,8 +319,8 @@ class Study:
 
     def _why_paused(self, why: str) -> str:
         return (
-            f"Cannot go on writing to {self.folder}: {why}. The study is safe, with {len(self._state.told)} "
-            "done. Free some space, then go on with `evomerge search FILE --resume`."
+            f"Cannot write to {self.folder}: {why}. The study is safe, with {len(self._state.told)} "
+            "done. Free some space, then continue with `evomerge search FILE --resume`."
         )
 
     def _example_number(self, task: str, ids: tuple[str, ...]) -> int:
@@ -286,6 +336,6 @@ def _explained(folder: Path) -> Iterator[None]:
     except (OSError, OutputError) as error:
         why = f"{error.strerror}{free_space(folder / FILE)}" if isinstance(error, OSError) else str(error)
         raise StudyPaused(
-            f"Cannot write to the study in {folder}: {why.rstrip('.')}. What it holds is safe. "
+            f"Cannot write to the study in {folder}: {why.rstrip('.')}. Its contents are safe. "
             "Free some space or correct the folder's permissions, then start again."
         ) from error

@@ -1,4 +1,4 @@
-"""The one writer of a ledger: one write and one fsync per record, behind a lock and a fencing epoch."""
+"""The single writer of a ledger: one write and one fsync per record, protected by a lock and a fencing epoch."""
 
 import errno
 import fcntl
@@ -33,10 +33,10 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Files:
-    """The system calls that a ledger writes with; tests hand in one whose N-th call fails."""
+    """The system calls for writing a ledger; tests pass one whose N-th call fails."""
 
     def write(self, descriptor: int, data: bytes) -> int:
-        """Write to the end of a file; returns how many bytes were taken."""
+        """Append to a file; return the number of bytes written."""
         return os.write(descriptor, data)
 
     def fsync(self, descriptor: int) -> None:
@@ -48,12 +48,12 @@ class Files:
         os.ftruncate(descriptor, size)
 
     def allocate(self, descriptor: int, size: int) -> None:
-        """Make a file take up `size` bytes of the disk."""
+        """Allocate `size` bytes of the disk to a file."""
         os.posix_fallocate(descriptor, 0, size)
 
 
 class Ledger:
-    """Appends to a ledger. Its lock dies with the process; its epoch fences off writers without it."""
+    """Appends to a ledger. Its lock is released with the process; its epoch fences off writers without it."""
 
     def __init__(self, folder: Path, files: Files) -> None:
         self.path = folder / FILE
@@ -74,19 +74,19 @@ class Ledger:
     def create(
         cls, folder: Path, kind: str, data: Mapping[str, Any], files: Files, beside: Mapping[str, str] = NOTHING
     ) -> tuple["Ledger", Record]:
-        """Begin a ledger with its first record; it appears whole or not at all. Raises StudyExists.
+        """Create a ledger with its first record; it appears complete or not at all. Raises StudyExists.
 
-        beside: texts by file name that are in the folder, on the disk, before the ledger is.
+        beside: texts by file name, saved in the folder before the ledger exists.
         """
         folder.mkdir(parents=True, exist_ok=True)
         ledger = cls(folder, files)
         try:
             if ledger.path.exists():
                 raise StudyExists(
-                    f"There is a study in {folder} already: go on with --resume, or choose another folder."
+                    f"There is already a study in {folder}: continue it with --resume, or choose another folder."
                 )
             for name, text in beside.items():
-                for left in folder.glob(f".{name}.*{PART}"):  # by a process that was killed
+                for left in folder.glob(f".{name}.*{PART}"):  # left by a killed process
                     left.unlink()
                 write_text(folder / name, text)
             new = ledger.path.with_suffix(".new")
@@ -103,9 +103,9 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path, files: Files) -> tuple["Ledger", Contents]:
-        """Take over a ledger. An unfinished end is cut off and kept in `ledger.torn-<n>`.
+        """Take over a ledger. An incomplete end is cut off and kept in `ledger.torn-<n>`.
 
-        Raises StudyBusy while another process has it, StudyError when it cannot be read.
+        Raises StudyBusy if another process has it, StudyError if it cannot be read.
         """
         ledger_of(folder)
         ledger = cls(folder, files)
@@ -124,10 +124,10 @@ class Ledger:
         return ledger, contents
 
     def append(self, kind: str, data: Mapping[str, Any], active: float) -> Record:
-        """Write one record, and give it back as a reader gets it; it is on the disk when this returns.
+        """Write one record and return it as a reader would see it; it is on the disk on return.
 
-        Raises StudyBusy when another writer took over, OSError when the disk refuses; then nothing was added.
-        When the disk is full the reserve is given up for the record, once.
+        Raises StudyBusy if another writer took over, OSError if the disk refuses; then nothing was added.
+        If the disk is full, the reserve is given up for the record, once.
         """
         self._check_fence()
         wall = datetime.now(UTC).isoformat(timespec="seconds")
@@ -146,11 +146,11 @@ class Ledger:
 
     @property
     def has_reserve(self) -> bool:
-        """Whether the space kept for the last records is still there."""
+        """Whether the space reserved for the last records is still there."""
         return (self.path.parent / RESERVE).exists()
 
     def close(self) -> None:
-        """Give up the lock; harmless when called twice."""
+        """Release the lock; calling it again has no effect."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -159,13 +159,13 @@ class Ledger:
             self._lock = -1
 
     def _write(self, line: bytes) -> None:
-        # An interrupted append may have left bytes behind that nobody was told about.
+        # An interrupted append may have left bytes that no record accounts for.
         if os.fstat(self._descriptor).st_size != self._end:
             self._files.truncate(self._descriptor, self._end)
         try:
             _write_all(self._files, self._descriptor, line)
         except OSError:
-            with suppress(OSError):  # the next append cuts again
+            with suppress(OSError):  # the next append truncates again
                 self._files.truncate(self._descriptor, self._end)
             raise
 
@@ -218,23 +218,23 @@ class Ledger:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether a process of this machine has the lock of the ledger in `folder` now; False where that cannot be seen.
+    """Return whether a process of this machine has the lock of the ledger in `folder`; False if that is unknown.
 
-    Trying the lock would take it from a writer that starts at that moment, so the open files of its owner are asked.
+    Trying the lock could take it from a writer that is just starting, so its owner's open files are inspected.
     """
     try:
         owner = _lock_fields((folder / LOCK).read_bytes())
         if owner.get("host") != socket.gethostname():
             return False
         return any(_is_file(link, folder / LOCK) for link in Path(f"/proc/{owner.get('pid')}/fd").iterdir())
-    except OSError:  # no lock, no such process, no /proc, or a process of somebody else
+    except OSError:  # no lock, no such process, no /proc, or another user's process
         return False
 
 
 def _is_file(link: Path, file: Path) -> bool:
     try:
         return link.samefile(file)
-    except OSError:  # closed meanwhile
+    except OSError:  # closed in the meantime
         return False
 
 
@@ -256,7 +256,7 @@ def _sync_folder(folder: Path, files: Files) -> None:
 def _lock_fields(text: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(text)
-    except ValueError:  # a lock just made, or cut short by a crash
+    except ValueError:  # a new lock, or one truncated by a crash
         return {}
     return fields if isinstance(fields, dict) else {}
 

@@ -1,1 +1,1 @@
-"""Texts from elsewhere, made fit to be shown, stored and shared."""
+"""Preparation of external texts for display, storage and sharing."""

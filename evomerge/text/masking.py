@@ -1,6 +1,6 @@
-"""Texts from elsewhere, such as exceptions, made fit to be kept and shared: no secrets, no home folder.
+"""Masking of external texts, such as exceptions, before they are stored or shared: no secrets, no home folder.
 
-Everything that a ledger, a report, a tracker or the terminal says of an error passes through `masked`.
+Everything that a ledger, a report, a tracker or the terminal shows of an error passes through `masked`.
 """
 
 import os
@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 HIDDEN = "***"
 
-#: Variables whose values are secrets, by their names; values shorter than this are words such as "true".
+#: Names of variables whose values are secrets; shorter values than this are words such as "true".
 _SECRET_NAMES = re.compile(r"TOKEN|KEY|SECRET|PASSW(OR)?D|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 6
 
@@ -30,7 +30,7 @@ _PATTERNS = tuple(
         r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
     )
 )
-#: A word that announces a secret, and the secret; a token without a digit is a word.
+#: A word that announces a secret, and the secret; a token without a digit is an ordinary word.
 _ANNOUNCED = (
     re.compile(r"(?P<word>\b(?:Bearer|Basic)\s+)(?P<secret>[\w.~+/=-]{6,})", re.IGNORECASE),
     re.compile(
@@ -47,10 +47,10 @@ _IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@:]*(?::[^\s/@]*)?
 
 
 def masked(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text without secrets, and with `~` for the home folder.
+    """Return the text without secrets, and with `~` for the home folder.
 
-    Hidden are tokens of known services, what follows `Bearer`, `token=` or `password:`, user and password in a URL, and
-    the values of environment variables whose names speak of tokens, keys, secrets or passwords.
+    Hides tokens of known services, anything after `Bearer`, `token=` or `password:`, user and password in a URL, and
+    the values of environment variables whose names contain words such as token, key, secret or password.
     """
     variables = os.environ if environment is None else environment
     for secret in _values(tuple(sorted(_secrets(variables)))):
@@ -64,7 +64,7 @@ def masked(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def masked_data(data: Any) -> Any:
-    """Plain data with every text masked; keys stay."""
+    """Mask every text in plain data; keys are unchanged."""
     if isinstance(data, str):
         return masked(data)
     if isinstance(data, Mapping):
@@ -75,7 +75,7 @@ def masked_data(data: Any) -> Any:
 
 
 def shareable(data: Any, places: Iterable[Path]) -> Any:
-    """Plain data for other people: masked, and of every path in `places` only its last part."""
+    """Mask plain data for sharing, and reduce every path in `places` to its last part."""
     listed = sorted(places, key=lambda place: len(str(place)), reverse=True)
     names = {text: place.name for place in listed for text in (str(place), at_home(str(place)))}
 
@@ -94,7 +94,7 @@ def shareable(data: Any, places: Iterable[Path]) -> Any:
 
 
 def at_home(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text with `~` for the home folder."""
+    """Replace the home folder by `~`."""
     home = (os.environ if environment is None else environment).get("HOME", "").rstrip("/")
     if len(home) < 2 or not Path(home).is_absolute():
         return text
@@ -109,7 +109,7 @@ def _secrets(variables: Mapping[str, str]) -> set[str]:
 
 @lru_cache(maxsize=8)
 def _values(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """Every form in which a secret may stand in a text, the longest first."""
+    """Return every form in which a secret may appear in a text, the longest first."""
     forms = {
         form for secret in secrets for form in (secret, secret.strip(), quote(secret, safe=""), repr(secret)[1:-1])
     }

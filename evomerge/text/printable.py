@@ -1,8 +1,8 @@
-"""Names and texts from files, made fit to be shown: none controls a terminal, forges a line or turns text around."""
+"""Safe display of names and texts from files: they cannot control a terminal, forge a line or reverse text."""
 
 import re
 
-#: Control characters, what turns the direction of text, invisible separators, halves of characters.
+#: Control characters, characters that change the direction of text, invisible separators, surrogate halves.
 _UNFIT = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff"
     "\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -12,17 +12,17 @@ _NAME = re.compile(f"[{_UNFIT}\t\n]")
 
 
 def printable(text: str) -> str:
-    """The text with escapes such as `\\x1b` for what a terminal would obey; line ends and tabs stay."""
+    """Escape what a terminal would interpret, e.g. as `\\x1b`; line ends and tabs stay."""
     return _LINES.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """The same on one line: line ends and tabs are escaped too."""
+    """Escape a text for one line: line ends and tabs too."""
     return _NAME.sub(_escape, text)
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be shown as it is, on one line."""
+    """Return whether a text can be shown unchanged on one line."""
     return _NAME.search(text) is None
 
 

@@ -1,4 +1,4 @@
-"""Configuration files of evomerge and mergekit, told apart by their keys, so that a refusal names the right command."""
+"""Configuration files of evomerge and mergekit, identified by their keys so that an error names the right command."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,20 +8,20 @@ from evaluators._strict_yaml import Document
 
 Kind = Literal["recipe", "search", "mergekit", "evolve", "moe", "bakllama", "architecture"]
 
-#: Kind -> what it is called, and what to do with it.
+#: Kind -> its name, and how to use it.
 _KINDS: dict[Kind, tuple[str, str]] = {
     "recipe": ("an evomerge recipe", "`evomerge merge {file} -o DIR` makes the weights"),
-    "search": ("an evomerge search file", "`evomerge check {file}` and `evomerge search {file}` take it"),
+    "search": ("an evomerge search file", "use it with `evomerge check {file}` and `evomerge search {file}`"),
     "mergekit": (
         "a mergekit configuration",
-        "`evomerge merge {file} -o DIR` takes it as it is, `evomerge import {file}` makes a recipe of it",
+        "`evomerge merge {file} -o DIR` merges it as it is, `evomerge import {file}` converts it to a recipe",
     ),
-    "evolve": ("a configuration of mergekit-evolve", "`evomerge import {file}` makes a search file of it"),
+    "evolve": ("a configuration of mergekit-evolve", "`evomerge import {file}` converts it to a search file"),
     "moe": (
         "a configuration of mergekit-moe",
         (
-            "evomerge does not build a mixture of experts out of dense models. Build it with mergekit-moe; evomerge "
-            "merges and searches the models that it writes. To merge the dense models into one, name them in a recipe"
+            "evomerge does not build a mixture of experts from dense models. Build it with mergekit-moe; evomerge "
+            "merges and searches the models that it writes. To merge the dense models into one, list them in a recipe"
         ),
     ),
     "bakllama": (
@@ -39,7 +39,7 @@ _KINDS: dict[Kind, tuple[str, str]] = {
 
 
 def kind_of(data: Any) -> Kind | None:
-    """The kind of a document, or None where its keys do not say."""
+    """Return the kind of a document, or None if its keys do not tell."""
     if not isinstance(data, dict):
         return None
     experts = data.get("experts")
@@ -57,7 +57,7 @@ def kind_of(data: Any) -> Kind | None:
 
 
 def refusal(file: Path, documents: Sequence[Document], *expected: Kind) -> str | None:
-    """Why a file of other kinds than `expected` is refused; None for one of these, or of no known kind."""
+    """Return why a file is not of the `expected` kinds; None if it is, or if its kind is unknown."""
     if len(documents) > 1:
         return _several(file, documents)
     kind = kind_of(documents[0].data) if documents else None
@@ -68,10 +68,10 @@ def refusal(file: Path, documents: Sequence[Document], *expected: Kind) -> str |
 
 
 def _several(file: Path, documents: Sequence[Document]) -> str:
-    """mergekit-multi's files hold several merges, which may take each other's results by name."""
+    """Explain a mergekit-multi file, which holds several merges that may use each other's results by name."""
     if any(kind_of(document.data) != "mergekit" for document in documents):
         places = ", ".join(str(document.line()) for document in documents)
-        return f"{file} holds {len(documents)} YAML documents, which begin at lines {places}; one is expected."
+        return f"{file} holds {len(documents)} YAML documents, at lines {places}; expected one."
     names = {str(document.data["name"]): n for n, document in enumerate(documents) if "name" in document.data}
     takes = [
         {names[text] for text in _texts(document.data) if text in names} - {n} for n, document in enumerate(documents)
@@ -83,14 +83,14 @@ def _several(file: Path, documents: Sequence[Document]) -> str:
     said = {n: ascii(name) for name, n in names.items()}
     listed = ", ".join(f"{said.get(n, 'the unnamed one')} (line {documents[n].line()})" for n in order)
     return (
-        f"{file} is a configuration of mergekit-multi with {len(documents)} merges. Give each a file of its own and "
+        f"{file} is a configuration of mergekit-multi with {len(documents)} merges. Put each into its own file and "
         f"merge them in this order: {listed}. `evomerge merge FILE -o NAME`, always in the same folder, writes each "
-        "result where the later ones look for its name; `evomerge import` makes a recipe of each."
+        "result where the later ones look for its name; `evomerge import` converts each to a recipe."
     )
 
 
 def _texts(data: Any) -> set[str]:
-    """Every text in the data that may name a model, without its revision and adapter."""
+    """Return every text in the data that may name a model, without its revision and adapter."""
     if isinstance(data, str):
         return {data.partition("+")[0].partition("@")[0]}
     values = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()

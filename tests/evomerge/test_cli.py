@@ -256,7 +256,7 @@ def test_a_crash_in_native_code_says_where_and_is_told_on_resume(tmp_path: Path)
     assert "Segmentation fault" in errors
     assert 'crashing.py", line 5 in score' in errors
     with closing(Study.open(tmp_path / "study")) as study:
-        assert "1 re-queued. The last session ended without a word while trial 0 ran" in str(study.resumed)
+        assert "1 re-queued. The last session ended unexpectedly while trial 0 ran" in str(study.resumed)
 
 
 def read_until(terminal: int, wanted: bytes) -> None:

@@ -98,7 +98,7 @@ def test_a_recipe_imports_no_module_unless_it_is_allowed(tmp_path: Path, monkeyp
     for command in ("merge", "statistics --data a=x --through"):
         refused = run(*command.split(), tmp_path / "recipe.yaml", "-o", tmp_path / "out")
         assert refused.exit_code == 2, refused.output
-        assert "recipe.yaml:4: the method 'lab_method:own' is a module outside of evomerge" in refused.output
+        assert "recipe.yaml:4: the method 'lab_method:own' is an external module" in refused.output
     with pytest.raises(RecipeError, match="--allow-code"):
         read_merge(tmp_path / "recipe.yaml")
     assert not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""Experts whose config.json computes something else: named by check, and scored as their folders are."""
+"""Experts whose config.json computes different outputs: named by check, and scored as their folders are."""
 
 import json
 from dataclasses import replace

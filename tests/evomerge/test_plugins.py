@@ -104,13 +104,13 @@ def test_a_plugin_is_the_one_concrete_class_that_its_file_defines(package: Calla
     assert plugins.names("thing") == ("half", "third")
     found = plugins.load("thing", "half", _fraction())
     assert (found.__name__, found.__module__) == ("Half", f"{folder}.half")
-    with pytest.raises(PluginError, match="exactly one concrete Fraction; it holds 0"):
+    with pytest.raises(PluginError, match="exactly one concrete Fraction; it contains 0"):
         plugins.load("thing", "third", _fraction())
 
 
 def test_two_plugins_in_one_file_are_refused(package: Callable[..., str]) -> None:
     package(half=PLUGIN_FILE.format(name="Half") + PLUGIN_FILE.format(name="Again"))
-    with pytest.raises(PluginError, match="exactly one concrete Fraction; it holds 2"):
+    with pytest.raises(PluginError, match="exactly one concrete Fraction; it contains 2"):
         plugins.load("thing", "half", _fraction())
 
 

@@ -153,8 +153,8 @@ models: [{model: math, parameters: {weight: 0.5}}, {model: code, parameters: {we
         ("base_model: a\nexperts: [{source_model: a, positive_prompts: [x]}]\n", "configuration of mergekit-moe"),
         ("layer_slices: [{model: a, start: 0, end: 2}]\n", "configuration of bakllama: .*merge_method: passthrough"),
         ("model_type: x\npre_weights: []\nlayer_templates: {}\n", "description of an architecture for mergekit"),
-        ("base: a\nexperts: [b]\ntasks: {}\n", "an evomerge search file: `evomerge check"),
-        ("a: 1\n---\nb: 2\n", "holds 2 YAML documents, which begin at lines 1, 3; one is expected"),
+        ("base: a\nexperts: [b]\ntasks: {}\n", "an evomerge search file: use it with `evomerge check"),
+        ("a: 1\n---\nb: 2\n", "holds 2 YAML documents, at lines 1, 3; expected one"),
     ],
 )
 def test_files_of_other_mergekit_tools(tmp_path: Path, text: str, message: str) -> None:

@@ -186,7 +186,7 @@ MISTAKES = [
     (("evaluator: multiple_choice, ", ""), ":7: tasks.add: expected a name, or {evaluator: NAME"),
     (("kind: ties", "knd: ties"), ":3: method: expected a name, or {kind: NAME, ...options}"),
     (("device: auto", "device: gpu"), ":14: device: expected auto, cpu, mps, cuda or cuda:N; got 'gpu'."),
-    (("{add: models", "{base: models"), ":2: experts: Every model needs a name of its own"),
+    (("{add: models", "{base: models"), ":2: experts: Models need distinct names"),
     (("experts: {add: models/add, sort: models/sort}", "experts: []"), ":2: experts: expected a list"),
     (("dtype: float32", "dtype: float64"), ":4: dtype: input should be 'float32', 'bfloat16' or 'float16'"),
     (("dtype: float32", "tokenizer: ad"), ":4: tokenizer: must be one of base, union, add, sort; got 'ad'."),

@@ -126,7 +126,7 @@ def test_a_written_recipe_reads_back_from_another_folder(tmp_path: Path, monkeyp
 
 
 REFUSED = [
-    (("evomerge: 1\n", ""), ":1: a recipe needs `evomerge`, which is 1."),
+    (("evomerge: 1\n", ""), ":1: a recipe needs `evomerge`, version 1."),
     (("evomerge: 1", "evomerge: 2"), ":1: evomerge: format 2 is unknown; this version reads 1."),
     (("method: task", "methd: task"), ":4: methd: unknown key 'methd'; did you mean 'method'?"),
     (("method: task_arithmetic", "method: 3"), ":4: method: expected text; got 3."),
@@ -137,7 +137,7 @@ REFUSED = [
     (("[0.4, 1e-3]", "[0.4, true]"), ":5: coefficients.weight.1: expected a number; got True."),
     (("[0.4, 1e-3]", "{math: 1}"), ":5: coefficients.weight: code missing."),
     (("[0.4, 1e-3]", "{math: 1, cod: 2}"), "did you mean 'code'?"),
-    (("{math: models/a, code: ../b}", "{base: models/a}"), ":3: inputs: Every model needs a name of its own"),
+    (("{math: models/a, code: ../b}", "{base: models/a}"), ":3: inputs: Models need distinct names"),
     (("{math: models/a, code: ../b}", "[]"), ":3: inputs: A recipe needs at least one model"),
     (("{math: models/a, code: ../b}", "7"), ":3: inputs: inputs must be a list or a mapping of models; it is 7."),
     (("method:", "dtype: float64\nmethod:"), ":4: dtype: expected one of 'float32', 'bfloat16', 'float16'"),
@@ -145,7 +145,7 @@ REFUSED = [
         ("method:", "tokenizer: mth\nmethod:"),
         ":4: tokenizer: expected one of 'base', 'union', 'math', 'code'; got 'mth'.",
     ),
-    (("method:", "seed: -1\nmethod:"), ":4: seed: expected a whole number from 0; got -1."),
+    (("method:", "seed: -1\nmethod:"), ":4: seed: expected a non-negative integer; got -1."),
     (("method:", "groups: {a: ['*'], b: ['*']}\nmethod:"), ":6: coefficients: "),
     (("method:", "groups: {a: [1]}\nmethod:"), ":4: groups.a.0: expected text; got 1."),
 ]

@@ -69,7 +69,7 @@ def test_a_network_that_counts_its_passes_is_refused_by_name(tmp_path: Path) -> 
         output.logits += len(passes)
 
     bench.model.network.register_forward_hook(count)
-    assert "LlamaForCausalLM computes something else when the same candidate is scored again" in canary_of(bench)
+    assert "LlamaForCausalLM computes different outputs when one candidate is scored again" in canary_of(bench)
 
 
 def test_what_is_computed_from_weights_on_loading_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_records_taken_back_and_damage_are_refused(tmp_path: Path, keep: int) ->
     follower = Follower(tmp_path)
     follower.poll()
     ledger.write_bytes(b"".join(lines[:keep]))
-    with pytest.raises(StudyError, match="not what it was"):
+    with pytest.raises(StudyError, match="has changed"):
         follower.poll()
     ledger.write_bytes(b"".join([*lines[:keep], lines[keep][:-9] + b"\n", *lines[keep + 1 :]]))
     with pytest.raises(StudyError, match=f"line {keep + 1} is damaged"):
