@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge.commands.remaining import remaining
 from evomerge.config import ConfigError, SearchConfig
-from evomerge.launch import launch
+from evomerge.launch.plan import Plan, prepare
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
 
@@ -16,14 +16,13 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
     """What a search file amounts to, and what its study has left to do, as plain data and as lines for people.
 
     Raises ConfigurationChanged where the study is that of another search, ConfigError for files that are not there,
-    and whatever `launch.prepare` raises.
+    and whatever `prepare` raises.
     """
     missing = config.missing_files()
     if missing:
         raise ConfigError("These files are not there:\n" + "\n".join(missing))
-    plan = launch.prepare(config)
+    plan = prepare(config)
     study, last = remaining(config, plan, file)
-    n_baselines = sum(trial.merge is not None for trial in plan.planned)
     data = {
         "method": config.method.kind,
         "space": config.space.kind,
@@ -35,12 +34,12 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
             "lower_is_better": [task for task in plan.objective.weights if task in plan.objective.lower_is_better],
         },
         "experts": [model.name for model in config.experts],
-        "dimension": plan.dimension,
-        "coefficients": list(plan.names),
+        "dimension": plan.space.dimension,
+        "coefficients": list(plan.space.names),
         "examples": {task: dict(counts) for task, counts in plan.examples.items()},
         "distinct_examples": {task: dict(counts) for task, counts in plan.distinct_examples.items()},
         "planned": [trial.label for trial in plan.planned],
-        "baselines": n_baselines,
+        "baselines": plan.n_baselines,
         "model_bytes": plan.model_bytes,
         "notes": list(plan.notes),
         "previews": {task: list(shown) for task, shown in plan.previews.items()},
@@ -48,18 +47,18 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
     }
     lines = [
         f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
-        f"{plan.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
+        f"{plan.space.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
-        _baselines(n_baselines, config.budget.trials),
+        _baselines(plan.n_baselines, config.budget.trials),
         *(f"note: {note}" for note in plan.notes),
         last,
     ]
     return data, lines
 
 
-def _task(plan: launch.Plan, task: str) -> list[str]:
+def _task(plan: Plan, task: str) -> list[str]:
     """How many examples a task has, and its first one."""
     shown = plan.previews.get(task, ())
     title = ["  first example (| marks the end of a token):"] if shown else []

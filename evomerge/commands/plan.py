@@ -16,6 +16,7 @@ from evomerge.config import SearchConfig
 from evomerge.launch import launch
 from evomerge.launch.memory import available_memory
 from evomerge.launch.placement import placement
+from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, prepare
 from evomerge.report import words
 from evomerge.report.terminal import Terminal
 from evomerge.results import selection_seconds
@@ -43,18 +44,18 @@ def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dic
     """The plan as plain data and as lines for people.
 
     measure: whether to score a candidate and a parent for it; where the study has begun, its own trials say it.
-    Raises what `launch.prepare` raises.
+    Raises what `prepare` raises.
     """
     with _shown("checking the models and tasks"):
-        plan = launch.prepare(config)
+        plan = prepare(config)
     workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)
     study, last = remaining(config, plan, file)
-    measured = _from_study(launch.begun(config))
+    measured = _from_study(begun(config))
     if measured is None and measure:
         with _shown("scoring the start and a parent"):
             measured = _probe(plan)
     data = {
-        "coefficients": plan.dimension,
+        "coefficients": plan.space.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
         "memory": _memory(plan, workers, gpus),
         "disk": _disk(config, plan),
@@ -86,7 +87,7 @@ def _is_model(trial: Trial) -> bool:
     return trial.origin.is_parent or trial.label in (START, UNIFORM)
 
 
-def _probe(plan: launch.Plan) -> Evidence:
+def _probe(plan: Plan) -> Evidence:
     bench = plan.spec()
     parent = next(trial for trial in plan.planned if trial.origin is Origin.PARENT)
     trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
@@ -96,12 +97,12 @@ def _probe(plan: launch.Plan) -> Evidence:
     stages = {name: sum(o.seconds.get(name, 0.0) for o in outcomes) / len(outcomes) for name in sorted(names)}
     failed = next((outcome.failure for outcome in outcomes if outcome.failure is not None), None)
     if failed is not None:
-        raise launch.LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
+        raise LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
     known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
     return Evidence(sum(stages.values()), stages, known, "two candidates, scored now")
 
 
-def _memory(plan: launch.Plan, workers: int, gpus: float) -> dict[str, int]:
+def _memory(plan: Plan, workers: int, gpus: float) -> dict[str, int]:
     """Bytes: what the workers take with the files that they share, of it those files, and what there is."""
     available = available_memory()
     kept = plan.needs.room_to_keep(workers, available)
@@ -113,7 +114,7 @@ def _memory(plan: launch.Plan, workers: int, gpus: float) -> dict[str, int]:
     }
 
 
-def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
+def _disk(config: SearchConfig, plan: Plan) -> dict[str, int]:
     values = sum(counts["search"] for counts in plan.examples.values())
     trials = config.budget.trials or 1000
     folder = next(parent for parent in (config.study, *config.study.absolute().parents) if parent.exists())
@@ -125,13 +126,13 @@ def _disk(config: SearchConfig, plan: launch.Plan) -> dict[str, int]:
 
 
 def _time(
-    config: SearchConfig, plan: launch.Plan, workers: int, measured: Evidence | None, study: Mapping[str, Any]
+    config: SearchConfig, plan: Plan, workers: int, measured: Evidence | None, study: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Seconds of what is left; None where nothing has been measured, and for a search without a limit of trials."""
     trials = config.budget.trials
-    baselines = sum(trial.merge is not None for trial in plan.planned)
+    baselines = plan.n_baselines
     searched = None if trials is None else max(0, trials - baselines)
-    count = launch.selection_count(plan, launch.build_optimizer(config, plan), searched)
+    count = launch.selection_count(plan, build_optimizer(config, plan), searched)
     models = {"select": count.select, "report": count.report}
     known: dict[str, Any] = {"source": None, "candidate_seconds": None, "search_seconds": None}
     known |= {"selection_seconds": None, "selection_models": models}

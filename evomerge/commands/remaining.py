@@ -9,18 +9,19 @@ from evomerge.config import SearchConfig
 from evomerge.feedback import replay
 from evomerge.launch import launch
 from evomerge.launch.placement import placement
+from evomerge.launch.plan import Plan, begun, build_optimizer
 from evomerge.report.status import state_of
 from evomerge.study import Study
 from evomerge.study.writer import is_being_written
 
 
-def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict[str, Any], str]:
+def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, Any], str]:
     """What is left, as plain data and as a line for people: the command to go on with, or why there is nothing to do.
 
     Data: state (`new`, else that of `evomerge status`), told (candidates), left (whether a resume does anything).
     """
     command = f"evomerge search {shlex.quote(str(file))}"
-    study = launch.begun(config)
+    study = begun(config)
     if study is None:
         return {"state": "new", "told": 0, "left": True}, f"Ready: {command}"
     told, state, trials = candidates(study), state_of(study), config.budget.trials
@@ -28,7 +29,7 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
         return {"state": "running", "told": told, "left": False}, f"It is being run now: evomerge status {config.study}"
     data = {"state": state, "told": told, "left": True}
     of = f"{told} trials" if trials is None else f"{told} of {trials} trials"
-    optimizer = launch.build_optimizer(config, plan)
+    optimizer = build_optimizer(config, plan)
     workers = 1 if config.executor == "serial" else placement(config, plan.needs)[0]
     if launch.budget(config).spent(study, lambda: launch.time_after(plan, optimizer, study, lambda: workers)):
         if state != "done":
@@ -46,7 +47,7 @@ def remaining(config: SearchConfig, plan: launch.Plan, file: Path) -> tuple[dict
     return data, f"Ready: {command} --resume goes on ({of} so far)"
 
 
-def _wants_more(config: SearchConfig, plan: launch.Plan, study: Study) -> bool:
-    optimizer = launch.build_optimizer(config, plan)
+def _wants_more(config: SearchConfig, plan: Plan, study: Study) -> bool:
+    optimizer = build_optimizer(config, plan)
     replay(study, optimizer, plan.objective)
     return optimizer.wants({})

@@ -12,6 +12,7 @@ from evomerge.commands.start_trackers import Trackers
 from evomerge.config import SearchConfig
 from evomerge.errors import DONE, PAUSED, SIGNAL, STOPPED
 from evomerge.launch import launch
+from evomerge.launch.plan import prepare
 from evomerge.loop import SAME_MODEL, Ending, Progress, StopRequest
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
@@ -35,10 +36,10 @@ def run_search(
         def say(message: str) -> None:
             view.event("message", message)
 
-        plan = launch.prepare(config, say=say)
+        plan = prepare(config, say=say)
         for note in plan.notes:
             view.event("note", f"note: {note}")
-        view.event("planned", f"{plan.dimension} coefficients to search", dimension=plan.dimension)
+        view.event("planned", f"{plan.space.dimension} coefficients to search", dimension=plan.space.dimension)
         for message in watched.missing():
             view.event("sink", message)
         watcher = _Watcher(view, watched)

@@ -1,59 +1,35 @@
-"""From a search file to a finished study: check everything, start the workers, search, select, report."""
+"""From a plan to a finished study: start the workers, search, select, report."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from evomerge import plugins
-from evomerge.bench import BenchSpec, build_space
+from evomerge.bench import BenchSpec
 from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
 from evomerge.config import SearchConfig
-from evomerge.errors import EvomergeError
 from evomerge.execution.base import Executor
-from evomerge.feedback import new_optimizer
-from evomerge.launch import checks
-from evomerge.launch.checks import placed
-from evomerge.launch.first_trials import model_key, planned_trials
-from evomerge.launch.memory import MemoryNeeds, memory_needs
+from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import (
-    Examples,
     PinnedExecutor,
-    compare_examples,
-    examples_of,
     pausing,
     pin_models,
 )
 from evomerge.launch.placement import (
     COMPUTE_DTYPE,
-    check_device,
-    check_own_networks,
-    memory_notes,
-    scoring_dtype,
     start_executor,
 )
+from evomerge.launch.plan import Plan, build_optimizer
 from evomerge.launch.signals import signals
-from evomerge.loop import Ending, Progress, StopRequest, never, search
+from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
-from evomerge.merging.method import MergeMethod
-from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
-from evomerge.merging.models.network import check_network
 from evomerge.merging.pins import Pins
-from evomerge.merging.recipe_models import RecipeModels, open_models
-from evomerge.objective import Objective
-from evomerge.optimizers.base import Optimizer, rounded
-from evomerge.recipe import Merge
-from evomerge.resident.parent_configuration import differences, own_configurations
-from evomerge.resident.parent_tokenizer import own_tokenizers
-from evomerge.resident.resident import check_reads_text, check_resident, unloaded
+from evomerge.optimizers.base import Optimizer
 from evomerge.results import (
     Scorings,
     Selection,
@@ -65,175 +41,7 @@ from evomerge.results import (
 )
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
-from evomerge.trial import MERGES_TOKENIZER, Origin, Trial
-from search_spaces.base import FloatArray, SearchSpace
-
-
-class LaunchError(EvomergeError):
-    """A search that cannot start as it is configured."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is known before anything is spent. same: `planned.model_key`, or None for every trial where scores vary."""
-
-    spec: BenchSpec
-    objective: Objective
-    dimension: int
-    start: FloatArray  # (dimension,)
-    names: tuple[str, ...]
-    planned: tuple[Trial, ...]
-    space: SearchSpace
-    allowed: Mapping[str, tuple[float, float]]
-    examples: Mapping[str, Mapping[str, int]]
-    ids: Examples
-    distinct_examples: Mapping[str, Mapping[str, int]]
-    model_bytes: int
-    needs: MemoryNeeds
-    notes: tuple[str, ...]
-    previews: Mapping[str, tuple[str, ...]]
-    borrowed: Mapping[str, str]
-    same: Callable[[Trial], bytes | None]
-
-
-def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
-    """Check models, space, optimizer, tasks and splits; nothing is merged or scored yet.
-
-    Raises CheckpointError or ModelError for refused models; PluginError, MethodError, SpaceError, EvaluatorError,
-    OptimizerError, ConfigError or LaunchError for what cannot work.
-    """
-    study = begun(config)  # a study that cannot go on is refused before its models are read
-    recipe = config.recipe()
-    if study is not None:
-        pins.compare_models(study, recipe)
-    check_device(config)
-    say("checking the models")
-    sources = open_models(recipe)
-    base, named = sources.base, sources.inputs
-    places = check_resident(base)  # names what no conversion of transformers can place
-    check_network(base)
-    check_finite({"base": base, **named})
-    own = own_configurations(base, named)
-    reads_text = checks.reads_text(config)
-    if reads_text:
-        check_reads_text(base, sources.tokenizer)
-    threads = 1 if config.threads == "auto" else config.threads
-    compute, said = scoring_dtype(config, base, study) if reads_text else ("stored", ())
-    spec = BenchSpec(
-        recipe,
-        config.space,
-        dict(config.tasks),
-        config.split.shares,
-        config.device,
-        threads,
-        compute_dtype=compute,
-        code=config.code_folders,
-    )
-    needs = _needs(sources, spec)
-    layout = base.layout()
-    with placed(config, "space"):
-        space = build_space(spec.space, recipe, layout)
-    sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
-    notes = [*tokenizer_differences(base, named), *differences(own), *sources.notes, *places, *said]
-    notes += [f"space {config.space.kind}: {note}" for note in space.notes]
-    notes += memory_notes(config, needs)
-    say("reading the tasks")
-    evaluators = checks.read_tasks(config)
-    examples = checks.count_examples(config, evaluators, notes)
-    ids = examples_of(config, evaluators)
-    if study is not None:
-        compare_examples(study, ids, config)
-    previews: dict[str, tuple[str, ...]] = {}
-    reader = unloaded(base, sources.tokenizer) if base.config is not None else None
-    if reads_text and reader is not None:
-        notes += checks.rehearse(config, evaluators, reader)
-        previews = checks.previews(evaluators, reader.tokenizer)
-    reading = own_tokenizers(reader, sources, recipe, evaluators, own)
-    notes += reading.notes(recipe)
-    apart = tuple(name for name in (recipe.base.name, *named) if name in own or name in reading.scored)
-    check_own_networks(config, needs, {**own, **reading.scored})
-    spec = replace(spec, own=apart, own_tokenizers=tuple(reading.scored))
-    objective = config.objective_for(
-        [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
-        [task for task, evaluator in evaluators.items() if evaluator.whole_model],
-    )
-    start = space.default()
-    plan = Plan(
-        spec=spec,
-        objective=objective,
-        dimension=space.dimension,
-        start=start,
-        names=space.names,
-        planned=planned_trials(recipe, space, base, config.seed, apart),
-        space=space,
-        allowed=plugins.load("merge method", recipe.method, MergeMethod).allowed,
-        examples=examples,
-        ids=ids,
-        distinct_examples=checks.count_distinct(config, evaluators),
-        model_bytes=base.nbytes,
-        needs=needs,
-        notes=tuple(notes),
-        previews=previews,
-        borrowed=reading.borrowed(recipe),
-        same=partial(model_key, space, recipe, apart)
-        if all(each.deterministic for each in evaluators.values())
-        else never,
-    )
-    build_optimizer(config, plan)
-    return plan
-
-
-def begun(config: SearchConfig) -> Study | None:
-    """The study that the search file resumes, for reading; None where it begins one.
-
-    Raises StudyError for a damaged one, ConfigurationChanged for that of another search.
-    """
-    if not (config.study / FILE).exists():
-        return None
-    study = Study.read(config.study)
-    study.compare(config.identity())
-    return study
-
-
-def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
-    """The optimizer for the plan's space and objectives."""
-    with placed(config, "optimizer"):
-        checks.check_objectives(config, plan.objective.n_objectives)
-        optimizer = new_optimizer(
-            config.optimizer, plan.objective, dimension=plan.dimension, seed=config.seed, start=plan.start
-        )
-    n_models = len(plan.spec.recipe.inputs)
-    if optimizer.one_coordinate_per_model and plan.dimension != n_models:
-        raise LaunchError(
-            f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
-            f"there are {plan.dimension}: search one weight per model (method: linear, space: uniform)."
-        )
-    apart = [model.name for model in plan.spec.recipe.inputs if model.name in plan.spec.own]
-    if optimizer.one_coordinate_per_model and apart:
-        raise LaunchError(
-            f"{config.optimizer.kind} chooses among models that are scored alike, and {', '.join(apart)}'s "
-            "configuration or tokenizer is another than the merges' (see the notes of `evomerge check`): use another "
-            "optimizer, or give the models one configuration and one tokenizer."
-        )
-    if optimizer.one_coordinate_per_model and not _ends_are_models(plan):
-        raise LaunchError(
-            f"{config.optimizer.kind} chooses among models, and needs weights that end at 0, without a model, and at "
-            "1, the model itself; here no end is a model: give space: {kind: uniform, ranges: {weight: [0, 1]}}."
-        )
-    optimizer.identify(partial(candidate_key, plan.space))
-    return optimizer
-
-
-def candidate_key(space: SearchSpace, x: FloatArray) -> bytes:
-    """The coefficients at a point as a merge computes with them; points with the same ones are one candidate."""
-    return b"".join(rounded(values) for _, values in sorted(space.decode(x).values.items()))
-
-
-def _ends_are_models(plan: Plan) -> bool:
-    parents = [trial.x for trial in plan.planned if trial.origin is Origin.PARENT]
-    return all(
-        x is not None and x.tolist() == one.tolist() for x, one in zip(parents, np.eye(len(parents)), strict=True)
-    )
+from evomerge.trial import MERGES_TOKENIZER
 
 
 def run(
@@ -384,8 +192,3 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         **{package: version(package) for package in packages},
     }
-
-
-def _needs(sources: RecipeModels, spec: BenchSpec) -> MemoryNeeds:
-    dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
-    return memory_needs(sources, dtype, torch.float32 if spec.compute_dtype == "float32" else None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.budget import Budget
 from evomerge.config import load_config
-from evomerge.launch import launch
+from evomerge.launch import plan as planning
 from evomerge.launch.placement import start_executor
 from evomerge.loop import Progress, search
 from evomerge.study import Study
@@ -56,7 +56,7 @@ def measure(settings: dict[str, object], trials: int) -> Cost:
         file = Path(name) / "search.yaml"
         file.write_text(strict_yaml.dump(settings | {"study": str(Path(name) / "study"), "optimizer": "random"}))
         config = load_config(file)
-        plan = launch.prepare(config)
+        plan = planning.prepare(config)
         executor = start_executor(config, plan.spec, plan.needs)
         ends: list[tuple[float, Mapping[str, float]]] = []
 
@@ -65,7 +65,7 @@ def measure(settings: dict[str, object], trials: int) -> Cost:
                 ends.append((time.perf_counter(), progress.outcome.seconds))
 
         with closing(Study.create(Path(config.study), {}, {})) as study:
-            optimizer = launch.build_optimizer(config, plan)
+            optimizer = planning.build_optimizer(config, plan)
             search(study, optimizer, executor, plan.objective, plan.planned, Budget(trials), progress=note)
         slots = executor.slots
         executor.close()

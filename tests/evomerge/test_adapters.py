@@ -14,6 +14,7 @@ from evomerge.commands.init import draft
 from evomerge.config import ConfigError, load_config
 from evomerge.export import export
 from evomerge.launch import launch
+from evomerge.launch.plan import prepare
 from evomerge.merging.models.adapter import Adapted
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.recipe import Input
@@ -76,7 +77,7 @@ def test_a_search_over_adapters_finds_the_same_weights_as_its_export(
     assert checked.exit_code == 0, checked.output
     assert json.loads(checked.output)["experts"] == ["math", "code"]
     config = load_config(file)
-    ending, _ = launch.run(config, launch.prepare(config), resume=False)
+    ending, _ = launch.run(config, prepare(config), resume=False)
     assert ending.kind == "done", ending.message
     entries = Study.read(Path(config.study)).told
     assert all(entry.outcome is not None and entry.outcome.failure is None for entry in entries)

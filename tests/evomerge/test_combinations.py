@@ -7,6 +7,7 @@ import pytest
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.config import load_config
 from evomerge.launch import launch
+from evomerge.launch.plan import prepare
 from evomerge.merging.engine import MergeError
 from evomerge.merging.method import MergeMethod
 from evomerge.optimizers.base import Optimizer
@@ -25,7 +26,7 @@ def finish(folder: Path, **changes: object) -> Study:
     file = folder / "search.yaml"
     file.write_text(strict_yaml.dump(search_file(folder, **{"budget": {"trials": 16}, **changes})))
     config = load_config(file)
-    ending, selection = launch.run(config, launch.prepare(config), resume=False)
+    ending, selection = launch.run(config, prepare(config), resume=False)
     assert ending.kind == "done", ending.message
     assert selection is not None
     study = Study.read(Path(config.study))

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 from evaluators import _strict_yaml as strict_yaml
 from evaluators.model_size import ModelSize
 from evomerge.config import SearchConfig, load_config
-from evomerge.launch.launch import prepare, run
+from evomerge.launch.launch import run
 from evomerge.launch.placement import COMPUTE_DTYPE, scoring_dtype
+from evomerge.launch.plan import prepare
 from evomerge.merging.engine import MergeError
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.recipe_models import open_models

@@ -10,7 +10,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge.budget import Budget, candidates
 from evomerge.config import load_config
 from evomerge.execution.serial import SerialExecutor
-from evomerge.launch.launch import build_optimizer, candidate_key, prepare
+from evomerge.launch.plan import build_optimizer, candidate_key, prepare
 from evomerge.loop import search
 from evomerge.optimizers.base import FloatArray
 from evomerge.study import Study
@@ -72,4 +72,4 @@ def test_a_search_ends_where_no_other_candidate_is_found(tmp_path: Path) -> None
     study, executor = Study.create(tmp_path / "s", {}, {}), SerialExecutor(plan.spec)
     ending = search(study, optimizer, executor, plan.objective, plan.planned[:2], Budget(trials=60))
     assert ending.kind == "done"
-    assert candidates(study) == 2**plan.dimension
+    assert candidates(study) == 2**plan.space.dimension

@@ -13,7 +13,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge.bench import build_evaluator, split_ids
 from evomerge.cli import app
 from evomerge.config import ConfigError, load_config
-from evomerge.launch.launch import LaunchError, prepare
+from evomerge.launch.plan import LaunchError, prepare
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.models.settings import setting_differences
 from evomerge.resident.resident import load_resident

@@ -12,6 +12,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.launch import launch
+from evomerge.launch.plan import prepare
 from evomerge.study.lines import FILE
 from tests.toys import search_file
 
@@ -31,7 +32,7 @@ def check(file: Path) -> tuple[dict[str, Any], str]:
 
 def run(file: Path) -> None:
     config = load_config(file)
-    launch.run(config, launch.prepare(config), resume=False)
+    launch.run(config, prepare(config), resume=False)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from evomerge.commands import plan
 from evomerge.commands.power import DISAGREEMENT
 from evomerge.config import SearchConfig, load_config
 from evomerge.launch import launch
+from evomerge.launch.plan import prepare
 from evomerge.study import Study
 from evomerge.trial import Trial
 from tests.toys import search_file
@@ -93,7 +94,7 @@ def test_of_objectives_of_several_units_it_says_what_is_known_of_each(tmp_path: 
     assert "  size: one value per model" in text
     assert "examples needed in all" not in text
     if measure:
-        bench = launch.prepare(search).spec()
+        bench = prepare(search).spec()
         start, parent = (bench.run(trial).scores["entropy"].values for trial in _measured(search))
         spread = float(np.var(start - parent, ddof=1))
         expected = 2.8015852 * sqrt(spread / shown["examples"]["entropy"])
@@ -112,7 +113,7 @@ def test_a_weighted_mean_of_several_units_has_a_score_as_soon_as_models_are_scor
 
 
 def _measured(search: SearchConfig) -> list[Trial]:
-    planned = launch.prepare(search).planned
+    planned = prepare(search).planned
     return [next(trial for trial in planned if trial.label == label) for label in ("start", "parent:a")]
 
 
@@ -128,7 +129,7 @@ def test_measuring_scores_two_models_and_knows_time_and_variance(tmp_path: Path)
 def test_a_study_that_has_begun_knows_better_than_a_guess(tmp_path: Path) -> None:
     noisy = {"evaluator": "synthetic", "task": 1, "n_examples": 300, "noise": "binomial"}
     search = config(tmp_path, tasks={"noisy": noisy}, budget={"trials": 12})
-    launch.run(search, launch.prepare(search), resume=False)
+    launch.run(search, prepare(search), resume=False)
     data, _ = plan_search(search, measure=False)
     told = [e for e in Study.read(search.study).told if e.trial.split == "search" and e.outcome is not None]
     scored = [e for e in told if e.outcome is not None and e.outcome.seconds and e.trial.label != "canary"]

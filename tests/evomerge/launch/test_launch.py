@@ -20,7 +20,8 @@ from evomerge.budget import candidates
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
 from evomerge.export.export import choose
-from evomerge.launch.launch import build_optimizer, environment, prepare, run
+from evomerge.launch.launch import environment, run
+from evomerge.launch.plan import build_optimizer, prepare
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.card import model_card
 from evomerge.merging.output.manifest import Manifest
@@ -60,7 +61,7 @@ def test_a_plan_begins_with_canary_start_and_baselines(configured: Configured) -
     labels = [trial.label for trial in plan.planned]
     assert labels[:2] == ["canary", "start"]
     assert {"base", "parent:a", "parent:b", "uniform", "task_arithmetic:0.4"} <= set(labels)
-    assert plan.dimension == len(plan.names) == len(plan.start) == 10
+    assert plan.space.dimension == len(plan.space.names) == 10
     assert all(sum(counts.values()) == 200 for counts in plan.examples.values())
 
 
@@ -103,7 +104,7 @@ def test_nan_weights_are_refused_with_the_tensor(configured: Configured, tmp_pat
     tensors = load_file(expert)
     tensors["model.norm.weight"][1, 2] = float("nan")
     save_file(tensors, expert)
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds 1 NaN"):
+    with pytest.raises(CheckpointError, match=r"'model\.norm\.weight' holds 1 NaN"):
         prepare(config)
 
 
@@ -168,7 +169,7 @@ def test_what_is_written_must_fit_into_the_context_behind_a_prompt(
         if said == "error":
             with pytest.raises(
                 EvaluatorError,
-                match=rf"search\.yaml:\d+: tasks\.sort: max_new_tokens is {context}, and the model reads {context} .* "
+                match=rf"search\.yaml:\d+: tasks\.sort: max_new_tokens is {context}, and the model.s context .* "
                 rf"expected 1 to {context - 1}",
             ):
                 prepare(config)
@@ -186,7 +187,7 @@ def test_what_an_lm_eval_task_writes_must_fit_too(tiny: TinyModels, configured: 
         "gen_kwargs": {"max_gen_toks": 9999},
     }
     experts = {name: str(path) for name, path in tiny.experts.items()}
-    with pytest.raises(EvaluatorError, match=r"tasks\.sort: gen_kwargs\.max_gen_toks is 9999, and the model reads"):
+    with pytest.raises(EvaluatorError, match=r"tasks\.sort: gen_kwargs\.max_gen_toks is 9999, and the model"):
         prepare(configured(base=str(tiny.base), experts=experts, tasks={"sort": task}))
 
 

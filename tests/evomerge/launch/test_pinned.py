@@ -22,8 +22,9 @@ from evaluators.base import Scores
 from evomerge.cli import app
 from evomerge.config import ConfigError, load_config
 from evomerge.execution.serial import SerialExecutor
-from evomerge.launch.launch import prepare, run
+from evomerge.launch.launch import run
 from evomerge.launch.pinned import PinnedExecutor
+from evomerge.launch.plan import prepare
 from evomerge.merging import pins
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.materialize import materialize

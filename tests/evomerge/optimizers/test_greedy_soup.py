@@ -8,6 +8,7 @@ import pytest
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.config import load_config
 from evomerge.launch import launch
+from evomerge.launch.plan import LaunchError, prepare
 from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.optimizers.greedy_soup import GreedySoup
 from evomerge.study import Study
@@ -167,16 +168,16 @@ def search(folder: Path, **changes: object) -> Path:
 
 
 def test_a_coordinate_for_each_model_and_no_more(tmp_path: Path) -> None:
-    launch.prepare(load_config(search(tmp_path)))
+    prepare(load_config(search(tmp_path)))
     for changes in ({"space": "simplex"}, {"space": "layerwise"}, {"method": "ties"}):
-        with pytest.raises(launch.LaunchError, match=r"greedy_soup chooses among models, .* each of the 2; there are"):
-            launch.prepare(load_config(search(tmp_path, **changes)))
+        with pytest.raises(LaunchError, match=r"greedy_soup chooses among models, .* each of the 2; there are"):
+            prepare(load_config(search(tmp_path, **changes)))
 
 
 @pytest.mark.parametrize("trials", [40, 8])
 def test_a_search_ends_with_the_soup_and_counts_the_parents_as_its_singles(tmp_path: Path, trials: int) -> None:
     config = load_config(search(tmp_path, budget={"trials": trials}))
-    ending, _ = launch.run(config, launch.prepare(config), resume=False)
+    ending, _ = launch.run(config, prepare(config), resume=False)
     assert ending.kind == "done"
     study = Study.read(Path(config.study))
     asked = [entry.trial for entry in study.entries.values() if entry.trial.split == "search"]

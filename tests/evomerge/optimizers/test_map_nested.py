@@ -9,6 +9,7 @@ import pytest
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.config import SearchConfig, load_config
 from evomerge.launch import launch
+from evomerge.launch.plan import LaunchError, prepare
 from evomerge.optimizers.base import FloatArray, Observation, OptimizerError
 from evomerge.optimizers.map_nested import MapNested
 from evomerge.study import Study
@@ -120,10 +121,10 @@ def test_it_begins_with_the_parents_that_the_search_scored_and_ends_by_itself(tm
         file.write_text(strict_yaml.dump(settings))
         return load_config(file)
 
-    with pytest.raises(launch.LaunchError, match=r"weights that end at 0, .* here no end is a model"):
-        launch.prepare(search({"weight": [0, 1.5]}))
+    with pytest.raises(LaunchError, match=r"weights that end at 0, .* here no end is a model"):
+        prepare(search({"weight": [0, 1.5]}))
     config = search({"weight": [0, 1]})
-    ending, _ = launch.run(config, launch.prepare(config), resume=False)
+    ending, _ = launch.run(config, prepare(config), resume=False)
     assert ending.kind == "done"
     searched = [entry for entry in Study.read(Path(config.study)).told if entry.trial.label == "search"]
     assert len(searched) == 8 - 1

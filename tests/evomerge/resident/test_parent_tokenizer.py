@@ -12,7 +12,7 @@ from evomerge.bench import build_evaluator, split_ids
 from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.export.export import Choice, export
-from evomerge.launch.launch import LaunchError, Plan, prepare
+from evomerge.launch.plan import LaunchError, Plan, prepare
 from evomerge.merging.engine import MergeError
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.trial_merge import merge_of
