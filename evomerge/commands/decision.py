@@ -26,12 +26,16 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What was chosen, and why. views: on the split that decided; then on report, where it was scored there too."""
+    """What was chosen, and why. views: on the split that decided; then on report, where it was scored there too.
+
+    outscored: the note, if any, on a base or parent that scores higher.
+    """
 
     chosen: Chosen
     sentence: str
     notes: tuple[str, ...]
     views: tuple[View, ...]
+    outscored: str = ""
 
     @property
     def point(self) -> Point:
@@ -112,7 +116,7 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
 
 def scores_for_card(decision: Decision) -> dict[str, Any]:
     """What goes into the manifest and the model card of an exported choice."""
-    rows: dict[str, Any] = {"choice": decision.sentence}
+    rows: dict[str, Any] = {"choice": f"{decision.sentence} {decision.outscored}".strip()}
     for view in decision.views:
         score = view.point.score
         row = {"split": view.front.split, "examples": score.n_examples, "score": score.mean}

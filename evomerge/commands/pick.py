@@ -9,7 +9,7 @@ from evomerge.report.status import state_of
 from evomerge.report.words import count
 from evomerge.results import pick
 from evomerge.results.front import Front, Point
-from evomerge.results.pick import ChoiceError, Chosen, Wish, read_wish
+from evomerge.results.pick import ChoiceError, Chosen, Wish, preferred_model, read_wish
 from evomerge.results.scored import identity
 from evomerge.run import Run
 from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
@@ -92,9 +92,9 @@ def _decision(run: Run, deciding: Front, chosen: Chosen, sentence: str, notes: l
     if deciding.split != "report":
         splits.append(run.scored("report"))
     views = (view(deciding, number, split, chosen.wish.weights) for split in splits)
-    return Decision(
-        chosen, sentence, (*notes, *_beaten(deciding, chosen.point)), tuple(v for v in views if v is not None)
-    )
+    outscored = _outscored(deciding, chosen)
+    notes = (*notes, *outscored, *_beaten(deciding, chosen.point))
+    return Decision(chosen, sentence, notes, tuple(v for v in views if v is not None), " ".join(outscored))
 
 
 def _sentence(deciding: Front, chosen: Chosen) -> str:
@@ -141,6 +141,18 @@ def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
         return []
     asked = ", ".join(f"{task} {deciding.objective.asked(task)}" for task in keep)
     return [f"It falls further behind the best parent than the study keeps ({asked}); say it here with --keep."]
+
+
+def _outscored(deciding: Front, chosen: Chosen) -> list[str]:
+    """A plain model that scores higher than the choice by the same measure, with both scores."""
+    found = preferred_model(deciding, chosen)
+    if found is None:
+        return []
+    model, theirs, mine = found
+    measure = "the study's own score" if chosen.wish.counted is None and chosen.wish.best_at is None else "this measure"
+    return [
+        f"By {measure}, {model.label} scores higher on the {deciding.split} split: {theirs:.4g} against {mine:.4g}."
+    ]
 
 
 def _beaten(deciding: Front, point: Point) -> list[str]:

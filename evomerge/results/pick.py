@@ -178,6 +178,36 @@ def reached(front: Front, point: Point, wish: Wish) -> Chosen:
     return Chosen(point, wish, tuple(found))
 
 
+def preferred_model(front: Front, chosen: Chosen) -> tuple[Point, float, float] | None:
+    """Find the base or parent that scores highest by the wish, if it scores higher than the choice.
+
+    Returns it with both scores, in the unit of the wish, or None. A model that breaks a constraint does not count, and
+    by the knee no model is better than another.
+    """
+    wish, point = chosen.wish, chosen.point
+    limits = [(each, _limit(front, each)) for each in wish.keep]
+    models = [m for m in front.models if not any(_missed(front, m, each, limit) for each, limit in limits)]
+    if wish.knee or not models:
+        return None
+    if wish.best_at is None and wish.weights is None:
+        models = [model for model in models if model.order < point.order]
+    values = {each.label: _value(front, wish, each) for each in (point, *models)}
+    sign = 1.0 if wish.best_at is None else front.objective.sign(wish.best_at)
+    best = max(models, key=lambda model: sign * values[model.label], default=point)
+    ahead = sign * (values[best.label] - values[point.label]) > _ROUNDING
+    return (best, values[best.label], values[point.label]) if ahead else None
+
+
+def _value(front: Front, wish: Wish, point: Point) -> float:
+    """The score of a point by the wish, as people read it."""
+    if wish.weights is not None:
+        stick = display_score(replace(front.objective, weights=wish.weights), [point.scores for point in front.points])
+        return stick.score(point.scores)
+    if wish.best_at is not None:
+        return point.tasks[wish.best_at].mean
+    return next(iter(point.decisive.values()), point.score.mean)
+
+
 def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
     """What the wish makes of every choice, (n_choices,); smaller is better."""
     if wish.weights is not None:

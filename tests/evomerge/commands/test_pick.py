@@ -82,6 +82,20 @@ def test_the_score_is_that_of_the_given_weights(finished: Path) -> None:
     assert both["score"]["mean"] == pytest.approx((0.6 + 3 * 0.5) / 4)
 
 
+def test_a_parent_that_scores_higher_by_the_same_measure_is_named(finished: Path) -> None:
+    for asked, scores in (
+        (Request(prefer="math=3"), "this measure, parent:math scores higher on the select split: 0.8 against 0.6."),
+        (Request(best_at="chat"), "this measure, parent:chat scores higher on the select split: 0.8 against 0.5."),
+        (Request(trial=6), "the study's own score, parent:math scores higher on the select split: 0.55 against 0.4."),
+    ):
+        decided = decide(Run(finished), asked)
+        (note,) = [note for note in decided.notes if "scores higher" in note]
+        assert note == f"By {scores}"
+        assert scores_for_card(decided)["choice"].endswith(note)
+    for silent in (Request(), Request(prefer="math=3", keep=("chat>=0.4",))):
+        assert not [note for note in decide(Run(finished), silent).notes if "scores higher" in note]
+
+
 def test_a_choice_on_the_report_split_is_counted(finished: Path) -> None:
     assert len(looks(finished)) == 1
     decide(Run(finished), Request(best_at="math"))
@@ -150,7 +164,7 @@ def test_a_merge_that_a_model_beats_says_so(tmp_path: Path) -> None:
 
 def test_the_card_says_why_and_on_which_examples(finished: Path) -> None:
     rows = scores_for_card(decide(Run(finished), Request(best_at="math")))
-    assert rows["choice"] == "trial:8 is the best on math, by the select split."
+    assert rows["choice"].startswith("trial:8 is the best on math, by the select split. By this measure, parent:math ")
     assert rows["trial:8, select"] == {
         "split": "select",
         "examples": 20,
