@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import EvomergeError
+from evomerge.optimizers._threads import one_thread
 
 FloatArray = NDArray[np.float64]
 
@@ -156,6 +157,7 @@ class Optimizer(ABC):
         """Return the key that identifies a point's candidate; see `identify`."""
         return self._key(x)
 
+    @one_thread
     def ask(self, number: int, pending: Mapping[int, FloatArray] | None = None) -> Proposal:
         """Propose the point for a trial.
 
@@ -195,6 +197,7 @@ class Optimizer(ABC):
             yield self._checked(rng.random(self.dimension))
         raise Exhausted(f"{type(self).__name__} found no new candidate; {len(self._told)} have been told.")
 
+    @one_thread
     def tell(self, observation: Observation) -> None:
         """Record the result of a trial; in any order, at most once per number.
 

@@ -7,6 +7,7 @@ import cmaes
 import numpy as np
 
 from evomerge.optimizers._generations import Generations
+from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
 
 _PRESETS = ("none", "sakana", "mergekit_evolve")
@@ -60,6 +61,7 @@ class CmaEs(Optimizer):
             sigma = _SIGMA if preset == "none" else _PUBLISHED_SIGMA
         self._generations = Generations(cmaes.CMA, mean, sigma, popsize, follow=preset == "none")
 
+    @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the distribution's mean, clipped to the cube, (dimension,); None before the first update."""
         return self._generations.mean

@@ -15,6 +15,7 @@ from evomerge.optimizers._design import design, distance, full_size, n_distinct
 from evomerge.optimizers._predicted_front import Forecaster, PredictedFront, recommended
 from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers._surrogates import FEWEST, Choice
+from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers._verification import Volume
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 from evomerge.statistics import pareto
@@ -81,18 +82,21 @@ class Map(Optimizer):
     def _tell(self, observation: Observation) -> None:
         """Do nothing: the base class keeps the observations."""
 
+    @one_thread
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
         """Return False once the design is measured and the predicted and the measured front agree."""
         if not self._stop or self._designing(len(pending)):
             return True
         return not self._agree(list(pending.values()))
 
+    @one_thread
     def predictions(self) -> tuple[Prediction, ...]:
         """Return up to some 200 points of the predicted front; none before the design is measured."""
         if self._designing(0):
             return ()
         return self._belief().predictions()
 
+    @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the predicted point that the preference selects, if it beats all measured ones by more than noise."""
         return recommended(self.predictions(), self._measured(), self.preference, self.limits)

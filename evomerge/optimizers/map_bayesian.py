@@ -15,6 +15,7 @@ from scipy.special import softmax
 from evomerge.optimizers._design import full_size
 from evomerge.optimizers._predicted_front import Forecaster, PredictedFront, recommended
 from evomerge.optimizers._surrogates import Choice
+from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 
 _MOST_COORDINATES = 6
@@ -70,10 +71,12 @@ class MapBayesian(Optimizer):
     def _tell(self, observation: Observation) -> None:
         """Do nothing: the base class keeps the observations."""
 
+    @one_thread
     def predictions(self) -> tuple[Prediction, ...]:
         """Return the predicted front; none before `initial` points are measured."""
         return self._front().predictions() if len(self._succeeded()) >= self._forecaster.initial else ()
 
+    @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the predicted point that the preference selects, if it beats all measured ones by more than noise."""
         measured = np.array([seen.losses for seen in self._succeeded()])

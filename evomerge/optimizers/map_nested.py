@@ -13,6 +13,7 @@ import numpy as np
 
 from evomerge.optimizers._quasi_random import sobol_point
 from evomerge.optimizers._surrogates import fit
+from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
 
 #: Measured points required to fit a pair's surrogate: a quadratic in two coefficients already has six of its own.
@@ -60,6 +61,7 @@ class MapNested(Optimizer):
         #: Minima of the surrogates, (2,) each, by the data they were fitted to; a cache.
         self._minima: dict[tuple[object, ...], FloatArray] = {}
 
+    @one_thread
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
         """Return whether the tree needs a point that is neither told nor pending."""
         return bool(self._missing(pending))

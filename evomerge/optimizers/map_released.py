@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from evomerge.optimizers._released_map import Front, design, solve
+from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
 
 #: Beyond this dimension the full grid of 2^K points, from which the design is drawn, is too large.
@@ -54,10 +55,12 @@ class MapReleased(Optimizer):
         #: The last front and the trials it was fitted to; a cache.
         self._solved: tuple[tuple[int, ...], Front] | None = None
 
+    @one_thread
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
         """Return whether a point of the design or the front is neither told nor pending."""
         return self._next(pending) is not None
 
+    @one_thread
     def predictions(self) -> tuple[Prediction, ...]:
         """Return the predicted front; errors are the residual standard deviation of each fit."""
         front = self._front()
@@ -68,6 +71,7 @@ class MapReleased(Optimizer):
             for x, losses in zip(front.x, front.losses, strict=True)
         )
 
+    @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the front's point for the preference, unless it was measured."""
         front = self._front()

@@ -6,6 +6,7 @@ from typing import ClassVar
 import cmaes
 
 from evomerge.optimizers._generations import Generations
+from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposal
 
 
@@ -37,6 +38,7 @@ class SepCmaEs(Optimizer):
         kind = cmaes.SepCMA if dimension > 1 else cmaes.CMA
         self._generations = Generations(kind, self.start, sigma, popsize, follow=True)
 
+    @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the distribution's mean, clipped to the cube, (dimension,); None before the first update."""
         return self._generations.mean
