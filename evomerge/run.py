@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
+from evaluators.base import SPLITS
 from evomerge import plugins
 from evomerge.config import SearchConfig, load_config
 from evomerge.feedback import new_optimizer, replay
@@ -16,8 +17,9 @@ from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.results import Selection, selection
-from evomerge.results.front import Front, front
+from evomerge.results.front import Front, Point, front
 from evomerge.results.predicted import Predicted, predicted
+from evomerge.results.table import Table
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.study.lines import ledger_of
 from evomerge.trial import START, Trial
@@ -25,15 +27,33 @@ from search_spaces.base import SearchSpace
 
 
 class Run:
-    """A run's folder, for reading only: what is asked for twice is read once, and does not change afterwards.
+    """The folder of a run, for reading only.
 
-    Raises StudyError where there is no study in the folder, and from what is read where the ledger is damaged.
+    Each part is read when it is first asked for and kept, so a run shows one moment of a search that goes on; open the
+    folder again to see what has come since.
+
+    Args:
+        folder: The folder of the run, `study` in its search file.
+
+    Raises:
+        StudyError: There is no study in the folder.
+
+    Example:
+        >>> from evomerge import Run
+        >>> run = Run("runs/search")
+        >>> run.best.label == run.selected
+        True
+        >>> sorted(run.best.tasks)
+        ['one', 'two']
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self._fronts: dict[str, Front] = {}
         ledger_of(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
 
     @classmethod
     def of(cls, study: Study) -> "Run":
@@ -116,6 +136,35 @@ class Run:
         return () if kind.predictions is Optimizer.predictions else self.optimizer.predictions()
 
     @property
+    def front(self) -> tuple[Point, ...]:
+        """The merges of the search split that no other dominates, by trial number, as `evomerge pareto` lists them."""
+        return self.scored().choices
+
+    @property
+    def best(self) -> Point | None:
+        """The selected winner, with its scores on held-out examples; before the selection, the best merge so far.
+
+        None while no merge is scored.
+        """
+        for split in ("report", "select"):
+            for point in self.scored(split).points:
+                if point.label == self.selected:
+                    return point
+        return self.scored().preferred
+
+    def table(self, split: str | None = None) -> Table:
+        """The models that were scored on a split, with confidence intervals; an HTML table in notebooks.
+
+        Args:
+            split: "search", "select" or "report"; by default the last of them with a scored model.
+        """
+        if split is None:
+            split = next((each for each in reversed(SPLITS) if self.scored(each).points), SPLITS[0])
+        if split not in SPLITS:
+            raise StudyError(f"split is one of {', '.join(SPLITS)}; got {split!r}.")
+        return Table(self.scored(split))
+
+    @property
     def selected(self) -> str | None:
         """The label of the selected winner; None before the selection."""
         labels = [str(data["label"]) for kind, data in self.study.events if kind == "selected"]
@@ -128,6 +177,24 @@ class Run:
         Raises SelectionError while the search is not finished.
         """
         return selection(self.study, self.objective)
+
+    @property
+    def verdict(self) -> str:
+        """What the result shows, in sentences. Raises SelectionError while the search is not finished."""
+        return self.selection.verdict
+
+    def recipe(self, trial: int | None = None) -> Merge:
+        """The complete recipe of a trial, which `evomerge.merge` writes out as weights.
+
+        Args:
+            trial: The number of the trial; by default the selected winner.
+
+        Raises:
+            SelectionError: There is no winner yet.
+            StudyError: There is no such trial.
+            InputChanged: The models are no longer those that the study began with.
+        """
+        return self.merge_of(self.selection.winner if trial is None else self.entry(trial).trial)
 
     def entry(self, number: int) -> Entry:
         """A trial by its number. Raises StudyError, with the numbers that there are."""

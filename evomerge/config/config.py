@@ -203,8 +203,9 @@ class SearchConfig(Section):
         ]
 
 
-def load_config(path: Path) -> SearchConfig:
+def load_config(path: Path | str) -> SearchConfig:
     """Read and check a search file. Raises ConfigError with the line of every mistake."""
+    path = Path(path)
     if path.is_dir():
         own = path / SEARCH_FILE
         there = f"; the one of this run is {own}" if own.is_file() else ""

@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP while a search runs: what they ask of it, and that they were received."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,7 +17,7 @@ def signals(stop: StopRequest, heard: Callable[[StopRequest], None] = lambda _: 
     """Ctrl-C once asks to drain, twice to leave at once; the others leave at once, as does any before the workers run.
 
     A signal that is ignored stays ignored (SIGHUP under `nohup`). heard: called from the handler, whatever the search
-    is doing: it must be re-entrant.
+    is doing: it must be re-entrant. Python handles signals in its main thread only: in another one nothing is done.
     """
 
     def interrupted(number: int, _frame: FrameType | None) -> None:
@@ -26,7 +27,8 @@ def signals(stop: StopRequest, heard: Callable[[StopRequest], None] = lambda _: 
         if stop.level > 1 and stop.waiting:
             raise KeyboardInterrupt  # a candidate in this process may take minutes to finish
 
-    handled = [number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    here = threading.current_thread() is threading.main_thread()
+    handled = [number for number in HANDLED if here and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupted) for number in handled}
     try:
         yield
