@@ -1,1 +1,1 @@
-"""What models are prepared with before a merge: alignment, calibration data, learned soups."""
+"""Preparation of models for a merge: alignment, statistics from calibration data, learned soups."""

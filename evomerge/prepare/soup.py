@@ -1,7 +1,7 @@
 """Learned soup (Wortsman et al., 2022): mixing weights by gradient descent. https://arxiv.org/abs/2203.05482.
 
-Notation: theta_i the models, a = softmax(logits) their weights, W = sum_i a_i theta_i, L the loss of W on labelled
-data. The merge is not differentiated through: one pass back over the merged network gives dL/dW, and
+Notation: theta_i the models, a = softmax(logits) their weights, W = sum_i a_i theta_i, L the loss of W on labeled
+data. No gradient flows through the merge: one backward pass over the merged network gives dL/dW, and
 dL/da_i = <dL/dW, theta_i>. Memory holds one model and its gradient, whatever the number of models.
 """
 
@@ -25,20 +25,21 @@ from evomerge.recipe import Merge, Recipe
 from evomerge.resident.resident import ResidentModel
 from search_spaces.base import CoefficientTable, FloatArray
 
-#: Called with the tokens that were read since the last call.
+#: Called with the number of tokens read since the last call.
 Progress = Callable[[int], None]
-#: Of a learned weight: a smaller difference changes no model that anybody could tell apart.
+#: Decimals of a learned weight: a smaller difference does not change a model noticeably.
 DECIMALS = 5
 
 
 class SoupError(EvomergeError):
-    """A soup that cannot be learned: settings, too few models or examples, a loss that is not finite."""
+    """A soup that cannot be learned: invalid settings, too few models or examples, a loss that is not finite."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """AdamW without weight decay. batch_examples: of a step. temperature: whether outputs get one (see `Learned`).
+    """Settings of AdamW without weight decay.
 
+    batch_examples: examples per step. temperature: whether outputs get one (see `Learned`).
     by_layer: a weight per model and tensor instead of one per model. seed: of the order of the examples.
     """
 
@@ -58,13 +59,13 @@ class Settings:
         if not 0 < self.learning_rate < float("inf") or self.seed < 0:
             raise SoupError(
                 f"The learning rate is {self.learning_rate} and the seed {self.seed}; expected a finite rate above 0 "
-                "and a seed from 0."
+                "and a non-negative seed."
             )
 
 
 @dataclass(frozen=True)
 class Slope:
-    """The loss of a soup and its derivatives: by weight (n_groups, n_inputs), and by temperature."""
+    """The loss of a soup and its derivatives with respect to weights (n_groups, n_inputs) and temperature."""
 
     loss: float
     weights: FloatArray
@@ -73,9 +74,9 @@ class Slope:
 
 @dataclass(frozen=True)
 class Learned:
-    """Weights (n_groups, n_inputs), each row adding up to 1 but for rounding; the mean loss of every epoch's steps.
+    """Weights (n_groups, n_inputs), each row summing to 1 up to rounding; the mean loss of every epoch's steps.
 
-    temperature: what the outputs were multiplied by while learning; it is no part of the merged model.
+    temperature: factor of the outputs during learning; it is not part of the merged model.
     """
 
     weights: FloatArray
@@ -88,7 +89,7 @@ class Soup:
 
     The loss of an example is the mean negative log-likelihood of its labels, in nats per token. The recipe's method
     is linear. names: of the models. groups: tensors that share a row of weights. Raises CollectionError for a
-    network that is no causal language model.
+    network that is not a causal language model.
     """
 
     def __init__(
@@ -109,15 +110,15 @@ class Soup:
         self.n_inputs = len(self.names)
         self._row = {name: row for row, members in enumerate(self.groups.values()) for name in members}
         self._present = dict.fromkeys(names, tuple(range(self.n_inputs)))
-        #: One name for each tensor in memory: that which the engine writes last.
+        #: One name for each tensor in memory: the one that the engine writes last.
         self._parts = {name: part for name, part in parts(model).items() if name in self._present}
 
     def merge(self, weights: FloatArray) -> Merge:
-        """The merge that these weights (n_groups, n_inputs) make."""
+        """Return the merge with these weights (n_groups, n_inputs)."""
         return Merge(self._recipe, CoefficientTable(self.groups, {"weight": weights}))
 
     def losses(self, weights: FloatArray, examples: Sequence[Example], batch_tokens: int, step: Progress) -> FloatArray:
-        """The loss of every example, in their order, without a temperature."""
+        """Return the loss of every example, in their order, without a temperature."""
         self._engine.apply(self.merge(weights), self._model.tensors)
         self._model.settle()
         found: dict[Example, float] = {}
@@ -130,7 +131,7 @@ class Soup:
     def slope(
         self, weights: FloatArray, temperature: float, examples: Sequence[Example], batch_tokens: int, step: Progress
     ) -> Slope:
-        """The mean loss of examples with these weights, and its derivatives."""
+        """Return the mean loss of examples with these weights, and its derivatives."""
         merge = self.merge(weights)
         self._engine.apply(merge, self._model.tensors)
         self._model.settle()
@@ -150,7 +151,7 @@ class Soup:
         return Slope(loss, slopes, 0.0 if scale.grad is None else float(scale.grad))
 
     def _losses(self, batch: Sequence[Example], temperature: Tensor | None) -> Tensor:
-        """The loss of each example of a batch, all of one length: (n_examples,)."""
+        """Return the loss of each example of a batch, all of one length: (n_examples,)."""
         tokens = torch.tensor([example.tokens for example in batch], device=self._network.device)
         firsts = torch.tensor([example.first for example in batch], device=tokens.device)
         start = int(firsts.min())
@@ -163,7 +164,7 @@ class Soup:
         return (surprise * labels).sum(1) / labels.sum(1)
 
     def _products(self, merge: Merge) -> FloatArray:
-        """<dL/dW, theta_i> in float64, added up over the tensors of each group: (n_groups, n_inputs)."""
+        """Return <dL/dW, theta_i> in float64, summed over the tensors of each group: (n_groups, n_inputs)."""
         sums = np.zeros((len(self.groups), self.n_inputs))
         candidate = PreparedMerge(merge, self.names, self._present)
         for source in self._engine.sources(candidate, keep=True):
@@ -174,7 +175,7 @@ class Soup:
 
 
 def learn(soup: Soup, examples: Sequence[Example], settings: Settings, step: Progress) -> Learned:
-    """Learn the weights of a soup, from equal ones on. Raises SoupError for a loss that is not finite."""
+    """Learn the weights of a soup, starting from equal ones. Raises SoupError for a loss that is not finite."""
     logits = torch.ones(len(soup.groups), soup.n_inputs, dtype=torch.float64, requires_grad=True)
     temperature = torch.ones((), dtype=torch.float64, requires_grad=True)
     followed = [logits, temperature] if settings.temperature else [logits]
@@ -205,7 +206,7 @@ def learn(soup: Soup, examples: Sequence[Example], settings: Settings, step: Pro
 
 
 def _places(names: Sequence[str], model: ResidentModel) -> dict[str, tuple[str, ...]]:
-    """A group for each tensor in memory, named after its first name: tied tensors have one gradient."""
+    """Return a group for each tensor in memory, named after its first name: tied tensors have one gradient."""
     places: dict[int, list[str]] = {}
     for name in names:
         places.setdefault(model.tensors[name].data_ptr(), []).append(name)
@@ -213,7 +214,7 @@ def _places(names: Sequence[str], model: ResidentModel) -> dict[str, tuple[str, 
 
 
 def _products(source: TensorSource, gradient: Tensor) -> FloatArray:
-    """The inner product of a flat gradient with each model's tensor: (n_inputs,)."""
+    """Return the inner product of a flat gradient with each model's tensor: (n_inputs,)."""
 
     def of_tile(tile: Tile) -> list[float]:
         wide = gradient[tile.start : tile.stop].double()

@@ -1,8 +1,8 @@
-"""What a network keeps between forward passes, put back for each candidate, and the proof that nothing else stays.
+"""State that a network keeps between forward passes: restored for each candidate, and verified to be complete.
 
-A candidate's score must be that of its export, loaded anew. Some networks remember earlier passes: RWKV divides its
+A candidate's score must equal that of its export, loaded anew. Some networks remember earlier passes: RWKV divides its
 weights at its first one, dynamic rotary embeddings keep the longest text. Buffers and plain attributes of modules are
-put back; weights are merged again where a pass wrote to them; `Probe` shows whether that was all.
+restored; weights are merged again if a pass wrote to them; `Probe` verifies that nothing else remains.
 """
 
 import copy
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from evaluators.base import FloatArray
 from evomerge.merging.models.network import quiet
 
-#: Types of the attributes that are put back: values that cannot change in place.
+#: Types of the attributes that are restored: immutable values.
 _PLAIN = (bool, int, float, str, type(None))
 #: Maximum number of output values to compare.
 _VALUES = 2**16
-#: Outputs are equal within this share of the largest one: less than any change of weights, more than rounding.
+#: Relative tolerance of outputs, by the largest one: smaller than any change of weights, larger than rounding.
 _TOLERANCE = 1e-4
 
 
 class NetworkState:
-    """Buffers and plain attributes of a network as they were when it was made.
+    """Snapshot of a network's buffers and plain attributes.
 
-    written: tensors that merges are written to; they are not put back, but `touched` says when a pass changed them.
+    written: tensors that merges write to; they are not restored, but `touched` tells whether a pass changed them.
     """
 
     def __init__(self, network: nn.Module, written: Iterable[Tensor]) -> None:
@@ -43,7 +43,7 @@ class NetworkState:
             if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in storages
         ]
         self._watched = [*network.parameters(), *resident]
-        # Batch norm in training writes its running mean without a new version: buffers are compared.
+        # Batch norm in training updates its running mean without a new version: buffers are compared by value.
         buffers = {tensor.untyped_storage().data_ptr() for tensor in network.buffers()}
         self._merged_buffers = [tensor for tensor in resident if tensor.untyped_storage().data_ptr() in buffers]
         self._versions: list[int] = []
@@ -51,19 +51,19 @@ class NetworkState:
         self.mark()
 
     def mark(self) -> None:
-        """Take the weights as they are now for unchanged."""
+        """Mark the current weights as unchanged."""
         self._versions = [tensor._version for tensor in self._watched]
         self._values = [tensor.clone() for tensor in self._merged_buffers]
 
     @property
     def touched(self) -> bool:
-        """Whether the weights were written to since `mark`."""
+        """Return whether the weights were written to since `mark`."""
         return any(tensor._version != seen for tensor, seen in zip(self._watched, self._versions, strict=True)) or any(
             not torch.equal(tensor, seen) for tensor, seen in zip(self._merged_buffers, self._values, strict=True)
         )
 
     def restore(self) -> None:
-        """Put buffers and plain attributes back."""
+        """Restore buffers and plain attributes."""
         for module, kept in self._plain:
             now = _plain(module)
             if now != kept:
@@ -80,19 +80,19 @@ def _plain(module: nn.Module) -> dict[str, Any]:
 
 
 class Probe:
-    """A forward pass of an evaluator, to be repeated: the first one that it made without a cache of earlier tokens."""
+    """A repeatable forward pass of an evaluator: its first one without a cache of earlier tokens."""
 
     def __init__(self) -> None:
         self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     @property
     def captured(self) -> bool:
-        """Whether there was any."""
+        """Whether a pass was captured."""
         return self._call is not None
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
-        """Keep the arguments of the first pass that begins while it lasts."""
+        """Capture the arguments of the first pass within the context."""
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._call is None and not _remembers(kwargs.get("past_key_values")):
@@ -105,7 +105,7 @@ class Probe:
             handle.remove()
 
     def outputs(self, network: nn.Module) -> FloatArray | None:
-        """Values of what the network computes from these arguments: (n_values,); None where there was no pass."""
+        """Return output values of the network for these arguments, (n_values,); None if no pass was captured."""
         if self._call is None:
             return None
         args, kwargs = copy.deepcopy(self._call)
@@ -118,7 +118,7 @@ class Probe:
 
 
 def agree(a: FloatArray | None, b: FloatArray | None) -> bool:
-    """Whether two outputs are the same but for rounding; also where nothing was computed."""
+    """Return whether two outputs are equal up to rounding, or both missing."""
     if a is None or b is None:
         return a is b
     if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
@@ -132,7 +132,7 @@ def _remembers(cache: Any) -> bool:
 
 
 def floats_in(output: Any) -> Iterator[Tensor]:
-    """The logits of an output; where it has none, all its tensors of numbers."""
+    """Return the logits of an output; without any, all its numeric tensors."""
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         yield logits
@@ -145,7 +145,7 @@ def floats_in(output: Any) -> Iterator[Tensor]:
 
 
 def renewed(network: Any, kind: Any = None, config: Any = None) -> Any:
-    """The network as transformers would load it now, with the same weights, which it shares: it takes no memory.
+    """Build the network as transformers would load it now, sharing the same weights, without extra memory.
 
     kind, config: another class and configuration with parameters of the same names and shapes.
     """

@@ -1,4 +1,4 @@
-"""Parents whose config.json is not the base's: scored as their folders are, not as the base would compute with them."""
+"""Parents whose config.json differs from the base's: scored by their own, not by the base's."""
 
 from collections.abc import Mapping
 
@@ -11,23 +11,23 @@ from evomerge.resident.resident import ModelError, ResidentModel, generation_set
 
 
 def own_configurations(base: Model, inputs: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
-    """By input, in what its configuration computes otherwise than the base's: to be scored under it, as a parent.
+    """Return, by input, how its configuration computes differently from the base's, to score the parent under it.
 
-    Raises CheckpointError for one that makes a network with other parameters.
+    Raises CheckpointError if it defines a network with other parameters.
     """
     found = setting_differences(base, inputs) if base.config is not None else {}
     shapes = _parameters(base) if found else {}
     for label, sentences in found.items():
         if _parameters(inputs[label]) != shapes:
             raise CheckpointError(
-                f"{label} ({inputs[label].path}) is a network of other parameters than the base's: "
-                f"{'; '.join(sentences)}. Models of one architecture can be merged."
+                f"{label} ({inputs[label].path}) is a network with other parameters than the base's: "
+                f"{'; '.join(sentences)}. Only models of one architecture can be merged."
             )
     return found
 
 
 def differences(own: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """What to say of inputs with configurations of their own, each setting with both values."""
+    """Return warnings about inputs with configurations of their own, naming each setting with both values."""
     return [
         f"{label}: {'; '.join(sentences)}: parent:{label} is scored under its own config.json, "
         "every merge under the base's"
@@ -36,10 +36,10 @@ def differences(own: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 
 def as_its_folder(parent: Model, model: ResidentModel, *, tokenizer: bool) -> ResidentModel:
-    """A resident model with the same weights, which it shares, that computes and reads as another model's folder says.
+    """Return a resident model that shares the weights but computes and tokenizes by another model's folder.
 
-    tokenizer: whether the tokenizer and the settings of generation are also those of the folder.
-    Raises ModelError for a network that is spread over several GPUs.
+    tokenizer: whether to use the folder's tokenizer and generation settings too.
+    Raises ModelError for a network spread over several GPUs.
     """
     if len(getattr(model.network, "hf_device_map", ())) > 1:
         raise ModelError(
@@ -48,7 +48,7 @@ def as_its_folder(parent: Model, model: ResidentModel, *, tokenizer: bool) -> Re
         )
     config = configuration(parent)
     rows = getattr(model.network.config, "vocab_size", None)
-    if rows is not None:  # of another vocabulary, where the recipe names a tokenizer
+    if rows is not None:  # another vocabulary, if the recipe names a tokenizer
         config.vocab_size = rows
     network = renewed(model.network, architecture(parent), config)
     if network.can_generate():

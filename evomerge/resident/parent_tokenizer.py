@@ -1,4 +1,4 @@
-"""Parents whose folders read and write the tasks' texts otherwise: scored with their own tokenizer, or named."""
+"""Parents whose folders tokenize or generate differently: scored with their own tokenizer, or reported."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from evomerge.merging.recipe_models import RecipeModels
 from evomerge.recipe import Recipe
 from evomerge.resident.resident import ModelError, ResidentModel, generation_settings, read_tokenizer
 
-#: Settings of generation that change nothing of a greedy continuation whose prompt and length are given.
+#: Generation settings that do not affect a greedy continuation with a given prompt and length.
 _COSMETIC = re.compile(
     r"_.*|(bos|pad)_token_id|do_sample|temperature|(top|min|typical)_[kph]|(epsilon|eta)_cutoff|max_(length|new_tokens)"
     r"|use_cache|cache_implementation|output_.*|return_dict_in_generate|num_return_sequences|early_stopping"
@@ -29,21 +29,21 @@ _COSMETIC = re.compile(
 
 @dataclass(frozen=True)
 class OwnTokenizers:
-    """Models that read or write the tasks otherwise than the merge does, by name, each with sentences that say how.
+    """Models that tokenize or generate differently from the merge, by name, each with sentences that explain how.
 
     scored: as parents with their own tokenizer and generation settings. refused: with the merge's, since their own
-    does not fit; the last sentence says why.
+    is incompatible; the last sentence explains why.
     """
 
     scored: Mapping[str, tuple[str, ...]]
     refused: Mapping[str, tuple[str, ...]]
 
     def borrowed(self, recipe: Recipe) -> dict[str, str]:
-        """By trial label, why it is scored with the merge's tokenizer, though its own makes a difference."""
+        """Return, by trial label, why it is scored with the merge's tokenizer although its own differs."""
         return {parent_label(recipe, label): "; ".join(said) for label, said in self.refused.items()}
 
     def notes(self, recipe: Recipe) -> list[str]:
-        """Notes on these parents."""
+        """Return warnings about these parents."""
         ways = (
             (self.scored, "is scored with its own tokenizer and generation settings, every merge with the merge's"),
             (self.refused, "is scored with the merge's tokenizer, and may score otherwise in its own folder"),
@@ -57,14 +57,14 @@ class OwnTokenizers:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Tokens of every example by task; what else a tokenizer does to the tasks, what a difference means -> value."""
+    """Tokens of every example by task; other effects of a tokenizer on the tasks, as meaning -> value."""
 
     tokens: Mapping[str, Sequence[Sequence[tuple[int, ...]]]]
     parts: Mapping[str, Any]
 
     @property
     def longest(self) -> int:
-        """The most tokens of a text."""
+        """Largest number of tokens of a text."""
         return max((len(t) for rows in self.tokens.values() for texts in rows for t in texts), default=0)
 
 
@@ -75,9 +75,9 @@ def own_tokenizers(
     evaluators: Mapping[str, Evaluator],
     configured: Collection[str],
 ) -> OwnTokenizers:
-    """Compare what the models' own tokenizers and generation settings make of the tasks with what the merge's make.
+    """Compare the effects of the models' own tokenizers and generation settings on the tasks with the merge's.
 
-    merge: its tokenizer and its network without weights, for which the evaluators were rehearsed last; None for bare
+    merge: its tokenizer and its network without weights, for which the evaluators were prepared last; None for bare
     weights. configured: models with a configuration of their own. A model without a tokenizer has the merge's.
     """
     if merge is None or not merge.has_tokenizer:
@@ -115,13 +115,13 @@ def _rehearsed(evaluators: Mapping[str, Evaluator], reader: ResidentModel) -> _R
 
 
 def _same_rows(tokenizer: Any, other: Any) -> bool:
-    """Whether every token of the other has the same row in both."""
+    """Return whether every token of the other has the same row in both."""
     rows = tokenizer.get_vocab()
     return all(rows.get(token) == row for token, row in other.get_vocab().items())
 
 
 def _settings(ours: GenerationConfig, theirs: GenerationConfig) -> Iterator[str]:
-    """Settings that change a greedy continuation, one that is not set being its default."""
+    """Yield settings that affect a greedy continuation and differ, unset ones counting as their defaults."""
     defaults = GenerationConfig._get_default_generation_params()
     a, b = ({k: v for k, v in each.to_dict().items() if v is not None} for each in (ours, theirs))
     for key in sorted({*a, *b}):
@@ -138,19 +138,19 @@ def _shown(value: Any) -> str:
 
 
 def _context(merge: ResidentModel, model: Model, tokenizer: Any, ours: Callable[[], _Reading]) -> Iterator[str]:
-    """That another number of tokens is read at once, where examples are long enough for that to matter."""
+    """Yield a sentence if the context length differs and examples are long enough for that to matter."""
     try:
         theirs = max_length(SimpleNamespace(config=configuration(model)), tokenizer)
     except NetworkError:
         return
     mine = max_length(merge.network, merge.tokenizer)
-    # A continuation of an unknown length is written after prompts.
+    # A continuation of unknown length follows the prompts.
     if mine != theirs and 2 * ours().longest > min(mine, theirs):
-        yield f"it reads {theirs} tokens at once, the merge {mine}, and examples have up to {ours().longest}"
+        yield f"its context has {theirs} tokens, the merge's {mine}, and examples have up to {ours().longest}"
 
 
 def _writes(evaluators: Mapping[str, Evaluator]) -> bool:
-    """Whether a task may write text; it is not known of one that shows no example."""
+    """Return whether a task may generate text; unknown for one without a preview."""
     shown = (evaluator.preview(0) for evaluator in evaluators.values())
     return any(preview is None or preview.generated for preview in shown)
 
@@ -160,7 +160,7 @@ def _same(tokenizer: Any, other: Any) -> bool:
 
 
 def _structure(tokenizer: Any) -> tuple[Any, ...]:
-    """What decides about tokens, without padding and truncation, which the tasks set themselves."""
+    """Return everything that determines tokens, except padding and truncation, which the tasks set themselves."""
     core: Any = tokenizer.get_vocab()
     if tokenizer.is_fast:
         core = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -169,11 +169,11 @@ def _structure(tokenizer: Any) -> tuple[Any, ...]:
 
 
 def _reading(evaluators: Mapping[str, Evaluator], tokenizer: Any) -> _Reading:
-    """What a tokenizer, for which the evaluators were rehearsed last, makes of every example."""
+    """Return how a tokenizer, for which the evaluators were prepared last, encodes every example."""
     tokens: dict[str, list[list[tuple[int, ...]]]] = {}
-    parts: dict[str, Any] = {"another token stands before a text without context": prefix_token(tokenizer)}
+    parts: dict[str, Any] = {"another token precedes a text without context": prefix_token(tokenizer)}
     for task, evaluator in evaluators.items():
-        if evaluator.preview(0) is None:  # what it does with the tokenizer is not known
+        if evaluator.preview(0) is None:  # its use of the tokenizer is unknown
             parts[f"its tokenizer or chat template is another, which task {task!r} may use"] = (
                 _structure(tokenizer),
                 tokenizer.chat_template,
@@ -181,13 +181,13 @@ def _reading(evaluators: Mapping[str, Evaluator], tokenizer: Any) -> _Reading:
             continue
         tokens[task] = [_tokens(evaluator, row, tokenizer) for row in range(len(evaluator.example_ids))]
     if _writes(evaluators):
-        parts["its tokenizer writes other text for the same tokens"] = tokenizer.get_vocab(), tokenizer.all_special_ids
-        parts["its tokenizer ends a text at another token"] = tokenizer.eos_token_id
+        parts["its tokenizer decodes the same tokens to other text"] = tokenizer.get_vocab(), tokenizer.all_special_ids
+        parts["its tokenizer ends a text with another token"] = tokenizer.eos_token_id
     return _Reading(tokens, parts)
 
 
 def _tokens(evaluator: Evaluator, row: int, tokenizer: Any) -> list[tuple[int, ...]]:
-    """Tokens of an example: of its prompt, and of the prompt with each text that is scored after it."""
+    """Return the tokens of an example: of its prompt, and of the prompt with each text that is scored after it."""
     shown = evaluator.preview(row)
     if shown is None:
         return []
@@ -199,5 +199,5 @@ def _different(ours: _Reading, theirs: _Reading) -> Iterator[str]:
     for task, examples in theirs.tokens.items():
         count = sum(a != b for a, b in zip(ours.tokens[task], examples, strict=True))
         if count:
-            yield f"its tokenizer makes other tokens of {count} of {len(examples)} examples of task {task!r}"
+            yield f"its tokenizer encodes {count} of {len(examples)} examples of task {task!r} differently"
     yield from (what for what, value in theirs.parts.items() if ours.parts[what] != value)

@@ -1,7 +1,7 @@
-"""Where the tensors of a checkpoint are in a network, which transformers may rename and fuse when it loads them.
+"""Locations of a checkpoint's tensors in a network, which transformers may rename and fuse on loading.
 
-transformers' own list of conversions is applied to names and shapes, not a list of ours. The result is proved with
-the weights each time a model is loaded (`prove`).
+transformers' own list of conversions is applied to names and shapes, without a copy of it here. The result is
+verified with the weights each time a model is loaded (`prove`).
 """
 
 import json
@@ -23,22 +23,22 @@ from evomerge.merging.models.network_names import LoadingRules
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
-#: Buffers that older checkpoints hold, and transformers leaves aside whatever the architecture.
+#: Buffers in older checkpoints that transformers ignores for any architecture.
 _OLD_BUFFERS = re.compile(r"rotary_emb\.inv_freq|(?:^|\.)position_ids$")
 
 
 class ModelError(EvomergeError):
-    """A model that transformers cannot hold resident."""
+    """A model that transformers cannot keep resident."""
 
     exit_code = REFUSED
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Tensors of a checkpoint that transformers makes into other ones: stacked, concatenated, split, transposed.
+    """Tensors of a checkpoint that transformers converts: stacked, concatenated, split, transposed.
 
-    sources: names in the checkpoint, each with the pattern it matched, in transformers' order. key: the first tensor
-    made. targets: all tensors made.
+    sources: names in the checkpoint, each with the pattern it matched, in transformers' order. key: the first resulting
+    tensor. targets: all resulting tensors.
     """
 
     transform: WeightConverter
@@ -47,7 +47,7 @@ class Conversion:
     targets: tuple[str, ...] = ()
 
     def __call__(self, tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-        """The tensors of the network, made from these of the checkpoint. Raises what transformers raises."""
+        """Return the network's tensors made from these of the checkpoint. Raises whatever transformers raises."""
         transform = deepcopy(self.transform)
         for name, pattern in self.sources:
             transform.add_tensor(self.key, name, pattern, tensors[name])
@@ -57,10 +57,10 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Loading:
-    """What transformers makes of a checkpoint's tensors.
+    """The mapping of a checkpoint's tensors into a network.
 
     renamed: name in the checkpoint -> in the network. converted: the others that the network has. idle: tensors that
-    transformers knows and leaves aside. missing: parameters that a checkpoint may lack, and this one lacks.
+    transformers knows and ignores. missing: optional parameters that this checkpoint lacks.
     """
 
     renamed: Mapping[str, str]
@@ -72,8 +72,8 @@ class Loading:
 def find_places(network: Any, shapes: Shapes, learned: Callable[[str], bool], label: str) -> Loading:
     """Match a checkpoint's names and shapes with a network's; neither needs weights (meta device).
 
-    learned: whether a tensor of the checkpoint must have a place; computed buffers need none. label: the
-    checkpoint's, for errors. Raises ModelError for tensors without a place, of another shape, and for parameters
+    learned: whether a tensor of the checkpoint must have a place; computed buffers need none. label: name of the
+    checkpoint, for errors. Raises ModelError for tensors without a place or of another shape, and for parameters
     that transformers would fill with random numbers.
     """
     live: dict[str, Tensor] = network.state_dict()
@@ -122,7 +122,7 @@ def _known_to_be_idle(network: Any) -> Callable[[str], bool]:
 
 
 def _missing(network: Any, filled: Collection[str], label: str) -> tuple[str, ...]:
-    """Parameters that the checkpoint does not fill. Raises ModelError for those that it must."""
+    """Return parameters that the checkpoint does not fill. Raises ModelError for required ones."""
     ties: Mapping[str, str] = network.all_tied_weights_keys
     shared = {source for target, source in ties.items() if target in filled or source in filled}
     lacks = [
@@ -142,13 +142,13 @@ def _missing(network: Any, filled: Collection[str], label: str) -> tuple[str, ..
 
 
 def training_only(name: str) -> bool:
-    """Whether a parameter is read in training only, to go by its name."""
+    """Return whether a parameter is used in training only, judging by its name."""
     return TRAINING_ONLY.search(name) is not None
 
 
 def untie(network: Any, loading: Loading) -> None:
-    """Give tensors that the checkpoint holds twice memory of their own, though they are equal now and the
-    configuration ties them: a merge may make them differ, and transformers does not tie such ones.
+    """Give tensors that the checkpoint stores twice separate memory, although they are equal now and the
+    configuration ties them: a merge may make them differ, and transformers does not tie unequal ones.
     """
     filled = {*loading.renamed.values(), *(name for one in loading.converted for name in one.targets)}
     ties: Mapping[str, str] = network.all_tied_weights_keys
@@ -165,7 +165,7 @@ def untie(network: Any, loading: Loading) -> None:
 
 
 class Staged:
-    """Tensors of a checkpoint that are no views of the network's; `settle` makes the network's out of them."""
+    """Tensors of a checkpoint that are not views of the network's; `settle` converts them into the network's."""
 
     def __init__(self, conversion: Conversion, network: Any, shapes: Shapes, live: Mapping[str, Tensor]) -> None:
         self._conversion = conversion
@@ -178,12 +178,12 @@ class Staged:
         self._seen: list[int] = []
 
     def made(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name, live tensor, and what the tensors here make of it."""
+        """Yield name, live tensor, and the value converted from the tensors here."""
         for name, value in self._conversion(self.tensors, self._network).items():
             yield name, self._live[name], value
 
     def settle(self) -> None:
-        """Write to the network what was written here since the last time."""
+        """Write to the network what was written here since the last call."""
         versions = [tensor._version for tensor in self.tensors.values()]
         if versions != self._seen:
             for _, place, value in self.made():
@@ -192,9 +192,9 @@ class Staged:
 
 
 def place_tensors(network: Any, loading: Loading, shapes: Shapes) -> tuple[dict[str, Tensor], tuple[Staged, ...]]:
-    """The live tensors by the checkpoint's names: views of the network's where there are any, staged ones elsewhere.
+    """Return the live tensors by the checkpoint's names: views of the network's if possible, else staged ones.
 
-    Without the idle ones, which no network has.
+    Idle ones are excluded, since no network has them.
     """
     live: dict[str, Tensor] = network.state_dict()
     places = {name: live[target] for name, target in loading.renamed.items()}
@@ -202,7 +202,7 @@ def place_tensors(network: Any, loading: Loading, shapes: Shapes) -> tuple[dict[
     known: dict[Any, list[_View] | None] = {}
     for conversion in loading.converted:
         sources = [(pattern, tuple(shapes[name])) for name, pattern in conversion.sources]
-        # All blocks of a network are converted alike.
+        # All blocks of a network are converted in the same way.
         key = (*sources, *(tuple(live[name].shape) for name in conversion.targets))
         if key not in known:
             known[key] = _trace(conversion, network, shapes)
@@ -220,9 +220,9 @@ def place_tensors(network: Any, loading: Loading, shapes: Shapes) -> tuple[dict[
 def prove(
     places: Mapping[str, Tensor], staged: Sequence[Staged], read: Mapping[str, Callable[[], Tensor]], label: str
 ) -> None:
-    """Compare freshly loaded weights with the file's, tensor by tensor. Raises ModelError where they differ.
+    """Compare freshly loaded weights with the file's, tensor by tensor. Raises ModelError if they differ.
 
-    read: name in the file -> its values; they go into staged tensors.
+    read: name in the file -> its values; staged tensors receive them.
     """
     ours = {name for one in staged for name in one.tensors}
     wrong = []
@@ -238,13 +238,13 @@ def prove(
     if wrong:
         raise ModelError(
             f"{label}: {len(wrong)} tensors are not where transformers' conversions put them: {_some(wrong)}. This is "
-            "a fault of evomerge or of this version of transformers: please report it with the model's config.json."
+            "a bug in evomerge or in this version of transformers: please report it with the model's config.json."
         )
 
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor of a checkpoint as it lies in one of the tensors that a conversion makes: in elements."""
+    """A tensor of a checkpoint as a strided view of a converted tensor, in elements."""
 
     target: int
     offset: int
@@ -252,7 +252,7 @@ class _View:
 
 
 def _trace(conversion: Conversion, network: Any, shapes: Shapes) -> list[_View] | None:
-    """Follow marked elements of every source through a conversion; None where one is no view of a tensor made."""
+    """Follow marked elements of every source through a conversion; None if one is not a view of a result."""
     marks: dict[int, tuple[int, Shape]] = {}  # mark -> (source, index of the element in it)
     probes = {}
     for number, (name, _) in enumerate(conversion.sources):
@@ -273,7 +273,7 @@ def _trace(conversion: Conversion, network: Any, shapes: Shapes) -> list[_View] 
 
 
 def _view(number: int, shape: Shape, found: Mapping[tuple[int, Shape], tuple[int, int]]) -> _View | None:
-    """The view that explains where every marked element of a source was found."""
+    """Return the view that explains where every marked element of a source was found."""
     points = _points(shape)
     if any((number, point) not in found for point in points):
         return None
@@ -289,7 +289,7 @@ def _view(number: int, shape: Shape, found: Mapping[tuple[int, Shape], tuple[int
 
 
 def _points(shape: Shape) -> list[Shape]:
-    """Elements that tell a view from other rearrangements: first, last, next along each dimension, some between."""
+    """Return elements that tell a view from other rearrangements: first, last, next in each dimension, some between."""
     units = [tuple(int(other == dim) for other in range(len(shape))) for dim, size in enumerate(shape) if size > 1]
     between = [tuple(size * part // 7 for size in shape) for part in range(1, 7)]
     return list(dict.fromkeys([(0,) * len(shape), *units, *between, tuple(size - 1 for size in shape)]))

@@ -29,7 +29,7 @@ from search_spaces.base import FloatArray
 
 __all__ = ["ModelError", "ResidentModel", "compute_dtype", "load_resident"]
 
-#: Instruction sets (x86, ARM) with which a CPU multiplies matrices of a 16-bit type.
+#: Instruction sets (x86, ARM) for multiplying matrices of a 16-bit dtype.
 _INSTRUCTIONS = {
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
     torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
@@ -37,11 +37,11 @@ _INSTRUCTIONS = {
 
 
 class ResidentModel:
-    """A model to merge into: its tensors by checkpoint name and, where there is a config.json, its network.
+    """A model to merge into: its tensors by checkpoint name and, with a config.json, its network.
 
-    tensors: checkpoint name -> the live tensor; where transformers fuses tensors on loading, a view of the fused
-    one. staged: those of `tensors` that reach the network by `settle` only. dtypes: the type that each tensor has in
-    an export, where it is not the live one's. coefficients: what they were merged with last.
+    tensors: checkpoint name -> the live tensor; a view if transformers fuses tensors on loading.
+    staged: those of `tensors` that reach the network only through `settle`. dtypes: dtype of each tensor in
+    an export, if it differs from the live one. coefficients: those of the last merge.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class ResidentModel:
 
     @property
     def staged(self) -> tuple[str, ...]:
-        """Names of the tensors that reach the network by `settle` only."""
+        """Names of the tensors that reach the network only through `settle`."""
         return tuple(name for staged in self._staged for name in staged.tensors)
 
     def settle(self) -> None:
-        """Let the network have what was written to `tensors`: call it after every write, before a forward pass."""
+        """Propagate writes to `tensors` to the network: call it after every write, before a forward pass."""
         for staged in self._staged:
             staged.settle()
 
     def read_with(self, network: Any, tokenizer: Any = None) -> "ResidentModel":
-        """The same tensors with another network that computes with them, and another tokenizer: by default a copy.
+        """Return the same tensors with another network that uses them, and another tokenizer: by default a copy.
 
-        Evaluators prepare anew for a copy, since another network may read another number of tokens at once.
+        Evaluators prepare again for a copy, since another network may have another context length.
         """
         other = copy(self)
         other._network, other._tokenizer = network, copy(self._tokenizer) if tokenizer is None else tokenizer
@@ -81,12 +81,12 @@ class ResidentModel:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is a tokenizer that can be read."""
+        """Whether there is a readable tokenizer."""
         return self._tokenizer is not None and not isinstance(self._tokenizer, ModelError)
 
     @property
     def has_network(self) -> bool:
-        """Whether there is a network: not for bare weights."""
+        """Whether there is a network; bare weights have none."""
         return self._network is not None
 
     @property
@@ -98,7 +98,7 @@ class ResidentModel:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer. Raises ModelError when the model's folder holds none that transformers can read."""
+        """The tokenizer. Raises ModelError if the model's folder has none that transformers can read."""
         if self._tokenizer is None:
             raise ModelError("The base has no tokenizer files (tokenizer.json): it cannot read text.")
         if isinstance(self._tokenizer, ModelError):
@@ -118,16 +118,16 @@ def load_resident(
     """Load the base once, as transformers loads the exported result, so that both score the same.
 
     The shell comes from `from_pretrained(dtype=...)`: casting afterwards would round rotary buffers too.
-    dtype: of the merged weights, None for the base's own. compute: of the network, where it is another one; weights
-    are rounded to `dtype` before they are written into it. spread: lay the layers out over all visible GPUs, for a
-    model that one cannot hold.
-    Raises ModelError for what `check_resident` refuses, and for weights that are not where they should be.
+    dtype: dtype of the merged weights, None for the base's own. compute: dtype of the network, if different; weights
+    are rounded to `dtype` before they are written into it. spread: distribute the layers over all visible GPUs, for a
+    model that does not fit on one.
+    Raises ModelError if `check_resident` would, and for weights that are not where they should be.
     """
     if base.config is None:
         tensors = {name: base.tensor(name).to(device=device, dtype=_target(base, name, dtype)) for name in base.names}
         return ResidentModel({name: tensor.clone() for name, tensor in tensors.items()})
     _check_mark(base)
-    transformers.utils.logging.disable_progress_bar()  # bars belong to the command line; loading here is short
+    transformers.utils.logging.disable_progress_bar()  # progress bars belong to the command line
     network = architecture(base).from_pretrained(
         str(base.path),
         dtype=compute or dtype or "auto",
@@ -144,11 +144,11 @@ def load_resident(
     untie(network, loading)
     places, staged = place_tensors(network, loading, {name: base.shape(name) for name in base.names})
     file = Checkpoint.open(base.path, passing=True)
-    # Rows that a new vocabulary adds are in no file.
+    # Rows added by a new vocabulary are in no file.
     loaded = [name for name in file.names if name in places and places[name].shape == torch.Size(file.shape(name))]
     prove(places, staged, {name: partial(file.tensor, name) for name in loaded}, str(base.path))
     for name in loading.missing:
-        if training_only(name):  # random numbers otherwise: whoever reads them shall notice
+        if training_only(name):  # otherwise random numbers: NaN reveals any use
             network.get_parameter(name).data.fill_(torch.nan)
     places |= {name: base.tensor(name).to(device, _target(base, name, dtype), copy=True) for name in loading.idle}
     tensors = {name: places[name] for name in base.names if name in places}
@@ -159,7 +159,7 @@ def load_resident(
 def check_resident(base: Model) -> tuple[str, ...]:
     """Find a place for every tensor in the network that config.json describes; reads no weights.
 
-    Returns what should be known of it. Raises ModelError or CheckpointError for what `load_resident` refuses.
+    Returns warnings. Raises ModelError or CheckpointError if `load_resident` would.
     """
     if base.config is None:
         return ()
@@ -167,7 +167,7 @@ def check_resident(base: Model) -> tuple[str, ...]:
     if not idle:
         return ()
     some = f"{', '.join(idle[:3])}{', ...' if len(idle) > 3 else ''}"
-    return (f"transformers does not load {len(idle)} tensors ({some}): they are merged, written, and change no score",)
+    return (f"transformers does not load {len(idle)} tensors ({some}): they are merged and written, but not scored",)
 
 
 def _loading(base: Model, network: Any) -> Loading:
@@ -176,7 +176,7 @@ def _loading(base: Model, network: Any) -> Loading:
 
 
 def _resize(network: Any, base: Model) -> None:
-    """Give the network the rows of the base's vocabulary, which may be another than in its folder."""
+    """Give the network the rows of the base's vocabulary, which may differ from its folder's."""
     rows = _rows(base.config)
     if rows != _rows(read_json(base.path, "config.json")):
         network.resize_token_embeddings(rows, mean_resizing=False)
@@ -189,7 +189,7 @@ def _rows(config: Mapping[str, Any] | None) -> Any:
 
 
 def generation_settings(model: Model, tokenizer: Path) -> transformers.GenerationConfig:
-    """How a network writes text: as the tokenizer's folder says, else the model's, else config.json; as in exports."""
+    """Return an export's generation settings: the tokenizer folder's, else the model's, else config.json's."""
     for folder in (tokenizer, model.path):
         if (folder / "generation_config.json").is_file():
             check_inside(folder, "generation_config.json")
@@ -198,7 +198,7 @@ def generation_settings(model: Model, tokenizer: Path) -> transformers.Generatio
 
 
 def check_reads_text(base: Model, tokenizer: Path) -> None:
-    """Raises ModelError, naming the folder, when these cannot make a model that reads text."""
+    """Raise ModelError, naming the folder, if these cannot form a model that reads text."""
     if base.config is None:
         raise ModelError(
             f"{base.path}: config.json missing. Tasks that read text need a whole model folder as the base: "
@@ -212,13 +212,13 @@ def check_reads_text(base: Model, tokenizer: Path) -> None:
 
 
 def unloaded(base: Model, tokenizer: Path) -> ResidentModel:
-    """What of a model needs no weights, to check tasks against: its tokenizer, and its network on the meta device."""
+    """Return a model without weights to check tasks against: its tokenizer, and its network on the meta device."""
     _check_mark(base)
     return ResidentModel({}, outline(base).network, read_tokenizer(tokenizer))
 
 
 def choose_device(wanted: str) -> str:
-    """The torch device for "auto": the first GPU where there is one; or `wanted` itself."""
+    """Return the torch device for "auto", the first GPU if there is one, or `wanted` itself."""
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -227,16 +227,17 @@ def choose_device(wanted: str) -> str:
 def _check_mark(base: Model) -> None:
     if has_mark(base.path):
         raise ModelError(
-            f"{base.path / 'config.json'} begins with a byte order mark, which transformers does not read: save it as "
+            f"{base.path / 'config.json'} begins with a byte order mark, which transformers cannot read: save it as "
             "UTF-8 without one."
         )
 
 
 def compute_dtype(stored: Iterable[torch.dtype], device: str, capabilities: Mapping[str, Any] | None = None) -> str:
-    """The type for a network with weights of these types: "stored" (theirs), or "float32" on a CPU that emulates them.
+    """Return the compute dtype for weights of these dtypes: "stored" (theirs), or "float32" on a CPU that emulates
+    them.
 
-    Without its instructions a 16-bit type takes a CPU several times as long as float32. capabilities: names of
-    instruction sets, this CPU's where None; a torch that cannot tell (before 2.10) counts as one without any.
+    Without its instructions, a 16-bit dtype takes a CPU several times as long as float32. capabilities: names of
+    instruction sets, this CPU's if None; a torch that cannot tell (before 2.10) counts as having none.
     """
     if device != "cpu":
         return "stored"
@@ -251,7 +252,7 @@ def _target(base: Model, name: str, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder; None where there is none, a ModelError to be raised where it cannot be read."""
+    """Read the tokenizer of a folder; None if there is none, a ModelError to raise later if it is unreadable."""
     if not _has_tokenizer(folder):
         return None
     check_tokenizer(folder)

@@ -1,8 +1,8 @@
-"""Honest numbers: intervals, paired comparisons, the winner's curse, the joint bootstrap, several claims, power.
+"""Statistics of scores: confidence intervals, paired comparisons, selection optimism, bootstrap, multiplicity, power.
 
-Everywhere values are per example and per task, as `Yardstick.contributions` gives them: larger is better, and
-the sum of the task means is the score. n is the number of distinct examples that all sides were scored on; NaN is an
-example that was not scored. Copies of an example count once wherever errors are estimated (`clusters_of`).
+Values are per example and per task, as returned by `Yardstick.contributions`: larger is better, and
+the sum of the task means is the score. n is the number of distinct examples scored on all sides; NaN marks an example
+without a score. Duplicates of an example count once wherever errors are estimated (`clusters_of`).
 """
 
 from evomerge.statistics.bootstrap import (

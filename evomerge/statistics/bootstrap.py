@@ -1,7 +1,7 @@
-"""The joint bootstrap: what of a comparison of many candidates would survive other examples of the same kind.
+"""The joint bootstrap: which results of a comparison of many candidates generalize to other examples.
 
-Distinct examples are resampled within each task, each with its copies, the same resample for all candidates, so that
-what they share cancels.
+Distinct examples are resampled within each task, together with their duplicates, in the same way for all candidates,
+so that shared effects cancel.
 Efron and Tibshirani (1993), https://doi.org/10.1201/9780429246593
 """
 
@@ -25,21 +25,21 @@ def bootstrap_means(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> FloatArray:
-    """Task means of every resample, (n_resamples, n_candidates, n_tasks); the tasks in the order of `values`.
+    """Return the task means of every resample, (n_resamples, n_candidates, n_tasks), with tasks ordered as in `values`.
 
-    values: task -> (n_candidates, n_examples). clusters: which examples repeat each other. Raises StatisticsError for
-    examples that were not scored.
+    values: task -> (n_candidates, n_examples). clusters: duplicate examples. Raises StatisticsError for
+    examples without a score.
     """
     found = samples(values, clusters)
     means = [_resampled(examples, n_resamples, (seed, task)) for task, examples in enumerate(found.values())]
-    # Equal values may differ in their last bits after a matrix product; ties must stay ties.
+    # Equal values may differ in their last bits after a matrix product; they must remain ties.
     return np.stack(means, axis=2).round(12)
 
 
 def probability_best(means: FloatArray) -> FloatArray:
-    """How often each candidate has the highest score, (n_candidates,); ties are shared, the sum is 1.
+    """Return each candidate's probability of having the highest score, (n_candidates,); ties are split, the sum is 1.
 
-    means: from `bootstrap_means`. P(same winner) is its value at the candidate that was chosen.
+    means: from `bootstrap_means`. P(same winner) is the value of the selected candidate.
     """
     scores = _scores(means)
     best = scores == scores.max(axis=1, keepdims=True)
@@ -50,11 +50,11 @@ def probability_best(means: FloatArray) -> FloatArray:
 def indifference_set(
     values: Mapping[str, FloatArray], means: FloatArray, *, clusters: Clusters | None = None
 ) -> NDArray[np.bool_]:
-    """Which candidates may be the truly best one, (n_candidates,): a set that contains it in 95 % of studies.
+    """Return which candidates may be the truly best one, (n_candidates,): a set that contains it in 95 % of studies.
 
-    A candidate is in it when the simultaneous 95 % interval of its distance to the best contains 0: when it lies
-    behind the best measured score by no more than the 95 % point of max_j e_j - e_k, e the errors of the resamples.
-    The interval of its difference to the one on top would forget that the top was chosen for its luck.
+    A candidate is included if the simultaneous 95 % interval of its distance to the best contains 0: if it is below
+    the best measured score by at most the 95 % quantile of max_j e_j - e_k, where e are the errors of the resamples.
+    An interval of the difference to the top candidate would ignore that the top was selected for its sampling error.
     Multiple comparisons with the best: Hsu (1984), https://doi.org/10.1214/aos/1176346732
     """
     measured = np.sum([examples.mean for examples in samples(values, clusters).values()], axis=0)
@@ -64,13 +64,13 @@ def indifference_set(
 
 
 def probability_non_dominated(means: FloatArray) -> FloatArray:
-    """How often no other candidate beats each one on all tasks, (n_candidates,)."""
+    """Return the probability that each candidate is not dominated, (n_candidates,)."""
     share: FloatArray = np.mean([pareto.non_dominated(-resample) for resample in means], axis=0)
     return share
 
 
 def _resampled(examples: Sample, n_resamples: int, key: tuple[int, int]) -> FloatArray:
-    """Means (n_resamples, n_candidates) over examples drawn with replacement: counts times values."""
+    """Return means (n_resamples, n_candidates) over examples drawn with replacement: counts times values."""
     n_examples = examples.size
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     drawn = rng.integers(n_examples, size=(n_resamples, n_examples)) + n_examples * np.arange(n_resamples)[:, None]

@@ -1,13 +1,13 @@
-"""Several claims at once (Holm, 1979). https://www.jstor.org/stable/4615733"""
+"""Correction for multiple claims (Holm, 1979). https://www.jstor.org/stable/4615733"""
 
 from collections.abc import Mapping
 
-#: A smaller p is not printed: tests are not exact that far out.
+#: Smaller p-values are not printed: the tests are not exact that far out.
 SMALLEST_P = 0.0001
 
 
 def p_text(value: float, name: str = "") -> str:
-    """`0.031` or `<0.0001`, for a column; with a name `p = 0.031` or `p < 0.0001`, for a sentence."""
+    """Format a p-value: `0.031` or `<0.0001` for a column; with a name `p = 0.031` or `p < 0.0001` for a sentence."""
     number, relation = (f"{value:.2g}", "=") if value >= SMALLEST_P else (f"{SMALLEST_P:.4f}", "<")
     if name:
         return f"{name} {relation} {number}"
@@ -15,9 +15,9 @@ def p_text(value: float, name: str = "") -> str:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p-values under the same names: of all claims with one below 5 %, any is wrong in at most 5 % of studies.
+    """Adjust p-values: among all claims below 5 % there is a wrong one in at most 5 % of studies.
 
-    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than one before it.
+    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than its predecessor.
     """
     adjusted: dict[str, float] = {}
     largest = 0.0

@@ -1,8 +1,8 @@
-"""Repeated examples: an example and its copies are one observation, weighted by how often it occurs.
+"""Duplicate examples: an example and its duplicates are one observation, weighted by its frequency.
 
-Notation: w_c how many examples cluster c has, W their sum, C the number of clusters. The mean over examples is that of
-the clusters' means, weighted by w. Copies add no information, so its standard error comes from the C
-observations: their effective number is W^2 / sum w^2 (Kish, 1965), which is C where all occur equally often.
+Notation: cluster c contains w_c examples, W is their sum, C the number of clusters. The mean over examples is the
+w-weighted mean of the clusters' means. Duplicates add no information, so its standard error is based on the C
+observations, with the effective number W^2 / sum w^2 (Kish, 1965), which is C if all frequencies are equal.
 """
 
 import math
@@ -17,7 +17,7 @@ from evaluators.base import content_of
 from evomerge.statistics.intervals import FloatArray
 
 IntArray = NDArray[np.int64]
-#: Task -> (n_examples,), equal numbers where examples repeat each other; tasks that are not in it have no copies.
+#: Task -> (n_examples,), equal numbers for duplicates; a task that is missing has none.
 Clusters = Mapping[str, IntArray]
 
 
@@ -25,7 +25,7 @@ Clusters = Mapping[str, IntArray]
 class Sample:
     """Distinct examples.
 
-    values: the mean of each one's copies, (..., n_clusters). weights: in proportion to how often each occurs,
+    values: mean over the duplicates of each, (..., n_clusters). weights: proportional to their frequencies,
     (n_clusters,).
     """
 
@@ -39,22 +39,22 @@ class Sample:
 
     @property
     def shares(self) -> FloatArray:
-        """What each counts in the mean over examples, (n_clusters,), summing to 1."""
+        """Weight of each in the mean over examples, (n_clusters,), summing to 1."""
         shares: FloatArray = self.weights / self.weights.sum()
         return shares
 
     @property
     def effective(self) -> float:
-        """Effective number of examples: as many distinct ones, once each, would carry the same information."""
+        """Effective sample size: the number of equally frequent distinct examples with the same information."""
         return float(self.weights.sum() ** 2 / (self.weights**2).sum())
 
     def effective_part(self, chosen: NDArray[np.bool_]) -> float:
-        """How many of the effective ones are chosen (n_clusters,)."""
+        """Return how much of the effective sample size is selected by `chosen`, (n_clusters,)."""
         return self.effective * float(self.weights[chosen].sum()) / float(self.weights.sum())
 
     @property
     def mean(self) -> FloatArray:
-        """The mean over all examples, copies counted, (...)."""
+        """Mean over all examples including duplicates, (...)."""
         return np.asarray(np.average(self.values, axis=-1, weights=self.weights))
 
     @property
@@ -67,7 +67,7 @@ class Sample:
 
     @property
     def degrees(self) -> float:
-        """Satterthwaite's degrees of freedom of that variance: n - 1 where all examples occur equally often."""
+        """Satterthwaite's degrees of freedom of that variance: n - 1 for equal frequencies."""
         if self.size < 2:
             return 0.0
         shares = self.shares
@@ -77,7 +77,7 @@ class Sample:
 
 @lru_cache(maxsize=256)
 def clusters_of(example_ids: tuple[str, ...]) -> IntArray:
-    """Which examples repeat each other, (n_examples,): distinct contents are numbered in the order of appearance."""
+    """Return cluster numbers, (n_examples,), equal for duplicates, in order of first appearance."""
     numbers: dict[str, int] = {}
     found = np.array([numbers.setdefault(content_of(each), len(numbers)) for each in example_ids], dtype=np.int64)
     found.flags.writeable = False
@@ -85,7 +85,7 @@ def clusters_of(example_ids: tuple[str, ...]) -> IntArray:
 
 
 def sample(values: FloatArray, clusters: IntArray | None) -> Sample:
-    """Distinct examples of values (..., n_examples)."""
+    """Return the distinct examples of values (..., n_examples)."""
     if clusters is None:
         return Sample(values, np.ones(values.shape[-1]))
     _, member, counts = np.unique(clusters, return_inverse=True, return_counts=True)
@@ -97,5 +97,5 @@ def sample(values: FloatArray, clusters: IntArray | None) -> Sample:
     low = np.minimum.reduceat(ordered, starts, axis=-1)
     high = np.maximum.reduceat(ordered, starts, axis=-1)
     means = np.add.reduceat(ordered, starts, axis=-1) / counts
-    # Copies that agree have just that value: a mean of equal numbers may differ from them in its last bits.
+    # Duplicates with equal values keep that value exactly: a mean of equal numbers may differ in its last bits.
     return Sample(np.where(low == high, low, means), weights)

@@ -1,4 +1,4 @@
-"""A score with its standard error and interval, and the paired difference of two scores."""
+"""A score with its standard error and confidence interval, and the paired difference of two scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from evomerge.statistics.clusters import Clusters, Sample, sample
 from evomerge.statistics.intervals import Z95, FloatArray, Part
 from evomerge.statistics.sign_test import sign_test
 
-#: An interval that is narrower than this share of its mean is rounding.
+#: An interval narrower than this fraction of its mean is rounding error.
 ROUNDING = 1e-12
 
 
@@ -23,9 +23,9 @@ class StatisticsError(EvomergeError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over examples (or a sum of several task means) with its standard error.
+    """A mean over examples (or a sum of task means) with its standard error.
 
-    n_examples: the distinct ones. bounds: the 95 % interval where values are known; without it, the normal one.
+    n_examples: number of distinct ones. bounds: 95 % interval computed from the values; None for the normal one.
     """
 
     mean: float
@@ -35,19 +35,19 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval."""
+        """95 % confidence interval."""
         half = Z95 * self.standard_error
         return (self.mean - half, self.mean + half) if self.bounds is None else self.bounds
 
     @property
     def half_width(self) -> float:
-        """Half the width of the interval: what stands behind the plus-minus sign."""
+        """Half the width of the interval, the number after the plus-minus sign."""
         low, high = self.interval
         return (high - low) / 2
 
     @property
     def has_interval(self) -> bool:
-        """Whether there is an interval to show: none is known of one value, and equal ones tell none."""
+        """Whether there is an interval to show: a single value or equal values have none."""
         return ROUNDING * abs(self.mean) < self.half_width < math.inf
 
 
@@ -55,9 +55,9 @@ class Estimate:
 class Difference(Estimate):
     """A paired difference a - b.
 
-    p: exact (McNemar) where the differences of each task have one size, else Student's, from the variance of the
-    interval; 1 where the examples do not differ. Its interval is symmetric. by_constants: whether there is a difference
-    although the examples do not differ, so that all of it comes from constants, which have no sampling error.
+    p: exact (McNemar) if the differences of each task have a single size, else Student's, from the variance of the
+    interval; 1 if the examples do not differ. Its interval is symmetric. by_constants: whether the difference comes
+    entirely from constants, which have no sampling error, since the examples do not differ.
     """
 
     p: float
@@ -65,7 +65,7 @@ class Difference(Estimate):
 
     @property
     def shown(self) -> bool:
-        """Whether a was shown to be better than b, at 5 %."""
+        """Whether a is significantly better than b, at 5 %."""
         return self.p < 0.05 and self.mean > 0
 
 
@@ -76,12 +76,12 @@ def estimate(
     constant: float = 0.0,
     clusters: Clusters | None = None,
 ) -> Estimate:
-    """Sum over tasks of the mean over examples; tasks are independent samples. NaN = not scored.
+    """Estimate the sum over tasks of the mean over examples; tasks are independent samples. NaN = not scored.
 
-    sizes: what a right answer counts in each task of zeros and ones. It is read off the values; only where all answers
-    are wrong it cannot be, and then it is taken for the largest of the other tasks, or 1. Where it is given, one value
-    of another size that all examples have is a constant, without a sampling error. constant: what is added to the sum
-    of the tasks. clusters: which examples repeat each other; they count once.
+    sizes: value of a right answer in each task of zeros and ones. Inferred from the values, except if all answers are
+    wrong; then it defaults to the largest of the other tasks, or 1. If it is given, a value of another size that all
+    examples share is a constant, without sampling error. constant: added to the sum of the tasks. clusters: duplicate
+    examples, which count once.
     Raises StatisticsError for a task without a scored example.
     """
     scored = {task: _scored(task, column, clusters) for task, column in values.items()}
@@ -101,16 +101,16 @@ def difference(
     constant: float = 0.0,
     clusters: Clusters | None = None,
 ) -> Difference:
-    """Paired difference a - b: sum over tasks of the mean of per-example differences.
+    """Estimate the paired difference a - b: the sum over tasks of the mean of per-example differences.
 
-    a, b: task -> values in the same example order. Examples that either side lacks are left out of both.
+    a, b: task -> values in the same example order. Examples without a score on either side are ignored.
     sizes, clusters: as for `estimate`. constant: a's lead in addition to the tasks.
-    Raises StatisticsError for a task without an example that both were scored on.
+    Raises StatisticsError for a task without an example scored on both sides.
     """
     deltas = {task: _scored(task, a[task] - b[task], clusters) for task in a}
     found = {task: _one_size(delta.values, task, sizes, paired=True) for task, delta in deltas.items()}
     for task, size in found.items():
-        if size == 0:  # they never differ: only the values say whether they are zeros and ones
+        if size == 0:  # no differences: only the values tell whether they are zeros and ones
             both = np.concatenate([a[task], b[task]])
             found[task] = _one_size(both[~np.isnan(both)], task, sizes, paired=True)
     ones = {task: abs(size) for task, size in _sizes(found, sizes).items()}
@@ -121,7 +121,7 @@ def difference(
     parts.append(Part(constant, 0.0))
     moments = _moments(deltas, constant)
     differ = any(_differs(delta, paired_ones=task in ones) for task, delta in deltas.items())
-    if not differ:  # the floor of the variance would make a constant, of whatever size, as certain as it is large
+    if not differ:  # the variance floor would make any large constant significant
         p = 1.0
     elif len(ones) == len(deltas) and constant == 0:
         p = _exact([(delta, ones[task]) for task, delta in deltas.items()])
@@ -132,14 +132,14 @@ def difference(
 
 
 def standard_error(values: FloatArray) -> float:
-    """sqrt(sum (s - m)^2 / (n (n - 1))); infinite for fewer than two values."""
+    """Return sqrt(sum (s - m)^2 / (n (n - 1))); infinite for fewer than two values."""
     return math.sqrt(sample(values, None).variance_of_mean)
 
 
 def _scored(task: str, column: FloatArray, clusters: Clusters | None) -> Sample:
     known = ~np.isnan(column)
     if not known.any():
-        raise StatisticsError(f"Task {task!r} has no example with a score, of {len(column)}; leave the task out.")
+        raise StatisticsError(f"Task {task!r} has no scored example among {len(column)}; remove the task.")
     repeats = None if clusters is None else clusters.get(task)
     return sample(column[known], None if repeats is None else repeats[known])
 
@@ -165,12 +165,12 @@ def _graded(column: Sample) -> Part:
 
 
 def _differs(delta: Sample, *, paired_ones: bool) -> bool:
-    """Whether the examples tell two models apart, or one that is alone may; a constant difference is none of theirs."""
+    """Return whether the examples differ (for a single model: may differ); a constant difference does not count."""
     return bool(np.any(delta.values)) if paired_ones else delta.size < 2 or bool(np.ptp(delta.values))
 
 
 def _exact(deltas: Sequence[tuple[Sample, float]]) -> float:
-    """McNemar's test of differences of one size per task; what occurs more often weighs more in the statistic."""
+    """Perform McNemar's test on differences of one size per task; frequent examples weigh more in the statistic."""
     wins, losses, weights = [], [], []
     for delta, size in deltas:
         for weight in np.unique(delta.weights):
@@ -184,9 +184,9 @@ def _exact(deltas: Sequence[tuple[Sample, float]]) -> float:
 def _one_size(
     column: FloatArray, task: str, given: Mapping[str, float] | None, *, paired: bool = False
 ) -> float | None:
-    """The one value beside 0; 0 where there are only zeros, None where there are several, or one that is a constant.
+    """Return the only value besides 0; 0 for only zeros, None if there are several values or it is a constant.
 
-    paired: of differences, whose sign does not matter.
+    paired: for differences, whose sign is ignored.
     """
     sizes = np.abs(column) if paired else column
     others = sizes[sizes != 0]
@@ -200,7 +200,7 @@ def _one_size(
 
 
 def _sizes(found: Mapping[str, float | None], given: Mapping[str, float] | None) -> dict[str, float]:
-    """The tasks of zeros and ones with what a one counts; a size that the values do not tell is given or guessed."""
+    """Return the value of a one in each task of zeros and ones; a size not inferred from values is given or guessed."""
     known = [abs(size) for size in found.values() if size]
     guess = max(known, default=1.0)
     told = given or {}

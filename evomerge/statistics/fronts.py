@@ -1,11 +1,11 @@
-"""The hypervolume of a measured front, with the luck of its points taken out.
+"""Hypervolume of a measured front, corrected for the sampling error of its points.
 
-A measured front is too good: its points are there partly because their errors were lucky, and resampling examples adds
-a second portion of luck to the first. Two ways out, each good where the other is not; the interval holds both theirs:
-* the basic bootstrap: the measured volume less what the second portion adds; good for few points far apart;
-* fronts that the measured points may have come from, true points being normal about a common mean, with a covariance
-  known as far as the measured ones tell it; good for many points with errors as large as their gaps. Draws from this
-  posterior are made of the bootstrap's errors (Matheron's rule). https://doi.org/10.1198/jasa.2011.tm11181
+A measured front is optimistic: its points are there partly because of favorable sampling errors, and resampling the
+examples adds further errors. Two corrections are used, each reliable where the other is not; the interval covers both:
+* the basic bootstrap: the measured volume minus the bias added by resampling; reliable for few points far apart;
+* posterior fronts: true points are normal about a common mean, with a covariance estimated from the measured ones;
+  reliable for many points with errors as large as their gaps. Posterior draws reuse the bootstrap's errors (Matheron's
+  rule). https://doi.org/10.1198/jasa.2011.tm11181
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from evomerge.statistics.matrices import noise, samples
 
 @dataclass(frozen=True)
 class Interval:
-    """value: as measured. low, high: the 95 % interval of the truth, which may lie wholly below an optimistic value."""
+    """value: as measured. low, high: 95 % interval of the true value, which may lie below an optimistic value."""
 
     value: float
     low: float
@@ -36,11 +36,11 @@ def hypervolume_interval(
     clusters: Clusters | None = None,
     seed: int = 0,
 ) -> Interval:
-    """Hypervolume of the candidates' front with its 95 % interval.
+    """Estimate the hypervolume of the candidates' front with its 95 % interval.
 
-    values: task -> (n_candidates, n_examples). means: theirs from `bootstrap_means`. Both larger is better, in the
-    units of `reference`, (n_tasks,): the losses up to which volume counts. Candidates must not have been picked by
-    these values: give all of them, or a set chosen on other examples. Where many are exactly equal, the interval
+    values: task -> (n_candidates, n_examples). means: theirs from `bootstrap_means`. In both larger is better, in the
+    units of `reference`, (n_tasks,): the losses that bound the volume. Candidates must not have been selected on
+    these values: pass all of them, or a set selected on other examples. If many are exactly equal, the interval
     is still too high in one study of five.
     """
     found = samples(values, clusters)
@@ -60,13 +60,13 @@ def _volumes(points: FloatArray, reference: FloatArray) -> FloatArray:
 
 
 def _scatter_is_known(errors: FloatArray) -> bool:
-    """Whether there are enough candidates to learn from how they scatter."""
+    """Return whether there are enough candidates to estimate their covariance."""
     _, n_candidates, n_tasks = errors.shape
     return bool(n_candidates > n_tasks + 2)
 
 
 def _true_points(measured: FloatArray, errors: FloatArray, noise: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Draws of the true points (n_resamples, n_candidates, n_tasks) given the measured ones."""
+    """Draw the true points, (n_resamples, n_candidates, n_tasks), given the measured ones."""
     n_resamples, n_candidates, _ = errors.shape
     shared = errors.mean(axis=1, keepdims=True)
     centre = measured.mean(axis=0)
@@ -82,7 +82,7 @@ def _true_points(measured: FloatArray, errors: FloatArray, noise: FloatArray, rn
 def _spreads(
     covariance: FloatArray, noise: FloatArray, degrees: int, n_resamples: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Draws of the true points' covariance: the measured one, known up to a Wishart factor, less the noise."""
+    """Draw the true points' covariance: the measured one, known up to a Wishart factor, minus the noise."""
     n_tasks = len(covariance)
     normal = rng.standard_normal((n_resamples, degrees, n_tasks))
     factor = np.swapaxes(normal, 1, 2) @ normal / degrees
@@ -99,6 +99,6 @@ def _root(matrices: FloatArray) -> FloatArray:
 
 
 def _tiny(noise: FloatArray) -> FloatArray:
-    """What keeps a task without noise or spread invertible."""
+    """Return a regularizer for tasks without noise or spread."""
     tiny: FloatArray = 1e-12 * max(1e-12, float(np.trace(noise))) * np.eye(len(noise))
     return tiny

@@ -1,8 +1,8 @@
-"""95 % intervals of a sum of task means that stay honest for few examples and for scores near 0 and 1.
+"""95 % confidence intervals of a sum of task means, reliable for few examples and for scores near 0 and 1.
 
-A task of zeros and ones is widened by pseudo-examples, one of each kind at a time, shared out over such tasks: in one
+A task of zeros and ones gets pseudo-examples, one of each kind, shared among such tasks: for a single
 task this is Wilson's interval (means) and that of Agresti and Min with one pseudo-example (differences). Graded values
-get Student's t with Satterthwaite's degrees of freedom.
+use Student's t with Satterthwaite's degrees of freedom.
 https://doi.org/10.1080/01621459.1927.10502953  https://doi.org/10.1002/sim.2027  https://doi.org/10.2307/3002019
 """
 
@@ -16,13 +16,13 @@ from scipy import stats
 
 FloatArray = NDArray[np.float64]
 
-#: Two-sided 5 % point of the normal distribution.
+#: Two-sided 5 % quantile of the normal distribution.
 Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Part:
-    """One task's share of an interval: where it is centred, its variance, and how well that variance is known."""
+    """One task's contribution to an interval: its center, its variance, and the variance's degrees of freedom."""
 
     centre: float
     variance: float
@@ -30,7 +30,7 @@ class Part:
 
 
 def mean_of_zeros_and_ones(right: float, n: float, size: float, n_tasks: int) -> Part:
-    """A mean of n values of which `right` are `size` and the others 0; n_tasks share the pseudo-examples."""
+    """Return the mean of n values of which `right` are `size` and the others 0; n_tasks share the pseudo-examples."""
     share, extra = right / n, Z95**2 / n_tasks
     centre = (right + extra / 2) / (n + extra)
     variance = (n * share * (1 - share) + extra / 4) / (n + extra) ** 2
@@ -38,7 +38,7 @@ def mean_of_zeros_and_ones(right: float, n: float, size: float, n_tasks: int) ->
 
 
 def mean_of_wins_and_losses(wins: float, losses: float, n: float, size: float, n_tasks: int) -> Part:
-    """A mean of n paired differences: `wins` are +size, `losses` -size, the others 0."""
+    """Return the mean of n paired differences: `wins` are +size, `losses` -size, the others 0."""
     extra = 1 / n_tasks
     for_, against = (wins + extra / 2) / (n + extra), (losses + extra / 2) / (n + extra)
     variance = (for_ + against - (for_ - against) ** 2) / (n + extra)
@@ -46,14 +46,14 @@ def mean_of_wins_and_losses(wins: float, losses: float, n: float, size: float, n
 
 
 def interval(parts: Sequence[Part]) -> tuple[float, float]:
-    """The 95 % interval of the sum of independent parts; infinite where a variance is."""
+    """Return the 95 % interval of the sum of independent parts; infinite if a variance is."""
     centre = sum(part.centre for part in parts)
     half = student(degrees(parts)) * math.sqrt(sum(part.variance for part in parts))
     return centre - half, centre + half
 
 
 def degrees(parts: Sequence[Part]) -> float:
-    """Satterthwaite's degrees of freedom of the variance of the sum."""
+    """Return Satterthwaite's degrees of freedom of the variance of the sum."""
     variance = sum(part.variance for part in parts)
     if not 0 < variance < math.inf:
         return math.inf
@@ -62,5 +62,5 @@ def degrees(parts: Sequence[Part]) -> float:
 
 
 def student(degrees: float) -> float:
-    """Two-sided 5 % point of Student's t; the normal one for infinite degrees."""
+    """Return the two-sided 5 % quantile of Student's t; the normal one for infinite degrees."""
     return Z95 if math.isinf(degrees) else float(stats.t.ppf(0.975, degrees))

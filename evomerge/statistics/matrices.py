@@ -1,4 +1,4 @@
-"""Values of many candidates on the same examples: what must hold before they are compared, and their noise."""
+"""Values of many candidates on the same examples: validation before a comparison, and their noise."""
 
 from collections.abc import Mapping
 
@@ -10,13 +10,13 @@ from evomerge.statistics.intervals import FloatArray
 
 
 def checked(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Task -> (n_candidates, n_examples), float64, every candidate scored on every example.
+    """Return task -> (n_candidates, n_examples), float64, with every candidate scored on every example.
 
-    Raises StatisticsError: a mean over fewer examples would compare candidates on different questions.
+    Raises StatisticsError otherwise: a mean over fewer examples would compare candidates on different questions.
     """
     matrices = {task: np.asarray(matrix, dtype=np.float64) for task, matrix in values.items()}
     if not matrices:
-        raise StatisticsError("There are no tasks to compare candidates on; give at least one.")
+        raise StatisticsError("Comparing candidates needs at least one task; there is none.")
     n_candidates = next(iter(matrices.values())).shape[:1]
     for task, matrix in matrices.items():
         if matrix.ndim != 2 or matrix.shape[:1] != n_candidates or not matrix.size:
@@ -29,20 +29,20 @@ def checked(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
             count = int(np.sum(~np.isfinite(matrix[missing[0]])))
             raise StatisticsError(
                 f"Candidate {missing[0]} has no finite value for {count} of {matrix.shape[1]} examples of task "
-                f"{task!r} ({len(missing)} such candidates in all). Leave out those not scored on all of them."
+                f"{task!r} ({len(missing)} such candidates in total). Exclude candidates not scored on all examples."
             )
     return matrices
 
 
 def samples(values: Mapping[str, FloatArray], clusters: Clusters | None) -> dict[str, Sample]:
-    """Task -> distinct examples, values (n_candidates, n_clusters); checked. Raises StatisticsError."""
+    """Return task -> distinct examples, values (n_candidates, n_clusters), validated. Raises StatisticsError."""
     return {task: sample(matrix, (clusters or {}).get(task)) for task, matrix in checked(values).items()}
 
 
 def noise(examples: Sample) -> float:
-    """Variance of a candidate's mean given the examples that all share, from values (n_candidates, n_clusters).
+    """Return the variance of a candidate's mean given the shared examples, from values (n_candidates, n_clusters).
 
-    Half the mean variance of the paired differences of all pairs, / n_examples: in closed form the mean square of the
+    Half the mean variance of the paired differences of all pairs, / n_examples; in closed form, the mean square of the
     interaction of candidates and examples. 0 for fewer than two of either.
     """
     matrix, shares = examples.values, examples.shares

@@ -1,7 +1,7 @@
-"""The winner's curse: the best of many measured scores is too good, by how much, and what to believe instead.
+"""Selection optimism (the winner's curse): how much the best of many measured scores overestimates, and a correction.
 
 Notation: K candidates, n examples of a task, m_k the measured score of candidate k; sigma^2 the variance of m_k about
-its true score given the examples that all share; tau^2 the variance of true scores; c_K the expected maximum of K
+its true score given the shared examples; tau^2 the variance of true scores; c_K the expected maximum of K
 standard normals. Empirical Bayes with a normal prior: Efron (2011), https://doi.org/10.1198/jasa.2011.tm11181
 """
 
@@ -19,11 +19,12 @@ from evomerge.statistics.matrices import noise, samples
 
 @dataclass(frozen=True)
 class Optimism:
-    """How far the scores of a search can be believed.
+    """Reliability of the scores of a search.
 
-    measured, shrunk: (n_candidates,) scores as they are and as they are likely to repeat. disagreement: mean over pairs
-    of candidates of the share of examples on which they differ. noise: sigma^2. spread: tau^2. reliability: tau^2 /
-    (tau^2 + sigma^2), how much of a lead is real. expected: by how much the best measured score is likely too high.
+    measured, shrunk: (n_candidates,) scores as measured and as expected on new examples. disagreement: fraction of
+    examples with different values, averaged over pairs of candidates. noise: sigma^2. spread: tau^2. reliability: tau^2
+    / (tau^2 + sigma^2), the fraction of a lead that is real. expected: expected overestimation of the best measured
+    score.
     """
 
     measured: FloatArray
@@ -36,16 +37,16 @@ class Optimism:
 
 
 def optimism(values: Mapping[str, FloatArray], *, clusters: Clusters | None = None) -> Optimism:
-    """From task -> (n_candidates, n_examples) of all candidates of a search, on the examples it searched on.
+    """Estimate it from task -> (n_candidates, n_examples) of all candidates of a search, on its search examples.
 
     sigma^2 is half the mean variance of the paired differences of all pairs, summed over tasks. With one task of zeros
-    and ones that is q / (2 n), q the mean pairwise disagreement, but for the squared differences of their means, which
-    are no noise. What is harder or easier for all candidates alike cancels, as it does in the choice of the best.
+    and ones that is q / (2 n), q the mean pairwise disagreement, except for the squared differences of their means,
+    which are not noise. Effects that examples have on all candidates alike cancel, as they do in selecting the best.
 
-    The formula holds for candidates whose true scores are roughly normal. Where a search left many bad ones behind,
-    tau^2 is theirs and the optimism among the good ones is larger than this: give it those worth choosing from.
-    clusters: which examples repeat each other; they count once.
-    Raises StatisticsError for a matrix of another shape and for examples that were not scored.
+    The formula assumes roughly normal true scores. If a search produced many bad candidates, they dominate
+    tau^2, and the optimism among the good ones is larger: pass only candidates worth selecting from.
+    clusters: duplicate examples, which count once.
+    Raises StatisticsError for a matrix of another shape and for examples without a score.
     """
     found = samples(values, clusters)
     measured: FloatArray = np.sum([examples.mean for examples in found.values()], axis=0)
@@ -59,14 +60,14 @@ def optimism(values: Mapping[str, FloatArray], *, clusters: Clusters | None = No
 
 
 def expected_maximum(count: int) -> float:
-    """c_K: the expected maximum of `count` independent standard normal variables, to about 1e-9."""
+    """Return c_K: the expected maximum of `count` independent standard normal variables, to about 1e-9."""
     grid = np.linspace(-10.0, 10.0, 20001)
     density = count * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (count - 1)
     return float(np.trapezoid(grid * density, grid))
 
 
 def _disagreement(matrices: Mapping[str, FloatArray]) -> float:
-    """Share of (pair of candidates, example) with different values, from how often each value occurs in a column."""
+    """Return the fraction of (pair of candidates, example) with different values, from the value counts per column."""
     n_candidates = len(next(iter(matrices.values())))
     if n_candidates < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a number of examples can show, and how many a difference needs: two-sided 5 %, found 4 times out of 5."""
+"""Statistical power: the difference that n examples can detect, and the n that a difference needs (5 %, power 80 %)."""
 
 import math
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from evomerge.statistics.clusters import Clusters
 from evomerge.statistics.estimates import Difference, difference
 from evomerge.statistics.intervals import Z95, FloatArray
 
-#: z(97.5 %) + z(80 %): what a difference must reach, in standard errors, to be found 4 times out of 5.
+#: z(97.5 %) + z(80 %): a difference of this many standard errors is detected with 80 % power.
 POWER = 2.8015852
 
 
 @dataclass(frozen=True)
 class Power:
-    """What examples like these can show about two models like these.
+    """Statistical power of examples like these for two models like these.
 
-    n_examples: the distinct ones. disagreement: share of examples on which the two have different values. variance: of
-    the paired difference, per example (n SE^2); with one task of zeros and ones it is the disagreement less the squared
+    n_examples: number of distinct ones. disagreement: fraction of examples with different values. variance: variance
+    of the paired difference, per example (n SE^2); for one task of zeros and ones, the disagreement minus the squared
     difference.
     """
 
@@ -29,11 +29,11 @@ class Power:
 
     @property
     def detectable(self) -> float:
-        """The difference of scores that these examples show 4 times out of 5."""
+        """Smallest difference of scores that these examples detect with 80 % power."""
         return detectable(self.variance, self.n_examples)
 
     def needed(self, delta: float) -> int:
-        """How many examples, shared out over the tasks as these are, a difference of `delta` needs."""
+        """Return the number of examples, distributed over the tasks like these, that a difference of `delta` needs."""
         return examples_needed(self.variance, delta)
 
 
@@ -44,7 +44,7 @@ def power(
     sizes: Mapping[str, float] | None = None,
     clusters: Clusters | None = None,
 ) -> Power:
-    """Power measured from two models: task -> values in the same example order; sizes, clusters as for `estimate`."""
+    """Measure power from two models: task -> values in the same example order; sizes, clusters as for `estimate`."""
     whole = difference(a, b, sizes=sizes, clusters=clusters)
     known = {task: ~np.isnan(a[task] - b[task]) for task in a}
     changed = sum(int(np.sum((a[task] != b[task]) & known[task])) for task in a)
@@ -52,19 +52,19 @@ def power(
 
 
 def variance_of(gap: Difference) -> float:
-    """The variance of a paired difference per example; infinite where its interval is."""
-    # As in the interval, half a win and half a loss more: models that never differed here may do so elsewhere.
+    """Return the variance of a paired difference per example; infinite if its interval is."""
+    # As in the interval, plus half a win and half a loss: models that never differed here may do so elsewhere.
     return gap.n_examples * (gap.half_width / Z95) ** 2
 
 
 def detectable(disagreement: float, n_examples: int) -> float:
-    """The difference found 4 times out of 5 at 5 %, when two models disagree on this share of examples.
+    """Return the difference detected with 80 % power at 5 % if two models disagree on this fraction of examples.
 
-    For graded values and several tasks, the variance of the paired difference per example takes its place.
+    For graded values and several tasks, pass the variance of the paired difference per example instead.
     """
     return POWER * math.sqrt(disagreement / n_examples)
 
 
 def examples_needed(disagreement: float, delta: float) -> int:
-    """How many examples are needed to find a difference of `delta` 4 times out of 5 at 5 %."""
+    """Return the number of examples needed to detect a difference of `delta` with 80 % power at 5 %."""
     return math.ceil(POWER**2 * disagreement / delta**2)

@@ -13,12 +13,12 @@ from evomerge.statistics.intervals import FloatArray
 
 @dataclass(frozen=True)
 class Rerun:
-    """What changed when one model was scored again.
+    """Changes when one model was scored again.
 
-    changed: share of the examples with another value; of seconds that is all of them, and the rest says how much.
-    difference: second minus first; when its p is small, something that all examples share has changed (a seed, a
-    version, a batch size), and no standard error covers that. standard_error: how far noise that is independent from
-    example to example moves one run's score. Standard errors of scores and differences contain it already.
+    changed: fraction of the examples with another value; for seconds that is all of them, and the rest says how much.
+    difference: second minus first; a small p means that something shared by all examples has changed (a seed, a
+    version, a batch size), which no standard error covers. standard_error: standard error of one run's score due to
+    noise that is independent between examples; standard errors of scores and differences already include it.
     """
 
     changed: float
@@ -29,9 +29,9 @@ class Rerun:
 def rerun(
     first: Mapping[str, FloatArray], second: Mapping[str, FloatArray], *, clusters: Clusters | None = None
 ) -> Rerun:
-    """Compare two runs of one model: task -> values in the same example order; clusters: which repeat each other.
+    """Compare two runs of one model: task -> values in the same example order; clusters: duplicate examples.
 
-    Raises StatisticsError for a task without an example that both were scored on.
+    Raises StatisticsError for a task without an example scored in both.
     """
     whole = difference(second, first, clusters=clusters)
     changed = n_examples = 0

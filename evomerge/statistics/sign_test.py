@@ -1,8 +1,8 @@
 """McNemar's exact test over several tasks. https://doi.org/10.1007/BF02295996
 
-If two models are equally good, each example on which they differ goes to either with probability one half. The
-statistic is the difference itself, the sum over tasks of weight x (wins - losses). Counting examples of all tasks alike
-would answer another question: which model wins more examples, where a large task outvotes small ones.
+For equally good models, each example on which they differ goes to either with probability one half. The
+statistic is the difference itself, the sum over tasks of weight x (wins - losses). Counting examples of all tasks
+equally would answer another question: which model wins more examples, where a large task outvotes small ones.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-#: Cells of the grid on which sums of unequal weights are counted. Rounding never makes p smaller.
+#: Cells of the grid on which sums of unequal weights are counted. Rounding never decreases p.
 CELLS = 2**14
 
 
 def sign_test(wins: Sequence[int], losses: Sequence[int], weights: Sequence[float]) -> float:
-    """Two-sided p. wins, losses, weights: one per task; a weight is what one example moves the difference by."""
+    """Return the two-sided p. wins, losses, weights: one per task; a weight is the effect of one example."""
     used = [row for row in zip(wins, losses, weights, strict=True) if row[0] + row[1] and row[2]]
     if not used:
         return 1.0

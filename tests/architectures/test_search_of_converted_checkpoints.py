@@ -77,7 +77,7 @@ def test_gradients_of_experts_are_those_of_their_part_of_the_fused_tensor(tmp_pa
 
 def test_statistics_of_tensors_that_are_no_views_are_refused(tmp_path: Path) -> None:
     base = Checkpoint.open(write_models("NomicBERT", tmp_path)["base"])
-    with pytest.raises(CollectionError, match="can be merged and searched only"):
+    with pytest.raises(CollectionError, match="can only be merged and searched"):
         parts(load_resident(base, base.path, None, "cpu"))
 
 

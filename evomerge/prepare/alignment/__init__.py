@@ -1,1 +1,1 @@
-"""Before or after a merge: hidden units matched to another model's, their statistics repaired."""
+"""Alignment before or after a merge: matching hidden units to another model's, repairing their statistics."""

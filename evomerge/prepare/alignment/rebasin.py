@@ -1,8 +1,8 @@
 """Git Re-Basin by weight matching (Ainsworth et al., 2023). https://arxiv.org/abs/2209.04836.
 
-Two networks that learnt the same may have it in hidden units of another order. Matching reorders one model's units to
-agree with the other's, after which the two can be averaged; its outputs stay as they were. Fine-tuned models of one
-base need no matching.
+Two networks may represent the same function with hidden units in another order. Matching permutes one model's units to
+agree with the other's, so that the two can be averaged; its outputs do not change. Models fine-tuned from one base
+need no matching.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 from evomerge.merging.tiles import Workers
 from evomerge.prepare.alignment.symmetries import Place, Units
 
-#: A new order must agree better by this share of the weights' lengths: anything less is rounding.
+#: Minimum gain of a new order, as a fraction of the weights' norms: anything smaller is rounding.
 _GAIN = 1e-12
 
 
@@ -25,15 +25,15 @@ class Readable(Protocol):
     """A model whose tensors can be read."""
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor on the CPU, to be read only."""
+        """Return a tensor on the CPU; read-only."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Tensors in their new order, as the model stores them, and how well they agree with the other model.
+    """Tensors in their new order, as the model stores them, and their agreement with the other model.
 
-    agreement: the inner product of the two models' weights in all places of units, before and after every sweep
-    over the units; never smaller than before. cosine: the same before and after, by the weights' lengths.
+    agreement: inner product of the two models' weights over all matched units, before and after every sweep
+    over the units; it never decreases. cosine: the same before and after, divided by the weights' norms.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,10 +43,10 @@ class Matching:
 
 
 def match(model: Readable, to: Readable, units: Sequence[Units], *, seed: int = 0, sweeps: int = 100) -> Matching:
-    """Reorder the units of `model` to agree with `to`: each kind in turn at its best while the others stay.
+    """Permute the units of `model` to agree with `to`: each kind in turn is optimized while the others stay fixed.
 
-    seed: of the order in which kinds of units have their turn. sweeps: at most so many rounds; it ends when none
-    of the units gains. The tensors named by `units` of the model are held in memory, once.
+    seed: of the order of the kinds of units. sweeps: maximum number of rounds; matching ends when no kind of units
+    improves. The tensors named by `units` of the model are held in memory, once.
     """
     return Workers(1).alone(lambda: _match(model, to, units, seed, sweeps))
 
@@ -79,14 +79,14 @@ def _match(model: Readable, to: Readable, units: Sequence[Units], seed: int, swe
 
 
 def reorder(tensor: Tensor, place: Place, order: Sequence[int]) -> None:
-    """Put the units of a place into another order, in place: unit i becomes what unit order[i] was."""
+    """Reorder the units of a place in place: unit i becomes the former unit order[i]."""
     part = _part(tensor, place, len(order))
     blocks = part.reshape(len(order), place.block, *part.shape[1:])
     part.copy_(blocks[torch.as_tensor(order)].reshape(part.shape))
 
 
 def _best(tensors: Mapping[str, Tensor], to: Readable, units: Units, gain: float) -> list[int] | None:
-    """The order that agrees most, or None where it gains nothing."""
+    """Return the order with the highest agreement, or None if it gains nothing."""
     agreement = torch.zeros(units.count, units.count, dtype=torch.float64)
     for place in units.places:
         ours, theirs = (
@@ -100,7 +100,7 @@ def _best(tensors: Mapping[str, Tensor], to: Readable, units: Units, gain: float
 
 
 def _part(tensor: Tensor, place: Place, count: int) -> Tensor:
-    """The units' part of a tensor, their axis first: a view."""
+    """Return the units' part of a tensor with their axis first, as a view."""
     return tensor.movedim(place.axis, 0)[place.start : place.start + count * place.block]
 
 

@@ -1,8 +1,9 @@
-"""Which hidden units of a model can be reordered without changing its outputs, read off its tensors' names and shapes.
+"""Permutation symmetries of a model: hidden units that can be reordered without changing its outputs.
 
-Known are decoders with the names of Llama (also with fused projections and experts) and of GPT-2, and plain chains of
-linear layers. Attention heads move as a whole; with grouped queries the groups move, and the heads inside of a group.
-The residual stream moves if every tensor that touches it is known: RMSNorm and LayerNorm treat all channels alike.
+Inferred from names and shapes of tensors, for decoders with the names of Llama (also with fused projections and
+experts) and of GPT-2, and for plain chains of linear layers. Attention heads move as a whole; with grouped queries the
+groups move, and the heads within a group. The residual stream can be reordered only if every tensor that touches it is
+known: RMSNorm and LayerNorm treat all channels alike.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from evomerge.errors import REFUSED, EvomergeError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-#: Inputs and output of an MLP under one parent, and how many projections each input's weight holds one after the other.
+#: Inputs and output of an MLP under one parent, and the number of projections stacked in each input's weight.
 _MLPS: tuple[tuple[tuple[str, ...], str, int], ...] = (
     (("gate_proj", "up_proj"), "down_proj", 1),
     (("gate_up_proj",), "down_proj", 2),
@@ -23,14 +24,14 @@ _MLPS: tuple[tuple[tuple[str, ...], str, int], ...] = (
     (("fc1",), "fc2", 1),
     (("c_fc",), "c_proj", 1),
 )
-#: Inputs of attention (all three in one weight, or each in its own) and its output.
+#: Inputs of attention (all three in one weight, or each in its own), and its output.
 _ATTENTIONS = (
     (("q_proj", "k_proj", "v_proj"), "o_proj"),
     (("q_proj", "k_proj", "v_proj"), "out_proj"),
     (("qkv_proj",) * 3, "o_proj"),
     (("c_attn",) * 3, "c_proj"),
 )
-#: Architectures whose linear layers of these names store their weights inputs first.
+#: Architectures whose linear layers of these names store their weights as (in, out).
 _INPUTS_FIRST = ("gpt2", "openai-gpt")
 _CONVOLUTIONS = re.compile(r"(?:^|\.)(?:c_fc|c_attn|c_proj)$")
 
@@ -41,14 +42,14 @@ _HEAD_NORM = re.compile(r"\.[qk]_norm\.weight$")
 
 
 class AlignError(EvomergeError):
-    """A model whose hidden units are not known, or not well enough for what was asked."""
+    """A model whose hidden units are unknown, or not known well enough for the request."""
 
     exit_code = REFUSED
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where units lie: blocks of `block` indices of one axis of a tensor, one after the other from `start` on."""
+    """Location of units: consecutive blocks of `block` indices along one axis of a tensor, beginning at `start`."""
 
     tensor: str
     axis: int
@@ -58,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Units:
-    """Interchangeable units: reordering them in all places alike leaves the outputs as they are."""
+    """Interchangeable units: the same permutation in all places leaves the outputs unchanged."""
 
     name: str
     count: int
@@ -66,10 +67,10 @@ class Units:
 
 
 def find_units(shapes: Shapes, config: Mapping[str, Any] | None, *, residual: bool = False) -> tuple[Units, ...]:
-    """All units of a model with these learnt tensors and this config.json; what is not known stays out.
+    """Return all units of a model with these learned tensors and this config.json, ignoring unknown tensors.
 
-    residual: the channels of the residual stream too. Raises AlignError for a model without known units, and for
-    a residual stream that a tensor touches of which it is not known how.
+    residual: include the channels of the residual stream. Raises AlignError for a model without known units, and for
+    a residual stream used by an unknown tensor.
     """
     decoder = _Decoder(shapes, config or {})
     parents = dict.fromkeys(name.rsplit(".", 2)[0] for name in shapes if name.count(".") >= 2)
@@ -79,14 +80,14 @@ def find_units(shapes: Shapes, config: Mapping[str, Any] | None, *, residual: bo
     found = found or list(_chain(shapes))
     if not found:
         raise AlignError(
-            "No hidden units are known that could be matched: expected a decoder with the tensor names of Llama or "
+            "Found no hidden units to match: expected a decoder with the tensor names of Llama or "
             f"GPT-2, or a chain of linear layers with numbered names; the first tensor is {next(iter(shapes), None)!r}."
         )
     return tuple(units for units in found if units.count > 1)
 
 
 def mlp_inputs(shapes: Shapes, config: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The weights whose outputs are hidden units of a decoder's MLPs: of gates, up projections, first layers."""
+    """Return the weights whose outputs are hidden units of a decoder's MLPs: gates, up projections, first layers."""
     decoder = _Decoder(shapes, config or {})
     parents = dict.fromkeys(name.rsplit(".", 2)[0] for name in shapes if name.count(".") >= 2)
     places = (place for parent in parents for units in decoder.mlp(parent) for place in units.places[:-1])
@@ -105,7 +106,7 @@ class _Decoder:
         self._known_order = bool(config)
 
     def mlp(self, parent: str) -> Iterator[Units]:
-        """The hidden units of the MLP under `parent`, if there is one."""
+        """Yield the hidden units of the MLP under `parent`, if there is one."""
         for ins, out, parts in _MLPS:
             layers, last = [f"{parent}.{layer}" for layer in ins], f"{parent}.{out}"
             if not self._are_linear(*layers, last):
@@ -118,13 +119,13 @@ class _Decoder:
                 yield Units(f"{parent}: hidden units", count, (*places, self._input(last)))
 
     def attention(self, parent: str) -> Iterator[Units]:
-        """The heads of the attention under `parent`: groups with a key and a value each, and the queries in them."""
+        """Yield the heads of the attention under `parent`: groups with a key and a value each, and their queries."""
         for ins, out in _ATTENTIONS:
             layers, last = [f"{parent}.{layer}" for layer in ins], f"{parent}.{out}"
             if 0 in (self._heads, self._groups) or self._heads % self._groups or not self._are_linear(*layers, last):
                 continue
             if ins[0] == "c_attn" and not self._inputs_first:
-                continue  # others by this name hold queries, keys and values head by head
+                continue  # other layouts interleave queries, keys and values per head
             size = self._width(last, outputs=False) // self._heads
             sizes = (self._heads * size, self._groups * size, self._groups * size)
             fused = len(set(layers)) == 1
@@ -149,7 +150,7 @@ class _Decoder:
             yield Units(f"{parent}: heads of group {group}", each, inside)
 
     def _add_norms(self, parent: str, size: int, queries: list[Place], keys: list[Place]) -> bool:
-        """Whether norms of queries and keys are of one head, serving all, or of all, with a place for each."""
+        """Return whether norms of queries and keys either have one head's size, shared by all, or one part per head."""
         for norm, count, places in (("q_norm", self._heads, queries), ("k_norm", self._groups, keys)):
             name = f"{parent}.{norm}.weight"
             shape = self._shapes.get(name, (size,))
@@ -160,12 +161,12 @@ class _Decoder:
         return True
 
     def residual(self, units: Iterable[Units]) -> Units:
-        """The channels between the blocks: every tensor reads from them, writes to them, scales them, or is inside."""
+        """Return the channels between blocks: every tensor reads, writes or scales them, or is inside a block."""
         inner = {(place.tensor, place.axis) for one in units for place in one.places}
         layers = {name.removesuffix(".weight") for name, _ in inner}
         widths = sorted({shape[-1] for name, shape in self._shapes.items() if _EMBEDDING.search(name)})
         if len(widths) != 1:
-            raise AlignError(f"A residual stream has one width; the embeddings of this model have {widths or 'none'}.")
+            raise AlignError(f"A residual stream needs one width; this model's embeddings have {widths or 'none'}.")
         width, places = widths[0], []
         for name, shape in self._shapes.items():
             free = [axis for axis in range(len(shape)) if (name, axis) not in inner]
@@ -177,8 +178,8 @@ class _Decoder:
                 free = []
             if len(free) != 1 or free[0] >= len(shape) or shape[free[0]] != width:
                 raise AlignError(
-                    f"The residual stream cannot be reordered: what {name} {shape} has to do with it is not known. "
-                    "Leave it as it is (without --residual)."
+                    f"The residual stream cannot be reordered: the role of {name} {shape} in it is unknown. "
+                    "Leave it unchanged (without --residual)."
                 )
             places.append(Place(name, free[0]))
         return Units("residual stream", width, tuple(places))
@@ -211,9 +212,9 @@ class _Decoder:
 
 
 def _chain(shapes: Shapes) -> Iterator[Units]:
-    """The hidden layers of a plain network: modules in the order of the numbers in their names, each feeding the next.
+    """Yield the hidden layers of a plain network: modules ordered by the numbers in their names, each feeding the next.
 
-    Modules of vectors only (norms) scale the units before them.
+    Modules with vectors only (norms) scale the units before them.
     """
     modules = sorted(dict.fromkeys(name.rpartition(".")[0] for name in shapes), key=_natural)
     if len({re.sub(r"\d+", "0", module) for module in modules}) != 1 or any(len(s) > 2 for s in shapes.values()):
@@ -227,10 +228,10 @@ def _chain(shapes: Shapes) -> Iterator[Units]:
         misfit = next((p.tensor for p in places if shapes[p.tensor][:1] != (count,)), None)
         if misfit is not None or shapes[f"{second}.weight"][1] != count:
             name = misfit or f"{second}.weight"
-            raise AlignError(f"No chain of linear layers: {first} gives {count} values, {name} is {shapes[name]}.")
+            raise AlignError(f"Not a chain of linear layers: {first} has {count} outputs, {name} is {shapes[name]}.")
         yield Units(f"{first}: hidden units", count, (*places, Place(f"{second}.weight", 1)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts layer 10 behind layer 9."""
+    """Return a sort key that puts layer 10 after layer 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

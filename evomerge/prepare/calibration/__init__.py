@@ -1,1 +1,1 @@
-"""Statistics from data of a model: what a merge method weighs, or meets, the inputs with."""
+"""Statistics of a model on calibration data, with which a merge method weights or fits its inputs."""

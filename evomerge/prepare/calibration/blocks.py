@@ -1,4 +1,4 @@
-"""A network block by block: data stop behind each one, which can be changed before they go on."""
+"""Block-by-block execution: data pause after each block, which can be changed before they continue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from evomerge.prepare.calibration.data import CollectionError, Example
 
 @dataclass
 class Batch:
-    """Hidden states on the way through the blocks, and what else each block reads with them."""
+    """Hidden states between blocks, with the other inputs of each block."""
 
     hidden: Tensor  # (n_examples, length, hidden)
     further: list[tuple[tuple[Any, ...], dict[str, Any]]]
@@ -20,22 +20,22 @@ class Batch:
 
 
 def blocks_of(network: Any) -> list[nn.Module]:
-    """The blocks of a decoder: the list of as many modules as the configuration has layers."""
+    """Return the blocks of a decoder: the module list with as many entries as the configuration has layers."""
     config = getattr(network.config, "text_config", None) or network.config
     depth = getattr(config, "num_hidden_layers", None)
     found = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(found) != 1:
         raise CollectionError(
-            f"{type(network).__name__} has {len(found)} lists of its {depth} blocks; expected one: they cannot "
-            "be changed one after the other."
+            f"{type(network).__name__} has {len(found)} lists of its {depth} blocks; expected exactly one: its blocks "
+            "cannot be changed one after the other."
         )
     return list(found[0])
 
 
 def enter(network: Any, blocks: Sequence[nn.Module], batch: Sequence[Example]) -> Batch:
-    """What the blocks read of examples of one length besides the hidden states, by one pass of the whole network.
+    """Return the inputs of the blocks for examples of one length, by one pass of the whole network.
 
-    Raises CollectionError for a network that does not run every block once.
+    Raises CollectionError for a network that does not run every block exactly once.
     """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     handles = [
@@ -48,7 +48,7 @@ def enter(network: Any, blocks: Sequence[nn.Module], batch: Sequence[Example]) -
         for handle in handles:
             handle.remove()
     if len(calls) != len(blocks):
-        raise CollectionError(f"The {len(blocks)} blocks of the network were run {len(calls)} times.")
+        raise CollectionError(f"The {len(blocks)} blocks of the network ran {len(calls)} times; expected once each.")
     first = calls[0]
     hidden = first[0][0] if first[0] else first[1]["hidden_states"]
     for _, kwargs in calls:
@@ -57,7 +57,7 @@ def enter(network: Any, blocks: Sequence[nn.Module], batch: Sequence[Example]) -
 
 
 def forward(block: nn.Module, number: int, batch: Batch) -> Tensor:
-    """What block `number` writes on a batch: (n_examples, length, hidden)."""
+    """Return the output of block `number` on a batch: (n_examples, length, hidden)."""
     args, kwargs = batch.further[number]
     written = block(batch.hidden, *args, **kwargs)
     hidden: Tensor = written[0] if isinstance(written, tuple) else written

@@ -1,4 +1,4 @@
-"""Fisher information and second moments of one model on data, in one file for the merge methods that need them."""
+"""Fisher information and second moments of one model on calibration data, in one file for merge methods."""
 
 import os
 import shutil
@@ -27,17 +27,17 @@ from evomerge.resident.resident import ResidentModel
 KINDS = ("fisher", "gram", "gram_out")
 Progress = Callable[[int, int], None]
 Shapes = Mapping[str, tuple[int, ...]]
-#: Of the free memory; activations need the rest.
+#: Usable fraction of the free memory; activations need the rest.
 _SHARE = 0.9
 _FEWER = "Collect fewer kinds at a time (--kinds), or load the model in another type (--dtype bfloat16)."
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is collected, and how.
+    """What to collect, and how.
 
-    kinds: of KINDS. labels: what gradients are of, sampled ones by numbers keyed by `seed` and example.
-    batch_tokens: of passes without gradients; those with gradients take one example.
+    kinds: some of KINDS. labels: labels of the gradients; sampled ones are keyed by `seed` and example.
+    batch_tokens: tokens per pass without gradients; those with gradients take one example at a time.
     """
 
     kinds: tuple[str, ...] = ("fisher", "gram")
@@ -57,7 +57,7 @@ class Settings:
 
 
 def planned(model: ResidentModel, kinds: Sequence[str]) -> Shapes:
-    """Name -> shape of everything that will be collected. Raises CollectionError for a model of another kind."""
+    """Return name -> shape of everything to be collected. Raises CollectionError for an unsupported model."""
     check_network(model.network)
     found = shapes(linear_layers(model), kinds)
     if "fisher" in kinds:
@@ -66,7 +66,7 @@ def planned(model: ResidentModel, kinds: Sequence[str]) -> Shapes:
 
 
 def check_network(network: Any) -> None:
-    """Refuse a network that is no causal language model. Raises CollectionError."""
+    """Raise CollectionError for a network that is not a causal language model."""
     try:
         check_continues_text(network)
     except EvaluatorError as error:
@@ -74,7 +74,7 @@ def check_network(network: Any) -> None:
 
 
 def sizes(found: Shapes) -> dict[str, int]:
-    """Bytes by kind of statistics of these shapes."""
+    """Return the bytes of statistics of these shapes, by kind."""
     totals: dict[str, int] = {}
     for name, shape in found.items():
         kind = name.partition("/")[0]
@@ -83,31 +83,31 @@ def sizes(found: Shapes) -> dict[str, int]:
 
 
 def check_memory(needed: int, device: torch.device, what: str, advice: str = _FEWER) -> None:
-    """Raises CollectionError when `needed` bytes do not fit into the free memory of the device."""
+    """Raise CollectionError if `needed` bytes do not fit into the free memory of the device."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     if needed > _SHARE * free:
         raise CollectionError(
-            f"{what} need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free on {device}. {advice}"
+            f"{what} need {needed / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB are free on {device}. {advice}"
         )
 
 
 def check_disk(needed: int, folder: Path) -> None:
-    """Raises CollectionError when `needed` bytes do not fit onto the disk of a folder that is there."""
+    """Raise CollectionError if `needed` bytes do not fit on the disk of an existing folder."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CollectionError(
-            f"These statistics need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on {folder}. Collect fewer "
-            "kinds (--kinds), or write to another disk."
+            f"These statistics need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free on {folder}. Collect "
+            "fewer kinds (--kinds), or write to another disk."
         )
 
 
 def collect(
     model: ResidentModel, examples: Sequence[Example], settings: Settings, progress: Progress | None = None
 ) -> Collected:
-    """The statistics of a model on examples. progress: called with tokens read and tokens in all.
+    """Collect the statistics of a model on examples. progress: called with tokens read and tokens in total.
 
     fisher: mean over examples of the squared gradient of the log-likelihood of all labels of one. gram, gram_out:
-    means over tokens. Raises CollectionError where memory does not suffice or a result is not finite.
+    means over tokens. Raises CollectionError if memory is insufficient or a result is not finite.
     """
     network, layers, wanted = model.network, linear_layers(model), planned(model, settings.kinds)
     check_memory(_needed(model, examples, settings, wanted), network.device, "These statistics")
@@ -131,22 +131,22 @@ def collect(
 
 
 def finished(wanted: Shapes, moments: Accumulator, squares: Squares) -> Collected:
-    """What was collected, with marks of layers stored (in, out). Raises CollectionError where it is not finite."""
+    """Return the collected statistics, marking layers stored (in, out). Raises CollectionError if not finite."""
     result = Collected(moments.means() | squares.means())
     for name, tensor in result.items():
         if not torch.isfinite(tensor).all():
-            raise CollectionError(f"{name} is not finite: does the model compute numbers on these data?")
+            raise CollectionError(f"{name} is not finite: does the model compute finite numbers on these data?")
     marks = (name for name in wanted if name.startswith("transposed/"))
     return Collected(result | {name: torch.ones(1, dtype=torch.uint8) for name in marks})
 
 
 def tokens_of(batch: Sequence[Example], device: torch.device) -> Tensor:
-    """What the model reads of examples of one length: (n_examples, length)."""
+    """Return the tokens that the model reads of examples of one length: (n_examples, length)."""
     return torch.tensor([example.tokens[:-1] for example in batch], device=device)
 
 
 def write(statistics: Mapping[str, Tensor], file: Path, model: Model, source: str) -> None:
-    """Write statistics of a model as one safetensors file, complete or not at all. source: what the model is called.
+    """Write statistics of a model as one safetensors file, complete or not at all. source: the model's name.
 
     Raises OutputError for a full disk.
     """
@@ -162,7 +162,7 @@ def write(statistics: Mapping[str, Tensor], file: Path, model: Model, source: st
 
 
 def _forwards(network: Any, examples: Sequence[Example], batch_tokens: int, watch: Any) -> Iterator[int]:
-    """Passes over batches while `watch` lasts; yields how many tokens each read."""
+    """Run passes over batches within the context `watch`; yield the number of tokens of each."""
     with watch, torch.no_grad():
         for batch in batches(examples, batch_tokens):
             network(input_ids=tokens_of(batch, network.device), use_cache=False)
@@ -170,7 +170,7 @@ def _forwards(network: Any, examples: Sequence[Example], batch_tokens: int, watc
 
 
 def _needed(model: ResidentModel, examples: Sequence[Example], settings: Settings, wanted: Shapes) -> int:
-    """Bytes of the sums, of gradients, and of the scores of all tokens at the places of a batch."""
+    """Return the bytes of the sums, the gradients, and the logits of all tokens of a batch."""
     gradients = sum(parameter.nbytes for parameter in model.network.parameters()) if "fisher" in settings.kinds else 0
     longest = max(example.length for example in examples)
     places = max(longest, settings.batch_tokens) if "gram" in settings.kinds else longest
@@ -179,7 +179,7 @@ def _needed(model: ResidentModel, examples: Sequence[Example], settings: Setting
 
 
 def _free_memory() -> int:
-    """Bytes that this machine has free, what the kernel would give back included where it says so."""
+    """Return the free memory of this machine in bytes, including reclaimable memory where the kernel reports it."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())

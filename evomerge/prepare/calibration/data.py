@@ -1,4 +1,4 @@
-"""The data that statistics come from: texts, or prompts with answers, as tokens that one model reads."""
+"""Calibration data: texts, or prompts with answers, as tokens of one model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from evaluators._tokens import encode, encode_pair, max_length, prefix_token
 from evomerge.errors import EvomergeError
 
 JSON_LINES = (".jsonl", ".ndjson")
-#: Tokens of an example, unless the model reads fewer or another number is asked for.
+#: Default number of tokens per example, unless the model's context is shorter.
 LENGTH = 512
 
 
 class CollectionError(EvomergeError):
-    """Statistics that cannot be collected: data without text, a model of another kind, memory or disk too small."""
+    """Statistics that cannot be collected: no text, an unsupported model, too little memory or disk space."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """One example: what is given, and what is learnt from. Plain text gives nothing."""
+    """One example: the given part, and the part to learn from. Plain text has no given part."""
 
     given: str
     learnt: str
@@ -36,15 +36,15 @@ class Example:
 
     @property
     def length(self) -> int:
-        """How many tokens the model reads of it."""
+        """Number of tokens that the model reads."""
         return len(self.tokens) - 1
 
 
 def read_texts(file: Path, separator: str = " ") -> list[Text]:
-    """The examples of a text file (one), or of JSON lines (.jsonl, .ndjson).
+    """Read the examples of a text file (one), or of JSON lines (.jsonl, .ndjson).
 
-    A line has "text"; or "question" or "prompt", and "answer"; or also "choices", and the answer's index or text.
-    separator: between prompt and answer. Raises EvaluatorError for other lines and files that cannot be read.
+    A line has "text"; or "question" or "prompt", and "answer"; or also "choices", with the answer's index or text.
+    separator: between prompt and answer. Raises EvaluatorError for other lines and unreadable files.
     """
     if file.suffix in JSON_LINES:
         lines = read_json_lines(file)
@@ -54,9 +54,9 @@ def read_texts(file: Path, separator: str = " ") -> list[Text]:
 
 
 def encode_texts(texts: Sequence[Text], tokenizer: Any, length: int, limit: int | None = None) -> list[Example]:
-    """The first `limit` examples (all for None) of up to `length` tokens: long texts in pieces, prompts cut in front.
+    """Tokenize the first `limit` examples (None: all) to `length` tokens each: split texts, truncate prompts in front.
 
-    Raises CollectionError when there is none.
+    Raises CollectionError if there is none.
     """
     found: list[Example] = []
     for text in texts:
@@ -69,16 +69,16 @@ def encode_texts(texts: Sequence[Text], tokenizer: Any, length: int, limit: int 
 
 
 def readable_length(network: Any, tokenizer: Any, wanted: int | None) -> int:
-    """Tokens of an example: as wanted, else 512, or what the model reads at once where that is less."""
+    """Return the tokens per example: `wanted`, else 512, or the model's context length if it is shorter."""
     most = max_length(network, tokenizer)
     if wanted is not None and not 2 <= wanted <= most:
-        raise CollectionError(f"The length is {wanted}; expected 2 to {most} tokens, which the model reads at once.")
+        raise CollectionError(f"The length is {wanted}; expected 2 to {most} tokens, the model's context length.")
     return wanted or min(LENGTH, most)
 
 
 def batches(examples: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
-    """Examples of equal length together, up to `batch_tokens` tokens: nothing has to be padded, or masked."""
-    ordered = sorted(examples, key=lambda example: -example.length)  # stable; running out of memory shows at once
+    """Group examples of equal length, up to `batch_tokens` tokens: no padding or masking is needed."""
+    ordered = sorted(examples, key=lambda example: -example.length)  # stable; longest first, to run out of memory early
     batch: list[Example] = []
     for example in ordered:
         full = (len(batch) + 1) * example.length > batch_tokens
@@ -90,7 +90,7 @@ def batches(examples: Sequence[Example], batch_tokens: int) -> Iterator[list[Exa
 
 
 def _text(line: Line, right: str | None, separator: str) -> Text:
-    """right: the text of the right choice, where the line has choices."""
+    """Convert a line to an example. right: text of the right choice, for a line with choices."""
     if "text" in line.fields:
         return Text("", str(line.field("text")))
     answer = as_texts(line.field("answer"), f"{line.where}, answer")[0] if right is None else right
@@ -98,7 +98,7 @@ def _text(line: Line, right: str | None, separator: str) -> Text:
 
 
 def _right_choices(lines: Sequence[Line]) -> dict[str, str]:
-    """Where a line is -> its right choice, for the lines with choices."""
+    """Return a line's location -> its right choice, for the lines with choices."""
     labeled = [
         Labeled(line.where, line.field("answer"), as_texts(line.field("choices"), f"{line.where}, choices"))
         for line in lines

@@ -1,4 +1,4 @@
-"""Passes forth and back over single examples: squared gradients of the log-likelihood of their labels."""
+"""Forward and backward passes over single examples: squared gradients of the log-likelihood of their labels."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,19 +13,19 @@ from evomerge.prepare.calibration.data import Example
 from evomerge.prepare.calibration.layers import Accumulator, LinearLayer, parts, recording
 from evomerge.resident.resident import ResidentModel
 
-#: The data's own, or drawn from the model's predictions for each token, as Fisher information is defined.
+#: The data's own labels, or labels sampled from the model's predictions, as in the definition of Fisher information.
 Labels = Literal["data", "sampled"]
 
 
 @dataclass
 class Squares:
-    """Sums over examples of the squared gradient of each parameter by its name; none for an empty dict."""
+    """Sums over examples of the squared gradient of each parameter by name; none for an empty dict."""
 
     sums: dict[str, Tensor]
     n_examples: int = 0
 
     def means(self) -> dict[str, Tensor]:
-        """Fisher information by the name in the file, in the memory of the sums: once, at the end."""
+        """Return Fisher information by name in the file, reusing the sums' memory: call it once, at the end."""
         return {f"fisher/{name}": total.div_(max(self.n_examples, 1)) for name, total in self.sums.items()}
 
 
@@ -38,9 +38,9 @@ def backwards(
     labels: Labels,
     seed: int,
 ) -> Iterator[int]:
-    """Add every example to the squares and to the second moments of gradients; yields how many tokens it read."""
+    """Add every example to the squares and to the second moments of gradients; yield its number of tokens."""
     network, named = model.network, parts(model)
-    # Without Fisher information it is enough that gradients flow back to the input embeddings.
+    # Without Fisher information, gradients only need to reach the input embeddings.
     followed = (
         [part.parameter for part in named.values()]
         if squares.sums
@@ -72,7 +72,7 @@ def _following(tensors: Sequence[Tensor]) -> Iterator[None]:
 
 
 def _loss(network: Any, example: Example, labels: Labels, seed: int, index: int) -> Tensor:
-    """The negative log-likelihood of an example's labels, in nats: their sum."""
+    """Return the negative log-likelihood of an example's labels: their sum, in nats."""
     tokens = torch.tensor([example.tokens], device=network.device)
     logits = network(input_ids=tokens[:, :-1], use_cache=False).logits[0, example.first - 1 :].float()
     targets = tokens[0, example.first :] if labels == "data" else sample(logits.detach(), seed, index)
@@ -81,7 +81,7 @@ def _loss(network: Any, example: Example, labels: Labels, seed: int, index: int)
 
 
 def sample(logits: Tensor, seed: int, index: int) -> Tensor:
-    """One token for each row of logits (n, vocabulary), by numbers that depend on the seed and the example only."""
+    """Sample one token per row of logits (n, vocabulary), keyed by the seed and the example."""
     numbers = np.random.Generator(np.random.Philox(key=[seed, index])).random(len(logits))
     cumulated = logits.double().softmax(-1).cumsum(-1)
     drawn = torch.searchsorted(cumulated, torch.tensor(numbers, device=logits.device)[:, None])[:, 0]

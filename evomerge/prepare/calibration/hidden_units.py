@@ -1,9 +1,9 @@
 """REPAIR of a transformer's MLPs, block by block (Jordan et al., 2023). https://arxiv.org/abs/2211.08403.
 
-Corrected are the layers whose outputs are hidden units of an MLP: gates, up projections, first layers; what an
-activation function reads, or what its output is multiplied with, has the scale for which the second layer was trained.
-Other layers stay: queries and keys only meet as products of one scale, values and second layers write (through the
-output projection) to the residual stream, which the next norm brings to its own scale.
+It corrects the layers whose outputs are hidden units of an MLP: gates, up projections, first layers. The input of an
+activation function, and the factor of its output, then have the scale for which the second layer was trained.
+Other layers are unchanged: queries and keys occur only as products of one scale; values and second layers write
+(through the output projection) to the residual stream, which the next norm rescales.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from evomerge.prepare.calibration.data import CollectionError, Example
 from evomerge.prepare.calibration.layers import LinearLayer, linear_layers
 from evomerge.resident.resident import ResidentModel
 
-#: By the name of the layer's weight.
+#: Statistics by the name of the layer's weight.
 Statistics = Mapping[str, Channels]
 #: Called with tokens times passes through the whole network.
 Step = Callable[[float], None]
@@ -31,7 +31,7 @@ Step = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Repaired:
-    """The corrected tensors of a checkpoint, in its types, and the statistics without and with them."""
+    """Corrected tensors of a checkpoint, in its dtypes, and the statistics before and after correction."""
 
     tensors: Mapping[str, Tensor]
     before: Statistics
@@ -39,7 +39,7 @@ class Repaired:
 
 
 def hidden_layers(model: ResidentModel, checkpoint: Model) -> list[list[LinearLayer]]:
-    """For each block the layers that write hidden units of its MLP. Raises CollectionError for a model without."""
+    """Return, per block, the layers that write hidden units of its MLP. Raises CollectionError if there are none."""
     check_network(model.network)
     shapes = {name: checkpoint.shape(name) for name in checkpoint.names if checkpoint.mergeable(name)}
     names = frozenset(mlp_inputs(shapes, checkpoint.config))
@@ -48,22 +48,22 @@ def hidden_layers(model: ResidentModel, checkpoint: Model) -> list[list[LinearLa
     found = [[layer for layer in layers if id(layer.module) in block] for block in inside]
     if not any(found):
         raise CollectionError(
-            f"{checkpoint.path}: no layers are known that write hidden units; expected MLPs with the tensor names of "
+            f"{checkpoint.path}: found no layers that write hidden units; expected MLPs with the tensor names of "
             "Llama (gate_proj and up_proj, or gate_up_proj), OPT (fc1) or GPT-2 (c_fc)."
         )
     return found
 
 
 def bias_name(weight: str) -> str:
-    """The name of the bias that belongs to a layer's weight, if it has one."""
+    """Return the name of the bias that belongs to a layer's weight, if it has one."""
     return f"{weight.removesuffix('weight')}bias"
 
 
 def check_data(model: ResidentModel, checkpoint: Model, examples: Sequence[Example]) -> None:
-    """Raises CollectionError for data without any variance, or which do not fit into memory beside a model."""
+    """Raise CollectionError for data without variance, or data too large to fit into memory next to a model."""
     tokens = sum(example.length for example in examples)
     if tokens < 2:
-        raise CollectionError(f"The model reads {tokens} token of the data; a standard deviation needs two at least.")
+        raise CollectionError(f"The model reads {tokens} token of the data; a standard deviation needs at least two.")
     hidden = 4 * tokens * model.network.get_input_embeddings().weight.shape[1]
     layers = [layer for own in hidden_layers(model, checkpoint) for layer in own]
     corrected = sum(checkpoint.dtype(layer.name).itemsize * layer.n_in * layer.n_out for layer in layers)
@@ -71,9 +71,9 @@ def check_data(model: ResidentModel, checkpoint: Model, examples: Sequence[Examp
 
 
 def observe(model: ResidentModel, checkpoint: Model, data: Sequence[Sequence[Example]], step: Step) -> Statistics:
-    """Statistics of the hidden layers of a whole model over all tokens. Takes one pass.
+    """Measure the hidden layers of a whole model over all tokens. Takes one pass.
 
-    data: batches of examples of one length. Raises CollectionError where statistics are not finite.
+    data: batches of examples of one length. Raises CollectionError if statistics are not finite.
     """
     network = model.network
     layers = [layer for own in hidden_layers(model, checkpoint) for layer in own]
@@ -93,10 +93,10 @@ def repair_blocks(
     *,
     scale_only: bool = False,
 ) -> Repaired:
-    """Correct the hidden layers of each block behind the blocks corrected before. Takes three passes.
+    """Correct the hidden layers of each block after the blocks corrected before. Takes three passes.
 
     model: holds `checkpoint`, and is corrected with it. data: batches of examples of one length.
-    scale_only: RESCALE, which layers without a bias get in any case. Raises as `observe`.
+    scale_only: RESCALE, which layers without a bias get in any case. Raises like `observe`.
     """
     blocks, layers = blocks_of(model.network), hidden_layers(model, checkpoint)
     tensors: dict[str, Tensor] = {}
@@ -127,7 +127,7 @@ def repair_blocks(
 
 
 def deviations(found: Statistics, wanted: Statistics) -> tuple[float, float]:
-    """Mean absolute deviation of the means, and that of the standard deviations, over the channels of all layers."""
+    """Return the mean absolute deviations of means and of standard deviations, over the channels of all layers."""
     means = torch.cat([found[name].mean - wanted[name].mean for name in wanted])
     stds = torch.cat([found[name].std - wanted[name].std for name in wanted])
     return float(means.abs().mean()), float(stds.abs().mean())
@@ -136,7 +136,7 @@ def deviations(found: Statistics, wanted: Statistics) -> tuple[float, float]:
 def _fold(
     layer: LinearLayer, checkpoint: Model, found: Channels, wanted: Channels, *, scale_only: bool
 ) -> dict[str, Tensor]:
-    """The layer's weight, and its bias where it has one, as the checkpoint stores them."""
+    """Return the layer's weight, and its bias if it has one, as the checkpoint stores them."""
     stored, bias = checkpoint.tensor(layer.name), bias_name(layer.name)
     weight = stored.T if layer.transposed else stored
     if bias not in checkpoint.names:
@@ -150,7 +150,7 @@ def _fold(
 
 @contextmanager
 def _watching(layers: Sequence[LinearLayer]) -> Iterator[dict[str, Running]]:
-    """While it lasts, forward passes add what the layers write."""
+    """Record the outputs of the layers in forward passes within the context."""
     found = {layer.name: Running() for layer in layers}
 
     def watch(own: Running) -> Any:
@@ -167,6 +167,6 @@ def _channels(found: Mapping[str, Running]) -> dict[str, Channels]:
     for name, one in statistics.items():
         if not (torch.isfinite(one.mean).all() and torch.isfinite(one.std).all()):
             raise CollectionError(
-                f"The outputs of {name} are not finite: does the model compute numbers on these data?"
+                f"The outputs of {name} are not finite: does the model compute finite numbers on these data?"
             )
     return statistics

@@ -1,4 +1,4 @@
-"""Linear layers of a network, and the second moments of what they read and of the gradients of what they write."""
+"""Linear layers of a network, and the second moments of their inputs and of their output gradients."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,9 +17,9 @@ KINDS = frozenset(("fisher", "gram", "gram_out", "transposed"))
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """A linear layer: the checkpoint's name of its weight, its sizes, whether its weight is stored (in, out).
+    """A linear layer: checkpoint name of its weight, its sizes, and whether its weight is stored (in, out).
 
-    speaks: it writes the scores of tokens; the second moment of as many gradients is larger than the model.
+    speaks: whether it computes token logits, for which a second moment of output gradients is larger than the model.
     """
 
     name: str
@@ -31,21 +31,21 @@ class LinearLayer:
 
 
 class Collected(dict[str, Tensor]):
-    """Statistics in memory, named as in their files (`gram/NAME`): second moments on the way, means in the end."""
+    """Statistics in memory, named as in their files (`gram/NAME`): sums while collecting, means at the end."""
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Every kind: what a tensor has none of is there for others."""
+        """Return every kind: statistics that one tensor lacks exist for others."""
         return KINDS
 
     def tensor(self, kind: str, name: str) -> Tensor | None:
-        """The statistic of this kind for a tensor, or None where there is none."""
+        """Return the statistic of this kind for a tensor, or None."""
         return self.get(f"{kind}/{name}")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of the checkpoint in a parameter of the network: the whole of it, or a view where it is fused."""
+    """A tensor of the checkpoint within a parameter of the network: all of it, or a view of a fused one."""
 
     parameter: Tensor
     place: Tensor
@@ -57,7 +57,7 @@ class Part:
 
     @property
     def grad(self) -> Tensor | None:
-        """The tensor's own gradient, None where there is none yet."""
+        """The tensor's own gradient, or None if there is none yet."""
         gradient = self.parameter.grad
         if gradient is None or self.is_whole:
             return gradient
@@ -66,14 +66,14 @@ class Part:
 
 
 def parts(model: ResidentModel) -> dict[str, Part]:
-    """Where the network's parameters hold the tensors of the checkpoint, by name.
+    """Return the checkpoint's tensors within the network's parameters, by name.
 
-    Raises CollectionError where transformers makes parameters out of tensors that are no views of them.
+    Raises CollectionError if transformers builds parameters from tensors that are not views of them.
     """
     if model.staged:
         raise CollectionError(
             f"{type(model.network).__name__}: transformers rearranges {', '.join(model.staged[:3])} when it loads "
-            "them, so that gradients and statistics have other names: this model can be merged and searched only."
+            "them, so that gradients and statistics have other names: this model can only be merged and searched."
         )
     owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.network.parameters()}
     places = {name: (owners.get(place.untyped_storage().data_ptr()), place) for name, place in model.tensors.items()}
@@ -81,9 +81,9 @@ def parts(model: ResidentModel) -> dict[str, Part]:
 
 
 def linear_layers(model: ResidentModel) -> list[LinearLayer]:
-    """Every linear layer with a weight of its own in the checkpoint, in the network's order.
+    """Return every linear layer with a weight of its own in the checkpoint, in the network's order.
 
-    Without output embeddings that are the input embeddings too: as those they read tokens.
+    Excludes output embeddings tied to the input embeddings, which read tokens.
     """
     network = model.network
     names = {part.parameter.data_ptr(): name for name, part in parts(model).items() if part.is_whole}
@@ -104,7 +104,7 @@ def linear_layers(model: ResidentModel) -> list[LinearLayer]:
 
 
 def shapes(layers: Sequence[LinearLayer], kinds: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the second moments of these kinds, and of the marks of layers stored (in, out)."""
+    """Return name -> shape of the second moments of these kinds, and of the marks of layers stored (in, out)."""
     found: dict[str, tuple[int, ...]] = {}
     for layer in layers:
         if "gram" in kinds:
@@ -131,13 +131,13 @@ class Accumulator:
             self._counts[name] += len(rows)
 
     def means(self) -> dict[str, Tensor]:
-        """The second moments; zeros where there was no token."""
+        """Return the second moments; zeros if there was no token."""
         return {name: total.div_(max(self._counts[name], 1)) for name, total in self._sums.items()}
 
 
 @contextmanager
 def recording(layers: Sequence[LinearLayer], kind: str, into: Accumulator) -> Iterator[None]:
-    """While it lasts, forward passes add what the layers read ("gram"), or backward passes gradients ("gram_out")."""
+    """Record layer inputs in forward passes ("gram"), or output gradients in backward passes ("gram_out")."""
 
     def watch(layer: LinearLayer) -> Any:
         name = f"{kind}/{layer.name}"

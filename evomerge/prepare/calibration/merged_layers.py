@@ -1,7 +1,7 @@
-"""RegMean++: second moments behind layers merged already (Nguyen et al., 2025). https://arxiv.org/abs/2508.03121.
+"""RegMean++: second moments measured after merged layers (Nguyen et al., 2025). https://arxiv.org/abs/2508.03121.
 
-Block by block, each input's own block reads what the merged blocks before it write on that input's data. Then the
-block is merged, and its merged weights take the data on to the next one.
+Block by block, each input's own block reads the outputs of the merged blocks before it on that input's data. Then the
+block is merged, and its merged weights process the data for the next one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from evomerge.resident.resident import ResidentModel
 
 
 class _Part:
-    """Some tensors of a model, as the merge engine takes one."""
+    """Some tensors of a model, in the form that the merge engine expects."""
 
     def __init__(self, model: Model, names: Sequence[str]) -> None:
         there = set(model.names)
@@ -35,26 +35,26 @@ class _Part:
         self.names = tuple(name for name in names if name in there)
 
     def mergeable(self, name: str) -> bool:
-        """Whether the tensor is merged."""
+        """Return whether the tensor is merged."""
         return self._model.mergeable(name)
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor, on the CPU; it is only read."""
+        """Return the tensor, on the CPU; read-only."""
         return self._model.tensor(name)
 
 
 def check_merge(merge: Merge, data: Sequence[str]) -> None:
-    """Refuse a recipe whose method needs no second moments, or of slices, or data of other inputs."""
+    """Check a recipe and its data: a method with second moments, no slices, and data for every input."""
     method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
     if not any("gram" in kind.split("|") for kind in method.needs):
         raise CollectionError(
             f"The recipe's method is {merge.recipe.method}, which needs no second moments: expected regmean."
         )
     if merge.recipe.slices:
-        raise CollectionError("A recipe of slices cannot be gone through: the inputs do not have the same blocks.")
+        raise CollectionError("A recipe with slices is unsupported here: the inputs do not have the same blocks.")
     names = [model.name for model in merge.recipe.inputs]
     if sorted(data) != sorted(names):
-        raise CollectionError(f"Data are needed for each of {', '.join(names)}; they are for {', '.join(data)}.")
+        raise CollectionError(f"Expected data for each of {', '.join(names)}; got data for {', '.join(data)}.")
 
 
 def collect_through(
@@ -65,10 +65,10 @@ def collect_through(
     batch_tokens: int,
     progress: Progress | None = None,
 ) -> dict[str, Collected]:
-    """The second moments of each input's layers, by input; the model, the base's, ends as the merge.
+    """Return the second moments of each input's layers, by input; the model, loaded with the base, becomes the merge.
 
-    examples: by input. progress: called with tokens read and tokens in all; every block reads all of them.
-    Raises CollectionError for a network without a list of blocks, and where memory does not suffice.
+    examples: by input. progress: called with tokens read and tokens in total; every block reads all of them.
+    Raises CollectionError for a network without a list of blocks, and if memory is insufficient.
     """
     walk = _Walk(merge, sources, model, examples)
     total = sum(example.length for part in examples.values() for example in part) * (len(walk.blocks) + 2)
@@ -81,7 +81,7 @@ def collect_through(
 
 
 class _Walk:
-    """The way through the blocks of one network, whose tensors are merged on it."""
+    """A walk through the blocks of one network, whose tensors are merged on the way."""
 
     def __init__(
         self, merge: Merge, sources: RecipeModels, model: ResidentModel, examples: Mapping[str, Sequence[Example]]
@@ -102,7 +102,7 @@ class _Walk:
         self._check_memory()
 
     def steps(self, batch_tokens: int) -> Iterator[int]:
-        """Go all the way; yields how many tokens were read."""
+        """Process all blocks; yield the number of tokens read."""
         with torch.no_grad():
             self._merge_part(self._outside)
             batches_of: dict[str, list[Batch]] = {}
@@ -124,7 +124,7 @@ class _Walk:
             yield from self._leave(batch_tokens)
 
     def _become(self, name: str, tensors: Sequence[str]) -> None:
-        """Give the network an input's own weights."""
+        """Load an input's own weights into the network."""
         for tensor in tensors:
             self._model.tensors[tensor].copy_(self._sources.inputs[name].tensor(tensor))
         self._model.settle()
@@ -137,7 +137,7 @@ class _Walk:
         self.result[name].update(finished(wanted, into, Squares({})))
 
     def _merge_part(self, names: Sequence[str]) -> None:
-        """Merge some tensors, with the moments collected so far, into the network."""
+        """Merge some tensors into the network, with the moments collected so far."""
         part = set(names)
         groups = {
             group: tuple(name for name in members if name in part)
@@ -157,7 +157,7 @@ class _Walk:
         self._model.settle()
 
     def _leave(self, batch_tokens: int) -> Iterator[int]:
-        """Layers behind the blocks, the output embeddings, read what the whole merge writes; they stay averaged."""
+        """Finish the layers after the blocks: output embeddings read the whole merge, but stay averaged."""
         layers = [layer for layer in self._layers if layer.name in set(self._outside)]
         for name, examples in self._examples.items():
             tokens = [tokens_of(batch, self._network.device) for batch in batches(examples, batch_tokens)]

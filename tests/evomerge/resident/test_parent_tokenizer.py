@@ -65,7 +65,7 @@ def test_a_parent_reads_with_its_own_tokenizer(tmp_path: Path) -> None:
         np.testing.assert_array_equal(*scores(plan, paths, label))
     done = CliRunner().invoke(app, ["check", str(file)])
     said = " ".join(done.output.split())
-    assert "b: its tokenizer makes other tokens of" in said
+    assert "b: its tokenizer encodes " in said
     assert "parent:b is scored with its own tokenizer" in said
     with pytest.raises(LaunchError, match=r"greedy_soup .* b's"):
         prepare(load_config(search_file(tmp_path, paths, optimizer="greedy_soup")))

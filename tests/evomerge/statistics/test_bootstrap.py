@@ -77,7 +77,7 @@ def test_who_may_be_the_best() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "no tasks"),
+        ({}, "at least one task"),
         ({"t": np.ones(3)}, r"'t' needs values .*\(3,\)"),
         ({"t": np.ones((2, 3)), "u": np.ones((3, 3))}, r"'u' needs .*\(3, 3\)"),
         ({"t": np.array([[1.0, 0.0], [np.nan, 1.0]])}, r"Candidate 1 has no finite value for 1 of 2 .* 't' \(1 such"),

@@ -107,7 +107,7 @@ def test_all_wrong_and_never_different_are_not_certain() -> None:
 
 def test_a_task_without_a_shared_example_is_refused() -> None:
     a, b = np.array([1.0, np.nan]), np.array([np.nan, 1.0])
-    with pytest.raises(StatisticsError, match="'t' has no example with a score, of 2"):
+    with pytest.raises(StatisticsError, match="'t' has no scored example among 2"):
         difference({"t": a}, {"t": b})
 
 

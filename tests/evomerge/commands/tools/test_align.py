@@ -76,7 +76,7 @@ def test_models_that_cannot_be_aligned_are_refused(tmp_path: Path, models: tuple
     strange = tmp_path / "strange.safetensors"
     save_file({"a.x": torch.ones(2, 2), "b.y": torch.ones(2)}, strange)
     assert (done := run(strange, "--to", strange, "-o", tmp_path / "out")).exit_code == 3
-    assert "No hidden units are known" in done.stderr
+    assert "Found no hidden units to match" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -34,7 +34,7 @@ def test_statistics_of_batches_of_any_shape() -> None:
     flat = x.reshape(-1, 4).double()
     torch.testing.assert_close(found.mean, flat.mean(0))
     torch.testing.assert_close(found.std, (flat - flat.mean(0)).square().sum(0).div(29).sqrt())
-    with pytest.raises(ValueError, match=r"two vectors of outputs at least; there are 1\."):
+    with pytest.raises(ValueError, match=r"at least two output vectors; there are 1\."):
         measure([x[0, 0]])
 
 

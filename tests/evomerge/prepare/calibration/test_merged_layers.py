@@ -154,10 +154,10 @@ def test_what_is_refused(two: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = two.merge.recipe
     with pytest.raises(CollectionError, match="method is linear, which needs no second moments"):
         check_merge(replace(two.merge, recipe=replace(recipe, method="linear")), ["a", "b"])
-    with pytest.raises(CollectionError, match="needed for each of a, b; they are for a, c"):
+    with pytest.raises(CollectionError, match="Expected data for each of a, b; got data for a, c"):
         check_merge(two.merge, ["a", "c"])
     sliced = replace(recipe, slices=(Slice(1, ("base", 0), {"a": 0, "b": 1}),))
-    with pytest.raises(CollectionError, match="of slices"):
+    with pytest.raises(CollectionError, match="with slices"):
         check_merge(replace(two.merge, recipe=sliced), ["a", "b"])
     monkeypatch.setattr(collect, "_free_memory", lambda: 1000)
     with pytest.raises(CollectionError, match="second moments of 2 inputs need"):
