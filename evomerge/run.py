@@ -129,11 +129,20 @@ class Run:
         """
         return predicted(self.study, self.objective, self.scored().points, self._predictions)
 
+    @property
+    def why_unpredicted(self) -> str | None:
+        """Why `predicted` is empty although the optimizer models the losses; None where it is not, or models none."""
+        asks = self.objective.pareto and self.scored().points and self._predicts and not self.predicted
+        return self.optimizer.why_no_predictions() if asks else None
+
+    @property
+    def _predicts(self) -> bool:
+        name = PluginSpec.read(self.study.configuration["optimizer"]).kind
+        kind: type[Optimizer] = plugins.load("optimizer", name, Optimizer)
+        return kind.predictions is not Optimizer.predictions
+
     def _predictions(self) -> tuple[Prediction, ...]:
-        kind: type[Optimizer] = plugins.load(
-            "optimizer", PluginSpec.read(self.study.configuration["optimizer"]).kind, Optimizer
-        )
-        return () if kind.predictions is Optimizer.predictions else self.optimizer.predictions()
+        return self.optimizer.predictions() if self._predicts else ()
 
     @property
     def front(self) -> tuple[Point, ...]:

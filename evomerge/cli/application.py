@@ -20,6 +20,9 @@ from evomerge.text.printable import printable
 #: Sections of `evomerge --help`.
 SEARCH, RESULTS, MERGE, MORE = "Search", "Results", "Merge without a search", "Plug-ins and tools"
 
+#: What is said before imports that take seconds.
+LOADING = "loading torch and transformers"
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
 Whole = Annotated[
@@ -58,6 +61,12 @@ def main() -> None:
 
 def _say_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     sys.stderr.write(printable(masked("".join(traceback.format_exception(kind, error, trace)))))
+
+
+def say(step: str) -> None:
+    """Tell whoever waits at a terminal what takes the time; programs that read stderr are told nothing."""
+    if sys.stderr.isatty():
+        typer.echo(f"{step} ...", err=True)
 
 
 def show(as_json: bool, data: dict[str, Any], *lines: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.application import MERGE, AsJson, Lora, Whole, show
+from evomerge.cli.application import LOADING, MERGE, AsJson, Lora, Whole, say, show
 
 commands = typer.Typer()
 
@@ -34,6 +34,7 @@ def merge(
     if allow_code:
         look_in((recipe.absolute().parent, Path.cwd()))
     own = read_own(recipe, allow_code=allow_code)  # before anything heavy: a typing error is told at once
+    say(LOADING)
     from evomerge.commands.merge import merge_recipe
 
     data = merge_recipe(

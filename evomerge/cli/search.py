@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.application import SEARCH, AsJson, show
+from evomerge.cli.application import LOADING, SEARCH, AsJson, say, show
 
 commands = typer.Typer()
 
@@ -22,19 +22,22 @@ def init(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
     study: Annotated[str, typer.Option(help="The folder of the run, in the search file.")] = "runs/search",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing search file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", hidden=True, help="The older spelling of --overwrite.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at the models and write a commented search file."""
     from evomerge.commands.tasks import DraftError, guess_tasks
 
-    if output.exists() and not force:
-        raise DraftError(f"{output} exists. Give another file with -o, or --force to replace it.")
+    overwrite = overwrite or force
+    if output.exists() and not overwrite:
+        raise DraftError(f"{output} exists. Give another file with -o, or --overwrite to replace it.")
     guess_tasks(task)  # before anything heavy: a file of another kind is told at once
+    say(LOADING)
     from evomerge.commands.init import show_tasks, write_draft
 
     examples = show_tasks(task)
-    drafted = write_draft(base, experts, task, output, study, overwrite=force)
+    drafted = write_draft(base, experts, task, output, study, overwrite=overwrite)
     data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes), "examples": examples}
     shown = [
         line
@@ -57,9 +60,10 @@ def check(
     from evomerge.config import load_config
 
     config = load_config(file)  # before anything heavy: a typing error is told at once
+    say(LOADING)
     from evomerge.commands.check import check_search
 
-    data, lines = check_search(config, file)
+    data, lines = check_search(config, file, say=say)
     show(as_json, data, *lines)
 
 
@@ -77,6 +81,7 @@ def plan(
     from evomerge.config import load_config
 
     config = load_config(file)
+    say(LOADING)
     from evomerge.commands.plan import plan_search
 
     data, lines = plan_search(config, file, measure=measure)
@@ -100,6 +105,7 @@ def search(
     from evomerge.config import load_config
 
     config = load_config(file).with_budget(trials=trials, hours=hours)
+    say(LOADING)
     from evomerge.commands.search import run_search
     from evomerge.report.terminal import Terminal
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evomerge.cli.application import RESULTS, AsJson, show
+from evomerge.cli.application import RESULTS, AsJson, say, show
 
 commands = typer.Typer()
 
@@ -38,6 +38,9 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The file to write; report.html in the run by default.")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another file that is there; a report always is replaced.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a study as one HTML file.
@@ -49,11 +52,7 @@ def report(
     from evomerge.commands.report import write_report
     from evomerge.run import Run
 
-    def say(step: str) -> None:
-        if sys.stderr.isatty():
-            typer.echo(f"{step} ...", err=True)
-
-    data = write_report(Run(run), output, browser=open_, say=say)
+    data = write_report(Run(run), output, overwrite=overwrite, browser=open_, say=say)
     notes = [data["note"]] if data["note"] else []
     show(as_json, data, *notes, data["verdict"], f"Wrote {data['report']}")
 

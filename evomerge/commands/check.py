@@ -1,6 +1,6 @@
 """`evomerge check`: everything that can be known before anything is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
 
 
-def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list[str]]:
+def check_search(
+    config: SearchConfig, file: Path, *, say: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Any], list[str]]:
     """What a search file amounts to, and what its study has left to do, as plain data and as lines for people.
 
     Raises ConfigurationChanged where the study is that of another search, ConfigError for files that are not there,
@@ -21,7 +23,7 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
     missing = config.missing_files()
     if missing:
         raise ConfigError("These files are not there:\n" + "\n".join(missing))
-    plan = prepare(config)
+    plan = prepare(config, say=say)
     study, last = remaining(config, plan, file)
     data = {
         "method": config.method.kind,
@@ -40,6 +42,7 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
         "distinct_examples": {task: dict(counts) for task, counts in plan.distinct_examples.items()},
         "planned": [trial.label for trial in plan.planned],
         "baselines": plan.n_baselines,
+        "proposed": None if config.budget.trials is None else plan.n_proposed(config.budget.trials),
         "model_bytes": plan.model_bytes,
         "notes": list(plan.notes),
         "previews": {task: list(shown) for task, shown in plan.previews.items()},
@@ -51,7 +54,7 @@ def check_search(config: SearchConfig, file: Path) -> tuple[dict[str, Any], list
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
-        _baselines(plan.n_baselines, config.budget.trials),
+        _first(plan, config),
         *(f"note: {note}" for note in plan.notes),
         last,
     ]
@@ -66,13 +69,14 @@ def _task(plan: Plan, task: str) -> list[str]:
     return [f"task {task}: {counted}", *title, *(f"    {line}" for line in shown)]
 
 
-def _baselines(count: int, trials: int | None) -> str:
-    """What of the budget is spent before the search proper."""
+def _first(plan: Plan, config: SearchConfig) -> str:
+    """What of the budget is spent before the search proper, and what is left for it."""
     canary = "the canary, which tries whether coefficients change anything, is not counted"
+    trials = config.budget.trials
     if trials is None:
-        return f"{count} baselines count as trials; {canary}"
-    short = "" if trials > count + 1 else ": none is left to search with, give it a larger budget"
-    return f"{min(count, trials)} of the {trials} trials are baselines{short}; {canary}"
+        return f"the start and {plan.n_baselines} baselines count as trials; {canary}"
+    left = f"{plan.n_proposed(trials)} are left for {config.optimizer.kind} to propose"
+    return f"of {trials} trials the first are the start and {plan.n_baselines} baselines, {left}; {canary}"
 
 
 def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:

@@ -1,6 +1,7 @@
 """How every command ends that meets an expected error: one message and an exit code, no traceback."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from evomerge.durable import is_trouble, trouble
-from evomerge.errors import USAGE, exit_code
+from evomerge.errors import SIGNAL, USAGE, exit_code
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 
@@ -38,6 +39,8 @@ class Commands(TyperGroup):
             if not as_json:
                 raise
             code, message = USAGE, error.format_message()
+        except KeyboardInterrupt:
+            code, message = SIGNAL + signal.SIGINT, "Interrupted."
         except BrokenPipeError:
             raise  # whoever read the output has gone, and needs no message
         except (ValueError, OSError) as error:
@@ -48,7 +51,8 @@ class Commands(TyperGroup):
         if as_json:
             typer.echo(json.dumps({"event": "error", "error": message, "code": code}))
         else:
-            typer.echo(printable(f"error: {message}"), err=True)
+            # A terminal shows ^C where the cursor is.
+            typer.echo(f"\n{message}" if code > SIGNAL else printable(f"error: {message}"), err=True)
         raise typer.Exit(code)
 
     def format_commands(self, _ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]

@@ -78,7 +78,7 @@ def write_draft(
 ) -> Draft:
     """Draft the search file `file` and write it. Raises as `draft` does; OutputError for a file not to be replaced."""
     inputs = [Path(text) for text in (base, *experts, *tasks)]
-    check_file(file, overwrite=overwrite, inputs=inputs, option="--force")
+    check_file(file, overwrite=overwrite, inputs=inputs)
     drafted = draft(base, experts, tasks, file, study)
     write_text(file, drafted.text)
     load_config(file)

@@ -70,7 +70,8 @@ def _heading(shown: Front) -> str:
 
 def _predicted(run: Run) -> tuple[tuple[Predicted, ...], list[str]]:
     try:
-        return run.predicted, []
+        why = run.why_unpredicted
+        return run.predicted, [] if why is None else [f"No predicted front: {why}."]
     except (PluginError, OptimizerError) as error:
         return (), [f"No predictions: {error}"]
 

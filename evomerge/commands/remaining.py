@@ -23,7 +23,9 @@ def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, A
     command = f"evomerge search {shlex.quote(str(file))}"
     study = begun(config)
     if study is None:
-        return {"state": "new", "told": 0, "left": True}, f"Ready: {command}"
+        searches = config.budget.trials is None or plan.n_proposed(config.budget.trials) > 0
+        ready = "Ready" if searches else "Ready, but to score baselines only, see the last note"
+        return {"state": "new", "told": 0, "left": True}, f"{ready}: {command}"
     told, state, trials = candidates(study), state_of(study), config.budget.trials
     if state == "open" and is_being_written(config.study):
         return {"state": "running", "told": told, "left": False}, f"It is being run now: evomerge status {config.study}"

@@ -26,17 +26,23 @@ REPORT = "report.html"
 
 
 def write_report(
-    run: Run, output: Path | None, *, browser: bool, say: Callable[[str], None] = lambda _: None
+    run: Run,
+    output: Path | None,
+    *,
+    overwrite: bool = False,
+    browser: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the report of a run; returns what to print. Raises OutputError or CheckpointError for a file that is not
     replaced.
 
-    output: the file, `report.html` in the folder of the run by default. browser: open it as well.
+    output: the file, `report.html` in the folder of the run by default. overwrite: replace a file there that is no
+    report. browser: open it as well.
     """
     path = run.folder / REPORT if output is None else output
     inputs = named_paths(run.study.configuration)
     if output is not None:
-        check_file(output, ours=REPORTS, overwrite=is_ours(output, REPORTS), inputs=inputs, option=None)
+        check_file(output, ours=REPORTS, overwrite=overwrite or is_ours(output, REPORTS), inputs=inputs)
     say("reading the models' headers")
     material = gather(run)
     say("comparing")

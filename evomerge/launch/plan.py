@@ -10,6 +10,7 @@ import torch
 from evaluators.base import Evaluator
 from evomerge import plugins
 from evomerge.bench import BenchSpec, build_space
+from evomerge.budget import is_candidate
 from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
@@ -68,6 +69,10 @@ class Plan:
         """How many trials of the budget go to merges to compare with."""
         return sum(trial.merge is not None for trial in self.planned)
 
+    def n_proposed(self, trials: int) -> int:
+        """How many of the trials of a budget are left to the optimizer after the start and the baselines."""
+        return max(0, trials - sum(map(is_candidate, self.planned)))
+
 
 def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
     """Check models, space, optimizer, tasks and splits; nothing is merged or scored yet.
@@ -125,7 +130,27 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         same=partial(model_key, space, recipe, apart) if all(e.deterministic for e in evaluators.values()) else never,
     )
     build_optimizer(config, plan)
-    return plan
+    return plan if study is not None else replace(plan, notes=(*plan.notes, *_check_budget(config, plan)))
+
+
+def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
+    """What people should know of a budget that leaves nothing to search with.
+
+    Raises LaunchError for one in which not even the models to compare with are scored.
+    """
+    trials = config.budget.trials
+    if trials is None or plan.n_proposed(trials):
+        return []
+    first = sum(map(is_candidate, plan.planned))
+    parents = [trial.label for trial in plan.planned if trial.origin.is_parent]
+    said = (
+        f"{config.where('budget', 'trials')}: the first {first} trials are the start and {plan.n_baselines} baselines, "
+        f"so that {trials} {'leaves' if trials == 1 else 'leave'} {config.optimizer.kind} nothing to propose; give at "
+        f"least {first + 1}, better a few hundred"
+    )
+    if trials <= len(parents):
+        raise LaunchError(f"{said}. Not even {', '.join(parents)} would all be scored.")
+    return [f"{said}. As it is, the models to compare with are scored, and the best of them is selected."]
 
 
 def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> tuple[BenchSpec, tuple[str, ...]]:

@@ -15,6 +15,10 @@ from evomerge.optimizers.base import FloatArray, Observation, OptimizerError, Pr
 _SPARSE, _DENSE = 40, 200
 
 
+#: Why there may be no predictions although there is a model.
+BEYOND_LIMITS = "no point is expected to stay within what `keep` allows"
+
+
 @dataclass(frozen=True, eq=False)
 class PredictedFront:
     """Models of the losses, and their predicted non-dominated points.

@@ -266,6 +266,10 @@ class Optimizer(ABC):
         """Return the predicted Pareto front; empty without a model of the losses."""
         return ()
 
+    def why_no_predictions(self) -> str | None:
+        """Return why `predictions` is empty although this optimizer models the losses; None where it models none."""
+        return None
+
     def recommend(self) -> FloatArray | None:
         """Return the point expected to be best, measured or not (CMA-ES: the mean), or None."""
         return None

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from evomerge.optimizers._design import design, distance, full_size, n_distinct
-from evomerge.optimizers._predicted_front import Forecaster, PredictedFront, recommended
+from evomerge.optimizers._predicted_front import BEYOND_LIMITS, Forecaster, PredictedFront, recommended
 from evomerge.optimizers._quasi_random import sobol_points
 from evomerge.optimizers._surrogates import FEWEST, Choice
 from evomerge.optimizers._threads import one_thread
@@ -96,14 +96,22 @@ class Map(Optimizer):
             return ()
         return self._belief().predictions()
 
+    def why_no_predictions(self) -> str:
+        """Return what is missing: measurements of the design, or a predicted point within the limits."""
+        if not self._designing(0):
+            return BEYOND_LIMITS
+        return f"map predicts a front once its design of {self._n_own()} points is measured; {self._measured_own()} are"
+
     @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the predicted point that the preference selects, if it beats all measured ones by more than noise."""
         return recommended(self.predictions(), self._measured(), self.preference, self.limits)
 
     def _designing(self, n_pending: int) -> bool:
-        own = n_distinct(seen.x for seen in self._succeeded() if seen.proposed)
-        return own + n_pending < self._n_own() or len(self._succeeded()) < FEWEST
+        return self._measured_own() + n_pending < self._n_own() or len(self._succeeded()) < FEWEST
+
+    def _measured_own(self) -> int:
+        return n_distinct(seen.x for seen in self._succeeded() if seen.proposed)
 
     def _next_of_design(self, pending: Mapping[int, FloatArray]) -> Proposal:
         busy = {self.key(x) for x in pending.values()}

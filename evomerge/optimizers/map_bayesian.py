@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from evomerge.optimizers._design import full_size
-from evomerge.optimizers._predicted_front import Forecaster, PredictedFront, recommended
+from evomerge.optimizers._predicted_front import BEYOND_LIMITS, Forecaster, PredictedFront, recommended
 from evomerge.optimizers._surrogates import Choice
 from evomerge.optimizers._threads import one_thread
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Prediction, Proposal
@@ -75,6 +75,13 @@ class MapBayesian(Optimizer):
     def predictions(self) -> tuple[Prediction, ...]:
         """Return the predicted front; none before `initial` points are measured."""
         return self._front().predictions() if len(self._succeeded()) >= self._forecaster.initial else ()
+
+    def why_no_predictions(self) -> str:
+        """Return what is missing: measurements, or a predicted point within the limits."""
+        measured, initial = len(self._succeeded()), self._forecaster.initial
+        if measured >= initial:
+            return BEYOND_LIMITS
+        return f"map_bayesian predicts a front once {initial} points are measured; {measured} are"
 
     @one_thread
     def recommend(self) -> FloatArray | None:

@@ -71,6 +71,11 @@ class MapReleased(Optimizer):
             for x, losses in zip(front.x, front.losses, strict=True)
         )
 
+    def why_no_predictions(self) -> str:
+        """Return how much of the design is missing."""
+        size, measured = 2 * self._n_parameters, len(self._progress(frozenset())[0])
+        return f"map_released predicts a front once its design of {size} points is measured; {measured} are"
+
     @one_thread
     def recommend(self) -> FloatArray | None:
         """Return the front's point for the preference, unless it was measured."""

@@ -108,6 +108,11 @@ def render(data: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
+#: What a state means where its name does not say it.
+_STATES = {
+    "running": " (being run now)",
+    "open": " (no process of this machine writes to it: its last session was killed, or it runs on another machine)",
+}
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
@@ -124,7 +129,7 @@ def _front(run: Run, front: MeasuredFront) -> dict[str, Any]:
 
 def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     trials = f"{data['told']} told, {data['pending']} pending, {data['failed']} failed"
-    state = "running (being run now)" if data["state"] == "running" else data["state"]
+    state = data["state"] + _STATES.get(data["state"], "")
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
     if data["paused_because"]:
         rows.append(("because", data["paused_because"]))

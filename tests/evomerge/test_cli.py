@@ -321,10 +321,10 @@ def test_check_says_what_a_search_will_do(tmp_path: Path) -> None:
     assert (result.exit_code, data["dimension"], data["experts"]) == (0, 10, ["a", "b"])
     assert sum(data["examples"]["one"].values()) == 200
     # The base, two parents, the uniform average, and five of task arithmetic without the one that is uniform.
-    assert data["baselines"] == 9
-    assert "9 of the 30 trials are baselines; the canary" in run("check", tmp_path / "search.yaml").stdout
-    short = run("check", write(tmp_path, budget={"trials": 9})).stdout
-    assert "9 of the 9 trials are baselines: none is left to search with" in short
+    assert (data["baselines"], data["proposed"]) == (9, 20)
+    short = run("check", write(tmp_path, budget={"trials": 10})).stdout
+    assert "of 10 trials the first are the start and 9 baselines, 0 are left for cma_es to propose" in short
+    assert short.splitlines()[-1].startswith("Ready, but to score baselines only, see the last note: evomerge search")
     assert not (tmp_path / "study").exists()
 
 

@@ -42,12 +42,12 @@ models:
   - {{model: {models}/b.safetensors, parameters: {{weight: 0.5}}}}
 """
 
-REPORT = ("report", "{study}")
+REPORT = ("report", "{study}", "--overwrite")
 EXPORT = ("export", "{study}", "--recipe-only", "--overwrite")
 AS_MERGEKIT = ("export", "{study}", "--format", "mergekit", "--overwrite")
 PICK = ("pick", "{study}", "--prefer", "one=1", "--overwrite")
 IMPORT = ("import", "{place}/mergekit.yaml", "--overwrite")
-INIT = ("init", "{models}/base.safetensors", "{models}/a.safetensors", "-t", "{place}/thesis.txt", "--force")
+INIT = ("init", "{models}/base.safetensors", "{models}/a.safetensors", "-t", "{place}/thesis.txt", "--overwrite")
 STATISTICS = ("statistics", "{models}/a.safetensors", "--data", "{place}/thesis.txt", "--overwrite")
 SOUP = ("soup", "{models}/base.safetensors", "{models}/a.safetensors", "{models}/b.safetensors", "--data",
         "{place}/thesis.txt", "--overwrite")  # fmt: skip
@@ -89,6 +89,8 @@ def test_a_report_replaces_reports_and_nothing_else(searched: Path, place: Path)
     refused = run("report", study, "-o", place / "thesis.txt")
     assert (refused.exit_code, "exists" in refused.stderr) == (2, True)
     assert (place / "thesis.txt").read_text() == "years of work"
+    assert run("report", study, "-o", place / "thesis.txt", "--overwrite").exit_code == 0
+    assert (place / "thesis.txt").read_text().startswith("<!doctype html>")
     for odd, message in (("/dev/null", "no regular file"), (place, "a folder"), (place / "x" / "y", "no folder to be")):
         done = run("report", study, "-o", odd)
         assert (done.exit_code, message in done.stderr) == (2, True)

@@ -111,11 +111,16 @@ def test_points_of_others_count_and_pending_ones_are_believed(of: tuple[Task, ..
     pending: dict[int, FloatArray] = {}
     for number in range(6, 9):
         assert optimizer.predictions() == ()
+        assert optimizer.why_no_predictions() == "map predicts a front once its design of 3 points is measured; 0 are"
         pending[number] = optimizer.ask(number, dict(pending)).x
     assert pending[6].tolist() == [0.5, 0.5]
     for number, x in pending.items():
         optimizer.tell(observe(of, x, number))
     assert len(optimizer.predictions()) >= 20
+    optimizer.limit([-9.0, -9.0])
+    assert optimizer.predictions() == ()
+    assert "stay within what `keep` allows" in optimizer.why_no_predictions()
+    optimizer.limit([np.inf, np.inf])
     first = optimizer.ask(9).x
     second = optimizer.ask(10, {9: first}).x
     assert np.abs(first - second).max() > 0.02

@@ -63,6 +63,7 @@ def test_what_it_promises_is_a_curve_fit_of_a_warped_quadratic_from_all_ones(acc
 def test_after_the_design_come_the_recommended_point_and_the_rest_of_the_front_and_then_nothing() -> None:
     optimizer = MapReleased(2, 2, 0)
     assert optimizer.predictions() == ()
+    assert "its design of 12 points is measured; 0 are" in optimizer.why_no_predictions()
     run(optimizer, 12)
     promised = optimizer.predictions()
     for preference in ([9.0, 1.0], [1.0, 9.0]):

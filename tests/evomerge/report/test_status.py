@@ -42,7 +42,12 @@ def test_a_study_runs_as_long_as_its_writer_has_the_lock(tmp_path: Path) -> None
     lock.write_bytes(signature)
     assert status(Run.of(Study.read(tmp_path / "s")))["state"] == "running"
     study.close()  # this process, whose number the lock still has, lives on
-    assert status(Run.of(Study.read(tmp_path / "s")))["state"] == "open"
+    data = status(Run.of(Study.read(tmp_path / "s")))
+    assert data["state"] == "open"
+    console.print(render(data))
+    text = " ".join(console.export_text().split())
+    assert "open (no process of this machine writes to it: its last session was killed, or" in text
+    assert f"To go on: evomerge search {tmp_path / 's' / 'search.yaml'} --resume" in text
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("paused", "5 in a row"), ("stopped", None)])

@@ -115,3 +115,13 @@ def test_all_that_no_measured_point_beats_are_listed_when_asked_for(study: Study
     )
     assert every == wanted
     assert set(few) < set(every)
+
+
+@pytest.mark.parametrize(("optimizer", "why"), [("map", "its design of 5 points is measured; 1 are"), ("nsga2", None)])
+def test_pareto_says_why_nothing_is_predicted(tmp_path: Path, optimizer: str, why: str | None) -> None:
+    study = write_front(tmp_path / "study", {"start": (5, 5), 1: (6, 4)}, optimizer=optimizer)
+    study.close()
+    data, text = show_front(Run(study.folder), "search", 160)
+    assert data["predicted"] == []
+    assert len([note for note in data["notes"] if "predict" in note]) == (why is not None)
+    assert why is None or why in " ".join(printed(text).split())
