@@ -6,8 +6,10 @@ Shapes: n_examples examples of a task in a fixed order, n_choices answers of one
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -236,4 +238,4 @@ def split_of(example_id: str, fractions: Sequence[float], salt: str = "") -> str
     """
     key = example_id.split("#")[0]
     draw = int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2**64
-    return SPLITS[min(int(np.searchsorted(np.cumsum(fractions), draw, side="right")), len(SPLITS) - 1)]
+    return SPLITS[min(bisect_right(list(accumulate(fractions)), draw), len(SPLITS) - 1)]

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from evaluators._nearest import did_you_mean
@@ -55,8 +56,13 @@ def names(what: str) -> tuple[str, ...]:
 
     `base` and modules whose name starts with an underscore contain no plug-in.
     """
-    package = importlib.import_module(PACKAGES[what])
-    found = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
+    return _modules(tuple(importlib.import_module(PACKAGES[what]).__path__))
+
+
+@cache
+def _modules(folders: tuple[str, ...]) -> tuple[str, ...]:
+    # A search asks a hundred times, and what is installed does not change.
+    found = (module.name for module in pkgutil.iter_modules(folders) if not module.ispkg)
     return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
 
 

@@ -7,7 +7,7 @@ machine is incomplete; readers ignore it, and the next writer cuts it off.
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Contents:
 def encode(record: Record) -> bytes:
     """Encode a record as a line with its newline. Raises StudyError for data that JSON cannot represent."""
     try:
-        body = json.dumps(asdict(record), separators=(",", ":"), allow_nan=False).encode()
+        body = json.dumps(vars(record), separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise StudyError(f"A {record.kind!r} record needs plain data: {error}.") from error
     return b'{"crc32":"%08x",%b\n' % (zlib.crc32(body[1:]), body[1:])

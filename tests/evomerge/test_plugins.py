@@ -128,12 +128,12 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
             plugins.load("search space", hidden, SearchSpace)
 
 
-def test_the_names_there_are_are_counted_only_where_that_is_shorter(package: Callable[..., str]) -> None:
-    folder = Path(package(**{f"p{n}": "" for n in range(9)}))
-    with pytest.raises(PluginError, match=r"There are p0, p1, p2, p3, p4, p5, p6, p7, p8 in "):
-        plugins.check_name("thing", "zzz")
-    Path(sys.path[0], folder, "p9.py").write_text("")
-    with pytest.raises(PluginError, match=r"There are p0, p1, p2, p3, p4, p5, p6, p7 and 2 more in "):
+@pytest.mark.parametrize(("count", "last"), [(9, ", p8"), (10, " and 2 more")])
+def test_the_names_there_are_are_counted_only_where_that_is_shorter(
+    package: Callable[..., str], count: int, last: str
+) -> None:
+    package(**{f"p{n}": "" for n in range(count)})
+    with pytest.raises(PluginError, match=rf"There are p0, p1, p2, p3, p4, p5, p6, p7{last} in "):
         plugins.check_name("thing", "zzz")
 
 
