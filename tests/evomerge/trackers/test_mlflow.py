@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from evomerge.trackers.base import Point, RunInfo, TrackerError
 from evomerge.trackers.mlflow import EXPERIMENT, Mlflow
 from tests.contracts.tracker import TrackerContract, points
+from tests.evomerge.trackers.databases import database
 
 # MLflow's own tables use what SQLAlchemy 2.1 gives up.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -34,7 +35,7 @@ class TestMlflow(TrackerContract):
     tracker = Mlflow
 
     def target(self, tmp_path: Path) -> str:
-        return f"sqlite:///{tmp_path}/mlflow.db"
+        return database(tmp_path)
 
     def read(self, tmp_path: Path) -> tuple[dict[int, dict[str, float]], dict[str, Any], dict[str, Any]]:
         (run,) = read_runs(self.target(tmp_path))
