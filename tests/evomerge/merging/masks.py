@@ -1,6 +1,8 @@
 """The mask of a random method at every element, from the generator by itself."""
 
 import hashlib
+import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -29,3 +31,20 @@ def uniform(like: Tensor, seed: int, input_name: str, tensor: str = "x") -> Tens
     bits = ((bits ^ (bits >> np.uint32(15))) + shift) * np.uint32(0xD35A2D97)
     signed = bits.view(np.int32).astype(np.float64)
     return torch.from_numpy(np.floor(signed / 2) / 2**31 + 0.5).view(like.shape)
+
+
+def mean_over_masks(merge: Callable[[int], Tensor], mask: Callable[[int], Tensor], probabilities: Tensor) -> Tensor:
+    """The exact mean of the merges that all seeds make: one of each mask, weighted by how probable the mask is.
+
+    merge, mask: of a seed. probabilities: that an element is kept, of as few elements as there are.
+    """
+    seeds: dict[tuple[bool, ...], int] = {}
+    for seed in itertools.count():
+        seeds.setdefault(tuple(mask(seed).bool().tolist()), seed)
+        if len(seeds) == 2 ** len(probabilities):
+            break
+    parts = [
+        torch.where(torch.tensor(kept), probabilities, 1 - probabilities).prod() * merge(seed)
+        for kept, seed in seeds.items()
+    ]
+    return torch.stack(parts).sum(0)
