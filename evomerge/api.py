@@ -56,7 +56,7 @@ def search(
         True
     """
     if not isinstance(config, SearchConfig):
-        config = load_config(config)
+        config = load_config(config, files=True)
     plan = prepare(config, say=say)
     for note in plan.notes:
         say(f"note: {note}")

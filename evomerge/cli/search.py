@@ -59,7 +59,7 @@ def check(
     """
     from evomerge.config import load_config
 
-    config = load_config(file)  # before anything heavy: a typing error is told at once
+    config = load_config(file, files=True)  # before anything heavy: a typing error is told at once
     say(LOADING)
     from evomerge.commands.check import check_search
 
@@ -80,7 +80,7 @@ def plan(
     """
     from evomerge.config import load_config
 
-    config = load_config(file)
+    config = load_config(file, files=True)
     say(LOADING)
     from evomerge.commands.plan import plan_search
 
@@ -104,7 +104,7 @@ def search(
     """
     from evomerge.config import load_config
 
-    config = load_config(file).with_budget(trials=trials, hours=hours)
+    config = load_config(file, files=True).with_budget(trials=trials, hours=hours)
     say(LOADING)
     from evomerge.commands.search import run_search
     from evomerge.report.terminal import Terminal

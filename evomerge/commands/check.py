@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.commands.remaining import remaining
-from evomerge.config import ConfigError, SearchConfig
+from evomerge.config import SearchConfig
 from evomerge.launch.plan import Plan, prepare
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
@@ -17,12 +17,8 @@ def check_search(
 ) -> tuple[dict[str, Any], list[str]]:
     """What a search file amounts to, and what its study has left to do, as plain data and as lines for people.
 
-    Raises ConfigurationChanged where the study is that of another search, ConfigError for files that are not there,
-    and whatever `prepare` raises.
+    Raises ConfigurationChanged where the study is that of another search, and whatever `prepare` raises.
     """
-    missing = config.missing_files()
-    if missing:
-        raise ConfigError("These files are not there:\n" + "\n".join(missing))
     plan = prepare(config, say=say)
     study, last = remaining(config, plan, file)
     data = {

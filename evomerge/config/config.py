@@ -1,6 +1,6 @@
 """The search file: strict YAML in, validated objects out. Paths in it are relative to its folder."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -9,10 +9,10 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evaluators import _strict_yaml as strict_yaml
+from evaluators._nearest import nearest
 from evaluators._own_code import look_in
 from evaluators._texts import TextError, read_text
 from evomerge.config.fields import (
-    PATH_OPTIONS,
     Amount,
     Base,
     Count,
@@ -28,7 +28,9 @@ from evomerge.config.fields import (
     Split,
     Task,
     Weights,
+    paths_of,
     plugin_data,
+    plugins_of,
 )
 from evomerge.durable import write_text
 from evomerge.errors import EvomergeError
@@ -56,6 +58,10 @@ FREE = (
     "code",
     "study",
 )
+
+
+#: Where in the file, and what is wrong there.
+Mistake = tuple[strict_yaml.Path, str]
 
 
 class ConfigError(EvomergeError):
@@ -192,19 +198,12 @@ class SearchConfig(Section):
         """The search file that `write` writes."""
         return strict_yaml.dump(self.as_dict())
 
-    def missing_files(self) -> list[str]:
-        """The files and folders that plug-ins are given and that are not there, as `tasks.add.file: PATH`."""
-        specs = {"space": self.space, **{f"tasks.{name}": spec for name, spec in self.tasks.items()}}
-        return [
-            f"{at}.{key}: {spec.options[key]}"
-            for at, spec in specs.items()
-            for key in PATH_OPTIONS
-            if isinstance(spec.options.get(key), str) and not Path(spec.options[key]).exists()
-        ]
 
+def load_config(path: Path | str, *, files: bool = False) -> SearchConfig:
+    """Read and check a search file. Raises ConfigError with the line of every mistake.
 
-def load_config(path: Path | str) -> SearchConfig:
-    """Read and check a search file. Raises ConfigError with the line of every mistake."""
+    files: whether a model or file of a task that is not there is a mistake; a study is read without them.
+    """
     path = Path(path)
     if path.is_dir():
         own = path / SEARCH_FILE
@@ -224,14 +223,15 @@ def load_config(path: Path | str) -> SearchConfig:
     document = documents[0] if documents else strict_yaml.Document(None, str(path))
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
-    try:
-        config = SearchConfig.model_validate(document.data, context=path.absolute().parent)
-    except ValidationError as error:
-        mistakes = [_mistake(document, details) for details in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(mistakes))) from error
-    config._text = _Text(document, path.absolute().parent)
+    folder = path.absolute().parent
+    config, mistakes = _validated(document, folder)
+    mistakes += _plugin_mistakes(document) + (_missing_files(document, folder) if files else [])
+    if config is None or mistakes:
+        ordered = sorted(mistakes, key=lambda each: document.line(*each[0]) or 0)
+        said = [sentence(f"{document.where(*at)}: {why}") for at, why in ordered]
+        raise ConfigError("\n".join(dict.fromkeys(said)))
+    config._text = _Text(document, folder)
     look_in(config.code_folders)
-    _check_plugins(config)
     return config
 
 
@@ -244,22 +244,50 @@ def _text_of(path: Path) -> str:
     return read_text(path)
 
 
-def _check_plugins(config: SearchConfig) -> None:
-    """Refuse plug-ins that are not there; none is imported for it. Raises ConfigError with the line of each."""
-    named: list[tuple[tuple[str, ...], str, PluginSpec]] = [
-        (("method",), "merge method", config.method),
-        (("space",), "search space", config.space),
-        *((("tasks", name), "evaluator", spec) for name, spec in config.tasks.items()),
-        (("optimizer",), "optimizer", config.optimizer),
-    ]
-    mistakes = []
-    for path, what, spec in named:
+def _validated(document: strict_yaml.Document, folder: Path) -> tuple[SearchConfig | None, list[Mistake]]:
+    """The search file as an object, and its mistakes; beside unknown keys also those in what the keys say together."""
+    data = document.data
+    mistakes: list[Mistake] = []
+    while True:
+        try:
+            return SearchConfig.model_validate(data, context=folder), mistakes
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+        mistakes += [_mistake(details) for details in found]
+        unknown = [details["loc"] for details in found if details["type"] == "extra_forbidden"]
+        if len(unknown) < len(found):
+            return None, mistakes
+        data = _repaired(data, unknown)
+
+
+def _repaired(data: Mapping[str, Any], unknown: Sequence[strict_yaml.Path]) -> dict[str, Any]:
+    """The data with unknown keys by the nearest names that there are, or without them."""
+    repaired = dict(data)
+    for *outer, name in unknown:
+        holder: dict[Any, Any] = repaired
+        for key in outer:
+            holder[key] = holder = dict(holder[key])
+        value, near = holder.pop(name), nearest(name, _keys_at(outer))
+        if near is not None:
+            holder.setdefault(near, value)
+    return repaired
+
+
+def _plugin_mistakes(document: strict_yaml.Document) -> list[Mistake]:
+    """Plug-ins that are not there; none is imported for it."""
+    mistakes: list[Mistake] = []
+    for path, what, spec in plugins_of(document.data):
         try:
             check_name(what, spec.kind)
         except PluginError as error:
-            mistakes.append(f"{config.where(*path)}: {error}")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+            mistakes.append((path, f"{'.'.join(path)}: {error}"))
+    return mistakes
+
+
+def _missing_files(document: strict_yaml.Document, folder: Path) -> list[Mistake]:
+    """Models, and files and folders that plug-ins are given, that are not there."""
+    named = paths_of(document.data, folder)
+    return [(at, f"{'.'.join(map(str, at))}: {path} does not exist") for at, path in named if not path.exists()]
 
 
 def _refuse(field: str, why: str) -> NoReturn:
@@ -281,21 +309,25 @@ def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: M
 _SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}
 
 
-def _mistake(document: strict_yaml.Document, details: ErrorDetails) -> str:
-    """`search.yaml:14: budget.trials: what is wrong; got VALUE.`"""
+def _mistake(details: ErrorDetails) -> Mistake:
+    """The place, and `budget.trials: what is wrong; got VALUE`."""
     context = details.get("ctx", {})
     path: strict_yaml.Path = (context["at"],) if "at" in context else details["loc"]
-    where, kind, why = document.where(*path), details["type"], details["msg"]
+    shown, kind, why = path, details["type"], details["msg"]
     if kind == "extra_forbidden":
-        path, why = path[:-1], unknown_key(str(path[-1]), _keys(_SECTIONS.get(str(path[0]), SearchConfig)))
+        shown, why = path[:-1], unknown_key(str(path[-1]), _keys_at(path[:-1]))
     elif kind == "missing":
         why = "missing"
     elif kind == "value_error":
         why = str(context["error"])
     elif kind != "inconsistent":
         why = f"{why[:1].lower()}{why[1:]}; got {details['input']!r}"
-    place = ".".join(map(str, path))
-    return sentence(f"{where}: {place + ': ' if place else ''}{why}")
+    return path, "".join(f"{part}." for part in shown)[:-1] + (": " if shown else "") + why
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
+    """The keys that the file, or the section of it at `path`, may have."""
+    return _keys(_SECTIONS[str(path[0])] if path else SearchConfig)
 
 
 def _keys(section: type[Section]) -> list[str]:

@@ -27,6 +27,8 @@ from evomerge.yaml.reader import unknown_key
 
 #: Options of plug-ins that name a file or folder.
 PATH_OPTIONS = ("file", "include_path", "examples", "start")
+#: Ends of names that are files of lm-eval tasks.
+TASK_FILES = (".yaml", ".yml")
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
@@ -100,18 +102,50 @@ def named_paths(configuration: Mapping[str, Any], folder: Path | None = None) ->
 
     folder: where relative paths start, in a configuration that has some.
     """
-    models = map(_as_mapping, [configuration.get("base", {}), *configuration.get("experts", {}).values()])
-    parts = [model[key] for model in models for key in ("path", "adapter", "statistics") if key in model]
-    texts = [part["path"] if isinstance(part, Mapping) else part for part in parts]
-    for plugin in (configuration.get("space"), *configuration.get("tasks", {}).values()):
-        if isinstance(plugin, Mapping):
-            texts += [plugin[key] for key in (*PATH_OPTIONS, "task") if isinstance(plugin.get(key), str)]
-    paths = [Path(text) for text in texts if isinstance(text, str)]
-    return [path if folder is None else folder / path for path in paths if folder is not None or path.is_absolute()]
+    named = [path for _, path in paths_of(configuration, folder or Path())]
+    return [path for path in named if folder is not None or path.is_absolute()]
 
 
-def _as_mapping(model: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"path": model} if isinstance(model, str) else model
+def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | int, ...], Path]]:
+    """Paths of models, and of files and folders that plug-ins are given, each with its place in a search file.
+
+    data: of a search file, with or without mistakes. folder: where relative paths start.
+    """
+    texts: list[tuple[tuple[str | int, ...], Any]] = []
+    experts = data.get("experts")
+    listed = enumerate(experts) if isinstance(experts, list) else _mapping(experts).items()
+    for place, model in [(("base",), data.get("base")), *((("experts", key), model) for key, model in listed)]:
+        for key in ("path", "adapter", "statistics"):
+            part = model if key == "path" and isinstance(model, str) else _mapping(model).get(key)
+            revision = _mapping(model).get("revision") if key == "path" else _mapping(part).get("revision")
+            text = _mapping(part).get("path") if isinstance(part, Mapping) else part
+            if isinstance(text, str) and revision is None and locate_name(text, folder)[1] is None:
+                texts.append(((*place, key) if isinstance(model, Mapping) else place, text))
+    for place, what, spec in plugins_of(data):
+        if what in ("search space", "evaluator"):
+            texts += [((*place, key), spec.options.get(key)) for key in PATH_OPTIONS]
+            task = spec.options.get("task")
+            texts += [((*place, "task"), task)] if isinstance(task, str) and task.endswith(TASK_FILES) else []
+    return [(place, Path(resolve_path(text, folder))) for place, text in texts if isinstance(text, str)]
+
+
+def plugins_of(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, PluginSpec]]:
+    """Plug-ins that a search file names: place, sort, name with options; without those that are written wrongly."""
+    named = [
+        (("method",), "merge method", data.get("method"), "kind"),
+        (("space",), "search space", data.get("space"), "kind"),
+        *((("tasks", str(name)), "evaluator", task, "evaluator") for name, task in _mapping(data.get("tasks")).items()),
+        (("optimizer",), "optimizer", data.get("optimizer"), "kind"),
+    ]
+    return [
+        (place, what, PluginSpec.read(spec, key))
+        for place, what, spec, key in named
+        if isinstance(spec, str) or isinstance(_mapping(spec).get(key), str)
+    ]
+
+
+def _mapping(data: Any) -> Mapping[str, Any]:
+    return data if isinstance(data, Mapping) else {}
 
 
 def plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
@@ -187,7 +221,7 @@ def _plugin(data: Any, info: ValidationInfo, key: str = "kind") -> PluginSpec:
 def _task(data: Any, info: ValidationInfo) -> PluginSpec:
     spec = _plugin(data, info, "evaluator")
     task = spec.options.get("task")
-    if isinstance(task, str) and task.endswith((".yaml", ".yml")):
+    if isinstance(task, str) and task.endswith(TASK_FILES):
         options = {**spec.options, "task": resolve_path(task, _folder(info))}
         return PluginSpec(spec.kind, options)
     return spec

@@ -265,13 +265,59 @@ def test_other_limits_for_one_run(tmp_path: Path) -> None:
     assert config.budget.trials == 200
 
 
-def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_there_are_named_where_they_are_needed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "add.jsonl").touch()
-    assert load(tmp_path, FULL).missing_files() == [
-        f"space.start: {tmp_path / 'recipe.yaml'}",
-        f"tasks.sort.include_path: {tmp_path / 'data/lm_eval'}",
+    load(tmp_path, FULL)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "search.yaml", files=True)
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}/search.yaml:5: space.start: {tmp_path}/recipe.yaml does not exist.",
+        f"{tmp_path}/search.yaml:8: tasks.sort.include_path: {tmp_path}/data/lm_eval does not exist.",
     ]
+
+
+def test_models_that_are_not_there_are_named_unless_the_hub_may_have_them(tmp_path: Path) -> None:
+    text = """\
+base: {path: models/base, adapter: ./lora}
+experts: [org/tuned, /y, {path: org/z, revision: v1, statistics: z.safetensors}]
+tasks: {one: synthetic}
+study: s
+"""
+    load(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "search.yaml", files=True)
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}/search.yaml:1: base.adapter: {tmp_path}/lora does not exist.",
+        f"{tmp_path}/search.yaml:2: experts.1: /y does not exist.",
+        f"{tmp_path}/search.yaml:2: experts.2.statistics: {tmp_path}/z.safetensors does not exist.",
+    ]
+
+
+def test_mistakes_of_every_kind_are_told_together(tmp_path: Path) -> None:
+    text = FULL.replace("seed: 0", "sedd: 0").replace("cma_es", "cmaes").replace("{sort: 1, add: 2}", "{sort: 1}")
+    text = text.replace("trials: 200", "trails: 200")
+    with pytest.raises(ConfigError):
+        load(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "search.yaml", files=True)
+    lines = [line.removeprefix(f"{tmp_path}/search.yaml:") for line in str(error.value).splitlines()]
+    assert [line.split()[:2] for line in lines] == [
+        ["5:", "space.start:"],
+        ["7:", "tasks.add.file:"],
+        ["8:", "tasks.sort.include_path:"],
+        ["9:", "objective:"],  # one weight is missing
+        ["10:", "optimizer:"],
+        ["11:", "budget:"],
+        ["16:", "unknown"],
+    ]
+
+
+def test_a_key_that_is_mistyped_counts_as_the_one_that_was_meant(tmp_path: Path) -> None:
+    text = SMALL + "objectve: pareto\nprefer: {one: 1}\n"
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert len(str(error.value).splitlines()) == 1, "`prefer` goes with what was meant"
 
 
 @pytest.fixture
