@@ -206,7 +206,7 @@ def hungry(model: object, failures: str) -> list[float]:
 
 def test_memory_that_runs_out_is_no_failure_of_a_candidate(models: Recipe, tmp_path: Path) -> None:
     file = tmp_path / "failures"
-    task = PluginSpec("callable", {"function": "tests.evomerge.test_search:hungry", "failures": str(file)})
+    task = PluginSpec("callable", {"function": "tests.evomerge.test_loop:hungry", "failures": str(file)})
     spec = replace(make_spec(models), tasks={"one": task})
     file.write_text("")
     run(tmp_path / "s", spec, Budget(trials=3))
