@@ -84,7 +84,7 @@ def plan(
     say(LOADING)
     from evomerge.commands.plan import plan_search
 
-    data, lines = plan_search(config, file, measure=measure)
+    data, lines = plan_search(config, file, measure=measure, say=say)
     show(as_json, data, *lines)
 
 

@@ -10,6 +10,7 @@ from evomerge.config import SearchConfig
 from evomerge.launch.plan import Plan, prepare
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
+from evomerge.text.sizes import size
 
 
 def check_search(
@@ -45,7 +46,7 @@ def check_search(
         "study": study,
     }
     lines = [
-        f"{config.method.kind} of {len(config.experts)} experts, {plan.model_bytes / 1e9:.3g} GB each",
+        f"{config.method.kind} of {len(config.experts)} experts, {size(plan.model_bytes)} each",
         f"{plan.space.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from evomerge.commands.power import detectable_differences, power_lines
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
 from evomerge.launch import launch
-from evomerge.launch.memory import available_memory
 from evomerge.launch.placement import placement
 from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, prepare
 from evomerge.report import words
-from evomerge.report.terminal import Terminal
+from evomerge.resident.free_memory import available_memory
 from evomerge.results import selection_seconds
 from evomerge.study import Study
+from evomerge.text.sizes import size
 from evomerge.trial import START, UNIFORM, Origin, Trial
 
 #: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
@@ -40,20 +39,21 @@ class Evidence:
     source: str
 
 
-def plan_search(config: SearchConfig, file: Path, *, measure: bool) -> tuple[dict[str, Any], list[str]]:
+def plan_search(
+    config: SearchConfig, file: Path, *, measure: bool, say: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Any], list[str]]:
     """The plan as plain data and as lines for people.
 
     measure: whether to score a candidate and a parent for it; where the study has begun, its own trials say it.
     Raises what `prepare` raises.
     """
-    with _shown("checking the models and tasks"):
-        plan = prepare(config)
+    plan = prepare(config, say=say)
     workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)
     study, last = remaining(config, plan, file)
     measured = _from_study(begun(config))
     if measured is None and measure:
-        with _shown("scoring the start and a parent"):
-            measured = _probe(plan)
+        say("scoring the start and a parent")
+        measured = _probe(plan)
     data = {
         "coefficients": plan.space.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
@@ -152,11 +152,11 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
     workers, disk, spent, shown = data["workers"], data["disk"], data["time"], data["power"]
     on = f"{workers['gpus']:g} GPU" if workers["gpus"] else f"{words.count(workers['threads'], 'core')}"
     staff = f"{words.count(workers['count'], 'worker')} with {on}{' each' * (workers['count'] > 1)}"
-    free = _size(disk["free_bytes"])
+    free = size(disk["free_bytes"])
     lines = [
         f"{words.count(data['coefficients'], 'coefficient')}, {staff} of {words.count(os.cpu_count() or 1, 'core')}",
         _memory_line(data["memory"]),
-        f"disk: ledger up to {_size(disk['ledger_bytes'])}, an export {_size(disk['export_bytes'])}, free {free}",
+        f"disk: ledger up to {size(disk['ledger_bytes'])}, an export {size(disk['export_bytes'])}, free {free}",
     ]
     if spent["source"] is None:
         lines.append("time: not known before a candidate has been scored; --measure scores two")
@@ -177,26 +177,8 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
 
 def _memory_line(memory: Mapping[str, int]) -> str:
     line = (
-        f"memory: about {_size(memory['bytes'])}, {_size(memory['shared_bytes'])} of it model files that all workers "
-        f"share, of {_size(memory['available_bytes'])} available"
+        f"memory: about {size(memory['bytes'])}, {size(memory['shared_bytes'])} of it model files that all workers "
+        f"share, of {size(memory['available_bytes'])} available"
     )
     device = memory["device_bytes_per_worker"]
-    return f"{line}; on the GPU {_size(device)} for each worker, with copies of all models" if device else line
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
-@contextmanager
-def _shown(what: str) -> Iterator[None]:
-    console = Terminal(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(what):
-        yield
+    return f"{line}; on the GPU {size(device)} for each worker, with copies of all models" if device else line

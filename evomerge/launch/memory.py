@@ -1,10 +1,8 @@
 """Needs: the memory that a search takes, and how much of it there is."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,19 +71,6 @@ def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torc
     )
 
 
-def available_memory() -> int:
-    """Bytes that can be had without swapping: free memory and page cache, or what a container's limit leaves."""
-    fields = _fields(Path("/proc/meminfo"))
-    free = fields["MemAvailable"] * 1024 if "MemAvailable" in fields else _free_pages()
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cache = _fields(group / "memory.stat").get("inactive_file", 0)
-        return free if limit == "max" else max(0, min(free, int(limit) - int(used) + cache))
-    except (OSError, ValueError):
-        return free
-
-
 def _forward(config: Mapping[str, Any] | None, itemsize: int) -> int:
     """Bytes at the peak of a forward pass: the widest layer's activations, or logits in the network's type and in
     float32; nothing for bare weights."""
@@ -95,16 +80,3 @@ def _forward(config: Mapping[str, Any] | None, itemsize: int) -> int:
     hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 0)
     inner = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
     return TOKENS * (4 * hidden + 3 * inner) * itemsize + LOGITS * (itemsize + 4)
-
-
-def _fields(file: Path) -> dict[str, int]:
-    """`name value` or `name: value kB` of each line; {} where there is no such file."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return {}
-    return {parts[0].rstrip(":"): int(parts[1]) for parts in map(str.split, lines) if parts[1:] and parts[1].isdigit()}
-
-
-def _free_pages() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

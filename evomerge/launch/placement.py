@@ -10,10 +10,12 @@ from evomerge.bench import BenchSpec
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.execution.serial import SerialExecutor
-from evomerge.launch.memory import MemoryNeeds, available_memory
+from evomerge.launch.memory import MemoryNeeds
 from evomerge.merging.models.model import Model
+from evomerge.resident.free_memory import available_memory
 from evomerge.resident.resident import choose_device, compute_dtype
 from evomerge.study import Study
+from evomerge.text.sizes import size
 
 #: Where a study's environment records the type that its candidates are scored in.
 COMPUTE_DTYPE = "compute_dtype"
@@ -58,12 +60,12 @@ def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
         there = torch.cuda.get_device_properties(0).total_memory * gpus
         if needs.device <= there:
             return ()
-        return (f"a worker takes about {_gigabytes(needs.device)} on its GPU, which has {_gigabytes(there)} for it",)
+        return (f"a worker takes about {size(needs.device)} on its GPU, which has {size(there)} for it",)
     available, own = available_memory(), workers * needs.worker
     if own <= available:
         return ()
     asked = f"{workers} workers take" if workers > 1 else "a worker takes"
-    return (f"{asked} about {_gigabytes(own)} of memory, and {_gigabytes(available)} are available",)
+    return (f"{asked} about {size(own)} of memory, and {size(available)} are available",)
 
 
 def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tuple[str, tuple[str, ...]]:
@@ -121,10 +123,6 @@ def check_own_networks(config: SearchConfig, needs: MemoryNeeds, own: Mapping[st
             f"reads differently from the merges can only be scored on one ({said}). Give it the base's configuration "
             "and tokenizer, or use gpus_per_worker: 1."
         )
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.3g} GB"
 
 
 def _gpus() -> int:

@@ -129,7 +129,7 @@ def test_a_folder_with_files_of_a_user_is_not_replaced(searched: Path, place: Pa
     before = contents(out)
     done = run(*command, "--overwrite")
     assert done.exit_code == 2
-    assert "2 file(s) that evomerge did not write ('figures', 'notes.md')" in done.stderr
+    assert "2 files ('figures', 'notes.md') that evomerge did not write" in done.stderr
     assert contents(out) == before
 
 

@@ -24,6 +24,7 @@ from evomerge.recipe import DTYPES, Input
 from evomerge.recipe.file import read_merge, write_merge
 from evomerge.recipe.model_names import model_data, published
 from evomerge.resident.resident import ResidentModel, check_reads_text, choose_device, load_resident
+from evomerge.text.sizes import size
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}")
 
@@ -157,5 +158,5 @@ def _facts(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _sizes(shapes: collect.Shapes) -> str:
-    found = {kind: size for kind, size in collect.sizes(shapes).items() if kind in collect.KINDS}
-    return ", ".join(f"{kind} {size / 1e6:.4g} MB" for kind, size in found.items())
+    found = {kind: nbytes for kind, nbytes in collect.sizes(shapes).items() if kind in collect.KINDS}
+    return ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in found.items())

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from evomerge.merging.models.header import CheckpointError, shown
+from evomerge.merging.models.header import CheckpointError, counted, shown
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import read_json, read_text
 from search_spaces.base import Layout
@@ -95,16 +95,11 @@ def _check_same_tensors(base: Model, label: str, model: Model, *, partial: bool)
     adds = [name for name in theirs if name not in known[0]]
     if not lacks and not adds:
         return
-    parts = [f"{verb} {_listed(names)}" for verb, names in (("lacks", lacks), ("adds", adds)) if names]
+    parts = [f"{verb} {counted(names)}" for verb, names in (("lacks", lacks), ("adds", adds)) if names]
     raise CheckpointError(
         f"{label} ({model.path}) does not have the base's tensors: it {' and '.join(parts)}. "
         f"{_cause_of_names(base, model, lacks, adds)}"
     )
-
-
-def _listed(names: list[str]) -> str:
-    noun = "tensor" if len(names) == 1 else "tensors"
-    return f"{len(names)} {noun} ({', '.join(map(shown, names[:5]))}{', ...' if len(names) > 5 else ''})"
 
 
 def _cause_of_names(base: Model, model: Model, lacks: list[str], adds: list[str]) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import reprlib
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,12 @@ class TensorEntry:
 def shown(name: str) -> str:
     """A name from a file as an error prints it: quoted, escaped, 120 characters at most."""
     return ascii(name if len(name) <= 120 else name[:117] + "...")
+
+
+def counted(names: Sequence[str], noun: str = "tensor") -> str:
+    """Format how many names there are, and the first of them: `6 tensors ('a', 'b', 'c', 'd', 'e', ...)`."""
+    first = ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({first})"
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:

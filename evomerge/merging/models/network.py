@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.models.auto.auto_factory import _get_model_class
 from transformers.utils.generic import ContextManagers
 
-from evomerge.merging.models.header import CheckpointError, shown
+from evomerge.merging.models.header import CheckpointError, counted, shown
 from evomerge.merging.models.model import Model
 from search_spaces.base import Layout
 
@@ -160,7 +160,7 @@ def check_network(model: Model) -> None:
     missing = tuple(name for name in found.missing if not TRAINING_ONLY.search(name))
     if missing:
         raise CheckpointError(
-            f"{where} has {_counted(missing)} more than the weights: transformers would fill them with random "
+            f"{where} has {counted(missing)} more than the weights: transformers would fill them with random "
             "numbers. Correct config.json, or get all weights."
         )
     if found.mismatched:
@@ -173,7 +173,7 @@ def check_network(model: Model) -> None:
     left_out = tuple(name for name, depth in zip(found.unexpected, depths, strict=True) if depth is not None)
     if left_out:
         raise CheckpointError(
-            f"{where} has no place for {_counted(left_out)} of the weights: transformers would leave them out. "
+            f"{where} has no place for {counted(left_out)} of the weights: transformers would leave them out. "
             "Does config.json name the right number of layers?"
         )
 
@@ -193,11 +193,6 @@ def _named(model: Model) -> str:
             f"{model.path}: `architectures` in config.json is {ascii(names)[:100]}; expected a list of names."
         )
     return names[0]
-
-
-def _counted(names: tuple[str, ...]) -> str:
-    noun = "tensor" if len(names) == 1 else "tensors"
-    return f"{len(names)} {noun} ({', '.join(map(shown, names[:5]))}{', ...' if len(names) > 5 else ''})"
 
 
 def _first(error: BaseException) -> str:

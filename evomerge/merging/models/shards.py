@@ -1,12 +1,12 @@
 """The weight files of a model folder: found, and kept inside the folder."""
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from evaluators import _texts
-from evomerge.merging.models.header import CheckpointError, TensorEntry, parse_json, read_header, shown
+from evomerge.merging.models.header import CheckpointError, TensorEntry, counted, parse_json, read_header, shown
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -109,16 +109,12 @@ def _check_listed(path: Path, listed: Iterable[str], header: dict[str, TensorEnt
     absent = sorted(set(listed) - header.keys())
     if absent:
         raise CheckpointError(
-            f"{path} lacks {_some(absent)}, which {INDEX} places in it: the download is incomplete, "
+            f"{path} lacks {counted(absent)}, which {INDEX} places in it: the download is incomplete, "
             "or the index belongs to other files."
         )
     unlisted = sorted(header.keys() - set(listed))
     if unlisted:
-        raise CheckpointError(f"{path} holds {_some(unlisted)}, which {INDEX} does not place in it.")
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{len(names)} tensors ({', '.join(map(shown, names[:5]))}{', ...' if len(names) > 5 else ''})"
+        raise CheckpointError(f"{path} holds {counted(unlisted)}, which {INDEX} does not place in it.")
 
 
 def _no_weights(folder: Path) -> str:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge.durable import OutputError, explained, sync
-from evomerge.merging.models.header import CheckpointError, shown
+from evomerge.merging.models.header import CheckpointError, counted
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import INDEX
 from evomerge.merging.output.assets import COPIED
+from evomerge.text.sizes import size
 
 #: The file that says that evomerge wrote a folder, and may replace it.
 MARK = "evomerge.json"
@@ -46,9 +47,8 @@ def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> N
         )
     foreign = _foreign(folder)
     if foreign:
-        listed = ", ".join(map(shown, foreign[:5])) + (", ..." if len(foreign) > 5 else "")
         raise OutputError(
-            f"The output {folder} holds {len(foreign)} file(s) that evomerge did not write ({listed}); replacing the "
+            f"The output {folder} holds {counted(foreign, 'file')} that evomerge did not write; replacing the "
             "folder would delete them. Move them away, or choose another folder."
         )
 
@@ -151,7 +151,7 @@ def _check_space(folder: Path, nbytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise OutputError(
-            f"need {nbytes / 1e9:.1f} GB for the export, {free / 1e9:.1f} GB free on {folder}. "
+            f"need {size(nbytes)} for the export, {size(free)} free on {folder}. "
             "Free some space, or write to another disk."
         )
 

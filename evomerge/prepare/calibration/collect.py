@@ -1,6 +1,5 @@
 """Fisher information and second moments of one model on calibration data, in one file for merge methods."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from evomerge.merging.output.writer import Planned, write_weights
 from evomerge.prepare.calibration.data import CollectionError, Example, batches
 from evomerge.prepare.calibration.gradients import Labels, Squares, backwards
 from evomerge.prepare.calibration.layers import Accumulator, Collected, linear_layers, parts, recording, shapes
+from evomerge.resident.free_memory import available_memory
 from evomerge.resident.resident import ResidentModel
+from evomerge.text.sizes import size
 
 KINDS = ("fisher", "gram", "gram_out")
 Progress = Callable[[int, int], None]
@@ -84,10 +85,10 @@ def sizes(found: Shapes) -> dict[str, int]:
 
 def check_memory(needed: int, device: torch.device, what: str, advice: str = _FEWER) -> None:
     """Raise CollectionError if `needed` bytes do not fit into the free memory of the device."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     if needed > _SHARE * free:
         raise CollectionError(
-            f"{what} need {needed / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB are free on {device}. {advice}"
+            f"{what} need {size(needed)} of memory, but only {size(free)} are free on {device}. {advice}"
         )
 
 
@@ -96,7 +97,7 @@ def check_disk(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CollectionError(
-            f"These statistics need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free on {folder}. Collect "
+            f"These statistics need {size(needed)}, but only {size(free)} are free on {folder}. Collect "
             "fewer kinds (--kinds), or write to another disk."
         )
 
@@ -176,13 +177,3 @@ def _needed(model: ResidentModel, examples: Sequence[Example], settings: Setting
     places = max(longest, settings.batch_tokens) if "gram" in settings.kinds else longest
     scores: int = 8 * model.network.get_output_embeddings().weight.shape[0] * places
     return sum(sizes(wanted).values()) + gradients + scores
-
-
-def _free_memory() -> int:
-    """Return the free memory of this machine in bytes, including reclaimable memory where the kernel reports it."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-        if "MemAvailable" in lines:
-            return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

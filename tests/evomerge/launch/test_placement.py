@@ -11,10 +11,11 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge.bench import BenchSpec
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
-from evomerge.launch.memory import MemoryNeeds, available_memory, memory_needs
+from evomerge.launch.memory import MemoryNeeds, memory_needs
 from evomerge.launch.placement import check_device, memory_notes, placement, start_executor
 from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Recipe
+from evomerge.resident.free_memory import available_memory
 from tests.conftest import TinyModels
 from tests.toys import search_file
 
@@ -100,7 +101,7 @@ def test_available_memory_counts_the_page_cache() -> None:
 def test_workers_that_do_not_fit_are_said(tmp_path: Path) -> None:
     assert memory_notes(config(tmp_path), MemoryNeeds(10**15, 1000)) == ()
     (one,) = memory_notes(config(tmp_path), MemoryNeeds(1000, 10**15))
-    assert one.startswith("a worker takes about 1e+06 GB of memory, and ")
+    assert one.startswith("a worker takes about 1e+03 TB of memory, and ")
     (several,) = memory_notes(config(tmp_path, executor="ray", workers=3), MemoryNeeds(1000, 10**15))
-    assert several.startswith("3 workers take about 3e+06 GB")
+    assert several.startswith("3 workers take about 3e+03 TB")
     assert memory_notes(config(tmp_path, ray_address="10.0.0.1:6379"), MemoryNeeds(1000, 10**15)) == ()

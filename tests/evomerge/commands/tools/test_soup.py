@@ -168,7 +168,7 @@ def test_memory_is_checked_before_anything_is_loaded(
     tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nbytes = sum(tensor.nbytes for tensor in load_file(tiny.base / "model.safetensors").values())
-    monkeypatch.setattr(collect, "_free_memory", lambda: 2 * nbytes)
+    monkeypatch.setattr(collect, "available_memory", lambda: 2 * nbytes)
     models = (tiny.experts[name] for name in NAMES)
     done = run(
         "tools", "soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--device", "cpu"

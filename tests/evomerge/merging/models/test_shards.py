@@ -68,8 +68,8 @@ def test_refuses_an_index_that_points_outside(folder: Path, place: str) -> None:
         ({"a": "pytorch_model.bin"}, "needs a .safetensors file"),
         ({"a": "absent.safetensors"}, "lacks 'absent.safetensors': FileNotFoundError"),
         ({"a": "\ud800.safetensors"}, "lacks '.ud800.safetensors': Unicode"),
-        ({"a": "one.safetensors", "x": "one.safetensors"}, "lacks 1 tensors \\('x'\\), which .* places in it"),
-        ({"b": "two.safetensors"}, "holds 1 tensors \\('c'\\), which .* does not place in it"),
+        ({"a": "one.safetensors", "x": "one.safetensors"}, "lacks 1 tensor \\('x'\\), which .* places in it"),
+        ({"b": "two.safetensors"}, "holds 1 tensor \\('c'\\), which .* does not place in it"),
     ],
 )
 def test_refuses_an_index(folder: Path, weight_map: object, message: str) -> None:

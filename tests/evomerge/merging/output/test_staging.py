@@ -51,7 +51,7 @@ def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path
     with pytest.raises(OutputError, match=f"was not written by evomerge .it has no {MARK}"):
         check_output(out, [model], overwrite=True)
     (out / MARK).write_text("{}")
-    with pytest.raises(OutputError, match=r"evomerge did not write \('thesis.txt'\)"):
+    with pytest.raises(OutputError, match=r"holds 1 file \('thesis.txt'\) that evomerge did not write"):
         check_output(out, [model], overwrite=True)
     (out / "thesis.txt").rename(out / "README.md")
     check_output(out, [model], overwrite=True)
@@ -100,7 +100,7 @@ def test_says_how_much_space_is_missing(tmp_path: Path) -> None:
         with staged(tmp_path / "out", 10**18):
             pytest.fail("nothing is written without space")
 
-    with pytest.raises(OutputError, match=r"need 1000000000\.0 GB for the export, [\d.]+ GB free on "):
+    with pytest.raises(OutputError, match=r"need 1e\+06 TB for the export, [\d.]+ [GT]B free on "):
         write()
     assert list(tmp_path.iterdir()) == []
 

@@ -159,7 +159,7 @@ def test_what_is_refused(two: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     sliced = replace(recipe, slices=(Slice(1, ("base", 0), {"a": 0, "b": 1}),))
     with pytest.raises(CollectionError, match="with slices"):
         check_merge(replace(two.merge, recipe=sliced), ["a", "b"])
-    monkeypatch.setattr(collect, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(collect, "available_memory", lambda: 1000)
     with pytest.raises(CollectionError, match="second moments of 2 inputs need"):
         two.through()
     monkeypatch.undo()
