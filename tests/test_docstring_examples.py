@@ -9,6 +9,8 @@ MODULES = (
     "search_spaces.base",
     "evaluators.base",
     "evomerge.execution.base",
+    "evomerge.merging.engine",
+    "evomerge.merging.method",
     "evomerge.optimizers.base",
     "evomerge.study.study",
 )

@@ -1,1 +1,1 @@
-"""Merging: methods, the engine that applies them, checkpoints."""
+"""Merging: methods, the engine that applies them, and checkpoints."""

@@ -1,4 +1,4 @@
-"""Baselines: the merges that every study tries first, so that a search has something to beat."""
+"""Baselines: simple merges that every study scores first, for a search to beat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,18 +17,18 @@ from evomerge.recipe import Merge, Recipe
 from evomerge.trial import BASE, UNIFORM, Origin
 from search_spaces.base import CoefficientTable, FloatArray
 
-#: Scales of the task-arithmetic grid, the same for every expert. https://arxiv.org/abs/2212.04089
+#: Scales of the task-arithmetic grid, equal for all experts. https://arxiv.org/abs/2212.04089
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0)
-#: Weights of size 1 that differ by less are the same up to the rounding of float32.
+#: Weights of magnitude 1 that differ by less are equal up to float32 rounding.
 ROUNDING = 1e-5
-#: Of made-up tensors, as many of these sizes as they have dimensions.
+#: Sizes of the made-up tensors, one per dimension.
 _SHAPE = (5, 7, 3, 2)
 
 
 def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]:
-    """Label and merge: the base, every expert, their uniform average, a grid of task arithmetic.
+    """Return labels and merges: the base, every expert, their uniform average, and a grid of task arithmetic.
 
-    names: the mergeable tensors. A merge that repeats another (all of it, for one expert) is left out.
+    names: the mergeable tensors. A merge that repeats another (all of it, for a single expert) is omitted.
     """
     n_inputs = len(recipe.inputs)
     task_arithmetic = replace(recipe, method="task_arithmetic", options={})
@@ -41,20 +41,20 @@ def baselines(recipe: Recipe, names: tuple[str, ...]) -> list[tuple[str, Merge]]
     grid = [
         (f"task_arithmetic:{scale:g}", _merge(task_arithmetic, names, np.full(n_inputs, scale)))
         for scale in SCALES
-        if abs(scale * n_inputs - 1.0) > 1e-9  # else it is the uniform average, or the only expert
+        if abs(scale * n_inputs - 1.0) > 1e-9  # otherwise it is the uniform average, or the only expert
     ]
     return made + grid
 
 
 def parent_label(recipe: Recipe, name: str) -> str:
-    """The label of the trial that is one of the recipe's models."""
+    """Return the label of the trial that scores one of the recipe's models."""
     return BASE if name == recipe.base.name else Origin.PARENT.label(name)
 
 
 def parent_alone(recipe: Recipe, name: str, names: tuple[str, ...]) -> Merge:
-    """One of the models as a merge into itself: its weights, configuration, tokenizer and settings of generation.
+    """Return one of the models as a merge by itself, with its configuration, tokenizer and generation settings.
 
-    The recipe's base takes part with weight 0, or its first input where the model is the base.
+    The recipe's base is included with weight 0, or its first input if the model is the base.
     """
     inputs = {model.name: replace(model, statistics=None) for model in (recipe.base, *recipe.inputs)}
     own = inputs.pop(name)
@@ -70,7 +70,7 @@ def _merge(recipe: Recipe, names: tuple[str, ...], weight: FloatArray) -> Merge:
 
 
 def completed(table: CoefficientTable, recipe: Recipe) -> CoefficientTable | None:
-    """The table with the defaults of the recipe's method for what it does not name; None where that has no such."""
+    """Complete a table with the defaults of the recipe's method; None if the method lacks one of its parameters."""
     method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
     n_groups, n_inputs = len(table.groups), len(recipe.inputs)
     values = {p.name: np.full((n_groups, n_inputs if p.per_input else 1), p.default) for p in method.parameters}
@@ -80,7 +80,7 @@ def completed(table: CoefficientTable, recipe: Recipe) -> CoefficientTable | Non
 
 
 class _MadeUp(Model):
-    """A small model of random weights; its matrices are `below` and a change of low rank where that is given."""
+    """A small model of random weights; its matrices are `below` plus a low-rank change if `below` is given."""
 
     config = None
     path = Path()
@@ -113,11 +113,11 @@ class _MadeUp(Model):
 
 
 def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int], *, up_to_rounding: bool = False) -> bool:
-    """Whether two merges of the same models are one model, bit for bit: tried on small random models and adapters.
+    """Return whether two merges of the same models are equal bit for bit, tested on small random models and adapters.
 
-    up_to_rounding: whether weights may differ by what the order of additions in float32 changes.
-    dimensions: tensor -> its number of dimensions, for all that the tables cover; one of a group with each number
-    stands for all. False also where a method cannot be tried: it refuses its coefficients, or needs statistics.
+    up_to_rounding: whether weights may differ by the order of float32 additions.
+    dimensions: tensor -> its number of dimensions, for all tensors of the tables; one of a group with each number
+    represents all. False also if a method cannot be tested: it rejects its coefficients, or needs statistics.
     """
     if (merge.recipe, merge.seed) == (other.recipe, other.seed) and merge.table == other.table:
         return True
@@ -129,9 +129,9 @@ def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int], *, u
 
 
 def _agree(merges: Sequence[Merge], shapes: Mapping[str, tuple[int, ...]], rtol: float, *, adapters: bool) -> bool:
-    """Whether two merges of made-up models are the same. adapters: of models that are the base and factors.
+    """Return whether two merges of made-up models are equal. adapters: whether the models are the base plus factors.
 
-    rtol: the difference that is none, as a share of the size of the weights.
+    rtol: tolerance relative to the magnitude of the weights.
     """
     random = torch.Generator().manual_seed(0)
     names = [model.name for model in merges[0].recipe.inputs]
@@ -145,6 +145,6 @@ def _agree(merges: Sequence[Merge], shapes: Mapping[str, tuple[int, ...]], rtol:
 
 
 def _of(table: CoefficientTable, names: tuple[str, ...]) -> CoefficientTable:
-    """The part of a table that these tensors need."""
+    """Return the part of a table for these tensors."""
     groups = {group: tuple(name for name in members if name in names) for group, members in table.groups.items()}
     return CoefficientTable(groups, table.values)

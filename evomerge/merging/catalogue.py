@@ -1,4 +1,4 @@
-"""The catalogue of merge methods: what their own declarations say, as data and as a table."""
+"""The catalogue of merge methods, from their own declarations, as data and as a table."""
 
 import importlib
 import inspect
@@ -11,7 +11,7 @@ from evomerge import plugins
 from evomerge.merging.method import MergeMethod
 from search_spaces.base import Parameter
 
-#: What the documentation's table is headed by.
+#: Column headings of the table in the documentation.
 COLUMNS = (
     "method",
     "what it does",
@@ -27,7 +27,7 @@ _ADDRESS = re.compile(r"\s*https?://\S+$")
 
 @dataclass(frozen=True)
 class Entry:
-    """One merge method, in words. title: name and authors. compat: how implementations differ, if they do."""
+    """A description of one merge method. title: name and authors. compat: how implementations differ, if they do."""
 
     name: str
     title: str
@@ -41,12 +41,12 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """Every merge method that there is, by name."""
+    """Return all merge methods, by name."""
     return [entry(name) for name in plugins.names("merge method")]
 
 
 def entry(name: str) -> Entry:
-    """One merge method. Raises PluginError where there is none."""
+    """Return one merge method. Raises PluginError if there is none."""
     method: MergeMethod = plugins.load("merge method", name, MergeMethod)
     paragraphs = [" ".join(part.split()) for part in (inspect.getdoc(method.kernel) or "").split("\n\n")]
     module = importlib.import_module(method.module)
@@ -67,7 +67,7 @@ def entry(name: str) -> Entry:
 
 
 def coefficients(found: Entry) -> tuple[str, ...]:
-    """Parameters as `weight 1 [0, 1] per input`: default and search bounds; fixed where there is nothing to search."""
+    """Format parameters as `weight 1 [0, 1] per input`: default and search bounds, or fixed if not searched."""
     return tuple(
         f"{p.name} {p.default:g} "
         + ("(fixed)" if p.low == p.high else f"[{p.low:g}, {p.high:g}]")
@@ -77,13 +77,13 @@ def coefficients(found: Entry) -> tuple[str, ...]:
 
 
 def option_text(name: str, default: object, kind: Any) -> str:
-    """An option with its default, and what else it may be."""
+    """Format an option with its default and its other choices."""
     choices = [choice for choice in get_args(kind) if choice != default] if get_origin(kind) is Literal else []
     return f"{name}: {_shown(default)}" + (f" (or {', '.join(map(_shown, choices))})" if choices else "")
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The table of the documentation."""
+    """Return the table for the documentation."""
     lines = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
     for found in entries:
         remarks = [part for part in (found.compat, "; ".join(f"`{option}`" for option in found.options)) if part]
@@ -115,7 +115,7 @@ def _needs(method: MergeMethod) -> tuple[str, ...]:
 
 
 def _shown(value: object) -> str:
-    """As a YAML file says it."""
+    """Format a value as in a YAML file."""
     if isinstance(value, str):
         return value if value.strip() else repr(value)
     if value is None or isinstance(value, bool):

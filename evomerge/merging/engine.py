@@ -1,6 +1,6 @@
-"""MergeEngine: a merge method applied to models, in place into resident weights or streamed to a file.
+"""MergeEngine: applies a merge method to models, in place into resident weights or streamed to a file.
 
-Every tensor goes through `_merge`, whoever asks: what a search scored is what an export writes, bit for bit.
+Every tensor goes through `_merge` in either case, so that an export equals what a search scored, bit for bit.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -21,28 +21,56 @@ __all__ = ["MergeEngine", "MergeError", "Weights"]
 
 
 class Weights(Protocol):
-    """What the engine needs of a checkpoint."""
+    """The interface of a checkpoint that the engine requires."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every tensor, in checkpoint order."""
+        """Names of all tensors, in checkpoint order."""
 
     def mergeable(self, name: str) -> bool:
-        """Whether the tensor is merged; others are copied from the base."""
+        """Return whether the tensor is merged; others are copied from the base."""
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor, on the CPU; it is only read."""
+        """Return the tensor, on the CPU; read-only."""
 
 
 class MergeEngine:
-    """Merges models into a base: `apply` into resident tensors, `stream` one tensor after the other.
+    """Merges models into a base: `apply` into resident tensors, `stream` one tensor at a time.
 
-    dtype: of the merged tensors, None for the base's own; where that is a 16-bit type, resident tensors may be float32,
-    and hold the same rounded values. Off the CPU, `apply` keeps a copy of every original on the device. threads: of
-    torch, while merging; the bits do not depend on their number. moments: statistics from data of the base and of each
-    input, None for a model without. An input that lacks a tensor takes no part in it; whether it may is for whoever
-    opened the models to say. keep: bytes of tensors that inputs compute (adapters, folded) that `apply` may hold on to
-    instead of computing them for every candidate.
+    Off the CPU, `apply` keeps a copy of every original on the device. An input that lacks a tensor does not
+    contribute to it; whether it may lack one is checked when the models are opened.
+
+    Args:
+        base: The base model.
+        inputs: The models to merge, (n_inputs,).
+        names: Their names, distinct, (n_inputs,).
+        dtype: Dtype of the merged tensors, None for the base's own. For a 16-bit dtype, resident tensors may be
+            float32, with the same rounded values.
+        device: Torch device on which to merge.
+        threads: Torch threads while merging; the result does not depend on their number.
+        moments: Statistics of the base and of each input, (n_inputs + 1,), None for a model without; or empty.
+        keep: Bytes of computed tensors (folded adapters) that `apply` may cache instead of computing them for every
+            candidate.
+
+    Raises:
+        MergeError: Names or statistics do not match the inputs.
+
+    Example:
+        >>> import numpy as np
+        >>> from evomerge.recipe import Input, Recipe
+        >>> from search_spaces.base import CoefficientTable
+        >>> class Checkpoint(dict):
+        ...     names = ("w",)
+        ...     def mergeable(self, name):
+        ...         return True
+        ...     def tensor(self, name):
+        ...         return self[name]
+        >>> base, expert = Checkpoint(w=torch.zeros(2)), Checkpoint(w=torch.tensor([1.0, 2.0]))
+        >>> recipe = Recipe(Input("base", "models/base"), (Input("math", "models/math"),), "task_arithmetic")
+        >>> table = CoefficientTable({"all": ("*",)}, {"weight": np.array([[0.5]])})
+        >>> engine = MergeEngine(base, [expert], names=["math"])
+        >>> {name: tensor.tolist() for name, tensor in engine.stream(Merge(recipe, table))}
+        {'w': [0.5, 1.0]}
     """
 
     def __init__(
@@ -58,11 +86,11 @@ class MergeEngine:
         keep: int = 0,
     ) -> None:
         if len(names) != len(inputs) or len(set(names)) != len(names):
-            raise MergeError(f"{len(inputs)} inputs need as many different names; they are {list(names)}.")
+            raise MergeError(f"Expected {len(inputs)} distinct names for {len(inputs)} inputs; got {list(names)}.")
         self._models = (base, *inputs)
         self._names = tuple(names)
         if moments and len(moments) != len(inputs) + 1:
-            raise MergeError(f"{len(inputs)} inputs and the base need as many statistics; there are {len(moments)}.")
+            raise MergeError(f"Expected statistics for the base and {len(inputs)} inputs; got {len(moments)}.")
         has = [frozenset(model.names) for model in inputs]
         #: Merged tensor -> the inputs that have it.
         self._present = {
@@ -76,21 +104,30 @@ class MergeEngine:
         self._workers = Workers(threads)
         self._caches: dict[str, dict[Hashable, Any]] = {name: {} for name in self._present}
         self._on_device: dict[str, list[Tensor]] = {}
-        #: Results on their way to places of another type or order of elements.
+        #: Results before they are copied into tensors of another dtype or memory layout.
         self._rounded: dict[torch.dtype, Tensor] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}
         self._room = keep
-        # What was applied last: tensor name -> (settings and coefficients, the tensor written to).
+        # The last `apply`: tensor name -> (settings and coefficients, the tensor written to).
         self._applied: dict[str, tuple[Hashable, Tensor]] = {}
-        #: Of the last `stream` that was begun: what a later merge needs to go on from it, plain data.
+        #: State of the last `stream` begun, from which a later merge can continue, as plain data.
         self.state: Mapping[str, Any] | None = None
 
     def apply(self, merge: Merge, into: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """Merge into resident tensors, in place; returns the names of those that were written.
+        """Merge into resident tensors, in place.
 
-        Always from the originals, and only where coefficients, method, options, the seed of a random method,
-        or the tensor written to differ from the last time: nobody else may change the tensors in between.
-        Raises MergeError; after an error of any sort the next call writes everything.
+        Merges from the originals, and writes only tensors whose coefficients, method, options, seed (of a random
+        method) or target differ from the last call; nothing else may change the tensors in between.
+
+        Args:
+            merge: The candidate.
+            into: Resident tensors by name, of the base's shapes.
+
+        Returns:
+            The names of the tensors that were written.
+
+        Raises:
+            MergeError: The merge does not match the models, or a result is not finite; the next call writes everything.
         """
         candidate = self._candidate(merge)
         for name in self._present:
@@ -108,13 +145,20 @@ class MergeEngine:
         return changed
 
     def forget(self) -> None:
-        """Let the next `apply` write everything: the resident tensors were changed by others."""
+        """Make the next `apply` write everything, because the resident tensors were changed elsewhere."""
         self._applied = {}
 
     def stream(self, merge: Merge) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of the base in checkpoint order, merged or copied; holds one tensor at a time.
+        """Merge one tensor at a time.
 
-        Raises MergeError.
+        Args:
+            merge: The candidate.
+
+        Yields:
+            Name and tensor of every tensor of the base, in checkpoint order, merged or copied.
+
+        Raises:
+            MergeError: The merge does not match the models, or a result is not finite.
         """
         candidate = self._candidate(merge)
         candidate.survey(_Sources(self, candidate, keep=False))
@@ -129,11 +173,11 @@ class MergeEngine:
                 yield name, self._models[0].tensor(name)
 
     def check(self, merge: Merge) -> None:
-        """Raise what `apply` and `stream` raise for a recipe, its coefficients and statistics; reads no weights."""
+        """Check a recipe, its coefficients and statistics without reading weights. Raises like `apply`."""
         self._candidate(merge)
 
     def sources(self, candidate: PreparedMerge, *, keep: bool) -> Iterator[TensorSource]:
-        """The merged tensors of a candidate one after the other. keep: what is cached stays for the next merge."""
+        """Yield the merged tensors of a candidate one by one. keep: whether cached data stays for the next merge."""
         for name in self._present:
             yield self._source(candidate, name, keep=keep)
 
@@ -150,9 +194,9 @@ class MergeEngine:
         return candidate
 
     def _write(self, candidate: PreparedMerge, source: TensorSource, place: Tensor) -> None:
-        """Merge into a place, which a network may want transposed or in another type than the result's.
+        """Merge into a tensor that may be transposed or of another dtype than the result.
 
-        Its values are those of the result, rounded to its type first: what a loaded export has there.
+        Its values are those of the result rounded to its dtype first, as in a loaded export.
         """
         dtype = self._target(source.whole(BASE))
         if place.dtype == dtype and place.is_contiguous():
@@ -172,7 +216,7 @@ class MergeEngine:
             raise MergeError(f"merge produced {count} non-finite values in {source.tensor} (dtype {dtype}{hint})")
 
     def _source(self, candidate: PreparedMerge, name: str, *, keep: bool) -> TensorSource:
-        """One tensor of all models that have it. keep: what a method caches stays for the next merge."""
+        """Return one tensor of all models that have it. keep: whether cached data stays for the next merge."""
         present = self._present[name]
         cache = self._caches[name]
         return TensorSource(
@@ -217,7 +261,7 @@ class MergeEngine:
         return self._models[model].tensor(name)
 
     def _read_or_kept(self, model: int, name: str) -> Tensor:
-        """A tensor of the base (0) or an input; one that is computed is kept while there is room."""
+        """Return a tensor of the base (0) or an input; computed ones are cached while there is room."""
         if (model, name) in self._kept:
             return self._kept[model, name]
         tensor, owner = self._read(model, name), self._models[model]
@@ -236,13 +280,13 @@ class MergeEngine:
         wanted, found = (shape, self._device.type), (tuple(place.shape), place.device.type)
         if found != wanted or not place.dtype.is_floating_point:
             raise MergeError(
-                f"{name}: the resident tensor must be of shape {wanted[0]} on {wanted[1]} and of a floating type; it "
+                f"{name}: the resident tensor must have shape {wanted[0]} on {wanted[1]} and a floating dtype; it "
                 f"is {str(place.dtype).removeprefix('torch.')} of shape {found[0]} on {found[1]}."
             )
 
 
 class _Reading(Sequence[Tensor]):
-    """One tensor of the base and the inputs, each read when it is first asked for: folding an adapter takes time."""
+    """One tensor of the base and the inputs, each read on first use: folding an adapter takes time."""
 
     def __init__(self, size: int, read: Callable[[int], Tensor]) -> None:
         self._size = size
@@ -258,7 +302,7 @@ class _Reading(Sequence[Tensor]):
 
 
 class _Sources:
-    """One source per merged tensor, made anew each time it is iterated over: what a survey of the model reads."""
+    """An iterable of one source per merged tensor, created anew each time, for a survey of the whole model."""
 
     def __init__(self, engine: MergeEngine, candidate: PreparedMerge, *, keep: bool) -> None:
         self._engine = engine

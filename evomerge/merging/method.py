@@ -1,10 +1,10 @@
-"""@merge_method: a merge method is one function on tiles of tensors; its signature declares its parameters.
+"""@merge_method: a merge method is a function on tiles of tensors; its signature declares its parameters.
 
     @merge_method(operates_on="deltas", reference="https://arxiv.org/abs/2212.04089")
     def task_arithmetic(deltas, *, weight: Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]) -> Tensor: ...
 
-A keyword annotated with `Bounds` is a parameter: a space searches it, a table has it per group of tensors.
-A keyword with a plain default is an option: fixed for the whole merge. Both may stand in `prepare` instead.
+A keyword annotated with `Bounds` is a parameter: spaces search it, and tables have a value per group of tensors.
+A keyword with a plain default is an option: fixed for the whole merge. Both may be declared by `prepare` instead.
 """
 
 import inspect
@@ -27,9 +27,9 @@ from search_spaces.base import FloatArray, Parameter
 
 
 class MethodError(EvomergeError):
-    """Parameters, options or inputs that a merge method does not take.
+    """Parameters, options or inputs that a merge method does not support.
 
-    place: where a recipe says what is wrong: ("coefficients", parameter, group, input), or less of it.
+    place: location of the error in a recipe: ("coefficients", parameter, group, input), or a prefix of it.
     """
 
     def __init__(self, message: str, place: tuple[str, ...] = ()) -> None:
@@ -39,7 +39,7 @@ class MethodError(EvomergeError):
 
 @dataclass(frozen=True)
 class CopyOf:
-    """What `prepare` returns when the result is exactly one model's tensor: an input's index, or BASE."""
+    """The result of `prepare` if the merged tensor equals one model's: an input's index, or BASE."""
 
     model: int
 
@@ -52,24 +52,25 @@ Survey = Callable[..., Any]
 
 @dataclass(frozen=True)
 class MergeMethod:
-    """A merge method: its functions, and what their signatures say of it.
+    """A merge method: its functions, and the declarations in their signatures.
 
-    kernel(models, *, ...) -> Tensor: `models` are a tile of every input (float32, flat; they may be
-    overwritten): `deltas` to the base, to which the result is added, or `weights`. Element-wise: the result
-    at an element depends on that element and on `prepared` only. Besides its parameters and options a kernel
-    may ask for `base` (the base's tile, to be read only), `prepared` and `tile`.
-    prepare(source, *, ...) -> prepared: what must be known of the whole tensor (thresholds, angles), or
-    CopyOf.
-    survey(sources, *, ...) -> surveyed: what must be known of the whole model before any tensor is merged;
-    `sources` gives one Source per merged tensor each time it is iterated over. A parameter that it takes has
-    to be the same for all tensors. `prepare` and kernel may ask for `surveyed`. If that has a `state` (plain
-    data: what a later merge needs to go on), an export records it.
-    whole: the kernel gets whole tensors in their shape instead of tiles, reads them only when it takes them
-    (`Models`), runs in one thread, and may ask for `source` (its cache, statistics from data).
-    allowed: parameter -> the least and the largest value that it may have.
-    linear_in: parameters in which the merged delta is linear while all others stay.
-    needs: kinds of statistics from data that every input must bring; "a|b" is one of two.
-    random: whether the result depends on the seed.
+    Attributes:
+        kernel: kernel(models, *, ...) -> Tensor. `models` is a tile of every input (float32, flat, may be
+            overwritten): `deltas` to the base, to which the result is added, or `weights`. Element-wise: an element of
+            the result depends only on that element and on `prepared`. Besides its parameters and options a kernel may
+            request `base` (the base's tile, read-only), `prepared` and `tile`.
+        prepare: prepare(source, *, ...) -> prepared: data that depends on the whole tensor (thresholds, angles), or
+            CopyOf.
+        survey: survey(sources, *, ...) -> surveyed: data that depends on the whole model, computed before any tensor is
+            merged; `sources` yields one TensorSource per merged tensor each time it is iterated over. Its parameters
+            must be equal for all tensors. `prepare` and kernel may request `surveyed`. If it has a `state` (plain
+            data from which a later merge continues), an export records it.
+        whole: The kernel gets whole tensors in their shape instead of tiles, read on access (`Models`), runs in one
+            thread, and may request `source` (its cache and statistics).
+        allowed: Parameter -> smallest and largest valid value.
+        linear_in: Parameters in which the merged delta is linear while the others are fixed.
+        needs: Kinds of statistics required of every input; "a|b" requires one of the two.
+        random: Whether the result depends on the seed.
     """
 
     name: str
@@ -94,11 +95,11 @@ class MergeMethod:
     option_types: Mapping[str, Any] = field(repr=False)
 
     def check(self, options: Mapping[str, Any], n_inputs: int) -> None:
-        """Raise MethodError for a number of inputs or an option that the method does not take."""
+        """Raise MethodError for an unsupported number of inputs or option."""
         most = math.inf if self.max_inputs is None else self.max_inputs
         if not self.min_inputs <= n_inputs <= most:
             wanted = f"exactly {most}" if most == self.min_inputs else f"at least {self.min_inputs}"
-            said = f"{self.name} merges {wanted} model(s) into the base; it was given {n_inputs}."
+            said = f"{self.name} merges {wanted} model(s) into the base; got {n_inputs}."
             raise MethodError(said, ("inputs",))
         for option, value in options.items():
             self._known("options", option, tuple(self.options))
@@ -111,11 +112,20 @@ class MergeMethod:
     def arguments(
         self, coefficients: Mapping[str, FloatArray], inputs: Sequence[str], group: str = "all"
     ) -> dict[str, Any]:
-        """Keyword arguments from one row of a table, (n_inputs,) or (1,) each; defaults for what it lacks.
+        """Return keyword arguments from one row of a table, with defaults for missing parameters.
 
-        inputs, group: names, for errors. One value for a parameter with one per input counts for all of them:
-        `weight: 0.5` in a short recipe. Raises MethodError for a parameter that the method does not have, with another
-        number of values, or with one that is not allowed.
+        A single value for a per-input parameter applies to all inputs: `weight: 0.5` in a short recipe.
+
+        Args:
+            coefficients: Parameter -> values, (n_inputs,) or (1,).
+            inputs: Names of the inputs, for errors.
+            group: Name of the group, for errors.
+
+        Returns:
+            Parameter -> a float, or a tuple (n_inputs,) for a per-input parameter.
+
+        Raises:
+            MethodError: A parameter is unknown, has the wrong number of values, or a value is out of range.
         """
         for name in coefficients:
             self._known("coefficients", name, tuple(parameter.name for parameter in self.parameters))
@@ -169,17 +179,47 @@ def merge_method(
     needs: tuple[str, ...] = (),
     random: bool = False,
 ) -> Callable[[Kernel], MergeMethod]:
-    """Make a merge method of a kernel. Raises TypeError for a signature that cannot be one."""
+    """Turn a kernel into a merge method, reading its parameters and options from the signatures.
+
+    Args:
+        operates_on: "deltas" to the base or "weights"; also the name of the kernel's first argument.
+        reference: URL of the paper or source.
+        prepare: Computes data per whole tensor, see `MergeMethod`.
+        survey: Computes data for the whole model, see `MergeMethod`.
+        whole: Whether the kernel gets whole tensors instead of tiles.
+        min_inputs: Minimum number of inputs.
+        max_inputs: Maximum number of inputs; None for no limit.
+        linear_in: Parameters in which the merged delta is linear.
+        needs: Kinds of statistics required of every input.
+        random: Whether the result depends on the seed.
+
+    Returns:
+        A decorator from kernels to merge methods.
+
+    Raises:
+        TypeError: The signatures do not declare a valid method.
+
+    Example:
+        >>> import torch
+        >>> from typing import Annotated
+        >>> @merge_method(operates_on="deltas", reference="https://arxiv.org/abs/2212.04089")
+        ... def scaled_sum(deltas, *, scale: Annotated[Shared, Bounds(1.0, 0.0, 2.0)]) -> Tensor:
+        ...     return scale * sum(deltas)
+        >>> scaled_sum.parameters
+        (Parameter(name='scale', default=1.0, low=0.0, high=2.0, per_input=False),)
+        >>> scaled_sum.kernel([torch.ones(2), torch.ones(2)], scale=0.5).tolist()
+        [1.0, 1.0]
+    """
 
     def decorate(kernel: Kernel) -> MergeMethod:
         first = next(iter(inspect.signature(kernel).parameters), None)
         if first != operates_on:
-            raise TypeError(f"{kernel.__name__} operates on {operates_on}: name its first argument so, not {first!r}.")
+            raise TypeError(f"{kernel.__name__} operates on {operates_on}: rename its first argument {first!r}.")
         declared = Declared()
         takes = [declared.read(function) for function in (kernel, prepare, survey)]
         stranger = next((name for name in linear_in if name not in declared.parameters), None)
         if stranger is not None:
-            raise TypeError(f"{kernel.__name__} is said to be linear in {stranger!r}, which is no parameter of it.")
+            raise TypeError(f"{kernel.__name__} has linear_in {stranger!r}, which is not one of its parameters.")
         return MergeMethod(
             name=kernel.__name__,
             module=kernel.__module__,

@@ -1,10 +1,10 @@
-"""Statistics from data of one model, in one safetensors file: what Fisher, RegMean and MaTS merge with.
+"""Statistics of one model on calibration data, in a safetensors file: inputs of Fisher, RegMean and MaTS.
 
-A tensor `fisher/NAME` there is the second moment of the loss's gradient with respect to the parameter NAME, of
-its shape; `gram/NAME` the second moment (in x in) of what a linear layer reads whose weight is NAME, and
-`gram_out/NAME` that of the gradient (out x out) of what it writes. `transposed/NAME` marks a layer whose weight is
-stored in x out, as GPT-2's are. The file's metadata say which model it is: `evomerge.model`, its fingerprint, and
-`evomerge.source`, what its folder was called.
+A tensor `fisher/NAME` is the second moment of the loss's gradient with respect to the parameter NAME, with its
+shape; `gram/NAME` is the second moment (in x in) of the inputs of the linear layer with weight NAME, and
+`gram_out/NAME` that of the gradient (out x out) of its outputs. `transposed/NAME` marks a layer whose weight is
+stored as in x out, like GPT-2's. The file's metadata identify the model: `evomerge.model`, its fingerprint, and
+`evomerge.source`, the name of its folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ from evomerge.merging.method import MethodError
 from evomerge.merging.models.header import CheckpointError, read_header
 from evomerge.merging.tiles import TensorSource
 
-#: Keys of the metadata.
+#: Metadata keys.
 MODEL, SOURCE = "evomerge.model", "evomerge.source"
 KINDS = ("fisher", "gram", "gram_out", "transposed")
 
 
 class MomentsFile:
-    """The statistics of a model by kind and tensor, mapped from their file. Raises CheckpointError.
+    """The statistics of a model by kind and tensor, memory-mapped from their file. Raises CheckpointError.
 
-    model, source: fingerprint and name of the model that they were collected on, None where the file does not say.
+    model, source: fingerprint and name of the model that they were collected on, None if the file does not say.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class MomentsFile:
         stranger = next((name for name in sorted(self.names) if name.partition("/")[0] not in KINDS), None)
         if stranger is not None:
             raise CheckpointError(
-                f"{path} holds {stranger!r}, which is no statistic: expected names that begin with "
+                f"{path} holds {stranger!r}, which is not a statistic: expected names that begin with "
                 f"{', '.join(kind + '/' for kind in KINDS)}, as `evomerge tools calibrate` writes them."
             )
         file: Any = safe_open(path, framework="pt")
@@ -47,7 +47,7 @@ class MomentsFile:
         self.model, self.source = metadata.get(MODEL), metadata.get(SOURCE)
 
     def tensor(self, kind: str, name: str) -> Tensor | None:
-        """The statistic of this kind for a tensor, or None where there is none."""
+        """Return the statistic of this kind for a tensor, or None if there is none."""
         if f"{kind}/{name}" not in self.names:
             return None
         try:
@@ -58,9 +58,9 @@ class MomentsFile:
 
 
 def input_moments(source: TensorSource, kind: str, shape: Sequence[int]) -> list[Tensor] | None:
-    """The statistic of every input for a tensor, as stored; None where no input has one.
+    """Return the statistic of every input for a tensor, as stored; None if no input has one.
 
-    Raises MethodError where only some have it, and for another shape than `shape`.
+    Raises MethodError if only some have it, and for another shape than `shape`.
     """
     found = {name: source.moment(kind, index) for index, name in enumerate(source.input_names)}
     there = {name: moment for name, moment in found.items() if moment is not None}
@@ -69,7 +69,7 @@ def input_moments(source: TensorSource, kind: str, shape: Sequence[int]) -> list
     if len(there) < len(found):
         lacking = ", ".join(name for name in found if name not in there)
         raise MethodError(
-            f"{source.tensor}: {', '.join(there)} bring the statistic {kind!r}, {lacking} do not: "
+            f"{source.tensor}: {', '.join(there)} have the statistic {kind!r}, {lacking} do not: "
             f"collect the statistics of all inputs in the same way."
         )
     for name, moment in there.items():

@@ -1,7 +1,7 @@
-"""Pins: what tells the files of a study's inputs from others, so that a changed model is never searched on or exported.
+"""Pins: fingerprints of a study's input files, so that a changed model is never searched or exported.
 
-A pin holds a file's status (size, times, inode), a hash of samples, and its SHA-256. A status that is the pin's says
-that nothing was written; any other is judged by the SHA-256, so a touched or copied file is the same file.
+A pin holds a file's status (size, times, inode), a hash of samples, and its SHA-256. An unchanged status means
+an unchanged file; otherwise the SHA-256 decides, so that a touched or copied file still counts as the same.
 """
 
 import hashlib
@@ -21,21 +21,20 @@ from evomerge.merging.output.assets import COPIED
 from evomerge.recipe import Recipe
 from evomerge.study import Study
 
-#: Bytes in all that are hashed at once, in a fifth of a second; more are hashed while the search runs.
+#: Maximum total bytes hashed immediately, which takes a fifth of a second; more are hashed during the search.
 AT_ONCE = 64_000_000
 _SETTINGS = ("config.json", "adapter_config.json", "adapter_model.safetensors", INDEX, SINGLE, *COPIED)
 _SAMPLES, _SAMPLE = 64, 4096
 
 
 class InputChanged(CheckpointError):
-    """An input of a study that is no longer what the study began with."""
+    """An input that has changed since the study began."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A file as it was. status: size, times in ns of contents and of the inode, inode. sha256: None until it is known.
-
-    sample: hash of some pieces of it.
+    """The recorded state of a file. status: size, times in ns of contents and of the inode, inode. sha256: None if not
+    computed yet. sample: hash of some pieces of it.
     """
 
     status: tuple[int, ...]
@@ -44,7 +43,7 @@ class Pin:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self.status[0]
 
 
@@ -53,9 +52,9 @@ Pins = Mapping[str, Pin]
 
 
 def input_files(recipe: Recipe) -> dict[str, Path]:
-    """Every file that decides what the models of a recipe are, by `MODEL/part/FILE`.
+    """Return every file that determines a recipe's models, by `MODEL/part/FILE`.
 
-    Raises CheckpointError for a model that is not there.
+    Raises CheckpointError for a model that does not exist.
     """
     found: dict[str, Path] = {}
     for model in (recipe.base, *recipe.inputs):
@@ -70,7 +69,7 @@ def input_files(recipe: Recipe) -> dict[str, Path]:
 
 
 def take(files: Files) -> dict[str, Pin]:
-    """Pin files; with their SHA-256 where hashing all of them takes no time. Raises CheckpointError."""
+    """Pin files, including their SHA-256 if hashing all of them is fast. Raises CheckpointError."""
     pins = {name: Pin(_status(file), _sampled(file)) for name, file in files.items()}
     if sum({pin.status: pin.size for pin in pins.values()}.values()) <= AT_ONCE:
         pins = hashed(files, pins)
@@ -78,11 +77,11 @@ def take(files: Files) -> dict[str, Pin]:
 
 
 def hashed(files: Files, pins: Pins) -> dict[str, Pin]:
-    """The same pins with every SHA-256; a file that changed meanwhile keeps its pin as it is."""
+    """Return the same pins with every SHA-256; a file that changed in the meantime keeps its old pin."""
     complete = dict(pins)
     for name, pin in pins.items():
         if pin.sha256 is None:
-            with suppress(InputChanged):  # whoever looks at its status next says so
+            with suppress(InputChanged):  # the next check of its status reports it
                 digest = _digest(files[name], pin.status)
                 if _status(files[name]) == pin.status:
                     complete[name] = replace(pin, sha256=digest)
@@ -90,13 +89,13 @@ def hashed(files: Files, pins: Pins) -> dict[str, Pin]:
 
 
 def compare(files: Files, pins: Pins) -> dict[str, Pin]:
-    """The pins of files that are what they were; new statuses, such as those of a copy, are taken over.
+    """Return the pins of unchanged files, with their current status, such as that of a copy.
 
-    Raises InputChanged for a file that is gone, new or another one, with both hashes.
+    Raises InputChanged for a missing, new or changed file, with both hashes.
     """
     gone, new = sorted(pins.keys() - files.keys()), sorted(files.keys() - pins.keys())
     if gone or new:
-        what = f"has no {gone[0]}" if gone else f"has {new[0]}, which was not there"
+        what = f"has no {gone[0]}" if gone else f"has {new[0]}, which is new"
         raise _changed(f"an input {what}: its files are others")
     return {name: _judged(files[name], pin) for name, pin in pins.items()}
 
@@ -109,7 +108,7 @@ def compare_models(study: Study, recipe: Recipe) -> dict[str, Pin] | None:
 
 
 def unchanged(files: Files, pins: Pins) -> bool:
-    """Whether no file was written to or replaced since its pin; asks the file system only."""
+    """Return whether no file was written or replaced since its pin; asks the file system only."""
     try:
         return all(_status(files[name]) == pin.status for name, pin in pins.items())
     except CheckpointError:
@@ -117,7 +116,7 @@ def unchanged(files: Files, pins: Pins) -> bool:
 
 
 def check_worker(files: Files, pins: Pins) -> None:
-    """Compare the files that a worker sees, on whatever machine, by samples. Raises InputChanged."""
+    """Compare the files that a worker sees, on any machine, by samples. Raises InputChanged."""
     for name, pin in pins.items():
         file = files.get(name)
         if file is None:
@@ -127,14 +126,14 @@ def check_worker(files: Files, pins: Pins) -> None:
 
 
 def to_dict(pins: Pins) -> dict[str, Any]:
-    """Plain data, for the ledger."""
+    """Convert pins to plain data, for the ledger."""
     return {
         name: {"status": list(pin.status), "sample": pin.sample, "sha256": pin.sha256} for name, pin in pins.items()
     }
 
 
 def from_dict(data: Mapping[str, Any]) -> dict[str, Pin]:
-    """The pins that `to_dict` wrote."""
+    """Restore pins from `to_dict`."""
     return {name: Pin(tuple(pin["status"]), pin["sample"], pin["sha256"]) for name, pin in data.items()}
 
 
@@ -164,8 +163,8 @@ def _judged(file: Path, pin: Pin) -> Pin:
 
 def _changed(what: str) -> InputChanged:
     return InputChanged(
-        f"Since the study began, {what}. Scores of different models must not be mixed: put the old file back and "
-        "resume with --resume, or begin a new study in another folder."
+        f"Since the study began, {what}. Scores of different models must not be mixed: restore the old file and "
+        "resume with --resume, or start a new study in another folder."
     )
 
 
@@ -178,7 +177,7 @@ def _status(file: Path) -> tuple[int, ...]:
 
 
 def _sampled(file: Path) -> str:
-    """SHA-256 of the size and of pieces spread over the file: milliseconds for any file."""
+    """Return the SHA-256 of the size and of pieces spread over the file: milliseconds for any file."""
     try:
         with file.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size

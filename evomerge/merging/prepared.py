@@ -1,4 +1,4 @@
-"""A candidate: one merge, checked, and applied to one tensor at a time."""
+"""A candidate: one validated merge, applied to one tensor at a time."""
 
 import json
 import math
@@ -16,14 +16,14 @@ from evomerge.recipe import Merge
 
 
 class MergeError(EvomergeError):
-    """Models that do not fit, a place that a merge cannot be written to, or a result that is not finite."""
+    """Models that do not match, a target that cannot be written, or a result that is not finite."""
 
 
 class PreparedMerge:
     """A merge of the models `names` over tensors; `present`: tensor -> indices of the inputs that have it.
 
-    Raises MergeError for a recipe of other models, MethodError for options, parameters and numbers of models
-    that the method does not take, SpaceError for coefficients that do not cover the tensors.
+    Raises MergeError for a recipe of other models, MethodError for unsupported options, parameters and numbers of
+    models, SpaceError for coefficients that do not cover the tensors.
     """
 
     def __init__(self, merge: Merge, names: tuple[str, ...], present: Mapping[str, tuple[int, ...]]) -> None:
@@ -53,23 +53,23 @@ class PreparedMerge:
         self._surveyed: Any = None
 
     def key(self, name: str) -> Hashable:
-        """Equal keys of a tensor give equal results."""
+        """Return a key of a tensor; equal keys give equal results."""
         return self._settings, tuple(self._arguments[self._first[name]].items())
 
     def survey(self, sources: Iterable[TensorSource]) -> None:
-        """Let the method look at the whole model, where it needs to, before the first tensor is merged."""
+        """Let the method inspect the whole model, if it needs to, before the first tensor is merged."""
         if self.method.survey is not None:
             chosen = _only(self._options, self.method.survey_takes)
             self._surveyed = self.method.survey(sources, **self._same_everywhere(), **chosen)
 
     @property
     def state(self) -> Mapping[str, Any] | None:
-        """What a later merge needs to go on from this one: the `state` of what the survey found, if it has one."""
+        """Return the `state` of the survey, from which a later merge can continue, if it has one."""
         state: Mapping[str, Any] | None = getattr(self._surveyed, "state", None)
         return state
 
     def merge(self, source: TensorSource, out: Tensor) -> int:
-        """Write the merged tensor to `out`, contiguous and of the wanted type; returns how many of its values
+        """Write the merged tensor to `out`, contiguous and of the target dtype; return how many of its values
         are not finite.
         """
         given = {**self._at(source.tensor), **self._options, "surveyed": self._surveyed}
@@ -83,11 +83,11 @@ class PreparedMerge:
             doubtful = [True]
         else:
             doubtful = self._run(source, {**given, "prepared": prepared}, out.view(-1))
-        # Large finite values may overflow the sum alone.
+        # Large finite values may overflow only in the sum.
         return int((~torch.isfinite(out)).sum()) if any(doubtful) else 0
 
     def _at(self, tensor: str) -> dict[str, Any]:
-        """The arguments for a tensor: of the inputs that have it."""
+        """Return the arguments for a tensor, for the inputs that have it."""
         arguments: dict[str, Any] = self._arguments[self._first[tensor]]
         indices = self._present[tensor]
         return {
@@ -96,13 +96,13 @@ class PreparedMerge:
         }
 
     def _same_everywhere(self) -> dict[str, Any]:
-        """The parameters that the survey takes. Raises MethodError where they differ between tensors."""
+        """Return the parameters that the survey takes. Raises MethodError if they differ between tensors."""
         found = {}
         for name in (p.name for p in self.method.parameters if p.name in self.method.survey_takes):
             values = list(dict.fromkeys(arguments[name] for arguments in self._arguments.values()))
             if len(values) != 1:
                 raise MethodError(
-                    f"{self.method.name} looks at the whole model with one {name}, which is the same for all tensors; "
+                    f"{self.method.name} surveys the whole model with a single {name}, the same for all tensors; "
                     f"it has {len(values)} different ones, such as {values[0]} and {values[1]}: "
                     f"use one group (space: uniform)."
                 )
@@ -141,7 +141,7 @@ class PreparedMerge:
                 weights = [source.weights(index, tile) for index in range(n_inputs)]
                 merged = method.kernel(weights, **keywords, **({"base": source.base(tile)} if takes_base else {}))
             place = out[tile.start : tile.stop].copy_(merged)
-            # Only float16 has a range so much smaller that rounding overflows where float32 did not.
+            # Only float16 has a range so much smaller that rounding can overflow where float32 did not.
             return not _sum_is_finite(place if place.dtype == torch.float16 else merged)
 
         return source.map(write)
@@ -152,5 +152,5 @@ def _only(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 def _sum_is_finite(values: Tensor) -> bool:
-    # The cheapest look at every element: a sum is finite only if they all are.
+    # The cheapest check of every element: a sum is finite only if they all are.
     return math.isfinite(torch.sum(values, dtype=torch.float32).item())

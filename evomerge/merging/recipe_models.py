@@ -1,4 +1,4 @@
-"""The models of a recipe, opened: folders, adapters on them, vocabularies matched, blocks put together."""
+"""Opened models of a recipe: folders, adapters, matched vocabularies, rearranged blocks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from evomerge.recipe.model_names import named_input
 
 @dataclass(frozen=True)
 class RecipeModels:
-    """Base and inputs as they take part in a merge, by name; statistics of those that bring some.
+    """Base and inputs as merged, by name, with the statistics of those that have some.
 
-    tokenizer: the folder whose tokenizer the result gets, which lasts as long as this object. statuses: size, time and
-    inode of every file of weights when it was opened.
+    tokenizer: folder of the result's tokenizer, which lasts as long as this object. statuses: size, time and
+    inode of every weight file when it was opened.
     """
 
     base: Model
@@ -34,12 +34,12 @@ class RecipeModels:
 
     @property
     def tokenizer(self) -> Path:
-        """The folder of the tokenizer's files."""
+        """Folder of the tokenizer's files."""
         return self.tokens.folder
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What should be known of them before they are merged."""
+        """Warnings about the models."""
         return notes_on(self.moments)
 
     @property
@@ -48,9 +48,9 @@ class RecipeModels:
         return (self.base, *self.inputs.values())
 
     def check_unchanged(self) -> None:
-        """Raises CheckpointError where a file of weights was written to or replaced since it was opened.
+        """Raise CheckpointError if a weight file was written or replaced since it was opened.
 
-        A mapped file that is cut short within its last page is read as zeros, which no reader notices.
+        A mapped file that is truncated within its last page reads as zeros, which no reader notices.
         """
         for file, before in self.statuses.items():
             if _status(file) != before:
@@ -61,7 +61,7 @@ class RecipeModels:
     def engine(
         self, *, dtype: torch.dtype | None = None, device: str = "cpu", threads: int = 1, keep: int = 0
     ) -> MergeEngine:
-        """The engine that merges them. keep: bytes of folded adapters that it may hold on to."""
+        """Return the engine that merges them. keep: bytes of folded adapters that it may cache."""
         return MergeEngine(
             self.base,
             tuple(self.inputs.values()),
@@ -77,9 +77,9 @@ class RecipeModels:
 def open_models(recipe: Recipe, *, passing: bool = False) -> RecipeModels:
     """Open every model of a recipe; reads headers and configurations, no weights.
 
-    Raises CheckpointError, first of all for models that do not have the same tensors, whoever asks.
+    Raises CheckpointError, in particular for models that do not have the same tensors.
 
-    passing: the weights are read once, see `Checkpoint.open`.
+    passing: whether the weights are read once, see `Checkpoint.open`.
     """
     models = open_folders(recipe.base, recipe.inputs, passing=passing)
     moments = open_moments(recipe.inputs)
@@ -112,19 +112,19 @@ def _status(file: Path) -> tuple[int, ...]:
 
 
 def open_moments(inputs: Sequence[Input]) -> dict[str, MomentsFile]:
-    """The statistics of those inputs that bring some, by name. Raises CheckpointError."""
+    """Return the statistics of the inputs that have some, by name. Raises CheckpointError."""
     return {model.name: MomentsFile(Path(model.statistics)) for model in inputs if model.statistics}
 
 
 def notes_on(moments: Mapping[str, MomentsFile]) -> tuple[str, ...]:
-    """What should be known of statistics before they are merged with."""
+    """Return warnings about statistics."""
     unknown = [f"{name} ({found.path})" for name, found in moments.items() if found.model is None]
-    said = f"the statistics of {', '.join(unknown)} do not say which model they are of, and are taken as they are"
+    said = f"the statistics of {', '.join(unknown)} do not name their model, which is therefore not checked"
     return (said,) if unknown else ()
 
 
 def _check_owner(moments: MomentsFile, wanted: Input, model: Model) -> None:
-    """Refuse statistics of another model than the input that they are given for."""
+    """Raise CheckpointError for statistics of another model than the input they are given for."""
     if moments.model is None or moments.model == model.fingerprint():
         return
     revision = f"@{wanted.adapter_revision}" if wanted.adapter_revision else ""
@@ -138,30 +138,30 @@ def _check_owner(moments: MomentsFile, wanted: Input, model: Model) -> None:
 
 
 def _refuse_statistics(why: str, moments: Mapping[str, MomentsFile], kind: str) -> None:
-    """Refuse statistics that name tensors, or rows of them, as they are in an input's own files."""
+    """Raise CheckpointError for statistics of tensors, or rows of them, that differ from an input's own files."""
     name = next((name for name, found in moments.items() if not kind or kind in found.kinds), None)
     if name is not None:
         raise CheckpointError(
-            f"The statistics of {name!r} ({moments[name].path}) are of the model as it is in its files; the recipe "
-            f"merges {why}: leave the statistics out, or merge the models as they are."
+            f"The statistics of {name!r} ({moments[name].path}) describe the model as stored in its files; the recipe "
+            f"merges {why}: remove the statistics, or merge the models unchanged."
         )
 
 
 def open_named(text: str) -> Model:
-    """The model that a command line names, see `named_input`. Raises CheckpointError."""
+    """Return the model named on a command line, see `named_input`. Raises CheckpointError."""
     return open_folders(named_input("model", text), ())["model"]
 
 
 def adapter_of(model: Input) -> Path:
-    """The folder of a model's adapter, downloaded first where it is one of the hub. Raises CheckpointError."""
+    """Return the folder of a model's adapter, downloading it from the hub if needed. Raises CheckpointError."""
     return locate(model.adapter or "", model.adapter_revision)
 
 
 def open_folders(base: Input, inputs: Sequence[Input], *, passing: bool = False) -> dict[str, Model]:
-    """The models by name, the base first: folders and files as they are, adapters on their models.
+    """Open the models by name, the base first: folders and files as they are, adapters on their models.
 
-    An input that is nothing but an adapter is put on the base. A model that several name is one object, so that
-    it shows that their adapters are on the same one. Raises CheckpointError.
+    An input that is only an adapter is applied to the base. A model named several times is a single object, which
+    shows that their adapters share it. Raises CheckpointError.
     """
     whole: dict[Path, Model] = {}
 
@@ -184,5 +184,5 @@ def open_folders(base: Input, inputs: Sequence[Input], *, passing: bool = False)
         elif model.adapter is None:
             models[model.name] = Adapted(below, place)
         else:
-            raise CheckpointError(f"{model.name}: {model.path} is an adapter (LoRA); an adapter goes on a whole model.")
+            raise CheckpointError(f"{model.name}: {model.path} is an adapter (LoRA); expected a whole model under it.")
     return models

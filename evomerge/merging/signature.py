@@ -1,4 +1,4 @@
-"""What a signature says: parameters (Annotated with Bounds) and options (a default of a plain type)."""
+"""Declarations in signatures: parameters (Annotated with Bounds) and options (defaults of plain types)."""
 
 import inspect
 import math
@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from search_spaces.base import Parameter
 
-#: What functions of a merge method are given besides.
+#: Arguments that functions of a merge method may request besides their own.
 _GIVEN = ("base", "prepared", "tile", "surveyed", "source")
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Default and search bounds of a parameter. low == high: not searched unless a range is given for it.
+    """Default and search bounds of a parameter. low == high: searched only if a range is given for it.
 
-    allowed: beyond these values it means nothing, and is refused.
+    allowed: smallest and largest valid value.
     """
 
     default: float
@@ -25,7 +25,7 @@ class Bounds:
     allowed: tuple[float, float] = (-math.inf, math.inf)
 
 
-#: The values of a parameter that is a part of something.
+#: Valid values of a parameter that is a fraction.
 SHARE = (0.0, 1.0)
 
 
@@ -37,9 +37,9 @@ Shared = float
 
 @dataclass(frozen=True)
 class Declared:
-    """What the functions of a merge method declare between them, by name.
+    """The joint declarations of a merge method's functions, by name.
 
-    allowed: the least and the largest value of a parameter. types: of the options.
+    allowed: smallest and largest value of a parameter. types: types of the options.
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Declared:
     types: dict[str, Any] = field(default_factory=dict)
 
     def read(self, function: Callable[..., Any] | None) -> frozenset[str]:
-        """Add what a function declares; returns all keywords that it takes. Raises TypeError for a bad signature."""
+        """Add a function's declarations; return all keywords that it takes. Raises TypeError for a bad signature."""
         if function is None:
             return frozenset()
         hints = get_type_hints(function, include_extras=True)
@@ -73,7 +73,7 @@ class Declared:
                 f"(a default that fits its annotation)."
             )
         if known.setdefault(name, declared) != declared:
-            raise TypeError(f"{function}: {name} is declared twice, and differently.")
+            raise TypeError(f"{function}: {name} is declared twice with different values.")
 
 
 def _parameter(name: str, annotation: Any) -> Parameter:
@@ -84,7 +84,7 @@ def _parameter(name: str, annotation: Any) -> Parameter:
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Whether a value is of an option's type."""
+    """Return whether a value is of an option's type."""
     if get_origin(wanted) is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(wanted))
     if wanted is float:
@@ -93,7 +93,7 @@ def fits(value: Any, wanted: Any) -> bool:
 
 
 def describe(wanted: Any) -> str:
-    """An option's type in words."""
+    """Describe an option's type in words."""
     if get_origin(wanted) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(wanted))
     return {bool: "true or false", float: "a finite number", int: "a whole number", str: "a text"}[wanted]

@@ -81,7 +81,7 @@ def average(
     """How to average one tensor; options as the merge method `fisher` describes them. Raises MethodError."""
     if min(weight) < 0 or not any(weight) or not floor > 0:
         raise MethodError(
-            f"{source.tensor}: fisher needs weights from 0, one above it, and a floor above 0; they are "
+            f"{source.tensor}: fisher needs non-negative weights, not all zero, and a positive floor; they are "
             f"{list(weight)} and {floor}."
         )
     shares = normalized(weight)

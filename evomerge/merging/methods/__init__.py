@@ -1,1 +1,1 @@
-"""Merge methods: one method, one file; the file's name is the plug-in's name."""
+"""Merge methods, one per file; the file's name is the plug-in's name."""

@@ -1,4 +1,4 @@
-"""What the two kinds of Reinforced Agent Merging share: who changed an element, https://arxiv.org/abs/2601.13572."""
+"""Shared parts of the two Reinforced Agent Merging methods: which models change an element, https://arxiv.org/abs/2601.13572."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from evomerge.merging.tiles import Tile
 
-#: Smallest positive float32: divides a sum over nobody, which is zero, without changing any other.
+#: Smallest positive float32: divides an empty sum, which is zero, without changing any other.
 _SMALLEST = 2.0**-149
 
 
 def changed(delta: Tensor, epsilon: float, tile: Tile) -> Tensor:
-    """1 where the delta's magnitude is above epsilon, else 0; in memory that the next call uses again."""
+    """Return 1 where the delta's magnitude is above epsilon, else 0, in memory that the next call reuses."""
     mask = tile.scratch("changed", delta)
     return torch.gt(torch.abs(delta, out=mask), epsilon, out=mask)
 
 
 def average_of_changes(deltas: Sequence[Tensor], weights: Sequence[float], epsilon: float, tile: Tile) -> Tensor:
-    """At each element the weighted average of the deltas (n_inputs tiles) that change it; zero where none does."""
+    """Return, per element, the weighted average of the deltas (n_inputs tiles) that change it; zero if none does."""
     total = tile.scratch("sum of changes", deltas[0]).zero_()
     divisor = tile.scratch("weights of changes", deltas[0]).zero_()
     for delta, weight in zip(deltas, weights, strict=True):

@@ -1,4 +1,4 @@
-"""Which weights of a merged delta a task needs: TALL masks (Wang et al., 2024), https://arxiv.org/abs/2405.07813."""
+"""TALL masks: the weights of a merged delta that a task needs (Wang et al., 2024), https://arxiv.org/abs/2405.07813."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,15 +10,15 @@ from evomerge.merging.tiles import TensorSource, Tile
 
 
 def check_task(sources: Iterable[TensorSource], *, task: str = "") -> None:
-    """Raise MethodError for a task that is none of the inputs."""
+    """Raise MethodError for a task that is not one of the inputs."""
     if task:
         names = dict.fromkeys(name for source in sources for name in source.input_names)
         if task not in names:
-            raise MethodError(f"task names the input to reconstruct, one of {', '.join(names)}; it is {task!r}.")
+            raise MethodError(f"task must name the input to reconstruct, one of {', '.join(names)}; it is {task!r}.")
 
 
 def needed(delta: Tensor, merged: Tensor, threshold: float, tile: Tile) -> Tensor:
-    """1 where |delta| > threshold * |merged - delta|, else 0; in memory that the next call uses again."""
+    """Return 1 where |delta| > threshold * |merged - delta|, else 0, in memory that the next call reuses."""
     rest = torch.sub(merged, delta, out=tile.scratch("rest", delta)).abs_().mul_(threshold)
     return torch.gt(torch.abs(delta, out=tile.scratch("size", delta)), rest, out=rest)
 
@@ -26,7 +26,7 @@ def needed(delta: Tensor, merged: Tensor, threshold: float, tile: Tile) -> Tenso
 def kept(
     deltas: Sequence[Tensor], merged: Tensor, threshold: Sequence[float], tile: Tile, *, votes: int, task: str
 ) -> Tensor:
-    """1 where at least `votes` of the inputs need the merged delta, or where the input `task` does; else 0."""
+    """Return 1 where at least `votes` inputs, or the input `task`, need the merged delta, else 0."""
     if task:
         index = tile.input_names.index(task)
         return needed(deltas[index], merged, threshold[index], tile)

@@ -10,7 +10,7 @@ from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 from search_spaces.base import Layout
 
-#: The base's share, as in the authors' code.
+#: The base's share in the authors' code.
 Alpha = Annotated[Shared, Bounds(0.2, 0.0, 1.0)]
 
 
@@ -33,9 +33,9 @@ def _is_linear_layer(source: TensorSource) -> bool:
 def ama(deltas: Sequence[Tensor], *, alpha: Alpha) -> Tensor:
     """alpha * base + (1 - alpha) * model in linear layers: the base is the model before RLHF, the input the one after.
 
-    others: what is no linear layer (vectors, embeddings) is "base", as in the authors' code, or "merge"d as well.
-    The authors hold the mean of alpha over their three groups of layers at its start, 0.2: group k has 0.2 * n_groups *
-    a[k] / sum(a), where a = sigmoid(s) + 0.2 for a free s. That ties groups to each other, so it belongs to the space
-    that is searched; a merge sees one group at a time.
+    others: tensors outside linear layers (vectors, embeddings) are taken from the "base", as in the authors' code, or
+    "merge"d. The authors keep the mean of alpha over their three groups of layers at its initial value, 0.2: group k
+    has 0.2 * n_groups * a[k] / sum(a), where a = sigmoid(s) + 0.2 for a free s. That couples groups, so it belongs in
+    the search space; a merge sees one group at a time.
     """
     return deltas[0].mul_(1 - alpha)

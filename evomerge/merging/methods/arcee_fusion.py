@@ -1,4 +1,4 @@
-"""Arcee Fusion (Arcee AI, 2024): take from the other model what matters. https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md."""
+"""Arcee Fusion (Arcee AI, 2024): adopt the other model's important changes. https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -33,12 +33,12 @@ def _threshold(source: TensorSource, *, multiplier: Annotated[Shared, Bounds(1.5
 
 
 def _divergence(source: TensorSource, length: int) -> Tensor:
-    """Kullback-Leibler divergence between the softmax of a row of the model and that of the base's row (n_rows)."""
+    """Return the Kullback-Leibler divergence from the softmax of the base's row to that of the model's row (n_rows)."""
     base, model = (source.whole(index).reshape(-1, length) for index in (BASE, 0))
     step = max(TILE // length, 1)
     parts = []
     for p, q in zip(torch.split(model, step), torch.split(base, step), strict=True):
-        # In float64: in float32 the differences of fine-tuning are as small as the rounding.
+        # In float64: in float32 the differences due to fine-tuning are as small as rounding errors.
         p, q = (torch.softmax(rows.double(), -1).add_(_SMOOTHING) for rows in (p, q))
         parts.append((p / q).log_().mul_(p).sum(-1).clamp_min_(0).float())
     return torch.cat(parts)
@@ -58,16 +58,15 @@ def _importance(delta: Tensor, divergence: Tensor, length: int, tile: Tile) -> T
 def arcee_fusion(weights: Sequence[Tensor], *, base: Tensor, prepared: Prepared, tile: Tile) -> Tensor:
     """The other model's element where its importance reaches a threshold, else the base's.
 
-    Importance: |model - base| times the divergence between the row of the one and that of the other, taken as logits.
-    Threshold: median + multiplier * (upper - lower quartile) of the tensor. mergekit estimates the quartiles of
-    tensors above a million elements from a random sample, and divergences to the precision of float32; here both
-    are exact.
+    Importance: |model - base| times the divergence between their rows, interpreted as logits. Threshold: median +
+    multiplier * interquartile range of the tensor. mergekit estimates the quartiles of tensors with more than a million
+    elements from a random sample, and divergences in float32; here both are exact.
     """
     threshold, divergence, length = prepared
     model = weights[0]
     delta = torch.sub(model, base, out=tile.scratch("delta", base))
     importance = _importance(delta, divergence, length, tile)
-    # Sign bits, all ones where the importance is below: they take the base's bits.
+    # Sign bits, all ones where the importance is below: they select the base's bits.
     below = importance.sub_(threshold).view(torch.int32).bitwise_right_shift_(31)
     ours, theirs = base.view(torch.int32), model.view(torch.int32)
     theirs.bitwise_xor_(below.bitwise_and_(torch.bitwise_xor(ours, theirs)))

@@ -13,7 +13,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9, allowed=SHARE)]
 Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05, allowed=SHARE)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
@@ -50,12 +50,11 @@ def _coefficients(
     linear_in=("weight", "scale"),
 )
 def breadcrumbs(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) -> Tensor:
-    """Base + scale * sum of weight times each delta's middle: without its `gamma` largest, the `density` next ones.
+    """Base + scale * sum of weight times each delta's middle: the `density` largest below its `gamma` largest.
 
     rescale: "mergekit" restores each delta's L1 norm per tensor.
-
-    compat: "official" counts in every row, int(n * gamma) and int(n * density) elements; "mergekit" in the whole
-    tensor, keeps int(n * density) elements even if that leaves fewer outliers to remove, and all at density 1.
+    compat: "official" counts int(n * gamma) and int(n * density) elements in every row; "mergekit" counts in the whole
+    tensor, keeps int(n * density) elements even if fewer outliers are then removed, and all at density 1.
     """
     kept = [found.keep(delta, tile) for found, delta in zip(prepared.middles, deltas, strict=True)]
     return combine(kept, prepared.coefficients)

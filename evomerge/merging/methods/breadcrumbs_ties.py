@@ -1,4 +1,4 @@
-"""Model Breadcrumbs (Davari & Belilovsky, 2024) with the election of TIES. https://arxiv.org/abs/2312.06795."""
+"""Model Breadcrumbs (Davari & Belilovsky, 2024) with the sign election of TIES. https://arxiv.org/abs/2312.06795."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -14,7 +14,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 0.9, allowed=SHARE)]
 Gamma = Annotated[PerInput, Bounds(0.01, 0.0, 0.05, allowed=SHARE)]
-#: One direction with the weights unless they are normalized, therefore not searched by itself.
+#: The same direction as scaling all weights unless they are normalized, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
@@ -56,9 +56,9 @@ def breadcrumbs_ties(
     prepared: _Prepared,
     tile: Tile,
 ) -> Tensor:
-    """Keep each delta's middle, as `breadcrumbs` does, elect signs and merge as `ties` does.
+    """Keep each delta's middle like `breadcrumbs`, then elect signs and merge like `ties`.
 
-    compat: rows ("official") or whole tensors ("mergekit"), see `breadcrumbs`.
+    compat: counts in rows ("official") or whole tensors ("mergekit"), see `breadcrumbs`.
     """
     kept = [found.keep(delta, tile).mul_(factor) for found, factor, delta in zip(*prepared, deltas, strict=True)]
     return elect(kept, weight, tile, normalize=normalize).mul_(scale)

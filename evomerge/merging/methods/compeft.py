@@ -1,4 +1,4 @@
-"""ComPEFT: a delta as signs times one number (Yadav et al., 2023). https://arxiv.org/abs/2311.13171."""
+"""ComPEFT: a delta compressed to signs times one number (Yadav et al., 2023). https://arxiv.org/abs/2311.13171."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +14,10 @@ from evomerge.merging.kernels.thresholds import Largest
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile, total
 
-#: The paper's alpha, times the weight of the merge. Published: 0.5 to 10, the higher the fewer elements are kept.
+#: The paper's alpha times the merge weight. Published: 0.5 to 10, larger for fewer kept elements.
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 4.0)]
 Density = Annotated[PerInput, Bounds(0.2, 0.05, 0.5, allowed=SHARE)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 Values = Literal["std", "stc", "prune"]
 
@@ -25,21 +25,21 @@ Prepared = tuple[tuple[float, ...], tuple[Cut | None, ...]]
 
 
 class _Deltas:
-    """Selections and sizes of whole deltas."""
+    """Selections and magnitudes for whole deltas."""
 
     def __init__(self, sources: Iterable[TensorSource]) -> None:
         self._sources = sources
         self.largest = Largest(sources)
 
     def size(self, name: str, density: float, values: Values) -> float:
-        """What the signs of input `name` are multiplied by."""
+        """Return the factor for the signs of input `name`."""
         if values == "prune":
             return 1.0
         make, key = (self._deviation, 0.0) if values == "std" else (partial(self._mean_kept, density), density)
         return remembered(self.largest.found, values, (name, key), partial(make, name), keep=64)
 
     def _deviation(self, name: str) -> float:
-        """The unbiased standard deviation; 0 of a single element."""
+        """Return the unbiased standard deviation; 0 for a single element."""
         numel, sums, squares = self.largest.numel[name], 0.0, 0.0
         for source, index in self._having(name):
             for tile in source.tiles:
@@ -87,10 +87,10 @@ def _prepared(
 def compeft(deltas: Sequence[Tensor], *, values: Values = "std", prepared: Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times compressed delta: the signs of its largest elements times one number.
 
-    The `density` largest are those of the whole model.
-    values: the number is "std", the standard deviation of the whole delta; "stc", the mean magnitude of what is kept
-    (sparse ternary compression); or "prune" keeps the elements as they are. The authors' code takes the signed mean
-    for "stc", whose sign may turn the whole delta around; that is not offered.
+    The `density` largest elements are those of the whole model.
+    values: "std" uses the standard deviation of the whole delta, "stc" the mean magnitude of the kept elements
+    (sparse ternary compression); "prune" keeps the elements unchanged. The authors' code uses the signed mean
+    for "stc", which can invert the whole delta; this is unsupported.
     """
     coefficients, cuts = prepared
     kept = [trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)]

@@ -1,4 +1,4 @@
-"""Consensus task arithmetic, by TALL masks (Wang et al., 2024). https://arxiv.org/abs/2405.07813."""
+"""Consensus task arithmetic with TALL masks (Wang et al., 2024). https://arxiv.org/abs/2405.07813."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +12,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Threshold = Annotated[PerInput, Bounds(0.4, 0.2, 0.6)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
@@ -43,12 +43,12 @@ def consensus_ta(
     prepared: tuple[float, ...],
     tile: Tile,
 ) -> Tensor:
-    """Task arithmetic on the elements that at least `votes` models need; the others stay the base's.
+    """Task arithmetic on the elements that at least `votes` models need; the others keep the base's value.
 
-    A model needs an element where its own delta is larger than `threshold` times what the deltas of all the others
-    add up to. votes: 0 is task arithmetic, 1 takes out what nobody needs. task: the name of an input; the merge is
-    then its reconstruction from what all have in common, on the elements that it needs alone. Weights multiply the
-    deltas of the merge, not those of the comparison.
+    A model needs an element where its own delta is larger than `threshold` times the sum of all other deltas.
+    votes: 0 is task arithmetic, 1 removes elements that no model needs. task: name of an input; the merge is then its
+    reconstruction from the shared merged delta, on the elements that this input needs. Weights scale the
+    deltas in the merge, but not in the comparison.
     """
     total = tile.scratch("sum", deltas[0]).zero_()
     for delta in deltas:

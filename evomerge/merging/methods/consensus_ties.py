@@ -1,4 +1,4 @@
-"""Consensus TIES, by TALL masks (Wang et al., 2024). https://arxiv.org/abs/2405.07813."""
+"""Consensus TIES with TALL masks (Wang et al., 2024). https://arxiv.org/abs/2405.07813."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -55,12 +55,13 @@ def consensus_ties(
     prepared: tuple[Cut | None, ...],
     tile: Tile,
 ) -> Tensor:
-    """TIES on the elements that at least `votes` models need; the others stay the base's.
+    """TIES on the elements that at least `votes` models need; the others keep the base's value.
 
-    The merged delta is TIES' (each delta trimmed to the `density` largest of the whole model, weighted election and
-    mean), and a model needs an element where its whole delta is larger than `threshold` times its distance from
-    that; see `consensus_ta` for votes and task. With weights of 1 this is the authors', but for deltas of one
-    magnitude at the threshold, of which they keep all, and for sums of exactly zero, which are positive here.
+    The merged delta is that of TIES (each delta trimmed to the `density` largest of the whole model, weighted election
+    and mean), and a model needs an element where its whole delta is larger than `threshold` times its distance to
+    it; see `consensus_ta` for votes and task. With weights of 1 this equals the authors' code, except for deltas
+    with equal magnitudes at the threshold, all of which they keep, and for sums of exactly zero, which are positive
+    here.
     """
     trimmed = [
         trim(tile.scratch(("trimmed", index), delta).copy_(delta), cut, tile)

@@ -1,4 +1,4 @@
-"""CoPA-Merging, also RobustMerge: pruned factors, complementary scales (Zeng et al., 2025). https://arxiv.org/abs/2502.17159."""
+"""CoPA-Merging, also RobustMerge: pruned factors with complementary scales (Zeng et al., 2025). https://arxiv.org/abs/2502.17159."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,7 +15,7 @@ Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]
 
 
 def _pruned(values: Tensor, density: float) -> Tensor:
-    """All but what is smaller than the int(numel * (1 - density))-th smallest magnitude."""
+    """Keep everything not smaller than the int(numel * (1 - density))-th smallest magnitude."""
     place = int(values.numel() * (1 - density))
     if place < 1:
         return values
@@ -24,9 +24,9 @@ def _pruned(values: Tensor, density: float) -> Tensor:
 
 
 def _scales(whole: Tensor, pruned: Tensor, share: float) -> Tensor:
-    """What pruning took from each row of A, as a factor; none below the smallest of the largest `share` of them."""
+    """Return each row's ratio of A before and after pruning, clamped from below by the smallest of the top `share`."""
     before, after = whole.abs().sum(1), pruned.abs().sum(1)
-    # The published code divides by zero where nothing of a row is left, and there is nothing to scale.
+    # The published code divides by zero where nothing of a row is left and there is nothing to scale.
     scales = torch.where(after > 0, before / after.clamp_min(torch.finfo().tiny), torch.ones_like(before))
     rank = len(scales)
     return scales.clamp_min(float(scales.sort().values[min(int(rank * (1 - share)), rank - 1)]))
@@ -52,10 +52,10 @@ def copa(
     clamp: Annotated[Shared, Bounds(0.2, 0.0, 1.0, allowed=SHARE)],
     source: TensorSource,
 ) -> Tensor:
-    """A: weighted sum of pruned A. B: mean of pruned B, weighted by what pruning took from each adapter's A.
+    """A: weighted sum of pruned A. B: mean of pruned B, weighted by each adapter's pruning loss in A.
 
-    density: what stays of A and B. clamp: the share of the largest such scales to whose smallest all are raised.
-    The published weight, 2, counts in both factors. Changes that are no factors: their mean, weighted.
+    density: fraction of A and B that is kept. clamp: fraction of the largest such scales whose smallest value is the
+    lower bound of all. The published weight, 2, applies to both factors. Changes without factors: their weighted mean.
     """
     used = pairs(source, "copa")
     if not used:

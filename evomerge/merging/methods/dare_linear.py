@@ -1,4 +1,4 @@
-"""DARE: drop deltas at random, rescale, add (Yu et al., 2024). https://arxiv.org/abs/2311.03099."""
+"""DARE: drop deltas at random, rescale, and add (Yu et al., 2024). https://arxiv.org/abs/2311.03099."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +12,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
@@ -40,7 +40,7 @@ def _coefficients(
     random=True,
 )
 def dare_linear(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:
-    """Base + scale * sum of weight times thinned delta; an element stays with probability `density`.
+    """Base + scale * sum of weight times sparsified delta; an element is kept with probability `density`.
 
     rescale: "paper" divides by the density (unbiased), "mergekit" restores each delta's L1 norm per tensor.
     """

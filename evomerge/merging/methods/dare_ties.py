@@ -13,7 +13,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
-#: One direction with the weights unless they are normalized, therefore not searched by itself.
+#: The same direction as scaling all weights unless they are normalized, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
@@ -52,9 +52,9 @@ def dare_ties(
     prepared: tuple[float, ...],
     tile: Tile,
 ) -> Tensor:
-    """Thin each delta at random, rescale it as `dare_linear` does, elect signs and merge as `ties` does.
+    """Sparsify each delta at random and rescale it like `dare_linear`, then elect signs and merge like `ties`.
 
-    compat: who votes and what divides a normalized sum, "mergekit" or "peft" as for `ties`.
+    compat: voters and divisor of a normalized sum, "mergekit" or "peft" as for `ties`.
     """
     thinned = [
         drop_at_random(delta, tile, index, density[index]).mul_(prepared[index]) for index, delta in enumerate(deltas)

@@ -1,4 +1,4 @@
-"""DAREx-q: DARE with a rescaling of its own (Deng et al., 2025). https://arxiv.org/abs/2410.09344."""
+"""DAREx-q: DARE with a different rescaling factor (Deng et al., 2025). https://arxiv.org/abs/2410.09344."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
-#: One direction with inverse_q, therefore not searched by itself.
+#: The same direction as inverse_q, hence not searched.
 Weight = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
-#: Share of elements that stay: the paper drops 90 % and more.
+#: Fraction of kept elements: the paper drops 90 % and more.
 Density = Annotated[PerInput, Bounds(0.1, 0.01, 0.5, allowed=SHARE)]
 #: 1 / q, from no rescaling to DARE's at the default density.
 InverseQ = Annotated[PerInput, Bounds(10.0, 1.0, 10.0)]
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
-#: End of the authors' grid of values for q.
+#: Upper end of the authors' grid for q.
 _LARGEST_Q = 0.998
 
 
@@ -40,10 +40,10 @@ def _coefficients(
     random=True,
 )
 def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:
-    """Base + scale * sum of weight * inverse_q times thinned delta; an element stays with probability `density`.
+    """Base + scale * sum of weight * inverse_q times sparsified delta; an element is kept with probability `density`.
 
-    inverse_q = 1 / density is DARE. Less gives up being unbiased for a smaller error, which pays where few
-    elements stay. `analytic_q` estimates q from data.
+    inverse_q = 1 / density is DARE. A smaller value is biased but has a smaller error, which helps if few
+    elements are kept. `analytic_q` estimates q from data.
     """
     thinned = [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
     return combine(thinned, prepared)
@@ -52,13 +52,13 @@ def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float
 def analytic_q(
     contributions: NDArray[np.floating], density: float, *, eta: float = 0.45, certainty: float = 0.95
 ) -> NDArray[np.float64]:
-    """The q of each output of a layer that bounds its change best, within [density, 0.998] (n_rows,).
+    """Return the q of each output of a layer that minimizes the bound on its change, in [density, 0.998] (n_rows,).
 
-    contributions (n_rows, n_columns): a delta's element times the mean of the input it meets; a bias is one more
-    column. eta: the paper's scale of the error, tuned from outside. certainty: the bound holds with this
-    probability. A layer's q is the mean over its rows, `inverse_q` its inverse. Minimises
-    |eta (1 - density / q) sum c + eta^2 phi sum c^2 / (4 q^2) + ln(2 / (1 - certainty))|, the paper's objective,
-    exactly; the authors scan a grid in float16. Raises ValueError for shares outside of (0, 1).
+    contributions (n_rows, n_columns): a delta's element times the mean of its input; a bias is one more
+    column. eta: the paper's scale of the error, tuned externally. certainty: probability with which the bound
+    holds. A layer's q is the mean over its rows, `inverse_q` its inverse. Minimizes the paper's objective,
+    |eta (1 - density / q) sum c + eta^2 phi sum c^2 / (4 q^2) + ln(2 / (1 - certainty))|,
+    exactly; the authors scan a grid in float16. Raises ValueError for fractions outside (0, 1).
     """
     for name, share in (("density", density), ("certainty", certainty)):
         if not 0 < share < 1:
@@ -69,9 +69,9 @@ def analytic_q(
     phi = 0.5 if density == 0.5 else (2 * density - 1) / math.log(density / (1 - density))
     spread = eta**2 * phi * squares / 4
     with np.errstate(divide="ignore", invalid="ignore"):
-        # With a positive sum the objective is positive; its derivative vanishes here.
+        # For a positive sum the objective is positive; its derivative vanishes here.
         lowest = 2 * spread / (eta * density * sums)
-        # Else it falls: x = 1 / q at its zero, where there is one.
+        # Otherwise it decreases: x = 1 / q at its zero, if there is one.
         offset, slope = eta * sums + math.log(2 / (1 - certainty)), -eta * density * sums
         zero = 2 * spread / (-slope + np.sqrt(slope**2 - 4 * spread * offset))
     found = np.where(sums > 0, lowest, np.where(offset < 0, zero, _LARGEST_Q))

@@ -60,10 +60,10 @@ def della(
     prepared: _Prepared,
     tile: Tile,
 ) -> Tensor:
-    """Thin each delta at random by its elements' ranks, as `della_linear` does, elect signs and merge as `ties` does.
+    """Sparsify each delta at random by its elements' ranks like `della_linear`, then elect signs and merge like `ties`.
 
-    compat: "mergekit" refuses an epsilon that leads outside of (0, 1); otherwise it is narrowed to where it does
-    not. mergekit's own rescaling is `rescale: mergekit`.
+    compat: "mergekit" rejects an epsilon that gives probabilities outside (0, 1); "official" clips it.
+    mergekit's own rescaling is `rescale: mergekit`.
     """
     thinned = [
         prune.drop(delta, tile, index, rescale=rescale == "paper").mul_(factor)

@@ -1,4 +1,4 @@
-"""DELLA without election: drop small deltas at random, add (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
+"""DELLA without election: drop small deltas at random and add (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -14,7 +14,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 Epsilon = Annotated[PerInput, Bounds(0.15, 0.0, 0.3)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 
@@ -52,14 +52,14 @@ def _coefficients(
     random=True,
 )
 def della_linear(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepared: _Prepared, tile: Tile) -> Tensor:
-    """Base + scale * sum of weight times thinned delta; an element stays by its rank in its row.
+    """Base + scale * sum of weight times sparsified delta; an element is kept according to its rank in its row.
 
-    Its probability is density - epsilon for the smallest magnitude of the row, density + epsilon for the largest,
-    in equal steps between them. rescale: "paper" divides each element by its probability (unbiased), "mergekit"
+    Its probability increases from density - epsilon for the smallest magnitude of the row to density + epsilon for
+    the largest, in equal steps. rescale: "paper" divides each element by its probability (unbiased), "mergekit"
     restores each delta's L1 norm per tensor. The ranks are kept with the models: two bytes per element and input.
 
-    compat: "mergekit" refuses an epsilon that leads outside of (0, 1); otherwise it is narrowed to where it does
-    not. mergekit's own rescaling is `rescale: mergekit`.
+    compat: "mergekit" rejects an epsilon that gives probabilities outside (0, 1); "official" clips it.
+    mergekit's own rescaling is `rescale: mergekit`.
     """
     pairs = zip(prepared.prunes, deltas, strict=True)
     thinned = [prune.drop(d, tile, i, rescale=rescale == "paper") for i, (prune, d) in enumerate(pairs)]

@@ -1,4 +1,4 @@
-"""Exponential moving average over the checkpoints of one run, where LCSC starts (Liu et al., 2024). https://arxiv.org/abs/2404.02241."""
+"""Exponential moving average of the checkpoints of one run, the baseline of LCSC (Liu et al., 2024). https://arxiv.org/abs/2404.02241."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -31,6 +31,6 @@ def ema(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Checkpoints in the order of the inputs, averaged as in training: average = rate * average + (1 - rate) * next.
 
     rate 0 is the last checkpoint, 1 the first. LCSC then searches a free coefficient of either sign per checkpoint:
-    that is `linear`, with ranges below zero for its weights.
+    use `linear` with negative values in the range of its weights.
     """
     return combine(weights, prepared)

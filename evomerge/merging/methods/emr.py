@@ -12,14 +12,14 @@ from evomerge.merging.tiles import TensorSource, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.0)]
-#: "paper": of the whole model, |delta| over |masked unified delta|. "official": both as sums of the tensors' means,
-#: so that small tensors weigh more, as in the authors' code. "none": 1.
+#: "paper": |delta| over |masked unified delta|, over the whole model. "official": both as sums of the tensors' means,
+#: so that small tensors have more weight, as in the authors' code. "none": 1.
 Rescale = Literal["paper", "official", "none"]
 _Sizes = list[tuple[float, float]]
 
 
 def _rescalers(sources: Iterable[TensorSource], *, rescale: Rescale = "paper") -> Mapping[str, float]:
-    """Input name -> what its share of the unified delta is multiplied by."""
+    """Return input name -> the rescaling factor of its part of the unified delta."""
     sums: dict[str, tuple[float, float]] = {}
     for source in sources if rescale != "none" else ():
         if "emr" not in source.cache:
@@ -32,7 +32,7 @@ def _rescalers(sources: Iterable[TensorSource], *, rescale: Rescale = "paper") -
 
 
 def _sizes(source: TensorSource) -> _Sizes:
-    """For every input the sums of |delta| and of |masked unified delta|."""
+    """Return for every input the sums of |delta| and of |masked unified delta|."""
 
     def measure(tile: Tile) -> list[tuple[float, float]]:
         base = source.base(tile)
@@ -49,7 +49,7 @@ def _sizes(source: TensorSource) -> _Sizes:
 
 
 def _unify(deltas: Sequence[Tensor], tile: Tile) -> tuple[Tensor, Tensor]:
-    """Magnitude and sign of the unified delta; leaves of each delta the magnitude where it has that sign, else 0."""
+    """Return magnitude and sign of the unified delta; each delta keeps its magnitude where it has that sign."""
     sign = tile.scratch("sign", deltas[0]).zero_()
     for delta in deltas:
         sign.add_(delta)
@@ -77,14 +77,14 @@ def _coefficients(
     linear_in=("weight", "scale"),
 )
 def emr(deltas: Sequence[Tensor], *, masks: bool = True, prepared: tuple[float, ...], tile: Tile) -> Tensor:
-    """Weighted average of EMR's models of the single tasks; a one-hot weight gives the one of that task.
+    """Weighted average of EMR's models of the individual tasks; a one-hot weight gives that task's model.
 
-    All share one unified delta: at each element the sign of the deltas' sum (a sum of zero is negative) and the
-    largest magnitude among those that have it. A task's model keeps of it what has its own delta's sign (masks),
-    times a rescaler that gives it the size of its own delta. masks: false, rescale: none is the unified delta itself
-    on the base, a merge by the largest magnitude.
+    All share one unified delta: each element has the sign of the deltas' sum (negative for a sum of zero) and the
+    largest magnitude among the deltas with that sign. A task's model keeps the elements with its own delta's sign
+    (masks), multiplied by a rescaler that restores the magnitude of its own delta. masks: false with rescale: none adds
+    the unified delta itself to the base, a merge by largest magnitude.
 
-    compat: rescale "official" sums up means per tensor, as the authors' code does; "paper" sums up the whole model.
+    compat: rescale "official" sums means per tensor, like the authors' code; "paper" sums over the whole model.
     """
     largest, sign = _unify(deltas, tile)
     unified = sign.mul_(largest)

@@ -1,4 +1,4 @@
-"""ExPO: beyond an aligned model, away from where it started (Zheng et al., 2024). https://arxiv.org/abs/2404.16792."""
+"""ExPO: extrapolation beyond an aligned model, away from its start (Zheng et al., 2024). https://arxiv.org/abs/2404.16792."""
 
 from collections.abc import Sequence
 from typing import Annotated

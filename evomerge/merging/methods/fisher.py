@@ -21,15 +21,15 @@ Compat = Literal["official", "mergelm"]
     needs=("fisher",),
 )
 def fisher(weights: Sequence[Tensor], *, compat: Compat = "official", prepared: Average, tile: Tile) -> Tensor:
-    """Average of the models at each element by weight times Fisher information, each divided by its norm (whole model).
+    """Average of the models per element, weighted by Fisher information divided by its norm over the whole model.
 
-    normalize: whether it is divided by that norm. floor: least Fisher information, absolute or with relative_floor
-    in units of the model's mean: that of large models may lie below the published 1e-6, where all of them being
-    floored means a plain average. target: the name of the only input that gets the floor, so that elements
-    of which no other model knows anything stay as they are there. Tensors without statistics get the weighted
+    normalize: whether to divide by that norm. floor: minimum Fisher information, absolute or with relative_floor
+    in units of the model's mean: that of large models may be below the published 1e-6, and if all of them are
+    floored, the result is the plain average. target: name of the only input that gets the floor, so that elements
+    without information from any other model keep that input's value. Tensors without statistics get the weighted
     average.
 
-    compat: "official" takes at least the floor, "mergelm" adds it; both before the division by the norm.
+    compat: "official" takes the maximum with the floor, "mergelm" adds it; both before the division by the norm.
     """
     if not prepared.fishers:
         return combine(weights, prepared.coefficients)

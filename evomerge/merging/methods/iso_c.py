@@ -12,7 +12,7 @@ from evomerge.merging.tiles import TensorSource
 
 
 def _factor(deltas: Sequence[Tensor], weight: Sequence[float]) -> tuple[Tensor, float, int]:
-    """Polar factor of the sum, its nuclear norm and its rank."""
+    """Return the polar factor of the sum, its nuclear norm and its rank."""
     found = spectrum(weighted_sum(deltas, weight))
     return (found.left @ found.right).float(), float(found.values.sum()), len(found.values)
 
@@ -26,7 +26,7 @@ def _factor(deltas: Sequence[Tensor], weight: Sequence[float]) -> tuple[Tensor, 
 def iso_c(
     deltas: Sequence[Tensor],
     *,
-    # Other weights mean another decomposition: searched only where a range is given for them.
+    # Other weights require another decomposition: searched only if a range is given.
     weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
     scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
     exclude: str = PROJECTIONS,
@@ -35,11 +35,10 @@ def iso_c(
 ) -> Tensor:
     """The sum of the weighted deltas with all of its singular values replaced by their mean, scaled.
 
-    Matrices only, embeddings too: other tensors, and those whose names fit a pattern of `exclude` (divided by
-    commas), get the scaled mean of the weighted deltas. Keeps a float32 copy of every matrix in a search.
-
-    compat: "official" takes the mean over all min(m, n) singular values, the zeros of a sum of low rank among
-    them; "guarded" over those that are no rounding errors. Neither fills the null space with arbitrary directions.
+    Matrices only, including embeddings: other tensors, and those whose names match a pattern of `exclude`
+    (comma-separated), get the scaled mean of the weighted deltas. Keeps a float32 copy of every matrix in a search.
+    compat: "official" averages over all min(m, n) singular values, including the zeros of a low-rank
+    sum; "guarded" over those above rounding error. Neither fills the null space with arbitrary directions.
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, weight).mul_(scale / len(deltas))

@@ -1,4 +1,4 @@
-"""Iso-CTS: isotropic merging, common and task subspaces (Marczak et al., 2025). https://arxiv.org/abs/2502.04959."""
+"""Iso-CTS: isotropic merging in common and task subspaces (Marczak et al., 2025). https://arxiv.org/abs/2502.04959."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,9 +15,9 @@ Compat = Literal["guarded", "official"]
 
 
 def _ranks(full: int, n_inputs: int, fraction: float) -> tuple[int, int]:
-    """Sizes of the common subspace and of each task's: common + n_inputs * task = full."""
+    """Return the sizes of the common subspace and of each task's: common + n_inputs * task = full."""
     free = full - int(full * fraction)
-    # To the nearest multiple, ties to even, as published; but never more than there is.
+    # Rounded to the nearest multiple, ties to even, as published; but never more than available.
     task = round(free / n_inputs)
     return (
         (full - task * n_inputs, task)
@@ -52,7 +52,7 @@ def _merged(deltas: Sequence[Tensor], weight: Sequence[float], fraction: float, 
 def iso_cts(
     deltas: Sequence[Tensor],
     *,
-    # Other weights or fractions mean new decompositions: searched only where a range is given for them.
+    # Other weights or fractions require new decompositions: searched only if a range is given.
     weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
     common_fraction: Annotated[Shared, Bounds(0.8, 0.8, 0.8, allowed=SHARE)],
     scale: Annotated[Shared, Bounds(1.0, 0.1, 3.0)],
@@ -60,11 +60,11 @@ def iso_cts(
     compat: Compat = "guarded",
     source: TensorSource,
 ) -> Tensor:
-    """Leading directions of the sum and of what it misses of each delta, orthogonalised, all of equal strength.
+    """Leading directions of the sum and of each delta's residual, orthogonalized, all with equal singular values.
 
-    common_fraction (0 to 1) of the rank is the sum's. Tensors that are no matrices or are excluded: as iso_c.
+    common_fraction (0 to 1) of the rank belongs to the sum. Non-matrices and excluded tensors: see iso_c.
 
-    compat: "official" divides by all min(m, n) singular values, "guarded" by those that are no rounding errors.
+    compat: "official" averages over all min(m, n) singular values, "guarded" over those above rounding error.
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, weight).mul_(scale / len(deltas))

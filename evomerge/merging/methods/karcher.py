@@ -1,4 +1,4 @@
-"""Karcher mean (Grove & Karcher, 1973), of models: the mean on the sphere. https://arxiv.org/abs/2603.04972."""
+"""Karcher mean (Grove & Karcher, 1973) of models: the mean on the sphere. https://arxiv.org/abs/2603.04972."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput,
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-#: From this sine on, two directions are opposite, and no arc between them is the shortest.
+#: Above this sine, two directions count as opposite, with no shortest arc between them.
 _OPPOSITE = 1e-4
 
 
@@ -42,14 +42,14 @@ def _coefficients(
 
 
 def _mean(units: FloatArray, weights: FloatArray, max_iter: int, tol: float) -> FloatArray:
-    """Coefficients (n,) by which unit vectors sum up to their mean; units: their Gram matrix (n, n)."""
+    """Return coefficients (n,) with which unit vectors sum to their mean; units: their Gram matrix (n, n)."""
     mean = weights / max(_length(units, weights), tol)
     if _length(units, weights) < tol:
         mean = np.eye(len(weights))[0]
     for _ in range(max_iter):
         cosine = np.clip(units @ mean, -1.0, 1.0)
         angle = np.arccos(cosine)
-        # Those at the mean pull nowhere, those opposite to it everywhere.
+        # Vectors at the mean exert no pull, opposite ones none with a defined direction.
         pulls = (angle >= tol) & (np.sin(angle) >= _OPPOSITE * np.minimum(angle, 1.0))
         pull = np.where(pulls, weights * angle / np.where(pulls, np.sin(angle), 1.0), 0.0)
         tangent = pull - (pull @ cosine) * mean
@@ -71,11 +71,11 @@ def _length(units: FloatArray, coefficients: FloatArray) -> float:
     prepare=_coefficients,
 )
 def karcher(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
-    """Per tensor, the point on the sphere nearest to all directions, by weight, times the weighted mean length.
+    """Per tensor, the weighted mean direction on the sphere times the weighted mean length.
 
-    At most `max_iter` steps, until one is shorter than `tol`. A model whose tensor is shorter than `tol` has a
-    length but no direction; where none has one the result is the weighted mean.
+    At most `max_iter` steps, until one is shorter than `tol`. A model whose tensor is shorter than `tol` contributes
+    its length but no direction; if no model has a direction, the result is the weighted mean.
 
-    compat: mergekit's weights are all equal, the default here; where no model has a direction it gives zeros.
+    compat: mergekit's weights are all equal, the default here; if no model has a direction it returns zeros.
     """
     return combine(weights, prepared)

@@ -1,4 +1,4 @@
-"""LoRA factors by DARE (Yu et al., 2024), as PEFT's `dare_linear` applies it. https://arxiv.org/abs/2311.03099."""
+"""LoRA factors merged by DARE (Yu et al., 2024), like PEFT's `dare_linear`. https://arxiv.org/abs/2311.03099."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -30,8 +30,8 @@ def _sole(_source: TensorSource, *, weight: Weight, density: Density) -> CopyOf 
 def lora_dare_linear(
     deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: TensorSource, tile: Tile
 ) -> Tensor:
-    """Elements of each A and each B dropped at random, the rest divided by the density, summed up as lora_linear does.
+    """Elements of A and B dropped at random, the rest divided by the density, then summed like lora_linear.
 
-    Changes that are no factors are thinned and summed up as they are.
+    Changes without factors are sparsified and summed directly.
     """
     return merge_parts(deltas, weight, source, tile, "lora_dare_linear", lambda part: weighted(thinned(part, density)))

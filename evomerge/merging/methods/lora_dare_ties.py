@@ -1,4 +1,4 @@
-"""LoRA factors by DARE and TIES (Yu et al., 2024), as PEFT's `dare_ties` applies it. https://arxiv.org/abs/2311.03099."""
+"""LoRA factors merged by DARE and TIES (Yu et al., 2024), like PEFT's `dare_ties`. https://arxiv.org/abs/2311.03099."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -34,7 +34,7 @@ def lora_dare_ties(
     source: TensorSource,
     tile: Tile,
 ) -> Tensor:
-    """A and B thinned at random as lora_dare_linear does, then signs elected and averaged as lora_ties does."""
+    """A and B sparsified at random like lora_dare_linear, then signs elected and averaged like lora_ties."""
     return merge_parts(
         deltas, weight, source, tile, "lora_dare_ties", lambda part: elected(thinned(part, density), election)
     )

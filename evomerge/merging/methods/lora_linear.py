@@ -1,4 +1,4 @@
-"""LoRA factors, weighted sums: `linear` of PEFT (Mangrulkar et al., 2022). https://github.com/huggingface/peft."""
+"""Weighted sums of LoRA factors: `linear` of PEFT (Mangrulkar et al., 2022). https://github.com/huggingface/peft."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,11 +24,11 @@ def _sole(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
     whole=True,
 )
 def lora_linear(deltas: Sequence[Tensor], *, weight: Weight, source: TensorSource, tile: Tile) -> Tensor:
-    """A and B of adapters of one rank summed up with the roots of the weights; their product mixes the adapters.
+    """A and B of adapters of one rank, summed with the square roots of the weights; their product mixes the adapters.
 
-    Changes that are no factors (full models, DoRA, biases) are summed up as they are.
+    Changes without factors (full models, DoRA, biases) are summed directly.
 
-    compat: the exact sum is task_arithmetic: PEFT's `cat`, and written with `--lora RANK` its `svd`. Likewise ties
+    compat: for the exact sum use task_arithmetic: PEFT's `cat`, or written with `--lora RANK` its `svd`. Likewise ties
     (compat: peft), dare_linear, dare_ties (compat: peft) and magnitude_prune are its types `..._svd`.
     """
     return merge_parts(deltas, weight, source, tile, "lora_linear", weighted)

@@ -1,4 +1,4 @@
-"""LoRA factors, pruned: `magnitude_prune` of PEFT (Mangrulkar et al., 2022). https://github.com/huggingface/peft."""
+"""Pruned LoRA factors: `magnitude_prune` of PEFT (Mangrulkar et al., 2022). https://github.com/huggingface/peft."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,9 +29,9 @@ def _sole(_source: TensorSource, *, weight: Weight, density: Density) -> CopyOf 
 def lora_magnitude_prune(
     deltas: Sequence[Tensor], *, weight: Weight, density: Density, source: TensorSource, tile: Tile
 ) -> Tensor:
-    """The int(density * numel) largest elements of each A and each B, summed up as lora_linear does.
+    """The int(density * numel) largest elements of each A and each B, summed like lora_linear.
 
-    Changes that are no factors are pruned and summed up as they are.
+    Changes without factors are pruned and summed directly.
     """
 
     def pruned(part: Part) -> Tensor:

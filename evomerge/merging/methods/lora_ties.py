@@ -1,4 +1,4 @@
-"""LoRA factors by TIES (Yadav et al., 2023), as PEFT's `ties` applies it. https://arxiv.org/abs/2306.01708."""
+"""LoRA factors merged by TIES (Yadav et al., 2023), like PEFT's `ties`. https://arxiv.org/abs/2306.01708."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -33,9 +33,9 @@ def lora_ties(
     source: TensorSource,
     tile: Tile,
 ) -> Tensor:
-    """Trim, elect signs and average who agrees, on A and B of adapters of one rank, with the roots of the weights.
+    """Trim, elect signs and average agreeing values, on A and B of adapters of one rank, with square roots of weights.
 
-    All adapters vote, also those of weight zero. Changes that are no factors are merged in the same way as they are.
+    All adapters vote, even with weight zero. Changes without factors are merged directly in the same way.
     """
 
     def merged(part: Part) -> Tensor:

@@ -18,7 +18,7 @@ Estimate = tuple[Tensor, list[tuple[Tensor, ...]]]
 
 
 def _estimate(deltas: Sequence[Tensor], mu: float, threshold: Threshold, iterations: int) -> Estimate:
-    """The estimated base, as a delta to the given one, and the low-rank delta of each input to it."""
+    """Return the estimated base, as a delta to the given one, and the low-rank delta of each input to it."""
     n_inputs = len(deltas)
     mean = weighted_sum(deltas, [1 / n_inputs] * n_inputs).double()
     if threshold == "relative":
@@ -39,7 +39,7 @@ def _estimate(deltas: Sequence[Tensor], mu: float, threshold: Threshold, iterati
 def _elected(
     parts: Sequence[tuple[Tensor, ...]], weight: Sequence[float], density: Sequence[float], like: Tensor, tile: Tile
 ) -> Tensor:
-    """The low-rank deltas, trimmed to their largest elements, merged by TIES."""
+    """Merge the low-rank deltas, trimmed to their largest elements, by TIES."""
     trimmed = [
         keep_largest(accumulate(torch.zeros_like(like), part, 1.0), share).view(-1)
         for part, share in zip(parts, density, strict=True)
@@ -56,12 +56,12 @@ def _elected(
 def lore(
     deltas: Sequence[Tensor],
     *,
-    # One direction with the scale as a whole; searched only where a range is given.
+    # The same direction as the scale; searched only if a range is given.
     weight: Annotated[PerInput, Bounds(1.0, 1.0, 1.0)],
     scale: Annotated[Shared, Bounds(1.0, 0.0, 2.0)],
-    # Another threshold means new decompositions: searched only where a range is given for it.
+    # Another threshold requires new decompositions: searched only if a range is given.
     mu: Annotated[Shared, Bounds(0.01, 0.01, 0.01)],
-    # Of "ties" alone, therefore searched only where a range is given.
+    # Used by "ties" only, hence searched only if a range is given.
     density: Annotated[PerInput, Bounds(0.2, 0.2, 0.2, allowed=SHARE)],
     threshold: Threshold = "absolute",
     aggregate: Literal["average", "sum", "ties"] = "average",
@@ -70,12 +70,12 @@ def lore(
     source: TensorSource,
     tile: Tile,
 ) -> Tensor:
-    """A base estimated from the models plus the scaled average of their low-rank deltas to it; no base is needed.
+    """A base estimated from the models plus the scaled average of their low-rank deltas to it; needs no base.
 
-    mu: what each round takes off every singular value, as the paper's algorithm does (its objective has the squared
-    nuclear norm); with threshold "relative" in units of the largest one of the models' differences to their mean.
-    aggregate: "ties" trims each of these deltas to its `density` largest elements and elects signs as `ties` does.
-    Tensors that are no matrices or are excluded: the models' mean. Keeps a float32 copy per input in a search.
+    mu: amount subtracted from every singular value per iteration, as in the paper's algorithm (its objective has the
+    squared nuclear norm); with threshold "relative", in units of the largest singular value of the models' differences
+    to their mean. aggregate: "ties" trims each of these deltas to its `density` largest elements and elects signs like
+    `ties`. Non-matrices and excluded tensors: the models' mean. Keeps a float32 copy per input in a search.
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, [1 / len(deltas)] * len(deltas))

@@ -12,7 +12,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 Prepared = tuple[tuple[float, ...], tuple[Cut | None, ...]]
@@ -36,7 +36,7 @@ def _cuts(source: TensorSource, *, weight: Weight, density: Density, scale: Scal
 def magnitude_prune(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times the int(density * numel) largest elements of each delta, per tensor.
 
-    PEFT prunes the two factors of an adapter one by one; here it is the delta itself.
+    PEFT prunes the two factors of an adapter separately; this prunes the delta itself.
     """
     coefficients, cuts = prepared
     return combine([trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)], coefficients)

@@ -26,7 +26,7 @@ def _shares(
                 f"`evomerge tools calibrate MODEL --data FILE --kinds {','.join(KINDS[objective])} -o FILE`."
             )
     if min(weight) < 0 or not any(weight):
-        raise MethodError(f"{source.tensor}: mats needs weights from 0 and one above it; they are {list(weight)}.")
+        raise MethodError(f"{source.tensor}: mats needs non-negative weights, not all zero; they are {list(weight)}.")
     shares = normalized(weight)
     sole = sole_input(shares) if initial == "average" else None
     return shares if sole is None else CopyOf(sole)
@@ -45,7 +45,7 @@ def mats(
     weight: Weight,
     scale: Annotated[Shared, Bounds(0.3, 0.0, 1.0)],
     iterations: Annotated[Shared, Bounds(100.0, 1.0, 200.0)],
-    # One as published; below, the objective is another one.
+    # One as published; below 1, the objective differs.
     off_diagonal: Annotated[Shared, Bounds(1.0, 1.0, 1.0)],
     objective: Objective = "regmean",
     initial: Initial = "task_arithmetic",
@@ -53,12 +53,12 @@ def mats(
     prepared: tuple[float, ...],
     source: TensorSource,
 ) -> Tensor:
-    """Conjugate gradients from an initial merge towards the solution of sum(w_i G_i W O_i) = sum(w_i G_i W_i O_i).
+    """Conjugate gradients from an initial merge toward the solution of sum(w_i G_i W O_i) = sum(w_i G_i W_i O_i).
 
-    objective: "regmean" takes the second moment G_i of what a linear layer reads and no O_i, "kfac" that of the
-    gradient of what it writes as O_i, "fisher" each element's Fisher information (at least 1e-8), "average" neither.
-    initial: `scale` times the sum of the weighted deltas, their mean, or the base; tensors without the statistics
-    keep it. iterations (rounded) stop early, on purpose, or when the residual is below `tolerance`.
+    objective: "regmean" uses the second moment G_i of a linear layer's inputs and no O_i, "kfac" also that of its
+    output gradients as O_i, "fisher" each element's Fisher information (at least 1e-8), "average" neither.
+    initial: `scale` times the sum of the weighted deltas, their mean, or the base; tensors without statistics
+    keep it. iterations (rounded): early stopping is intended; also stops if the residual is below `tolerance`.
     """
     size = round(iterations)
     if size < 0 or tolerance < 0 or not 0 <= off_diagonal <= 1:
@@ -71,7 +71,7 @@ def mats(
     if terms is None:
         return weighted_sum(deltas, factors[initial])
     wide = [delta.double() for delta in deltas]
-    # In float64, since the iterations make a rounding error of the start a thousand times as large.
+    # In float64, since the iterations amplify rounding errors of the start a thousandfold.
     start = total(wide, factors[initial])
     goal = total([term(delta) for term, delta in zip(terms, wide, strict=True)], prepared)
 

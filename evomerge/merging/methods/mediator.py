@@ -1,4 +1,4 @@
-"""Mediator's choice per layer, by conflict (Lai et al., 2025). https://arxiv.org/abs/2502.04411."""
+"""Mediator's selection per layer, by conflict (Lai et al., 2025). https://arxiv.org/abs/2502.04411."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +21,7 @@ Score = Literal["signs", "magnitudes"]
 class _Conflict(NamedTuple):
     signs: float
     magnitudes: float
-    #: Of every input's delta, its squared length.
+    #: Squared length of every input's delta.
     squares: tuple[float, ...]
 
 
@@ -56,7 +56,7 @@ def _conflict(source: TensorSource, part: tuple[int, ...]) -> _Conflict:
 
 
 def _opposed(deltas: Sequence[Tensor]) -> tuple[float, float]:
-    """How many elements two models move in opposite directions, and how many two models move at all."""
+    """Return the number of elements that two models move in opposite directions, and that two models move at all."""
     signs = torch.stack([delta.sign() for delta in deltas])
     opposed = signs.amax(0).sub_(signs.amin(0)).eq(2)
     met = signs.abs_().sum(0).ge(2)
@@ -64,7 +64,7 @@ def _opposed(deltas: Sequence[Tensor]) -> tuple[float, float]:
 
 
 def _cancelled(deltas: Sequence[Tensor]) -> tuple[float, float]:
-    """The length of the sum and the sum of lengths, both in absolute values, summed up over the elements."""
+    """Return the absolute value of the sum and the sum of absolute values, each summed over the elements."""
     stacked = torch.stack(list(deltas))
     return total(stacked.sum(0).abs_()), total(stacked.abs_().sum(0))
 
@@ -75,12 +75,12 @@ def _cancelled(deltas: Sequence[Tensor]) -> tuple[float, float]:
     prepare=_choice,
 )
 def mediator(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
-    """Average a tensor of the models where their conflict is at most `threshold`; above, take that of one model.
+    """Average a tensor over the models if their conflict is at most `threshold`; above it, use that of one model.
 
-    That is the one of the largest weight times length of its delta.
-    score: the conflict, from 0 to 1: "signs" the share of the elements that at least two models change in which two
-    go opposite ways, "magnitudes" what cancels out of the deltas' absolute values when they are summed up.
-    Only the choice between averaging and not is Mediator's; it sends its input to one of several experts where this
-    method takes one for good, and its own score and threshold are not known here.
+    That model has the largest weight times delta length.
+    score: conflict from 0 to 1: "signs" is the fraction of elements, among those changed by at least two models, that
+    two models move in opposite directions; "magnitudes" is the fraction of absolute values that cancels in the sum.
+    Only the decision whether to average is Mediator's; it routes its input to one of several experts, whereas this
+    method selects one permanently, and its own score and threshold are not known here.
     """
     return combine(deltas, prepared)

@@ -10,7 +10,7 @@ from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
-#: A fact about a checkpoint, not searched.
+#: A known property of a checkpoint, not searched.
 Metric = Annotated[PerInput, Bounds(1.0, 1.0, 1.0)]
 Penalty = Annotated[Shared, Bounds(1.0, 0.0, 10.0)]
 By = Literal["loss", "exponential", "step", "rank"]
@@ -29,13 +29,13 @@ def _coefficients(
 
 
 def _merits(source: TensorSource, metric: Sequence[float], by: By) -> list[float]:
-    """Logarithms of the weights at a penalty of 1."""
+    """Return the logarithms of the weights at a penalty of 1."""
     if by in ("loss", "step") and min(metric) <= 0:
-        raise MethodError(f"{source.tensor}: a {by} must be above 0 to be weighted by; they are {list(metric)}.")
+        raise MethodError(f"{source.tensor}: a {by} needs to be positive to weight by; they are {list(metric)}.")
     if by == "exponential":
         return [-value for value in metric]
     if by == "rank":
-        # 1 for the smallest; equal ones share the mean of their ranks.
+        # Rank 1 is the smallest; equal ones share the mean of their ranks.
         ordered = sorted(metric)
         return [-math.log(ordered.index(value) + (ordered.count(value) + 1) / 2) for value in metric]
     return [math.log(value) if by == "step" else -math.log(value) for value in metric]
@@ -47,10 +47,10 @@ def _merits(source: TensorSource, metric: Sequence[float], by: By) -> list[float
     prepare=_coefficients,
 )
 def metrics_weighted(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
-    """Average of checkpoints, each weighted by a metric of its own to the power of `penalty`; 0 is the plain average.
+    """Average of checkpoints, each weighted by its metric raised to the power of `penalty`; 0 is the plain average.
 
     by: "loss" (1 / metric) ** penalty, "exponential" exp(-penalty * metric), "step" metric ** penalty, "rank"
     (1 / rank) ** penalty with rank 1 for the smallest metric. The paper weights by training loss and by step with
-    one penalty factor; that its formula is one of these could not be checked.
+    a single penalty factor; whether its formula is one of these could not be verified.
     """
     return combine(weights, prepared)

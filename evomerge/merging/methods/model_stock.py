@@ -1,4 +1,4 @@
-"""Model Stock (Jang et al., 2024): how far to the mean, by the deltas' angle. https://arxiv.org/abs/2403.19522."""
+"""Model Stock (Jang et al., 2024): interpolation toward the mean by the deltas' angle. https://arxiv.org/abs/2403.19522."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 Compat = Literal["paper", "mergekit"]
 #: Smallest product of two lengths in mergekit's cosine.
 _SHORT = 1e-6
-#: Nearer to zero than this, the ratio's denominator says nothing.
+#: Closer to zero than this, the ratio's denominator is meaningless.
 _SINGULAR = 1e-6
 
 
@@ -44,11 +44,11 @@ def _ratio(
 
 
 def _stock(products: FloatArray, clamp: bool, compat: Compat) -> FloatArray:
-    """Share of the way from the base to the mean, (...), from Gram matrices of the deltas (..., n, n)."""
+    """Return the fraction of the way from the base to the mean, (...), from Gram matrices of the deltas (..., n, n)."""
     n = products.shape[-1]
     pairs = cosines(products, _SHORT if compat == "mergekit" else 0.0)[..., *np.triu_indices(n, 1)]
     cosine = pairs.mean(-1) if compat == "mergekit" else np.cos(np.arccos(pairs).mean(-1))
-    # Right angles: the arccosine of 0 comes back as 6e-17.
+    # Right angles: the cosine of the arccosine of 0 is 6e-17.
     cosine = np.where(np.abs(cosine) < 1e-15, 0.0, cosine)
     if clamp:
         cosine = np.maximum(cosine, 0.0)
@@ -67,8 +67,7 @@ def _stock(products: FloatArray, clamp: bool, compat: Compat) -> FloatArray:
 def model_stock(deltas: Sequence[Tensor], *, prepared: float | _PerRow, tile: Tile) -> Tensor:
     """Base + scale * t * mean delta, t = n cos / (1 + (n - 1) cos) from the angle between the n deltas of a tensor.
 
-    filter_wise: an angle per row instead. clamp: t stays within 0 and 1, so that deltas which point away from
-    each other give the base.
+    filter_wise: an angle per row instead. clamp: restrict t to [0, 1], so that opposing deltas give the base.
 
     compat: "paper" takes the cosine of the mean angle, "mergekit" the mean of the cosines, in which a product of
     lengths below 1e-6 counts as 1e-6. mergekit never clamps: `clamp: false`.

@@ -1,4 +1,4 @@
-"""Multi-SLERP (Goddard, 2025): mean direction and length. https://goddard.blog/posts/multislerp-wow-what-a-cool-idea."""
+"""Multi-SLERP (Goddard, 2025): mean direction times mean length. https://goddard.blog/posts/multislerp-wow-what-a-cool-idea."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,7 +14,7 @@ from evomerge.merging.tiles import TensorSource
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 #: Added to every length.
 _EPS = 1e-8
-#: Directions whose sum is shorter than this, by the sum of their weights, cancel each other: none is left.
+#: Directions whose sum is shorter than this, relative to the sum of their weights, cancel.
 _CANCELLED = 1e-4
 
 
@@ -54,12 +54,12 @@ def multislerp(
 ) -> Tensor:
     """Per tensor, the direction of the weighted sum of unit vectors times the weighted sum of lengths.
 
-    relative_to_base: of the deltas, to which the base is added. normalize: weights are divided by their sum.
-    Where directions cancel, the weighted sum of the models takes their place.
+    relative_to_base: apply it to the deltas, and add the base. normalize: divide weights by their sum.
+    If directions cancel, the result is the weighted sum of the models.
 
-    compat: mergekit projects onto the tangent space at this direction and back, which changes nothing but
-    rounding; given a base model it works on deltas (`relative_to_base: true`). It refuses three or more models
-    whose directions cancel, such as those that leave a tensor as it was.
+    compat: mergekit projects onto the tangent space at this direction and back, which changes only rounding;
+    given a base model it works on deltas (`relative_to_base: true`). It rejects three or more models
+    whose directions cancel, such as those that leave a tensor unchanged.
     """
     if not relative_to_base:
         return combine(weights, prepared)

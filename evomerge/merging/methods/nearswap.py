@@ -1,4 +1,4 @@
-"""NearSwap (alchemonaut, 2024): towards another model by at most t. https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001."""
+"""NearSwap (alchemonaut, 2024): toward another model by at most t. https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,7 +15,7 @@ T = Annotated[Shared, Bounds(1e-3, 1e-5, 1e-2)]
 
 def _exact(source: TensorSource, *, t: T) -> CopyOf | None:
     if t < 0:
-        raise MethodError(f"{source.tensor}: t is how far a weight may move, at least 0; it is {t}.")
+        raise MethodError(f"{source.tensor}: t, the distance that a weight may move, must be at least 0; it is {t}.")
     return CopyOf(BASE) if t == 0 or source.identical else None
 
 
@@ -26,9 +26,9 @@ def _exact(source: TensorSource, *, t: T) -> CopyOf | None:
     max_inputs=1,
 )
 def nearswap(weights: Sequence[Tensor], *, base: Tensor, t: T, tile: Tile) -> Tensor:
-    """The other model where it is at most `t` away from the base, else the base moved towards it by `t`.
+    """The other model where it is at most `t` away from the base, else the base moved toward it by `t`.
 
-    mergekit takes distances below 1e-6 for 1e-6, which differs only where t is below that, too.
+    mergekit treats distances below 1e-6 as 1e-6, which matters only if t is smaller too.
     """
     lowest = torch.sub(base, t, out=tile.scratch("lowest", base))
     highest = torch.add(base, t, out=tile.scratch("highest", base))

@@ -1,4 +1,4 @@
-"""NegMerge: unlearn what several models agree on (Kim et al., 2025). https://arxiv.org/abs/2410.05583."""
+"""NegMerge: unlearn the directions that several models agree on (Kim et al., 2025). https://arxiv.org/abs/2410.05583."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +12,7 @@ from evomerge.merging.methods._weights import in_proportion, taking_part
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-#: Published: the largest of 21 values from 0 to 1 that costs at most 5 % of the accuracy on what is to be kept.
+#: Published: the largest of 21 values from 0 to 1 that costs at most 5 % of the accuracy on retained tasks.
 Scale = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
 
 
@@ -29,10 +29,10 @@ def _coefficients(source: TensorSource, *, weight: Weight, scale: Scale) -> Copy
     linear_in=("scale",),
 )
 def neg_merge(deltas: Sequence[Tensor], *, prepared: tuple[float, ...], tile: Tile) -> Tensor:
-    """Base - scale * average of the deltas, where all of them have one sign and none is zero.
+    """Base - scale * average of the deltas, where all of them have the same sign and none is zero.
 
-    The inputs are models that were fine-tuned on what is to be forgotten. A weight of zero leaves
-    its model out of the agreement, too.
+    The inputs are models fine-tuned on the knowledge to forget. A model with weight zero does not vote on
+    the agreement either.
     """
     used = [index for index, value in enumerate(prepared) if value]
     lowest, highest = (tile.scratch(key, deltas[0]).copy_(deltas[used[0]]) for key in ("lowest", "highest"))

@@ -14,11 +14,11 @@ from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-#: Weights whose sum is smaller than this meet half way.
+#: Weights whose sum is smaller than this meet halfway.
 _CANCELLED = 1e-6
-#: Below this sine an arc is its chord in float32; between opposite models no arc is shorter than the others.
+#: Below this sine an arc equals its chord in float32; between opposite models there is no shortest arc.
 _COLINEAR = 1e-4
-#: Length of what counts as a vector of zeros.
+#: Vectors shorter than this count as zero.
 _SHORT = 1e-7
 
 
@@ -48,7 +48,7 @@ def _coefficients(
 
 
 def _arc(products: FloatArray, t: float) -> FloatArray:
-    """Coefficients (2, ...) of the two vectors at share t of the way, from their Gram matrices (..., 2, 2)."""
+    """Return the coefficients (2, ...) of the two vectors at fraction t of the arc, from Gram matrices (..., 2, 2)."""
     angle = np.arccos(cosines(products, _SHORT**2)[..., 0, 1])
     curved = np.sin(angle) >= _COLINEAR
     sine = np.where(curved, np.sin(angle), 1.0)
@@ -67,10 +67,10 @@ def nuslerp(
 ) -> Tensor:
     """Spherical interpolation of two models, or of their deltas (relative_to_base), by the ratio of their weights.
 
-    flatten: one angle per tensor; else one per row (last dimension), or with row_wise false per column (first).
+    flatten: one angle per tensor; otherwise one per row (last dimension), or with row_wise false per column (first).
 
-    compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here, and with a base model it is
-    always `relative_to_base: true`. Opposite models are interpolated linearly; there they give rounding noise.
+    compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here, and with a base model it always
+    means `relative_to_base: true`. Opposite models are interpolated linearly; mergekit gives rounding noise there.
     """
     models = [model.sub_(base) for model in weights] if relative_to_base else weights
     if isinstance(prepared, _PerLine):

@@ -1,4 +1,4 @@
-"""OPCM: orthogonal projections, one model after the other (Tang et al., 2025). https://arxiv.org/abs/2501.09522."""
+"""OPCM: sequential merging by orthogonal projections (Tang et al., 2025). https://arxiv.org/abs/2501.09522."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,9 @@ from evomerge.merging.kernels.projection import Compat, Progress, projected_sum
 from evomerge.merging.method import Bounds, MethodError, Shared, merge_method
 from evomerge.merging.tiles import Models, TensorSource
 
-#: One for the whole model, as the norm is; searched only where a range is given, with one group (space: uniform).
+#: One for the whole model, like the norm; searched only if a range is given, with one group (space: uniform).
 Alpha = Annotated[Shared, Bounds(0.5, 0.5, 0.5)]
-#: Embeddings take part without a projection, which is for linear layers.
+#: Embeddings are merged without a projection, which is defined for linear layers.
 EMBEDDINGS = "*embed*, *wte*, *wpe*"
 
 
@@ -37,7 +37,7 @@ def _progress(
             f"opcm: alpha must lie between 0 and 1, earlier_models be 1 or more, earlier_raw above 0, earlier_norm "
             f"0 or more; they are {alpha}, {earlier_models}, {earlier_raw} and {earlier_norm}."
         )
-    # A tensor may lack inputs; one that has all of them says which is the first.
+    # A tensor may lack inputs; one that has all of them determines which is the first.
     fullest = sorted((source.input_names for source in sources), key=len, reverse=True)
     names = list(dict.fromkeys(name for present in fullest for name in present))
     squares = dict.fromkeys(names, 0.0)
@@ -76,16 +76,16 @@ def opcm(
     surveyed: Progress,
     source: TensorSource,
 ) -> Tensor:
-    """Each next delta without what lies along the merge so far, rescaled to the deltas' mean norm (whole model).
+    """Each next delta projected away from the merge so far, rescaled to the deltas' mean norm over the whole model.
 
-    In the order of the inputs. alpha: the share of the singular values whose directions are closed to the next
-    delta altogether. exclude: comma-separated name patterns of matrices that are added without a projection,
-    as all other tensors are. To add a model later, give the result (made with scale 1) as the first input and
+    In the order of the inputs. alpha: fraction of the singular values whose directions are excluded entirely for the
+    next delta. exclude: comma-separated name patterns of matrices that are added without a projection,
+    like all other tensors. To add a model later, use the result (made with scale 1) as the first input and
     the `state` of its evomerge.json as options. Keeps a float32 copy of every tensor in a search; an export keeps
     none and projects twice, once for the norm and once for the weights.
 
-    compat: "official" closes the directions before the one with which the share exceeds alpha, none at alpha 1;
-    "paper" closes that one too. Both leave the null space alone, of which upstream takes arbitrary directions.
+    compat: "official" excludes the directions before the one at which the fraction exceeds alpha, none at alpha 1;
+    "paper" excludes that one too. Both ignore the null space, for which upstream uses arbitrary directions.
     """
     made = projected_sum(deltas, source, surveyed.first, surveyed.entered, alpha, exclude, compat)
     return made * (scale / surveyed.raw)

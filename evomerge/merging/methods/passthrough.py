@@ -1,4 +1,4 @@
-"""Passthrough: one model's tensors as they are, or scaled (frankenmerges). https://arxiv.org/abs/2312.15166."""
+"""Passthrough: one model's tensors unchanged, or scaled (frankenmerges). https://arxiv.org/abs/2312.15166."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -23,5 +23,5 @@ def _untouched(_source: TensorSource, *, scale: Scale) -> CopyOf | None:
     linear_in=("scale",),
 )
 def passthrough(weights: Sequence[Tensor], *, scale: Scale) -> Tensor:
-    """The one input times `scale`: 0 on the output projections of a block switches the block off."""
+    """The single input times `scale`: 0 on the output projections of a block disables the block."""
     return weights[0].mul_(scale[0])

@@ -1,4 +1,4 @@
-"""PCB: parameters compete, in a model and between models (Du et al., 2024). https://arxiv.org/abs/2410.02396."""
+"""PCB: competition of parameters within and between models (Du et al., 2024). https://arxiv.org/abs/2410.02396."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.8, 1.3)]
 Density = Annotated[PerInput, Bounds(0.1, 0.05, 0.2, allowed=SHARE)]
-#: Share of the elements whose magnitude is clipped, at either end.
+#: Fraction of the elements whose magnitude is clipped, at either end.
 Clip = Annotated[Shared, Bounds(1e-4, 1e-4, 1e-4)]
 Compat = Literal["official", "vision", "vision_es"]
 Limits = tuple[float, float]
@@ -20,7 +20,7 @@ _LEAST = 1e-12
 
 
 class _Competition:
-    """Of the whole model, for every input: between which magnitudes its delta is clipped, and how its elements rank."""
+    """Clipping limits of every input's delta over the whole model, and the ranking of its elements."""
 
     def __init__(self, sources: Iterable[TensorSource], clip: float, compat: Compat) -> None:
         self._compat = compat
@@ -43,7 +43,7 @@ class _Competition:
         return _balance(deltas, limits, len(self.limits), self._compat, tile)
 
     def scale_of(self, names: Sequence[str], density: Sequence[float]) -> tuple[Limits, ...]:
-        """For every input the balance at which elements begin to count, and the largest."""
+        """Return for every input the balance at which elements begin to count, and the largest."""
         places = []
         for name, share in zip(names, density, strict=True):
             numel = self._balances.numel[name]
@@ -54,12 +54,12 @@ class _Competition:
 
 def _compete(sources: Iterable[TensorSource], *, clip: Clip, compat: Compat = "official") -> _Competition:
     if not 0 <= clip < 0.5:
-        raise MethodError(f"clip must be a share below one half; it is {clip}.")
+        raise MethodError(f"clip must be a fraction below one half; it is {clip}.")
     return _Competition(sources, clip, compat)
 
 
 def _balance(deltas: Sequence[Tensor], limits: Sequence[Limits], n: int, compat: Compat, tile: Tile) -> list[Tensor]:
-    """Intra- times inter-balancing of every delta (n_inputs tiles), up to a factor per input that cancels out."""
+    """Return intra- times inter-balancing of every delta (n_inputs tiles), up to a factor per input that cancels."""
     pairs = zip(deltas, limits, strict=True)
     shares = [_normalized(delta, limit, tile, index) for index, (delta, limit) in enumerate(pairs)]
     total = tile.scratch("rivals", deltas[0]).zero_()
@@ -81,7 +81,7 @@ def _balance(deltas: Sequence[Tensor], limits: Sequence[Limits], n: int, compat:
 
 
 def _normalized(delta: Tensor, limits: Limits, tile: Tile, index: int) -> Tensor:
-    """Sign times clipped magnitude, the smallest at 0 and the largest at 1; 0 for a delta of one magnitude."""
+    """Return sign times clipped magnitude, scaled to [0, 1]; 0 for a delta with a single magnitude."""
     low, high = limits
     share = torch.abs(delta, out=tile.scratch(("share", index), delta)).clamp_(low, high).sub_(low)
     return share.mul_(1 / (high - low) if high > low else 0.0).mul_(torch.sign(delta, out=tile.scratch("sign", delta)))
@@ -111,15 +111,15 @@ def pcb(
     prepared: tuple[int, tuple[Limits, ...], tuple[Limits, ...]],
     tile: Tile,
 ) -> Tensor:
-    """Base + average of weight times delta, weighted at each element by how well it competes.
+    """Base + average of weight times delta, weighted per element by its competition score.
 
-    Of the whole model: a delta's magnitudes are clipped at its shares `clip` and 1 - `clip`; an element's balance is
-    exp(n_inputs * normalized magnitude squared) times tanh(its delta times the sum of all deltas); the `density` with
-    the largest balance count, from 0 at the smallest of them to 1 at the largest.
+    Over the whole model: a delta's magnitudes are clipped at their quantiles `clip` and 1 - `clip`; an element's
+    balance is exp(n_inputs * normalized magnitude squared) times tanh(its delta times the sum of all deltas); the
+    `density` with the largest balance count, from 0 at the smallest of them to 1 at the largest.
 
     compat: "official" is the authors' script for language models; "vision" and "vision_es" are their scripts for vision
-    models, with the signed normalized magnitudes in the sum in place of the deltas, or with the sum of the tanh of
-    the products of these; they go with clip 0.01.
+    models, with the signed normalized magnitudes in the sum instead of the deltas, or with the sum of the tanh of
+    their products; these use clip 0.01.
     """
     n_models, limits, scales = prepared
     balances = _balance(deltas, limits, n_models, compat, tile)

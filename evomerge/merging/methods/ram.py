@@ -1,4 +1,4 @@
-"""RAM: average where models overlap, keep what is unique (Yuan et al., 2026). https://arxiv.org/abs/2601.13572."""
+"""RAM: average where models overlap, keep unique changes (Yuan et al., 2026). https://arxiv.org/abs/2601.13572."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -29,8 +29,8 @@ def _exact(source: TensorSource, *, weight: Weight, scale: Scale, epsilon: Epsil
     linear_in=("scale",),
 )
 def ram(deltas: Sequence[Tensor], *, weight: Weight, scale: Scale, epsilon: Epsilon, tile: Tile) -> Tensor:
-    """Average each element over the models that change it by more than `epsilon`: what one alone changes stays whole.
+    """Average each element over the models that change it by more than `epsilon`: a unique change is kept in full.
 
-    Signs play no part. The published method has neither weights nor scale: they are 1.
+    Signs are ignored. The published method has neither weights nor scale: they are 1.
     """
     return average_of_changes(deltas, weight, epsilon, tile).mul_(scale)

@@ -1,4 +1,4 @@
-"""RAM+: RAM that amplifies what is unique (Yuan et al., 2026). https://arxiv.org/abs/2601.13572."""
+"""RAM+: RAM with amplified unique changes (Yuan et al., 2026). https://arxiv.org/abs/2601.13572."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +28,7 @@ def _amplification(
     r: Annotated[Shared, Bounds(0.1, 0.0, 1.0)],
     alpha: Annotated[Shared, Bounds(0.2, 0.0, 1.0)],
 ) -> CopyOf | tuple[float, ...]:
-    """By how much more than 1 every input's unique elements count (n_inputs)."""
+    """Return the amplification of every input's unique elements beyond 1 (n_inputs)."""
     part = taking_part(source, weight)
     if not part or scale == 0:
         return CopyOf(BASE)
@@ -40,7 +40,7 @@ def _amplification(
 
 
 def _overlaps(source: TensorSource, part: tuple[int, ...], epsilon: float) -> list[tuple[float, float]]:
-    """For each input how many of the elements that it changes others change too, and how many it alone."""
+    """Return for each input how many of its changed elements are shared with others, and how many are unique."""
     n_inputs = len(source.input_names)
 
     def count(tile: Tile) -> list[tuple[float, float]]:
@@ -73,9 +73,9 @@ def ram_plus(
     prepared: tuple[float, ...],
     tile: Tile,
 ) -> Tensor:
-    """RAM with elements that one model alone changes times 1 + r * min(rho, alpha).
+    """RAM with unique changes multiplied by 1 + r * min(rho, alpha).
 
-    rho: of the model's changes to the tensor, those shared over those that are unique. Per tensor as in mergekit's
+    rho: ratio of the model's shared to unique changes in the tensor. Per tensor as in mergekit's
     `ramplus_tl`. The published method has neither weights nor scale: they are 1.
     """
     merged = average_of_changes(deltas, weight, epsilon, tile)

@@ -1,4 +1,4 @@
-"""RegMean: the regression mean of linear layers (Jin et al., 2022). https://arxiv.org/abs/2212.09849."""
+"""RegMean: regression mean of linear layers (Jin et al., 2022). https://arxiv.org/abs/2212.09849."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,7 +16,9 @@ Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 
 def _shares(source: TensorSource, *, weight: Weight) -> CopyOf | tuple[float, ...]:
     if min(weight) < 0 or not any(weight):
-        raise MethodError(f"{source.tensor}: regmean needs weights from 0 and one above it; they are {list(weight)}.")
+        raise MethodError(
+            f"{source.tensor}: regmean needs non-negative weights, not all zero; they are {list(weight)}."
+        )
     shares = normalized(weight)
     sole = sole_input(shares)
     return shares if sole is None else CopyOf(sole)
@@ -37,23 +39,23 @@ def regmean(
     prepared: tuple[float, ...],
     source: TensorSource,
 ) -> Tensor:
-    """The weights of each linear layer whose outputs differ least from the models' own on what they read there.
+    """For each linear layer, the weights whose outputs differ least from the models' own on the models' own inputs.
 
-    The solution W of sum(w_i G_i) W = sum(w_i G_i W_i), G_i the second moment of what the layer reads in model i
-    with its off-diagonal multiplied by `off_diagonal`, and `ridge` of each input's own and the mean second moment
-    added to its diagonal (0 as published): inputs that the data never used are averaged. Tensors without statistics
-    get the weighted average. Only the weights' ratios matter. Keeps float64 products of every layer in a search.
+    The solution W of sum(w_i G_i) W = sum(w_i G_i W_i), where G_i is the second moment of the layer's inputs in model
+    i, with its off-diagonal multiplied by `off_diagonal`, and `ridge` of each input's own and of the mean second moment
+    added to its diagonal (0 as published): inputs unused in the data are averaged. Tensors without statistics
+    get the weighted average. Only the ratios of the weights matter. Keeps float64 products of every layer in a search.
     """
     if not 0 <= off_diagonal <= 1 or ridge < 0:
         raise MethodError(
-            f"regmean: off_diagonal must lie between 0 and 1 and ridge be 0 or more; they are {off_diagonal} and "
-            f"{ridge}."
+            f"regmean: off_diagonal must lie between 0 and 1, and ridge must be at least 0; they are "
+            f"{off_diagonal} and {ridge}."
         )
     found = layer(source)
     if found.grams is None:
         return weighted_sum(deltas, prepared)
     if "regmean" not in source.cache:
-        # What no coefficient changes: G_i D_i of every input.
+        # Independent of the coefficients: G_i D_i of every input.
         source.cache["regmean"] = [
             gram.double() @ found.columns(delta) for gram, delta in zip(found.grams, deltas, strict=True)
         ]

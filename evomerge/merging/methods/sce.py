@@ -15,9 +15,9 @@ Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 SelectTopk = Annotated[Shared, Bounds(0.1, 0.05, 1.0, allowed=SHARE)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 Compat = Literal["official", "mergekit"]
-#: Signs are elected without weights, which count in the mean.
+#: Signs are elected without weights, which apply to the mean.
 _RULE = Rule(weighted_votes=False)
-#: Sum of the deltas' mean squares below which mergekit's weights are all equal.
+#: Sum of the deltas' mean squares below which mergekit uses equal weights.
 _SMALL = 1e-6
 
 
@@ -53,13 +53,13 @@ def sce(
     prepared: _Prepared,
     tile: Tile,
 ) -> Tensor:
-    """Average, at each element, of the deltas with the sign of their sum, weighted by their squares where they differ.
+    """Average per element of the deltas with the sign of their sum, weighted by their squares where they differ.
 
-    A delta's weight in a tensor is its mean square over the `select_topk` share of elements whose variance between
-    the inputs is largest, times `weight`.
+    A delta's weight in a tensor is its mean square over the `select_topk` fraction of elements with the largest
+    variance between the inputs, times `weight`.
 
-    compat: "official" merges all elements, "mergekit" only the selected ones, and gives equal weights where the
-    mean squares add up to less than 1e-6, as those of fine-tuned models often do.
+    compat: "official" merges all elements, "mergekit" only the selected ones, with equal weights if the
+    mean squares sum to less than 1e-6, as those of fine-tuned models often do.
     """
     if compat == "mergekit":
         select(deltas, prepared.cut, tile)

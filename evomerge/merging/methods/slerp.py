@@ -1,4 +1,4 @@
-"""SLERP (Shoemake, 1985): on the great circle from the base to one other model. https://doi.org/10.1145/325334.325242."""
+"""SLERP (Shoemake, 1985): the great circle from the base to one other model. https://doi.org/10.1145/325334.325242."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from evomerge.merging.kernels.gram import gram
 from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
-#: Above this cosine the sine in the denominator is noise: straight line instead. Also for opposite models.
+#: Above this cosine the sine in the denominator is noise: interpolate linearly. Also for opposite models.
 COLINEAR = 0.9995
 _SHORT = 1e-8
 
@@ -22,7 +22,7 @@ def _coefficients(source: TensorSource, *, t: Annotated[Shared, Bounds(0.5, 0.0,
         return CopyOf(0)
     (aa, ab), (_, bb) = gram(source, "weights", with_base=True).tolist()
     norms = [math.sqrt(square) for square in (aa, bb)]
-    # A tensor that is all but zero keeps its length, as it has no direction.
+    # A tensor that is nearly zero keeps its length, since it has no direction.
     lengths = [norm if norm > _SHORT else 1.0 for norm in norms]
     cosine = ab / (lengths[0] * lengths[1])
     if abs(cosine) > COLINEAR:

@@ -1,4 +1,4 @@
-"""Sparse model soups: averages that stay pruned (Zimmer et al., 2024). https://arxiv.org/abs/2306.16788."""
+"""Sparse model soups: averages that remain pruned (Zimmer et al., 2024). https://arxiv.org/abs/2306.16788."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -38,14 +38,14 @@ def _check_masks(source: TensorSource, part: tuple[int, ...]) -> None:
     if other is not None:
         first, name = source.input_names[part[0]], source.input_names[other]
         raise MethodError(
-            f"{source.tensor}: {first!r} and {name!r} are not pruned alike: {differing[other]} of {source.numel} "
-            f"elements are zero in one of them only. Merge models of one pruned parent, or choose with "
+            f"{source.tensor}: {first!r} and {name!r} have different pruning masks: {differing[other]} of "
+            f"{source.numel} elements are zero in only one of them. Merge models of one pruned parent, or set "
             f"masks: intersect (zero where any is) or masks: union (zero where all are)."
         )
 
 
 def _differing(source: TensorSource, part: tuple[int, ...]) -> dict[int, int]:
-    """Input -> how many elements are zero in it or in the first input, but not in both."""
+    """Return input -> number of elements that are zero in either it or the first input, but not in both."""
 
     def count(tile: Tile) -> list[int]:
         first = source.weights(part[0], tile).eq(0)
@@ -63,10 +63,10 @@ def _differing(source: TensorSource, part: tuple[int, ...]) -> dict[int, int]:
 def sparse_soup(
     weights: Sequence[Tensor], *, prepared: tuple[float, ...], masks: Masks = "equal", tile: Tile
 ) -> Tensor:
-    """Weighted average of models fine-tuned from one pruned parent: what is zero in all stays exactly zero.
+    """Weighted average of models fine-tuned from one pruned parent: elements that are zero in all stay exactly zero.
 
-    masks: "equal" refuses models whose zeros are not the same, "intersect" keeps what all of them keep, "union" what
-    any of them keeps. Statistics of batch normalization are averaged like weights: estimate them anew afterwards.
+    masks: "equal" rejects models with different zeros, "intersect" keeps elements that all of them keep, "union" those
+    that any of them keeps. Statistics of batch normalization are averaged like weights: re-estimate them afterwards.
     """
     if masks != "intersect":
         return combine(weights, prepared)

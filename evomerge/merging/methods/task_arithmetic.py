@@ -10,7 +10,7 @@ from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_meth
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
-#: One direction with the weights, therefore not searched by itself.
+#: The same direction as scaling all weights, hence not searched.
 Scale = Annotated[Shared, Bounds(1.0, 1.0, 1.0)]
 
 

@@ -1,4 +1,4 @@
-"""TIES: trim, elect a sign, merge those who agree (Yadav et al., 2023). https://arxiv.org/abs/2306.01708."""
+"""TIES: trim, elect signs, merge agreeing values (Yadav et al., 2023). https://arxiv.org/abs/2306.01708."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, NamedTuple
@@ -16,7 +16,7 @@ Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 Density = Annotated[PerInput, Bounds(0.5, 0.05, 1.0, allowed=SHARE)]
 Scale = Annotated[Shared, Bounds(1.0, 0.3, 2.2)]
 Compat = Literal["mergekit", "peft", "official", "mergelm"]
-#: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
+#: "mergekit": restore each delta's L1 norm per tensor, except near-zero norms. "none": do nothing.
 Rescale = Literal["none", "mergekit"]
 
 
@@ -57,7 +57,7 @@ def _cuts(
 
 
 def _factors(source: TensorSource, cuts: Sequence[Cut | None], rescale: Rescale) -> tuple[float, ...]:
-    """What each trimmed delta (n_inputs) is multiplied by."""
+    """Return the factor of each trimmed delta (n_inputs)."""
 
     def factor(index: int, cut: Cut | None) -> float:
         trimmed = cut is not None and rescale == "mergekit"
@@ -83,14 +83,15 @@ def ties(
     prepared: _Prepared,
     tile: Tile,
 ) -> Tensor:
-    """Keep the int(density * numel) largest of each delta per tensor, elect signs, average who agrees, scale.
+    """Keep the int(density * numel) largest elements of each delta per tensor, elect signs, average agreeing values,
+    scale.
 
-    compat: "mergekit", the default, trims every tensor by itself, so that a density may differ from layer to
-    layer; weighted deltas vote, a sum of zero elects plus, and the weights of those who agree divide. "peft"
-    trims alike, lets all deltas vote unweighted, also those of weight zero, and divides by their number.
-    "official" trims by one threshold for the whole model, with all elements equal to it, votes and divides as
-    "peft", and fills votes of zero with the sign that wins most elements of the model. "mergelm" rounds the
-    number of dropped instead of kept elements, and keeps nothing where the model is undecided too.
+    compat: "mergekit", the default, trims every tensor separately, so that the density may differ between
+    layers; weighted deltas vote, a sum of zero elects plus, and the divisor is the sum of agreeing weights. "peft"
+    trims in the same way, lets all deltas vote unweighted, even those with weight zero, and divides by their number.
+    "official" trims by one threshold for the whole model, keeping all elements equal to it, votes and divides like
+    "peft", and replaces votes of zero by the sign that wins most elements of the model. "mergelm" rounds the
+    number of dropped instead of kept elements, and keeps nothing if the model's vote is undecided too.
     """
     parts = zip(deltas, prepared.cuts, prepared.factors, strict=True)
     trimmed = [trim(delta, cut, tile).mul_(factor) for delta, cut, factor in parts]

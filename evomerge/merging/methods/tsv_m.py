@@ -21,8 +21,8 @@ from evomerge.merging.tiles import TensorSource
 
 
 def _parts(deltas: Sequence[Tensor], shape: torch.Size) -> list[tuple[Tensor, ...]]:
-    """What each input contributes at weight 1: its leading triplets, all vectors orthogonalised together."""
-    # One triplet each where there are more inputs than ranks: none at all would drop the tensor's change.
+    """Return each input's contribution at weight 1: its leading triplets, with all vectors orthogonalized together."""
+    # One triplet each if there are more inputs than ranks: none at all would drop the tensor's change.
     share = max(min(shape) // len(deltas), 1)
     found = [spectrum(deltas[index], share) for index in range(len(deltas))]
     left, right = polar(torch.cat([one.left for one in found], 1)), polar(torch.cat([one.right for one in found]))
@@ -41,16 +41,16 @@ def tsv_m(
     deltas: Sequence[Tensor],
     *,
     weight: Annotated[PerInput, Bounds(1.0, 0.0, 3.0)],
-    # One direction with the weights, therefore not searched by itself.
+    # The same direction as scaling all weights, hence not searched.
     scale: Annotated[Shared, Bounds(1.0, 1.0, 1.0)],
     exclude: str = PROJECTIONS,
     source: TensorSource,
 ) -> Tensor:
-    """Each delta's leading singular triplets, an equal share of the rank each, with vectors made orthogonal.
+    """Each delta's leading singular triplets, an equal share of the rank each, with orthogonalized vectors.
 
-    Linear in the weights, so a re-merge is a sum of parts. Matrices only, embeddings too: other tensors, and those
-    whose names fit a pattern of `exclude` (comma-separated), get the scaled mean of the weighted deltas. Keeps
-    float32 parts of every matrix in a search: its size twice over, or less.
+    Linear in the weights, so a re-merge is a sum of parts. Matrices only, including embeddings: other tensors, and
+    those whose names match a pattern of `exclude` (comma-separated), get the scaled mean of the weighted deltas. Keeps
+    float32 parts of every matrix in a search: up to twice its size.
     """
     if not is_spectral(source, exclude):
         return weighted_sum(deltas, weight).mul_(scale / len(deltas))

@@ -1,4 +1,4 @@
-"""Twin-Merging: shared and exclusive knowledge (Lu et al., 2024), at fixed weights. https://arxiv.org/abs/2406.15479."""
+"""Twin-Merging: shared and exclusive knowledge (Lu et al., 2024), with fixed weights. https://arxiv.org/abs/2406.15479."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +12,7 @@ from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, mer
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-#: Other shares of the rank or another shared model mean new decompositions: searched where a range is given.
+#: Other fractions of the rank or another shared model require new decompositions: searched only if a range is given.
 Density = Annotated[Shared, Bounds(0.1, 0.1, 0.1, allowed=SHARE)]
 
 
@@ -45,17 +45,17 @@ def twin_merging(
     prepared: tuple[float, ...],
     source: TensorSource,
 ) -> Tensor:
-    """Task arithmetic of all inputs, plus the weighted part that it lacks of each, cut to `density` of the rank.
+    """Task arithmetic of all inputs, plus the weighted residual of each, truncated to `density` of the rank.
 
-    The paper's router chooses the weights for each text; here they are fixed. normalize: they are divided by
-    their sum, as the router's are. Tensors that are no matrices, and those whose names fit a pattern of
-    `exclude` (comma-separated), keep the whole part. In a search the parts stay in memory.
+    The paper's router selects the weights per text; here they are fixed. normalize: divide them by
+    their sum, as the router does. Non-matrices, and tensors whose names match a pattern of
+    `exclude` (comma-separated), keep the full residual. In a search the residuals stay in memory.
     """
     total = weighted_sum(deltas, [scale] * len(deltas))
     if not is_spectral(source, exclude):
         exclusive = weighted_sum(deltas, prepared)
         return exclusive.add_(total, alpha=1 - sum(prepared))
-    # At least one triplet: of small matrices nothing would be left of what the weights weigh.
+    # At least one triplet: otherwise nothing would be left of small matrices to weight.
     rank = max(int(density * min(source.shape)), 1) if density else 0
     parts = remembered(source.cache, "twin_merging", (scale, rank), lambda: _residuals(deltas, total, rank))
     for part, coefficient in zip(parts, prepared, strict=True):

@@ -1,4 +1,4 @@
-"""Variance-corrected averaging (Tian et al., 2024): as spread out as its models. https://arxiv.org/abs/2404.04616."""
+"""Variance-corrected averaging (Tian et al., 2024): restore the variance of the models. https://arxiv.org/abs/2404.04616."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput,
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
-#: Where this little of the inputs' variance is left, what is left is rounding.
+#: If less than this fraction of the inputs' variance is left, the rest is rounding error.
 _VANISHED = 1e-8
 
 
@@ -58,14 +58,14 @@ def _affine(
     prepare=_affine,
 )
 def variance_corrected(weights: Sequence[Tensor], *, prepared: _Affine) -> Tensor:
-    """Weighted average, each tensor stretched around its mean until its variance is that of the models.
+    """Weighted average, with each tensor stretched around its mean to the variance of the models.
 
-    The variance aimed at: base_share of the base's, the rest the weighted mean of the inputs' (0 follows the
-    others, 1 the own model, in the paper's words; between them conservatively). Single elements, and averages
-    from which all variance is gone, are not stretched. For models from different starting points: deltas to
+    Target variance: base_share of the base's, the rest from the weighted mean of the inputs' (in the paper's words, 0
+    follows the others, 1 the own model, and values in between are conservative). Single elements, and averages
+    without any variance left, are not stretched. For models from different starting points: deltas to
     one base hardly lose variance.
 
-    compat: the authors' later code adds 1e-4 to both variances (`epsilon: 0.0001`), which is not small beside
+    compat: the authors' later code adds 1e-4 to both variances (`epsilon: 0.0001`), which is not small compared with
     those of a language model's weights.
     """
     return combine(weights, prepared.coefficients).add_(prepared.constant)

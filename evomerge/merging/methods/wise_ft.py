@@ -1,4 +1,4 @@
-"""WiSE-FT: between the base and a fine-tuned model (Wortsman et al., 2022). https://arxiv.org/abs/2109.01903."""
+"""WiSE-FT: interpolation between the base and a fine-tuned model (Wortsman et al., 2022). https://arxiv.org/abs/2109.01903."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -106,7 +106,7 @@ def _patterns(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise CheckpointError(f"{where}: {key} has {shown(pattern)}, no regular expression: {error}.") from error
+            raise CheckpointError(f"{where}: {key} has {shown(pattern)}, not a regular expression: {error}.") from error
         if len(pattern) > _MAX_PATTERN or _SLOW.search(pattern):
             raise CheckpointError(f"{where}: {key} has {shown(pattern)}; repeated groups and longer texts are refused.")
     return patterns

@@ -59,7 +59,7 @@ def test_one_file_is_one_file(tmp_path: Path) -> None:
         (RECIPE.replace("weight:", "wieght:"), 8, "ties has no parameter 'wieght'. Did you mean 'weight'?"),
         (RECIPE.replace("0.75", "7.5"), 11, "ties: density of 'b' must lie between 0 and 1; it is 7.5."),
         (GROUPED, 11, "ties: density of 'b' in group 'others' must lie between 0 and 1; it is 1.5."),
-        (RECIPE.replace("ties", "slerp"), 3, "slerp merges exactly 1 model(s) into the base; it was given 2."),
+        (RECIPE.replace("ties", "slerp"), 3, "slerp merges exactly 1 model(s) into the base; got 2."),
     ],
 )
 def test_mistakes_are_told_with_their_line(tmp_path: Path, text: str, line: int, message: str) -> None:

@@ -20,7 +20,7 @@ def test_every_method_is_described_by_its_own_declarations() -> None:
 
 def test_one_method_in_words() -> None:
     found = entry("dare_linear")
-    assert found.title == "DARE: drop deltas at random, rescale, add (Yu et al., 2024)"
+    assert found.title == "DARE: drop deltas at random, rescale, and add (Yu et al., 2024)"
     assert found.needs == ("base", "1 or more inputs", "seed")
     assert coefficients(found) == (
         "density 0.5 [0.05, 1] per input",

@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written() -> None:
     before = into["a"].clone()
     for wrong, message in (
         ({"c": into["c"].int()}, "it is int32 of shape"),
-        ({"c": into["a"]}, r"c: the resident tensor must be of shape \(2, 37\) on cpu .* float32 of shape \(9, 37\)"),
+        ({"c": into["a"]}, r"c: the resident tensor must have shape \(2, 37\) on cpu .* float32 of shape \(9, 37\)"),
     ):
         with pytest.raises(MergeError, match=message):
             engine.apply(two_groups(W), {**into, **wrong})
@@ -145,7 +145,7 @@ def test_places_of_another_type_or_order_get_what_is_rounded_to_the_results_type
 
 def test_inputs_of_another_shape_or_name_are_refused() -> None:
     made = models()
-    with pytest.raises(MergeError, match=r"different names; they are \['a', 'a', 'b'\]"):
+    with pytest.raises(MergeError, match=r"distinct names for 3 inputs; got \['a', 'a', 'b'\]"):
         make_engine(made[0], made[1:], names=("a", "a", "b"))
     made[2]["b"] = made[2]["b"][:3]
     with pytest.raises(MergeError, match=r"b has shape \(3, 37\) in 'code' and \(9, 37\) in the base"):

@@ -61,7 +61,7 @@ def test_options_that_do_not_fit(option: str, value: Any, message: str) -> None:
 
 @pytest.mark.parametrize("n_inputs", [1, 3])
 def test_number_of_inputs(n_inputs: int) -> None:
-    with pytest.raises(MethodError, match=rf"example merges exactly 2 model.*it was given {n_inputs}"):
+    with pytest.raises(MethodError, match=rf"example merges exactly 2 model.*got {n_inputs}"):
         example.check({}, n_inputs)
 
 
@@ -120,11 +120,11 @@ def _other_bounds(deltas: Sequence[Tensor], *, t: Annotated[Shared, Bounds(0.0, 
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        (_misnamed, "name its first argument so, not 'weights'"),
+        (_misnamed, "rename its first argument 'weights'"),
         (_without_default, "steps is neither a parameter"),
         (_wrong_default, "steps is neither a parameter"),
         (_without_bounds, "weight must be Annotated"),
-        (_other_bounds, "t is declared twice, and differently"),
+        (_other_bounds, "t is declared twice with different values"),
     ],
 )
 def test_signatures_that_cannot_be_a_method(kernel: Any, message: str) -> None:

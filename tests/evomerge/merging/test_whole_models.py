@@ -108,7 +108,7 @@ def test_a_survey_needs_the_same_coefficient_everywhere() -> None:
     merge = merge_of(unit, 1, {"scale": [2.0]}, groups={"one": ("x",), "other": ("y",)})
     dict(make_engine(made[0], made[1:]).stream(merge))
     other = CoefficientTable(merge.table.groups, {"scale": np.array([[2.0], [3.0]])})
-    with pytest.raises(MethodError, match=r"one scale, which is the same for all tensors; it has 2 .* 2.0 and 3.0"):
+    with pytest.raises(MethodError, match=r"single scale, the same for all tensors; it has 2 .* 2.0 and 3.0"):
         dict(make_engine(made[0], made[1:]).stream(replace(merge, table=other)))
 
 
@@ -157,7 +157,7 @@ def test_files_that_are_no_statistics_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         MomentsFile(tmp_path / "none.safetensors")
     save_file({"model.weight": torch.ones(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match=r"'model\.weight', which is no statistic: .*fisher/"):
+    with pytest.raises(CheckpointError, match=r"'model\.weight', which is not a statistic: .*fisher/"):
         MomentsFile(tmp_path / "w.safetensors")
 
 
@@ -165,5 +165,5 @@ def test_a_method_is_linear_in_its_own_parameters_only() -> None:
     def kernel(deltas: Sequence[Tensor], *, weight: Weight) -> Tensor:
         return deltas[0] * weight[0]
 
-    with pytest.raises(TypeError, match="linear in 'wait', which is no parameter"):
+    with pytest.raises(TypeError, match="linear_in 'wait', which is not one of its parameters"):
         merge_method(operates_on="deltas", reference="https://example.org", linear_in=("wait",))(kernel)

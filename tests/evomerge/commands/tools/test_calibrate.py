@@ -176,7 +176,7 @@ def test_statistics_of_nobody_knows_which_model_are_taken_with_a_note(
     shutil.copyfile(collected / "sort.safetensors", tmp_path / "sort.safetensors")
     done = run("merge", recipe(tiny, tmp_path, tmp_path, method="fisher"), "-o", tmp_path / "out", "--json")
     [note] = json.loads(done.stdout)["notes"]
-    assert note.startswith(f"the statistics of count ({tmp_path}/count.safetensors) do not say which model")
+    assert note.startswith(f"the statistics of count ({tmp_path}/count.safetensors) do not name their model")
 
 
 def test_a_copy_of_the_model_is_the_model(tiny: TinyModels, collected: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_equal_information_is_the_weighted_average() -> None:
 
 def test_what_is_refused() -> None:
     for weight in ((0, 0), (-0.5, 1)):
-        with pytest.raises(MethodError, match="weights from 0"):
+        with pytest.raises(MethodError, match="non-negative weights"):
             fisher([[1, 3], [3, 1]], weight)
     with pytest.raises(MethodError, match="floor above 0"):
         fisher([[1, 3], [3, 1]], floor=0.0)
@@ -133,5 +133,5 @@ def test_what_is_refused() -> None:
     with pytest.raises(MergeError, match="needs the statistics 'fisher' of every input, and 'math' has none"):
         merged("fisher", THETAS[0], THETAS, {"weight": [0.5, 0.5]})
     moments = [None, Statistics({"fisher/x": THETAS[0]}), Statistics({"fisher/y": THETAS[0]})]
-    with pytest.raises(MethodError, match="math bring the statistic 'fisher', code do not"):
+    with pytest.raises(MethodError, match="math have the statistic 'fisher', code do not"):
         merged("fisher", THETAS[0] - 1, THETAS, {"weight": [0.5, 0.5]}, moments=moments)

@@ -165,7 +165,7 @@ def test_what_is_refused() -> None:
         mats(models, without, 3, objective="kfac")
     with pytest.raises(MergeError, match=r"mats needs the statistics 'gram\|fisher' of every input"):
         merged("mats", models[0], models, {})
-    with pytest.raises(MethodError, match="weights from 0"):
+    with pytest.raises(MethodError, match="non-negative weights"):
         mats(models, moments, 3, weight=(0, 0, 0))
     with pytest.raises(MethodError, match="tolerance must be 0 or more"):
         mats(models, moments, 3, tolerance=-1.0)

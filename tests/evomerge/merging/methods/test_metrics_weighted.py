@@ -62,5 +62,5 @@ def test_a_large_penalty_takes_the_best_checkpoint_bit_for_bit() -> None:
 
 
 def test_a_loss_of_zero_is_refused() -> None:
-    with pytest.raises(MethodError, match=r"x: a loss must be above 0 .* they are \[0.5, 0.0, 1.0\]"):
+    with pytest.raises(MethodError, match=r"x: a loss needs to be positive .* they are \[0.5, 0.0, 1.0\]"):
         weights([0.5, 0, 1], 1)

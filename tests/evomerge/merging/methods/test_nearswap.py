@@ -31,5 +31,7 @@ def test_moves_by_at_most_t() -> None:
 def test_zero_is_the_base_and_less_is_refused() -> None:
     base, other = random_models(0, 1, torch.bfloat16)
     assert torch.equal(merged("nearswap", base, [other], {"t": 0}), base)
-    with pytest.raises(MethodError, match=r"x: t is how far a weight may move, at least 0; it is -0\.1"):
+    with pytest.raises(
+        MethodError, match=r"x: t, the distance that a weight may move, must be at least 0; it is -0\.1"
+    ):
         merged("nearswap", base, [other], {"t": -0.1})

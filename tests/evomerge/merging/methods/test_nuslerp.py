@@ -100,5 +100,5 @@ def test_parallel_opposite_and_empty_vectors_are_interpolated_linearly(options: 
 
 def test_another_number_of_models_is_refused() -> None:
     base, *inputs = random_models(0, 3, torch.float32)
-    with pytest.raises(MethodError, match=r"nuslerp merges exactly 2 model.*it was given 3"):
+    with pytest.raises(MethodError, match=r"nuslerp merges exactly 2 model.*got 3"):
         merged("nuslerp", base, inputs, {})

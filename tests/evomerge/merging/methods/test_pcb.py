@@ -122,7 +122,7 @@ def test_deltas_of_one_magnitude_are_kept() -> None:
 
 
 def test_a_clip_of_half_the_elements_is_refused() -> None:
-    with pytest.raises(MethodError, match=r"a share below one half; it is 0\.5"):
+    with pytest.raises(MethodError, match=r"a fraction below one half; it is 0\.5"):
         merged_delta("pcb", {"clip": 0.5})
     with pytest.raises(MethodError, match=r"between 0 and 1; it is -1\.0"):
         merged_delta("pcb", {"density": -1})

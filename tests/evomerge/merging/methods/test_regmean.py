@@ -169,7 +169,7 @@ def test_a_search_uses_what_it_kept_and_gets_what_a_stream_gets() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(MethodError, match="weights from 0"):
+    with pytest.raises(MethodError, match="non-negative weights"):
         regmean([W1, W2], [G1, G2], (1, -0.1))
     with pytest.raises(MethodError, match="off_diagonal must lie between 0 and 1"):
         regmean([W1, W2], [G1, G2], off_diagonal=1.5)

@@ -51,5 +51,5 @@ def test_there_and_back_is_the_same_and_scales() -> None:
 
 def test_two_models_are_too_many() -> None:
     base, *inputs = random_models(0, 2, torch.float32)
-    with pytest.raises(MethodError, match=r"slerp merges exactly 1 model.*it was given 2"):
+    with pytest.raises(MethodError, match=r"slerp merges exactly 1 model.*got 2"):
         merged("slerp", base, inputs, {"t": 0.5})

@@ -44,7 +44,9 @@ def test_zeros_stay_exactly_and_the_rest_is_the_soup() -> None:
 
 
 def test_models_pruned_otherwise_are_refused_and_how_many_elements_differ_is_said() -> None:
-    with pytest.raises(MethodError, match=r"x: 'math' and 'code' are not pruned alike: 2 of 6 .* intersect .* union"):
+    with pytest.raises(
+        MethodError, match=r"x: 'math' and 'code' have different pruning masks: 2 of 6 .* intersect .* union"
+    ):
         merged("sparse_soup", torch.ones(6), [A, B], {})
 
 

@@ -233,7 +233,7 @@ def test_refuses_adapters_of_adapters_and_adapters_as_base(tmp_path: Path) -> No
     adapter = str(lora(tmp_path / "lora", base))
     with pytest.raises(CheckpointError, match="name the model that it was trained on as the base"):
         open_models(Recipe(Input("base", adapter), (Input("a", str(base)),), "linear"))
-    with pytest.raises(CheckpointError, match="goes on a whole model"):
+    with pytest.raises(CheckpointError, match="expected a whole model under it"):
         open_models(Recipe(Input("base", str(base)), (Input("a", adapter, adapter=adapter),), "linear"))
 
 
