@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -82,7 +83,17 @@ class Scores:
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
 
-    @property
+    @cached_property
+    def is_complete(self) -> bool:
+        """Whether every example has a finite value, and there is one."""
+        return len(self.values) > 0 and bool(np.isfinite(self.values).all())
+
+    @cached_property
+    def is_share(self) -> bool:
+        """Whether every example has a value from 0 to 1."""
+        return bool(((self.values >= 0) & (self.values <= 1)).all())
+
+    @cached_property
     def mean(self) -> float:
         """Mean over the scored examples; NaN if there are none."""
         scored = self.values[~np.isnan(self.values)]

@@ -17,8 +17,9 @@ from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.results import Selection, selection
-from evomerge.results.front import Front, Point, front
+from evomerge.results.front import Front, front
 from evomerge.results.predicted import Predicted, predicted
+from evomerge.results.scored import ScoredModel
 from evomerge.results.table import Table
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.study.lines import ledger_of
@@ -127,7 +128,7 @@ class Run:
 
         Raises PluginError or OptimizerError where the optimizer cannot be built.
         """
-        return predicted(self.study, self.objective, self.scored().points, self._predictions)
+        return predicted(self.scored(), self._predictions)
 
     @property
     def why_unpredicted(self) -> str | None:
@@ -145,21 +146,20 @@ class Run:
         return self.optimizer.predictions() if self._predicts else ()
 
     @property
-    def front(self) -> tuple[Point, ...]:
+    def front(self) -> tuple[ScoredModel, ...]:
         """The merges of the search split that no other dominates, by trial number, as `evomerge pareto` lists them."""
         return self.scored().choices
 
     @property
-    def best(self) -> Point | None:
+    def best(self) -> ScoredModel | None:
         """The selected winner, with its scores on held-out examples; before the selection, the best merge so far.
 
         None while no merge is scored.
         """
-        for split in ("report", "select"):
-            for point in self.scored(split).points:
-                if point.label == self.selected:
-                    return point
-        return self.scored().preferred
+        if self.selected is None:
+            return self.scored().preferred
+        held_out = self.scored("report").by_label.get(self.selected)
+        return held_out or self.scored("select").by_label.get(self.selected)
 
     def table(self, split: str | None = None) -> Table:
         """The models that were scored on a split, with confidence intervals; an HTML table in notebooks.

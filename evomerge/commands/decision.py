@@ -8,10 +8,12 @@ from typing import Any
 
 from evomerge.objective.score import DisplayScore, display_score, task_difference
 from evomerge.report import status
-from evomerge.report.front_table import estimate_to_dict
 from evomerge.report.words import column_digits, plus_minus
-from evomerge.results.front import Front, Point
+from evomerge.results.as_json import estimate_to_dict, identity_to_dict, model_to_dict
+from evomerge.results.front import Front
 from evomerge.results.pick import Chosen, Reached, weights_text
+from evomerge.results.ranking import best_on
+from evomerge.results.scored import ScoredModel
 from evomerge.statistics import Difference
 
 
@@ -20,7 +22,7 @@ class View:
     """A point on one split. gaps: task -> its best parent, and how far the point is ahead of it (paired)."""
 
     front: Front
-    point: Point
+    point: ScoredModel
     gaps: Mapping[str, tuple[str, Difference]]
 
 
@@ -38,14 +40,9 @@ class Decision:
     outscored: str = ""
 
     @property
-    def point(self) -> Point:
+    def point(self) -> ScoredModel:
         """The point on the split that decided."""
         return self.chosen.point
-
-
-def find(front: Front, number: int) -> Point | None:
-    """The point of a trial, by its number on the search split."""
-    return next((point for point in front.points if point.number == number), None)
 
 
 def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float] | None = None) -> View | None:
@@ -53,20 +50,20 @@ def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float
 
     Which parent is best is decided where the point was chosen, so that on other examples it has no luck either.
     """
-    mine = find(split, number)
+    mine = split.numbered(number)
     if mine is None:
         return None
     objective = deciding.objective
     gaps = {}
     for n, task in enumerate(deciding.tasks):
-        ranked = sorted((float(model.losses[n]), model.number) for model in deciding.models)
-        theirs = find(split, ranked[0][1]) if ranked else None
+        parent = best_on(n, deciding.parents)
+        theirs = None if parent is None else split.numbered(parent.number)
         if theirs is not None and task not in objective.whole_model:
             gaps[task] = theirs.label, task_difference(objective, task, mine.scores, theirs.scores)
     if weights is not None:
         stick = display_score(replace(objective, weights=weights), [point.scores for point in split.points])
         counted = replace(objective, weights={task: weight for task, weight in weights.items() if weight})
-        mine = replace(mine, score=DisplayScore(counted, stick.scale).estimate(mine.scores))  # as `choose` ranks
+        mine = mine.shown_by(DisplayScore(counted, stick.scale))  # as `choose` ranks
     return View(split, mine, gaps)
 
 
@@ -75,9 +72,7 @@ def decision_to_dict(decision: Decision, run: Path) -> dict[str, Any]:
     point = decision.point
     on_report = next((view for view in decision.views if view.front.split == "report"), None)
     return {
-        "label": point.label,
-        "number": point.number,
-        "kind": point.kind,
+        **identity_to_dict(point),
         "sentence": decision.sentence,
         "met": decision.chosen.met,
         "constraints": [_reached_to_dict(each) for each in decision.chosen.reached],
@@ -104,9 +99,8 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
         for task, value in view.point.tasks.items():
             ahead = f", {gaps[task]} against {view.gaps[task][0]}" if task in gaps else ""
             lines.append(f"  {task} {plus_minus(value, digits)}{ahead}")
-        lines.append(
-            f"  score{by} {plus_minus(view.point.score, digits)}, on the front with P = {view.point.probability:.2f}"
-        )
+        chance = view.front.probability[view.point.label]
+        lines.append(f"  score{by} {plus_minus(view.point.score, digits)}, on the front with P = {chance:.2f}")
     return [
         *lines,
         *(f"note: {note}" for note in decision.notes),
@@ -127,7 +121,7 @@ def scores_for_card(decision: Decision) -> dict[str, Any]:
     return rows
 
 
-def export_command(run: Path, point: Point) -> str:
+def export_command(run: Path, point: ScoredModel) -> str:
     """What to type to have a point as a checkpoint."""
     return f"{status.export_command(run)} --trial {point.number} -o DIR"
 
@@ -144,14 +138,7 @@ def _view_to_dict(view: View) -> dict[str, Any]:
         best, gap = view.gaps.get(task, (None, None))
         ahead = None if gap is None else estimate_to_dict(gap)
         tasks[task] = estimate_to_dict(value) | {"best_model": best, "ahead": ahead}
-    return {
-        "split": view.front.split,
-        "score": estimate_to_dict(view.point.score),
-        "tasks": tasks,
-        "on_front": view.point.on_front,
-        "probability": view.point.probability,
-        "shrunk": view.point.shrunk,
-    }
+    return {"split": view.front.split} | model_to_dict(view.front, view.point) | {"tasks": tasks}
 
 
 def _reached_to_dict(each: Reached) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from evomerge.plugins import PluginError
 from evomerge.report import front_table, status
 from evomerge.report.front_plot import plot_front
 from evomerge.report.words import count
+from evomerge.results.as_json import front_to_dict, hypervolume_to_dict, models_to_list, predicted_to_dict
 from evomerge.results.front import Front
 from evomerge.results.predicted import Predicted
 from evomerge.run import Run
@@ -38,9 +39,12 @@ def show_front(
         next_.append(f"evomerge pick {shlex.quote(str(run.folder))} --predicted N")
     data = {
         "study": str(run.folder),
-        **front_table.front_to_dict(shown, run.selected),
-        "hypervolume": {f.split: front_table.hypervolume_to_dict(f) for f in (searched, held_out)},
-        "predicted": front_table.predicted_to_dict(beyond),
+        **front_to_dict(shown),
+        "points": models_to_list(shown),
+        **{name: point.label if (point := shown.suggested.get(name)) else None for name in ("knee", "preferred")},
+        "selected": run.selected,
+        "hypervolume": {f.split: hypervolume_to_dict(f) for f in (searched, held_out)},
+        "predicted": [predicted_to_dict(point) for point in beyond],
         "notes": notes,
         "next": next_,
         "picture": str(plot_front(run, shown)) if plot else None,
@@ -61,9 +65,8 @@ def _heading(shown: Front) -> str:
     if not shown.points:
         return f"Nothing is scored on the {shown.split} split yet."
     examples = ", ".join(f"{task} {count}" for task, count in shown.examples.items())
-    on_front = sum(point.on_front for point in shown.points)
     return (
-        f"{on_front} of {len(shown.points)} models are on the front (*) of the {shown.split} split "
+        f"{len(shown.on_front)} of {len(shown.points)} models are on the front (*) of the {shown.split} split "
         f"({examples} examples); ± is half of a 95 % interval."
     )
 
@@ -89,9 +92,10 @@ def _volume_notes(searched: Front, held_out: Front) -> list[str]:
 
 def _notes(shown: Front) -> list[str]:
     notes = []
-    if shown.scale:
-        notes.append(f"The score is a mean, {shown.scale}.")
-    if shown.objective.keep and shown.models:
+    scale = shown.reference.display.text
+    if scale:
+        notes.append(f"The score is a mean, {scale}.")
+    if shown.objective.keep and shown.parents:
         kept = ", ".join(f"{task} {shown.objective.asked(task)}" for task in shown.objective.keep)
         notes.append(f"The study keeps, of the best parent: {kept}; merges that fall further are marked.")
     if shown.split == "search" and shown.optimism is not None:

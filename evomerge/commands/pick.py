@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from evaluators.base import SPLITS
-from evomerge.commands.decision import Decision, find, reached_line, view
+from evomerge.commands.decision import Decision, reached_line, view
 from evomerge.objective import Objective
 from evomerge.report.status import state_of
 from evomerge.report.words import count
 from evomerge.results import pick
-from evomerge.results.front import Front, Point
+from evomerge.results.front import Front
 from evomerge.results.pick import ChoiceError, Chosen, Wish, preferred_model, read_wish
-from evomerge.results.scored import identity
+from evomerge.results.scored import ScoredModel, identity
 from evomerge.run import Run
 from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
 
@@ -105,14 +105,14 @@ def _sentence(deciding: Front, chosen: Chosen) -> str:
     return f"No merge has {asked} on the {deciding.split} split; the nearest is {chosen.point.label}{how}."
 
 
-def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, Point]:
+def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, ScoredModel]:
     """A trial by its number: on the split that decides, or else on the one that it was searched on."""
     entry = run.study.entries.get(request.trial) if request.trial is not None else None
     number = -1 if entry is None else identity(run.study, entry.trial)[1]
-    found = find(deciding, number)
+    found = deciding.numbered(number)
     if found is None and request.split is None:
         deciding = run.scored()
-        found = find(deciding, number)
+        found = deciding.numbered(number)
     if found is None:
         there = ", ".join(str(point.number) for point in deciding.choices)
         what = f"has no scores on the {deciding.split} split of" if entry else "is not in"
@@ -137,7 +137,7 @@ def _caveats(deciding: Front) -> list[str]:
 def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
     """What the study keeps and this choice does not: a wish of its own is taken at its word."""
     keep = deciding.objective.keep
-    if not keep or chosen.wish.keep or chosen.point.order[0] <= 0:
+    if not keep or chosen.wish.keep or chosen.point.keeps:
         return []
     asked = ", ".join(f"{task} {deciding.objective.asked(task)}" for task in keep)
     return [f"It falls further behind the best parent than the study keeps ({asked}); say it here with --keep."]
@@ -155,7 +155,7 @@ def _outscored(deciding: Front, chosen: Chosen) -> list[str]:
     ]
 
 
-def _beaten(deciding: Front, point: Point) -> list[str]:
+def _beaten(deciding: Front, point: ScoredModel) -> list[str]:
     rivals = (model for model in deciding.points if model.number != point.number)
     above = [r.label for r in rivals if (r.losses <= point.losses).all() and (r.losses < point.losses).any()]
     return [f"It is beaten, on every task or all but equal ones, by {', '.join(above[:3])}."] if above else []

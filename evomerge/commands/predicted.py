@@ -7,8 +7,8 @@ from typing import Any
 from evomerge.commands.pick import Request
 from evomerge.export.export import Choice
 from evomerge.report import status
-from evomerge.report.front_table import predicted_to_dict
 from evomerge.report.words import column_digits, plus_minus
+from evomerge.results.as_json import predicted_to_dict
 from evomerge.results.pick import ChoiceError
 from evomerge.results.predicted import Predicted
 from evomerge.run import Run
@@ -43,7 +43,7 @@ def sentence(point: Predicted) -> str:
 
 def predicted_data(run: Path, point: Predicted) -> dict[str, Any]:
     """Plain data, for JSON."""
-    return {**predicted_to_dict([point])[0], "sentence": sentence(point), "recipe": None, "next": command(run, point)}
+    return {**predicted_to_dict(point), "sentence": sentence(point), "recipe": None, "next": command(run, point)}
 
 
 def command(run: Path, point: Predicted) -> str:

@@ -13,8 +13,8 @@ from evomerge.merging.output.single_file import check_file, is_ours
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import dump_merge
 from evomerge.report.html.document import document
-from evomerge.report.html.material import Material
 from evomerge.report.html.page import page
+from evomerge.report.html.sources import PageSources
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.text.masking import shareable
@@ -44,9 +44,9 @@ def write_report(
     if output is not None:
         check_file(output, ours=REPORTS, overwrite=overwrite or is_ours(output, REPORTS), inputs=inputs)
     say("reading the models' headers")
-    material = gather(run)
+    sources = gather(run)
     say("comparing")
-    data = document(run, material)
+    data = document(run, sources)
     write_text(path, written(data, [run.folder.absolute(), *inputs]))
     if browser:
         webbrowser.open(path.absolute().as_uri())
@@ -56,7 +56,7 @@ def write_report(
         "winner": data["headline"]["winner"],
         "verdict": data["headline"]["verdict"],
         "points": len(data["points"]),
-        "note": material.missing,
+        "note": sources.missing,
     }
 
 
@@ -73,7 +73,7 @@ def _printable_data(data: Any) -> Any:
     return [_printable_data(value) for value in data] if isinstance(data, list | tuple) else data
 
 
-def gather(run: Run) -> Material:
+def gather(run: Run) -> PageSources:
     """What the models' headers say about the points of a study; where they cannot be read, why not."""
     inputs = tuple(model.name for model in run.config.experts)
     text = run.config.text()
@@ -81,9 +81,9 @@ def gather(run: Run) -> Material:
         merges = _merges(run.study, run.searched, run.space)
     except (CheckpointError, SpaceError, OSError) as error:
         why = f"The models cannot be read here, so the coordinates of points are shown instead: {error}"
-        return Material(inputs, missing=why, configuration=text)
+        return PageSources(inputs, missing=why, configuration=text)
     tables = {number: merge.table for number, merge in merges.items()}
-    return Material(inputs, tables, run.space.decode, _Recipes(merges), configuration=text)
+    return PageSources(inputs, tables, run.space.decode, _Recipes(merges), configuration=text)
 
 
 class _Recipes(Mapping[int, str]):

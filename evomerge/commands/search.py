@@ -17,6 +17,7 @@ from evomerge.loop import SAME_MODEL, Ending, Progress, StopRequest
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
+from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
 from evomerge.study.lines import FILE
 
@@ -44,7 +45,7 @@ def run_search(
             view.event("sink", message)
         watcher = _Watcher(view, watched)
         ending, selection = launch.run(config, plan, resume=resume, progress=watcher, say=say, heard=watcher.heard)
-        result = None if selection is None else standings.selection_to_dict(selection)
+        result = None if selection is None else selection_to_dict(selection)
         if result is not None:
             view.event("selected", **result)
         # A study that was done is sent too: nothing is scored, so nobody has looked at its trackers yet.

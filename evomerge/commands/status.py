@@ -7,6 +7,7 @@ from rich.text import Text
 
 from evomerge.report import standings, status
 from evomerge.report.plot import plot_progress
+from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
 
 
@@ -23,5 +24,5 @@ def study_status(run: Run, *, plot: bool) -> tuple[dict[str, Any], Group]:
 
 
 def _add_result(run: Run, data: dict[str, Any]) -> Group:
-    data["result"] = standings.selection_to_dict(run.selection)
+    data["result"] = selection_to_dict(run.selection)
     return standings.render(run.selection)

@@ -16,9 +16,9 @@ from evomerge.objective.score import DisplayScore, display_score
 from evomerge.recipe import Merge
 from evomerge.report import status
 from evomerge.report.snapshot import take
-from evomerge.results import Selection, SelectionError, Standing
+from evomerge.results import ScoredModel, Selection, SelectionError
 from evomerge.run import Run
-from evomerge.statistics import Estimate
+from evomerge.statistics import Difference, Estimate
 from evomerge.study import Entry, Study, StudyError
 from evomerge.trial import Origin
 
@@ -49,7 +49,7 @@ def choose(run: Run, number: int | None = None) -> Choice:
     if number is None:
         result = _selection(run)
         scores: dict[str, Any] = {"verdict": result.verdict}
-        scores |= {standing.label: _standing(standing) for standing in result.standings}
+        scores |= {model.label: _standing(model, result.leads.get(model.label)) for model in result.models}
         scores |= _on_all_examples(study, result.winner.label, DisplayScore(objective, result.scale))
         origin = status.origin(study, result.winner.label)
         notes = (result.verdict, *([f"{result.winner.label} is {origin}."] if origin else ()))
@@ -91,18 +91,18 @@ def _selection(run: Run) -> Selection:
         if snapshot.best is not None:
             now = f", or export a candidate now with --trial N; the best so far is {snapshot.best.number}"
         elif snapshot.front is not None:
-            numbers = ", ".join(map(str, snapshot.front.numbers))
+            numbers = ", ".join(str(model.number) for model in snapshot.front.candidates)
             now = f", or export a candidate now with --trial N; the front so far is {numbers}"
         raise SelectionError(f"{error} Finish it with `{status.resume_command(run.folder)}`{now}.") from error
 
 
-def _standing(standing: Standing) -> dict[str, Any]:
-    row = _row("report", standing.score, standing.tasks)
-    if standing.behind is not None:
-        row["winner minus this"] = standing.behind.mean
-        if standing.behind.has_interval:
-            row["from"], row["to"] = standing.behind.interval
-            row["p"] = standing.behind.p
+def _standing(model: ScoredModel, lead: Difference | None) -> dict[str, Any]:
+    row = _row("report", model.score, model.tasks)
+    if lead is not None:
+        row["winner minus this"] = lead.mean
+        if lead.has_interval:
+            row["from"], row["to"] = lead.interval
+            row["p"] = lead.p
     return row
 
 

@@ -89,11 +89,11 @@ class Objective:
         """
         means = {}
         for task in self.weights:
-            values = scores[task].values if task in scores else np.empty(0)
-            finite = int(np.isfinite(values).sum())
-            if finite < len(values) or not finite:
+            if task not in scores or not scores[task].is_complete:
+                values = scores[task].values if task in scores else np.empty(0)
+                finite = int(np.isfinite(values).sum())
                 raise NonFiniteScore(f"Task {task!r} gave a finite score to {finite} of {len(values)} examples.")
-            means[task] = float(values.mean())
+            means[task] = scores[task].mean
         return means
 
     def examples(self, scores: Mapping[str, Scores]) -> tuple[FloatArray, ...]:

@@ -147,4 +147,4 @@ def are_shares(objective: Objective, task: str, models: Iterable[Mapping[str, Sc
     """Whether a task's values are shares of something good, such as accuracies, and differences of them points."""
     if task in objective.lower_is_better or task in objective.whole_model:
         return False
-    return all(bool(((scores[task].values >= 0) & (scores[task].values <= 1)).all()) for scores in models)
+    return all(scores[task].is_share for scores in models)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from evomerge.report.plot import PlotError, new_figure, plain_label, save
-from evomerge.results.front import Front, Point
+from evomerge.results.front import Front
+from evomerge.results.ranking import losses_of
+from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 
 FILE = "front.png"
@@ -35,9 +37,9 @@ def _title(run: Run, front: Front) -> str:
     return f"{name}: {front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
 
 
-def _roles(run: Run, front: Front) -> dict[Point, list[str]]:
+def _roles(run: Run, front: Front) -> dict[ScoredModel, list[str]]:
     """What is suggested or was selected, each with why."""
-    why: dict[Point, list[str]] = {}
+    why: dict[ScoredModel, list[str]] = {}
     for name, point in front.suggested.items():
         why.setdefault(point, []).append(name)
     for point in front.points:
@@ -46,16 +48,16 @@ def _roles(run: Run, front: Front) -> dict[Point, list[str]]:
     return why
 
 
-def _draw_pair(axes: Any, front: Front, roles: Mapping[Point, list[str]]) -> None:
+def _draw_pair(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) -> None:
     """One task over the other; the front as steps, since what lies under them is beaten."""
     first, second = front.tasks
-    rest = [point for point in front.points if point.is_merge and point not in front.choices]
+    rest = [point for point in front.points if not point.is_parent and point not in front.choices]
     axes.plot(
         [p.tasks[first].mean for p in rest], [p.tasks[second].mean for p in rest], ".", color=_SOFT, label="beaten"
     )
     for points, color, label in (
         (front.choices, _ACCENT, "merges of the front"),
-        (front.models, _MODEL, "base and parents"),
+        (front.parents, _MODEL, "base and parents"),
     ):
         x, y = ([point.tasks[task].mean for point in points] for task in front.tasks)
         bars = [
@@ -74,9 +76,9 @@ def _draw_pair(axes: Any, front: Front, roles: Mapping[Point, list[str]]) -> Non
             markersize=4,
             label=label,
         )
-    for point in dict.fromkeys([*roles, *front.models]):
+    for point in dict.fromkeys([*roles, *front.parents]):
         spot = (point.tasks[first].mean, point.tasks[second].mean)
-        _label(axes, spot, _name(point, roles.get(point, ())), below=not point.is_merge)
+        _label(axes, spot, _name(point, roles.get(point, ())), below=point.is_parent)
     axes.set_xlabel(_axis(front, first), color=_INK)
     axes.set_ylabel(_axis(front, second), color=_INK)
     axes.legend(frameon=False, fontsize=8)
@@ -90,14 +92,14 @@ def _label(axes: Any, spot: tuple[float, float], text: str, *, below: bool) -> N
     axes.annotate(text, spot, xytext=(across, up), textcoords="offset points", ha=side, va=edge, fontsize=7, color=_INK)
 
 
-def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[Point, list[str]]) -> None:
+def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) -> None:
     """Parallel axes: every task from the worst (0) to the best (1) of the points shown.
 
     A line for every point that stands out; the others are strokes on each axis, since dozens of lines hide each other.
     """
     # What was selected need not be on the front of this split.
-    shown = list(dict.fromkeys([*front.choices, *front.models, *roles]))
-    losses = np.stack([point.losses for point in shown])
+    shown = list(dict.fromkeys([*front.choices, *front.parents, *roles]))
+    losses = losses_of(shown)
     best, worst = losses.min(axis=0), losses.max(axis=0)
     heights = 1 - (losses - best) / np.where(worst > best, worst - best, 1.0)
     standing_out = _standing_out(front, roles)
@@ -116,8 +118,8 @@ def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[Point, list[str]]
         axes.plot(
             across,
             heights[shown.index(point)],
-            "-" if point.is_merge else "--",
-            color=_ACCENT if point.is_merge else _MODEL,
+            "--" if point.is_parent else "-",
+            color=_MODEL if point.is_parent else _ACCENT,
             linewidth=1.2,
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=5,
@@ -131,16 +133,16 @@ def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[Point, list[str]]
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
-def _standing_out(front: Front, roles: Mapping[Point, list[str]]) -> dict[Point, list[str]]:
+def _standing_out(front: Front, roles: Mapping[ScoredModel, list[str]]) -> dict[ScoredModel, list[str]]:
     """What has a role, and the merge and the model that are best on every task; each with why."""
     why = {point: list(names) for point, names in roles.items()}
-    best_on: dict[Point, list[str]] = {}
-    for points in filter(None, (front.choices, front.models)):
+    best_at: dict[ScoredModel, list[str]] = {}
+    for points in filter(None, (front.choices, front.parents)):
         for column, task in enumerate(front.tasks):
             best = min(points, key=lambda point: float(point.losses[column]))
-            best_on.setdefault(best, []).append(plain_label(task))
-    for point, tasks in best_on.items():
-        why.setdefault(point, []).append(f"best {'merge' if point.is_merge else 'model'} on {', '.join(tasks)}")
+            best_at.setdefault(best, []).append(plain_label(task))
+    for point, tasks in best_at.items():
+        why.setdefault(point, []).append(f"best {'model' if point.is_parent else 'merge'} on {', '.join(tasks)}")
     return why
 
 
@@ -150,7 +152,7 @@ def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
     return np.where(np.isfinite(lengths), lengths, 0.0)
 
 
-def _name(point: Point, roles: Sequence[str] = ()) -> str:
+def _name(point: ScoredModel, roles: Sequence[str] = ()) -> str:
     return plain_label(point.label) + (f" ({', '.join(roles)})" if roles else "")
 
 

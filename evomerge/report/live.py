@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report import words
-from evomerge.report.snapshot import Snapshot, leading, search_score_to_dict
+from evomerge.report.snapshot import Snapshot
+from evomerge.results.as_json import so_far_to_dict
+from evomerge.results.progress import best_of_families
 
 
 class View(Protocol):
@@ -96,7 +98,7 @@ class JsonLines:
         for baseline in sorted(snapshot.baselines, key=lambda baseline: baseline.number):
             if baseline.number not in self._baselines:
                 self._baselines.add(baseline.number)
-                self._write({"event": "baseline", **search_score_to_dict(baseline)})
+                self._write({"event": "baseline", **so_far_to_dict(baseline)})
         state = snapshot.as_dict()
         del state["baselines"]
         self._enter(state["phase"])
@@ -224,20 +226,18 @@ def table(snapshot: Snapshot, width: int) -> Table:
 def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
     if snapshot.best is not None:
-        beside = words.beside([baseline.merit for baseline in snapshot.baselines], snapshot.best.merit)
-        place = words.place(snapshot.best.label, snapshot.best.number)
-        rows.append(("best so far", f"{words.score(snapshot.best)} ({place}{beside})"))
+        beside = words.beside(snapshot.better_baselines, len(snapshot.baselines))
+        rows.append(("best so far", f"{words.score(snapshot.best)} ({snapshot.best.name}{beside})"))
         if snapshot.searched is not None and snapshot.searched.number != snapshot.best.number:
-            rows.append(("best candidate", f"{words.score(snapshot.searched)} (trial {snapshot.searched.number})"))
-        if snapshot.best.gains:
+            rows.append(("best candidate", f"{words.score(snapshot.searched)} ({snapshot.searched.name})"))
+        if snapshot.best.gains and snapshot.best.objective.needs_parents:
             rows.append(("against parents", words.gains(snapshot.best.gains)))
     if snapshot.front is not None:
         candidates = snapshot.told - len(snapshot.baselines)
-        rows.append(("front", words.front(len(snapshot.front.numbers), candidates, snapshot.front.hypervolume)))
-        rows += [
-            (f"best {task}", f"{s:.4g} ({snapshot.front.name(n)})") for task, (n, s) in snapshot.front.best.items()
-        ]
-    rows += [(baseline.label, words.score(baseline)) for baseline in leading(snapshot.baselines)]
+        rows.append(("front", words.front(len(snapshot.front.candidates), candidates, snapshot.front.hypervolume)))
+        rows += [(f"best {task}", f"{m.means[task]:.4g} ({m.name})") for task, m in snapshot.front.best.items()]
+    listed = snapshot.baselines if snapshot.front is not None else best_of_families(snapshot.baselines)
+    rows += [(baseline.label, words.score(baseline)) for baseline in listed]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))
     if snapshot.slots:

@@ -11,8 +11,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.objective.score import DisplayScore
 from evomerge.report.axes import Axis, of_points
-from evomerge.report.snapshot import search_score
 from evomerge.report.status import state_of
 from evomerge.run import Run
 from evomerge.study import Entry
@@ -130,10 +130,10 @@ class OptunaView:
         if entry.outcome is None:
             return attributes
         if entry.losses is not None and not self._by_task:
-            found = search_score(entry, self._run.objective)
-            attributes |= found.tasks
-            if found.estimate is not None and isfinite(found.estimate.standard_error):
-                attributes["standard error"] = found.estimate.standard_error
+            objective = self._run.objective
+            attributes |= objective.means(entry.outcome.scores)
+            error = DisplayScore(objective).estimate(entry.outcome.scores).standard_error
+            attributes |= {"standard error": error} if isfinite(error) else {}
         if entry.outcome.failure is not None:
             attributes["failure"] = f"{entry.outcome.failure.kind}: {entry.outcome.failure.message}"[:REASON]
         return attributes

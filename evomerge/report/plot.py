@@ -8,8 +8,9 @@ import numpy as np
 
 from evomerge.durable import replacing
 from evomerge.errors import EvomergeError
-from evomerge.report.snapshot import SearchScore, leading, search_score
-from evomerge.results.measured import scored_candidates
+from evomerge.results.progress import best_of_families, leaders
+from evomerge.results.ranking import Ranking
+from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 from evomerge.text.printable import one_line
 
@@ -27,14 +28,14 @@ class PlotError(EvomergeError):
 
 def plot_progress(run: Run, path: Path | None = None) -> Path:
     """Draw the search-split scores in order of finishing; a PNG, `progress.png` in the study by default."""
-    scored = scored_candidates(run.study)
-    if all(entry.trial.merge is not None for entry in scored):
+    told = run.study.told
+    ranking = Ranking(run.study, run.objective, "search") if any(entry.losses is not None for entry in told) else None
+    if ranking is None or not ranking.candidates:
         raise PlotError(f"The study in {run.folder} has no scored candidate yet: nothing to draw.")
-    merges = [(e.trial.merge is None, search_score(e, run.objective)) for e in scored if not e.trial.origin.is_parent]
-    baselines = [search_score(entry, run.objective) for entry in scored if entry.trial.merge is not None]
+    baselines = best_of_families(model for model in ranking.models if not model.is_candidate)
     figure, axes = new_figure(height=4.2)
-    _draw_candidates(axes, merges)
-    _draw_baselines(axes, leading(baselines), sum(own for own, _ in merges))
+    _draw_candidates(axes, ranking.merges)
+    _draw_baselines(axes, baselines, len(ranking.candidates))
     _tidy(axes)
     path = run.folder / FILE if path is None else path
     save(figure, path)
@@ -67,26 +68,26 @@ def new_figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _draw_candidates(axes: Any, merges: list[tuple[bool, SearchScore]]) -> None:
-    """The candidates, and the best merge so far. merges: whether each was searched; the others are baselines."""
-    own = np.array([searched for searched, _ in merges])
-    scores = np.array([merge.score for _, merge in merges])
+def _draw_candidates(axes: Any, merges: list[ScoredModel]) -> None:
+    """The candidates, and the best merge so far, in telling order."""
+    own = np.array([merge.is_candidate for merge in merges])
     order = np.arange(1, own.sum() + 1)
     # Baselines have no place on the axis: what they reached counts from the next candidate on, or else the last one.
     last = np.append(np.flatnonzero(own)[:-1], len(own) - 1)
-    axes.plot(order, scores[own], ".", color=_SOFT, markersize=5, label="candidates")
-    so_far = np.maximum.accumulate(scores)[last]
-    axes.step(order, so_far, where="post", color=_ACCENT, linewidth=2, label="best so far")
-    best = int(np.argmax(so_far == scores.max()))
-    estimate = merges[int(scores.argmax())][1].estimate
-    if estimate is not None and np.isfinite(estimate.half_width):
-        low, high = estimate.interval
-        axes.fill_between(order[best:], low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")
+    scores = [merge.score.mean for merge in merges if merge.is_candidate]
+    axes.plot(order, scores, ".", color=_SOFT, markersize=5, label="candidates")
+    so_far = leaders(merges)
+    shown = [so_far[row] for row in last]
+    axes.step(order, [m.score.mean for m in shown], where="post", color=_ACCENT, linewidth=2, label="best so far")
+    if so_far[-1].score.has_interval:
+        low, high = so_far[-1].score.interval
+        since = order[shown.index(so_far[-1]) :]
+        axes.fill_between(since, low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")
 
 
-def _draw_baselines(axes: Any, baselines: list[SearchScore], count: int) -> None:
+def _draw_baselines(axes: Any, baselines: list[ScoredModel], count: int) -> None:
     for color, baseline in zip(cycle(_LINES), baselines, strict=False):
-        axes.axhline(baseline.score, color=color, linewidth=1, linestyle="--", label=plain_label(baseline.label))
+        axes.axhline(baseline.score.mean, color=color, linewidth=1, linestyle="--", label=plain_label(baseline.label))
     axes.set_xlim(0.5, count + 0.5)
 
 

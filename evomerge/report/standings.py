@@ -1,57 +1,25 @@
 """The result of a study: the winner and its rivals, on examples that were never searched on."""
 
-from dataclasses import asdict
 from math import isfinite
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.report.front_table import estimate_to_dict
 from evomerge.report.words import digits_of, p_value
-from evomerge.results import Repeat, Selection, Standing
-from evomerge.statistics import Estimate
-
-
-def selection_to_dict(selection: Selection) -> dict[str, Any]:
-    """Plain data, for JSON; what is not known is null."""
-    repeat = selection.repeat
-    return {
-        "winner": selection.winner.label,
-        "verdict": selection.verdict,
-        "baseline": selection.baseline,
-        "range_ends": [asdict(end) for end in selection.range_ends],
-        "looks_at_report": selection.looks,
-        "keeps": selection.keeps,
-        "front": list(selection.front),
-        "scale": {task: list(ends) for task, ends in selection.scale.items()},
-        "standings": [_standing_to_dict(standing) for standing in selection.standings],
-        "by_task": [
-            {"task": claim.task, "best_parent": claim.parent, **estimate_to_dict(claim.gain), "p_holm": claim.p}
-            for claim in selection.claims
-        ],
-        "scored_twice": None
-        if repeat is None
-        else {
-            "label": repeat.label,
-            "changed": dict(repeat.changed),
-            "examples": dict(repeat.examples),
-            "shifts": dict(repeat.shifts),
-            "moved": repeat.moved,
-        },
-    }
+from evomerge.results import Repeat, Selection
+from evomerge.statistics import Difference, Estimate
 
 
 def render(selection: Selection) -> Group:
     """The table and the verdict for people: scores with 95 % intervals, and how far the winner is ahead."""
     rows = Table(title="Held-out examples (report split); ± is a 95 % interval", title_justify="left", pad_edge=False)
     rows.add_column("model", overflow="fold")
-    for name in ("score", *selection.standings[0].tasks, "winner ahead by", "p"):
+    for name in ("score", *selection.models[0].tasks, "winner ahead by", "p"):
         rows.add_column(Text(name), justify="right", overflow="fold")
-    for standing in selection.standings:
-        tasks = [_task(task) for task in standing.tasks.values()]
-        rows.add_row(Text(standing.label), _estimate(standing.score), *tasks, *_ahead(standing))
+    for model in selection.models:
+        tasks = [_task(task) for task in model.tasks.values()]
+        rows.add_row(Text(model.label), _estimate(model.score), *tasks, *_ahead(selection.leads.get(model.label)))
     return Group(rows, *(Text(line) for line in _lines(selection)))
 
 
@@ -86,10 +54,9 @@ def _repeat(repeat: Repeat) -> str:
     )
 
 
-def _ahead(standing: Standing) -> tuple[str, str]:
-    if standing.behind is None:
+def _ahead(gap: Difference | None) -> tuple[str, str]:
+    if gap is None:
         return "", ""
-    gap = standing.behind
     return f"{gap.mean:+.{digits_of(gap)}f}{_margin(gap)}", p_value(gap.p) if isfinite(gap.half_width) else ""
 
 
@@ -100,12 +67,3 @@ def _estimate(value: Estimate) -> str:
 def _margin(value: Estimate) -> str:
     """Nothing where there is no interval."""
     return f" ± {value.half_width:.{digits_of(value)}f}" if value.has_interval else ""
-
-
-def _standing_to_dict(standing: Standing) -> dict[str, Any]:
-    return {
-        "label": standing.label,
-        **estimate_to_dict(standing.score),
-        "tasks": {task: estimate_to_dict(value) for task, value in standing.tasks.items()},
-        "winner_ahead": None if standing.behind is None else estimate_to_dict(standing.behind),
-    }

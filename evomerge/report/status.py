@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from rich.text import Text
 from evomerge.report import words
 from evomerge.report.snapshot import take
 from evomerge.results import ends_text, range_ends
-from evomerge.results.measured import Measured, MeasuredFront, scored_candidates
+from evomerge.results.as_json import estimate_of
+from evomerge.results.progress import SearchFront, hypervolume_after, proposed
+from evomerge.results.ranking import Ranking
 from evomerge.run import Run
-from evomerge.statistics import Estimate
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.writer import is_being_written
 from evomerge.trial import Origin, number_in
@@ -33,10 +33,11 @@ def status(run: Run) -> dict[str, Any]:
     state = state_of(study)
     if state == "open" and is_being_written(study.folder):
         state = "running"
+    shown = snapshot.as_dict()
     return {
         "state": state,
-        **{key: value for key, value in snapshot.as_dict().items() if key not in _LIVE_ONLY},
-        "front": None if snapshot.front is None else _front(run, snapshot.front),
+        **{key: value for key, value in shown.items() if key not in _LIVE_ONLY},
+        "front": None if snapshot.front is None else shown["front"] | _front(run, snapshot.front),
         "pending": len(study.pending),
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
@@ -116,14 +117,13 @@ _STATES = {
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
-def _front(run: Run, front: MeasuredFront) -> dict[str, Any]:
-    """The front with its members, and its hypervolume after so many candidates."""
-    scored = scored_candidates(run.study)
-    history = Measured(run.objective, scored).history()
-    return front.as_dict() | {
-        "numbers": list(front.numbers),
-        "candidates": sum(entry.trial.merge is None for entry in scored),
-        "hypervolume_after": [{"candidates": told, "hypervolume": volume} for told, volume in history],
+def _front(run: Run, front: SearchFront) -> dict[str, Any]:
+    """The members of the front, and its hypervolume after so many candidates."""
+    models = Ranking(run.study, run.objective, "search").models
+    return {
+        "numbers": [model.number for model in front.candidates],
+        "candidates": len(proposed(models)),
+        "hypervolume_after": [{"candidates": n, "hypervolume": volume} for n, volume in hypervolume_after(models)],
     }
 
 
@@ -134,7 +134,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["paused_because"]:
         rows.append(("because", data["paused_because"]))
     if data["best"]:
-        beside = words.beside([_merit(baseline) for baseline in data["baselines"]], _merit(data["best"]))
+        beside = words.beside(data["better_baselines"], len(data["baselines"]))
         place = words.place(data["best"]["label"], data["best"]["number"])
         rows.append(("best so far", f"{_score(data['best'])} ({place}{beside})"))
         searched = data["best_candidate"]
@@ -186,14 +186,7 @@ def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _score(data: Mapping[str, Any]) -> str:
     if data["score"] is None:
         return words.tasks(data["tasks"])
-    error = inf if data["standard_error"] is None else data["standard_error"]
-    bounds = None if data["interval"] is None else tuple(data["interval"])
-    return words.decisive(data.get("decisive", {}), words.estimate(Estimate(data["score"], error, 0, bounds=bounds)))
-
-
-def _merit(data: Mapping[str, Any]) -> float | None:
-    merit: float | None = next(iter(data.get("decisive", {}).values()), data["score"])
-    return merit
+    return words.decisive(data.get("decisive", {}), words.estimate(estimate_of(data, "score")))
 
 
 def _reason(study: Study) -> Any:

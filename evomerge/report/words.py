@@ -1,9 +1,9 @@
 """Numbers in words: durations, scores, stages. Plain ASCII, so that every terminal can show them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from evomerge.report.snapshot import SearchScore
+from evomerge.results.scored import ScoredModel
 from evomerge.statistics import Z95, Estimate, p_text
 from evomerge.trial import Origin
 
@@ -16,11 +16,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def score(found: SearchScore) -> str:
-    """`0.731 [0.702, 0.760]`, without the interval where it is not known; else the tasks. Before it, what decides."""
-    if found.estimate is None:
-        return tasks(found.tasks)
-    return decisive(found.decisive, estimate(found.estimate))
+def score(model: ScoredModel) -> str:
+    """`0.731 [0.702, 0.760]`, in a Pareto search the tasks; before it, what decides."""
+    if model.objective.pareto:
+        return tasks(model.means)
+    return decisive(model.decisive, estimate(model.score))
 
 
 def decisive(values: Mapping[str, float], score: str) -> str:
@@ -111,16 +111,14 @@ def front(size: int, candidates: int, hypervolume: float | None) -> str:
 
 def place(label: str, number: int) -> str:
     """`trial 7` for a point of the search, the label of a baseline."""
-    return f"trial {number}" if Origin.of(label) in (Origin.SEARCH, Origin.START) else label
+    return f"trial {number}" if Origin.of(label) in (Origin.SEARCH, Origin.START, Origin.RECOMMENDED) else label
 
 
-def beside(baselines: Sequence[float | None], score: float | None) -> str:
-    """`, 2 of 9 baselines are better`: where a score stands among the baselines; nothing without any."""
-    known = [baseline for baseline in baselines if baseline is not None]
-    if not known or score is None:
+def beside(better: int | None, baselines: int) -> str:
+    """`, 2 of 9 baselines are better`: where a model stands among the baselines; nothing without any."""
+    if not baselines or better is None:
         return ""
-    better = sum(baseline > score for baseline in known)
-    return f", {better or 'none'} of {len(known)} baselines {'is' if better <= 1 else 'are'} better"
+    return f", {better or 'none'} of {baselines} baselines {'is' if better <= 1 else 'are'} better"
 
 
 def digits_of(value: Estimate) -> int:

@@ -8,8 +8,9 @@ from evomerge.results.finalists import FINALISTS, FRONT_FINALISTS, finalists
 from evomerge.results.range_ends import RangeEnd, ends_text, range_ends, record_coordinates
 from evomerge.results.ranking import SelectionError
 from evomerge.results.result import Selection, selection
+from evomerge.results.scored import ScoredModel
 from evomerge.results.select import select
-from evomerge.results.verdict import Claim, Repeat, Standing
+from evomerge.results.verdict import Claim, Repeat
 
 __all__ = [
     "FINALISTS",
@@ -17,10 +18,10 @@ __all__ = [
     "Claim",
     "RangeEnd",
     "Repeat",
+    "ScoredModel",
     "Scorings",
     "Selection",
     "SelectionError",
-    "Standing",
     "ends_text",
     "finalists",
     "range_ends",

@@ -6,9 +6,10 @@ import numpy as np
 
 from evomerge.objective import Objective
 from evomerge.objective.score import task_difference
-from evomerge.results.ranking import Ranking, SelectionError, scores_of
+from evomerge.results.ranking import Ranking, SelectionError, losses_of, non_dominated, ranked
+from evomerge.results.scored import ScoredModel
 from evomerge.statistics import pareto
-from evomerge.study import Entry, Study
+from evomerge.study import Study
 from evomerge.trial import UNIFORM, Origin, Trial
 
 #: How many of the search's best candidates meet on the select split.
@@ -25,45 +26,42 @@ def finalists(study: Study, objective: Objective) -> list[Trial]:
     Raises SelectionError when nothing has scores.
     """
     ranking = Ranking(study, objective, "search")
-    if not ranking.entries:
+    if not ranking.models:
         raise SelectionError("No candidate of this study has scores; see the failures in `evomerge status`.")
-    searched = sorted((e for e in ranking.entries if e.trial.merge is None), key=ranking.key)
-    chosen = _spread(ranking, ranking.front(searched)) if objective.pareto else searched[:FINALISTS]
-    recommended = [e for e in searched if e.trial.origin is Origin.RECOMMENDED and e not in chosen]
-    named = [replace(entry.trial, label=Origin.CANDIDATE.label(entry.trial.number)) for entry in chosen + recommended]
-    named += [entry.trial for entry in strongest_baselines(ranking, GRID_FINALISTS)]
-    experts = [trial for trial in named if trial.origin is Origin.PARENT]
+    searched = ranked(ranking.candidates)
+    chosen = _spread(non_dominated(searched), ranking.parents) if objective.pareto else searched[:FINALISTS]
+    recommended = [model for model in searched if model.kind == "recommended" and model not in chosen]
+    named = [*chosen, *recommended, *strongest_baselines(ranking, GRID_FINALISTS)]
+    trials = [replace(model.trial, label=model.label) for model in named]
+    experts = [model.trial for model in named if model.kind == "parent"]
     again = [replace(trial, label=Origin.RERUN.label(trial.label)) for trial in experts[:1]]
-    return [replace(trial, split="select") for trial in named + again]
+    return [replace(trial, split="select") for trial in trials + again]
 
 
-def strongest_baselines(ranking: Ranking, n_grid: int) -> list[Entry]:
+def strongest_baselines(ranking: Ranking, n_grid: int) -> list[ScoredModel]:
     """The baselines worth scoring on the next split, judged on the ranking's split, in telling order.
 
     Always the base and the uniform average. Every expert, unless another one was shown to be better on every task
     (at 5 %). Of the other baselines, which are a grid of task arithmetic, the best `n_grid` by the objective.
     """
-    baselines = [entry for entry in ranking.entries if entry.trial.merge is not None]
-    experts = [entry for entry in baselines if entry.trial.origin is Origin.PARENT]
-    grid = [e for e in baselines if e.trial.origin is Origin.BASELINE and e.trial.label != UNIFORM]
-    weak = [entry for entry in experts if any(_shown_better(ranking.objective, other, entry) for other in experts)]
-    weak += sorted(grid, key=ranking.key)[n_grid:]
-    return [entry for entry in baselines if entry not in weak]
+    experts = [model for model in ranking.models if model.kind == "parent"]
+    weak = [model for model in experts if any(_shown_better(other, model) for other in experts)]
+    weak += ranked(model for model in ranking.averages if model.label != UNIFORM)[n_grid:]
+    return [model for model in ranking.models if not model.is_candidate and model not in weak]
 
 
-def _shown_better(objective: Objective, entry: Entry, other: Entry) -> bool:
+def _shown_better(model: ScoredModel, other: ScoredModel) -> bool:
     """Whether the first was shown to be better on every task that has examples."""
+    objective = model.objective
     tasks = [task for task in objective.weights if task not in objective.whole_model]
-    scores = scores_of(entry), scores_of(other)
-    return bool(tasks) and all(task_difference(objective, task, *scores).shown for task in tasks)
+    return bool(tasks) and all(task_difference(objective, t, model.scores, other.scores).shown for t in tasks)
 
 
-def _spread(ranking: Ranking, front: list[Entry]) -> list[Entry]:
+def _spread(front: list[ScoredModel], parents: list[ScoredModel]) -> list[ScoredModel]:
     """At most FRONT_FINALISTS of a front: the first, then always the one that adds most to the hypervolume."""
     if len(front) <= FRONT_FINALISTS:
         return front
-    losses = ranking.losses(front)
-    everything = np.concatenate([losses, ranking.losses(e for e in ranking.entries if e.trial.origin.is_parent)])
+    losses, everything = losses_of(front), losses_of([*front, *parents])
     low, high = everything.min(axis=0), everything.max(axis=0)
     reference = high + 0.1 * np.where(high > low, high - low, 1.0)  # so that the ends of the front count too
     chosen = [0]

@@ -1,7 +1,7 @@
-"""The front of a study on one split: every scored model, how sure its scores are, and which models no other beats."""
+"""The front of a study on one split: every scored model, which of them are not dominated, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from evaluators.base import Scores
 from evomerge.objective import FloatArray, Objective
-from evomerge.objective.reference import Order, Reference
-from evomerge.objective.score import DisplayScore, clusters, task_estimate
-from evomerge.results.ranking import Ranking
-from evomerge.results.scored import CANDIDATES, Kind, Scored, reruns, scored
+from evomerge.objective.reference import Reference
+from evomerge.objective.score import DisplayScore, clusters
+from evomerge.results.ranking import Ranking, best, losses_of, non_dominated
+from evomerge.results.scored import ScoredModel, reruns
 from evomerge.statistics import (
     Clusters,
-    Estimate,
     Interval,
     Optimism,
     bootstrap_means,
@@ -37,104 +36,97 @@ N_VOLUMES, FEW_VOLUMES, MANY_TASKS = 500, 40, 6
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """A model and what it scored on a split.
-
-    number: its trial on the search split, which is what `export --trial` takes. tasks: scores as people read them.
-    score: their weighted mean, larger is better (see `DisplayScore`). losses: (n_tasks,). order: sorts points as the
-    study's objective does: by how far they break what it keeps, then by what it improves. decisive: the latter as
-    people read it, where the worst task decides (see `Objective.decisive`). on_front: no other point is
-    at least as good on every task and better on one. probability: how often that holds when examples are drawn anew.
-    shrunk: the score that is likely to repeat, for the better half of the candidates of a search; None elsewhere.
-    """
-
-    label: str
-    number: int
-    kind: Kind
-    tasks: Mapping[str, Estimate]
-    score: Estimate
-    losses: FloatArray
-    order: Order
-    decisive: Mapping[str, float]
-    on_front: bool
-    probability: float
-    shrunk: float | None
-    scores: Mapping[str, Scores] = field(repr=False)
-
-    @property
-    def is_candidate(self) -> bool:
-        """Whether it is a point of the search, and no fixed point of comparison."""
-        return self.kind in CANDIDATES
-
-    @property
-    def is_merge(self) -> bool:
-        """Whether it is a result that one may choose, and none of the models that are merged."""
-        return self.kind not in ("parent", "base")
-
-
-@dataclass(frozen=True, eq=False)
 class Front:
-    """All points of one split: those on the front first, then the others, each by falling score.
+    """All models of one split: those on the front first, then the others, each by falling score.
 
-    reference: the best parent on every task. volume_reference: the worst score of the base and the parents on every
-    task; hypervolume counts from there on. It is that of all points, of_models that of the base and the parents alone;
-    None where none of them is scored.
-    examples: task -> how many each was scored on. left_out: models scored on other examples, which are not compared.
-    pending: models that are asked for on this split and not scored yet.
-    scale: what the tasks' scores count from and to where they are scaled, in words (see `Yardstick.text`).
-    optimism: how far the search's lead can be believed; None on other splits. reruns: label -> second scores of what
-    was scored twice, which are no point of their own.
+    Args:
+        split: "search", "select" or "report".
+        points: The models.
+        reference: The best parent on every task.
+        on_front: Labels of the models than which no other is at least as good on every task and better on one.
+        probability: Label -> how often that holds when examples are drawn anew.
+        shrunk: Label -> the score that is likely to repeat, for the better half of the candidates of a search.
+        examples: Task -> how many examples each was scored on.
+        volume_reference: The worst score of the base and the parents on every task; hypervolume counts from there on.
+        hypervolume: Of all models; None where neither the base nor a parent is scored.
+        of_models: Of the base and the parents alone.
+        optimism: How far the search's lead can be believed; None on other splits.
+        left_out: How many models were scored on other examples, and are not compared.
+        pending: How many models are asked for on this split and not scored yet.
+        reruns: Label -> second scores of what was scored twice, which are no point of their own.
     """
 
     split: str
-    objective: Objective
-    points: tuple[Point, ...]
+    points: tuple[ScoredModel, ...]
     reference: Reference
+    on_front: frozenset[str] = frozenset()
+    probability: Mapping[str, float] = field(default_factory=dict)
+    shrunk: Mapping[str, float] = field(default_factory=dict)
     examples: Mapping[str, int] = field(default_factory=dict)
     volume_reference: Mapping[str, float] | None = None
     hypervolume: Interval | None = None
     of_models: Interval | None = None
-    scale: str = ""
     optimism: Optimism | None = None
     left_out: int = 0
     pending: int = 0
     reruns: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
 
     @property
+    def objective(self) -> Objective:
+        """What the search improves."""
+        return self.reference.objective
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, in the order of the search file."""
         return tuple(self.objective.weights)
 
+    @cached_property
+    def by_label(self) -> Mapping[str, ScoredModel]:
+        """The models by their labels."""
+        return {point.label: point for point in self.points}
+
+    def numbered(self, number: int) -> ScoredModel | None:
+        """The model of a trial, by its number on the search split."""
+        return next((point for point in self.points if point.number == number), None)
+
     @property
-    def models(self) -> tuple[Point, ...]:
-        """The base and the parents."""
-        return tuple(point for point in self.points if not point.is_merge)
+    def parents(self) -> tuple[ScoredModel, ...]:
+        """The base and the models that are merged."""
+        return tuple(point for point in self.points if point.is_parent)
+
+    @property
+    def best_parent(self) -> ScoredModel | None:
+        """Of the base and the parents, the one with the best score."""
+        return max(self.parents, key=lambda point: (point.score.mean, -point.number), default=None)
 
     @cached_property
-    def choices(self) -> tuple[Point, ...]:
-        """The merges that no other merge beats, by trial number: among them a choice is made."""
-        merges = sorted((point for point in self.points if point.is_merge), key=lambda point: point.number)
-        if not merges:
-            return ()
-        kept = pareto.non_dominated(_losses(merges))
-        return tuple(point for point, keep in zip(merges, kept, strict=True) if keep)
+    def choices(self) -> tuple[ScoredModel, ...]:
+        """The merges that no other merge dominates, by trial number: among them a choice is made."""
+        merges = sorted((point for point in self.points if not point.is_parent), key=lambda point: point.number)
+        return tuple(non_dominated(merges))
 
     @property
-    def preferred(self) -> Point | None:
-        """The choice that the study's own objective prefers; of equal ones the earlier trial."""
-        return min(self.choices, key=lambda point: (*point.order, point.number), default=None)
+    def preferred(self) -> ScoredModel | None:
+        """The choice that the study's own objective prefers."""
+        return best(self.choices)
 
     @property
-    def knee(self) -> Point | None:
+    def knee(self) -> ScoredModel | None:
         """The choice that bulges most, see `knee_distances`; None where none lies before the line of the extremes."""
-        distances = knee_distances(_losses(self.choices)) if self.choices else np.zeros(0)
+        distances = knee_distances(losses_of(self.choices)) if self.choices else np.zeros(0)
         return self.choices[int(np.argmax(distances))] if len(distances) and distances.max() > 1e-9 else None
 
     @property
-    def suggested(self) -> Mapping[str, Point]:
+    def suggested(self) -> Mapping[str, ScoredModel]:
         """`knee` and `preferred`; nothing on the report split, whose examples are held out and choose nothing."""
         named = {} if self.split == "report" else {"knee": self.knee, "preferred": self.preferred}
         return {name: point for name, point in named.items() if point is not None}
+
+    def shown_by(self, display: DisplayScore) -> "Front":
+        """The same front with other scores."""
+        points = tuple(point.shown_by(display) for point in self.points)
+        return replace(self, points=points, reference=replace(self.reference, display=display))
 
 
 def knee_distances(losses: FloatArray) -> FloatArray:
@@ -156,68 +148,51 @@ def knee_distances(losses: FloatArray) -> FloatArray:
 def front(study: Study, objective: Objective, split: str = "search") -> Front:
     """All that was scored on a split, compared; without points for a split on which nothing was scored yet."""
     ranking = Ranking(study, objective, split)
-    models, left_out = scored(study, ranking)
+    models = sorted(ranking.models, key=lambda model: model.trial.number)
     pending = sum(trial.split == split and trial.origin is not Origin.CANARY for trial in study.pending)
     if not models:
-        return Front(split, objective, (), ranking.reference, pending=pending)
-    losses = np.stack([objective.by_task(model.scores) for model in models])
+        return Front(split, (), ranking.reference, pending=pending)
+    losses = losses_of(models)
     # Per task (n_points, n_examples), larger is better, in the task's own unit.
     examples = [objective.examples(model.scores) for model in models]
     gains = {task: -np.stack([each[n] for each in examples]) for n, task in enumerate(objective.weights)}
     repeats = clusters(models[0].scores)
     few = min(N_RESAMPLES, N_RESAMPLES * MANY_POINTS // len(models))
     means = bootstrap_means(gains, clusters=repeats, n_resamples=few)
-    on_front, probabilities = pareto.non_dominated(losses), probability_non_dominated(means)
-    curse, shrunk = _optimism(ranking.display_score, models) if split == "search" else (None, {})
-    points = [
-        Point(
-            label=model.label,
-            number=model.number,
-            kind=model.kind,
-            tasks={task: task_estimate(objective, task, scores) for task, scores in model.scores.items()},
-            score=ranking.display_score.estimate(model.scores),
-            losses=losses[row],
-            order=ranking.reference.order(losses[row]),
-            decisive=ranking.reference.decisive(losses[row]),
-            on_front=bool(on_front[row]),
-            probability=float(probabilities[row]),
-            shrunk=shrunk.get(model.label),
-            scores=model.scores,
-        )
-        for row, model in enumerate(models)
-    ]
-    given = np.array([not point.is_merge for point in points])
-    volume, of_models, worst = _volumes(gains, repeats, means, losses, given)
+    on_front = frozenset(model.label for model in non_dominated(models))
+    chances = zip(models, probability_non_dominated(means), strict=True)
+    curse, shrunk = _optimism(ranking.candidates) if split == "search" else (None, {})
+    volume, of_models, worst = _volumes(gains, repeats, means, losses, np.array([m.is_parent for m in models]))
     return Front(
         split,
-        objective,
-        tuple(sorted(points, key=lambda point: (not point.on_front, -point.score.mean, point.number))),
+        tuple(sorted(models, key=lambda model: (model.label not in on_front, -model.score.mean, model.number))),
         ranking.reference,
+        on_front,
+        probability={model.label: float(chance) for model, chance in chances},
+        shrunk=shrunk,
         examples={task: matrix.shape[1] for task, matrix in gains.items()},
         volume_reference=None if worst is None else objective.as_scores(worst),
         hypervolume=volume,
         of_models=of_models,
-        scale=ranking.display_score.text,
         optimism=curse,
-        left_out=left_out,
+        left_out=ranking.left_out,
         pending=pending,
-        reruns=reruns(study, split),
+        reruns=reruns(study, objective, split),
     )
 
 
-def _optimism(stick: DisplayScore, models: Sequence[Scored]) -> tuple[Optimism | None, dict[str, float]]:
+def _optimism(candidates: Sequence[ScoredModel]) -> tuple[Optimism | None, dict[str, float]]:
     """The winner's curse among the better half of the candidates, and their shrunk scores by label.
 
     What a search tried in its first steps spreads far more than what it chose from, and would hide the luck in that.
     """
-    candidates = [model for model in models if model.is_candidate]
-    ranked = sorted(candidates, key=lambda model: (-stick.score(model.scores), model.number))
-    better = ranked[: max(2, (len(ranked) + 1) // 2)]
+    by_score = sorted(candidates, key=lambda model: (-model.score.mean, model.number))
+    better = by_score[: max(2, (len(by_score) + 1) // 2)]
     if len(better) < 2:
         return None, {}
-    parts = [stick.contributions(model.scores) for model in better]
+    parts = [model.reference.display.contributions(model.scores) for model in better]
     matrices = {task: np.stack([part[task] for part in parts]) for task in parts[0]}
-    found = optimism(matrices, clusters=clusters(models[0].scores))
+    found = optimism(matrices, clusters=clusters(better[0].scores))
     return found, {model.label: float(score) for model, score in zip(better, found.shrunk, strict=True)}
 
 
@@ -239,7 +214,3 @@ def _volumes(
         hypervolume_interval(alone, drawn[:, models], reference[differs], clusters=repeats),
         reference,
     )
-
-
-def _losses(points: Sequence[Point]) -> FloatArray:
-    return np.stack([point.losses for point in points])

@@ -17,7 +17,9 @@ from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, Floor, Objective
 from evomerge.objective.floor import hundredths, read_floor
 from evomerge.objective.score import are_shares, display_score
-from evomerge.results.front import Front, Point, knee_distances
+from evomerge.results.front import Front, knee_distances
+from evomerge.results.ranking import losses_of
+from evomerge.results.scored import ScoredModel
 
 _FORMS = "`chat>=0.71` (a score), `chat>=-1pt` (0.01 below the best parent) or `chat>=98%` (of the best parent's score)"
 _CONSTRAINT = re.compile(r"(?P<task>.+?)\s*(?P<sign>>=|<=)\s*(?P<value>.+)")
@@ -79,7 +81,7 @@ class Reached:
 class Chosen:
     """The point that a wish leads to; where none keeps every constraint, the nearest."""
 
-    point: Point
+    point: ScoredModel
     wish: Wish
     reached: tuple[Reached, ...]
 
@@ -151,7 +153,7 @@ def choose(front: Front, wish: Wish) -> Chosen:
     """
     if not front.choices:
         raise ChoiceError(f"No merge of this study is scored on the {front.split} split yet.")
-    losses = np.stack([point.losses for point in front.choices])
+    losses = losses_of(front.choices)
     if wish.knee and front.knee is None and np.ptp(losses, axis=0).any():
         raise ChoiceError(
             f"The front of the {front.split} split has no knee: no merge lies before the line between its extremes. "
@@ -169,7 +171,7 @@ def choose(front: Front, wish: Wish) -> Chosen:
     return reached(front, front.choices[row], wish)
 
 
-def reached(front: Front, point: Point, wish: Wish) -> Chosen:
+def reached(front: Front, point: ScoredModel, wish: Wish) -> Chosen:
     """What a point has of a wish."""
     found = []
     for each in wish.keep:
@@ -178,7 +180,7 @@ def reached(front: Front, point: Point, wish: Wish) -> Chosen:
     return Chosen(point, wish, tuple(found))
 
 
-def preferred_model(front: Front, chosen: Chosen) -> tuple[Point, float, float] | None:
+def preferred_model(front: Front, chosen: Chosen) -> tuple[ScoredModel, float, float] | None:
     """Find the base or parent that scores highest by the wish, if it scores higher than the choice.
 
     Returns it with both scores, in the unit of the wish, or None. A model that breaks a constraint does not count, and
@@ -186,7 +188,7 @@ def preferred_model(front: Front, chosen: Chosen) -> tuple[Point, float, float] 
     """
     wish, point = chosen.wish, chosen.point
     limits = [(each, _limit(front, each)) for each in wish.keep]
-    models = [m for m in front.models if not any(_missed(front, m, each, limit) for each, limit in limits)]
+    models = [m for m in front.parents if not any(_missed(front, m, each, limit) for each, limit in limits)]
     if wish.knee or not models:
         return None
     if wish.best_at is None and wish.weights is None:
@@ -198,7 +200,7 @@ def preferred_model(front: Front, chosen: Chosen) -> tuple[Point, float, float] 
     return (best, values[best.label], values[point.label]) if ahead else None
 
 
-def _value(front: Front, wish: Wish, point: Point) -> float:
+def _value(front: Front, wish: Wish, point: ScoredModel) -> float:
     """The score of a point by the wish, as people read it."""
     if wish.weights is not None:
         stick = display_score(replace(front.objective, weights=wish.weights), [point.scores for point in front.points])
@@ -216,8 +218,8 @@ def _aim(front: Front, wish: Wish, losses: FloatArray) -> FloatArray:
     elif wish.best_at is not None:
         spec = losses[:, front.tasks.index(wish.best_at)]
     else:
-        ranks = sorted({point.order for point in front.choices})
-        spec = -knee_distances(losses) if wish.knee else np.array([ranks.index(p.order) for p in front.choices])
+        ranks = sorted(point.rank for point in front.choices)
+        spec = -knee_distances(losses) if wish.knee else np.array([ranks.index(p.rank) for p in front.choices])
     return np.asarray(spec).round(12)
 
 
@@ -246,7 +248,7 @@ def _limit(front: Front, constraint: Constraint) -> float:
     return floor.limit(score, front.objective.sign(task))
 
 
-def _missed(front: Front, point: Point, constraint: Constraint, limit: float) -> float:
+def _missed(front: Front, point: ScoredModel, constraint: Constraint, limit: float) -> float:
     by = front.objective.sign(constraint.task) * (limit - point.tasks[constraint.task].mean)
     return by if by > _ROUNDING else 0.0
 

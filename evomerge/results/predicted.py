@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.objective import FloatArray, Objective
+from evomerge.objective import FloatArray
 from evomerge.optimizers.base import Prediction
-from evomerge.results.front import Point
+from evomerge.results.front import Front
+from evomerge.results.ranking import losses_of
+from evomerge.results.scored import ScoredModel
 from evomerge.results.spread import spread
 from evomerge.statistics import Estimate
-from evomerge.study import Study
 
 #: So many predicted points stand in a table.
 MANY = 12
@@ -29,25 +30,21 @@ class Predicted:
     x: FloatArray
     tasks: Mapping[str, Estimate]
     beaten: bool
-    nearest: Point
+    nearest: ScoredModel
     distance: float
 
 
-def predicted(
-    study: Study,
-    objective: Objective,
-    measured: Sequence[Point],
-    predictions: Callable[[], Sequence[Prediction]],
-) -> tuple[Predicted, ...]:
+def predicted(searched: Front, predictions: Callable[[], Sequence[Prediction]]) -> tuple[Predicted, ...]:
     """What the study's optimizer predicts of its objectives, beside what was measured; nothing but of a Pareto search.
 
-    measured: the points of the search split. predictions: what it predicts; asked only where a point was measured.
+    searched: the front of the search split. predictions: what it predicts; asked only where a point was measured.
     """
-    near = [(point, x) for point in measured if (x := study.entries[point.number].trial.x) is not None]
+    objective = searched.objective
+    near = [(point, point.trial.x) for point in searched.points if point.trial.x is not None]
     if not objective.pareto or not near:
         return ()
     cloud = np.stack([x for _, x in near])
-    losses = np.stack([point.losses for point in measured])
+    losses = losses_of(searched.points)
     found = []
     for number, prediction in enumerate(predictions(), 1):
         distances = np.sqrt(((cloud - prediction.x) ** 2).mean(axis=1))

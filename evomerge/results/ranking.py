@@ -1,16 +1,16 @@
-"""How the models scored on one split compare by the study's objective."""
+"""Which models were scored on one split, on the same examples, and how they compare by the study's objective."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
 from evaluators.base import Scores
 from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, Objective
-from evomerge.objective.reference import DECIMALS, Order, Reference
+from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore, display_score
+from evomerge.results.scored import ScoredModel, identity, scores_of
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin
@@ -21,99 +21,109 @@ class SelectionError(EvomergeError):
 
 
 class Ranking:
-    """The scored trials of a split, and which of them is better.
+    """The models scored on one split, each once, without the canary and without what was scored a second time.
 
-    entries: in telling order, without the canary and without what was scored a second time. told: only the first so
-    many trials that were told, on any split; None for all of them.
+    Args:
+        study: The study that they are of.
+        objective: What the search improves.
+        split: "search", "select" or "report".
+        display: The score to show; by default the one that fits these models.
+
+    Attributes:
+        models: In telling order. Only what was scored on the same examples can be compared: of several sets of examples
+            the largest counts.
+        left_out: How many more models were scored on other examples.
+        reference: The best parent on every task.
     """
 
-    def __init__(self, study: Study, objective: Objective, split: str, told: int | None = None) -> None:
+    def __init__(self, study: Study, objective: Objective, split: str, display: DisplayScore | None = None) -> None:
         self.objective = objective
-        self.entries = [entry for entry in study.told[:told] if _is_comparable(entry, split)]
-        self._study, self._split = study, split
-        self._losses: dict[int, FloatArray] = {}
+        entries, self.left_out = _comparable(study, objective, split)
+        scores = [scores_of(entry, objective) for entry in entries]
+        self.reference = _reference(study, split, entries, display or display_score(objective, scores))
+        self.models = tuple(
+            ScoredModel(*identity(study, entry.trial), entry.trial, found, self.reference)
+            for entry, found in zip(entries, scores, strict=True)
+        )
 
-    @cached_property
-    def display_score(self) -> DisplayScore:
-        """The score that is shown, over these models."""
-        return display_score(self.objective, map(scores_of, self.entries))
+    @property
+    def merges(self) -> list[ScoredModel]:
+        """The models that one may choose: candidates and baselines that are merges."""
+        return [model for model in self.models if not model.is_parent]
 
-    @cached_property
-    def reference(self) -> Reference:
-        """The best parent on every task.
+    @property
+    def candidates(self) -> list[ScoredModel]:
+        """The points of the search."""
+        return [model for model in self.models if model.is_candidate]
 
-        In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
-        """
-        parents = [self._of(entry) for entry in self.entries if entry.trial.origin.is_parent]
-        found = Reference.of(self.objective, parents, self.display_score)
-        if found.problem is None or found.losses is None or self._split == "search":
-            return found
-        earlier = Ranking(self._study, self.objective, "search").reference.losses
-        return found if earlier is None else replace(found, losses=np.where(found.losses == 0, earlier, found.losses))
+    @property
+    def parents(self) -> list[ScoredModel]:
+        """The base and the models that are merged."""
+        return [model for model in self.models if model.is_parent]
 
-    def losses(self, entries: Iterable[Entry]) -> FloatArray:
-        """Losses by task, (n_entries, n_tasks)."""
-        return np.array([self._of(entry) for entry in entries])
-
-    def front(self, entries: list[Entry]) -> list[Entry]:
-        """Those of `entries` that no other of them beats."""
-        kept = pareto.non_dominated(self.losses(entries)) if entries else ()
-        return [entry for entry, keep in zip(entries, kept, strict=True) if keep]
-
-    def key(self, entry: Entry) -> tuple[float, float, int]:
-        """To sort by, best first; of equal trials the earlier one is better."""
-        return *self.order(entry), entry.trial.number
-
-    def order(self, entry: Entry) -> Order:
-        """`Reference.order` of an entry."""
-        if self.objective.kind == "mean" and not self.objective.keep:  # by the loss that is recorded
-            return 0.0, round((entry.losses or (0.0,))[0], DECIMALS)
-        return self.reference.order(self._of(entry))
-
-    def best(self, *, searched: bool = False) -> Entry | None:
-        """The best merge; None without any. searched: whether only points of the search count, and no baseline."""
-        merges = [e for e in self.entries if e.trial.merge is None or (not searched and e.trial.is_simple_baseline)]
-        return min(merges, key=self.key, default=None)
-
-    def best_simple_baseline(self, among: Collection[str] | None = None) -> Entry | None:
-        """The best merge that was not searched (uniform average, task arithmetic), of these labels or of all."""
-        baselines = [entry for entry in self.entries if entry.trial.is_simple_baseline]
-        found = [entry for entry in baselines if among is None or entry.trial.label in among]
-        return min(found, key=self.key, default=None)
-
-    def decisive(self, entry: Entry) -> dict[str, float]:
-        """`Reference.decisive` of an entry."""
-        return self.reference.decisive(self._of(entry))
-
-    def gains(self, entry: Entry) -> dict[str, float]:
-        """`Reference.gains` of an entry."""
-        return self.reference.gains(self._of(entry))
-
-    def excess(self, entry: Entry) -> float:
-        """`Reference.excess` of an entry."""
-        return self.reference.excess(self._of(entry))
-
-    def _of(self, entry: Entry) -> FloatArray:
-        number = entry.trial.number
-        if number not in self._losses:
-            self._losses[number] = losses_by_task(self.objective, entry)
-        return self._losses[number]
+    @property
+    def averages(self) -> list[ScoredModel]:
+        """The merges that were not searched: the uniform average, task arithmetic."""
+        return [model for model in self.models if model.kind == "average"]
 
 
-def losses_by_task(objective: Objective, entry: Entry) -> FloatArray:
-    """The loss of a scored trial on every task, (n_tasks,)."""
-    if objective.kind == "mean" or entry.losses is None:  # of a mean only the sum is recorded
-        return objective.by_task(scores_of(entry))
-    return np.array(entry.losses)
+def best(models: Iterable[ScoredModel]) -> ScoredModel | None:
+    """The best of these models; None without any."""
+    return min(models, key=lambda model: model.rank, default=None)
 
 
-def scores_of(entry: Entry) -> dict[str, Scores]:
-    """Scores by task. Raises SelectionError for a trial without any."""
-    if entry.outcome is None:
-        raise SelectionError(f"Trial {entry.trial.number} has no scores.")
-    return dict(entry.outcome.scores)
+def ranked(models: Iterable[ScoredModel]) -> list[ScoredModel]:
+    """These models, best first."""
+    return sorted(models, key=lambda model: model.rank)
 
 
-def _is_comparable(entry: Entry, split: str) -> bool:
-    scored_here = entry.losses is not None and entry.trial.split == split
-    return scored_here and entry.trial.origin not in (Origin.CANARY, Origin.RERUN)
+def losses_of(models: Iterable[ScoredModel]) -> FloatArray:
+    """Losses by task, (n_models, n_tasks)."""
+    return np.array([model.losses for model in models])
+
+
+def non_dominated(models: Sequence[ScoredModel]) -> list[ScoredModel]:
+    """Those of these models that no other of them dominates."""
+    kept = pareto.non_dominated(losses_of(models)) if models else ()
+    return [model for model, keep in zip(models, kept, strict=True) if keep]
+
+
+def best_on(column: int, models: Iterable[ScoredModel]) -> ScoredModel | None:
+    """The model with the smallest loss on a task, by its place in the search file; of equal ones the earlier trial."""
+    return min(models, key=lambda model: (float(model.losses[column]), model.number), default=None)
+
+
+def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[Entry], int]:
+    """The scored trials of a split that can be compared, and how many more were scored on other examples."""
+    found: dict[object, Entry] = {}
+    for entry in study.told:
+        trial = entry.trial
+        if entry.losses is None or trial.split != split or trial.origin in (Origin.CANARY, Origin.RERUN):
+            continue
+        found.setdefault(trial.label if trial.merge is not None or split != "search" else trial.number, entry)
+    sets: list[tuple[tuple[tuple[str, ...], ...], list[Entry]]] = []
+    for entry in found.values():
+        ids = tuple(scores.example_ids for scores in scores_of(entry, objective).values())
+        same = next((entries for known, entries in sets if known == ids), None)
+        if same is None:
+            sets.append((ids, [entry]))
+        else:
+            same.append(entry)
+    if not sets:
+        return [], 0
+    _, kept = max(sets, key=lambda each: (sum(map(len, each[0])), len(each[1])))
+    return kept, len(found) - len(kept)
+
+
+def _reference(study: Study, split: str, entries: Sequence[Entry], display: DisplayScore) -> Reference:
+    """The best parents among these trials.
+
+    In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
+    """
+    objective = display.objective
+    parents: list[dict[str, Scores]] = [scores_of(e, objective) for e in entries if e.trial.origin.is_parent]
+    found = Reference.of(objective, map(objective.by_task, parents), display)
+    if found.problem is None or found.losses is None or split == "search":
+        return found
+    earlier = Ranking(study, objective, "search").reference.losses
+    return found if earlier is None else replace(found, losses=np.where(found.losses == 0, earlier, found.losses))

@@ -1,17 +1,18 @@
 """The result of a study, read off its ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from evomerge.objective import Objective
-from evomerge.objective.score import DisplayScore, are_shares, task_difference, task_estimate
+from evomerge.objective.score import DisplayScore, are_shares, task_difference
 from evomerge.results.range_ends import RangeEnd, ends_sentence, range_ends
-from evomerge.results.ranking import Ranking, SelectionError, scores_of
-from evomerge.results.verdict import Claim, Repeat, Rival, Standing, verdict
-from evomerge.statistics import holm
-from evomerge.study import Entry, Study
+from evomerge.results.ranking import Ranking, SelectionError, best, best_on
+from evomerge.results.scored import ScoredModel, scores_of
+from evomerge.results.verdict import Claim, Repeat, Rival, verdict
+from evomerge.statistics import Difference, holm
+from evomerge.study import Study
 from evomerge.trial import MERGES_TOKENIZER, Origin, Trial, detail_of
 
 
@@ -29,7 +30,8 @@ class Choice:
 class Selection:
     """The result of a study: the winner's trial on the report split and everything it was compared with.
 
-    standings: winner first, then the others, best first. verdict: the sentences to print and to believe.
+    models: on the report split, the winner first, then the others, best score first. leads: label -> how far the winner
+    is ahead of another model, paired. verdict: the sentences to print and to believe.
     baseline: the best merge on the select split that was not searched, such as `task_arithmetic:0.8`.
     claims: task by task, the winner against the parent that is best on it. keeps: whether the winner keeps what the
     search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model beats on the
@@ -38,7 +40,8 @@ class Selection:
     """
 
     winner: Trial
-    standings: tuple[Standing, ...]
+    models: tuple[ScoredModel, ...]
+    leads: Mapping[str, Difference]
     verdict: str
     looks: int
     claims: tuple[Claim, ...] = ()
@@ -67,33 +70,33 @@ def chosen(study: Study) -> Choice:
 def selection(study: Study, objective: Objective) -> Selection:
     """Read the result off the ledger. Raises SelectionError while there is none."""
     choice = chosen(study)
-    ranking = Ranking(study, objective, "report")
-    by_label = {entry.trial.label: entry for entry in ranking.entries}
+    stick = DisplayScore(objective, choice.scale)
+    ranking, on_select = Ranking(study, objective, "report", stick), Ranking(study, objective, "select")
+    by_label = {model.label: model for model in ranking.models}
     if choice.label not in by_label:
         raise SelectionError("The winner has no score on the report split yet: the search is not finished.")
-    winner = by_label.pop(choice.label)
-    stick = DisplayScore(objective, choice.scale)
-    others = sorted((_standing(stick, e, winner) for e in by_label.values()), key=lambda s: -s.score.mean)
-    standings = (_standing(stick, winner, None), *others)
-    claims = _claims(study, objective, winner, by_label)
-    models = [scores_of(entry) for entry in ranking.entries]
-    shares = [task for task in objective.weights if are_shares(objective, task, models)]
+    winner = by_label[choice.label]
+    others = sorted((m for m in ranking.models if m is not winner), key=lambda model: -model.score.mean)
+    leads = {other.label: stick.difference(winner.scores, other.scores) for other in others}
+    claims = _claims(winner, by_label, on_select)
     repeat = _repeat(study, stick)
-    rival = _rival(study, objective, winner, by_label)
+    baseline = best(model for model in on_select.averages if model.label in by_label)
     said = verdict(
-        objective,
-        standings,
+        (winner, *others),
+        leads,
         claims,
-        shares=shares,
-        scale=stick.text,
+        shares=[task for task in objective.weights if are_shares(objective, task, (m.scores for m in ranking.models))],
         keeps=choice.keeps,
         repeat=repeat,
-        rival=rival,
+        rival=None if baseline is None else _rival(baseline, winner, by_label[baseline.label]),
     )
-    ends = ends_sentence(study, winner.trial, *_level(standings, by_label, rival))
+    lead = None if baseline is None else leads.get(baseline.label)
+    level = [] if baseline is None or lead is None or lead.shown else [by_label[baseline.label].trial]
+    ends = ends_sentence(study, winner.trial, *level)
     return Selection(
         winner=winner.trial,
-        standings=standings,
+        models=(winner, *others),
+        leads=leads,
         verdict=" ".join(filter(None, (said, _borrowed(study), ends))),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
@@ -101,7 +104,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         front=choice.front,
         scale=choice.scale,
         repeat=repeat,
-        baseline=None if rival is None else rival.label,
+        baseline=None if baseline is None else baseline.label,
         range_ends=range_ends(study, winner.trial.x),
     )
 
@@ -115,47 +118,27 @@ def _borrowed(study: Study) -> str:
     return f"Scored with the merge's tokenizer, though their own reads the tasks otherwise: {named}."
 
 
-def _standing(stick: DisplayScore, entry: Entry, winner: Entry | None) -> Standing:
-    scores = scores_of(entry)
-    behind = None if winner is None else stick.difference(scores_of(winner), scores)
-    tasks = {task: task_estimate(stick.objective, task, scores[task]) for task in scores}
-    return Standing(entry.trial.label, stick.estimate(scores), tasks, behind)
-
-
-def _rival(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> Rival | None:
+def _rival(baseline: ScoredModel, winner: ScoredModel, reported: ScoredModel) -> Rival:
     """The best baseline of the select split, of those that were scored on report; it may have won."""
-    on_select = Ranking(study, objective, "select")
-    best = on_select.best_simple_baseline({*others, winner.trial.label})
-    if best is None:
-        return None
-    label = best.trial.label
-    here = Ranking(study, objective, "report")
-    mine, its = (here.decisive(entry).get(objective.kind) for entry in (winner, others.get(label, winner)))
-    return Rival(label, on_select.excess(best) == 0, None if mine is None or its is None else (mine, its))
+    kind = winner.objective.kind
+    mine, its = winner.decisive.get(kind), reported.decisive.get(kind)
+    return Rival(baseline.label, baseline.keeps, None if mine is None or its is None else (mine, its))
 
 
-def _level(standings: Sequence[Standing], by_label: Mapping[str, Entry], rival: Rival | None) -> list[Trial]:
-    """The best baseline, where the winner was not shown to be better."""
-    gaps = {standing.label: standing.behind for standing in standings}
-    gap = None if rival is None else gaps.get(rival.label)
-    return [] if rival is None or gap is None or gap.shown else [by_label[rival.label].trial]
-
-
-def _claims(study: Study, objective: Objective, winner: Entry, others: Mapping[str, Entry]) -> tuple[Claim, ...]:
+def _claims(winner: ScoredModel, reported: Mapping[str, ScoredModel], on_select: Ranking) -> tuple[Claim, ...]:
     """The winner against the best parent of every task, which is found on the select split, where it is not lucky."""
-    ranking = Ranking(study, objective, "select")
-    parents = [e for e in ranking.entries if e.trial.origin.is_parent and e.trial.label in others]
-    tasks = [task for task in objective.weights if task not in objective.whole_model]
-    if not parents or len(objective.weights) < 2:
+    objective = winner.objective
+    parents = [model for model in on_select.parents if model.label in reported]
+    if len(objective.weights) < 2:
         return ()
-    losses = ranking.losses(parents)
-    names = list(objective.weights)
     found = {}
-    for task in tasks:
-        best = parents[int(losses[:, names.index(task)].argmin())].trial.label
-        found[task] = best, task_difference(objective, task, scores_of(winner), scores_of(others[best]))
+    for column, task in enumerate(objective.weights):
+        rival = best_on(column, parents)
+        if rival is not None and task not in objective.whole_model:
+            theirs = reported[rival.label].scores
+            found[task] = rival.label, task_difference(objective, task, winner.scores, theirs)
     adjusted = holm({task: gap.p for task, (_, gap) in found.items()})
-    return tuple(Claim(task, best, gap, adjusted[task]) for task, (best, gap) in found.items())
+    return tuple(Claim(task, label, gap, adjusted[task]) for task, (label, gap) in found.items())
 
 
 def _repeat(study: Study, stick: DisplayScore) -> Repeat | None:
@@ -166,7 +149,7 @@ def _repeat(study: Study, stick: DisplayScore) -> Repeat | None:
     found = [(first, again) for first, again in pairs if first is not None]
     if not found:
         return None
-    first, again = (scores_of(entry) for entry in found[-1])
+    first, again = (scores_of(entry, stick.objective) for entry in found[-1])
     return Repeat(
         found[-1][0].trial.label,
         {task: int(np.sum(first[task].values != again[task].values)) for task in first},

@@ -1,81 +1,139 @@
-"""Which models of a study were scored on a split, on the same examples, and what each of them is."""
+"""Scored models: what the trials of a study scored on one split, and what each of them is."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from evaluators.base import Scores
-from evomerge.results.ranking import Ranking, scores_of
+from evomerge.objective import FloatArray, Objective
+from evomerge.objective.reference import Order, Reference
+from evomerge.objective.score import DisplayScore, task_estimate
+from evomerge.statistics import Estimate
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin, Trial, detail_of, number_in
 
 Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
-_KINDS: Mapping[Origin, Kind] = {
-    Origin.BASE: "base",
-    Origin.PARENT: "parent",
-    Origin.BASELINE: "average",
-    Origin.START: "start",
-    Origin.RECOMMENDED: "recommended",
-}
+_BASELINES: Mapping[Origin, Kind] = {Origin.BASE: "base", Origin.PARENT: "parent", Origin.BASELINE: "average"}
+_POINTS: Mapping[Origin, Kind] = {Origin.START: "start", Origin.RECOMMENDED: "recommended"}
 #: Kinds that are points of the search, and no fixed points of comparison.
 CANDIDATES: tuple[Kind, ...] = ("candidate", "start", "recommended")
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """A model with its scores on one split.
+class ScoredModel:
+    """A model as it was scored on one split. What is derived from its scores is computed when it is first asked for.
 
-    label: `trial:7` for what a search proposed, else what it is. number: its trial on the search split. entry: that of
-    the scores.
+    Args:
+        label: `trial:7` for a point of the search, else what it is, such as `parent:math`.
+        number: Its trial on the search split, which is what `export --trial` takes.
+        kind: What it is.
+        trial: The trial that scored it on this split.
+        scores: Task -> scores, in the order of the search file.
+        reference: The parents on this split, which it is compared with.
     """
 
     label: str
     number: int
     kind: Kind
-    entry: Entry
+    trial: Trial
     scores: Mapping[str, Scores]
+    reference: Reference
+
+    @property
+    def objective(self) -> Objective:
+        """What the search improves."""
+        return self.reference.objective
+
+    @property
+    def name(self) -> str:
+        """`trial 7` for a point of the search, the label of a baseline."""
+        return f"trial {self.number}" if self.is_candidate else self.label
 
     @property
     def is_candidate(self) -> bool:
         """Whether it is a point of the search, and no fixed point of comparison."""
         return self.kind in CANDIDATES
 
+    @property
+    def is_parent(self) -> bool:
+        """Whether it is one of the models that are merged, or their base."""
+        return self.kind in ("parent", "base")
 
-def scored(study: Study, ranking: Ranking) -> tuple[list[Scored], int]:
-    """The models that were scored on a split, by trial number, and how many more were scored on other examples.
+    def shown_by(self, display: DisplayScore) -> "ScoredModel":
+        """The same model with another score."""
+        return replace(self, reference=replace(self.reference, display=display))
 
-    Only what was scored on the same examples can be compared: the largest set of examples counts.
-    """
-    found: dict[str, Scored] = {}
-    for entry in sorted(ranking.entries, key=lambda entry: entry.trial.number):
-        scores = scores_of(entry)
-        one = Scored(*identity(study, entry.trial), entry, {task: scores[task] for task in ranking.objective.weights})
-        found.setdefault(one.label, one)
-    if not found:
-        return [], 0
-    examples = {one.label: tuple(scores.example_ids for scores in one.scores.values()) for one in found.values()}
-    shared = max(Counter(examples.values()).items(), key=lambda item: (sum(map(len, item[0])), item[1]))[0]
-    kept = [one for label, one in found.items() if examples[label] == shared]
-    return kept, len(found) - len(kept)
+    @cached_property
+    def losses(self) -> FloatArray:
+        """The loss on every task, (n_tasks,)."""
+        return self.objective.by_task(self.scores)
+
+    @cached_property
+    def order(self) -> Order:
+        """What models are compared by, smaller is better: (excess over what `keep` allows, loss)."""
+        return self.reference.order(self.losses)
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """To sort by, best first; of equal models the one that was asked for earlier."""
+        return *self.order, self.trial.number
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it falls no further behind the best parents than `keep` allows."""
+        return self.order[0] == 0
+
+    @cached_property
+    def decisive(self) -> Mapping[str, float]:
+        """How its worst task stands, by the objective's kind, where that decides (see `Reference.decisive`)."""
+        return self.reference.decisive(self.losses)
+
+    @property
+    def gains(self) -> Mapping[str, float]:
+        """By task, how far it is ahead of the best parent on it; empty while no parent is scored."""
+        return self.reference.gains(self.losses)
+
+    @cached_property
+    def score(self) -> Estimate:
+        """The weighted mean of the tasks as people read it, larger is better (see `DisplayScore`)."""
+        return self.reference.display.estimate(self.scores)
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Estimate]:
+        """The mean of every task as people read it."""
+        return {task: task_estimate(self.objective, task, scores) for task, scores in self.scores.items()}
+
+    @property
+    def means(self) -> Mapping[str, float]:
+        """The mean of every task, without its standard error."""
+        return self.objective.means(self.scores)
 
 
-def reruns(study: Study, split: str) -> dict[str, Mapping[str, Scores]]:
+def scores_of(entry: Entry, objective: Objective) -> dict[str, Scores]:
+    """The scores of a trial, in the order of the search file; empty where it has none."""
+    return {} if entry.outcome is None else {task: entry.outcome.scores[task] for task in objective.weights}
+
+
+def reruns(study: Study, objective: Objective, split: str) -> dict[str, Mapping[str, Scores]]:
     """Label -> scores of the models that were scored on a split a second time."""
     here = (entry for entry in study.told if entry.trial.split == split and entry.losses is not None)
-    return {detail_of(e.trial.label): scores_of(e) for e in here if e.trial.origin is Origin.RERUN}
+    return {detail_of(e.trial.label): scores_of(e, objective) for e in here if e.trial.origin is Origin.RERUN}
 
 
 def identity(study: Study, trial: Trial) -> tuple[str, int, Kind]:
     """Label, number on the search split, and kind of a trial; on the other splits finalists are called `trial:N`."""
     if trial.merge is not None:
-        return trial.label, _number_on_search(study, trial), _KINDS[trial.origin]
-    number = number_in(trial.label)
-    known = None if number is None else study.entries.get(number)
-    first = trial if known is None else known.trial
-    return Origin.CANDIDATE.label(first.number), first.number, _KINDS.get(first.origin, "candidate")
+        return trial.label, _number_on_search(study, trial), _BASELINES[trial.origin]
+    named = number_in(trial.label)
+    number = trial.number if named is None else named
+    first = study.entries.get(number)
+    origin = trial.origin if first is None else first.trial.origin
+    return Origin.CANDIDATE.label(number), number, _POINTS.get(origin, "candidate")
 
 
 def _number_on_search(study: Study, baseline: Trial) -> int:
+    if baseline.split == "search":
+        return baseline.number
     on_search = (entry.trial for entry in study.entries.values() if entry.trial.split == "search")
     return next((trial.number for trial in on_search if trial.label == baseline.label), baseline.number)

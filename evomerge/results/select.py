@@ -9,7 +9,7 @@ from evomerge.failures import diagnose, failed_on
 from evomerge.loop import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.objective import Objective
 from evomerge.results.finalists import finalists, strongest_baselines
-from evomerge.results.ranking import Ranking
+from evomerge.results.ranking import Ranking, best, non_dominated
 from evomerge.results.result import chosen, was_chosen
 from evomerge.study import Study
 from evomerge.trial import FloatArray, Origin, Trial
@@ -67,18 +67,17 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
     front: the merges that no model beats there, of a Pareto search. keeps: whether the winner keeps what was asked for.
     """
     ranking = Ranking(study, objective, "select")
-    merges = [entry for entry in ranking.entries if not entry.trial.origin.is_parent]
-    if not merges:
+    winner = best(ranking.merges)
+    if winner is None:
         return False
-    winner = min(merges, key=ranking.key)
-    front = ranking.front(ranking.entries) if objective.pareto else []
+    front = non_dominated(ranking.models) if objective.pareto else []
     study.event(
         "selected",
-        label=winner.trial.label,
+        label=winner.label,
         candidates=n_candidates,
-        keeps=ranking.excess(winner) == 0 if objective.keep else None,
-        front=[entry.trial.label for entry in front if entry in merges],
-        scale={task: list(ends) for task, ends in ranking.display_score.scale.items()},
+        keeps=winner.keeps if objective.keep else None,
+        front=[model.label for model in front if not model.is_parent],
+        scale={task: list(ends) for task, ends in ranking.reference.display.scale.items()},
     )
     return True
 
@@ -90,6 +89,6 @@ def _for_report(study: Study, objective: Objective) -> list[Trial]:
     on_select = [trial for trial in on_select if trial.origin is not Origin.RERUN]
     wanted = [trial for trial in on_select if trial.label == choice.label]
     wanted += [trial for trial in on_select if trial.label in choice.front and trial not in wanted]
-    strongest = [entry.trial for entry in strongest_baselines(Ranking(study, objective, "select"), n_grid=1)]
+    strongest = [model.trial for model in strongest_baselines(Ranking(study, objective, "select"), n_grid=1)]
     wanted += [trial for trial in strongest if trial not in wanted]
     return [replace(trial, split="report") for trial in wanted]

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from evomerge.results.front import Front, Point
+from evomerge.results.front import Front
+from evomerge.results.scored import ScoredModel
 from evomerge.statistics import Estimate
 
 
@@ -26,13 +27,13 @@ class Table:
 
     front: Front
 
-    def __getitem__(self, row: int) -> Point:
+    def __getitem__(self, row: int) -> ScoredModel:
         return self.front.points[row]
 
     def __len__(self) -> int:
         return len(self.front.points)
 
-    def __iter__(self) -> Iterator[Point]:
+    def __iter__(self) -> Iterator[ScoredModel]:
         return iter(self.front.points)
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class Table:
     @property
     def _body(self) -> list[list[str]]:
         return [
-            ["*" if p.on_front else "", p.label, *map(_cell, p.tasks.values()), _cell(p.score)]
+            ["*" if p.label in self.front.on_front else "", p.label, *map(_cell, p.tasks.values()), _cell(p.score)]
             for p in self.front.points
         ]
 

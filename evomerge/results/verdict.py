@@ -4,26 +4,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from evomerge.objective import FloatArray, Objective
-from evomerge.objective.reference import Reference
+from evomerge.objective import Objective
 from evomerge.results.ranking import SelectionError
-from evomerge.statistics import Difference, Estimate, examples_needed, p_text, variance_of
-from evomerge.trial import Origin
+from evomerge.results.scored import ScoredModel
+from evomerge.statistics import Difference, examples_needed, p_text, variance_of
 
 #: The share of a task's examples that may get another value when a model is scored twice.
 UNSTEADY = 0.05
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One model on the report split: its score, each task's, and how far the winner is ahead of it (paired)."""
-
-    label: str
-    score: Estimate
-    tasks: dict[str, Estimate]
-    behind: Difference | None
 
 
 @dataclass(frozen=True)
@@ -75,30 +62,31 @@ class Claim:
 
 
 def verdict(
-    objective: Objective,
-    standings: Sequence[Standing],
+    models: Sequence[ScoredModel],
+    leads: Mapping[str, Difference],
     claims: Sequence[Claim],
     *,
     shares: Collection[str],
-    scale: str = "",
     keeps: bool | None = None,
     repeat: Repeat | None = None,
     rival: Rival | None = None,
 ) -> str:
-    """The sentences, from standings with the winner first.
+    """The sentences, from the models on the report split with the winner first.
 
-    shares: the tasks whose differences are points. scale: what scores run from and to, see `Yardstick.text`.
-    keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task that
-    changed by itself is called neither better nor worse. rival: the best baseline, which may be the winner itself.
+    leads: label -> how far the winner is ahead of another model, paired. shares: the tasks whose differences are
+    points. keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task
+    that changed by itself is called neither better nor worse. rival: the best baseline, which may be the winner itself.
     """
+    winner = models[0]
+    objective, scale = winner.objective, winner.reference.display.text
     points = not scale and set(shares) >= set(objective.weights)
-    sentences = [_headline(objective, standings, rival, shares=points, scaled=bool(scale))]
+    sentences = [_headline(models, leads, rival, shares=points)]
     if scale:
         sentences.append(f"The score is a mean, {scale}.")
     unsteady = repeat.unsteady if repeat is not None else ()
     judged = [claim for claim in claims if claim.task not in unsteady]
     if objective.kind in ("chebyshev", "retention") and judged:
-        sentences.append(_worst_task(objective, standings[0], judged, shares))
+        sentences.append(_worst_task(winner, judged, shares))
     if judged:
         sentences.append(_task_by_task(objective, judged, shares))
     if repeat is not None:
@@ -113,7 +101,7 @@ def verdict(
         sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
     for claim in claims:
         fall = objective.keep.get(claim.task)
-        if fall is not None and claim.gain.mean < -fall.allowed(_theirs(objective, standings[0], claim)):
+        if fall is not None and claim.gain.mean < -fall.allowed(_theirs(winner, claim)):
             sentences.append(
                 f"On held-out examples {claim.task} fell further than asked for ({objective.asked(claim.task)}): "
                 f"{_change(objective, claim, shares)}."
@@ -122,26 +110,24 @@ def verdict(
 
 
 def _headline(
-    objective: Objective, standings: Sequence[Standing], rival: Rival | None, *, shares: bool, scaled: bool
+    models: Sequence[ScoredModel], leads: Mapping[str, Difference], rival: Rival | None, *, shares: bool
 ) -> str:
     """The winner against the best parent, then against the best baseline.
 
     That it beats the baseline is claimed only where it beats the parent: tested in this order, either claim is wrong in
     at most 5 % of studies without a correction.
     """
-    winner, parents = standings[0], [s for s in standings if Origin.of(s.label).is_parent]
+    winner, parents = models[0], [model for model in models if model.is_parent]
     if not parents:
-        beside = _beside(objective, standings, rival, shown=True, shares=shares)
+        beside = _beside(models, leads, rival, shown=True, shares=shares)
         return f"No parent was scored on the report split: nothing to compare the winner with{beside}."
-    reference = Reference.of(objective, (_losses(objective, parent) for parent in parents))
-    kept = [parent for parent in parents if reference.excess(_losses(objective, parent)) == 0]
-    best = max(kept or parents, key=lambda standing: standing.score.mean)
-    gap = best.behind
-    if gap is None:
+    if winner in parents:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
-    amount = _amount(gap, shares=shares) + _of(objective, shares=shares, scaled=scaled)
-    amount += _by_constants(objective, winner, best)
-    beside = _beside(objective, standings, rival, shown=gap.shown, shares=shares)
+    kept = [parent for parent in parents if parent.keeps]
+    best = max(kept or parents, key=lambda parent: parent.score.mean)
+    gap = leads[best.label]
+    amount = _amount(gap, shares=shares) + _of(winner, shares=shares) + _by_constants(winner, best, gap)
+    beside = _beside(models, leads, rival, shown=gap.shown, shares=shares)
     if gap.shown:
         p = p_text(gap.p, "p")
         which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
@@ -156,20 +142,20 @@ def _headline(
 
 
 def _beside(
-    objective: Objective, standings: Sequence[Standing], rival: Rival | None, *, shown: bool, shares: bool
+    models: Sequence[ScoredModel], leads: Mapping[str, Difference], rival: Rival | None, *, shown: bool, shares: bool
 ) -> str:
     """How the winner stands to the best baseline, as the end of a sentence. shown: whether it beats the best parent."""
-    winner, others = standings[0], {standing.label: standing for standing in standings[1:]}
+    winner = models[0]
     if rival is None:
         return ""
     if rival.label == winner.label:
         return f"; {winner.label} is itself a baseline, and no candidate of the search was better on the select split"
-    gap = others[rival.label].behind
-    if gap is None:
-        raise SelectionError(f"The baseline {rival.label} was not compared with the winner.")
-    amount = _amount(gap, shares=shares) + _by_constants(objective, winner, others[rival.label])
+    gap, other = leads[rival.label], next(model for model in models if model.label == rival.label)
+    amount = _amount(gap, shares=shares) + _by_constants(winner, other, gap)
     p = f", {p_text(gap.p, 'p')}"
-    decisive = "" if rival.decisive is None else "; {} {:.3f} against {:.3f}".format(objective.kind, *rival.decisive)
+    decisive = (
+        "" if rival.decisive is None else "; {} {:.3f} against {:.3f}".format(winner.objective.kind, *rival.decisive)
+    )
     falls = "" if rival.keeps else ", which does not keep what was asked for"
     if gap.p < 0.05 and gap.mean < 0:
         return f"; worse than {rival.label}{falls} ({amount}{p}{decisive})"
@@ -182,25 +168,21 @@ def _beside(
     return f"; not shown to be better than {rival.label}{falls} ({amount}{decisive}{more})"
 
 
-def _by_constants(objective: Objective, winner: Standing, other: Standing) -> str:
+def _by_constants(winner: ScoredModel, other: ScoredModel, gap: Difference) -> str:
     """Where the examples of two models do not differ, what their difference comes from."""
-    if other.behind is None or not other.behind.by_constants:
+    if not gap.by_constants:
         return ""
-    names = [task for task in objective.weights if winner.tasks[task].mean != other.tasks[task].mean]
+    names = [task for task in winner.tasks if winner.tasks[task].mean != other.tasks[task].mean]
     return f"; the examples do not differ: all of it is from {', '.join(names)}, constant per model, no sampling error"
 
 
-def _of(objective: Objective, *, shares: bool, scaled: bool) -> str:
+def _of(winner: ScoredModel, *, shares: bool) -> str:
     """What a gap of scores is measured in, where that is neither points nor the unit of one task."""
-    if scaled:
+    if winner.reference.display.scale:
         return " between the worst model, 0, and the best, 1"
-    if shares or len(objective.weights) == 1:
+    if shares or len(winner.tasks) == 1:
         return ""
     return " in the weighted mean of all tasks, each in its own unit"
-
-
-def _losses(objective: Objective, standing: Standing) -> FloatArray:
-    return np.array([-objective.sign(task) * standing.tasks[task].mean for task in objective.weights])
 
 
 def _needed(gap: Difference, *, shares: bool) -> int | None:
@@ -212,15 +194,17 @@ def _needed(gap: Difference, *, shares: bool) -> int | None:
     return needed if needed > gap.n_examples else None
 
 
-def _theirs(objective: Objective, winner: Standing, claim: Claim) -> float:
+def _theirs(winner: ScoredModel, claim: Claim) -> float:
     """What the parent of a claim scores."""
-    return winner.tasks[claim.task].mean - objective.sign(claim.task) * claim.gain.mean
+    return winner.tasks[claim.task].mean - winner.objective.sign(claim.task) * claim.gain.mean
 
 
-def _worst_task(objective: Objective, winner: Standing, claims: Sequence[Claim], shares: Collection[str]) -> str:
+def _worst_task(winner: ScoredModel, claims: Sequence[Claim], shares: Collection[str]) -> str:
+    objective = winner.objective
+
     def gain(claim: Claim) -> float:
         """In a search for retention, relative to what the parent scores."""
-        theirs = _theirs(objective, winner, claim)
+        theirs = _theirs(winner, claim)
         return claim.gain.mean / abs(theirs) if objective.kind == "retention" and theirs else claim.gain.mean
 
     worst = min(claims, key=gain)

@@ -6,8 +6,9 @@ from typing import Any
 
 from evomerge.budget import is_candidate
 from evomerge.objective import Objective
-from evomerge.results.measured import Measured, scored_candidates
-from evomerge.results.ranking import Ranking
+from evomerge.results.progress import search_front
+from evomerge.results.ranking import Ranking, best
+from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 from evomerge.study import Entry
 from evomerge.study.follow import Change, Follower
@@ -34,10 +35,12 @@ class Story:
         self._run = Run.of(follower.study)
         self._told = self._failures = 0
         self._best: float | None = None
+        self._models: tuple[ScoredModel, ...] | None = None
 
     def tell(self, changes: Iterable[Change]) -> tuple[list[Point], dict[str, Value]]:
         """Points and facts of these changes."""
         points, facts = [], dict[str, Value]()
+        self._models = None
         for change in changes:
             if change.kind == "told" and change.number is not None:
                 entry = self._run.study.entries[change.number]
@@ -90,16 +93,19 @@ class Story:
         relative = objective.needs_parents or objective.pareto
         if relative and (entry.trial.origin is not Origin.SEARCH or not self._parents_came_before(entry)):
             return {}
-        told = (entry.told_at or 0) + 1
+        if self._models is None:
+            self._models = Ranking(self._run.study, objective, "search").models
+        numbers = [model.trial.number for model in self._models]
+        if entry.trial.number not in numbers:  # scored on other examples
+            return {}
+        so_far = self._models[: numbers.index(entry.trial.number) + 1]
         if objective.pareto:
-            few = objective.n_objectives <= FEW_OBJECTIVES
-            front = Measured(objective, scored_candidates(self._run.study, told)).front() if few else None
+            front = search_front(so_far) if objective.n_objectives <= FEW_OBJECTIVES else None
             return {} if front is None or front.hypervolume is None else {"hypervolume": front.hypervolume}
-        ranking = Ranking(self._run.study, objective, "search", told)
-        best = ranking.best()
-        if best is not None:
-            self._best = ranking.decisive(best).get(objective.kind, objective.score_of(best.losses or ()))
-        return ranking.decisive(entry)
+        leader = best(model for model in so_far if not model.is_parent)
+        if leader is not None:
+            self._best = leader.decisive.get(objective.kind, leader.score.mean)
+        return dict(so_far[-1].decisive)
 
     def _parents_came_before(self, entry: Entry) -> bool:
         """Whether all parents had been told; the study may know more by now than when the entry was told."""

@@ -14,14 +14,12 @@ from evomerge.cli import app
 from evomerge.execution.serial import SerialExecutor
 from evomerge.loop import score_all
 from evomerge.objective import Kind, Objective
-from evomerge.objective.score import display_score
 from evomerge.objective.spec import record_objective
-from evomerge.report.front_table import front_to_dict, hypervolume_to_dict
-from evomerge.report.html.luck import luck
-from evomerge.report.standings import selection_to_dict
 from evomerge.report.status import status
 from evomerge.results import select, selection
+from evomerge.results.as_json import front_to_dict, hypervolume_to_dict, models_to_list, selection_to_dict
 from evomerge.results.front import front
+from evomerge.results.sampling_error import sampling_error
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
@@ -67,15 +65,14 @@ def told(folder: Path, kind: Kind, copies: int) -> list[Any]:
     assert select(study, executor, objective, None).kind == "done"
     result = selection(study, objective)
     fronts = {split: front(study, objective, split) for split in SPLITS}
-    sticks = {split: display_score(objective, [p.scores for p in found.points]) for split, found in fronts.items()}
-    shown = [front_to_dict(found) | {"examples": 0} for found in fronts.values()]
+    shown = [front_to_dict(found) | {"examples": 0, "points": models_to_list(found)} for found in fronts.values()]
     data = selection_to_dict(result)
     assert data["scored_twice"] is not None
     state = {
         key: value for key, value in status(Run.of(study)).items() if key in ("best", "front", "baselines", "selected")
     }
     volumes = [hypervolume_to_dict(found) for found in fronts.values()]
-    return [data | {"scored_twice": 0}, shown, volumes, luck(sticks, fronts, result.winner.label), state]
+    return [data | {"scored_twice": 0}, shown, volumes, sampling_error(fronts, result.winner.label), state]
 
 
 def assert_alike(found: Any, expected: Any, where: str = "") -> None:

@@ -27,7 +27,7 @@ from evomerge.recipe import Input, Merge, Recipe, RecipeError
 from evomerge.report import live
 from evomerge.report.front_plot import plot_front
 from evomerge.report.html.document import document
-from evomerge.report.html.material import Material
+from evomerge.report.html.sources import PageSources
 from evomerge.report.plot import plot_progress
 from evomerge.report.snapshot import take
 from evomerge.report.terminal import Terminal
@@ -118,7 +118,7 @@ def test_the_live_view_and_json_lines(hostile: Path) -> None:
 
 
 def test_the_report(hostile: Path) -> None:
-    material = Material((HOSTILE,), missing=HOSTILE, configuration=HOSTILE)
+    material = PageSources((HOSTILE,), missing=HOSTILE, configuration=HOSTILE)
     html = written(document(Run(hostile), material), [])
     own = html.partition("<script>")[0]
     assert "onerror=alert" in own

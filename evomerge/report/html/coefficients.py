@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.report.html.material import Material
+from evomerge.report.html.sources import PageSources
 from evomerge.study import Study
 from search_spaces.base import FloatArray
 
@@ -17,7 +17,7 @@ COEFFICIENTS, PREDICTED = 100_000, 20_000
 _SEAM = "\ncoefficients:"
 
 
-def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) -> dict[str, Any]:
+def coefficients_data(study: Study, sources: PageSources, numbers: Iterable[int]) -> dict[str, Any]:
     """Tables, recipes and points by trial number, as many of `numbers`, the most wanted first, as there is room for.
 
     values: parameter -> rows of groups, in the order of layouts[layout]. recipes: head + tail is the file's text.
@@ -29,7 +29,7 @@ def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) 
     room = COEFFICIENTS
     wanted = list(dict.fromkeys(numbers))
     for number in wanted:
-        table, trial = material.tables.get(number), study.entries[number].trial
+        table, trial = sources.tables.get(number), study.entries[number].trial
         size = trial.x.size if table is None and trial.x is not None else 0
         size = size if table is None else sum(array.size for array in table.values.values())
         room -= size
@@ -43,10 +43,10 @@ def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) 
             tables[str(number)] = {"layout": layouts.index(names), "values": values}
         elif trial.x is not None:
             points[str(number)] = _short(trial.x)
-    heads, recipes = _recipes(material, wanted)
+    heads, recipes = _recipes(sources, wanted)
     return {
-        "inputs": list(material.inputs),
-        "missing": material.missing,
+        "inputs": list(sources.inputs),
+        "missing": sources.missing,
         "layouts": layouts,
         "tables": tables,
         "points": points,
@@ -55,7 +55,7 @@ def coefficients_data(study: Study, material: Material, numbers: Iterable[int]) 
     }
 
 
-def predicted_coefficients(material: Material, points: Mapping[int, FloatArray]) -> dict[str, Any]:
+def predicted_coefficients(sources: PageSources, points: Mapping[int, FloatArray]) -> dict[str, Any]:
     """The same for predicted points by their number, as many of `points`, the most wanted first, as there is room for.
 
     points: number -> point of the cube, (dimension,). tables: parameter -> rows of `groups`. points: coordinates, in
@@ -66,7 +66,7 @@ def predicted_coefficients(material: Material, points: Mapping[int, FloatArray])
     coordinates: dict[str, Any] = {}
     room = PREDICTED
     for number, x in points.items():
-        table = None if material.decode is None else material.decode(x)
+        table = None if sources.decode is None else sources.decode(x)
         room -= x.size if table is None else sum(array.size for array in table.values.values())
         if room < 0:
             break
@@ -83,12 +83,12 @@ def _short(array: FloatArray) -> Any:
     return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])(array).tolist()
 
 
-def _recipes(material: Material, numbers: Sequence[int]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+def _recipes(sources: PageSources, numbers: Sequence[int]) -> tuple[list[str], dict[str, dict[str, Any]]]:
     heads: list[str] = []
     recipes: dict[str, dict[str, Any]] = {}
     room = RECIPE_CHARACTERS
     for number in numbers[:RECIPES]:
-        head, seam, tail = material.recipes.get(number, "").partition(_SEAM)
+        head, seam, tail = sources.recipes.get(number, "").partition(_SEAM)
         room -= len(tail) + (0 if head in heads else len(head))
         if room < 0:
             break

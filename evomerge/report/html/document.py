@@ -2,88 +2,107 @@
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from evaluators.base import SPLITS
-from evomerge.objective import Objective
-from evomerge.objective.score import DisplayScore, display_score
+from evomerge.objective.score import DisplayScore
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
-from evomerge.report.html import running
+from evomerge.report.html import run_facts
 from evomerge.report.html.coefficients import coefficients_data, predicted_coefficients
-from evomerge.report.html.comparisons import comparisons
 from evomerge.report.html.headline import headline
-from evomerge.report.html.importance import importance
-from evomerge.report.html.luck import luck
-from evomerge.report.html.material import Material
-from evomerge.report.html.numbers import by_label
-from evomerge.report.html.points import front_data, points_data, predictions_data
-from evomerge.report.html.progress import progress
+from evomerge.report.html.sources import PageSources
 from evomerge.report.status import export_command
-from evomerge.results import Selection
-from evomerge.results.front import Front, Point
+from evomerge.results.as_json import estimate_of, front_to_dict, identity_to_dict, model_to_dict, predicted_to_dict
+from evomerge.results.comparisons import comparisons
+from evomerge.results.front import Front
+from evomerge.results.history import history
+from evomerge.results.importance import importance
 from evomerge.results.predicted import Predicted, for_table
+from evomerge.results.sampling_error import sampling_error
+from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 
 #: Grows when the shape of the object changes.
 FORMAT = 2
+#: Field of `--json` -> its name on the page, and a field beside it, for a task may have any name.
+_NAMES = {
+    "n_examples": ("n", "standard_error"),
+    "probability": ("p_front", "on_front"),
+    "p_holm": ("holm", "best_parent"),
+    "best_parent": ("rival", "p_holm"),
+    "value": ("mean", "low"),
+}
 
 
-def document(run: Run, material: Material) -> dict[str, Any]:
+def document(run: Run, sources: PageSources) -> dict[str, Any]:
     """Everything that a report of the run says, as plain data."""
     study, objective = run.study, run.objective
     fronts = {split: run.scored(split) for split in SPLITS}
     result, head = headline(run)
-    sticks = _yardsticks(objective, fronts, result)
-    fronts["report"] = _measured(fronts["report"], sticks["report"])
+    if result is not None:  # measured as the result is
+        fronts["report"] = fronts["report"].shown_by(DisplayScore(objective, result.scale))
     wanted = wanted_points(fronts, head["winner"])
-    labels = [point.label for point in wanted]
     beyond = _predicted(run)
+    listed = for_table(beyond)
+    compared = _compared(fronts, [point.label for point in wanted])
     return {
         "format": FORMAT,
-        "study": running.study_data(run) | {"pareto": objective.pareto},
-        "headline": head,
-        "points": points_data(fronts),
-        "fronts": {split: front_data(found) for split, found in fronts.items()},
-        "predictions": predictions_data(beyond),
-        "progress": progress(study, objective, fronts["search"]),
-        "coefficients": {
-            **coefficients_data(study, material, [point.number for point in wanted]),
-            "predicted": predicted_coefficients(
-                material, {point.number: point.x for point in (*for_table(beyond), *beyond)}
-            ),
-        },
-        "importance": _importance(objective, fronts["search"], material),
-        "comparisons": comparisons(
-            sticks, fronts, _compared(fronts, labels), None if result is None else result.baseline
+        "study": run_facts.study_data(run) | {"pareto": objective.pareto},
+        **with_names_of_the_page(
+            {
+                "headline": head,
+                "points": _on_splits(fronts),
+                "fronts": {split: front_to_dict(f) | {"points": len(f.points)} for split, f in fronts.items()},
+                "predictions": [predicted_to_dict(p, coordinates=False) | {"listed": p in listed} for p in beyond],
+                "comparisons": comparisons(fronts, compared, None if result is None else result.baseline),
+                "luck": sampling_error(fronts, head["winner"]),
+            }
         ),
-        "luck": luck(sticks, fronts, head["winner"]),
-        "failures": running.failures(study),
-        "truncated": running.truncated(study),
-        "cost": running.cost(study),
+        "progress": history(study, fronts["search"]),
+        "coefficients": {
+            **coefficients_data(study, sources, [point.number for point in wanted]),
+            "predicted": predicted_coefficients(sources, {point.number: point.x for point in (*listed, *beyond)}),
+        },
+        "importance": _importance(fronts["search"], sources),
+        "failures": run_facts.failures(study),
+        "truncated": run_facts.truncated(study),
+        "cost": run_facts.cost(study),
         "environment": dict(study.environment),
-        "configuration": material.configuration,
+        "configuration": sources.configuration,
         "export": export_command(study.folder.absolute()),
         "pick": f"evomerge pick {shlex.quote(str(study.folder.absolute()))}",
-        "commands": running.commands(study, head["winner"]),
+        "commands": run_facts.commands(study, head["winner"]),
     }
 
 
-def _yardsticks(objective: Objective, fronts: Mapping[str, Front], result: Selection | None) -> dict[str, DisplayScore]:
-    """Split -> what its scores are measured with; the report split is measured as the result is."""
-    sticks = {
-        split: display_score(objective, [point.scores for point in found.points]) for split, found in fronts.items()
-    }
-    return sticks | ({"report": DisplayScore(objective, result.scale)} if result is not None else {})
+def with_names_of_the_page(data: Any) -> Any:
+    """The data that `--json` prints too, with the names that scripts and tables of the page read beside its own.
+
+    low, high: the ends of an interval where it is one to show.
+    """
+    if isinstance(data, list):
+        return [with_names_of_the_page(value) for value in data]
+    if not isinstance(data, dict):
+        return data
+    found = {key: with_names_of_the_page(value) for key, value in data.items()}
+    found |= {short: found[name] for name, (short, beside) in _NAMES.items() if {name, beside} <= found.keys()}
+    if {"interval", "standard_error"} <= found.keys():
+        value = estimate_of(found)
+        found["low"], found["high"] = value.interval if value.has_interval else (None, None)
+    return found
 
 
-def _measured(found: Front, stick: DisplayScore) -> Front:
-    """The same front with the scores that `stick` gives."""
-    points = (replace(point, score=stick.estimate(point.scores)) for point in found.points)
-    return replace(found, points=tuple(points))
+def _on_splits(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:
+    """Every model with its scores on the splits, those on the search front first."""
+    found: dict[str, dict[str, Any]] = {}
+    for split, front in fronts.items():
+        for model in front.points:
+            item = found.setdefault(model.label, identity_to_dict(model) | {"splits": {}})
+            item["splits"][split] = model_to_dict(front, model)
+    return list(found.values())
 
 
 def _predicted(run: Run) -> tuple[Predicted, ...]:
@@ -93,17 +112,17 @@ def _predicted(run: Run) -> tuple[Predicted, ...]:
         return ()
 
 
-def wanted_points(fronts: Mapping[str, Front], winner: str | None) -> list[Point]:
+def wanted_points(fronts: Mapping[str, Front], winner: str | None) -> list[ScoredModel]:
     """Every model once, those that people ask for first: winner, front, finalists, baselines, then by score."""
-    found: dict[str, Point] = {}
+    found: dict[str, ScoredModel] = {}
     for split in reversed(SPLITS):
-        found |= {label: point for label, point in by_label(fronts[split]).items() if label not in found}
+        found |= {label: point for label, point in fronts[split].by_label.items() if label not in found}
     choices = {point.label for point in fronts["search"].choices}
-    held_out = by_label(fronts["report"]).keys() | by_label(fronts["select"]).keys()
+    held_out = fronts["report"].by_label.keys() | fronts["select"].by_label.keys()
 
-    def rank(point: Point) -> tuple[bool, bool, bool, bool, float, int]:
-        known = by_label(fronts["search"]).get(point.label, point)
-        asked = point.label in choices, point.label in held_out, not known.is_merge or known.kind == "average"
+    def rank(point: ScoredModel) -> tuple[bool, bool, bool, bool, float, int]:
+        known = fronts["search"].by_label.get(point.label, point)
+        asked = point.label in choices, point.label in held_out, not known.is_candidate
         return (point.label != winner, not asked[0], not asked[1], not asked[2], -known.score.mean, point.number)
 
     return sorted(found.values(), key=rank)
@@ -113,17 +132,17 @@ def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
     """The points whose comparisons are shown: what was scored on held-out examples, and the search's front."""
     shown = {point.label for point in fronts["search"].choices}
     for split in ("select", "report"):
-        shown |= {label for label, point in by_label(fronts[split]).items() if point.is_merge}
+        shown |= {point.label for point in fronts[split].points if not point.is_parent}
     return [label for label in labels if label in shown]
 
 
-def _importance(objective: Objective, searched: Front, material: Material) -> dict[str, Any]:
+def _importance(searched: Front, sources: PageSources) -> dict[str, Any]:
     """For the score and, where there are several, every task; points in the order in which they were asked."""
     own = [point for point in searched.points if point.is_candidate]
-    own = sorted((point for point in own if point.number in material.tables), key=lambda point: point.number)
-    if not own and material.missing:
-        return {"why": material.missing}
+    own = sorted((point for point in own if point.number in sources.tables), key=lambda point: point.number)
+    if not own and sources.missing:
+        return {"why": sources.missing}
     targets = {"score": np.array([point.score.mean for point in own])}
-    if len(objective.weights) > 1:
-        targets |= {f"task {task}": np.array([point.tasks[task].mean for point in own]) for task in objective.weights}
-    return importance([material.tables[point.number] for point in own], targets, material.inputs)
+    if len(searched.tasks) > 1:
+        targets |= {f"task {task}": np.array([point.tasks[task].mean for point in own]) for task in searched.tasks}
+    return importance([sources.tables[point.number] for point in own], targets, sources.inputs)

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from evomerge import __version__
 from evomerge.report import words
-from evomerge.report.html import plain
+from evomerge.report.html import formatting
 
 _PACKAGE = "evomerge.report.html"
 #: One script, in the order of what needs what.
@@ -33,13 +33,13 @@ def page(data: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "estimate": plain.estimate,
-        "gain": plain.gain,
-        "mean": plain.mean,
-        "plus_minus": plain.plus_minus,
+        "estimate": formatting.estimate,
+        "gain": formatting.gain,
+        "mean": formatting.mean,
+        "plus_minus": formatting.plus_minus,
         "p": words.p_value,
-        "percent": plain.percent,
-        "number": plain.number,
+        "percent": formatting.percent,
+        "number": formatting.number,
         "duration": words.duration,
     }
     folder = files(_PACKAGE)
@@ -47,7 +47,7 @@ def page(data: Mapping[str, Any]) -> str:
     plotly = get_plotlyjs()
     return environment.get_template("report.html.jinja").render(
         data=data,
-        tables=plain.tables(data),
+        tables=formatting.tables(data),
         version=__version__,
         json=embedded(data),
         style=(folder / "report.css").read_text(encoding="utf-8"),

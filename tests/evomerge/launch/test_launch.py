@@ -31,10 +31,10 @@ from evomerge.objective.spec import objective_of_study
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.recipe import Recipe
-from evomerge.report import standings
 from evomerge.report.status import status
 from evomerge.resident.resident import ModelError
 from evomerge.results import selection
+from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
 from evomerge.study import ConfigurationChanged, Study, StudyExists
 from evomerge.trial import number_in
@@ -328,7 +328,7 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     study = Study.read(config.study)
     assert objective_of_study(study) == plan.objective
     assert replace(selection(study, plan.objective), winner=result.winner) == result
-    for data in (standings.selection_to_dict(result), status(Run.of(study)), choose(Run(config.study)).scores):
+    for data in (selection_to_dict(result), status(Run.of(study)), choose(Run(config.study)).scores):
         json.dumps(data, allow_nan=False)
     values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.losses}
     assert values == dict.fromkeys(("search", "select", "report"), values["search"]), "the same on every split"

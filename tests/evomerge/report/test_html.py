@@ -19,12 +19,13 @@ from typer.testing import CliRunner, Result
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
 from evomerge.objective import Objective
-from evomerge.report.html import plain
+from evomerge.report.html import formatting
 from evomerge.report.html.coefficients import predicted_coefficients
-from evomerge.report.html.material import Material
-from evomerge.report.html.numbers import difference_data, estimate_data
+from evomerge.report.html.document import with_names_of_the_page
 from evomerge.report.html.page import page as make_page
+from evomerge.report.html.sources import PageSources
 from evomerge.report.status import status
+from evomerge.results.as_json import estimate_to_dict
 from evomerge.run import Run
 from evomerge.statistics import Difference, Estimate
 from evomerge.study import Study
@@ -291,7 +292,7 @@ def test_tables_show_the_numbers_of_the_ledger(page: str, data: dict[str, Any], 
 
 def test_volumes_of_two_splits_stand_beside_those_of_the_parents(page: str, data: dict[str, Any]) -> None:
     front = data["fronts"]["report"]
-    volumes = [plain.number(front[name]["mean"]) for name in ("hypervolume", "hypervolume_of_models")]
+    volumes = [formatting.number(front[name]["mean"]) for name in ("hypervolume", "hypervolume_of_models")]
     said = f"On the report split, of the {front['points']} models scored there: {volumes[0]} ["
     assert f"; of base and parents alone {volumes[1]}. Each counts from" in page.partition(said)[2]
 
@@ -490,10 +491,10 @@ def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: P
 
 
 def test_equal_values_have_no_interval() -> None:
-    data = estimate_data(Estimate(64.0, 0.0, 30))
-    assert data == {"mean": 64.0, "low": None, "high": None, "n": 30}
-    assert plain.estimate(data) == plain.plus_minus(data) == "64"
-    assert plain.gain(difference_data(Difference(0.0, 0.0, 30, 1.0))) == "+0"
+    data = with_names_of_the_page(estimate_to_dict(Estimate(64.0, 0.0, 30)))
+    assert (data["mean"], data["low"], data["high"], data["n"]) == (64.0, None, None, 30)
+    assert formatting.estimate(data) == formatting.plus_minus(data) == "64"
+    assert formatting.gain(with_names_of_the_page(estimate_to_dict(Difference(0.0, 0.0, 30, 1.0)))) == "+0"
 
 
 def test_coefficients_have_the_digits_that_are_looked_at(data: dict[str, Any]) -> None:
@@ -506,11 +507,11 @@ def test_coefficients_have_the_digits_that_are_looked_at(data: dict[str, Any]) -
 def test_coefficients_of_predicted_points_take_little_room() -> None:
     """Those that are wanted first come first; without models it is coordinates."""
     points = {7: np.full(6000, 0.123456789), 2: np.ones(6000), 5: np.zeros(6000), 1: np.ones(6000)}
-    found = predicted_coefficients(Material(), points)
+    found = predicted_coefficients(PageSources(), points)
     assert list(found["points"]) == ["7", "2", "5"]
     assert found["points"]["7"][0] == 0.12346
     table = CoefficientTable({"g": ("t",)}, {"weight": np.array([[0.123456789, 1.0]])})
-    found = predicted_coefficients(Material(decode=lambda _: table), {3: np.zeros(9)})
+    found = predicted_coefficients(PageSources(decode=lambda _: table), {3: np.zeros(9)})
     assert found == {"groups": ["g"], "tables": {"3": {"weight": [[0.12346, 1.0]]}}, "points": {}}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evomerge.report.html.importance import build_features, importance
+from evomerge.results.importance import build_features, importance
 from search_spaces.base import CoefficientTable
 
 GROUPS = {"first": ("a",), "second": ("b",), "third": ("c",), "still": ("d",)}

@@ -9,8 +9,8 @@ from evaluators.base import Scores
 from evomerge.objective import Objective
 from evomerge.objective.spec import record_objective
 from evomerge.report.html.document import document
-from evomerge.report.html.material import Material
 from evomerge.report.html.page import page
+from evomerge.report.html.sources import PageSources
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Outcome
@@ -45,7 +45,7 @@ def scored_twice(folder: Path, first: dict[str, Scores], again: dict[str, Scores
 
 def test_seconds_change_every_time_and_it_is_said_by_how_much(tmp_path: Path) -> None:
     study = scored_twice(tmp_path / "s", scores(4, SECONDS, 768), scores(4, SECONDS + NOISE, 768))
-    data = document(Run.of(study), Material())
+    data = document(Run.of(study), PageSources())
     (row,) = data["luck"]["reruns"]
     (task,) = row["tasks"]
     assert (task["task"], task["changed"], task["n"]) == ("seconds", 1.0, 4)
@@ -60,7 +60,7 @@ def test_seconds_change_every_time_and_it_is_said_by_how_much(tmp_path: Path) ->
 def test_another_size_is_no_change_of_other_examples(tmp_path: Path) -> None:
     """In the score the size moves the examples of the first other task; there, all of them would have changed."""
     study = scored_twice(tmp_path / "s", scores(4, SECONDS, 768), scores(4, SECONDS, 766))
-    data = document(Run.of(study), Material())
+    data = document(Run.of(study), PageSources())
     (row,) = data["luck"]["reruns"]
     assert [(task["task"], task["mean"], task["low"]) for task in row["tasks"]] == [("size", -2.0, None)]
     assert "100 % of the 1 example of size got another value, and its mean moved by -2." in page(data)
@@ -68,6 +68,6 @@ def test_another_size_is_no_change_of_other_examples(tmp_path: Path) -> None:
 
 def test_nothing_changed(tmp_path: Path) -> None:
     study = scored_twice(tmp_path / "s", scores(4, SECONDS, 768), scores(4, SECONDS, 768))
-    data = document(Run.of(study), Material())
+    data = document(Run.of(study), PageSources())
     assert data["luck"]["reruns"] == [{"label": "base", "tasks": []}]
     assert "base was scored twice on select, and every example got the same value." in page(data)

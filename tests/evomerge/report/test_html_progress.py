@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.objective import Objective
-from evomerge.report.html.progress import progress
 from evomerge.results.front import front
+from evomerge.results.history import history
 from tests.evomerge.report.fronts import PARETO, SEARCH, write_front
 
 
@@ -19,7 +19,7 @@ def test_a_task_in_which_all_are_equal_takes_no_hypervolume_away(tmp_path: Path)
     ):
         study = write_front(folder, models, objective)
         found = front(study, objective)
-        volumes.append(progress(study, objective, found)["hypervolume"])
+        volumes.append(history(study, found)["hypervolume"])
         assert found.hypervolume is not None
         assert volumes[-1][-1] == pytest.approx(found.hypervolume.value)
     assert volumes[0] == volumes[1]

@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from evomerge.objective import Objective
 from evomerge.report.live import QUIET, Interruptible, JsonLines, LiveView, choose, table
-from evomerge.report.snapshot import SearchScore, Snapshot
-from evomerge.statistics import Estimate
+from evomerge.report.snapshot import Snapshot
+from tests.evomerge.results.models import scored_models
 
-BEST = SearchScore("search", 37, Estimate(0.731, 0.015, 400), {"add": 0.8})
+ROWS = {"parent:größe": {"add": 0.652}, "trial:37": {"add": 0.731}}
+PARENT, BEST = scored_models(Objective({"add": 1.0}), ROWS, spread=0.147)
 SNAPSHOT = Snapshot(
     study="runs/quick",
     told=41,
@@ -23,7 +25,7 @@ SNAPSHOT = Snapshot(
     seconds=600.0,
     left=2400.0,
     best=BEST,
-    baselines=(SearchScore("parent:größe", 3, Estimate(0.652, 0.02, 400), {"add": 0.7}),),
+    baselines=(PARENT,),
     failures={"nonfinite": 2},
     stages={"merge": 1.0, "evaluate:add": 9.0},
 )
@@ -96,7 +98,7 @@ def test_without_a_terminal_there_is_one_json_line_per_event() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["message", "baseline", "progress", "failed"]
     assert lines[0]["message"] == "checking\nthe models"
-    assert (lines[1]["label"], lines[1]["score"]) == ("parent:größe", 0.652)
+    assert (lines[1]["label"], lines[1]["score"]) == ("parent:größe", pytest.approx(0.652))
     assert (lines[2]["told"], lines[2]["best"]["number"], lines[2]["seconds_left"]) == (41, 37, 2400.0)
     assert lines[3] == {"event": "failed", "number": 9}
 

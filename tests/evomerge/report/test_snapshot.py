@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,15 @@ from evomerge.objective import Floor, Objective
 from evomerge.objective.spec import objective_of_study, record_objective
 from evomerge.report.front_table import render_front
 from evomerge.report.live import table
-from evomerge.report.snapshot import SearchScore, leading, take
+from evomerge.report.snapshot import take
 from evomerge.report.status import render, status
 from evomerge.results.front import front
-from evomerge.results.measured import Measured
+from evomerge.results.progress import best_of_families, search_front
 from evomerge.run import Run
-from evomerge.statistics import Estimate
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.evomerge.report.studies import baseline, write_study
+from tests.evomerge.results.models import scored_models
 
 
 def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
@@ -33,11 +32,10 @@ def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
     assert snapshot.failures == {"NonFiniteScore": 1}
     assert snapshot.best is not None
     # 3/4 of the mean of `one` minus 1/4 of the mean of `two`, which counts downwards.
-    assert (snapshot.best.number, snapshot.best.score) == (4, pytest.approx(0.75 * 0.75 - 0.25 * 1.0))
-    assert snapshot.best.tasks == {"one": 0.75, "two": 1.0}
+    assert (snapshot.best.number, snapshot.best.score.mean) == (4, pytest.approx(0.75 * 0.75 - 0.25 * 1.0))
+    assert snapshot.best.means == {"one": 0.75, "two": 1.0}
     # Standard errors of the means: 1/4 of `one`, 1/sqrt(3) of `two`.
-    assert snapshot.best.estimate is not None
-    assert snapshot.best.estimate.standard_error == pytest.approx(math.hypot(0.75 / 4, 0.25 / math.sqrt(3)))
+    assert snapshot.best.score.standard_error == pytest.approx(math.hypot(0.75 / 4, 0.25 / math.sqrt(3)))
     assert [s.label for s in snapshot.baselines] == ["parent:a", "parent:b"]
     assert snapshot.stages["merge"] == pytest.approx(0.5 * 6)
 
@@ -46,11 +44,11 @@ def test_a_snapshot_of_a_known_study(tmp_path: Path) -> None:
 def test_a_baseline_may_be_the_best_so_far(tmp_path: Path, kind: str, searched: int) -> None:
     study = kind_of(tmp_path / "s", kind)
     objective = objective_of_study(study)
-    values = {"uniform": (0.8, 0.25), "task_arithmetic:0.8": (0.85, 0.2)}
+    values = {"uniform": (0.8, 0.3), "task_arithmetic:0.8": (0.9, 0.2)}
     for number, (label, row) in enumerate(values.items(), 5):
-        ids = tuple(f"{n}" for n in range(20))
+        ids = tuple(f"{n}" for n in range(10))
         scores = {
-            task: Scores(ids, (np.arange(20) < 20 * value - 0.5).astype(float))
+            task: Scores(ids, (np.arange(10) < 10 * value - 0.5).astype(float))
             for task, value in zip(("one", "two"), row, strict=True)
         }
         study.ask(Trial(number, None, merge=baseline(0.5), label=label))
@@ -80,8 +78,8 @@ def test_baselines_beat_points_of_a_front_and_are_the_best_on_a_task(tmp_path: P
     study.tell(Outcome(5, scores), list(objective.losses(scores)))
     front = take(Run.of(study)).front
     assert front is not None
-    assert front.numbers == (2,), "3 is beaten by the uniform average"
-    assert {task: front.name(number) for task, (number, _) in front.best.items()} == {
+    assert [model.number for model in front.candidates] == [2], "3 is dominated by the uniform average"
+    assert {task: model.name for task, model in front.best.items()} == {
         "one": "trial 2",
         "two": "uniform",
     }
@@ -91,7 +89,7 @@ def test_baselines_beat_points_of_a_front_and_are_the_best_on_a_task(tmp_path: P
 def test_the_canary_is_no_candidate(tmp_path: Path) -> None:
     snapshot = take(Run.of(write_study(tmp_path / "s")))
     assert snapshot.best is not None
-    assert snapshot.best.tasks["one"] < 1.0
+    assert snapshot.best.means["one"] < 1.0
 
 
 def test_waiting_is_what_workers_did_not_use(tmp_path: Path) -> None:
@@ -110,9 +108,8 @@ def test_a_snapshot_is_json(tmp_path: Path) -> None:
 
 def test_the_best_of_every_family_of_baselines() -> None:
     scores = {"parent:a": 0.3, "grid:0.2": 0.5, "parent:b": 0.4, "grid:0.4": 0.2, "uniform": 0.1}
-    assert [s.label for s in leading([SearchScore("b", 0, None, {}), SearchScore("b", 1, None, {})])] == ["b", "b"]
-    found = [SearchScore(label, n, Estimate(score, 0.0, 9), {}) for n, (label, score) in enumerate(scores.items())]
-    assert [one.label for one in leading(found)] == ["grid:0.2", "parent:b", "uniform"]
+    models = scored_models(Objective({"one": 1.0}), {label: {"one": score} for label, score in scores.items()})
+    assert [model.label for model in best_of_families(models)] == ["grid:0.2", "parent:b", "uniform"]
 
 
 def kind_of(folder: Path, kind: str, keep: dict[str, float] | None = None) -> Study:
@@ -139,24 +136,24 @@ def test_a_pareto_search_has_a_front_and_no_mean(tmp_path: Path) -> None:
     snapshot = take(Run.of(kind_of(tmp_path / "s", "pareto")))
     assert snapshot.best is None
     assert snapshot.front is not None
-    assert snapshot.front.numbers == (2, 3)
-    assert snapshot.front.best == {"one": (2, pytest.approx(0.9)), "two": (3, pytest.approx(0.3))}
+    assert [model.number for model in snapshot.front.candidates] == [2, 3]
+    best = {task: (model.number, model.means[task]) for task, model in snapshot.front.best.items()}
+    assert best == {"one": (2, pytest.approx(0.9)), "two": (3, pytest.approx(0.3))}
     # The reference is (0.5, 0.6): 0.4 x 0.1 and 0.2 x 0.3, of which 0.2 x 0.1 is counted twice.
     assert snapshot.front.hypervolume == pytest.approx(0.04 + 0.06 - 0.02)
-    assert [baseline.score for baseline in snapshot.baselines] == [None, None]
     data = snapshot.as_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
-    assert (data["front"]["size"], data["baselines"][0]["interval"]) == (2, None)
+    assert (data["front"]["size"], data["baselines"][0]["score"], data["baselines"][0]["interval"]) == (2, None, None)
 
 
-def test_a_task_in_which_all_are_equal_takes_no_volume_away(tmp_path: Path) -> None:
-    study = kind_of(tmp_path / "s", "pareto")
-    equal = [replace(entry, losses=(*(entry.losses or ()), 7.0)) for entry in study.told]
+def test_a_task_in_which_all_are_equal_takes_no_volume_away() -> None:
+    rows = {"parent:a": (0.8, 0.6), "parent:b": (0.5, 0.2), "trial:2": (0.9, 0.5), "trial:3": (0.7, 0.3)}
     objective = Objective({"one": 1.0, "two": 1.0, "size": 1.0}, frozenset({"two", "size"}), "pareto")
-    front = Measured(objective, equal).front()
-    assert front is not None
-    assert front.hypervolume == pytest.approx(0.08)
-    same = Measured(objective, [replace(entry, losses=(1.0, 2.0, 3.0)) for entry in study.told]).front()
+    models = {label: {"one": one, "two": two, "size": 7.0} for label, (one, two) in rows.items()}
+    found = search_front(scored_models(objective, models))
+    assert found is not None
+    assert found.hypervolume == pytest.approx(0.08)
+    same = search_front(scored_models(objective, {label: {"one": 1.0, "two": 2.0, "size": 3.0} for label in rows}))
     assert same is not None
     assert same.hypervolume == 0.0
 
@@ -197,7 +194,7 @@ def test_the_best_is_the_one_that_the_objective_prefers(
         "chebyshev": {"chebyshev": -0.1},
         "retention": {"retention": 1 + min(shares.values())},
     }.get(kind, {})
-    assert best.decisive == pytest.approx(expected)
+    assert dict(best.decisive) == pytest.approx(expected)
     assert best.gains == {"one": pytest.approx([0.1, -0.1][number - 2]), "two": pytest.approx([-0.3, -0.1][number - 2])}
 
 

@@ -6,16 +6,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evomerge.report.standings import render, selection_to_dict
-from evomerge.results import Claim, Repeat, Selection, Standing
-from evomerge.statistics import Difference, Estimate
+from evomerge.objective import Objective
+from evomerge.report.standings import render
+from evomerge.results import Claim, Repeat, Selection
+from evomerge.results.as_json import selection_to_dict
+from evomerge.statistics import Difference
 from evomerge.trial import Trial
+from tests.evomerge.results.models import scored_models
 
-WINNER = Standing("trial:4", Estimate(0.75, 0.02, 200), {"add": Estimate(0.75, 0.02, 200)}, None)
-PARENT = Standing(
-    "parent:a", Estimate(0.5, 0.025, 200), {"add": Estimate(0.5, 0.025, 200)}, Difference(0.25, 0.03, 200, 1e-9)
-)
-SELECTION = Selection(Trial(4, None, label="trial:4"), (WINNER, PARENT), "trial:4 beats parent:a.", 1)
+ADD = Objective({"add": 1.0})
+LEADS = {"parent:a": Difference(0.25, 0.03, 200, 1e-9)}
+WINNER, PARENT = scored_models(ADD, {"trial:4": {"add": 0.75}, "parent:a": {"add": 0.5}}, spread=0.198)
+SELECTION = Selection(Trial(4, None, label="trial:4"), (WINNER, PARENT), LEADS, "trial:4 beats parent:a.", 1)
 
 
 def test_the_table(tmp_path: Path) -> None:
@@ -23,20 +25,19 @@ def test_the_table(tmp_path: Path) -> None:
     console.print(render(SELECTION))
     console.file.close()
     text = console.export_text()
-    for part in ("trial:4", "0.750 ± 0.039", "parent:a", "0.500 ± 0.049", "+0.250 ± 0.059", "<0.0001"):
+    for part in ("trial:4", "0.750 ± 0.039", "parent:a", "0.500 ± 0.039", "+0.250 ± 0.059", "<0.0001"):
         assert part in text
     assert "± is a 95 % interval" in text
     assert text.rstrip().endswith("trial:4 beats parent:a.")
 
 
 def test_what_else_there_is_to_say(tmp_path: Path) -> None:
-    size = {"size": Estimate(1e6, math.inf, 1)}
-    winner = Standing("trial:4", Estimate(0.75, math.inf, 1), size, None)
-    other = Standing("parent:a", Estimate(0.5, math.inf, 1), size, Difference(0.25, math.inf, 1, 1.0))
-    same = Standing("uniform", Estimate(0.75, 0.0, 9), size, Difference(0.0, 0.0, 9, 1.0))
+    objective = Objective({"size": 1.0}, frozenset({"size"}), whole_model=frozenset({"size"}))
+    sizes = {"trial:4": {"size": 1e6}, "parent:a": {"size": 2e6}, "uniform": {"size": 1e6}}
     selection = Selection(
         SELECTION.winner,
-        (winner, other, same),
+        tuple(scored_models(objective, sizes, n_examples=1)),
+        {"parent:a": Difference(1e6, math.inf, 1, 1.0), "uniform": Difference(0.0, 0.0, 9, 1.0)},
         "v",
         1,
         claims=(Claim("add", "parent:a", Difference(0.25, 0.03, 200, 0.01), 0.03),),
@@ -65,8 +66,8 @@ def test_what_else_there_is_to_say(tmp_path: Path) -> None:
 
 
 def test_json_has_the_same_numbers_and_no_infinity() -> None:
-    alone = Standing("x", Estimate(1.0, math.inf, 1), {}, None)
-    data = selection_to_dict(Selection(SELECTION.winner, (WINNER, PARENT, alone), "v", 2))
+    (alone,) = scored_models(ADD, {"x": {"add": 1.0}}, n_examples=1)
+    data = selection_to_dict(Selection(SELECTION.winner, (WINNER, PARENT, alone), LEADS, "v", 2))
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert data["standings"][1]["winner_ahead"]["p"] == 1e-9
     assert data["standings"][2]["standard_error"] is None

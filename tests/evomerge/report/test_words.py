@@ -1,13 +1,13 @@
 """Numbers in words."""
 
 import math
-from typing import Any
 
 import pytest
 
+from evomerge.objective import Objective
 from evomerge.report import words
-from evomerge.report.snapshot import SearchScore
 from evomerge.statistics import Estimate
+from tests.evomerge.results.models import scored_models
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,20 @@ def test_durations(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
 
 
-def found(mean: float, error: float, **settings: Any) -> SearchScore:
-    return SearchScore("", 0, Estimate(mean, error, 100, **settings), {})
-
-
 def test_scores_show_two_digits_of_their_error() -> None:
-    assert words.score(found(0.7312, 0.015)) == "0.731 [0.702, 0.761]"
-    assert words.score(found(0.7312, 0.0015)) == "0.7312 [0.7283, 0.7341]"
-    assert words.score(found(0.5, math.inf)) == "0.5"
-    assert words.score(SearchScore("", 0, None, {"a": 0.31, "b": 12345.678})) == "a 0.31, b 1.235e+04"
-    assert words.score(found(1.0, 0.0)) == "1"
+    assert words.estimate(Estimate(0.7312, 0.015, 100)) == "0.731 [0.702, 0.761]"
+    assert words.estimate(Estimate(0.7312, 0.0015, 100)) == "0.7312 [0.7283, 0.7341]"
+    assert words.estimate(Estimate(0.5, math.inf, 100)) == "0.5"
+    assert words.estimate(Estimate(1.0, 0.0, 100)) == "1"
+
+
+def test_a_score_comes_after_what_decides_and_a_pareto_search_has_tasks() -> None:
+    rows = {"parent:a": {"a": 0.31, "b": 12345.678}}
+    tasks = dict.fromkeys(("a", "b"), 1.0)
+    (model,) = scored_models(Objective(tasks, kind="pareto"), rows)
+    assert words.score(model) == "a 0.31, b 1.235e+04"
+    (model,) = scored_models(Objective(tasks, kind="retention"), rows)
+    assert words.score(model) == "retention 1.0000, score 6173"
 
 
 def test_an_interval_is_the_one_of_the_values_not_the_normal_one() -> None:
@@ -53,16 +57,17 @@ def test_shares_are_ranked_and_sum_to_a_hundred() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baselines", "text"),
+    ("better", "baselines", "text"),
     [
-        ([], ""),
-        ([0.5], ", none of 1 baselines is better"),
-        ([0.5, 0.7, 0.4], ", 1 of 3 baselines is better"),
-        ([0.7, 0.8], ", 2 of 2 baselines are better"),
+        (0, 0, ""),
+        (None, 2, ""),
+        (0, 1, ", none of 1 baselines is better"),
+        (1, 3, ", 1 of 3 baselines is better"),
+        (2, 2, ", 2 of 2 baselines are better"),
     ],
 )
-def test_a_score_beside_the_baselines(baselines: list[float], text: str) -> None:
-    assert words.beside(baselines, 0.5) == text
+def test_a_model_beside_the_baselines(better: int | None, baselines: int, text: str) -> None:
+    assert words.beside(better, baselines) == text
 
 
 @pytest.mark.parametrize(("done", "bar"), [(0, "[----------]"), (50, "[#####-----]"), (120, "[##########]")])

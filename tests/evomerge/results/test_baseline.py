@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.objective import Floor, Kind, Objective
-from evomerge.report.standings import selection_to_dict
 from evomerge.results import Selection, select, selection
+from evomerge.results.as_json import selection_to_dict
 from tests.evomerge.results.tables import Table, searched
 
 #: The parent is far behind; of the grid 0.8 is the best on select, though 0.6 is on the search split.
@@ -29,7 +29,7 @@ def result(folder: Path, table: Table, objective: Objective | None = None) -> Se
     found = selection(study, objective)
     reported = [e.trial.label for e in study.told if e.trial.split == "report"]
     assert len(reported) == len(set(reported))
-    assert set(reported) == {standing.label for standing in found.standings}
+    assert set(reported) == {standing.label for standing in found.models}
     return found
 
 
@@ -46,7 +46,7 @@ def test_the_headline_names_the_best_baseline_of_the_select_split(tmp_path: Path
     found = result(tmp_path, {**GRID, "report/task_arithmetic:0.8": {"a": theirs}})
     assert found.baseline == "task_arithmetic:0.8"
     assert selection_to_dict(found)["baseline"] == "task_arithmetic:0.8"
-    labels = {standing.label for standing in found.standings}
+    labels = {standing.label for standing in found.models}
     assert labels == {found.winner.label, "base", "parent:a", "uniform", "task_arithmetic:0.8"}
     assert "beats the best parent, parent:a, on held-out examples (+20.0 ± " in found.verdict
     assert said in found.verdict.split(". ")[0] + "."
@@ -100,4 +100,4 @@ def test_the_best_baseline_is_the_one_that_the_objective_prefers(
     found = result(tmp_path, TWO, Objective({"a": 1.0, "b": 1.0}, kind=kind, keep=floors))
     assert found.baseline == best
     assert said in found.verdict
-    assert best in {standing.label for standing in found.standings}
+    assert best in {standing.label for standing in found.models}

@@ -8,10 +8,12 @@ from scipy import stats
 
 from evaluators.base import Scores
 from evomerge.objective import Objective
+from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore, task_difference, task_estimate
-from evomerge.results import Standing
+from evomerge.results import ScoredModel
 from evomerge.results.verdict import verdict
 from evomerge.statistics import Z95, estimate, power
+from evomerge.trial import Trial
 
 N = 145
 BESIDE = Objective({"count": 1.0, "mine": 1.0}, whole_model=frozenset({"mine"}))
@@ -126,13 +128,10 @@ def test_power_counts_examples_and_no_constant() -> None:
 
 def test_the_verdict_says_that_a_lead_is_that_of_a_constant() -> None:
     stick, a, b = DisplayScore(BESIDE), scored(RIGHT, 11.83716), scored(RIGHT, 11.8)
-
-    def standing(label: str, model: dict[str, Scores], *, behind: bool) -> Standing:
-        tasks = {task: task_estimate(BESIDE, task, model[task]) for task in model}
-        return Standing(label, stick.estimate(model), tasks, stick.difference(a, model) if behind else None)
-
-    standings = [standing("trial:1", a, behind=False), standing("parent:x", b, behind=True)]
-    said = verdict(BESIDE, standings, (), shares=("count",))
+    reference = Reference.of(BESIDE, [BESIDE.by_task(b)])
+    winner = ScoredModel("trial:1", 1, "candidate", Trial(1, None), a, reference)
+    parent = ScoredModel("parent:x", 0, "parent", Trial(0, None), b, reference)
+    said = verdict((winner, parent), {"parent:x": stick.difference(a, b)}, (), shares=("count",))
     assert said == (
         "No merge was shown to be better than parent:x on held-out examples "
         "(+0.0186 ± 0.0067 in the weighted mean of all tasks, each in its own unit; the examples do not differ: "

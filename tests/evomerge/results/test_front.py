@@ -25,16 +25,21 @@ def read(folder: Path, objective: Objective = PARETO, split: str = "search", mod
 def test_what_no_other_model_beats_comes_first(tmp_path: Path) -> None:
     found = read(tmp_path / "study")
     # parent:math (8, 3) is beaten by nobody; base, start, uniform and 10 are.
-    assert [point.label for point in found.points if point.on_front] == [
+    assert [point.label for point in found.points if point.label in found.on_front] == [
         *("trial:6", "trial:9", "parent:math", "trial:8"),
         *("parent:chat", "trial:5", "trial:7"),
     ]
-    assert [point.label for point in found.points if not point.on_front] == ["trial:10", "uniform", "trial:4", "base"]
+    assert [point.label for point in found.points if point.label not in found.on_front] == [
+        "trial:10",
+        "uniform",
+        "trial:4",
+        "base",
+    ]
     kinds = {point.label: point.kind for point in found.points}
     assert (kinds["trial:4"], kinds["trial:6"], kinds["uniform"]) == ("start", "candidate", "average")
     assert (kinds["base"], kinds["parent:chat"]) == ("base", "parent")
     assert [point.label for point in found.choices] == ["trial:5", "trial:6", "trial:7", "trial:8", "trial:9"]
-    assert [point.label for point in found.models] == ["parent:math", "parent:chat", "base"]
+    assert [point.label for point in found.parents] == ["parent:math", "parent:chat", "base"]
 
 
 def test_scores_are_those_of_the_examples(tmp_path: Path) -> None:
@@ -48,7 +53,7 @@ def test_the_probability_is_that_of_drawing_the_example_that_makes_the_differenc
     # 1 beats 0 by one example of ten: they are level, and both on the front, where it is not drawn.
     objective = Objective({"math": 1.0})
     found = read(tmp_path / "study", objective, models={0: [5], 1: [6]})
-    by_number = {point.number: point.probability for point in found.points}
+    by_number = {point.number: found.probability[point.label] for point in found.points}
     assert by_number[1] == 1.0
     assert by_number[0] == pytest.approx(0.9**10, abs=0.03)
 
@@ -113,7 +118,7 @@ def test_less_is_better_where_the_task_says_so(tmp_path: Path) -> None:
     found = front(study, OBJECTIVE)
     study.close()
     # One up, two down: 4 has (.75, 1), parents (.5, 1) and (.25, 1), 3 and 6 have two = 2. Failures do not count.
-    assert [point.label for point in found.points if point.on_front] == ["trial:4"]
+    assert [point.label for point in found.points if point.label in found.on_front] == ["trial:4"]
     assert found.points[0].tasks["two"].mean == 1.0
     assert found.volume_reference == {"one": 0.25, "two": 1.0}
     assert (len(found.points), found.pending) == (5, 1)
@@ -149,7 +154,7 @@ def test_only_what_was_scored_on_the_same_examples_is_compared(tmp_path: Path) -
 
 def test_what_the_search_found_is_shrunk(tmp_path: Path) -> None:
     found = read(tmp_path / "study")
-    shrunk = {point.number: point.shrunk for point in found.points if point.shrunk is not None}
+    shrunk = {point.number: found.shrunk[point.label] for point in found.points if point.label in found.shrunk}
     # The better half of the seven candidates: 6 and 9 with .6, 8 with .55, and 5 (.5, before 7 with the same score).
     assert sorted(shrunk) == [5, 6, 8, 9]
     assert found.optimism is not None

@@ -89,7 +89,7 @@ def test_a_pareto_search_reports_its_front_in_one_look(tmp_path: Path) -> None:
     assert {model(e.trial.x) for e in on_report if e.trial.x is not None} == {"x1", "x3"}, "x2 is beaten on select"
     assert {e.trial.label for e in on_report if e.trial.x is None} == {"parent:a", "parent:b", "uniform"}
     assert (result.looks, len(result.front)) == (1, 2)
-    assert result.standings[0].label == result.winner.label
+    assert result.models[0].label == result.winner.label
 
 
 def test_a_large_front_is_thinned_to_its_ends_and_what_lies_between(tmp_path: Path) -> None:

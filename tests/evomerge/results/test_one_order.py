@@ -11,7 +11,7 @@ from evaluators.base import Scores
 from evomerge.objective import Floor, Kind, Objective
 from evomerge.objective.spec import record_objective
 from evomerge.report.html.document import document
-from evomerge.report.html.material import Material
+from evomerge.report.html.sources import PageSources
 from evomerge.report.live import table
 from evomerge.report.snapshot import take
 from evomerge.report.status import status
@@ -61,7 +61,7 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
     assert shown.preferred is not None
     story = Story(follower := Follower(study.folder))
     points, _ = story.tell(follower.poll())
-    page = document(Run.of(study), Material())
+    page = document(Run.of(study), PageSources())
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(snapshot, 200))
     drawn = next(line for line in console.export_text().splitlines() if line.startswith("best so far"))

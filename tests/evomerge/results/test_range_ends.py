@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from evomerge.objective import Objective
-from evomerge.report.standings import selection_to_dict
 from evomerge.report.status import render, status
 from evomerge.results import ends_text, range_ends, record_coordinates, select, selection
+from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Trial

@@ -76,7 +76,7 @@ def test_the_winner_is_the_best_merge_on_select(searched: tuple[Study, SerialExe
     merges = [e for e in on_select if not e.trial.label.startswith(("parent:", "base"))]
     best = min(merges, key=lambda e: (e.losses or (np.inf,))[0])
     assert result.winner.label == best.trial.label
-    labels = [s.label for s in result.standings]
+    labels = [model.label for model in result.models]
     assert labels[0] == result.winner.label
     assert {"base", "parent:a", "uniform"} <= set(labels)
     assert result.looks == 1
@@ -86,10 +86,9 @@ def test_paired_differences_are_winner_minus_other(searched: tuple[Study, Serial
     study, executor, optimizer = searched
     select(study, executor, OBJECTIVE, optimizer.recommend())
     result = selection(study, OBJECTIVE)
-    winner = result.standings[0]
-    for other in result.standings[1:]:
-        assert other.behind is not None
-        assert other.behind.mean == pytest.approx(winner.score.mean - other.score.mean)
+    winner = result.models[0]
+    for other in result.models[1:]:
+        assert result.leads[other.label].mean == pytest.approx(winner.score.mean - other.score.mean)
         entry = next(e for e in study.told if (e.trial.split, e.trial.label) == ("report", other.label))
         assert entry.outcome is not None
         assert other.score.mean == pytest.approx(entry.outcome.scores["one"].mean)

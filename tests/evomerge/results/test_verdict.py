@@ -1,21 +1,18 @@
 """Sentences: units, margins that are not known, and what is claimed of a worst task."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
 from evomerge.objective import Floor, Kind, Objective
-from evomerge.results import Claim, Repeat, Standing
+from evomerge.objective.score import DisplayScore
+from evomerge.results import Claim, Repeat
 from evomerge.results.verdict import verdict
-from evomerge.statistics import Difference, Estimate
+from evomerge.statistics import Difference
+from tests.evomerge.results.models import scored_models
 
 TWO = {"math": 1.0, "text": 1.0}
 MIXED = "in the weighted mean of all tasks, each in its own unit"
-
-
-def standing(label: str, behind: Difference | None = None, **tasks: float) -> Standing:
-    return Standing(label, Estimate(0.5, 0.1, 100), {t: Estimate(v, 0.1, 50) for t, v in tasks.items()}, behind)
 
 
 def said(
@@ -26,9 +23,9 @@ def said(
     scaled: bool = False,
 ) -> str:
     objective = Objective(TWO, frozenset({"text"}) - set(shares), kind)
-    standings = [standing("trial:1", math=0.6, text=11.0), standing("parent:a", gap, math=0.8, text=10.0)]
-    scale = "each task from its worst model, 0, to its best, 1: math 0.2 to 0.9, text 12 to 9" if scaled else ""
-    return verdict(objective, standings, claims, shares=shares, scale=scale)
+    display = DisplayScore(objective, {"math": (0.2, 0.9), "text": (12.0, 9.0)} if scaled else {})
+    rows = {"trial:1": {"math": 0.6, "text": 11.0}, "parent:a": {"math": 0.8, "text": 10.0}}
+    return verdict(scored_models(objective, rows, display=display), {"parent:a": gap}, claims, shares=shares)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +52,9 @@ def test_units_and_margins(gap: Difference, shares: tuple[str, ...], scaled: boo
 
 
 def test_a_task_alone_keeps_its_unit_without_a_word() -> None:
-    standings = [standing("trial:1", text=9.0), standing("parent:a", Difference(1.0, 0.1, 100, 1e-9), text=10.0)]
-    said = verdict(Objective({"text": 1.0}, frozenset({"text"})), standings, (), shares=())
+    rows = {"trial:1": {"text": 9.0}, "parent:a": {"text": 10.0}}
+    models = scored_models(Objective({"text": 1.0}, frozenset({"text"})), rows)
+    said = verdict(models, {"parent:a": Difference(1.0, 0.1, 100, 1e-9)}, (), shares=())
     assert "beats the best parent, parent:a, on held-out examples (+1.00 ± 0.20, p < 0.0001)." in said
 
 
@@ -102,17 +100,17 @@ def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
     ],
 )
 def test_only_a_parent_that_keeps_what_was_asked_is_to_beat_and_to_keep(score_b: float, p: float, text: str) -> None:
-    objective = Objective(TWO, keep={"math": Floor(0.02), "text": Floor(0.2)})
-    parents = {
-        "parent:a": (0.7, 0.45, 0.9, 0.05),
-        "parent:b": (0.6, score_b, 0.75, 0.02),
-        "parent:c": (0.5, 0.7, 0.1, 0.1),
+    # By the score a is better than b, and b than c.
+    objective = Objective({"math": 1.0, "text": 3.0}, keep={"math": Floor(0.02), "text": Floor(0.2)})
+    rows = {
+        "trial:1": {"math": 0.7, "text": 0.8},
+        "parent:a": {"math": 0.45, "text": 0.9},
+        "parent:b": {"math": score_b, "text": 0.75},
+        "parent:c": {"math": 0.7, "text": 0.1},
     }
-    standings = [standing("trial:1", math=0.7, text=0.8)]
-    for label, (score, math_score, text_score, ahead) in parents.items():
-        found = standing(label, Difference(ahead, 0.05, 100, p), math=math_score, text=text_score)
-        standings.append(replace(found, score=Estimate(score, 0.1, 100)))
-    said = verdict(objective, standings, (), shares=TWO)
+    ahead = {"parent:a": 0.05, "parent:b": 0.02, "parent:c": 0.1}
+    leads = {label: Difference(lead, 0.05, 100, p) for label, lead in ahead.items()}
+    said = verdict(scored_models(objective, rows), leads, (), shares=TWO)
     assert text in said
     assert "Keep parent:a" not in said
 
@@ -121,11 +119,14 @@ def test_only_a_parent_that_keeps_what_was_asked_is_to_beat_and_to_keep(score_b:
 def test_a_share_that_was_asked_for_is_one_of_what_the_parent_scores(kept: float, said_so: bool) -> None:
     # The parent scores 0.8 on math; 0.72, which the winner has, is 90 % of it, and 10 points less would be 0.62.
     claim = Claim("math", "parent:a", Difference(-0.08, 0.01, 50, 1e-9), 1e-9)
-    standings = [standing("trial:1", math=0.72, text=0.8)]
-    standings.append(standing("parent:a", Difference(0.1, 0.01, 100, 1e-9), math=0.8, text=0.3))
-    standings.append(standing("parent:b", Difference(0.1, 0.01, 100, 1e-9), math=0.72, text=0.3))
-    objective = Objective(TWO, keep={"math": Floor(kept, "share")})
-    said = verdict(objective, standings, [claim], shares=TWO, keeps=False)
+    rows = {
+        "trial:1": {"math": 0.72, "text": 0.8},
+        "parent:a": {"math": 0.8, "text": 0.3},
+        "parent:b": {"math": 0.72, "text": 0.3},
+    }
+    leads = dict.fromkeys(("parent:a", "parent:b"), Difference(0.1, 0.01, 100, 1e-9))
+    models = scored_models(Objective(TWO, keep={"math": Floor(kept, "share")}), rows)
+    said = verdict(models, leads, [claim], shares=TWO, keeps=False)
     fell = f"On held-out examples math fell further than asked for ({100 * kept:g}%): -8.0 ± 2.0 points."
     assert (fell in said) == said_so
     assert f"kept what was asked for (math {100 * kept:g}%)" in said
@@ -138,12 +139,12 @@ def test_a_task_that_changes_by_itself_is_not_judged(changed: int, judged: bool)
         Claim("math", "parent:a", Difference(0.2, 0.01, 50, 1e-9), 1e-9),
         Claim("text", "parent:b", Difference(-0.1, 0.01, 50, 1e-9), 1e-9),
     )
-    standings = [standing("trial:1", math=0.6, text=0.5)]
-    standings.append(standing("parent:a", Difference(0.1, 0.01, 100, 1e-9), math=0.4, text=0.5))
+    rows = {"trial:1": {"math": 0.6, "text": 0.5}, "parent:a": {"math": 0.4, "text": 0.5}}
+    leads = {"parent:a": Difference(0.1, 0.01, 100, 1e-9)}
     repeat = Repeat(
         "parent:a", {"math": 0, "text": changed}, {"math": 50, "text": 40}, {"math": 0.0, "text": 0.0123}, 0.11
     )
-    said = verdict(Objective(TWO), standings, claims, shares=TWO, repeat=repeat)
+    said = verdict(scored_models(Objective(TWO), rows), leads, claims, shares=TWO, repeat=repeat)
     assert "better on math (+20.0 ± 2.0 points)" in said
     assert ("worse on text" in said) == judged
     sentence = (

@@ -6,11 +6,10 @@ import pytest
 
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.objective.spec import objective_of_study
-from evomerge.report import standings
 from evomerge.report.snapshot import take
 from evomerge.results import selection
-from evomerge.results.measured import scored_candidates as scored
-from evomerge.results.ranking import Ranking
+from evomerge.results.as_json import selection_to_dict
+from evomerge.results.ranking import Ranking, best
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.follow import Follower
@@ -30,7 +29,7 @@ def told(folder: Path, **changes: object) -> tuple[Study, list[Point], dict[str,
     story = Story(follower := Follower(folder / "study"))
     points, facts = story.tell(follower.poll())
     study = Study.read(folder / "study")
-    result = standings.selection_to_dict(selection(study, objective_of_study(study)))
+    result = selection_to_dict(selection(study, objective_of_study(study)))
     return study, points, facts | story.outcome(result)
 
 
@@ -66,12 +65,12 @@ def test_where_the_worst_task_decides_it_is_told(tmp_path: Path, kind: str) -> N
     study, points, facts = told(tmp_path, objective=kind)
     assert not any("score" in point.values for point in points)
     assert "report/base" not in facts
-    best = take(Run.of(study)).best
-    assert best is not None
+    found = take(Run.of(study)).best
+    assert found is not None
     own = [point.values[kind] for point in proposals(study, points) if "task/one" in point.values]
-    ranking = Ranking(study, objective_of_study(study), "search")
-    assert own == [ranking.decisive(entry)[kind] for entry in scored(study) if entry.trial.label == "search"]
-    assert points[-1].values["best"] == pytest.approx(best.merit)
+    candidates = Ranking(study, objective_of_study(study), "search").candidates
+    assert own == [model.decisive[kind] for model in candidates if model.kind == "candidate"]
+    assert points[-1].values["best"] == pytest.approx(found.decisive[kind])
     assert all(kind not in p.values for p in points if study.entries[int(p.values["trial"])].trial.origin.is_parent)
 
 
@@ -84,10 +83,11 @@ def test_the_best_of_a_mean_keeps_what_is_to_be_kept(tmp_path: Path) -> None:
         tmp_path, tasks=tasks, space="uniform", optimizer="random", objective={"one": 1, "two": 9}, keep={"one": 0.0}
     )
     objective = objective_of_study(study)
-    best = Ranking(study, objective, "search").best()
-    assert best is not None
-    assert points[-1].values["best"] == objective.score_of(best.losses or ())
-    highest = max(objective.score_of(e.losses or ()) for e in scored(study) if e.trial.merge is None)
+    ranking = Ranking(study, objective, "search")
+    leader = best(ranking.merges)
+    assert leader is not None
+    assert points[-1].values["best"] == pytest.approx(leader.score.mean)
+    highest = max(model.score.mean for model in ranking.candidates)
     assert points[-1].values["best"] < highest, "the largest mean breaks what is to be kept"
 
 

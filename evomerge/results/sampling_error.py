@@ -6,58 +6,46 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.objective.score import DisplayScore, clusters
-from evomerge.report.html.numbers import best_model, by_label, difference_data, estimate_data, number
-from evomerge.results.front import Front, Point
+from evomerge.objective.score import clusters
+from evomerge.results.as_json import estimate_to_dict, number, optimism_to_dict
+from evomerge.results.front import Front
+from evomerge.results.scored import ScoredModel
 from evomerge.statistics import bootstrap_means, indifference_set, power, probability_best, rerun
 
 #: The difference for which the number of examples is told beside the one that was found: one point in a hundred.
 POINT = 0.01
 
 
-def luck(sticks: Mapping[str, DisplayScore], fronts: Mapping[str, Front], winner: str | None) -> dict[str, Any]:
-    """All of it as plain data; a part that the study cannot say is null or empty."""
+def sampling_error(fronts: Mapping[str, Front], winner: str | None) -> dict[str, Any]:
+    """All of it as plain data; a part that the study cannot say is null or empty. fronts: split -> front."""
     return {
-        "optimism": _optimism(fronts["search"]),
-        "finalists": _finalists(sticks["select"], fronts, winner),
-        "power": _power(sticks["report"], fronts["report"], winner),
+        "optimism": optimism_to_dict(fronts["search"].optimism),
+        "finalists": _finalists(fronts, winner),
+        "power": _power(fronts["report"], winner),
         "reruns": _reruns(fronts["select"]),
     }
 
 
-def _optimism(front: Front) -> dict[str, Any] | None:
-    found = front.optimism
-    if found is None:
-        return None
-    return {
-        "candidates": len(found.measured),
-        "expected": found.expected,
-        "reliability": found.reliability,
-        "noise": float(np.sqrt(found.noise)),
-        "spread": float(np.sqrt(found.spread)),
-        "disagreement": found.disagreement,
-    }
-
-
-def _finalists(stick: DisplayScore, fronts: Mapping[str, Front], winner: str | None) -> list[dict[str, Any]]:
+def _finalists(fronts: Mapping[str, Front], winner: str | None) -> list[dict[str, Any]]:
     """The merges that met on select, best first: what they scored on each split, and how often each would be best."""
-    merges = [point for point in by_label(fronts["select"]).values() if point.is_merge]
+    merges = [point for point in fronts["select"].points if not point.is_parent]
     if not merges:
         return []
-    parts = [stick.contributions(point.scores) for point in merges]
+    display = fronts["select"].reference.display
+    parts = [display.contributions(point.scores) for point in merges]
     values = {task: np.stack([part[task] for part in parts]) for task in parts[0]}
     repeats = clusters(merges[0].scores)
     means = bootstrap_means(values, clusters=repeats)
     chances, may_be_best = probability_best(means), indifference_set(values, means, clusters=repeats)
-    searched, reported = by_label(fronts["search"]), by_label(fronts["report"])
+    searched, reported = fronts["search"], fronts["report"].by_label
     rows = [
         {
             "label": point.label,
             "kind": point.kind,
             "winner": point.label == winner,
-            "search": _score(searched.get(point.label)),
-            "shrunk": searched[point.label].shrunk if point.label in searched else None,
-            "select": estimate_data(point.score),
+            "search": _score(searched.by_label.get(point.label)),
+            "shrunk": searched.shrunk.get(point.label),
+            "select": estimate_to_dict(point.score),
             "report": _score(reported.get(point.label)),
             "p_best": float(chance),
             "may_be_best": bool(may_be),
@@ -67,15 +55,13 @@ def _finalists(stick: DisplayScore, fronts: Mapping[str, Front], winner: str | N
     return sorted(rows, key=lambda row: -row["select"]["mean"])
 
 
-def _power(stick: DisplayScore, front: Front, winner: str | None) -> dict[str, Any] | None:
+def _power(front: Front, winner: str | None) -> dict[str, Any] | None:
     """What the report examples can show about the winner and the best parent."""
-    rival, points = best_model(front), by_label(front)
-    if rival is None or winner not in points:
+    rival, display = front.best_parent, front.reference.display
+    if rival is None or winner is None or winner not in front.by_label or not display.sizes:
         return None
-    if not stick.sizes:
-        return None
-    mine, its = (stick.sampled(point.scores) for point in (points[winner], rival))
-    found = power(mine, its, sizes=stick.sizes, clusters=clusters(rival.scores))
+    mine, its = (display.sampled(point.scores) for point in (front.by_label[winner], rival))
+    found = power(mine, its, sizes=display.sizes, clusters=clusters(rival.scores))
     return {
         "rival": rival.label,
         "examples": found.n_examples,
@@ -88,16 +74,16 @@ def _power(stick: DisplayScore, front: Front, winner: str | None) -> dict[str, A
 
 def _reruns(front: Front) -> list[dict[str, Any]]:
     """What changed where a model was scored twice on the same examples: the tasks that did, each in its own unit."""
-    points, found = by_label(front), []
+    found = []
     for label, again in front.reruns.items():
-        if label not in points:
+        if label not in front.by_label:
             continue
-        first = points[label].scores
+        first = front.by_label[label].scores
         pairs = {task: ({task: first[task].values}, {task: again[task].values}) for task in front.tasks}
         results = {task: rerun(*pair, clusters=clusters({task: first[task]})) for task, pair in pairs.items()}
         tasks = [
             {"task": task, "changed": result.changed, "noise": result.standard_error}
-            | difference_data(result.difference)
+            | estimate_to_dict(result.difference)
             | ({"low": None, "high": None, "p": None} if task in front.objective.whole_model else {})
             for task, result in results.items()
             if result.changed
@@ -106,5 +92,5 @@ def _reruns(front: Front) -> list[dict[str, Any]]:
     return found
 
 
-def _score(point: Point | None) -> dict[str, Any] | None:
-    return None if point is None else estimate_data(point.score)
+def _score(point: ScoredModel | None) -> dict[str, Any] | None:
+    return None if point is None else estimate_to_dict(point.score)

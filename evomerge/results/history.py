@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.objective import Objective
-from evomerge.report.html.numbers import by_label, number
+from evomerge.results.as_json import number
 from evomerge.results.front import Front
+from evomerge.results.ranking import losses_of
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin
@@ -15,16 +15,15 @@ from evomerge.trial import Origin
 CANARY_COST = 2.0
 
 
-def progress(study: Study, objective: Objective, front: Front) -> dict[str, Any]:
+def history(study: Study, front: Front) -> dict[str, Any]:
     """Columns with one item per trial of the search split, in the order of finishing.
 
-    seconds: that the search had run when it ended. evaluations: how many times the whole search split
-    was scored so far, failed trials counted whole. best: the score of the best merge so far, baselines included;
-    leader: its trial. hypervolume: of all points so far, baselines too, from the worst of the models on; only where
-    every task is an objective.
+    front: of the search split. seconds: that the search had run when it ended. evaluations: how many times the whole
+    search split was scored so far, failed trials counted whole. best: the score of the best merge so far, baselines
+    included; leader: its trial. hypervolume: of all points so far, baselines too, from the worst of the models on; only
+    where every task is an objective.
     """
-    points = by_label(front)
-    numbers = {point.number: point for point in points.values()}
+    models = {point.number: point for point in front.points}
     examples = sum(front.examples.values())
     told = [entry for entry in study.told if entry.trial.split == "search"]
     names = ("number", "label", "evaluations", "seconds", "score", "best", "leader")
@@ -32,8 +31,8 @@ def progress(study: Study, objective: Objective, front: Front) -> dict[str, Any]
     spent, best = 0.0, None
     for entry in told:
         spent += _cost(entry, examples)
-        point = None if entry.trial.origin is Origin.CANARY else numbers.get(entry.trial.number)
-        if point is not None and point.is_merge and (best is None or point.order < best.order):
+        point = None if entry.trial.origin is Origin.CANARY else models.get(entry.trial.number)
+        if point is not None and not point.is_parent and (best is None or point.rank < best.rank):
             best = point
         rows["number"].append(entry.trial.number)
         rows["label"].append(None if point is None else point.label)
@@ -42,7 +41,7 @@ def progress(study: Study, objective: Objective, front: Front) -> dict[str, Any]
         rows["score"].append(None if point is None else number(point.score.mean))
         rows["best"].append(None if best is None else number(best.score.mean))
         rows["leader"].append(None if best is None else best.number)
-    return {**rows, "hypervolume": _hypervolume(front, rows["label"]) if objective.pareto else None}
+    return {**rows, "hypervolume": _hypervolume(front, rows["label"]) if front.objective.pareto else None}
 
 
 def _cost(entry: Entry, examples: int) -> float:
@@ -59,11 +58,11 @@ def _hypervolume(front: Front, labels: list[str | None]) -> list[float] | None:
     """After each trial; None without the models that the reference comes from."""
     if front.volume_reference is None:
         return None
-    differs = pareto.differing(np.stack([point.losses for point in front.points]))
+    differs = pareto.differing(losses_of(front.points))
     if not differs.any():
         return [0.0] * len(labels)
-    reference = np.stack([model.losses for model in front.models]).max(axis=0)[differs]
-    losses = {label: point.losses[differs] for label, point in by_label(front).items()}
+    reference = losses_of(front.parents).max(axis=0)[differs]
+    losses = {point.label: point.losses[differs] for point in front.points}
     kept = np.empty((0, len(reference)))
     volumes = [0.0]
     for label in labels:

@@ -7,7 +7,7 @@ from search_spaces.base import CoefficientTable, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class PageSources:
     """Everything is by the number of a trial on the search split.
 
     inputs: names of the merged models. tables: coefficients. decode: from a point of the cube to its coefficients;
