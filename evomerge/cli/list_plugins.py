@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evaluators._nearest import did_you_mean
 from evomerge import plugins
 from evomerge.cli.application import MORE, AsJson
 from evomerge.plugins import PluginError
@@ -63,7 +64,7 @@ def list_(
 
 
 def _unknown(kind: str) -> str:
-    known = f"No kind of plug-in named {kind!r}; there are {', '.join(KINDS)}."
+    known = f"No kind of plug-in named {kind!r}; there are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}"
     owners = [each for each, what in KINDS.items() if kind in plugins.names(what)]
     return known + "".join(f" `evomerge list {each} {kind}` tells about that one." for each in owners)
 

@@ -68,6 +68,7 @@ def dashboard(
     export: Annotated[
         Path | None, typer.Option("--export", help="Write an Optuna study (.db or .log) and serve nothing.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --export: replace a file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a run in optuna-dashboard, live.
@@ -83,7 +84,7 @@ def dashboard(
     from evomerge.run import Run
 
     if export is not None:
-        trials = export_view(Run(run), export)
+        trials = export_view(Run(run), export, overwrite=overwrite)
         show(as_json, {"file": str(export), "trials": trials}, f"Wrote {trials} trials to {export}")
         return
 

@@ -75,7 +75,7 @@ def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, 
             view.update()
 
 
-def export_view(run: Run, file: Path) -> int:
+def export_view(run: Run, file: Path, *, overwrite: bool = False) -> int:
     """Write the Optuna study for other tools: SQLite or Optuna's journal, by the file's ending. How many trials.
 
     Raises DashboardError for another ending, a file that is there, and a study without a scored candidate.
@@ -85,7 +85,7 @@ def export_view(run: Run, file: Path) -> int:
             f"{file}: expected a name that ends in {', '.join(SQLITE)} (SQLite) or {', '.join(JOURNAL)} "
             "(Optuna's journal, which is quicker to write)."
         )
-    check_file(file, overwrite=False, option=None, inputs=named_paths(run.study.configuration))
+    check_file(file, overwrite=overwrite, inputs=named_paths(run.study.configuration))
     view = view_of(run)
     if not view.size:
         raise DashboardError(f"The study in {run.folder} has no scored candidate yet: nothing to write.")

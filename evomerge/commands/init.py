@@ -1,5 +1,6 @@
 """`evomerge init`: look at the models, write a commented search file with sensible defaults."""
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ def _task(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _facts(base: Model) -> str:
     layout = base.layout()
-    parameters = sum(_numel(base.shape(name)) for name in layout.names)
+    parameters = sum(math.prod(base.shape(name)) for name in layout.names)
     config: Mapping[str, Any] = base.config or {}
     architecture = ascii((config.get("architectures") or ["bare weights"])[0]).strip("'")
     return f"{architecture}, {parameters / 1e6:.4g}M parameters, {layout.n_blocks} blocks, {_dtype(base)}"
@@ -155,16 +156,9 @@ def _dtype(base: Model) -> str:
     sizes: dict[str, int] = {}
     for name in base.layout().names:
         dtype = str(base.dtype(name)).removeprefix("torch.")
-        sizes[dtype] = sizes.get(dtype, 0) + _numel(base.shape(name))
+        sizes[dtype] = sizes.get(dtype, 0) + math.prod(base.shape(name))
     most = max(sizes, key=lambda dtype: sizes[dtype], default="float32")
     return most if most in ("float32", "bfloat16", "float16") else "float32"
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    numel = 1
-    for size in shape:
-        numel *= size
-    return numel
 
 
 def _listed(what: str) -> str:

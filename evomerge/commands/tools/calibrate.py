@@ -18,7 +18,7 @@ from evomerge.merging.models.network import outline
 from evomerge.merging.output.single_file import RECIPE, STATISTICS, check_file
 from evomerge.merging.recipe_models import open_folders, open_models
 from evomerge.prepare.calibration import collect
-from evomerge.prepare.calibration.data import CollectionError, Example, encode_texts, read_texts, readable_length
+from evomerge.prepare.calibration.data import CollectionError, Example, Text, encode_texts, read_texts, readable_length
 from evomerge.prepare.calibration.merged_layers import check_merge, collect_through
 from evomerge.recipe import DTYPES, Input
 from evomerge.recipe.file import read_merge, write_merge
@@ -46,6 +46,11 @@ class Reading:
         if self.dtype not in (None, *DTYPES):
             raise CollectionError(f"dtype is {self.dtype!r}; expected {', '.join(DTYPES)}.")
 
+    def encode(self, texts: Sequence[Text], model: ResidentModel) -> list[Example]:
+        """Tokenize what is read of the texts, for this model. Raises CollectionError."""
+        length = readable_length(model.network, model.tokenizer, self.length)
+        return encode_texts(texts, model.tokenizer, length, self.examples)
+
 
 def collect_statistics(
     model: Input, data: Path, output: Path, settings: collect.Settings, reading: Reading, *, overwrite: bool
@@ -60,15 +65,14 @@ def collect_statistics(
     checkpoint = open_folders(model, ())[model.name]
     check_continues_text(checkpoint, checkpoint.path)
     resident = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
-    length = readable_length(resident.network, resident.tokenizer, reading.length)
-    examples = encode_texts(texts, resident.tokenizer, length, reading.examples)
+    examples = reading.encode(texts, resident)
     shapes = collect.planned(resident, settings.kinds)
     collect.check_disk(sum(collect.sizes(shapes).values()), output.absolute().parent)
     with progress_bar(f"{len(examples)} examples, {_sizes(shapes)}") as progress:
         statistics = collect.collect(resident, examples, settings, progress)
     collect.write(statistics, output, checkpoint, published(model))
     named = strict_yaml.dump(model_data(replace(model, statistics=str(output))), inline=True)
-    facts = {**_facts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
+    facts = {**amounts(examples), "bytes": collect.sizes(shapes), "kinds": list(settings.kinds)}
     lines = [
         f"{facts['examples']} examples, {facts['tokens']} tokens; {_sizes(shapes)}",
         f"Wrote {output}. In a recipe: {named}",
@@ -99,8 +103,7 @@ def collect_through_recipe(
     check_continues_text(sources.base, sources.tokenizer)
     # In the type in which the merge will be written, as its layers will run.
     resident = load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
-    length = readable_length(resident.network, resident.tokenizer, reading.length)
-    examples = {name: encode_texts(part, resident.tokenizer, length, reading.examples) for name, part in texts.items()}
+    examples = {name: reading.encode(part, resident) for name, part in texts.items()}
     output.mkdir(parents=True, exist_ok=True)
     shapes = collect.planned(resident, ("gram",))
     collect.check_disk(len(texts) * sum(collect.sizes(shapes).values()), output)
@@ -111,7 +114,7 @@ def collect_through_recipe(
         collect.write(found[model.name], files[model.name], models[model.name], published(model))
     inputs = tuple(replace(model, statistics=str(files[model.name])) for model in merge.recipe.inputs)
     write_merge(replace(merge, recipe=replace(merge.recipe, inputs=inputs)), output / "recipe.yaml")
-    facts = {"output": str(output), "inputs": {name: _facts(part) for name, part in examples.items()}}
+    facts = {"output": str(output), "inputs": {name: amounts(part) for name, part in examples.items()}}
     return facts, [f"Wrote {len(files)} statistics. Next: evomerge merge {output / 'recipe.yaml'} -o DIR"]
 
 
@@ -153,7 +156,8 @@ def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> Reside
     return resident
 
 
-def _facts(examples: Sequence[Example]) -> dict[str, int]:
+def amounts(examples: Sequence[Example]) -> dict[str, int]:
+    """How many examples and tokens are read."""
     return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
 
 

@@ -9,7 +9,7 @@ from evomerge import __version__
 from evomerge.commands.init import named_inputs
 from evomerge.commands.progress import progress_bar
 from evomerge.commands.tools.align import source_name, write_changed
-from evomerge.commands.tools.calibrate import Reading, check_continues_text, load
+from evomerge.commands.tools.calibrate import Reading, amounts, check_continues_text, load
 from evomerge.merging.models.compatibility import check_compatible, check_finite, tokenizer_differences
 from evomerge.merging.models.model import Model
 from evomerge.merging.output.staging import check_output
@@ -17,14 +17,7 @@ from evomerge.merging.recipe_models import open_folders, open_named
 from evomerge.prepare.alignment.repair import goal
 from evomerge.prepare.calibration import hidden_units
 from evomerge.prepare.calibration.collect import Progress
-from evomerge.prepare.calibration.data import (
-    CollectionError,
-    Example,
-    batches,
-    encode_texts,
-    read_texts,
-    readable_length,
-)
+from evomerge.prepare.calibration.data import CollectionError, batches, read_texts
 from evomerge.prepare.calibration.hidden_units import Repaired, Statistics, Step
 from evomerge.resident.resident import ResidentModel
 
@@ -54,8 +47,7 @@ def repair_model(
     check_output(output, [checkpoint, *endpoints.values()], overwrite=overwrite)
     _check_models(checkpoint, endpoints)
     model = load(checkpoint, checkpoint.path, reading.dtype or "float32", reading.device)
-    length = readable_length(model.network, model.tokenizer, reading.length)
-    examples = encode_texts(texts, model.tokenizer, length, reading.examples)
+    examples = reading.encode(texts, model)
     hidden_units.check_data(model, checkpoint, examples)
     parts = list(batches(examples, batch_tokens))
     with progress_bar(f"{len(examples)} examples, {len(models)} models") as progress:
@@ -71,7 +63,7 @@ def repair_model(
         "repaired": source_name(merged),
         "models": dict(zip(map(source_name, models), shares, strict=True)),
         "sha256": {"merged": checkpoint.sha256(), **{name: one.sha256() for name, one in endpoints.items()}},
-        **_read(examples),
+        **amounts(examples),
         **_result(checkpoint, done, wanted, scale_only=scale_only),
         "notes": tokenizer_differences(checkpoint, endpoints),
         "evomerge": __version__,
@@ -117,10 +109,6 @@ def _counted(progress: Progress, total: int) -> Step:
         progress(round(done), total)
 
     return step
-
-
-def _read(examples: Sequence[Example]) -> dict[str, int]:
-    return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
 
 
 def _result(checkpoint: Model, done: Repaired, wanted: Statistics, *, scale_only: bool) -> dict[str, Any]:

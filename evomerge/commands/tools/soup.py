@@ -17,7 +17,7 @@ from evomerge.merging.output.manifest import pinned
 from evomerge.merging.output.single_file import RECIPE, check_file
 from evomerge.merging.recipe_models import RecipeModels, open_models
 from evomerge.prepare.calibration.collect import check_memory
-from evomerge.prepare.calibration.data import Example, encode_texts, read_texts, readable_length
+from evomerge.prepare.calibration.data import Example, read_texts
 from evomerge.prepare.soup import Learned, Progress, Settings, Soup, SoupError, learn
 from evomerge.recipe import Recipe
 from evomerge.recipe.file import write_merge
@@ -80,8 +80,7 @@ def learn_soup(
     check_continues_text(sources.base, sources.tokenizer)
     notes = [] if tokenizer else tokenizer_differences(sources.base, sources.inputs)
     resident, soup = _load(recipe, sources, reading, settings)
-    length = readable_length(resident.network, resident.tokenizer, reading.length)
-    parts = split_examples(encode_texts(texts, resident.tokenizer, length, reading.examples))
+    parts = split_examples(reading.encode(texts, resident))
     answers = all(text.given for text in texts)
     settings = replace(settings, temperature=answers)
     with progress_bar(f"{len(parts.learnt)} examples, {len(inputs)} models") as progress:

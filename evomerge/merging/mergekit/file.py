@@ -53,11 +53,6 @@ def load_file(path: Path) -> strict_yaml.Document:
     return documents[0] if documents else strict_yaml.Document(None, str(path))
 
 
-def read_configuration(document: strict_yaml.Document, *, lenient: bool, note: Note) -> Configuration:
-    """The configuration in a document. lenient: unknown keys are noted, not refused. Raises InteropError."""
-    return FileReader(document, lenient=lenient, note=note).configuration()
-
-
 class FileReader(Reader):
     """Reads one document of mergekit's."""
 

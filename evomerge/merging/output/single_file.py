@@ -25,7 +25,6 @@ def check_file(
     ours: re.Pattern[bytes] | None = None,
     overwrite: bool,
     inputs: Iterable[Path] = (),
-    option: str | None = "--overwrite",
 ) -> None:
     """Refuse a place for a single output file.
 
@@ -34,7 +33,6 @@ def check_file(
         ours: Pattern of the first bytes of a file of this kind that evomerge wrote.
         overwrite: Whether a file that is there may be replaced. Never one of a study, of an input, or with weights.
         inputs: Files and folders that the command reads.
-        option: The option that overwrites, for the message; None where there is none.
 
     Raises:
         CheckpointError: The file is an input, or lies in the folder of a model that is one.
@@ -55,8 +53,7 @@ def check_file(
     if not own and target.suffix.lower() in _WEIGHTS:
         raise OutputError(f"The output {file} holds weights and is never replaced. Give another file.")
     if not overwrite:
-        instead = f", or {option} to replace it" if option else ", or remove it yourself"
-        raise OutputError(f"The output {file} exists. Give another file{instead}.")
+        raise OutputError(f"The output {file} exists. Give another file, or --overwrite to replace it.")
 
 
 def is_ours(file: Path, ours: re.Pattern[bytes]) -> bool:

@@ -89,9 +89,11 @@ def test_the_exported_study_opens_in_optuna(tmp_path: Path, name: str) -> None:
     study = optuna.load_study(study_name="run", storage=storage)
     assert (study.best_trial.number, study.best_value) == (0, 0.75)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", name]
-    again = CliRunner().invoke(app, ["dashboard", str(tmp_path / "run"), "--export", str(tmp_path / name)])
+    export = ["dashboard", str(tmp_path / "run"), "--export", str(tmp_path / name)]
+    again = CliRunner().invoke(app, export)
     assert again.exit_code == 2
-    assert "exists" in again.stderr
+    assert "exists. Give another file, or --overwrite to replace it." in again.stderr
+    assert CliRunner().invoke(app, [*export, "--overwrite"]).exit_code == 0
 
 
 def test_what_cannot_be_shown_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

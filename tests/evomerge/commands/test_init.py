@@ -11,6 +11,7 @@ from evomerge.commands.init import draft, show_tasks
 from evomerge.commands.tasks import DraftError
 from evomerge.config import load_config
 from evomerge.merging.models.header import CheckpointError
+from evomerge.objective import Floor
 from tests.evomerge.merging.folders import llama, tokenizer
 from tests.toys import write_toys
 
@@ -72,7 +73,7 @@ def test_the_settings_in_comments_load_too(tmp_path: Path, models: tuple[str, li
     )
     objective = load_config(file).objective_for((), ())
     assert objective.weights == {"riddles": 2.0, "no": 1.0, "third": 1.0}
-    assert objective.keep == {"riddles": 0.01, "no": 0.01, "third": 0.01}
+    assert objective.keep == dict.fromkeys(("riddles", "no", "third"), Floor(0.01))
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def test_a_name_in_the_place_of_the_kind_is_told_where_it_belongs() -> None:
     wrong = CliRunner().invoke(app, ["list", "ties"])
     assert wrong.exit_code == 2
     assert "there are methods, spaces, evaluators, optimizers. `evomerge list methods ties` tells" in wrong.stderr
+    assert "Did you mean 'methods'?" in CliRunner().invoke(app, ["list", "method"]).stderr
 
 
 @pytest.mark.parametrize("kind", ["methods", *KINDS])
