@@ -12,19 +12,20 @@ from tests.architectures.kinds import KINDS
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
 HEAD = """# Architectures
 
-Every kind below is tested with a tiny network of random weights: a base and two fine-tunes are merged and written, the
+Every kind below is tested with a tiny network of random weights: a base and two fine-tunes are merged and written; the
 network that a search holds in memory equals the written one as transformers loads it (every tensor and one forward
-pass, bit for bit), and a search of it runs. `evomerge check` says for any other model whether it can be searched.
+pass, bit for bit); and a search over them is run. For any other model, `evomerge check` tells whether it can be
+searched.
 
-transformers renames and rearranges tensors of some kinds when it loads them. Recipes, groups and the files that are
-written have the checkpoint's own names. Tensors that are views of the network's are merged in place; the others
-(*copied*) take memory of their own and are converted after every merge. Experts of a mixture that the checkpoint
-holds one by one can have coefficients of their own: `space: expertwise`.
+transformers renames and rearranges the tensors of some kinds on loading. Recipes, groups and written files use the
+checkpoint's own names. Tensors that are views of the network's are merged in place; the others (*copied*) take memory
+of their own and are converted after every merge. Experts of a mixture that the checkpoint stores one by one can have
+coefficients of their own: `space: expertwise`.
 
-`perplexity` stands for all evaluators that read text; `callable` is a function of the user's
+`perplexity` represents all evaluators that read text; `callable` is a function of your own
 (`evomerge list evaluators callable`).
 
-This file is made by `python -m tests.architectures.table`.
+`python -m tests.architectures.table` writes this file.
 """
 
 

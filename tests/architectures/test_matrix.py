@@ -9,11 +9,13 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.resident.resident import load_resident
 from tests.architectures.kinds import KINDS
 from tests.architectures.models import differences, run, write_models, write_search
-from tests.architectures.table import DOCUMENT, loading, row
+from tests.architectures.table import DOCUMENT, HEAD, loading, row
 
 
 def test_the_table_in_the_documentation_has_every_kind() -> None:
-    rows = re.findall(r"^\| (.+?) \| `(\w+)` \| .+ \| `(\w+)` \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| `(\w+)` \| .+ \| `(\w+)` \|$", text, re.MULTILINE)
+    assert text.startswith(HEAD)
     assert rows == [(name, kind.architecture, kind.task) for name, kind in KINDS.items()]
     assert len(KINDS) >= 40
     assert "docs/architectures.md" in (DOCUMENT.parents[1] / "README.md").read_text(encoding="utf-8")
