@@ -67,11 +67,28 @@ class TestRayPool(ExecutorContract):
             pool.close()
 
 
-@pytest.fixture
-def pool(ray_here: None, tmp_path: Path) -> Iterator[RayPool]:
-    pool = RayPool(partial(DangerousBench, tmp_path), workers=2)
-    yield pool
+@pytest.fixture(scope="module")
+def two_workers(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayPool, Path]]:
+    """A pool and its folder, for all tests that leave it with two workers: starting them takes seconds."""
+    folder = tmp_path_factory.mktemp("bench")
+    pool = RayPool(partial(DangerousBench, folder), workers=2)
+    yield pool, folder
     pool.close()
+
+
+@pytest.fixture
+def pool(two_workers: tuple[RayPool, Path]) -> Iterator[RayPool]:
+    pool, folder = two_workers
+    for file in folder.iterdir():
+        file.unlink()
+    yield pool
+    wait_until(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
+
+
+@pytest.fixture
+def folder(two_workers: tuple[RayPool, Path]) -> Path:
+    """Where the pool's benches leave a file for every start."""
+    return two_workers[1]
 
 
 def test_the_same_outcomes_as_in_this_process(pool: RayPool, tmp_path: Path) -> None:
@@ -81,14 +98,14 @@ def test_the_same_outcomes_as_in_this_process(pool: RayPool, tmp_path: Path) -> 
     assert ray == {outcome.number: describe(outcome) for outcome in serial}
 
 
-def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, folder: Path) -> None:
     victims = pool.worker_pids()
     pool.submit(trial(0, "wait"))
     pool.submit(trial(1, "wait"))
-    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    wait_until(lambda: len(list(folder.iterdir())) == 2)
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    (tmp_path / "go on").touch()
+    (folder / "go on").touch()
     outcomes = [pool.next_outcome(CEILING), pool.next_outcome(CEILING)]
     found = {outcome.number: outcome for outcome in outcomes if outcome}
     assert sorted(found) == [0, 1]
@@ -109,7 +126,7 @@ def test_an_idle_pool_gets_its_workers_back(pool: RayPool) -> None:
     wait_until(lambda: pool.next_outcome(0.0) is None and pool.slots == 2 and victim not in pool.worker_pids())
 
 
-def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Path) -> None:
+def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, folder: Path) -> None:
     labels = ["search", "die", "crash once", "search", "search"]
     outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
     assert sorted(outcomes) == list(range(5))
@@ -123,7 +140,7 @@ def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, tmp_path: Pat
     assert [(event["event"], event["reason"]) for event in outcomes[2].events] == [
         ("worker_died", "it ended with SIGSEGV")
     ]
-    assert len(list(tmp_path.glob("1-*"))) == 3
+    assert len(list(folder.glob("1-*"))) == 3
 
 
 def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path: Path) -> None:
@@ -150,11 +167,13 @@ def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path:
     pool.close()
 
 
-def test_a_bench_that_cannot_be_built_again_is_an_error(pool: RayPool, tmp_path: Path) -> None:
+def test_a_bench_that_cannot_be_built_again_is_an_error(ray_here: None, tmp_path: Path) -> None:
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=1)
     (tmp_path / "models are gone").touch()
     with pytest.raises(ExecutorError, match="models are gone"):  # noqa: PT012 - whichever call notices it
         run_all(pool, [trial(0, "die once"), trial(1)])
         wait_until(lambda: pool.next_outcome(0.1))
+    pool.close()
 
 
 def test_an_outcome_that_cannot_travel_is_a_failure(pool: RayPool) -> None:
@@ -165,9 +184,9 @@ def test_an_outcome_that_cannot_travel_is_a_failure(pool: RayPool) -> None:
 
 
 def test_workers_use_the_threads_they_have(ray_here: None, tmp_path: Path) -> None:
-    pool = RayPool(partial(DangerousBench, tmp_path), workers=1, cpus_per_worker=3)
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=1, cpus_per_worker=2)
     (outcome,) = run_all(pool, [trial(0, "threads")])
-    assert outcome.worker == "3"
+    assert outcome.worker == "2"
     pool.close()
 
 
@@ -208,7 +227,6 @@ def test_a_lost_node_is_never_read_as_a_bench_that_cannot_be_built(
     (outcome,) = run_all(pool, [trial(3)])
     assert [event["event"] for event in outcome.events] == events
     assert (outcome.failure is None) == (events[0] == "preempted"), "an announced end is held against nobody"
-    wait_until(lambda: pool.next_outcome(0.1) is None and pool.slots == 2)
 
 
 DRIVER = """
