@@ -50,7 +50,7 @@ def scored(folder: Path, **changes: object) -> set[tuple[float, ...]]:
     plan = prepare(config)
     bench = Bench(plan.spec)
     rng = np.random.default_rng(0)
-    candidates = [Trial(1000 + n, rng.random(plan.dimension), seed=config.seed) for n in range(3)]
+    candidates = [Trial(1000 + n, rng.random(plan.space.dimension), seed=config.seed) for n in range(3)]
     outcomes = [bench.run(trial) for trial in (*plan.planned, *candidates)]
     assert [outcome.failure for outcome in outcomes] == [None] * len(outcomes)
     return {tuple(scores.mean for scores in outcome.scores.values()) for outcome in outcomes[-3:]}
