@@ -24,7 +24,8 @@ from evomerge.budget import Budget
 from evomerge.config import SearchConfig
 from evomerge.execution.serial import SerialExecutor
 from evomerge.feedback import Feedback
-from evomerge.launch import launch
+from evomerge.launch.launch import open_study
+from evomerge.launch.plan import Plan, build_optimizer, prepare
 from evomerge.loop import score_all, search
 from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
@@ -67,17 +68,17 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
     if result.exists():
         return
     config = configuration(land, SEARCHERS[name], seed, out, name)
-    plan = launch.prepare(config)
-    with closing(launch.open_study(config, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
+    plan = prepare(config)
+    with closing(open_study(config, plan, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
         planned = [trial for trial in plan.planned if trial.merge is None]
-        optimizer = launch.build_optimizer(config, plan)
+        optimizer = build_optimizer(config, plan)
         ending = search(study, optimizer, executor, plan.objective, planned, Budget(trials=land.costs[-1]), seed=seed)
         if ending.kind != "done":
             raise RuntimeError(f"{land.name} {name} {seed}: {ending.message}")
         measured = [e for e in study.told if e.losses is not None and e.trial.label in ("start", "search")]
         ends = sorted({min(land.costs[0], len(measured)), len(measured)})
         aside = config.model_copy(update={"study": Path(f"{config.study}-forecasts")})  # no trials of the search
-        with closing(launch.open_study(aside, resume=True)) as checked:
+        with closing(open_study(aside, plan, resume=True)) as checked:
             known = land.synthetic or land.n_experts in LEVELS
             looks = zip(ends, (N_COVERING if known else N_SCORED, N_SCORED), strict=False)
             forecasts = [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
@@ -91,7 +92,7 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
 
 def forecast(
     config: SearchConfig,
-    plan: launch.Plan,
+    plan: Plan,
     study: Study,
     executor: SerialExecutor,
     measured: Sequence[Entry],
@@ -101,7 +102,7 @@ def forecast(
 
     most: so many points at most, spread over all of them.
     """
-    optimizer = launch.build_optimizer(config, plan)
+    optimizer = build_optimizer(config, plan)
     feedback = Feedback(optimizer, plan.objective, set())
     for entry in measured:
         feedback.take(entry)
@@ -171,8 +172,8 @@ def score_grid(land: Landscape, out: Path) -> None:
         return
     axis = np.linspace(0.0, 1.0, LEVELS[land.n_experts])
     config = configuration(land, PluginSpec("random"), 0, out, "grid")
-    plan = launch.prepare(config)
-    with closing(launch.open_study(config, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
+    plan = prepare(config)
+    with closing(open_study(config, plan, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
         points = list(product(axis, repeat=land.n_experts))
         trials = [Trial(-1, np.array(point), label=f"grid:{n}") for n, point in enumerate(points)]
         score_all(study, executor, plan.objective, trials, phase="grid")

@@ -16,7 +16,8 @@ import numpy as np
 from evomerge.budget import Budget
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
-from evomerge.launch import launch
+from evomerge.launch.launch import open_study
+from evomerge.launch.plan import build_optimizer, prepare
 from evomerge.loop import score_all, search
 from evomerge.objective import Objective
 from evomerge.objective.score import DisplayScore
@@ -44,12 +45,12 @@ def run(file: Path, out: Path, name: str, seed: int) -> list[float]:
     base = load_config(file)
     config = base.model_copy(update={"optimizer": OPTIMIZERS[name], "seed": seed})
     config = config.model_copy(update={"study": str(out / f"{config.optimizer.kind}-{_slug(name)}-{seed}")})
-    plan = launch.prepare(config)
-    study = launch.open_study(config, resume=True)
+    plan = prepare(config)
+    study = open_study(config, plan, resume=True)
     executor = SerialExecutor(plan.spec)
     # The optimizers are compared without the baselines' help: they see the start, and what they ask for.
     planned = [trial for trial in plan.planned if trial.merge is None]
-    optimizer = launch.build_optimizer(config, plan)
+    optimizer = build_optimizer(config, plan)
     search(study, optimizer, executor, plan.objective, planned, Budget(trials=max(COSTS)), seed=seed)
     held_out = [held_out_score(study, executor, plan.objective, cost) for cost in COSTS]
     study.close()
@@ -69,8 +70,8 @@ def held_out_score(study: Study, executor: SerialExecutor, objective: Objective,
 def baseline_scores(config: SearchConfig, out: Path) -> dict[str, float]:
     """Report-split scores of base, parents, uniform average and the task-arithmetic grid."""
     config = config.model_copy(update={"study": str(out / "baselines")})
-    plan = launch.prepare(config)
-    study = launch.open_study(config, resume=True)
+    plan = prepare(config)
+    study = open_study(config, plan, resume=True)
     trials = [replace(trial, split="report") for trial in plan.planned if trial.merge is not None]
     score_all(study, SerialExecutor(plan.spec), plan.objective, trials, phase="report")
     scores = {trial.label: _score(study, plan.objective, trial.label) for trial in trials}
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
     given = parser.parse_args()
     config = load_config(given.file)
-    print(f"{launch.prepare(config).dimension} coefficients")
+    print(f"{prepare(config).space.dimension} coefficients")
     for label, score in baseline_scores(config, given.out).items():
         print(f"{label:28s} {score:.4f}")
     results: dict[str, list[list[float]]] = {name: [] for name in given.only}
