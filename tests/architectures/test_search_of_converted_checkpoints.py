@@ -126,7 +126,7 @@ def test_another_class_in_the_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no place"):
         check_resident(Checkpoint.open(base))
     change_config(base, architectures=["Trainer"])
-    with pytest.raises(CheckpointError, match="'Trainer' as the architecture, which is no class of models"):
+    with pytest.raises(CheckpointError, match="'Trainer' as the architecture, which is not a model class"):
         check_resident(Checkpoint.open(base))
     change_config(base, architectures=["LlamaForCausalLM"], hidden_size=24)
     with pytest.raises(ModelError, match=r"do not fit .* \(24, 16\), expected \(24, 24\)"):

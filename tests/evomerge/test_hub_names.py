@@ -107,7 +107,7 @@ def test_an_adapter_that_is_nowhere_is_named(hub: Path) -> None:
     refused = run("merge", "recipe.yaml", "-o", "out")
     assert (
         refused.exit_code,
-        "'org/other' is no path on this machine, and the Hugging Face hub" in refused.output,
+        "'org/other' is not a local path, and the Hugging Face hub" in refused.output,
     ) == (
         3,
         True,
@@ -144,7 +144,7 @@ def test_commands_take_names_of_the_hub(hub: Path) -> None:
         said: dict[str, Any] = json.loads(done.output)
         assert (said["aligned"], said["to"]) == ("org/tuned", "base")
     refused = run("align", "org/tuned@v9", "--to", "base", "-o", "out9")
-    assert (refused.exit_code, "'org/tuned' is no path on this machine" in refused.output) == (3, True)
+    assert (refused.exit_code, "'org/tuned' is not a local path" in refused.output) == (3, True)
 
 
 def test_files_name_models_without_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_no_command_writes_over_an_input_or_a_study(
     before = contents(searched)
     done = run(*(part.format(**names) for part in command), "-o", searched / target)
     assert done.exit_code in (2, 3), done.output
-    assert "Give another file" in done.stderr
+    assert "Choose another file" in done.stderr
     assert contents(searched) == before
 
 
@@ -91,7 +91,11 @@ def test_a_report_replaces_reports_and_nothing_else(searched: Path, place: Path)
     assert (place / "thesis.txt").read_text() == "years of work"
     assert run("report", study, "-o", place / "thesis.txt", "--overwrite").exit_code == 0
     assert (place / "thesis.txt").read_text().startswith("<!doctype html>")
-    for odd, message in (("/dev/null", "no regular file"), (place, "a folder"), (place / "x" / "y", "no folder to be")):
+    for odd, message in (
+        ("/dev/null", "not a regular file"),
+        (place, "a folder"),
+        (place / "x" / "y", "an existing folder"),
+    ):
         done = run("report", study, "-o", odd)
         assert (done.exit_code, message in done.stderr) == (2, True)
 

@@ -1,1 +1,1 @@
-"""Models as merging sees them: checkpoints, adapters on them, other vocabularies, blocks of several."""
+"""Models for merging: checkpoints, adapters applied to them, matched vocabularies, rearranged blocks."""

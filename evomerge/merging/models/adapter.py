@@ -1,7 +1,7 @@
-"""Adapter: a model with a LoRA on it, folded tensor by tensor as it is read. https://arxiv.org/abs/2106.09685.
+"""Adapter: a model with a LoRA, folded tensor by tensor on reading. https://arxiv.org/abs/2106.09685.
 
-The folded weights are those of PEFT's merge_and_unload, DoRA's (https://arxiv.org/abs/2402.09353) included. Where
-PEFT rounds the change to embeddings of a low precision before it adds it, they are rounded once, at the end.
+The folded weights equal those of PEFT's merge_and_unload, including DoRA (https://arxiv.org/abs/2402.09353). Where
+PEFT rounds the change to low-precision embeddings before adding it, this rounds once, at the end.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from evomerge.merging.models.shards import INDEX, SINGLE, check_inside, read_tex
 from evomerge.merging.tiles import Workers
 
 WEIGHTS = "adapter_model.safetensors"
-#: What PEFT puts in front of the names of the model's modules.
+#: Prefix that PEFT adds to the names of the model's modules.
 PREFIX = "base_model.model."
-#: Architectures of transformers whose projections are stored with a row for each input (its Conv1D).
+#: Architectures of transformers whose projections are stored with one row per input (its Conv1D).
 ROW_PER_INPUT = ("clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt")
 
 _PART = re.compile(
@@ -35,12 +35,12 @@ _WRAPPERS = re.compile(r"\.(?:base_layer|modules_to_save)(?=\.)")
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a folder holds an adapter and no model."""
+    """Return whether a folder contains an adapter and no model."""
     return (path / CONFIG).is_file() and not any((path / name).exists() for name in (SINGLE, INDEX))
 
 
 def stored_by_input(model: Model) -> bool | None:
-    """Whether a model's projections have a row for each input; None where its configuration does not say."""
+    """Return whether a model's projections have one row per input; None if its configuration does not tell."""
     kind = (model.config or {}).get("model_type")
     return None if kind is None else kind in ROW_PER_INPUT
 
@@ -57,11 +57,11 @@ class _Pair:
 
 
 class Adapted(Model):
-    """A base model and the adapter in `folder`, folded into it.
+    """A base model with the adapter in `folder` folded into it.
 
-    What a LoRA changes is float32 whatever the base's type, so that a merge rounds once; with `rounded` it has
-    the base's type, as merge_and_unload gives it. Everything else comes from the base's files as it is.
-    Raises CheckpointError for an adapter that cannot be folded, or does not fit the base, with names and shapes.
+    Tensors changed by a LoRA are float32 whatever the base's dtype, so that a merge rounds once; with `rounded` they
+    have the base's dtype, as from merge_and_unload. All others are read unchanged from the base's files.
+    Raises CheckpointError, with names and shapes, for an adapter that cannot be folded or does not match the base.
     """
 
     def __init__(self, base: Model, folder: Path, *, rounded: bool = False) -> None:
@@ -74,8 +74,8 @@ class Adapted(Model):
         settings = read_lora_config(folder)
         if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
             raise CheckpointError(
-                f"{folder} has adapter_model.bin, a pickle, which can run code when loaded: load the adapter with PEFT "
-                f"where you trust it, and save it again as {WEIGHTS}."
+                f"{folder} has adapter_model.bin, a pickle, which can run code when loaded: if you trust it, load the "
+                f"adapter with PEFT and save it again as {WEIGHTS}."
             )
         self._adapter = Checkpoint.open(check_inside(folder, WEIGHTS))
         plan = _Plan(base, self._adapter, settings, folder)
@@ -83,22 +83,22 @@ class Adapted(Model):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The base's files, then the adapter's."""
+        """Return the base's files, then the adapter's."""
         return (*self._base.files, self.folder / CONFIG, *self._adapter.files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self._base.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        """Type of a tensor as it is read."""
+        """Return the dtype of a tensor as it is read."""
         stored = self._base.dtype(name)
         if self._rounded or not (name in self._pairs or name in self._biases):
             return stored
         return torch.promote_types(stored, torch.float32)
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor on the CPU, to be read only; the base's own where the adapter does not change it."""
+        """Return a tensor on the CPU, read-only; the base's own if the adapter does not change it."""
         start = self._base.tensor(name)
         if name in self._whole:
             start = self._adapter.tensor(self._whole[name]).to(start.dtype)
@@ -111,16 +111,16 @@ class Adapted(Model):
         return start.to(self.dtype(name))
 
     def made(self, name: str) -> bool:
-        """Whether the adapter changes a tensor, which is then folded each time it is read."""
+        """Return whether the adapter changes a tensor, which is then folded each time it is read."""
         return name in self._pairs or name in self._biases or self._base.made(name)
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the tensors that the base keeps."""
+        """Return the bytes of the tensors that the base caches."""
         return self._base.held_bytes
 
     def factors(self, name: str, base: Model) -> Factors | None:
-        """The change to `base` where it is one of low rank: of rank 0 for what the adapter leaves alone."""
+        """Return the change to `base` if it is low-rank; of rank 0 for tensors that the adapter does not change."""
         if base is not self._base or name in self._whole or len(self.shape(name)) != 2:
             return None
         pair = self._pairs.get(name)
@@ -129,12 +129,12 @@ class Adapted(Model):
         return self._factors(pair) if pair.magnitude is None else None
 
     def sha256(self) -> dict[str, str]:
-        """SHA-256 of every file by its name."""
+        """Return the SHA-256 of every file by name."""
         config = hashlib.sha256((self.folder / CONFIG).read_bytes()).hexdigest()
         return {**self._base.sha256(), CONFIG: config, **self._adapter.sha256()}
 
     def fingerprint(self) -> str:
-        """Of the base, and of the adapter with its settings."""
+        """Return the fingerprint of the base and of the adapter with its settings."""
         parts = (self._base.fingerprint(), self._adapter.fingerprint(), read_text(self.folder, CONFIG))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -144,7 +144,7 @@ class Adapted(Model):
 
     def _folded(self, start: Tensor, pair: _Pair) -> Tensor:
         delta = self._factors(pair).delta()
-        # In place: fresh memory costs as much as the product. A base in float64 keeps its own type.
+        # In place: fresh memory costs as much as the product. A float64 base keeps its own dtype.
         folded = (delta.add_(start) if start.dtype.itemsize <= 4 else start + delta).contiguous()
         if pair.magnitude is None:
             return folded
@@ -155,7 +155,7 @@ class Adapted(Model):
 
 
 class _Plan:
-    """Which tensor of the base gets what of the adapter; collects what does not fit, then refuses it at once."""
+    """Matches the adapter's tensors with the base's; collects all mismatches, then raises one error."""
 
     def __init__(self, base: Model, adapter: Model, settings: LoraConfig, folder: Path) -> None:
         self.pairs: dict[str, _Pair] = {}
@@ -165,7 +165,7 @@ class _Plan:
         self._known = frozenset(base.names)
         self._spellings = NetworkNames(base)
         self._misfits: list[str] = []
-        self._advice = "Name the model that it was trained on."
+        self._advice = "Specify the model that it was trained on."
         modules: dict[str, dict[str, str]] = {}
         for key in adapter.names:
             name = key.removeprefix(PREFIX)
@@ -223,7 +223,7 @@ class _Plan:
             self.biases[name] = (key, scale)
 
     def _fit(self, pair: _Pair, name: str, rank: int) -> _Pair | None:
-        """The pair with the orientation in which its product has the weight's shape, or None."""
+        """Return the pair with the orientation in which its product has the weight's shape, or None."""
         left, right, shape = self._adapter.shape(pair.left), self._adapter.shape(pair.right), self._base.shape(name)
         if len(left) != 2 or len(right) != 2 or left[1] != rank or right[0] != rank:
             return None
@@ -239,7 +239,7 @@ class _Plan:
         return replace(pair, transposed=by_input) if by_input or shape == product else None
 
     def _found(self, wanted: str) -> str | None:
-        """The base's name for a tensor: the same, one with another prefix, or the one that transformers renames so."""
+        """Return the base's name for a tensor: the same, one with another prefix, or one that transformers renames."""
         if wanted in self._known:
             return wanted
         near = [name for name in self._base.names if name.endswith(f".{wanted}") or wanted.endswith(f".{name}")]

@@ -16,16 +16,16 @@ from evomerge.merging.factors import Factors
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 
-#: Rows of one model, each of the model's label and the row there; their mean is taken. Empty: zeros.
+#: Source rows, as (model label, row there), whose mean is used. Empty: zeros.
 Donors = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What happens to the embeddings of all models.
+    """The rearrangement of all models' embeddings.
 
-    rows: model -> (n_rows,) the row that a token has there, or -1. donors: token's row -> where it comes from in
-    models without it. forced: rows that every model takes from the donors. n_tokens: rows beyond are padding.
+    rows: model -> (n_rows,) row of each token there, or -1. donors: token's row -> its source for models without
+    it. forced: rows that every model takes from the donors. n_tokens: rows beyond are padding.
     """
 
     n_tokens: int
@@ -36,7 +36,7 @@ class Alignment:
 
 
 class Aligned(Model):
-    """A model whose embeddings have the rows of another vocabulary. `label`: which of the `models` it is."""
+    """A model whose embeddings have the rows of another vocabulary. `label`: its name among `models`."""
 
     def __init__(
         self, label: str, models: Mapping[str, Model], alignment: Alignment, config: Mapping[str, Any]
@@ -53,16 +53,16 @@ class Aligned(Model):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The model's files."""
+        """Return the model's files."""
         return self._model.files
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         shape = self._model.shape(name)
         return (self._alignment.n_rows, *shape[1:]) if name in self._rows else shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Type of a tensor: of embeddings, one that holds those of all models."""
+        """Return the dtype of a tensor; for embeddings, one that can represent those of all models."""
         if name not in self._rows:
             return self._model.dtype(name)
         wide = self._model.dtype(name)
@@ -72,7 +72,7 @@ class Aligned(Model):
         return wide
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor on the CPU, to be read only; embeddings are put together once and kept."""
+        """Return a tensor on the CPU, read-only; embeddings are assembled once and cached."""
         if name not in self._rows:
             return self._model.tensor(name)
         if name not in self._made:
@@ -80,23 +80,23 @@ class Aligned(Model):
         return self._made[name]
 
     def made(self, name: str) -> bool:
-        """Whether the model below makes a tensor; embeddings are kept."""
+        """Return whether the underlying model computes a tensor; embeddings are cached."""
         return name not in self._rows and self._model.made(name)
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the embeddings, and of what the model below keeps."""
+        """Return the bytes of the embeddings, and of the tensors that the underlying model caches."""
         own = sum(math.prod(self.shape(name)) * self.dtype(name).itemsize for name in self._rows)
         return own + self._model.held_bytes
 
     def factors(self, name: str, base: Model) -> Factors | None:
-        """The change to the aligned base, of all but embeddings."""
+        """Return the change to the aligned base, except for embeddings."""
         if not isinstance(base, Aligned) or name in self._rows:
             return None
         return self._model.factors(name, base._model)
 
     def sha256(self) -> dict[str, str]:
-        """SHA-256 of every file by its name."""
+        """Return the SHA-256 of every file by name."""
         return self._model.sha256()
 
     def _aligned(self, name: str) -> Tensor:
@@ -116,13 +116,13 @@ class Aligned(Model):
         for label, row in donors:
             model = self._models[label]
             if name not in model.names or row >= model.shape(name)[0]:
-                raise CheckpointError(f"{label} ({model.path}) has no row {row} of {name}, which others would take.")
+                raise CheckpointError(f"{label} ({model.path}) has no row {row} of {name}, which other models need.")
             total = total + model.tensor(name)[row]
         return total / max(len(donors), 1)
 
 
 def _vocabulary_tensors(model: Model) -> Sequence[str]:
-    """The embeddings and the bias of the output, where there is one."""
+    """Return the names of the embeddings and of the output bias, if there is one."""
     matrices = model.vocabulary_matrices()
     n_rows = model.shape(matrices[0])[0] if matrices else -1
     layout = model.layout()

@@ -1,4 +1,4 @@
-"""Checkpoint: a model on disk, opened lazily, mapped into memory; what cannot be merged is refused."""
+"""Checkpoint: a model on disk, opened lazily and memory-mapped; unmergeable models raise an error."""
 
 import hashlib
 import re
@@ -45,13 +45,13 @@ _HUB_FILES = (
     "README.md",
 )
 
-#: Bytes of a model that stay mapped where it is read once, in passing.
+#: Bytes of a model that stay mapped if it is read once, in sequence.
 WINDOW = 64 << 20
 _PACKED = (".weight", ".qweight", ".qzeros", ".weight_packed")
 
 
 class Checkpoint(Model):
-    """The tensors of a model folder or of one .safetensors file, by name and in the order of the files.
+    """The tensors of a model folder or of one .safetensors file, by name, in the order of the files.
 
     path: the folder or file. names: every tensor, shard by shard, in the order of the data.
     """
@@ -82,9 +82,9 @@ class Checkpoint(Model):
     def open(cls, path: str | Path, revision: str | None = None, *, passing: bool = False) -> "Checkpoint":
         """Open a model folder, one .safetensors file, or a model of the Hugging Face hub (`owner/name`).
 
-        Reads headers and configuration, no weights. passing: tensors are read one after the other and let go, so
-        that no more than some of a file stays mapped; else all that was read stays, which makes reading it again
-        faster. Raises CheckpointError for everything that is refused.
+        Reads headers and configuration, no weights. passing: tensors are read once in sequence and released, so
+        that only part of a file stays mapped; otherwise everything read stays mapped, which makes reading it again
+        faster. Raises CheckpointError for a model that cannot be merged.
         """
         opened = cls._open(path, revision)
         opened._window = WINDOW if passing else None
@@ -105,25 +105,25 @@ class Checkpoint(Model):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The weight files."""
+        """Return the weight files."""
         return self._shards
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self._entries[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Type of a tensor as it is stored."""
+        """Return the dtype of a tensor as stored."""
         return _DTYPES[self._entries[name].dtype]
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor, mapped from its file without a copy, on the CPU.
+        """Return a tensor, mapped from its file without a copy, on the CPU.
 
-        Read only by agreement: a write would stay in this process but be seen by its later reads.
+        Read-only by convention: a write would stay in this process but be visible to its later reads.
         """
         file = self._shard_of[name]
         if self._window is not None and self._mapped > self._window:
-            # A mapped file is let go with the last tensor of it that somebody holds.
+            # A mapped file is released with the last reference to one of its tensors.
             self._opened.clear()
             self._mapped = 0
         try:
@@ -136,7 +136,7 @@ class Checkpoint(Model):
         return tensor
 
     def sha256(self) -> dict[str, str]:
-        """SHA-256 of every weight file by file name; reads all of them, once: several adapters may be on one model."""
+        """Return the SHA-256 of every weight file by name; reads each once: several adapters may share a model."""
         for file in self._shards:
             if file.name not in self._hashes:
                 with file.open("rb") as stream:
@@ -145,12 +145,12 @@ class Checkpoint(Model):
 
 
 def locate(path: str | Path, revision: str | None = None) -> Path:
-    """Where a model lies on this machine, downloaded first where it is one of the hub. Raises CheckpointError."""
+    """Return the local path of a model, downloading it from the hub if needed. Raises CheckpointError."""
     local = Path(path)
     if not local.exists():
         return _download(str(path), revision)
     if revision is not None:
-        raise CheckpointError(f"{path} is a local path, which has no revision; revision {revision!r} was asked for.")
+        raise CheckpointError(f"{path} is a local path, which has no revisions; remove revision {revision!r}.")
     return local
 
 
@@ -160,23 +160,23 @@ def _download(name: str, revision: str | None) -> Path:
             f"{shown(name)} does not exist: expected a model folder or a .safetensors file. "
             "Relative paths in a recipe or search file start at that file's folder."
         )
-    # Only a model of the hub needs the hub's client.
+    # Only models on the hub need the hub's client.
     from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
     except errors.GatedRepoError as error:
-        why = f"its owner asks for consent: accept the licence at https://huggingface.co/{name}, then `hf auth login`"
+        why = f"its owner requires consent: accept the license at https://huggingface.co/{name}, then `hf auth login`"
         raise CheckpointError(f"{shown(name)} cannot be downloaded: {why}.") from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{shown(name)} has no revision {revision!r} on the Hugging Face hub.") from error
     except errors.RepositoryNotFoundError as error:
-        why = "the Hugging Face hub has no such model, or shows it only to some (`hf auth login`)"
-        raise CheckpointError(f"{shown(name)} is no path on this machine, and {why}: check the name.") from error
+        why = "the Hugging Face hub has no such model, or it is private or gated (`hf auth login`)"
+        raise CheckpointError(f"{shown(name)} is not a local path, and {why}: check the name.") from error
     except (OSError, ValueError) as error:
-        why = f"the Hugging Face hub cannot be asked for it ({str(error).splitlines()[0][:200]})"
+        why = f"the Hugging Face hub cannot be reached ({str(error).splitlines()[0][:200]})"
         raise CheckpointError(
-            f"{shown(name)} is no path on this machine, and {why}: check the path, or the connection."
+            f"{shown(name)} is not a local path, and {why}: check the path, or the connection."
         ) from error
 
 
@@ -184,8 +184,8 @@ def _refuse_code(folder: Path, *configs: Mapping[str, Any] | None) -> None:
     for config in configs:
         if config and config.get("auto_map"):
             raise CheckpointError(
-                f"{folder} needs custom code (auto_map: {ascii(config['auto_map'])[:200]}). It is not run. "
-                "If transformers knows this architecture, remove auto_map from its JSON files."
+                f"{folder} requires custom code (auto_map: {ascii(config['auto_map'])[:200]}), which is never run. "
+                "If transformers supports this architecture, remove auto_map from its JSON files."
             )
 
 
@@ -193,20 +193,20 @@ def _refuse_quantised_config(folder: Path, config: Mapping[str, Any] | None) -> 
     settings = (config or {}).get("quantization_config")
     if settings:
         kind = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
-        raise CheckpointError(f"{folder} is quantised ({ascii(kind)[:100]}); merging needs full weights.")
+        raise CheckpointError(f"{folder} is quantized ({ascii(kind)[:100]}); merging needs full weights.")
 
 
 def _refuse_packed(checkpoint: Checkpoint) -> None:
     for name in checkpoint.names:
         if not checkpoint.dtype(name).is_floating_point and name.endswith(_PACKED):
             raise CheckpointError(
-                f"{checkpoint.path} is quantised: {shown(name)} has type {checkpoint.dtype(name)}; "
+                f"{checkpoint.path} is quantized: {shown(name)} has dtype {checkpoint.dtype(name)}; "
                 "merging needs full weights."
             )
 
 
 def _refuse_missing_head(checkpoint: Checkpoint) -> None:
-    """Refuse a language model without output embeddings: transformers would make up random ones."""
+    """Raise an error for a language model without output embeddings, which transformers would fill randomly."""
     causal = checkpoint.has_architecture(SPEAKING[:2])
     if causal and not checkpoint.may_tie and len(checkpoint.vocabulary_matrices()) == 1:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What can be known about models before they are merged: same tensors, same tokenizer, finite weights."""
+"""Compatibility checks before a merge: same tensors, same tokenizer, finite weights."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from search_spaces.base import Layout
 
 _DOT = re.compile(r"\.")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
-#: Parts of the prefixes that wrappers put in front of names, and the wrappers.
+#: Parts of the prefixes that wrappers add to names, and the wrappers.
 _WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "base_model.model.": "PEFT",
@@ -34,9 +34,9 @@ _SIZES = (
 def check_compatible(base: Model, inputs: Mapping[str, Model], *, partial: bool = False) -> None:
     """Compare the mergeable tensors of every input with the base's: same names, same shapes.
 
-    partial: an input may lack tensors, as in a recipe of slices.
+    partial: an input may lack tensors, as in a recipe with slices.
 
-    Raises CheckpointError with the first five differences, how many there are, and the likely cause.
+    Raises CheckpointError with the first five differences, their number, and the likely cause.
     """
     for label, model in inputs.items():
         _check_same_tensors(base, label, model, partial=partial)
@@ -44,10 +44,10 @@ def check_compatible(base: Model, inputs: Mapping[str, Model], *, partial: bool 
 
 
 def check_names(base: Model, inputs: Mapping[str, Model], *, sliced: bool) -> None:
-    """Compare the names of mergeable tensors, as far as they must agree before rows or blocks are rearranged.
+    """Compare the names of mergeable tensors as far as they must agree before rows or blocks are rearranged.
 
-    sliced: blocks are taken from other places, so that only names without their block numbers are compared.
-    Raises CheckpointError as `check_compatible` does.
+    sliced: blocks are rearranged, so names are compared without their block numbers.
+    Raises CheckpointError like `check_compatible`.
     """
     for label, model in inputs.items():
         ours, theirs = _templates(base), _templates(model)
@@ -69,14 +69,14 @@ def check_finite(models: Mapping[str, Model]) -> None:
 
 
 def _all_finite(tensor: torch.Tensor) -> bool:
-    # Least and greatest are NaN or infinite as soon as one value is, and need no mask of the tensor's size.
+    # Minimum and maximum are NaN or infinite if any value is, and need no mask of the tensor's size.
     return tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
 
 
 def tokenizer_differences(base: Model, inputs: Mapping[str, Model]) -> list[str]:
-    """One sentence for each way in which an input's tokenizer files differ from the base's.
+    """Return one sentence for each way in which an input's tokenizer files differ from the base's.
 
-    Nothing is said of models without tokenizer files. Raises CheckpointError for files that cannot be read.
+    Models without tokenizer files are skipped. Raises CheckpointError for unreadable files.
     """
     ours = _tokenizer(base)
     found: list[str] = []
@@ -104,12 +104,12 @@ def _check_same_tensors(base: Model, label: str, model: Model, *, partial: bool)
 
 def _cause_of_names(base: Model, model: Model, lacks: list[str], adds: list[str]) -> str:
     if any("lora_" in name for name in adds):
-        return "It is an adapter (LoRA): name its folder, with adapter_config.json, as an input or a model's `adapter`."
+        return "It is an adapter (LoRA): use its folder, with adapter_config.json, as an input or a model's `adapter`."
     if set(Layout.from_names([*lacks, *adds]).components) == {"head"}:
         tied, other = ("The input", "the base") if lacks else ("The base", "the input")
         return (
             f"{tied} has its output embeddings tied to its input embeddings (or no head), {other} has them "
-            "apart: save both the same way; a missing head is never made up."
+            "apart: save both the same way; a missing head is never created."
         )
     depths = base.layout().n_blocks, model.layout().n_blocks
     if depths[0] != depths[1] and _templates(base) == _templates(model):
@@ -119,17 +119,17 @@ def _cause_of_names(base: Model, model: Model, lacks: list[str], adds: list[str]
         whose, text = prefix
         writer = next((by for start, by in _WRAPPERS.items() if start in text), None)
         added = f"as {writer} leaves them" if writer else "as another class saves them"
-        return f"The names differ by a prefix: the {whose}'s begin with {shown(text)}, {added}; save both models alike."
+        return f"The names differ by a prefix: the {whose}'s begin with {shown(text)}, {added}; save both alike."
     return f"Another architecture? The base is {_architecture(base)}, the input {_architecture(model)}."
 
 
 def _templates(model: Model) -> set[str]:
-    """Names of mergeable tensors with their numbers left out: of a block, an expert of a mixture."""
+    """Return the names of mergeable tensors without their numbers (of blocks, of experts)."""
     return {_NUMBER.sub("", name) for name in model.names if model.mergeable(name)}
 
 
 def _prefix(lacks: list[str], adds: list[str]) -> tuple[str, str] | None:
-    """Whose names begin with a prefix that the other model's lack, and that prefix."""
+    """Return which model's names begin with a prefix that the other's lack, and that prefix."""
     for whose, longer, shorter in (("input", adds, set(lacks)), ("base", lacks, set(adds))):
         starts = {name[: dot.end()] for name in longer for dot in _DOT.finditer(name) if name[dot.end() :] in shorter}
         for text in sorted(starts, key=lambda start: (len(start), start)):
@@ -164,17 +164,17 @@ def _cause_of_shapes(base: Model, model: Model, names: list[str]) -> str:
         rows = pairs[0][1][0] - pairs[0][0][0]
         return (
             f"The vocabulary differs: the input has {abs(rows)} {'more' if rows > 0 else 'fewer'} tokens "
-            "than the base. Say whose tokenizer the result gets, and rows are matched by token: "
+            "than the base. Choose the tokenizer of the result, and rows are matched by token: "
             "`tokenizer: union` (all tokens), `tokenizer: base`, or `tokenizer: NAME` of an input."
         )
     ours: Mapping[str, Any] = base.config or {}
     theirs: Mapping[str, Any] = model.config or {}
     sizes = [f"{k} {ours[k]} vs {theirs[k]}" for k in _SIZES if k in ours and k in theirs and ours[k] != theirs[k]]
-    return f"Another size of model: {', '.join(sizes)}." if sizes else "Another architecture or size of model?"
+    return f"Another model size: {', '.join(sizes)}." if sizes else "Another architecture or size of model?"
 
 
 def _tokenizer(model: Model) -> dict[str, Any]:
-    """What of a tokenizer decides about its tokens: part -> value, only the parts that its files give."""
+    """Return the parts of a tokenizer that determine its tokens, part -> value, as far as its files define them."""
     if not model.path.is_dir():
         return {}
     tokenizer = read_json(model.path, "tokenizer.json") or {}
@@ -196,7 +196,7 @@ def _tokenizer(model: Model) -> dict[str, Any]:
 
 
 def _endings(model: Model, vocabulary: Any) -> dict[str, Any]:
-    """What ends a text when the model writes one: eos_token_id, as tokens where the vocabulary has them."""
+    """Return the end-of-text tokens of generation: eos_token_id, as tokens where the vocabulary has them."""
     generation = read_json(model.path, "generation_config.json") or {}
     ids = generation.get("eos_token_id", (model.config or {}).get("eos_token_id"))
     if ids is None:

@@ -1,6 +1,6 @@
-"""The header of a .safetensors file, parsed and checked before anything maps the file.
+"""The header of a .safetensors file, parsed and validated before anything maps the file.
 
-Format: https://huggingface.co/docs/safetensors. A length in 8 bytes, a JSON object, the data without holes.
+Format: https://huggingface.co/docs/safetensors. An 8-byte length, a JSON object, and the data without holes.
 """
 
 import json
@@ -20,7 +20,7 @@ _MAX_DIMENSIONS = 64
 _MAX_NAME = 1000
 _MAX_EXTENT = 2**63
 
-#: Bytes per element of the types that can be merged or copied.
+#: Bytes per element of the dtypes that can be merged or copied.
 ITEM_BYTES: Mapping[str, int] = {
     "F64": 8,
     "F32": 4,
@@ -39,14 +39,14 @@ ITEM_BYTES: Mapping[str, int] = {
 
 
 class CheckpointError(EvomergeError):
-    """An input that is refused: damaged, dangerous, or not to be merged with the others."""
+    """An invalid input: damaged, dangerous, or incompatible with the others."""
 
     exit_code = REFUSED
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a header: type as safetensors names it, shape, and where its bytes are in the file."""
+    """One tensor of a header: dtype as named by safetensors, shape, and byte range in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class TensorEntry:
 
 
 def shown(name: str) -> str:
-    """A name from a file as an error prints it: quoted, escaped, 120 characters at most."""
+    """Format a name from a file for an error: quoted, escaped, at most 120 characters."""
     return ascii(name if len(name) <= 120 else name[:117] + "...")
 
 
@@ -66,7 +66,7 @@ def counted(names: Sequence[str], noun: str = "tensor") -> str:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Tensor name -> entry, in the order of the data. Raises CheckpointError for a file that is not sound."""
+    """Read tensor name -> entry, in the order of the data. Raises CheckpointError for an invalid file."""
     size = _regular_size(path)
     with path.open("rb") as file:
         start = file.read(512)
@@ -80,7 +80,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     header = parse_json(text, f"{path}: the header")
     _check_metadata(path, header.pop("__metadata__", {}))
     if len(header) > MAX_TENSORS:
-        raise CheckpointError(f"{path} declares {len(header)} tensors; at most {MAX_TENSORS} are read.")
+        raise CheckpointError(f"{path} declares {len(header)} tensors; at most {MAX_TENSORS} are allowed.")
     entries = [(name, _entry(path, name, value, 8 + length)) for name, value in header.items()]
     entries.sort(key=lambda item: (item[1].begin, item[1].end))
     _check_cover(path, entries, 8 + length, size)
@@ -88,7 +88,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def parse_json(text: bytes | str, what: str) -> dict[str, Any]:
-    """A JSON object with unique keys in valid Unicode. Raises CheckpointError, which begins with `what`."""
+    """Parse a JSON object with unique keys in valid Unicode. Raises CheckpointError, which begins with `what`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -121,26 +121,26 @@ def _regular_size(path: Path) -> int:
 
 
 def _what(start: bytes, size: int) -> str:
-    """What a file is that does not begin like safetensors."""
+    """Describe a file that does not begin like safetensors."""
     text = start.lstrip().lower()
     if not start:
-        return "empty (0 bytes): the download or the copy did not finish"
+        return "empty (0 bytes): the download or copy is incomplete"
     if start.startswith(b"version https://git-lfs"):
         return f"a Git LFS pointer ({size} bytes), not weights: run 'git lfs pull'"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return f"a web page ({size} bytes), not weights: the download got an error page; download it again"
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "a pickle file, which can run code when loaded: convert it to safetensors where you trust it"
+        return "a pickle file, which can run code when loaded: convert it to safetensors if you trust it"
     if start.startswith(b"GGUF"):
         return "a GGUF file; merging needs full weights in safetensors"
     if len(start) < 8:
         return f"too short for a safetensors file ({size} bytes)"
     length = int.from_bytes(start[:8], "little")
     if length > size - 8:
-        return f"truncated or no safetensors file: its header declares {length} bytes; the file has {size}"
+        return f"truncated or not a safetensors file: its header declares {length} bytes; the file has {size}"
     if length > MAX_HEADER_BYTES:
-        return f"refused: its header declares {length} bytes; at most {MAX_HEADER_BYTES} are read"
-    return "no safetensors file: its header does not begin with '{'"
+        return f"invalid: its header declares {length} bytes; at most {MAX_HEADER_BYTES} are allowed"
+    return "not a safetensors file: its header does not begin with '{'"
 
 
 def _check_metadata(path: Path, metadata: Any) -> None:
@@ -149,10 +149,10 @@ def _check_metadata(path: Path, metadata: Any) -> None:
 
 
 def _entry(path: Path, name: str, value: Any, data: int) -> TensorEntry:
-    """Check one entry of the JSON header; `data` is where the data begins in the file."""
+    """Validate one entry of the JSON header; `data` is the offset of the data in the file."""
     where = f"{path}: tensor {shown(name)}"
     if len(name) > _MAX_NAME:
-        raise CheckpointError(f"{where} has a name of {len(name)} characters; at most {_MAX_NAME} are read.")
+        raise CheckpointError(f"{where} has a name of {len(name)} characters; at most {_MAX_NAME} are allowed.")
     if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
         raise CheckpointError(f"{where} needs dtype, shape and data_offsets.")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -161,9 +161,9 @@ def _entry(path: Path, name: str, value: Any, data: int) -> TensorEntry:
             f"{where} has type {reprlib.repr(dtype)!a}; merging needs full weights, one of {', '.join(ITEM_BYTES)}."
         )
     if not _are_sizes(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise CheckpointError(f"{where} has a shape that is no list of sizes: {reprlib.repr(shape)!a}.")
+        raise CheckpointError(f"{where} has an invalid shape: {reprlib.repr(shape)!a}.")
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{where} has data_offsets that are no two positions: {reprlib.repr(offsets)!a}.")
+        raise CheckpointError(f"{where} has invalid data_offsets: {reprlib.repr(offsets)!a}.")
     begin, end = offsets
     if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise CheckpointError(
@@ -178,7 +178,7 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _check_cover(path: Path, entries: Iterable[tuple[str, TensorEntry]], data: int, size: int) -> None:
-    """The data must be covered from its first byte to the end of the file: no overlap, no holes."""
+    """Check that entries cover the data from its first byte to the end of the file, without overlaps or holes."""
     reached = data
     for name, entry in entries:
         if entry.end > size:
@@ -186,7 +186,7 @@ def _check_cover(path: Path, entries: Iterable[tuple[str, TensorEntry]], data: i
                 f"{path} is truncated: tensor {shown(name)} ends at byte {entry.end}; the file has {size}."
             )
         if entry.begin != reached:
-            fault = "overlaps the one before it" if entry.begin < reached else "leaves a hole before it"
+            fault = "overlaps its predecessor" if entry.begin < reached else "leaves a hole before it"
             raise CheckpointError(f"{path}: tensor {shown(name)} at byte {entry.begin} {fault} ({reached}).")
         reached = entry.end
     if reached != size:

@@ -1,4 +1,4 @@
-"""adapter_config.json: what of a LoRA's settings decides about weights; kinds that cannot be folded are refused.
+"""adapter_config.json: the settings that determine a LoRA's weights; unsupported kinds raise an error.
 
 Format: https://huggingface.co/docs/peft/package_reference/lora.
 """
@@ -15,7 +15,7 @@ from evomerge.merging.models.shards import read_json
 
 CONFIG = "adapter_config.json"
 
-#: Settings under which the tensors of an adapter mean something else than two factors added to a weight.
+#: Settings under which an adapter's tensors are not simply two factors added to a weight.
 _OTHER_KINDS = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -27,10 +27,10 @@ _OTHER_KINDS = (
     "use_bdlora",
     "use_qalora",
 )
-#: Ways to begin that take the adapter's first values out of the base: its own base is not the one on disk.
+#: Initializations that take the adapter's first values from the base: its own base is not the one on disk.
 _OTHER_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 _MAX_PATTERN = 300
-#: A repeated group in a pattern from a file can take longer than anybody waits.
+#: A repeated group in a pattern from a file can take unbounded time.
 _SLOW = re.compile(r"\)[*+{]")
 
 
@@ -49,26 +49,26 @@ class LoraConfig:
     transposed: bool
 
     def rank_of(self, module: str) -> int:
-        """Rank of the factors of a module."""
+        """Return the rank of a module's factors."""
         return next((rank for pattern, rank in self.rank_pattern.items() if _ends_so(module, pattern)), self.rank)
 
     def scale_of(self, module: str) -> float:
-        """What the product of a module's factors is multiplied by."""
+        """Return the scale of the product of a module's factors."""
         alpha = next((value for pattern, value in self.alpha_pattern.items() if _ends_so(module, pattern)), self.alpha)
         rank = self.rank_of(module)
-        # rsLoRA, https://arxiv.org/abs/2312.03732: a root keeps the size of the change the same at every rank.
+        # rsLoRA, https://arxiv.org/abs/2312.03732: the square root keeps the size of the change equal for all ranks.
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
 
 
 def read_lora_config(folder: Path) -> LoraConfig:
-    """The settings of the adapter in `folder`. Raises CheckpointError, by name, for what cannot be folded."""
+    """Read the settings of the adapter in `folder`. Raises CheckpointError, naming settings that are unsupported."""
     data = read_json(folder, CONFIG)
     if data is None:
-        raise CheckpointError(f"{folder} is no adapter: it has no {CONFIG}.")
+        raise CheckpointError(f"{folder} is not an adapter: it has no {CONFIG}.")
     where = f"{folder}/{CONFIG}"
     if data.get("auto_map"):
         raise CheckpointError(
-            f"{where} asks for custom code (auto_map: {ascii(data['auto_map'])[:200]}). It is not run."
+            f"{where} requires custom code (auto_map: {ascii(data['auto_map'])[:200]}), which is never run."
         )
     kind = data.get("peft_type")
     if kind != "LORA":
@@ -80,7 +80,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
     if other:
         raise CheckpointError(
             f"{where} sets {', '.join(other)}: this kind of LoRA cannot be folded into weights here. "
-            "Load it with PEFT and save merge_and_unload() as a model, where PEFT can."
+            "Load it with PEFT and save merge_and_unload() as a model, if PEFT supports that."
         )
     begin = data.get("init_lora_weights")
     if isinstance(begin, str) and begin.lower().startswith(_OTHER_BASE):
@@ -108,7 +108,7 @@ def _patterns(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         except re.error as error:
             raise CheckpointError(f"{where}: {key} has {shown(pattern)}, not a regular expression: {error}.") from error
         if len(pattern) > _MAX_PATTERN or _SLOW.search(pattern):
-            raise CheckpointError(f"{where}: {key} has {shown(pattern)}; repeated groups and longer texts are refused.")
+            raise CheckpointError(f"{where}: {key} has {shown(pattern)}; repeated groups and long texts are not read.")
     return patterns
 
 
@@ -118,7 +118,7 @@ def _ends_so(module: str, pattern: str) -> bool:
 
 def _rank(value: Any, where: str, key: str) -> int:
     if type(value) is not int or value < 1:
-        raise CheckpointError(f"{where}: {shown(key)} must be a whole number from 1; it is {ascii(value)[:50]}.")
+        raise CheckpointError(f"{where}: {shown(key)} must be a positive integer; it is {ascii(value)[:50]}.")
     return value
 
 

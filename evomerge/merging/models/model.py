@@ -1,4 +1,4 @@
-"""Model: what merging needs of a model, be it a folder, an adapter on one, or blocks put together from several."""
+"""Model: the interface that merging requires, implemented by folders, adapters and rearranged blocks."""
 
 import hashlib
 import math
@@ -14,23 +14,23 @@ from torch import Tensor
 from evomerge.merging.factors import Factors
 from search_spaces.base import Layout
 
-# Tensors that a network computes and does not learn, as older checkpoints hold them.
+# Tensors that a network computes instead of learning, stored in older checkpoints.
 _BUFFER = re.compile(r"(?:^|[._])(?:inv_freq|position_ids|num_batches_tracked|masked_bias)$")
-# The causal mask of GPT-2 and GPT-NeoX, (1, 1, n, n); a true bias of that name has one dimension.
+# The causal mask of GPT-2 and GPT-NeoX, (1, 1, n, n); a real bias of that name has one dimension.
 _MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
-# Embeddings of positions and segments, which may have as many rows as the vocabulary has tokens.
+# Embeddings of positions and segments, which may happen to have as many rows as the vocabulary.
 _NOT_TOKENS = re.compile(r"pos|wpe|type")
-#: Of a tensor's bytes, a fingerprint reads so many pieces of so many bytes.
+#: Number and size in bytes of the samples that a fingerprint reads from each tensor.
 _SAMPLES, _SAMPLE = 8, 512
-#: Endings of the architectures that have output embeddings.
+#: Name endings of architectures with output embeddings.
 SPEAKING = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
 
 
 class Model(ABC):
     """Tensors by name.
 
-    path: the folder or file whose configuration and tokenizer it has. config: the parsed config.json, or None
-    for bare weights. names: every tensor, in checkpoint order. files: what it is read from.
+    path: folder or file of the configuration and tokenizer. config: the parsed config.json, or None
+    for bare weights. names: every tensor, in checkpoint order. files: the files it is read from.
     """
 
     path: Path
@@ -44,35 +44,35 @@ class Model(ABC):
 
     @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
 
     @abstractmethod
     def dtype(self, name: str) -> torch.dtype:
-        """Type of a tensor as it is stored."""
+        """Return the dtype of a tensor as stored."""
 
     @abstractmethod
     def tensor(self, name: str) -> Tensor:
-        """A tensor on the CPU, to be read only."""
+        """Return a tensor on the CPU; read-only."""
 
     @abstractmethod
     def sha256(self) -> dict[str, str]:
-        """SHA-256 of every file by its name; reads all of them."""
+        """Return the SHA-256 of every file by name; reads all of them."""
 
     def factors(self, name: str, base: "Model") -> Factors | None:  # noqa: ARG002
-        """A matrix's change to that of `base` as factors, where the model holds it so (rank 0: no change), or None."""
+        """Return a matrix's change relative to `base` as factors if stored that way (rank 0: no change), or None."""
         return None
 
     def made(self, name: str) -> bool:  # noqa: ARG002
-        """Whether a tensor is computed anew each time it is read, and not mapped from a file."""
+        """Return whether a tensor is computed each time it is read, instead of mapped from a file."""
         return False
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the tensors that it keeps in memory once they have been read."""
+        """Return the bytes of the tensors that it caches once they have been read."""
         return 0
 
     def fingerprint(self) -> str:
-        """What tells these weights from others', whatever files they lie in: 16 hex digits; reads samples of them."""
+        """Return an identifier of the weights, whatever files they are in: 16 hex digits; reads samples."""
         digest = hashlib.sha256()
         for name in sorted(self.names):
             digest.update(f"{name} {self.shape(name)} {self.dtype(name)}\n".encode())
@@ -83,33 +83,33 @@ class Model(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(math.prod(self.shape(name)) * self.dtype(name).itemsize for name in self.names)
 
     def mergeable(self, name: str) -> bool:
-        """Whether a tensor holds learnt weights; integers and computed buffers are copied from the base."""
+        """Return whether a tensor holds learned weights; integers and computed buffers are copied from the base."""
         if not self.dtype(name).is_floating_point or _BUFFER.search(name):
             return False
         return not (_MASK.search(name) and len(self.shape(name)) == 4)
 
     @property
     def tied(self) -> bool:
-        """Whether the output embeddings are the input embeddings: one matrix for both, config allows it."""
+        """Whether the output embeddings are the input embeddings: a single matrix, allowed by the config."""
         return self.has_architecture(SPEAKING) and self.may_tie and len(self.vocabulary_matrices()) == 1
 
     @property
     def may_tie(self) -> bool:
-        """Whether config.json lets the output embeddings be the input embeddings."""
-        # transformers may leave the flag out where it is the architecture's default: absent means "may be".
+        """Whether config.json allows the output embeddings to be the input embeddings."""
+        # transformers may omit the flag if it is the architecture's default: absent means "may be".
         return (self.config or {}).get("tie_word_embeddings") is not False
 
     def has_architecture(self, endings: tuple[str, ...]) -> bool:
-        """Whether config.json names an architecture that ends so."""
+        """Return whether config.json names an architecture with one of these endings."""
         names = (self.config or {}).get("architectures")
         return isinstance(names, list) and any(str(name).endswith(endings) for name in names)
 
     def vocabulary_matrices(self) -> list[str]:
-        """Input and output embeddings: matrices with a row for each token of the vocabulary."""
+        """Return the input and output embeddings: matrices with one row per token of the vocabulary."""
         config: Mapping[str, Any] = self.config or {}
         text = config.get("text_config")
         rows = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
@@ -117,5 +117,5 @@ class Model(ABC):
         return [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == rows]
 
     def layout(self) -> Layout:
-        """Depth and component of every mergeable tensor."""
+        """Return depth and component of every mergeable tensor."""
         return Layout.from_names([name for name in self.names if self.mergeable(name)])

@@ -1,4 +1,4 @@
-"""Mosaic: blocks of several models put together into one of another depth. https://arxiv.org/abs/2312.15166."""
+"""Mosaic: blocks of several models assembled into one of another depth. https://arxiv.org/abs/2312.15166."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from evomerge.merging.models.model import Model
 from evomerge.recipe import Recipe, Slice
 from search_spaces.base import Layout, block_of, in_block
 
-#: What config.json calls the number of blocks.
+#: Keys of config.json for the number of blocks.
 _DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-#: One tensor of a mosaic: the model and the name it has there.
+#: One tensor of a mosaic: its model and its name there.
 Piece = tuple[Model, str]
 
 
 class Mosaic(Model):
     """Tensors of other models under the names of a new one.
 
-    template: whose configuration and tokenizer it has. pieces: name -> where the tensor comes from.
+    template: model whose configuration and tokenizer it has. pieces: name -> source of the tensor.
     """
 
     def __init__(self, template: Model, pieces: Mapping[str, Piece], config: Mapping[str, Any] | None) -> None:
@@ -34,48 +34,48 @@ class Mosaic(Model):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files of all models that it has tensors of."""
+        """Return the files of all models that contribute tensors."""
         return tuple(dict.fromkeys(file for model, _ in self._pieces.values() for file in model.files))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         model, source = self._pieces[name]
         return model.shape(source)
 
     def dtype(self, name: str) -> torch.dtype:
-        """Type of a tensor as it is stored."""
+        """Return the dtype of a tensor as stored."""
         model, source = self._pieces[name]
         return model.dtype(source)
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor on the CPU, to be read only."""
+        """Return a tensor on the CPU; read-only."""
         model, source = self._pieces[name]
         return model.tensor(source)
 
     def made(self, name: str) -> bool:
-        """Whether the model that a tensor is from makes it."""
+        """Return whether the source model computes a tensor."""
         model, source = self._pieces[name]
         return model.made(source)
 
     def factors(self, name: str, base: Model) -> Factors | None:
-        """The change to another mosaic, where both have the same block there."""
+        """Return the change to another mosaic, if both have the same block there."""
         if not isinstance(base, Mosaic) or base._pieces[name][1] != self._pieces[name][1]:
             return None
         model, source = self._pieces[name]
         return model.factors(source, base._pieces[name][0])
 
     def sha256(self) -> dict[str, str]:
-        """SHA-256 of every file by its name."""
+        """Return the SHA-256 of every file by name."""
         models = dict.fromkeys(model for model, _ in self._pieces.values())
         return {name: digest for model in models for name, digest in model.sha256().items()}
 
 
 def assemble(recipe: Recipe, models: Mapping[str, Model]) -> dict[str, Model]:
-    """The models of a sliced recipe, by name, as they take part in the result: blocks in their new places.
+    """Return the models of a sliced recipe, by name, as they enter the result: blocks in their new places.
 
-    What is in front of the blocks (embeddings) comes from the first slice's models, what is behind them (final
-    norm, head) from the last slice's. An input has the tensors of the slices that name it only.
-    Raises CheckpointError for blocks that a model does not have and for models of more than one stack.
+    Tensors before the blocks (embeddings) come from the first slice's models, tensors after them (final norm, head)
+    from the last slice's. An input has only the tensors of the slices that name it.
+    Raises CheckpointError for missing blocks and for models with more than one stack.
     """
     blocks = {label: _blocks(label, model) for label, model in models.items()}
     config = _config(models[recipe.base.name], recipe.slices)
@@ -100,7 +100,7 @@ def assemble(recipe: Recipe, models: Mapping[str, Model]) -> dict[str, Model]:
 
 
 def _origin(recipe: Recipe, part: Slice, label: str) -> tuple[str, int] | None:
-    """The model, and its first block, that stands for the model `label` in a slice; None where it is absent."""
+    """Return the model, and its first block, that acts as model `label` in a slice; None if it is absent."""
     if label == recipe.base.name:
         return part.base
     return (label, part.inputs[label]) if label in part.inputs else None
@@ -128,7 +128,7 @@ def _blocks(label: str, model: Model) -> dict[int, list[str]]:
 
 
 def _pieces(label: str, model: Model, blocks: Mapping[int, list[str]], wanted: range, place: int) -> dict[str, Piece]:
-    """The tensors of the blocks `wanted`, under the names that they have from block `place` on."""
+    """Return the tensors of the blocks `wanted`, renamed to begin at block `place`."""
     if wanted.stop > len(blocks):
         raise CheckpointError(
             f"A slice takes blocks {wanted.start} to {wanted.stop - 1} of {label} ({model.path}), "
@@ -147,7 +147,7 @@ def _outside(model: Model, *, behind: bool) -> list[str]:
 
 
 def _in_order(pieces: Mapping[str, Piece]) -> dict[str, Piece]:
-    """As checkpoints are ordered: embeddings, blocks by depth, the rest."""
+    """Sort pieces like a checkpoint: embeddings, blocks by depth, the rest."""
     layout = Layout.from_names(tuple(pieces))
 
     def rank(item: tuple[str, int | None, str]) -> tuple[int, int]:
@@ -159,7 +159,7 @@ def _in_order(pieces: Mapping[str, Piece]) -> dict[str, Piece]:
 
 
 def _config(template: Model, slices: Sequence[Slice]) -> dict[str, Any] | None:
-    """The template's configuration for the new depth; lists with one entry per block follow their blocks."""
+    """Return the template's configuration for the new depth; lists with one entry per block follow their blocks."""
     if template.config is None:
         return None
     origins = [part.base[1] + n for part in slices for n in range(part.blocks)]
@@ -179,17 +179,17 @@ def _with_depth(config: dict[str, Any], origins: Sequence[int]) -> dict[str, Any
         elif isinstance(value, list) and len(value) == depth and ("layer" in key or _are_sizes(key, value)):
             changed[key] = [value[origin % len(value)] for origin in origins]
         elif key == "max_window_layers" and type(value) is int:
-            # Blocks below it attend to everything; a deeper model must not begin to use windows by its depth alone.
+            # Blocks below it have full attention; a deeper model must not begin to use windows because of its depth.
             changed[key] = len(origins) if depth is not None and value >= depth else value
     return changed
 
 
 def _are_places(value: list[Any], depth: int | None) -> bool:
-    """Whether a list holds numbers of blocks (mlp_only_layers: [0, 3]) and not one entry for each block."""
+    """Return whether a list holds block numbers (mlp_only_layers: [0, 3]) rather than one entry per block."""
     numbers = all(type(entry) is int for entry in value)
     return numbers and depth is not None and value == sorted(set(value)) and all(0 <= n < depth for n in value)
 
 
 def _are_sizes(key: str, value: list[Any]) -> bool:
-    """Whether a list may hold a number for each block (intermediate_size: [48, 64]); ids of tokens are none."""
+    """Return whether a list may hold one number per block (intermediate_size: [48, 64]), unlike token ids."""
     return "token" not in key and all(type(entry) in (int, float) for entry in value)

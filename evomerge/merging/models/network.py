@@ -1,4 +1,4 @@
-"""The network that a configuration makes in transformers, on the meta device: its class, and the tensors it takes."""
+"""The network that transformers builds from a configuration, on the meta device: its class and its tensors."""
 
 import json
 import re
@@ -19,9 +19,9 @@ from evomerge.merging.models.header import CheckpointError, counted, shown
 from evomerge.merging.models.model import Model
 from search_spaces.base import Layout
 
-#: Parameters that a network reads in training only (masked inputs); checkpoints for inference lack them.
+#: Parameters that a network uses in training only (masked inputs); checkpoints for inference lack them.
 TRAINING_ONLY = re.compile(r"(?:^|\.)mask(?:ed)?_(?:spec_embed|tokens?)$")
-#: Exceptions of transformers for a configuration from which it cannot build a network.
+#: Exceptions of transformers for a configuration that it cannot build a network from.
 _REFUSALS = (
     StrictDataclassError,
     ArithmeticError,
@@ -35,15 +35,15 @@ _REFUSALS = (
 
 
 class NetworkError(CheckpointError):
-    """A configuration of which this transformers makes no network."""
+    """A configuration that this version of transformers cannot build a network from."""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A network without weights, and how the model's tensors differ from those it takes.
+    """A network without weights, and how the model's tensors differ from its own.
 
     network: a transformers model on the meta device. missing: parameters that the model lacks, which transformers would
-    fill with random numbers. unexpected: tensors that it would leave out. mismatched: name, shape in the model, shape
+    fill with random numbers. unexpected: tensors that it would ignore. mismatched: name, shape in the model, shape
     in the network.
     """
 
@@ -54,9 +54,9 @@ class Outline:
 
 
 def architecture(model: Model) -> Any:
-    """The transformers class that config.json names; a causal language model where it names none.
+    """Return the transformers class named by config.json; a causal language model if it names none.
 
-    Raises NetworkError for a name that is no class of models in this transformers.
+    Raises NetworkError for a name that is not a model class of this transformers.
     """
     name = _named(model)
     found = getattr(transformers, name, None)
@@ -66,34 +66,34 @@ def architecture(model: Model) -> Any:
     if name == _DEFAULT or (is_class and getattr(found, "config_class", None) is not None):
         return found
     raise NetworkError(
-        f"{model.path}: config.json names {name!a} as the architecture, which is no class of models in transformers; "
+        f"{model.path}: config.json names {name!a} as the architecture, which is not a model class of transformers; "
         "expected one like LlamaForCausalLM."
     )
 
 
 def is_known(model: Model) -> bool:
-    """Whether config.json names an architecture that transformers has."""
+    """Return whether config.json names an architecture of transformers."""
     names = (model.config or {}).get("architectures")
     return bool(names) and hasattr(transformers, _named(model))
 
 
 def configuration(model: Model) -> Any:
-    """The transformers configuration of a model, with all defaults. Raises NetworkError for one that it refuses."""
+    """Return the transformers configuration of a model, with all defaults. Raises NetworkError if it is invalid."""
     kind = getattr(architecture(model), "config_class", None) or transformers.AutoConfig
-    # From a file of its own: `from_pretrained` does more than `from_dict`, and a model may have another configuration
-    # than its folder (blocks in other places, another vocabulary).
+    # From a separate file: `from_pretrained` does more than `from_dict`, and a model may have another configuration
+    # than its folder (rearranged blocks, another vocabulary).
     with TemporaryDirectory() as folder, quiet():
         (Path(folder) / "config.json").write_text(json.dumps(dict(model.config or {})), encoding="utf-8")
         try:
             return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except _REFUSALS as error:
-            raise NetworkError(f"{model.path}: transformers refuses this config.json: {_first(error)}") from error
+            raise NetworkError(f"{model.path}: transformers rejects this config.json: {_first(error)}") from error
 
 
 def hollow(model: Model) -> Any:
-    """The network that a model's configuration makes, on the meta device; the model's tensors are not looked at.
+    """Build the network of a model's configuration on the meta device, ignoring the model's tensors.
 
-    Raises NetworkError for a configuration of which transformers makes no network.
+    Raises NetworkError if transformers cannot build it.
     """
     kind, config = architecture(model), configuration(model)
     with quiet():
@@ -103,15 +103,15 @@ def hollow(model: Model) -> Any:
                 return kind(config)
         except (*_REFUSALS, RuntimeError) as error:
             raise NetworkError(
-                f"{model.path}: transformers makes no {kind.__name__} of this config.json: {_first(error)}"
+                f"{model.path}: transformers cannot build a {kind.__name__} from this config.json: {_first(error)}"
             ) from error
 
 
 def outline(model: Model) -> Outline:
-    """The network that a model's configuration makes, compared with the model's tensors; reads no weights.
+    """Compare the network of a model's configuration with the model's tensors; reads no weights.
 
-    Raises NetworkError for a configuration of which transformers makes no network, CheckpointError for tensors that it
-    cannot put into one.
+    Raises NetworkError if transformers cannot build the network, CheckpointError for tensors that it
+    cannot load into it.
     """
     kind, config = architecture(model), configuration(model)
     tensors = {name: torch.empty(model.shape(name), dtype=model.dtype(name), device="meta") for name in model.names}
@@ -130,11 +130,11 @@ def outline(model: Model) -> Outline:
             )
         except _REFUSALS as error:
             raise NetworkError(
-                f"{model.path}: transformers makes no {kind.__name__} of this config.json: {_first(error)}"
+                f"{model.path}: transformers cannot build a {kind.__name__} from this config.json: {_first(error)}"
             ) from error
         except RuntimeError as error:
             raise CheckpointError(
-                f"{model.path}: transformers cannot put these tensors into a {kind.__name__}: {_first(error)}"
+                f"{model.path}: transformers cannot load these tensors into a {kind.__name__}: {_first(error)}"
             ) from error
     return Outline(
         network,
@@ -145,10 +145,10 @@ def outline(model: Model) -> Outline:
 
 
 def check_network(model: Model) -> None:
-    """Compare a model's tensors, names and shapes, with those of the network that its configuration makes.
+    """Compare a model's tensors, names and shapes, with those of the network that its configuration defines.
 
     Skips models that transformers cannot build, and single tensors outside the blocks that it
-    leaves out (the pooler of a BERT that predicts words). Raises CheckpointError.
+    ignores (the pooler of a BERT that predicts words). Raises CheckpointError.
     """
     if not is_known(model):
         return
@@ -156,12 +156,12 @@ def check_network(model: Model) -> None:
         found = outline(model)
     except NetworkError:  # nothing to compare with
         return
-    where = f"{model.path}: config.json makes a {type(found.network).__name__} that"
+    where = f"{model.path}: config.json defines a {type(found.network).__name__} that"
     missing = tuple(name for name in found.missing if not TRAINING_ONLY.search(name))
     if missing:
         raise CheckpointError(
             f"{where} has {counted(missing)} more than the weights: transformers would fill them with random "
-            "numbers. Correct config.json, or get all weights."
+            "numbers. Correct config.json, or obtain all weights."
         )
     if found.mismatched:
         name, ours, wanted = found.mismatched[0]
@@ -173,7 +173,7 @@ def check_network(model: Model) -> None:
     left_out = tuple(name for name, depth in zip(found.unexpected, depths, strict=True) if depth is not None)
     if left_out:
         raise CheckpointError(
-            f"{where} has no place for {counted(left_out)} of the weights: transformers would leave them out. "
+            f"{where} has no place for {counted(left_out)} of the weights: transformers would ignore them. "
             "Does config.json name the right number of layers?"
         )
 
@@ -182,7 +182,7 @@ _DEFAULT = "AutoModelForCausalLM"
 
 
 def _of_auto(kind: Any, config: Any) -> Any:
-    """The class of models that an auto class stands for with this configuration; another class itself."""
+    """Return the model class that an auto class selects for this configuration; other classes unchanged."""
     return _get_model_class(config, kind._model_mapping) if hasattr(kind, "_model_mapping") else kind
 
 
@@ -196,14 +196,14 @@ def _named(model: Model) -> str:
 
 
 def _first(error: BaseException) -> str:
-    """What an error of a library says, on one line."""
+    """Return a library's error message on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{type(error).__name__}: {text[:300]}"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While it lasts, do without the reports and progress bars of transformers; what differs is told by ours."""
+    """Suppress transformers' reports and progress bars; differences are reported here."""
     level, bars = transformers.utils.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""In which settings of their config.json models differ that change what their weights compute."""
+"""Differences between models' config.json settings that change what their weights compute."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import NetworkError, configuration
 
-#: Settings that change nothing of what a network computes when it is scored: names, training, how it is loaded.
+#: Settings that do not affect scoring: names, training, loading.
 _COSMETIC = re.compile(
     r"_.*|architectures|model_type|name_or_path|transformers_version|(torch_)?dtype|auto_map|unsloth.*|use_cache"
     r"|output_(attentions|hidden_states|router_logits)|return_dict|id2label|label2id|problem_type|num_labels"
@@ -16,17 +16,17 @@ _COSMETIC = re.compile(
     r"|.*_loss_coef|.*jitter_noise|mask_(time|feature)_.*|apply_spec_augment|(bos|eos|pad|sep|cls|mask|unk)_token_id"
     r"|vocab_size|forced_(bos|eos)_token_id|chunk_size_feed_forward"
 )
-#: Settings that only derive a list of layers, which is compared itself.
+#: Settings that only determine a list of layers, which is compared itself.
 _BEHIND_LAYERS = ("max_window_layers", "use_sliding_window", "sliding_window_pattern")
-#: Rotary embeddings that are the same whatever the length that a model was made for.
+#: Rotary embeddings that do not depend on the context length that a model was made for.
 _PLAIN_ROPE = ("default", "linear", "llama3")
 
 
 def setting_differences(base: Model, inputs: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
-    """By input, a sentence for each setting that changes what weights compute and is not the base's.
+    """Return, by input, a sentence for each setting that changes what weights compute and differs from the base's.
 
-    Compared are settings with all defaults of their class, so that a missing one is its default; as they stand in the
-    files where transformers makes no configuration of them. Inputs that do not differ are left out.
+    Settings are compared with all defaults of their class, so that a missing one has its default; if transformers
+    cannot read the configuration, as written in the files. Inputs without differences are omitted.
     """
     ours, found = _settings(base), {}
     for label, model in inputs.items():
@@ -38,7 +38,7 @@ def setting_differences(base: Model, inputs: Mapping[str, Model]) -> dict[str, t
 
 
 def _settings(model: Model) -> dict[str, Any]:
-    """Setting, by its path (`text_config.rope_parameters.rope_theta`), and its value."""
+    """Return setting -> value, by path (`text_config.rope_parameters.rope_theta`)."""
     try:
         config = configuration(model).to_dict()
     except NetworkError:
@@ -63,7 +63,7 @@ def _flat(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _values(settings: Any, key: str) -> Iterator[Any]:
-    """What `key` is in settings, or in settings by kind of layer."""
+    """Yield the values of `key` in settings, or in settings per kind of layer."""
     if isinstance(settings, Mapping):
         if key in settings:
             yield settings[key]
@@ -79,7 +79,7 @@ def _different(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[s
         a, b = ours.get(key), theirs.get(key)
         if key == "architecture" and not another:
             continue
-        # Two architectures have settings of the same names in common only.
+        # Two architectures share only settings of the same names.
         if a != b and not (another and (key not in ours or key not in theirs)):
             yield f"{key} is {_shown(b)}, the base's is {_shown(a)}"
 

@@ -1,4 +1,4 @@
-"""The weight files of a model folder: found, and kept inside the folder."""
+"""The weight files of a model folder: located, and confined to the folder."""
 
 import reprlib
 from collections.abc import Iterable
@@ -14,24 +14,24 @@ MAX_JSON_BYTES = 100_000_000
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
-#: Kinds of files that tokenizers of transformers are made of, and where further chat templates lie.
+#: Suffixes of tokenizer files of transformers, and the folder of further chat templates.
 _TOKENIZER_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".spm", ".codes")
 _CHAT_TEMPLATES = "additional_chat_templates"
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
-    """A JSON object of a model folder, or None where there is no such file. Raises CheckpointError."""
+    """Read a JSON object of a model folder, or None if the file does not exist. Raises CheckpointError."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return None
     check_inside(folder, name)
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read.")
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are allowed.")
     return parse_json(read_text(folder, name), str(path))
 
 
 def read_text(folder: Path, name: str) -> str:
-    """The text of a file of a model folder, UTF-8. Raises CheckpointError."""
+    """Read a UTF-8 file of a model folder. Raises CheckpointError."""
     try:
         return _texts.read_text(check_inside(folder, name))
     except (OSError, _texts.TextError) as error:
@@ -39,9 +39,9 @@ def read_text(folder: Path, name: str) -> str:
 
 
 def check_inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, which must be a regular file that really lies there.
+    """Return the file `name` of `folder`, which must be a regular file that is really inside it.
 
-    Links are followed inside of the folder, and inside of a Hugging Face cache to the blobs of the same
+    Links are followed within the folder, and within a Hugging Face cache to the blobs of the same
     repository. Raises CheckpointError for anything else.
     """
     drive = PureWindowsPath(name).drive or "\\" in name or "\0" in name
@@ -67,7 +67,7 @@ def check_inside(folder: Path, name: str) -> Path:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raises CheckpointError for files that transformers may read for a tokenizer and that do not lie in the folder."""
+    """Raise CheckpointError for files that transformers may read for a tokenizer and that are outside the folder."""
     for path in sorted(folder.iterdir()):
         if path.suffix in _TOKENIZER_SUFFIXES:
             check_inside(folder, path.name)
@@ -76,7 +76,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def read_folder(folder: Path) -> list[tuple[Path, dict[str, TensorEntry]]]:
-    """Each shard of a model folder with its tensors, as transformers takes them. Raises CheckpointError."""
+    """Return each shard of a model folder with its tensors, as transformers finds them. Raises CheckpointError."""
     if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
         path = check_inside(folder, SINGLE)
         return [(path, read_header(path))]
@@ -109,23 +109,23 @@ def _check_listed(path: Path, listed: Iterable[str], header: dict[str, TensorEnt
     absent = sorted(set(listed) - header.keys())
     if absent:
         raise CheckpointError(
-            f"{path} lacks {counted(absent)}, which {INDEX} places in it: the download is incomplete, "
+            f"{path} lacks {counted(absent)}, which {INDEX} assigns to it: the download is incomplete, "
             "or the index belongs to other files."
         )
     unlisted = sorted(header.keys() - set(listed))
     if unlisted:
-        raise CheckpointError(f"{path} holds {counted(unlisted)}, which {INDEX} does not place in it.")
+        raise CheckpointError(f"{path} contains {counted(unlisted)}, which {INDEX} does not assign to it.")
 
 
 def _no_weights(folder: Path) -> str:
     if any(folder.glob("adapter_model.*")):
-        return f"{folder} is an adapter (LoRA), not a model: name its model, and this folder as the model's `adapter`."
+        return f"{folder} is an adapter (LoRA), not a model: use its model, with this folder as the model's `adapter`."
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         return (
             f"{folder} has no safetensors, only {', '.join(map(shown, pickles[:3]))}: pickle can run code "
-            "when loaded. Convert it where you trust it: load it with transformers and call save_pretrained."
+            "when loaded. If you trust it, convert it: load it with transformers and call save_pretrained."
         )
     others = sorted(path.name for path in folder.glob("*.safetensors"))
-    hint = f" It has {', '.join(map(shown, others[:5]))}: name one of these files." if others else ""
+    hint = f" It has {', '.join(map(shown, others[:5]))}: specify one of these files." if others else ""
     return f"{folder} has neither {SINGLE} nor {INDEX}.{hint}"

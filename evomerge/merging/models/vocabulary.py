@@ -1,7 +1,7 @@
-"""Vocabularies: rows of embeddings matched by token where the tokenizers of models differ.
+"""Vocabularies: embedding rows matched by token if the models' tokenizers differ.
 
-Every model is seen through `Aligned`: its embeddings have one row per token of the result's tokenizer, in that
-order. A token that a model lacks gets the row of a model that has it, so that no model pulls it away; see
+Every model is wrapped in `Aligned`: its embeddings have one row per token of the result's tokenizer, in that
+order. A token that a model lacks gets the row of a model that has it, so that no model distorts it; see
 `recipe.Vocabulary` for which.
 """
 
@@ -28,7 +28,7 @@ _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token
 
 @dataclass(frozen=True)
 class Tokens:
-    """The result's tokenizer: the folder of its files; one that was made for this object goes with it."""
+    """The result's tokenizer: the folder of its files, deleted with this object if it was created for it."""
 
     folder: Path
 
@@ -36,10 +36,10 @@ class Tokens:
 def align(
     models: Mapping[str, Model], base: str, tokenizer: str, vocabulary: Vocabulary
 ) -> tuple[dict[str, Model], Tokens]:
-    """The models with rows matched to the tokenizer `base`, `union` or an input's, and that tokenizer.
+    """Match the models' rows to the tokenizer `base`, `union` or an input's; return them and that tokenizer.
 
-    base: the base's name among the models. Models whose vocabularies agree are returned as they are, unless
-    `vocabulary` asks for another number of rows. Raises CheckpointError.
+    base: the base's name among the models. Models with equal vocabularies are returned unchanged, unless
+    `vocabulary` requests another number of rows. Raises CheckpointError.
     """
     given = {label: read_vocabulary(model) for label, model in models.items()}
     first = given[base]
@@ -69,7 +69,7 @@ def align(
 
 
 def read_vocabulary(model: Model) -> dict[str, int] | None:
-    """Token -> id, of the tokens that have a row in the model's embeddings; None without a tokenizer.json."""
+    """Return token -> id of the tokens with a row in the model's embeddings; None without a tokenizer.json."""
     if not model.path.is_dir() or not (model.path / "tokenizer.json").is_file():
         return None
     matrices = model.vocabulary_matrices()
@@ -92,11 +92,12 @@ def _load(folder: Path) -> Tokenizer:
 
 
 def _extended(start: Path, vocabs: Mapping[Path, Vocab], made: Sequence[str]) -> Tokens:
-    """A tokenizer with the tokens of others added, model by model, in the order of their ids, then those `made` anew.
+    """Extend a tokenizer with the tokens of others, model by model, in the order of their ids, then with those `made`
+    new.
 
     A token that was added to its own tokenizer keeps its settings: special ones stay special.
     """
-    # Saving a tokenizer with its settings is transformers' business; only this needs it.
+    # Only this needs transformers, which saves a tokenizer with its settings.
     from transformers import AutoTokenizer
 
     tokens = Tokens(Path(tempfile.mkdtemp(prefix="evomerge-tokenizer-")))
@@ -120,7 +121,7 @@ def _with_tokens(wanted: dict[str, int], vocabulary: Vocabulary) -> dict[str, in
     unknown = next((token for token in vocabulary.tokens if token not in wanted), None)
     if unknown is not None:
         raise CheckpointError(
-            f"vocabulary.tokens names {unknown!r}, which the result's tokenizer does not have: say with `token` or "
+            f"vocabulary.tokens names {unknown!r}, which the result's tokenizer does not have: specify with `token` or "
             "`id` whose row a new token gets, or use `tokenizer: union`."
         )
     return wanted
@@ -129,7 +130,7 @@ def _with_tokens(wanted: dict[str, int], vocabulary: Vocabulary) -> dict[str, in
 def _n_rows(
     models: Mapping[str, Model], vocabs: Mapping[str, Vocab], wanted: Vocab, vocabulary: Vocabulary
 ) -> int | None:
-    """Rows of the result's embeddings, or None where everything fits as it is."""
+    """Return the number of rows of the result's embeddings, or None if nothing changes."""
     n_tokens = max(wanted.values()) + 1
     multiple = vocabulary.multiple_of or 1
     n_rows = -(-n_tokens // multiple) * multiple
@@ -176,7 +177,7 @@ def _told(token: str, rule: TokenRow, vocabs: Mapping[str, Vocab]) -> Donors:
 
 
 def _found(at: Mapping[str, int], base: str, missing: str) -> Donors:
-    """Where a token's row comes from in models without it; `at`: the row that it has in each, or -1."""
+    """Return the source of a token's row for models without it; `at`: its row in each model, or -1."""
     having = tuple((label, row) for label, row in at.items() if row >= 0 and (label != base or missing != "inputs"))
     if len(having) > 1 and missing == "base" and at.get(base, -1) >= 0:
         return ((base, at[base]),)
@@ -184,7 +185,7 @@ def _found(at: Mapping[str, int], base: str, missing: str) -> Donors:
 
 
 def _config(model: Model, chosen: Model, n_rows: int) -> dict[str, Any]:
-    """A model's configuration with the new number of rows, and special tokens as the tokenizer's model has them."""
+    """Return a model's configuration with the new number of rows and the tokenizer's special tokens."""
     config = dict(model.config or {})
     special = {key: value for key, value in (chosen.config or {}).items() if key in _SPECIAL}
     text = config.get("text_config")

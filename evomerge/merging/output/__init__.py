@@ -1,1 +1,1 @@
-"""What leaves: weights, configuration, manifest and card, in a folder that is complete or not there."""
+"""Output of merges: weights, configuration, manifest and card, in a folder that is complete or absent."""

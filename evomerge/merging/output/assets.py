@@ -1,4 +1,4 @@
-"""The files of a model folder beside its weights: configuration, tokenizer, preprocessing."""
+"""The files of a model folder besides its weights: configuration, tokenizer, preprocessing."""
 
 import json
 import shutil
@@ -30,14 +30,15 @@ _TOKENIZER_FILES = (
     "vocab.txt",
 )
 
-#: Every name that `companions` may copy.
+#: All names that `companions` may copy.
 COPIED = (*_MODEL_FILES, *_TOKENIZER_FILES)
 
 
 def companions(base: Path, tokenizer: Path) -> dict[str, Path]:
-    """Small files that go along with merged weights, from the base's folder and the tokenizer's: name -> source.
+    """Return the small files to copy along with merged weights, from the base's and the tokenizer's folder: name ->
+    source.
 
-    How texts end (generation_config.json) goes with the tokenizer where its folder says so.
+    generation_config.json, which ends texts, comes with the tokenizer if its folder has one.
     """
     found: dict[str, Path] = {}
     for folder, names in ((base, _MODEL_FILES), (tokenizer, (*_TOKENIZER_FILES, "generation_config.json"))):
@@ -47,7 +48,7 @@ def companions(base: Path, tokenizer: Path) -> dict[str, Path]:
 
 
 def write_config(base: Model, folder: Path, dtype: str | None) -> None:
-    """Write the base's config.json, where it has one, with the type of the weights (None: unchanged)."""
+    """Write the base's config.json, if it has one, with the dtype of the weights (None: unchanged)."""
     if base.config is None:
         return
     if dtype is None and base.config == read_json(base.path, "config.json") and not has_mark(base.path):
@@ -60,13 +61,13 @@ def write_config(base: Model, folder: Path, dtype: str | None) -> None:
 
 
 def has_mark(folder: Path) -> bool:
-    """Whether config.json begins with a byte order mark, which transformers does not read."""
+    """Return whether config.json begins with a byte order mark, which transformers cannot read."""
     file = folder / "config.json"
     return file.is_file() and file.read_bytes().startswith(BOM_UTF8)
 
 
 def write_chat_template(folder: Path, template: str) -> None:
-    """Give the tokenizer in a folder this chat template (Jinja) in place of all that it has."""
+    """Set this chat template (Jinja) for the tokenizer in a folder, replacing any others."""
     (folder / "chat_template.json").unlink(missing_ok=True)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     settings = read_json(folder, "tokenizer_config.json")
@@ -75,7 +76,7 @@ def write_chat_template(folder: Path, template: str) -> None:
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """The configuration with every type it names replaced, in those of its parts (text, vision) too."""
+    """Return the configuration with every dtype replaced, including in its parts (text, vision)."""
     changed = dict(config)
     for key, value in config.items():
         if isinstance(value, dict) and key.endswith("_config"):

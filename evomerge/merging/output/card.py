@@ -1,4 +1,4 @@
-"""The model card of a merge: what it was made from, how, and how it scored. A licence is never invented.
+"""The model card of a merge: its models, method and scores. A license is never invented.
 
 Format: https://huggingface.co/docs/hub/model-cards.
 """
@@ -18,7 +18,7 @@ from evomerge.text.printable import one_line
 from search_spaces.base import FloatArray
 
 _TAGS = ["merge", "mergekit", "evomerge"]
-#: Coefficient tables longer than this stay in recipe.yaml.
+#: Longer coefficient tables are only in recipe.yaml.
 MAX_ROWS = 64
 
 
@@ -31,11 +31,11 @@ def model_card(
     adapter: Sequence[str] = (),
     options: str = "",
 ) -> str:
-    """README.md of an exported merge.
+    """Return README.md of an exported merge.
 
-    manifest: says where the models come from.
-    adapter: what a LoRA holds of the merge, in sentences, where it is one. options: of the command that makes it.
-    scores: row -> column -> number or text. A text in place of a row, such as the verdict, stands above the table.
+    manifest: provides the origins of the models.
+    adapter: for a LoRA, sentences on how much of the merge it contains. options: of the command that creates it.
+    scores: row -> column -> number or text. A text instead of a row, such as the verdict, is placed above the table.
     """
     sources = manifest.origins
     lines = [_front_matter(manifest, adapter=bool(adapter)), f"# {_text(title)}", "", _summary(merge, sources), ""]
@@ -56,7 +56,7 @@ def model_card(
 
 
 def _front_matter(manifest: Manifest, *, adapter: bool) -> str:
-    """What the hub reads of a card; it refuses names of models that are none of its repositories."""
+    """Return the metadata that the hub reads; it rejects base models that are not its repositories."""
     base = next(iter(manifest.inputs.values()))
     of_adapter = [base["source"]] if base["revision"] else []
     names = of_adapter if adapter else list(manifest.hub_names)
@@ -82,7 +82,7 @@ def _summary(merge: Merge, sources: Mapping[str, str]) -> str:
 
 
 def _models(sources: Mapping[str, str]) -> list[str]:
-    """The models by name, and where they come from unless that only says the names again."""
+    """Return the models by name with their origins, unless these only repeat the names."""
     if all(name == source for name, source in sources.items()):
         base, *inputs = map(_code, sources)
         return [f"The base is {base}, the models merged into it are {', '.join(inputs)}.", ""]
@@ -99,7 +99,7 @@ def _score_table(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _coefficients(merge: Merge) -> list[str]:
-    """One row per group of tensors and parameter; a parameter that is the same everywhere is one sentence."""
+    """Return one row per group of tensors and parameter; a parameter that is constant is one sentence."""
     values = merge.table.values
     constant = {name: array.flat[0] for name, array in values.items() if np.ptp(array) == 0}
     said = [f"`{name}` is {_cell(float(value))} for all tensors and models." for name, value in constant.items()]
@@ -124,14 +124,14 @@ def _rows(merge: Merge, varied: Mapping[str, FloatArray]) -> Iterator[list[str]]
 
 
 def _text(text: str) -> str:
-    """A text as Markdown shows it as it is: no HTML, link, emphasis, code, list or heading."""
+    """Escape a text so that Markdown shows it literally: no HTML, link, emphasis, code, list or heading."""
     plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
     plain = re.sub(r"[\\`*]|(?<=\])\(|!(?=\[)|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
     return re.sub(r"^(?=>|#{1,6}\s|[-+]\s|---|===|~~~|\d+[.)]\s)", r"\\", plain)
 
 
 def _code(name: str) -> str:
-    """A name in a code span, whatever backticks it holds."""
+    """Put a name into a code span, whatever backticks it contains."""
     plain = one_line(name)
     fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
     space = " " if "`" in plain else ""

@@ -1,4 +1,4 @@
-"""A weight's change by factors of a given rank: the nearest there is (Eckart and Young). https://doi.org/10.1007/BF02288367."""
+"""The best approximation of a weight's change by factors of a given rank (Eckart and Young). https://doi.org/10.1007/BF02288367."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from evomerge.merging.kernels.spectral import Spectrum, spectrum
 
 @dataclass(frozen=True)
 class Approximation:
-    """left (m, rank) @ right (rank, n), float32. error, size: Frobenius norms of what it lacks, and of the change."""
+    """left (m, rank) @ right (rank, n), float32. error, size: Frobenius norms of the residual and of the change."""
 
     left: Tensor
     right: Tensor
@@ -21,11 +21,11 @@ class Approximation:
 
 
 def approximate(change: Tensor, rank: int, parts: Sequence[Factors], noise: float) -> Approximation:
-    """The factors of `rank` that come nearest to a change (m, n).
+    """Return the factors of `rank` closest to a change (m, n).
 
-    parts: factors that the change may be a combination of, none where it is not. Where it is one, but for `noise`
-    (a Frobenius norm), their small product is decomposed instead of the matrix: exact, and without what rounding
-    the merged weights added. Factors that are not needed are zero.
+    parts: factors that the change may be a combination of; empty otherwise. If it is one, up to `noise`
+    (a Frobenius norm), their small product is decomposed instead of the matrix: exact, and without the rounding errors
+    of the merged weights. Superfluous factors are zero.
     """
     wide = change.double()
     found = _of_parts(wide, parts, noise) or spectrum(wide, rank)
@@ -39,7 +39,7 @@ def approximate(change: Tensor, rank: int, parts: Sequence[Factors], noise: floa
 
 
 def _of_parts(change: Tensor, parts: Sequence[Factors], noise: float) -> Spectrum | None:
-    """The spectrum of a change whose columns and rows lie in the spaces of the parts' factors, or None."""
+    """Return the spectrum of a change whose columns and rows are in the spans of the parts' factors, or None."""
     if not 0 < sum(part.rank for part in parts) < min(change.shape):
         return None
     left = torch.linalg.qr(torch.cat([part.left.double() for part in parts], dim=1)).Q

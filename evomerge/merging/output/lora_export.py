@@ -1,4 +1,4 @@
-"""A merge as a LoRA on its base: factors for what changed, in a folder that PEFT loads. https://arxiv.org/abs/2106.09685."""
+"""A merge exported as a LoRA on its base: factors for the changes, in a folder for PEFT. https://arxiv.org/abs/2106.09685."""
 
 import json
 import os
@@ -38,18 +38,18 @@ def export_lora(
     scores: Mapping[str, Any] | None = None,
     threads: int = 1,
 ) -> LoraReport:
-    """Write a merge as a LoRA of `rank` on its base to `folder`; returns how much of the merge it holds.
+    """Write a merge as a LoRA of `rank` on its base to `folder`; return how much of the merge it contains.
 
-    modules_to_save: modules that changed and have no factors (norms, embeddings) go into the adapter whole.
-    Raises as `materialize` does, and CheckpointError for a base that is no model on disk.
+    modules_to_save: store changed modules without factors (norms, embeddings) whole in the adapter.
+    Raises like `materialize`, and CheckpointError for a base that is not a model on disk.
     """
     if rank < 1:
-        raise ValueError(f"The rank of a LoRA is a whole number from 1; it is {rank}.")
+        raise ValueError(f"The rank of a LoRA must be a positive integer; it is {rank}.")
     sources = checked_sources(merge, folder, overwrite=overwrite)
     if not isinstance(sources.base, Checkpoint):
         raise CheckpointError(
-            "A LoRA is put on a model as it lies on disk; this recipe's base is made first (an adapter on it, another "
-            "vocabulary, blocks in other places). Export whole weights instead."
+            "A LoRA needs a base as stored on disk; this recipe's base is constructed (an adapter on it, another "
+            "vocabulary, rearranged blocks). Export whole weights instead."
         )
     weights = LoraWeights(sources.base, rank, whole=modules_to_save)
     for name, merged, change in _changes(merge, sources, threads):
@@ -57,14 +57,14 @@ def export_lora(
     if modules_to_save:
         weights.save_whole()
     if not weights.tensors:
-        raise CheckpointError("The merge changes nothing that a LoRA can hold: there is no adapter to write.")
+        raise CheckpointError("The merge changes nothing that a LoRA can represent: there is no adapter to write.")
     report = weights.report()
     merge = replace(merge, recipe=pinned(merge.recipe))
     with staged(folder, sum(tensor.nbytes for tensor in weights.tensors.values())) as partial:
         save_file(weights.tensors, partial / WEIGHTS, metadata={"format": "pt"})
         origin = _origin(merge.recipe.base)
         _write_json(partial / CONFIG, dict(sorted({**weights.settings(), **origin}.items())))
-        Adapted(sources.base, partial)  # what would not fit is refused before it is there
+        Adapted(sources.base, partial)  # raises for a mismatch before the folder appears
         check_peft_names(sources.base, partial)
         manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS), scores)
         _write_json(partial / MARK, {**asdict(manifest), "lora": asdict(report)})
@@ -78,7 +78,7 @@ def export_lora(
 
 
 def _changes(merge: Merge, sources: RecipeModels, threads: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, merged tensor and its change to the base, in float32, of every tensor that changed."""
+    """Yield name, merged tensor and its change to the base, in float32, for every changed tensor."""
     engine = sources.engine(dtype=torch.float32, threads=threads)
     for name, merged in engine.stream(merge):
         if sources.base.mergeable(name):

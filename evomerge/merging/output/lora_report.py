@@ -1,19 +1,19 @@
-"""What a LoRA that was made of a merge holds of it, in numbers and in sentences."""
+"""How much of a merge a LoRA made from it contains, in numbers and sentences."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-#: Tensors that are named one by one.
+#: Maximum number of tensors listed by name.
 LISTED = 8
 
 
 @dataclass(frozen=True)
 class LoraReport:
-    """How much of a merge's change a LoRA holds; all numbers are ratios of Frobenius norms.
+    """How much of a merge's change a LoRA contains; all numbers are ratios of Frobenius norms.
 
-    layers: weight -> what its factors lack of its change, 0 for nothing; error: the same for all of them together.
-    left_out: tensor that changed and is not in the adapter -> its change to its size. missing: what the adapter
-    lacks of the change of all tensors. saved: modules that the adapter holds whole. savable: others that it could.
+    layers: weight -> relative error of its factors, 0 for none; error: the same for all of them together.
+    left_out: changed tensor outside the adapter -> its change relative to its size. missing: relative error for
+    the change of all tensors. saved: modules that the adapter stores whole. savable: others that it could.
     """
 
     rank: int
@@ -26,7 +26,7 @@ class LoraReport:
 
     @property
     def text(self) -> list[str]:
-        """The report in sentences."""
+        """Return the report in sentences."""
         said = [
             f"A LoRA of rank {self.rank} for {len(self.layers)} weights; it lacks {self.error:.3%} of their change."
         ]

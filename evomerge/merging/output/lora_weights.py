@@ -1,4 +1,4 @@
-"""The tensors of an adapter (LoRA) that a merge becomes, with the names that PEFT and transformers know them by."""
+"""The tensors of an adapter (LoRA) made from a merge, under the names used by PEFT and transformers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from evomerge.merging.output.lora_report import LoraReport
 from evomerge.merging.prepared import MergeError
 from evomerge.merging.tiles import Workers
 
-#: Roundings to float32 that a merged weight has behind it: of the folded input, and of the merge.
+#: Float32 rounding errors in a merged weight: of the folded input, and of the merge.
 _ROUNDINGS = 4 * 2.0**-24
 
 
 class LoraWeights:
-    """An adapter on `base` that grows tensor by tensor.
+    """An adapter on `base`, built tensor by tensor.
 
-    rank: of every factor. whole: keep modules without factors (norms, embeddings) whole, `modules_to_save`.
-    tensors: the adapter's, by their names in its file. Raises MergeError for a rank that no weight has.
+    rank: of every factor. whole: store modules without factors (norms, embeddings) whole, `modules_to_save`.
+    tensors: the adapter's, by their names in its file. Raises MergeError for a rank larger than any weight's.
     """
 
     def __init__(self, base: Model, rank: int, *, whole: bool) -> None:
@@ -42,7 +42,7 @@ class LoraWeights:
         self._saved: dict[str, float] = {}
 
     def add(self, name: str, merged: Tensor, change: Tensor, parts: Sequence[Factors | None]) -> None:
-        """Take in a tensor that changed: factors of a linear layer's weight; what else changed is kept for later.
+        """Add a changed tensor: factors for a linear layer's weight; other changed tensors are kept for later.
 
         parts: each input's own change, see `Model.factors`.
         """
@@ -62,7 +62,7 @@ class LoraWeights:
 
     def _has_factors(self, name: str) -> bool:
         linear = len(self._base.shape(name)) == 2 and name.endswith(".weight")
-        # T5 looks up the biases of its attention in an embedding.
+        # T5 stores the biases of its attention in an embedding.
         looked_up = isinstance(self._modules.get(self._module(name)), nn.Embedding)
         return linear and not looked_up and self._components[name] not in ("embedding", "norm")
 
@@ -73,11 +73,11 @@ class LoraWeights:
             shape = self._base.shape(largest)
             raise MergeError(
                 f"The rank of the LoRA is {self._rank}, and no weight of the base has more than {sides[largest]} (the "
-                f"smaller side of {largest}, {shape[0]} x {shape[1]}): give a rank of at most {sides[largest]}."
+                f"smaller side of {largest}, {shape[0]} x {shape[1]}): use a rank of at most {sides[largest]}."
             )
 
     def save_whole(self) -> None:
-        """Take the modules of the rest into the adapter, all of their tensors, as PEFT reads them."""
+        """Store the remaining modules whole in the adapter, with all of their tensors, as PEFT reads them."""
         for own in self._savable():
             self._saved[self._module(own[0])] = math.hypot(*(self._rest.pop(name, 0.0) for name in own))
             for name in own:
@@ -85,7 +85,7 @@ class LoraWeights:
                 self.tensors[PREFIX + self._name(name)] = tensor
 
     def _savable(self) -> list[list[str]]:
-        """The modules of the rest that can go in whole, each as the names of its tensors."""
+        """Return the remaining modules that can be stored whole, each as the names of its tensors."""
         layers = {name.rpartition(".")[0] for name in self._found}
         tied = self._base.vocabulary_matrices() if self._base.tied else []
         modules = dict.fromkeys(name.rpartition(".")[0] for name in self._rest)
@@ -93,7 +93,7 @@ class LoraWeights:
         return [own for own in found if own[0].rpartition(".")[0] not in layers and not any(n in tied for n in own)]
 
     def settings(self) -> dict[str, Any]:
-        """adapter_config.json, without where the base is."""
+        """Return adapter_config.json, without the location of the base."""
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM" if self._base.has_architecture(SPEAKING[:2]) else None,
@@ -109,7 +109,7 @@ class LoraWeights:
         }
 
     def report(self) -> LoraReport:
-        """What the adapter holds of the change."""
+        """Return how much of the change the adapter contains."""
         error = math.hypot(*(made.error for made in self._found.values()))
         size = math.hypot(*(made.size for made in self._found.values()))
         everything = math.hypot(size, *self._rest.values(), *self._saved.values())
@@ -136,7 +136,7 @@ class LoraWeights:
         return self._name(name).rpartition(".")[0]
 
     def _targets(self) -> list[str]:
-        """The last parts of the modules' names where no other module has them, as adapters mostly say it; else all."""
+        """Return the last parts of the modules' names if unique, as adapters usually have them; else all."""
         modules = list(dict.fromkeys(self._module(name) for name in self._found))
         ends = dict.fromkeys(module.rpartition(".")[2] for module in modules)
         everything = dict.fromkeys(self._module(name) for name in self._base.names)

@@ -1,4 +1,4 @@
-"""The manifest of an export: which files went in and came out, with what they can be recognised by."""
+"""The manifest of an export: its input and output files, with their fingerprints."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from evomerge.recipe.model_names import cached_by_name
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `evomerge.json` records of an export: enough to check every file that went in and came out.
+    """The contents of `evomerge.json`: enough to verify every input and output file.
 
     inputs: model name (the base first) -> its source, revision and {file: sha256}; outputs: file -> sha256.
-    state: of a method that can go on from here, the options with which it does; else None.
+    state: for a method that can continue from here, the options to continue with; else None.
     """
 
     recipe: str
@@ -34,7 +34,7 @@ class Manifest:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where each model comes from, the base first; of an adapter on a model `MODEL + ADAPTER`."""
+        """Return the origin of each model, the base first; for an adapter on a model, `MODEL + ADAPTER`."""
         return {
             name: " + ".join(entry[key] for key in ("source", "adapter") if key in entry)
             for name, entry in self.inputs.items()
@@ -42,14 +42,14 @@ class Manifest:
 
     @property
     def hub_names(self) -> tuple[str, ...]:
-        """The repositories of the hub among the models and adapters, the base's first."""
+        """Return the hub repositories among the models and adapters, the base's first."""
         pairs = (("source", "revision"), ("adapter", "adapter_revision"))
         named = (entry[key] for entry in self.inputs.values() for key, revision in pairs if entry.get(revision))
         return tuple(dict.fromkeys(named))
 
 
 def pinned(recipe: Recipe) -> Recipe:
-    """The recipe with the commit of every model that came from a hub, so that it stays the same model."""
+    """Return the recipe with the commit of every model from a hub, so that it refers to the same model forever."""
 
     def of(given: Input) -> Input:
         model = cached_by_name(given)
@@ -63,7 +63,7 @@ def pinned(recipe: Recipe) -> Recipe:
 
 
 def _commit(name: str, revision: str | None) -> str:
-    # A model in a download cache that is not the configured one keeps the commit in its path.
+    # A model in another download cache than the configured one has the commit in its path.
     known = revision is not None and re.fullmatch("[0-9a-f]{40}", revision)
     return revision if revision is not None and known else locate(name, revision).name
 
@@ -71,9 +71,9 @@ def _commit(name: str, revision: str | None) -> str:
 def make_manifest(
     merge: Merge, sources: RecipeModels, written: Checkpoint, scores: Mapping[str, Any] | None
 ) -> Manifest:
-    """The manifest of what was `written`; reads all files.
+    """Return the manifest of the checkpoint `written`; reads all files.
 
-    Raises CheckpointError where an input changed since it was opened.
+    Raises CheckpointError if an input changed since it was opened.
     """
     sources.check_unchanged()
     recipe = merge.recipe
@@ -98,6 +98,6 @@ def make_manifest(
 
 
 def _source(path: str) -> str:
-    """What may be published of a model's path: a hub name as it is, of a local path the last part only."""
+    """Return the publishable part of a model's path: a hub name unchanged, only the last part of a local path."""
     local = Path(path)
     return local.resolve().name if local.exists() else path

@@ -1,4 +1,4 @@
-"""From a merge to a folder that transformers loads: streamed, verified, complete or not there at all."""
+"""Writing a merge to a folder that transformers loads: streamed, verified, complete or absent."""
 
 import json
 import math
@@ -44,9 +44,9 @@ def materialize(
 ) -> Manifest:
     """Merge on disk: read the models of the recipe, check them, and write the result to `folder`.
 
-    scores: row -> column -> number or text, for card and manifest. progress: bytes written, bytes in all.
-    Raises CheckpointError for inputs that are refused, OutputError for the folder, WriteError for the
-    weights; PluginError, MethodError, SpaceError or MergeError for a merge that cannot be made.
+    scores: row -> column -> number or text, for card and manifest. progress: called with bytes written and bytes in
+    total. Raises CheckpointError for invalid inputs, OutputError for the folder, WriteError for the
+    weights; PluginError, MethodError, SpaceError or MergeError for an invalid merge.
     """
     sources = checked_sources(merge, folder, overwrite=overwrite)
     engine = sources.engine(dtype=output_dtype(merge.recipe), device=device, threads=threads)
@@ -64,8 +64,8 @@ def materialize(
 
 
 def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> RecipeModels:
-    """The models of a merge that is to be written to `folder`, opened and checked. Raises as `materialize` does."""
-    check_method(merge)  # a word that is spelt wrongly is told before any model is looked for
+    """Open and check the models of a merge to be written to `folder`. Raises like `materialize`."""
+    check_method(merge)  # a misspelled name is reported before any model is opened
     sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
     sources.engine().check(merge)
@@ -86,10 +86,10 @@ def write_folder(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     state: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> Manifest:
-    """Write merged tensors (any order, every tensor of the base once) and all that belongs to them.
+    """Write merged tensors (any order, every tensor of the base once) and all accompanying files.
 
-    state: asked after the last tensor for what the manifest records under that name.
-    Raises as `materialize` does.
+    state: called after the last tensor for the manifest's `state`.
+    Raises like `materialize`.
     """
     check_output(folder, sources.models, overwrite=overwrite)
     recipe, base = pinned(merge.recipe), sources.base
@@ -114,7 +114,7 @@ def write_folder(
 
 
 def output_dtype(recipe: Recipe) -> torch.dtype | None:
-    """The type of merged tensors, or None where each keeps the base's."""
+    """Return the dtype of merged tensors, or None if each keeps the base's."""
     if recipe.dtype is None:
         return None
     dtype = getattr(torch, recipe.dtype, None)
@@ -124,7 +124,7 @@ def output_dtype(recipe: Recipe) -> torch.dtype | None:
 
 
 def check_method(merge: Merge) -> None:
-    """What a method's declaration alone says of a merge's options, coefficients and number of models.
+    """Check a merge's options, coefficients and number of models against the method's declaration.
 
     Raises PluginError or MethodError.
     """
@@ -141,7 +141,7 @@ def _mergeable(base: Model) -> list[str]:
 
 
 def _write_recipes(merge: Merge, base: Model, partial: Path, folder: Path) -> None:
-    """Both recipes, with paths as they will be seen from `folder`."""
+    """Write both recipes, with paths relative to `folder`."""
     recipe = partial / "recipe.yaml"
     write_merge(merge, recipe, folder)
     bound = Merge(merge.recipe, merge.table.bind(_mergeable(base)), merge.seed)

@@ -1,4 +1,4 @@
-"""An adapter that was written is put on the network that PEFT sees: names that it would pass over are refused."""
+"""Trial loading of a written adapter with PEFT: names that it would ignore raise an error."""
 
 import importlib.util
 import warnings
@@ -12,8 +12,8 @@ from evomerge.merging.models.network import NetworkError, hollow, is_known, quie
 def check_peft_names(base: Model, folder: Path) -> None:
     """Load the adapter in `folder` with PEFT onto the base's network without weights.
 
-    PEFT only warns of names that its network does not have, and leaves their changes out. Not tried without PEFT, or
-    for a network that transformers does not know. Raises CheckpointError.
+    PEFT only warns about names that its network does not have, and drops their changes. Skipped without PEFT, or
+    for a network unknown to transformers. Raises CheckpointError.
     """
     if importlib.util.find_spec("peft") is None or not is_known(base):
         return
@@ -31,13 +31,13 @@ def check_peft_names(base: Model, folder: Path) -> None:
             found = adapted.load_adapter(str(folder), "again", torch_device="cpu")
         except (ValueError, RuntimeError, KeyError) as error:
             raise CheckpointError(
-                f"PEFT cannot put this LoRA on a {type(network).__name__}: {' '.join(str(error).split())[:300]}. "
+                f"PEFT cannot apply this LoRA to a {type(network).__name__}: {' '.join(str(error).split())[:300]}. "
                 "Export whole weights instead."
             ) from error
     lost = [*found.unexpected_keys, *(name for name in found.missing_keys if ".lora_" in name)]
     if lost:
         raise CheckpointError(
             f"The tensors of this LoRA have other names than the modules of a {type(network).__name__}, since "
-            f"transformers renames them on loading: PEFT would leave out {len(lost)} of its factors (such as "
+            f"transformers renames them on loading: PEFT would ignore {len(lost)} of its factors (such as "
             f"{shown(lost[0])}). Export whole weights instead."
         )

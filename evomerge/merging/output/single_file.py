@@ -1,4 +1,4 @@
-"""Whether a single file may be written at a place: no study, input or stranger's file is ever replaced."""
+"""Checks for a single output file: no study, input or foreign file is ever replaced."""
 
 import re
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from evomerge.durable import OutputError
 from evomerge.merging.models.header import CheckpointError
 from evomerge.study.lines import FILE, LOCK, SEARCH_FILE
 
-#: Patterns of the first bytes of our own files.
+#: Patterns of the first bytes of evomerge's own files.
 REPORT = re.compile(rb'<!doctype html>.{0,2000}<meta name="generator" content="evomerge ', re.DOTALL)
 RECIPE = re.compile(rb"evomerge: ")
 STATISTICS = re.compile(rb'.{8}\{"__metadata__":\{[^}]*"evomerge\.model"', re.DOTALL)
 
 _HEAD = 4096
-#: Files that hold weights: replaced by none that is no such file of ours, whoever asks for it.
+#: Suffixes of weight files, which are replaced only if evomerge wrote them.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx")
 _MODEL_MARKS = ("config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json")
 
@@ -26,12 +26,12 @@ def check_file(
     overwrite: bool,
     inputs: Iterable[Path] = (),
 ) -> None:
-    """Refuse a place for a single output file.
+    """Check that a single output file may be written.
 
     Args:
-        file: The file to write. Its folder must be there.
-        ours: Pattern of the first bytes of a file of this kind that evomerge wrote.
-        overwrite: Whether a file that is there may be replaced. Never one of a study, of an input, or with weights.
+        file: The file to write, in an existing folder.
+        ours: Pattern of the first bytes of a file of this kind written by evomerge.
+        overwrite: Whether an existing file may be replaced; never one of a study, of an input, or with weights.
         inputs: Files and folders that the command reads.
 
     Raises:
@@ -41,23 +41,23 @@ def check_file(
     target = file.resolve()
     exists = file.exists() or file.is_symlink()
     if exists and not target.is_file():
-        kind = "a folder" if target.is_dir() else "no regular file"
-        raise OutputError(f"The output {file} is {kind}; a file is written. Give another name.")
+        kind = "a folder" if target.is_dir() else "not a regular file"
+        raise OutputError(f"The output {file} is {kind}; expected a file name. Choose another one.")
     if not target.parent.is_dir():
-        raise OutputError(f"The output {file} has no folder to be in: {target.parent} does not exist.")
+        raise OutputError(f"The output {file} needs an existing folder: {target.parent} does not exist.")
     own = exists and ours is not None and ours.match(_head(target)) is not None
     _check_inputs(file, target, inputs, exists=exists, own=own)
     _check_study(file, target, exists=exists, own=own)
     if not exists:
         return
     if not own and target.suffix.lower() in _WEIGHTS:
-        raise OutputError(f"The output {file} holds weights and is never replaced. Give another file.")
+        raise OutputError(f"The output {file} contains weights and is never replaced. Choose another file.")
     if not overwrite:
-        raise OutputError(f"The output {file} exists. Give another file, or --overwrite to replace it.")
+        raise OutputError(f"The output {file} exists. Choose another file, or --overwrite to replace it.")
 
 
 def is_ours(file: Path, ours: re.Pattern[bytes]) -> bool:
-    """Whether there is a file that begins as one of this kind does that evomerge wrote."""
+    """Return whether a file exists and begins like one of this kind written by evomerge."""
     return file.is_file() and ours.match(_head(file)) is not None
 
 
@@ -74,7 +74,7 @@ def _check_inputs(file: Path, target: Path, inputs: Iterable[Path], *, exists: b
         inside = found in target.parents and (_is_model(found) or (exists and not own))
         if target == found or inside or (exists and target.samefile(found)):
             raise CheckpointError(
-                f"The output {file} is or lies in the input {path}; an input is never written to. Give another file."
+                f"The output {file} is or is inside the input {path}; inputs are never written to. Choose another file."
             )
 
 
@@ -90,5 +90,5 @@ def _check_study(file: Path, target: Path, *, exists: bool, own: bool) -> None:
     kept = name == SEARCH_FILE or name.startswith(f"{Path(FILE).stem}.")
     if kept or (exists and not own):
         raise OutputError(
-            f"The output {file} is a file of the study in {study}, which is never replaced. Give another file."
+            f"The output {file} is a file of the study in {study}, which is never replaced. Choose another file."
         )

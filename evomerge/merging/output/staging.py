@@ -1,4 +1,4 @@
-"""An output folder that appears complete or not at all: written beside its place, synced, then renamed."""
+"""An output folder that appears complete or not at all: written next to its place, synced, then renamed."""
 
 import fcntl
 import json
@@ -15,22 +15,22 @@ from evomerge.merging.models.shards import INDEX
 from evomerge.merging.output.assets import COPIED
 from evomerge.text.sizes import size
 
-#: The file that says that evomerge wrote a folder, and may replace it.
+#: File that marks a folder as written by evomerge, which may replace it.
 MARK = "evomerge.json"
 
 _ALWAYS = ("README.md", "recipe.yaml", "mergekit_config.yml", "config.json", INDEX, "adapter_config.json")
 
 
 def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> None:
-    """Refuse an output that touches an input (CheckpointError) or that must not be replaced (OutputError)."""
+    """Check that an output neither touches an input (CheckpointError) nor replaces foreign files (OutputError)."""
     target = folder.resolve()
     for model in models:
         for place in (model.path, *model.files):
             found = place.resolve()
             if target == found or target in found.parents or (found.is_dir() and found in target.parents):
                 raise CheckpointError(
-                    f"The output {folder} is, contains or lies in the input {model.path}; "
-                    "an input is never written to. Choose another output folder."
+                    f"The output {folder} is, contains or is inside the input {model.path}; "
+                    "inputs are never written to. Choose another output folder."
                 )
     if not folder.exists() and not folder.is_symlink():
         return
@@ -54,7 +54,7 @@ def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> N
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Say in a line that an earlier process was killed while it wrote `folder`; no line where none was."""
+    """Return a line if an earlier process was killed while it wrote `folder`, else none."""
     partial = _beside(folder.absolute(), "partial")
     if not partial.is_dir() or not any(partial.iterdir()):
         return []
@@ -63,24 +63,24 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """The entries of an export's folder that evomerge did not write there, sorted."""
+    """Return the entries of an export's folder that evomerge did not write, sorted."""
     try:
         manifest = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         manifest = {}
     known = {MARK}
     if isinstance(manifest, dict):
-        # Exports of older versions list their weights only.
+        # Exports of older versions list only their weights.
         known |= set(manifest.get("files", ())) or {*_ALWAYS, *COPIED, *manifest.get("outputs", ())}
     return sorted(entry.name for entry in folder.iterdir() if entry.name not in known or entry.is_dir())
 
 
 @contextmanager
 def staged(folder: Path, nbytes: int) -> Iterator[Path]:
-    """A new folder beside `folder` to write into; it takes the place of `folder` when the block ends well.
+    """Yield a new folder next to `folder` to write to; it replaces `folder` if the block succeeds.
 
-    nbytes: what will be written, compared with the free disk space. When the block raises, nothing is left;
-    what a killed process left is removed by the next one. Raises OutputError.
+    nbytes: size of the output, compared with the free disk space. If the block raises, nothing is left;
+    leftovers of a killed process are removed by the next one. Raises OutputError.
     """
     folder = folder.absolute()
     partial, replaced = _beside(folder, "partial"), _beside(folder, "replaced")
@@ -114,7 +114,7 @@ def _beside(folder: Path, state: str) -> Path:
 
 
 def _list_files(partial: Path) -> None:
-    """Complete the manifest with the names of all files, so that a later export knows a stranger's among them."""
+    """Add the names of all files to the manifest, so that a later export recognizes foreign ones."""
     manifest = partial / MARK
     if manifest.is_file():
         data = json.loads(manifest.read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def _lock(descriptor: int, partial: Path, folder: Path) -> None:
 
 
 def _restore(folder: Path, replaced: Path) -> None:
-    """Finish what a process left that was killed while it replaced a folder."""
+    """Finish the work of a process that was killed while it replaced a folder."""
     if replaced.exists() and not folder.exists():
         replaced.rename(folder)
     elif replaced.exists():

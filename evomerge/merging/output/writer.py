@@ -1,4 +1,4 @@
-"""Write safetensors shards tensor by tensor: headers first, then the bytes; the same bytes in any process."""
+"""Write safetensors shards tensor by tensor: headers first, then the data; the same bytes in any process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from evomerge.merging.models.header import ITEM_BYTES, shown
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import INDEX, SINGLE
 
-#: Shards are closed before they exceed this, as transformers closes them.
+#: Shards are closed before they exceed this size, as in transformers.
 MAX_SHARD_BYTES = 5_000_000_000
 
 _CHUNK_BYTES = 1 << 26
@@ -43,14 +43,14 @@ _CODES: Mapping[torch.dtype, str] = {
 
 
 class WriteError(EvomergeError):
-    """Merged weights that cannot be written, or that did not arrive on disk as they were made."""
+    """Merged weights that cannot be written, or that differ on disk from what was written."""
 
     exit_code = PAUSED
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor that will be written: its name, shape and type."""
+    """A tensor to write: its name, shape and dtype."""
 
     name: str
     shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class Planned:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor."""
+        """Size of the tensor in bytes."""
         return torch.Size(self.shape).numel() * ITEM_BYTES[_CODES[self.dtype]]
 
 
@@ -71,7 +71,7 @@ class _Shard:
 
 
 def plan_tensors(base: Model, dtype: torch.dtype | None) -> tuple[Planned, ...]:
-    """The tensors of a merge into `base`: merged ones in `dtype` (None: their own), others as they are."""
+    """Return the tensors of a merge into `base`: merged ones in `dtype` (None: their own), others unchanged."""
     return tuple(
         Planned(name, base.shape(name), dtype if dtype and base.mergeable(name) else base.dtype(name))
         for name in base.names
@@ -89,9 +89,9 @@ def write_weights(
 ) -> dict[str, int]:
     """Write `tensors`, in any order, as the shards (and index) of `plan`; one tensor in memory at a time.
 
-    metadata: of every file. progress: called with bytes written and bytes in all. Returns each tensor's CRC-32, for
-    `check_weights`. Raises WriteError for a tensor that was not planned, is missing, comes twice, or in another shape
-    or type.
+    metadata: for every file. progress: called with bytes written and bytes in total. Returns each tensor's CRC-32, for
+    `check_weights`. Raises WriteError for a tensor that is unplanned, missing, repeated, or of another shape
+    or dtype.
     """
     planned = {tensor.name: tensor for tensor in plan}
     shards = _lay_out(tuple(planned.values()), max_shard_bytes, metadata)
@@ -110,7 +110,7 @@ def write_weights(
                 progress(done, total)
         missing = [name for name in planned if name not in sums]
         if missing:
-            raise WriteError(f"{len(missing)} tensors were not merged, the first is {shown(missing[0])}.")
+            raise WriteError(f"{len(missing)} tensors were not merged, the first being {shown(missing[0])}.")
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -120,10 +120,10 @@ def write_weights(
 
 
 def check_weights(checkpoint: Checkpoint, plan: Iterable[Planned], sums: Mapping[str, int]) -> None:
-    """Read written weights back and compare names, shapes, types and checksums. Raises WriteError."""
+    """Read written weights back and compare names, shapes, dtypes and checksums. Raises WriteError."""
     planned = {tensor.name: tensor for tensor in plan}
     if set(checkpoint.names) != set(planned):
-        raise WriteError(f"{checkpoint.path} was written with {len(checkpoint.names)} of {len(planned)} tensors.")
+        raise WriteError(f"{checkpoint.path} contains {len(checkpoint.names)} of {len(planned)} tensors.")
     for name, wanted in planned.items():
         found = Planned(name, checkpoint.shape(name), checkpoint.dtype(name))
         if found != wanted or _checksum(checkpoint.tensor(name)) != sums[name]:
@@ -148,7 +148,7 @@ def _lay_out(plan: tuple[Planned, ...], max_shard_bytes: int, metadata: Mapping[
 
 
 def _shard(file: str, group: list[Planned], metadata: Mapping[str, str]) -> _Shard:
-    # Widest types first, so that every tensor begins at a multiple of its element size.
+    # Widest dtypes first, so that every tensor begins at a multiple of its element size.
     ordered = sorted(group, key=lambda tensor: -ITEM_BYTES[_CODES[tensor.dtype]])
     header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     begins, position = {}, 0

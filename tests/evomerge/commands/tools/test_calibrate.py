@@ -112,7 +112,7 @@ def test_what_is_refused_before_anything_is_loaded(tiny: TinyModels, tmp_path: P
     (tmp_path / "bad.jsonl").write_text('{"prompt": "p"}\n')
     output.write_text("mine")
     for arguments, code, message in (
-        ([model, "--data", data, "-o", output], 2, "holds weights and is never replaced"),
+        ([model, "--data", data, "-o", output], 2, "contains weights and is never replaced"),
         ([model, "--data", data, "-o", tmp_path / "no" / "s"], 2, "does not exist"),
         ([model, "--data", tmp_path / "gone.txt", "-o", tmp_path / "x"], 2, "gone.txt does not exist"),
         ([model, "--data", tmp_path / "bad.jsonl", "-o", tmp_path / "x"], 2, "no field 'answer'"),

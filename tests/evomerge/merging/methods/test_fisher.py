@@ -124,7 +124,7 @@ def test_what_is_refused() -> None:
     for weight in ((0, 0), (-0.5, 1)):
         with pytest.raises(MethodError, match="non-negative weights"):
             fisher([[1, 3], [3, 1]], weight)
-    with pytest.raises(MethodError, match="floor above 0"):
+    with pytest.raises(MethodError, match="positive floor"):
         fisher([[1, 3], [3, 1]], floor=0.0)
     with pytest.raises(MethodError, match=r"'fisher' of code has shape \(3,\), expected \(2,\)"):
         fisher([[1, 3], [3, 1, 2]])

@@ -38,9 +38,9 @@ def test_buffers_need_not_agree(tmp_path: Path) -> None:
         ({"vocab_size": 20}, "the input has 4 fewer tokens"),
         (
             {"hidden_size": 32},
-            r"^21 tensors .*(' \(\S+( \d+\))? vs .*){5}, \.\.\.\. Another size of model: hidden_size 16 vs 32",
+            r"^21 tensors .*(' \(\S+( \d+\))? vs .*){5}, \.\.\.\. Another model size: hidden_size 16 vs 32",
         ),
-        ({"intermediate_size": 64}, r"^6 tensors .* Another size of model: intermediate_size 32 vs 64\."),
+        ({"intermediate_size": 64}, r"^6 tensors .* Another model size: intermediate_size 32 vs 64\."),
         (
             {"num_hidden_layers": 3},
             r"adds 9 tensors \(.*, \.\.\.\)\. Another depth: the base has 2 blocks, the input 3",

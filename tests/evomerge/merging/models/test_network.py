@@ -39,7 +39,7 @@ def test_an_architecture_is_a_class_of_models(tmp_path: Path, name: object) -> N
         ("llama", {"num_hidden_layers": 1}, "no place for 9 tensors .* of the weights"),
         ("llama", {"intermediate_size": 32}, "6 tensors of other shapes"),
         ("llama", {"architectures": ["BertForMaskedLM"]}, "more than the weights"),
-        ("mixtral", {"num_local_experts": 3}, "cannot put these tensors|of other shapes|more than the weights"),
+        ("mixtral", {"num_local_experts": 3}, "cannot load these tensors|of other shapes|more than the weights"),
         ("t5", {"num_decoder_layers": 3}, "more than the weights"),
     ],
 )

@@ -68,8 +68,8 @@ def test_refuses_an_index_that_points_outside(folder: Path, place: str) -> None:
         ({"a": "pytorch_model.bin"}, "needs a .safetensors file"),
         ({"a": "absent.safetensors"}, "lacks 'absent.safetensors': FileNotFoundError"),
         ({"a": "\ud800.safetensors"}, "lacks '.ud800.safetensors': Unicode"),
-        ({"a": "one.safetensors", "x": "one.safetensors"}, "lacks 1 tensor \\('x'\\), which .* places in it"),
-        ({"b": "two.safetensors"}, "holds 1 tensor \\('c'\\), which .* does not place in it"),
+        ({"a": "one.safetensors", "x": "one.safetensors"}, "lacks 1 tensor \\('x'\\), which .* assigns to it"),
+        ({"b": "two.safetensors"}, "contains 1 tensor \\('c'\\), which .* does not assign to it"),
     ],
 )
 def test_refuses_an_index(folder: Path, weight_map: object, message: str) -> None:
@@ -138,7 +138,7 @@ def test_follows_links_inside_the_folder_and_into_the_blobs_of_a_cache(folder: P
         (("pytorch_model.bin",), "only 'pytorch_model.bin': pickle can run code"),
         (("model.pt",), "only 'model.pt': pickle can run code"),
         (("adapter_model.safetensors",), "is an adapter"),
-        (("weights.safetensors",), "has 'weights.safetensors': name one of these files"),
+        (("weights.safetensors",), "has 'weights.safetensors': specify one of these files"),
     ],
 )
 def test_says_what_a_folder_without_weights_has(tmp_path: Path, files: tuple[str, ...], message: str) -> None:
@@ -157,6 +157,6 @@ def test_json_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="points outside"):
         read_json(folder, "tokenizer.json")
     monkeypatch.setattr("evomerge.merging.models.shards.MAX_JSON_BYTES", 3)
-    with pytest.raises(CheckpointError, match="has 16 bytes; at most 3 are read"):
+    with pytest.raises(CheckpointError, match="has 16 bytes; at most 3 are allowed"):
         read_json(folder, "config.json")
     assert check_inside(folder, "one.safetensors") == folder / "one.safetensors"

@@ -248,16 +248,16 @@ def test_refusals(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     model = lora(tmp_path / "a", base)
     merge = recipe_of(base, [model], (1.0,))
-    with pytest.raises(ValueError, match="a whole number from 1; it is 0"):
+    with pytest.raises(ValueError, match="a positive integer; it is 0"):
         export_lora(merge, tmp_path / "out", 0)
     with pytest.raises(MergeError, match=r"rank of the LoRA is 500, .* more than 16 \(the smaller .*at most 16\."):
         export_lora(merge, tmp_path / "out", 500)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(CheckpointError, match="changes nothing that a LoRA can hold"):
+    with pytest.raises(CheckpointError, match="changes nothing that a LoRA can represent"):
         export_lora(recipe_of(base, [model], (0.0,)), tmp_path / "out", 2)
     slices = (Slice(1, ("base", 0), {"a": 0}),)
     recipe = Recipe(merge.recipe.base, merge.recipe.inputs, "task_arithmetic", slices=slices)
-    with pytest.raises(CheckpointError, match="base is made first"):
+    with pytest.raises(CheckpointError, match="base is constructed"):
         export_lora(Merge(recipe, merge.table), tmp_path / "out", 2)
     assert not (tmp_path / "out").exists()
     export_lora(merge, tmp_path / "out", 2)

@@ -56,7 +56,7 @@ def test_names_that_peft_would_pass_over_are_refused(tmp_path: Path) -> None:
     parts = {"lora_A": torch.ones(1, 16), "lora_B": torch.ones(16, 1)}
     tensors = {f"vit.{place}.{part}.weight": value.clone() for place in places for part, value in parts.items()}
     adapter = bare_lora(tmp_path / "lora", tensors, target_modules=["q_proj"])
-    with pytest.raises(CheckpointError, match=r"leave out 2 of its factors .*layers\.9.* Export whole weights"):
+    with pytest.raises(CheckpointError, match=r"ignore 2 of its factors .*layers\.9.* Export whole weights"):
         check_peft_names(Checkpoint.open(paths["base"]), adapter)
 
 
@@ -85,5 +85,5 @@ def test_a_module_that_transformers_makes_of_several_tensors_is_named_in_both_sp
     with pytest.raises(CheckpointError, match=r"becomes .*experts\.gate_up_proj.* unchanged.*save merge_and_unload"):
         Adapted(base, bare_lora(tmp_path / "fused", fused))
     stranger = {"model.layers.0.nowhere": torch.ones(2)}
-    with pytest.raises(CheckpointError, match=r"no tensor for .*nowhere.*Name the model that it was trained on"):
+    with pytest.raises(CheckpointError, match=r"no tensor for .*nowhere.*Specify the model that it was trained on"):
         Adapted(base, bare_lora(tmp_path / "stranger", stranger))

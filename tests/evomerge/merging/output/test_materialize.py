@@ -235,7 +235,7 @@ def test_overwrites_an_export_only_on_demand(tmp_path: Path, merge: Merge) -> No
 
 def test_an_input_is_never_the_output(tmp_path: Path, merge: Merge) -> None:
     before = hashes(tmp_path / "sort")
-    with pytest.raises(CheckpointError, match="is, contains or lies in the input"):
+    with pytest.raises(CheckpointError, match="is, contains or is inside the input"):
         materialize(merge, tmp_path / "sort", overwrite=True)
     assert hashes(tmp_path / "sort") == before
 

@@ -32,7 +32,7 @@ def test_an_output_touches_no_input(tmp_path: Path, model: Checkpoint, place: st
     for given in (model, Checkpoint.open(model.files[0])):
         if place == "models/base/out" and given is not model:
             continue
-        with pytest.raises(CheckpointError, match="is, contains or lies in the input"):
+        with pytest.raises(CheckpointError, match="is, contains or is inside the input"):
             check_output(tmp_path / place, [given], overwrite=True)
 
 

@@ -118,7 +118,7 @@ def test_progress_counts_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([("a", torch.ones(2))], "1 tensors were not merged, the first is 'b'"),
+        ([("a", torch.ones(2))], "1 tensors were not merged, the first being 'b'"),
         ([("a", torch.ones(2)), ("a", torch.ones(2))], "'a' was merged twice"),
         ([("c", torch.ones(2))], "'c' was merged without a plan"),
         ([("a", torch.ones(3))], r"'a' was merged as torch.float32 \(3,\); expected torch.float32 \(2,\)"),
@@ -141,7 +141,7 @@ def test_reading_back_finds_one_changed_bit(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(WriteError, match="was read back differently"):
         check_weights(Checkpoint.open(tmp_path), plan(values), sums)
-    with pytest.raises(WriteError, match="with 8 of 9 tensors"):
+    with pytest.raises(WriteError, match="contains 8 of 9 tensors"):
         check_weights(Checkpoint.open(tmp_path), [*plan(values), Planned("x", (), torch.float32)], sums)
 
 
