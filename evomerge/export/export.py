@@ -107,7 +107,7 @@ def _standing(model: ScoredModel, lead: Difference | None) -> dict[str, Any]:
 
 
 def _in_units(objective: Objective, entry: Entry) -> DisplayScore | None:
-    """The yardstick of a trial by itself; None where tasks of several units are only added up beside other models."""
+    """The score of a trial by itself; None where tasks of several units are only added up beside other models."""
     scores = {} if entry.outcome is None else entry.outcome.scores
     stick = display_score(objective, [scores] if scores else [])
     return None if stick.scale else stick

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -100,11 +101,12 @@ class Objective:
         """Per task, every example's loss, (n_examples,); their mean is the task's loss."""
         return tuple(-self.sign(task) * scores[task].values for task in self.weights)
 
-    @property
+    @cached_property
     def shares(self) -> FloatArray:
         """The weights scaled to sum 1, in task order."""
         shares: FloatArray = np.array(list(self.weights.values()), dtype=np.float64)
         shares /= shares.sum()
+        shares.flags.writeable = False
         return shares
 
     def sign(self, task: str) -> float:

@@ -104,7 +104,7 @@ class DisplayScore:
 
 
 def display_score(objective: Objective, models: Iterable[Mapping[str, Scores]]) -> DisplayScore:
-    """The yardstick for comparing these models.
+    """The score that fits these models.
 
     A mean, and chebyshev's weighted gaps, are in units that the search file's weights have to fit. Elsewhere tasks that
     are not all shares in [0, 1] are scaled, where there are models to scale them over. Raises NonFiniteScore.

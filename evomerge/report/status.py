@@ -16,6 +16,7 @@ from evomerge.results import ends_text, range_ends
 from evomerge.results.as_json import estimate_of
 from evomerge.results.progress import SearchFront, hypervolume_after, proposed
 from evomerge.results.ranking import Ranking
+from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.writer import is_being_written
@@ -42,7 +43,7 @@ def status(run: Run) -> dict[str, Any]:
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
         "paused_because": _reason(study) if state == "paused" else None,
-        "range_ends": _range_ends(run, None if snapshot.best is None else snapshot.best.number),
+        "range_ends": _range_ends(run, snapshot.best),
         "selected": run.selected,
         "selected_is": origin(study, run.selected),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
@@ -70,15 +71,11 @@ def origin(study: Study, label: str | None) -> str:
     return "the point that the optimizer recommends at its end, scored beyond the budget"
 
 
-def _range_ends(run: Run, best: int | None) -> str:
+def _range_ends(run: Run, best: ScoredModel | None) -> str:
     """Where the winner, or else the best so far, lies at the end of searched ranges; empty elsewhere."""
-    study, label = run.study, run.selected
-    if label is not None:
-        baselines = {e.trial.label: number for number, e in study.entries.items() if e.trial.split == "search"}
-        best = number_in(label) if label not in baselines else baselines[label]
-    entry = None if best is None else study.entries.get(best)
-    x = None if entry is None else entry.trial.x
-    return "" if x is None else ends_text(range_ends(study, x), len(x))
+    selected = [entry.trial for entry in run.study.entries.values() if entry.trial.label == run.selected]
+    trial = selected[-1] if selected else None if best is None else best.trial
+    return "" if trial is None or trial.x is None else ends_text(range_ends(run.study, trial.x), len(trial.x))
 
 
 def resume_command(folder: Path) -> str:
@@ -135,11 +132,10 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("because", data["paused_because"]))
     if data["best"]:
         beside = words.beside(data["better_baselines"], len(data["baselines"]))
-        place = words.place(data["best"]["label"], data["best"]["number"])
-        rows.append(("best so far", f"{_score(data['best'])} ({place}{beside})"))
+        rows.append(("best so far", f"{_score(data['best'])} ({data['best']['name']}{beside})"))
         searched = data["best_candidate"]
         if searched is not None and searched["number"] != data["best"]["number"]:
-            rows.append(("best candidate", f"{_score(searched)} (trial {searched['number']})"))
+            rows.append(("best candidate", f"{_score(searched)} ({searched['name']})"))
         if "ahead_of_best_parent" in data["best"]:
             rows.append(("against parents", words.gains(data["best"]["ahead_of_best_parent"])))
     if data["front"]:
@@ -171,8 +167,7 @@ def _models(data: Mapping[str, Any]) -> list[Table]:
         table.add_column(Text(name), justify="right", overflow="fold")
     for model in models:
         means = [] if len(tasks) == 1 and scored else [words.task_mean(model["tasks"][task]) for task in tasks]
-        label = words.place(model["label"], model["number"])
-        table.add_row(*map(Text, [label, *means, *([_score(model)] if scored else [])]))
+        table.add_row(*map(Text, [model["name"], *means, *([_score(model)] if scored else [])]))
     return [table]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 
 from evomerge.results.scored import ScoredModel
 from evomerge.statistics import Z95, Estimate, p_text
-from evomerge.trial import Origin
 
 
 def duration(seconds: float) -> str:
@@ -107,11 +106,6 @@ def front(size: int, candidates: int, hypervolume: float | None) -> str:
     """`7 of 180 candidates, hypervolume of the candidates 0.0123`, which leaves base, parents and averages out."""
     volume = "" if hypervolume is None else f", hypervolume of the candidates {hypervolume:.4g}"
     return f"{size} of {candidates} candidates{volume}"
-
-
-def place(label: str, number: int) -> str:
-    """`trial 7` for a point of the search, the label of a baseline."""
-    return f"trial {number}" if Origin.of(label) in (Origin.SEARCH, Origin.START, Origin.RECOMMENDED) else label
 
 
 def beside(better: int | None, baselines: int) -> str:

@@ -1,6 +1,6 @@
 """After the search: finalists and baselines meet on the select split, the winner or the front on the report split.
 
-A search that tries hundreds of candidates picks a lucky one; the split it was picked on cannot say by how much.
+The best of hundreds of candidates scores too high on the examples that it was picked on, which cannot say by how much.
 """
 
 from evomerge.results.cost import Scorings, scorings, selection_seconds

@@ -65,6 +65,7 @@ def so_far_to_dict(model: ScoredModel, *, gains: bool = False) -> dict[str, Any]
     data = {
         "label": model.trial.label,
         "number": model.number,
+        "name": model.name,
         "score": None if hidden else score["mean"],
         "standard_error": None if hidden else score["standard_error"],
         "interval": None if hidden else score["interval"],

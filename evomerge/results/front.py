@@ -184,7 +184,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
 def _optimism(candidates: Sequence[ScoredModel]) -> tuple[Optimism | None, dict[str, float]]:
     """The winner's curse among the better half of the candidates, and their shrunk scores by label.
 
-    What a search tried in its first steps spreads far more than what it chose from, and would hide the luck in that.
+    What a search tried in its first steps spreads far more than what it chose from, and would hide its optimism.
     """
     by_score = sorted(candidates, key=lambda model: (-model.score.mean, model.number))
     better = by_score[: max(2, (len(by_score) + 1) // 2)]

@@ -1,6 +1,6 @@
 """Which models were scored on one split, on the same examples, and how they compare by the study's objective."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,11 @@ from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore, display_score
 from evomerge.results.scored import ScoredModel, identity, scores_of
 from evomerge.statistics import pareto
-from evomerge.study import Entry, Study
-from evomerge.trial import Origin
+from evomerge.study import Study
+from evomerge.trial import Origin, Trial
+
+#: A trial and its scores by task, in the order of the search file.
+_Row = tuple[Trial, dict[str, Scores]]
 
 
 class SelectionError(EvomergeError):
@@ -38,12 +41,11 @@ class Ranking:
 
     def __init__(self, study: Study, objective: Objective, split: str, display: DisplayScore | None = None) -> None:
         self.objective = objective
-        entries, self.left_out = _comparable(study, objective, split)
-        scores = [scores_of(entry, objective) for entry in entries]
-        self.reference = _reference(study, split, entries, display or display_score(objective, scores))
+        rows, self.left_out = _comparable(study, objective, split)
+        display = display or display_score(objective, (scores for _, scores in rows))
+        self.reference = _reference(study, split, rows, display)
         self.models = tuple(
-            ScoredModel(*identity(study, entry.trial), entry.trial, found, self.reference)
-            for entry, found in zip(entries, scores, strict=True)
+            ScoredModel(*identity(study, trial), trial, scores, self.reference) for trial, scores in rows
         )
 
     @property
@@ -93,36 +95,43 @@ def best_on(column: int, models: Iterable[ScoredModel]) -> ScoredModel | None:
     return min(models, key=lambda model: (float(model.losses[column]), model.number), default=None)
 
 
-def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[Entry], int]:
+def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_Row], int]:
     """The scored trials of a split that can be compared, and how many more were scored on other examples."""
-    found: dict[object, Entry] = {}
+    found: dict[object, _Row] = {}
     for entry in study.told:
         trial = entry.trial
-        if entry.losses is None or trial.split != split or trial.origin in (Origin.CANARY, Origin.RERUN):
-            continue
-        found.setdefault(trial.label if trial.merge is not None or split != "search" else trial.number, entry)
-    sets: list[tuple[tuple[tuple[str, ...], ...], list[Entry]]] = []
-    for entry in found.values():
-        ids = tuple(scores.example_ids for scores in scores_of(entry, objective).values())
-        same = next((entries for known, entries in sets if known == ids), None)
-        if same is None:
-            sets.append((ids, [entry]))
+        if entry.losses is not None and trial.split == split and trial.origin not in (Origin.CANARY, Origin.RERUN):
+            named = split != "search" or trial.merge is not None
+            found.setdefault(trial.label if named else trial.number, (trial, scores_of(entry, objective)))
+    groups: list[list[_Row]] = []
+    for row in found.values():
+        group = next((group for group in groups if _same_examples(group[0][1], row[1])), None)
+        if group is None:
+            groups.append([row])
         else:
-            same.append(entry)
-    if not sets:
-        return [], 0
-    _, kept = max(sets, key=lambda each: (sum(map(len, each[0])), len(each[1])))
+            group.append(row)
+    kept = max(groups, key=lambda group: (_count(group[0][1]), len(group)), default=[])
     return kept, len(found) - len(kept)
 
 
-def _reference(study: Study, split: str, entries: Sequence[Entry], display: DisplayScore) -> Reference:
+def _count(scores: Mapping[str, Scores]) -> int:
+    """On how many examples a trial was scored."""
+    return sum(len(each.example_ids) for each in scores.values())
+
+
+def _same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
+    """Whether two trials were scored on the same examples, which a study holds once."""
+    return all(a[task].example_ids is b[task].example_ids or a[task].example_ids == b[task].example_ids for task in a)
+
+
+def _reference(study: Study, split: str, rows: Sequence[_Row], display: DisplayScore) -> Reference:
     """The best parents among these trials.
 
     In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
     """
     objective = display.objective
-    parents: list[dict[str, Scores]] = [scores_of(e, objective) for e in entries if e.trial.origin.is_parent]
-    found = Reference.of(objective, map(objective.by_task, parents), display)
+    parents = (objective.by_task(scores) for trial, scores in rows if trial.origin.is_parent)
+    found = Reference.of(objective, parents, display)
     if found.problem is None or found.losses is None or split == "search":
         return found
     earlier = Ranking(study, objective, "search").reference.losses

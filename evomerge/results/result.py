@@ -126,7 +126,7 @@ def _rival(baseline: ScoredModel, winner: ScoredModel, reported: ScoredModel) ->
 
 
 def _claims(winner: ScoredModel, reported: Mapping[str, ScoredModel], on_select: Ranking) -> tuple[Claim, ...]:
-    """The winner against the best parent of every task, which is found on the select split, where it is not lucky."""
+    """The winner against the best parent of every task, found on the select split so that its score is not biased."""
     objective = winner.objective
     parents = [model for model in on_select.parents if model.label in reported]
     if len(objective.weights) < 2:

@@ -38,7 +38,7 @@ class Rival:
     """The best baseline: the best merge on the select split that is no candidate of the search.
 
     keeps: whether it kept there what the search file asks for. decisive: what the winner and it reached on report where
-    the worst task decides (see `Objective.decisive`).
+    the worst task decides (see `Reference.decisive`).
     """
 
     label: str

@@ -1,6 +1,6 @@
 """Statistics of scores: confidence intervals, paired comparisons, selection optimism, bootstrap, multiplicity, power.
 
-Values are per example and per task, as returned by `Yardstick.contributions`: larger is better, and
+Values are per example and per task, as returned by `DisplayScore.contributions`: larger is better, and
 the sum of the task means is the score. n is the number of distinct examples scored on all sides; NaN marks an example
 without a score. Duplicates of an example count once wherever errors are estimated (`clusters_of`).
 """

@@ -24,7 +24,7 @@ class Story:
 
     Of every trial told on the search split: `task/...`, `trial` (its number), `told`, `failures` so far,
     `seconds/...` by stage, and what its objective goes by: `score`, where that is the mean of the tasks; `chebyshev` or
-    `retention` (see `Objective.decisive`), where the worst task decides; and of these `best`, that of the best merge so
+    `retention` (see `Reference.decisive`), where the worst task decides; and of these `best`, that of the best merge so
     far, baselines included.
     Of a Pareto search of few objectives it is `hypervolume`, of the candidates so far. What is measured against the
     parents begins with the first candidate that an optimizer proposed, before which all of them were asked for.

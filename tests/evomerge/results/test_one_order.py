@@ -17,11 +17,14 @@ from evomerge.report.snapshot import take
 from evomerge.report.status import status
 from evomerge.results import finalists
 from evomerge.results.front import front
+from evomerge.results.progress import leaders
+from evomerge.results.ranking import Ranking
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.follow import Follower
 from evomerge.trackers._story import Story
 from evomerge.trial import Outcome, Trial
+from tests.evomerge.report.fronts import PARETO, finish, write_front
 from tests.evomerge.report.studies import baseline
 
 #: By `mean`, trial 4 is the best, but it falls 0.0105 behind the best parent on chat, where 0.01 is allowed.
@@ -73,6 +76,7 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
         "front": shown.preferred.number,
         "first finalist": finalists(study, objective)[0].number,
         "page": int(page["headline"]["best"].removeprefix("trial:")),
+        "pictures": leaders(Ranking(study, objective, "search").merges)[-1].number,
     }
     assert best == dict.fromkeys(best, 5)
     score = shown.preferred.score.mean if kind == "mean" else shown.preferred.decisive[kind]
@@ -88,3 +92,20 @@ def test_without_a_parent_the_mean_decides_everywhere(tmp_path: Path) -> None:
     assert best is not None
     assert preferred is not None
     assert best.number == preferred.number == finalists(study, objective)[0].number == 2
+
+
+def test_of_equal_finalists_the_one_that_the_selection_takes_is_preferred(tmp_path: Path) -> None:
+    study = write_front(tmp_path / "s")
+    finish(study, {"parent:math": (8, 3), 7: (6, 6), 6: (6, 6)}, {})
+    assert [front(study, PARETO, split).preferred.label for split in ("search", "select")] == ["trial:6", "trial:7"]  # type: ignore[union-attr]
+
+
+def test_what_was_scored_on_other_examples_is_not_compared(tmp_path: Path) -> None:
+    study, objective = write(tmp_path / "s", "mean", MODELS)
+    scores = {task: Scores(("0", "1"), np.array([1.0, 1.0])) for task in objective.weights}
+    study.ask(Trial(6, np.array([0.9])))
+    study.tell(Outcome(6, scores), [float(loss) for loss in objective.losses(scores)])
+    best = take(Run.of(study)).best
+    assert best is not None
+    assert best.number == finalists(study, objective)[0].number == 5
+    assert front(study, objective).left_out == 1
