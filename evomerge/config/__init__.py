@@ -1,11 +1,6 @@
 """The search file: strict YAML in, validated objects out."""
 
-from evomerge.config.config import (
-    FREE,
-    ConfigError,
-    SearchConfig,
-    load_config,
-)
+from evomerge.config.config import FREE, ConfigError, SearchConfig, load_config
 
 __all__ = [
     "FREE",

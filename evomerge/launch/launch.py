@@ -15,30 +15,15 @@ from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.launch.memory import MemoryNeeds
-from evomerge.launch.pinned import (
-    PinnedExecutor,
-    pausing,
-    pin_models,
-)
-from evomerge.launch.placement import (
-    COMPUTE_DTYPE,
-    start_executor,
-)
+from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
+from evomerge.launch.placement import COMPUTE_DTYPE, start_executor
 from evomerge.launch.plan import Plan, build_optimizer
 from evomerge.launch.signals import signals
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
 from evomerge.merging.pins import Pins
 from evomerge.optimizers.base import Optimizer
-from evomerge.results import (
-    Scorings,
-    Selection,
-    record_coordinates,
-    scorings,
-    select,
-    selection,
-    selection_seconds,
-)
+from evomerge.results import Scorings, Selection, record_coordinates, scorings, select, selection, selection_seconds
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
 from evomerge.trial import MERGES_TOKENIZER
