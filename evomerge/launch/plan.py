@@ -134,10 +134,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
 
 
 def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
-    """What people should know of a budget that leaves nothing to search with.
-
-    Raises LaunchError for one in which not even the models to compare with are scored.
-    """
+    """Warnings about a budget that leaves nothing to search with; it can be raised later, so it is not refused."""
     trials = config.budget.trials
     if trials is None or plan.n_proposed(trials):
         return []
@@ -149,7 +146,7 @@ def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
         f"least {first + 1}, better a few hundred"
     )
     if trials <= len(parents):
-        raise LaunchError(f"{said}. Not even {', '.join(parents)} would all be scored.")
+        return [f"{said}. As it is, not even all of {', '.join(parents)} are scored."]
     return [f"{said}. As it is, the models to compare with are scored, and the best of them is selected."]
 
 

@@ -21,7 +21,7 @@ from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
 from evomerge.export.export import choose
 from evomerge.launch.launch import environment, run
-from evomerge.launch.plan import LaunchError, build_optimizer, prepare
+from evomerge.launch.plan import build_optimizer, prepare
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.card import model_card
 from evomerge.merging.output.manifest import Manifest
@@ -70,8 +70,8 @@ def test_a_budget_that_the_baselines_spend_is_told(configured: Configured) -> No
     note = prepare(configured(budget={"trials": 10})).notes[-1]
     assert "search.yaml:" in note
     assert "budget.trials: the first 10 trials are the start and 9 baselines, so that 10 leave cma_es nothing" in note
-    with pytest.raises(LaunchError, match=r"at least 11, .* Not even base, parent:a, parent:b would all be scored\."):
-        prepare(configured(budget={"trials": 3}))
+    (note,) = (note for note in prepare(configured(budget={"trials": 3})).notes if "at least 11" in note)
+    assert note.endswith("not even all of base, parent:a, parent:b are scored.")
 
 
 def test_a_space_has_its_say_before_the_search(configured: Configured) -> None:
