@@ -327,7 +327,9 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert set(result.scale) == set(UNITS)
     study = Study.read(config.study)
     assert objective_of_study(study) == plan.objective
-    assert replace(selection(study, plan.objective), winner=result.winner) == result
+    again = selection(study, plan.objective)
+    assert selection_to_dict(again) == selection_to_dict(result)
+    assert replace(again, winner=result.winner, models=result.models) == result
     for data in (selection_to_dict(result), status(Run.of(study)), choose(Run(config.study)).scores):
         json.dumps(data, allow_nan=False)
     values = {e.trial.split: e.outcome.scores["bytes"].values.tolist() for e in study.told if e.losses}
