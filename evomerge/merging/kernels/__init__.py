@@ -1,1 +1,1 @@
-"""What merge methods compute with: combinations, elections, selections, Gram matrices, decompositions."""
+"""Building blocks of merge methods: combinations, elections, selections, Gram matrices, decompositions."""

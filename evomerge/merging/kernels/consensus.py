@@ -1,4 +1,4 @@
-"""Agreeing on a sign per element and averaging those who agree: the election of TIES, https://arxiv.org/abs/2306.01708."""
+"""Electing a sign per element and averaging agreeing values: the election of TIES, https://arxiv.org/abs/2306.01708."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from evomerge.merging.tiles import Tile
 
 @dataclass(frozen=True)
 class Rule:
-    """How an election goes.
+    """The rules of an election.
 
-    weighted_votes: deltas vote by their weights; else all alike, also those of weight zero. weighted_mean: a
-    normalized sum is divided by the weights of those who agree, not by their number. undecided: the sign where
-    the votes add up to exactly zero, 1 or -1, or 0 for nothing at all.
+    weighted_votes: whether votes are weighted; otherwise all count equally, even with weight zero. weighted_mean: a
+    normalized sum is divided by the agreeing weights, not by their number. undecided: the sign if
+    the votes sum to exactly zero, 1 or -1, or 0 for none.
     """
 
     weighted_votes: bool = True
@@ -30,7 +30,7 @@ RULES: Mapping[Compat, Rule] = {"mergekit": Rule(), "peft": Rule(weighted_votes=
 Election = Literal["total", "frequency"]
 
 _SIGN_BIT = -(2**31)
-#: Smallest positive float32: divides a sum over nobody, which is zero, without changing any other.
+#: Smallest positive float32: divides an empty sum, which is zero, without changing any other.
 _SMALLEST = 2.0**-149
 
 
@@ -43,10 +43,10 @@ def elect(
     rule: Rule = RULES["mergekit"],
     election: Election = "total",
 ) -> Tensor:
-    """Weighted sum, at each element, of the deltas (n_inputs tiles, overwritten) whose sign won the election.
+    """Return the weighted sum, per element, of the deltas (n_inputs tiles, overwritten) with the elected sign.
 
-    A negative weight turns its delta around and counts as positive: as it stands it would make the divisor
-    vanish. normalize: divide as the rule says, instead of summing up.
+    A negative weight inverts its delta and counts as positive: otherwise it could make the divisor
+    vanish. normalize: divide according to the rule, instead of summing.
     """
     shares = [abs(weight) for weight in weights]
     votes = ballot(deltas, weights, tile, rule=rule, election=election)
@@ -67,7 +67,7 @@ def elect(
 def ballot(
     deltas: Sequence[Tensor], weights: Sequence[float], tile: Tile, *, rule: Rule, election: Election = "total"
 ) -> Tensor:
-    """Sum of the votes at each element, never -0; turns deltas of negative weight around."""
+    """Return the sum of the votes per element, never -0; inverts deltas with negative weight."""
     votes = tile.scratch("votes", deltas[0]).zero_()
     for delta, weight in zip(deltas, weights, strict=True):
         share = abs(weight) if rule.weighted_votes else 1.0
@@ -81,9 +81,9 @@ def ballot(
 
 
 def _minus(votes: Tensor, rule: Rule) -> Tensor:
-    """The sign bit set where minus wins, int32, in place of the votes."""
+    """Return the sign bit, set where minus wins, as int32 in place of the votes."""
     if rule.undecided < 0:
-        # Nor is -x + 0 ever -0: its sign bit is set exactly where plus wins.
+        # -x + 0 is never -0 either: its sign bit is set exactly where plus wins.
         bits = votes.neg_().add_(0.0).view(torch.int32)
         return bits.bitwise_and_(_SIGN_BIT).bitwise_xor_(_SIGN_BIT)
     return votes.view(torch.int32).bitwise_and_(_SIGN_BIT)

@@ -1,4 +1,4 @@
-"""Where the inputs' deltas differ most: the selection of SCE, https://arxiv.org/abs/2408.07990."""
+"""Elements in which the inputs' deltas differ most: the selection of SCE, https://arxiv.org/abs/2408.07990."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ _SHARES_KEPT = 8
 
 
 def selection(source: TensorSource, share: float) -> Cut | None:
-    """The cut on the variance between inputs that keeps this share of the elements where it is not zero.
+    """Return the cut on the variance between inputs that keeps this fraction of the elements with non-zero variance.
 
-    None, at a share of 1, for all elements.
+    None, for a fraction of 1, keeps all elements.
     """
     if share == 1:
         return None
@@ -27,7 +27,7 @@ def selection(source: TensorSource, share: float) -> Cut | None:
 
 
 def mean_squares(source: TensorSource, share: float) -> list[float]:
-    """Mean over all elements of each delta's square, zero where it is not selected (n_inputs)."""
+    """Return the mean over all elements of each delta's square, zero where it is not selected (n_inputs)."""
 
     def squares(tile: Tile) -> list[float]:
         deltas = _deltas(source, tile)
@@ -42,7 +42,7 @@ def mean_squares(source: TensorSource, share: float) -> list[float]:
 
 
 def select(deltas: Sequence[Tensor], cut: Cut | None, tile: Tile) -> None:
-    """Set what is not selected to zero in all deltas (n_inputs tiles), in place."""
+    """Set unselected elements to zero in all deltas (n_inputs tiles), in place."""
     if cut is not None:
         selected = trim(_variance(deltas, tile), cut, tile).sign_()
         for delta in deltas:
@@ -59,9 +59,9 @@ def _variance_of(source: TensorSource, tile: Tile) -> Tensor:
 
 
 def _variance(deltas: Sequence[Tensor], tile: Tile) -> Tensor:
-    """Variance over the inputs at each element, to be overwritten, valid until the next one."""
+    """Return the variance over the inputs per element, in memory that the next call overwrites."""
     mean, variance, away = (tile.scratch(("variance", key), deltas[0]) for key in ("mean", "sum", "away"))
-    # From the first one on, so that the mean of equal deltas is exactly theirs.
+    # Relative to the first delta, so that the mean of equal deltas is exact.
     mean.zero_()
     for delta in deltas[1:]:
         mean.add_(torch.sub(delta, deltas[0], out=away))

@@ -1,7 +1,7 @@
-"""Gram matrices of the models at a tensor: dot products of every pair, from which norms and angles follow.
+"""Gram matrices of the models at a tensor: dot products of all pairs, which determine norms and angles.
 
-Methods on spheres give the sum of models times coefficients that depend on these numbers alone. They are summed
-up in float64 by one thread, once per tensor: a later merge with other parameters reads the models a single time.
+Methods on spheres return the sum of models times coefficients that depend only on these numbers. They are summed
+in float64 by one thread, once per tensor: a later merge with other parameters reads the models only once.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from torch import Tensor
 from evomerge.merging.kernels.lines import Lines, block, blocks
 from evomerge.merging.tiles import BASE, TILE, TensorSource
 
-#: "weights" as they are, "deltas" to the base, or weights "centred" to mean zero.
+#: "weights" unchanged, "deltas" to the base, or weights "centred" to mean zero.
 Of = Literal["weights", "deltas", "centred"]
 FloatArray = NDArray[np.float64]
-#: Elements that are turned into float64 at a time where a tile is the whole tensor.
+#: Elements converted to float64 at a time if a tile is the whole tensor.
 _PART = 64 * TILE
 
 
 def gram(source: TensorSource, of: Of, *, with_base: bool = False) -> FloatArray:
-    """Dot products of the flattened inputs: (n_inputs, n_inputs); the base is the first of n_inputs + 1 if asked for.
+    """Return dot products of the flattened inputs, (n_inputs, n_inputs); with the base, it is first of n_inputs + 1.
 
-    To be called from `prepare`, which runs in one thread: a sum's last bits depend on their number.
+    Call it from `prepare`, which runs in one thread: a sum's last bits depend on their number.
     """
     if with_base and of == "deltas":
-        raise ValueError("The base has no delta: ask for the deltas of the inputs alone.")
+        raise ValueError("The base has no delta: request the deltas of the inputs only.")
     members = (BASE, *range(len(source.input_names))) if with_base else tuple(range(len(source.input_names)))
     key = ("gram", of, with_base)
     if key not in source.cache:
@@ -38,7 +38,7 @@ def gram(source: TensorSource, of: Of, *, with_base: bool = False) -> FloatArray
 
 
 def means(source: TensorSource, *, with_base: bool = False) -> FloatArray:
-    """Mean of each input's elements, (n_inputs,), the base's first if asked for; not of an empty tensor."""
+    """Return the mean of each input's elements, (n_inputs,), the base's first if requested; not for empty tensors."""
     key = ("means", with_base)
     if key not in source.cache:
         first = BASE if with_base else 0
@@ -48,7 +48,7 @@ def means(source: TensorSource, *, with_base: bool = False) -> FloatArray:
 
 
 def line_grams(source: TensorSource, of: Of, lines: Lines) -> FloatArray:
-    """`gram` of the inputs, without the base, for each row or column: (lines.count, n_inputs, n_inputs)."""
+    """Return `gram` of the inputs, without the base, for each row or column: (lines.count, n_inputs, n_inputs)."""
     key = ("gram", of, lines)
     if key not in source.cache:
         source.cache[key] = _line_products(source, of == "deltas", lines)
@@ -56,7 +56,7 @@ def line_grams(source: TensorSource, of: Of, lines: Lines) -> FloatArray:
 
 
 def cosines(products: FloatArray, shortest: float) -> FloatArray:
-    """Cosines of the angles of a Gram matrix (..., n, n), within [-1, 1]; 0 with a vector of length zero.
+    """Return the cosines of the angles of a Gram matrix (..., n, n), in [-1, 1]; 0 for a zero vector.
 
     A product of two lengths counts as at least `shortest`.
     """
@@ -69,7 +69,7 @@ def cosines(products: FloatArray, shortest: float) -> FloatArray:
 def _products(source: TensorSource, members: Sequence[int], relative: bool, shifts: FloatArray) -> FloatArray:
     total = np.zeros((len(members), len(members)))
     size = min(_PART, max((tile.stop - tile.start for tile in source.tiles), default=0))
-    # One buffer, so that all vectors start at the same alignment: it decides how a dot product is summed up.
+    # One buffer, so that all vectors have the same alignment, which determines the summation order of dot products.
     memory = torch.empty((len(members), size), dtype=torch.float64, device=source.device)
     for tile in source.tiles:
         base = source.base(tile) if relative else None

@@ -1,4 +1,4 @@
-"""Averages weighted by Fisher information: its scale over the whole model, its least value, who takes part."""
+"""Averages weighted by Fisher information: its scale over the whole model, its floor, and the inputs involved."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 
 @dataclass(frozen=True)
 class Scale:
-    """Of one model's Fisher information: the root of the sum of its squares, and the mean, over all tensors."""
+    """The scale of one model's Fisher information over all tensors: root of the sum of squares, and mean."""
 
     norm: float
     mean: float
@@ -25,7 +25,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Average:
-    """How a tensor is averaged: with the Fisher information of each input, flat, where there is any."""
+    """The average of a tensor: coefficients, with the Fisher information of each input, flat, if available."""
 
     coefficients: tuple[float, ...]
     floors: tuple[float, ...] = ()
@@ -35,9 +35,9 @@ class Average:
 def scales(
     sources: Iterable[TensorSource], *, normalize: bool = True, relative_floor: bool = False
 ) -> dict[str, Scale]:
-    """The scale of each input's Fisher information, by name, where an option asks for it.
+    """Return the scale of each input's Fisher information, by name, if an option requires it.
 
-    Raises MethodError where it is not finite.
+    Raises MethodError if it is not finite.
     """
     if not (normalize or relative_floor):
         return {}
@@ -58,7 +58,7 @@ def scales(
 
 
 def _sums(source: TensorSource, fisher: Tensor) -> tuple[float, float, float]:
-    """Sum of squares, sum, and number of the values of one tensor."""
+    """Return the sum of squares, sum, and number of values of one tensor."""
 
     def of_tile(tile: Tile) -> tuple[float, float]:
         values = fisher[tile.start : tile.stop].double()
@@ -78,7 +78,7 @@ def average(
     target: str = "",
     surveyed: Mapping[str, Scale],
 ) -> CopyOf | Average:
-    """How to average one tensor; options as the merge method `fisher` describes them. Raises MethodError."""
+    """Prepare the average of one tensor; options as in the merge method `fisher`. Raises MethodError."""
     if min(weight) < 0 or not any(weight) or not floor > 0:
         raise MethodError(
             f"{source.tensor}: fisher needs non-negative weights, not all zero, and a positive floor; they are "
@@ -97,7 +97,7 @@ def average(
     floors = [floor * (s.mean if relative_floor and s.mean else 1.0) for s in found]
     if target in names and weight[names.index(target)]:
         floors = [value if name == target else 0.0 for name, value in zip(names, floors, strict=True)]
-    largest = max(coefficients)  # only their ratios matter; so none leaves the range of float32
+    largest = max(coefficients)  # only their ratios matter; keeps them in the range of float32
     return Average(
         tuple(c / largest for c in coefficients), tuple(floors), tuple(fisher.reshape(-1) for fisher in fishers)
     )

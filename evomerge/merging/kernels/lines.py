@@ -1,4 +1,4 @@
-"""Rows and columns of a tensor, seen through tiles that begin and end anywhere in them."""
+"""Rows and columns of a tensor, accessed through tiles that begin and end anywhere in them."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Along = Literal["row", "column"]
 
 @dataclass(frozen=True)
 class Lines:
-    """A tensor as `count` vectors. stride: elements that follow each other in memory before the pattern repeats."""
+    """A tensor as `count` vectors. stride: consecutive elements in memory before the pattern repeats."""
 
     along: Along
     count: int
@@ -25,7 +25,7 @@ class Lines:
 
     @classmethod
     def of(cls, shape: torch.Size, along: Along) -> "Lines":
-        """The rows or columns of a tensor with elements; one of fewer than two dimensions is a single vector."""
+        """Return the rows or columns of a non-empty tensor; with fewer than two dimensions it is a single vector."""
         numel = math.prod(shape)
         if len(shape) < 2:
             return cls("row", 1, numel)
@@ -53,7 +53,7 @@ class Lines:
 
 
 def blocks(source: TensorSource, stride: int) -> Iterator[tuple[int, int]]:
-    """Ranges [start, stop) of whole strides of a tensor, about a tile's elements each, at least one stride."""
+    """Yield ranges [start, stop) of whole strides of a tensor, about a tile's elements each, at least one stride."""
     n_strides = source.numel // stride
     size = max(tiles.TILE // stride, 1)
     for start in range(0, n_strides, size):
@@ -61,5 +61,5 @@ def blocks(source: TensorSource, stride: int) -> Iterator[tuple[int, int]]:
 
 
 def block(source: TensorSource, model: int, stride: int, start: int, stop: int) -> Tensor:
-    """Strides [start, stop) of a model's tensor: (stop - start, stride), float32, a copy."""
+    """Return strides [start, stop) of a model's tensor: (stop - start, stride), float32, a copy."""
     return source.whole(model).reshape(-1, stride)[start:stop].to(torch.float32, copy=True)

@@ -1,8 +1,8 @@
-"""What merging methods on LoRA factors have in common: one factor of all adapters is combined, then the other.
+"""Common steps of merge methods on LoRA factors, which combine one factor of all adapters, then the other.
 
-PEFT's `add_weighted_adapter` does so: https://huggingface.co/docs/peft/developer_guides/model_merging. With its
-weights w and the adapters' scales s, A and B are each combined with sqrt(|w s|), A with the sign of w s as well;
-the product of the two merged factors is the merged change, which has terms of one adapter's A with another's B.
+PEFT's `add_weighted_adapter` works this way: https://huggingface.co/docs/peft/developer_guides/model_merging. With its
+weights w and the adapters' scales s, A and B are each combined with sqrt(|w s|), A also with the sign of w s;
+the product of the two merged factors is the merged change, which includes products of one adapter's A with another's B.
 """
 
 import math
@@ -21,9 +21,9 @@ from evomerge.merging.tiles import TILE, TensorSource, Tile
 
 @dataclass(frozen=True)
 class Part:
-    """One factor of the adapters that have it, or whole changes: float32, one shape, to be overwritten.
+    """One factor of the adapters that have it, or whole changes: float32, one shape, may be overwritten.
 
-    inputs: the indices of the models that they are from. tile: the keys of the part's randomness.
+    inputs: indices of the models that they come from. tile: keys of the part's randomness.
     """
 
     values: Sequence[Tensor]
@@ -36,7 +36,7 @@ Combine = Callable[[Part], Tensor]
 
 
 def pairs(source: TensorSource, method: str) -> list[tuple[int, Factors]]:
-    """Input and factors of those that change a tensor by factors; none where another change is among them.
+    """Return input and factors of the inputs that change a tensor by factors; none if any change has no factors.
 
     Raises MethodError for adapters of different ranks.
     """
@@ -49,8 +49,8 @@ def pairs(source: TensorSource, method: str) -> list[tuple[int, Factors]]:
     if len(dict.fromkeys(ranks.values())) > 1:
         listed = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
         raise MethodError(
-            f"{method} merges adapters of one rank; of {source.tensor} they are {listed}. "
-            "task_arithmetic merges any, exactly."
+            f"{method} merges adapters of one rank; for {source.tensor} they are {listed}. "
+            "task_arithmetic merges any ranks, exactly."
         )
     return used
 
@@ -58,7 +58,7 @@ def pairs(source: TensorSource, method: str) -> list[tuple[int, Factors]]:
 def merge_parts(
     deltas: Sequence[Tensor], weight: Sequence[float], source: TensorSource, tile: Tile, method: str, combine: Combine
 ) -> Tensor:
-    """The merged change: the product of combined factors, or of whole changes combined where they have none."""
+    """Return the merged change: the product of combined factors, or of combined whole changes without factors."""
     used = pairs(source, method)
     if not used:
         return combine(Part(list(deltas), weight, range(len(weight)), tile))
@@ -78,7 +78,7 @@ def merge_parts(
 
 
 def weighted(part: Part) -> Tensor:
-    """The weighted sum."""
+    """Return the weighted sum."""
     total = part.values[0].mul_(part.weights[0])
     for value, weight in zip(part.values[1:], part.weights[1:], strict=True):
         total.add_(value, alpha=weight)
@@ -86,9 +86,9 @@ def weighted(part: Part) -> Tensor:
 
 
 def elected(part: Part, election: Election) -> Tensor:
-    """The weighted mean, at each element, of the values whose sign is the majority's, as PEFT's TIES takes it.
+    """Return the weighted mean, per element, of the values with the majority's sign, as in PEFT's TIES.
 
-    The values themselves vote, whatever their weights; nobody's sum of zero elects plus.
+    The values themselves vote, whatever their weights; an empty sum of zero elects plus.
     """
     votes = torch.zeros_like(part.values[0])
     for value in part.values:
@@ -103,7 +103,7 @@ def elected(part: Part, election: Election) -> Tensor:
 
 
 def keep_largest(values: Tensor, density: float) -> Tensor:
-    """The int(density * numel) largest magnitudes, in place; among equal ones the lowest index stays."""
+    """Keep the int(density * numel) largest magnitudes, in place; among equal ones the lowest index."""
     count = int(density * values.numel())
     if count >= values.numel():
         return values
@@ -119,7 +119,7 @@ def keep_largest(values: Tensor, density: float) -> Tensor:
 
 
 def thinned(part: Part, density: Sequence[float]) -> Part:
-    """Every element dropped with probability 1 - density, the others divided by it, in place; density per input."""
+    """Drop each element with probability 1 - density and divide the others by it, in place; density per input."""
     for value, index in zip(part.values, part.inputs, strict=True):
         share = density[index]
         flat = value.view(-1)

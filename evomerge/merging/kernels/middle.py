@@ -1,4 +1,4 @@
-"""The middle of a delta by magnitude: without outliers, and without what is small. https://arxiv.org/abs/2312.06795."""
+"""The middle of a delta by magnitude: without outliers and without small elements. https://arxiv.org/abs/2312.06795."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from evomerge.merging.kernels.row_cuts import RowMiddle, row_middle
 from evomerge.merging.kernels.sparsify import Cut, largest_of, restoring_factor, trim
 from evomerge.merging.tiles import TensorSource, Tile
 
-#: "official" counts in every row, "mergekit" in the whole tensor.
+#: "official" counts per row, "mergekit" over the whole tensor.
 Compat = Literal["official", "mergekit"]
-#: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
+#: "mergekit": restore each delta's L1 norm per tensor, except near-zero norms. "none": do nothing.
 Rescale = Literal["none", "mergekit"]
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The same middle of each row; all of it where there is none."""
+    """The same middle of each row; None keeps everything."""
 
     middle: RowMiddle | None
 
@@ -34,7 +34,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """The largest of a tensor without the outliers, the largest of these."""
+    """The largest elements of a tensor without the outliers, which are the largest of these."""
 
     largest: Cut | None
     outliers: Cut | None
@@ -56,16 +56,16 @@ _NONE = Cut(float("inf"), 0)
 def middle(
     source: TensorSource, density: Sequence[float], gamma: Sequence[float], compat: Compat
 ) -> tuple[Middle, ...]:
-    """For every input (n_inputs): of the elements that are not among the `gamma` largest, the `density` largest.
+    """Return for every input (n_inputs) the `density` largest of the elements below the `gamma` largest.
 
-    Both are shares of all elements.
+    Both are fractions of all elements.
     """
     one = _of_rows if compat == "official" else _of_tensor
     return tuple(one(source, i, d, g) for i, (d, g) in enumerate(zip(density, gamma, strict=True)))
 
 
 def middle_factors(source: TensorSource, middles: Sequence[Middle], rescale: Rescale) -> tuple[float, ...]:
-    """What each delta's middle (n_inputs) is multiplied by, see `Rescale`."""
+    """Return the factor of each delta's middle (n_inputs), see `Rescale`."""
     if rescale == "none":
         return (1.0,) * len(middles)
     return tuple(1.0 if m.everything else restoring_factor(source, i, m.keep) for i, m in enumerate(middles))

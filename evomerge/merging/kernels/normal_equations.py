@@ -1,8 +1,8 @@
-"""Normal equations of merging by least squares: what RegMean and MaTS solve, and two ways to solve them.
+"""Normal equations of merging by least squares: those of RegMean and MaTS, and two solvers.
 
-Notation, for a linear layer: D (in, out) is a delta, G (in, in) the second moment of what the layer reads, O
-(out, out) that of the gradient of what it writes; all in float64. Equations in deltas have the same solution as
-those in weights, and less to lose: what all models share never passes through a matrix that is almost singular.
+Notation, for a linear layer: D (in, out) is a delta, G (in, in) the second moment of the layer's inputs, O
+(out, out) that of its output gradients; all in float64. Equations in deltas have the same solution as
+those in weights but lose less precision: the part shared by all models never passes through a nearly singular matrix.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,23 +17,23 @@ from evomerge.merging.method import MethodError
 from evomerge.merging.moments import input_moments
 from evomerge.merging.tiles import TensorSource
 
-#: Whose equations: RegMean's, with G alone; K-FAC's, with G and O; those of Fisher information; those of an average.
+#: The equations: RegMean's, with G alone; K-FAC's, with G and O; those of Fisher information; those of an average.
 Objective = Literal["regmean", "kfac", "fisher", "average"]
 #: The statistics that an objective needs.
 KINDS = {"regmean": ("gram",), "kfac": ("gram", "gram_out"), "fisher": ("fisher",), "average": ()}
 
-#: The least Fisher information that the authors' code of MaTS takes.
+#: Minimum Fisher information in the authors' code of MaTS.
 _FLOOR = 1e-8
-#: What is added to the diagonal of a system that is not positive definite, in units of its mean.
+#: Amounts added to the diagonal of a system that is not positive definite, in units of its mean.
 _FIRST, _LAST = 1e-12, 1e-2
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer's weight: how it lies in memory, and the second moments of each input model.
+    """A linear layer's weight: its memory layout, and the second moments of each input model.
 
-    transposed: stored (in, out), as GPT-2's layers are, instead of (out, in). grams: G of each input, None where
-    no model has it. grads: O of each input, None where it was not asked for or no model has it.
+    transposed: stored (in, out), like GPT-2's layers, instead of (out, in). grams: G of each input, None if
+    no model has it. grads: O of each input, None if it was not requested or no model has it.
     """
 
     transposed: bool
@@ -41,18 +41,18 @@ class Layer:
     grads: list[Tensor] | None
 
     def columns(self, delta: Tensor) -> Tensor:
-        """A delta as the layer's weight is stored -> D."""
+        """Convert a delta from the layer's stored layout to D."""
         return (delta if self.transposed else delta.T).double()
 
     def stored(self, solution: Tensor) -> Tensor:
-        """D -> a delta as the layer's weight is stored, float32."""
+        """Convert D to a delta in the layer's stored layout, float32."""
         return (solution if self.transposed else solution.T).float()
 
 
 def layer(source: TensorSource, *, grads: bool = False) -> Layer:
-    """The layer that a tensor belongs to; without moments for what is no weight of one.
+    """Return the layer that a tensor belongs to; without moments for a tensor that is not a layer's weight.
 
-    grads: read O as well. Raises MethodError for moments that some inputs lack, or of another shape.
+    grads: also read O. Raises MethodError for moments that some inputs lack, or of another shape.
     """
     if len(source.shape) != 2:
         return Layer(False, None, None)
@@ -68,7 +68,7 @@ def layer(source: TensorSource, *, grads: bool = False) -> Layer:
 def operators(
     source: TensorSource, objective: Objective, off_diagonal: float
 ) -> list[Callable[[Tensor], Tensor]] | None:
-    """What the objective makes of each input's delta, as the operator of a quadratic form; None without statistics."""
+    """Return the objective's operator on each input's delta, of a quadratic form; None without statistics."""
     if objective == "average":
         return [lambda delta: delta for _ in source.input_names]
     if objective == "fisher":
@@ -94,23 +94,23 @@ def operators(
 
 
 def shrunk(moment: Tensor, off_diagonal: float, ridge: float = 0.0) -> Tensor:
-    """G with its off-diagonal multiplied, and `ridge` times each input's own and the mean second moment added."""
+    """Return G with its off-diagonal scaled, and `ridge` times each input's own and the mean second moment added."""
     diagonal = moment.diagonal().double()
     result = moment.double() * off_diagonal
     return result.diagonal_scatter(shrunk_diagonal(diagonal, ridge))
 
 
 def shrunk_diagonal(diagonal: Tensor, ridge: float) -> Tensor:
-    """The diagonal (in,) of what `shrunk` returns, from that of G in float64."""
+    """Return the diagonal (in,) of `shrunk`, from that of G in float64."""
     return diagonal * (1 + ridge) + ridge * diagonal.mean()
 
 
 def solve(system: Tensor, right: Tensor) -> Tensor:
-    """The solution (in, out) of system @ D = right by Cholesky's decomposition; zeros for a system of zeros.
+    """Return the solution (in, out) of system @ D = right by Cholesky decomposition; zeros for a system of zeros.
 
-    Where the system (in, in) is not positive definite, its diagonal grows, tenfold each time, until it is: the
-    models said nothing in some directions, and there the solution tends to zero. Raises MethodError when a
-    hundredth of the mean does not suffice, which no second moment needs.
+    If the system (in, in) is not positive definite, its diagonal is increased, tenfold each time, until it is: the
+    models carry no information in some directions, and there the solution tends to zero. Raises MethodError if a
+    hundredth of the mean does not suffice, which never happens for second moments.
     """
     mean = float(system.diagonal().mean()) if len(system) else 0.0
     if mean == 0:
@@ -131,10 +131,10 @@ def solve(system: Tensor, right: Tensor) -> Tensor:
 def conjugate_gradients(
     operator: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, iterations: int, tolerance: float
 ) -> Tensor:
-    """`iterations` steps from `start` towards the solution of operator(D) = right, all of one shape, in float64.
+    """Run `iterations` steps from `start` toward the solution of operator(D) = right, all of one shape, in float64.
 
-    Ends before when the residual's norm is at most `tolerance` times that of `right`: the rule of scipy's `cg`.
-    Where the operator is not positive definite, it ends with what it has.
+    Stops early if the residual's norm is at most `tolerance` times that of `right`, the rule of scipy's `cg`.
+    If the operator is not positive definite, it returns its current result.
     """
     solution = start.clone()
     residual = right - operator(solution)
@@ -157,7 +157,7 @@ def conjugate_gradients(
 
 
 def total(parts: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
-    """Sum of coefficient times matrix, in the order of the inputs."""
+    """Sum coefficient times matrix, in the order of the inputs."""
     result = parts[0] * coefficients[0]
     for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
         result.add_(part, alpha=coefficient)

@@ -1,4 +1,4 @@
-"""Sums of deltas where each next one is projected away from what was summed before, and how far they have come."""
+"""Sums of deltas in which each next one is projected away from the previous sum, and their progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Compat = Literal["official", "paper"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sequence of merges has come.
+    """The progress of a sequence of merges.
 
-    models: how many have been merged. raw: the merged delta times this is the sum of what every model added.
-    norm: the mean norm of the models' deltas, which the merged delta has. first, entered: the first input, and
-    the `raw` with which it came in.
+    models: number merged so far. raw: factor from the merged delta to the sum of all models' contributions.
+    norm: mean norm of the models' deltas, which the merged delta has. first, entered: the first input, and
+    its `raw` on entering.
     """
 
     models: int
@@ -31,7 +31,7 @@ class Progress:
 
     @property
     def state(self) -> dict[str, float]:
-        """The options with which a later merge goes on, the result of this one (at scale 1) its first input."""
+        """Return the options with which a later merge continues, with this result (at scale 1) as its first input."""
         return {"earlier_models": self.models, "earlier_raw": self.raw, "earlier_norm": self.norm}
 
 
@@ -44,10 +44,10 @@ def projected_sum(
     exclude: str,
     compat: Compat,
 ) -> Tensor:
-    """What all models add, in order, in float32: that each step rescales the sum before it drops out of it.
+    """Return the sum of all models' contributions, in order, in float32: rescaling the sum at each step cancels.
 
-    first, entered: as in Progress. Matrices are projected unless their names fit `exclude`; other tensors are
-    summed up as they are.
+    first, entered: as in Progress. Matrices are projected unless their names match `exclude`; other tensors are
+    summed directly.
     """
 
     def make() -> Tensor:
@@ -61,7 +61,7 @@ def projected_sum(
 
 
 def _projected(delta: Tensor, merged: Tensor, alpha: float, compat: Compat) -> Tensor:
-    """What of `delta` touches neither the leading block of `merged` nor any of its singular triplets."""
+    """Return the part of `delta` outside the leading block of `merged` and all of its singular triplets."""
     found = spectrum(merged)
     if not len(found.values):
         return delta
@@ -74,7 +74,7 @@ def _projected(delta: Tensor, merged: Tensor, alpha: float, compat: Compat) -> T
 
 
 def _split(values: Tensor, alpha: float, compat: Compat) -> int:
-    """How many of the leading triplets are closed to the next model."""
+    """Return the number of leading triplets excluded for the next model."""
     above = (values.cumsum(0) / values.sum() > alpha).nonzero()
     if compat == "official":
         return int(above[0]) if len(above) and alpha < 1 else 0

@@ -1,7 +1,7 @@
-"""Dropping elements of a delta at random, by their magnitude's rank in their row.
+"""Dropping elements of a delta at random, depending on their magnitude's rank in their row.
 
-A row is what one output of a layer is computed with: a matrix' row, the whole of a vector, and of a tensor with
-more dimensions all that its first index selects.
+A row belongs to one output of a layer: a matrix row, the whole of a vector, and for a tensor with
+more dimensions everything selected by its first index.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, drop_unev
 from evomerge.merging.method import BASE, MethodError
 from evomerge.merging.tiles import TensorSource, Tile
 
-#: What becomes of an epsilon that leads outside of (0, 1): it is narrowed, or refused.
+#: Treatment of an epsilon that gives probabilities outside (0, 1): clipped, or rejected.
 DellaCompat = Literal["official", "mergekit"]
 
 _MAGNITUDE = 0x7FFFFFFF
 #: Longest row whose ranks fit into 16 bits; they are stored as signed numbers.
 _SHORT_ROW = 2**16
 _OFFSET = 2**15
-#: Smallest positive probability; divides only elements that were dropped.
+#: Smallest positive probability; divides only dropped elements.
 _NEVER = 2.0**-31
 
 
 @dataclass(frozen=True)
 class RowRanks:
-    """Rank of each element in its row, from 0 for the smallest magnitude; the lower index of equals ranks higher.
+    """Rank of each element in its row, from 0 for the smallest magnitude; among equals the lower index ranks higher.
 
     Two bytes per element in rows of up to 65536, else four.
     """
@@ -38,18 +38,18 @@ class RowRanks:
     length: int
 
     def of(self, tile: Tile, like: Tensor) -> Tensor:
-        """The tile's ranks: int32, to be overwritten, valid until they are asked for again."""
+        """Return the tile's ranks: int32, may be overwritten, valid until the next call."""
         ranks = tile.scratch("ranks", like).view(torch.int32).copy_(self.stored[tile.start : tile.stop])
         return ranks.add_(_OFFSET) if self.stored.dtype == torch.int16 else ranks
 
 
 def row_length(source: TensorSource) -> int:
-    """Elements of a row; of a tensor with elements."""
+    """Return the number of elements of a row of a non-empty tensor."""
     return source.numel // source.shape[0] if len(source.shape) > 1 else source.numel
 
 
 def row_ranks(source: TensorSource, index: int) -> RowRanks:
-    """Ranks of input `index`'s delta, sorted once and kept with the tensor; of a tensor with elements."""
+    """Return the ranks of input `index`'s delta, sorted once and cached with the non-empty tensor."""
     key = ("row ranks", index)
     if key not in source.cache:
         length = row_length(source)
@@ -67,8 +67,8 @@ def row_ranks(source: TensorSource, index: int) -> RowRanks:
 
 
 def _ascending(delta: Tensor, places: Tensor) -> Tensor:
-    """Indices (n_rows, length) that order each row by magnitude; of equals the last comes first."""
-    # One integer for magnitude and index: no two are equal, so that any way of sorting gives the same.
+    """Return indices (n_rows, length) that sort each row by magnitude; of equals the last comes first."""
+    # One integer for magnitude and index: no two are equal, so that any sorting algorithm gives the same order.
     keys = delta.view(torch.int32).bitwise_and_(_MAGNITUDE).to(torch.int64)
     keys = keys.bitwise_left_shift_(32).add_(places.flip(0))
     if keys.device.type == "cpu":
@@ -80,8 +80,8 @@ def _ascending(delta: Tensor, places: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Magprune:
-    """Keep probabilities of one input: `density` on average over a row, `epsilon` less for its smallest element
-    and more for its largest, linear in the rank between them.
+    """Keep probabilities of one input: `density` on average over a row, lower by `epsilon` for its smallest element
+    and higher for its largest, linear in the rank in between.
     """
 
     density: float
@@ -103,9 +103,9 @@ class Magprune:
 def magprune(
     source: TensorSource, density: Sequence[float], epsilon: Sequence[float], compat: DellaCompat
 ) -> tuple[Magprune, ...]:
-    """For every input (n_inputs) its keep probabilities, which stay within [0, 1].
+    """Return for every input (n_inputs) its keep probabilities, all within [0, 1].
 
-    Raises MethodError for an epsilon that is negative or, to mergekit, too wide.
+    Raises MethodError for an epsilon that is negative or, for mergekit, too large.
     """
     found = []
     for index, (share, width) in enumerate(zip(density, epsilon, strict=True)):
@@ -113,7 +113,7 @@ def magprune(
         if width < 0 or (compat == "mergekit" and 0 < share < 1 and width >= room):
             raise MethodError(
                 f"Keep probabilities of density {share} plus and minus epsilon {width} must stay between 0 and 1: "
-                f"give an epsilon of at least 0 and less than {room:.6g}."
+                f"use an epsilon of at least 0 and less than {room:.6g}."
             )
         narrowed = min(width, room)
         needed = narrowed > 0 and row_length(source) > 1
@@ -122,7 +122,7 @@ def magprune(
 
 
 def magprune_factors(source: TensorSource, prunes: Sequence[Magprune], rescale: Rescale) -> tuple[float, ...]:
-    """What each thinned delta (n_inputs) is multiplied by as a whole: 1 but for "mergekit", see `Rescale`."""
+    """Return the overall factor of each sparsified delta (n_inputs): 1 except for "mergekit", see `Rescale`."""
     if rescale != "mergekit":
         return (1.0,) * len(prunes)
     return tuple(_restoring(source, index, prune) for index, prune in enumerate(prunes))

@@ -1,4 +1,4 @@
-"""The largest elements of each row of a delta, by two numbers per row; rows are those of `row_length`."""
+"""The largest elements of each row of a delta, defined by two numbers per row; rows are those of `row_length`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.tiles import BASE, TensorSource, Tile
 
 _MAGNITUDE = 0x7FFFFFFF
-#: Pairs of counts remembered per tensor and input: a search comes back to few densities, a walk never.
+#: Pairs of counts cached per tensor and input: a search returns to few densities, a random walk to none.
 _PAIRS_KEPT = 8
 
 
 @dataclass(frozen=True)
 class RowCuts:
-    """Of each row the elements above `threshold`, and those equal to it at a place before `end`.
+    """The elements of each row above `threshold`, and those equal to it at a position before `end`.
 
-    Both (n_rows, 1), int32; a threshold is the bits of a magnitude, which are in the order of the magnitudes.
+    Both (n_rows, 1), int32; a threshold is the bits of a magnitude, which are ordered like the magnitudes.
     """
 
     threshold: Tensor
     end: Tensor
 
     def beyond(self, bits: Tensor, places: Tensor, rows: slice, out: Tensor) -> Tensor:
-        """Negative where an element is none of them. bits: magnitudes, (n_rows, n_places); places: (n_places,)."""
+        """Return negative values for elements outside. bits: magnitudes, (n_rows, n_places); places: (n_places,)."""
         torch.sub(self.end[rows] - 1, places, out=out).bitwise_right_shift_(31)
         return out.add_(bits).sub_(self.threshold[rows])
 
 
 @dataclass(frozen=True)
 class RowMiddle:
-    """Of each row the elements of `inner` (None: all of them) that are not in `outer` (None: without exception)."""
+    """The elements of each row in `inner` (None: all of them) but not in `outer` (None: no exception)."""
 
     length: int
     inner: RowCuts | None
@@ -49,7 +49,7 @@ class RowMiddle:
             shape = (rows.stop - rows.start, places.stop - places.start)
             columns = torch.arange(places.start, places.stop, dtype=torch.int32, device=delta.device)
             bits_of, kept_of, other_of = (memory[part].view(shape) for memory in (bits, kept, other))
-            # A sign bit says that the element stays, and is then spread out over all the others.
+            # A set sign bit keeps the element, and is then extended to all other bits.
             if self.outer is None:
                 kept_of.fill_(-1)
             else:
@@ -61,9 +61,10 @@ class RowMiddle:
 
 
 def row_middle(source: TensorSource, index: int, low: int, high: int) -> RowMiddle:
-    """What ranks in [low, high) of each row of input `index`'s delta, from 0 for the smallest magnitude.
+    """Return the elements that rank in [low, high) in each row of input `index`'s delta, from 0 for the smallest
+    magnitude.
 
-    The lower index of equals ranks higher. 0 <= low <= high <= length; of a tensor with elements.
+    Among equals the lower index ranks higher. 0 <= low <= high <= length; for non-empty tensors.
     """
     cache, key = source.cache, ("row middles", index)
     return remembered(cache, key, (low, high), lambda: _find(source, index, low, high), keep=_PAIRS_KEPT)
@@ -89,16 +90,16 @@ def _find(source: TensorSource, index: int, low: int, high: int) -> RowMiddle:
 
 
 def _upper(bits: Tensor, start: int) -> Tensor:
-    """Each row's elements without the `start` smallest ones, the smallest of them first."""
+    """Return each row's elements without the `start` smallest ones, the smallest of the rest first."""
     if bits.device.type == "cpu":
         return torch.from_numpy(np.partition(bits.numpy(), start, axis=1))[
             :, start:
-        ]  # vectorised, unlike torch.kthvalue
+        ]  # vectorized, unlike torch.kthvalue
     return bits.sort(dim=1).values[:, start:]
 
 
 def _cut(bits: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Threshold and end, (n_rows, 1) each, of what is to be kept of each row; `upper` holds its values."""
+    """Return threshold and end, (n_rows, 1) each, of the elements to keep in each row; `upper` has their values."""
     threshold = upper[:, :1].clone()
     wanted = (upper == threshold).sum(dim=1)
     rows, length = bits.shape
@@ -110,7 +111,7 @@ def _cut(bits: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pieces(tile: Tile, length: int) -> Iterator[tuple[slice, slice, slice]]:
-    """A tile as up to three rectangles: their rows, their places in a row, and the part of the tile that they are."""
+    """Yield a tile as up to three rectangles: their rows, their positions in a row, and their part of the tile."""
     start = tile.start
     while start < tile.stop:
         row, place = divmod(start, length)

@@ -1,7 +1,7 @@
 """Dropping elements of a delta: at random by a counter-based generator, or the smallest by an exact count.
 
 Masks and cuts are applied by integer arithmetic on the float bits: torch's boolean operations cost ten times
-as much per element, and these give the same bits on every device, in every tile and on every thread.
+as much per element, and this gives the same bits on every device, in every tile and on every thread.
 """
 
 import hashlib
@@ -17,30 +17,30 @@ from torch import Tensor
 
 from evomerge.merging.tiles import TensorSource, Tile, total
 
-#: "paper": divide by the density, which leaves the expected value as it was.
-#: "mergekit": give each tensor of a delta its L1 norm back; near-zero norms stay. "none": nothing.
+#: "paper": divide by the density, which preserves the expected value.
+#: "mergekit": restore each delta's L1 norm per tensor, except near-zero norms. "none": do nothing.
 Rescale = Literal["paper", "mergekit", "none"]
-#: Gives a tile of values, float32, in memory that may be overwritten.
+#: Returns a tile of values, float32, in memory that may be overwritten.
 Read = Callable[[Tile], Tensor]
 
 #: Multipliers of a 32-bit mixing function found by search, https://github.com/skeeto/hash-prospector,
 #: as signed integers.
 _MULTIPLIERS = (0x21F0AAAD, 0xD35A2D97 - 2**32)
-#: 2**32 over the golden ratio. Stepping by it instead of 1 takes away correlations of up to 2 % between elements
-#: some thousands apart, which two rounds of mixing leave.
+#: 2**32 over the golden ratio. Stepping by it instead of 1 removes correlations of up to 2 % between elements
+#: some thousands apart, which remain after two rounds of mixing.
 _STEP = 0x9E3779B9
-#: Bits of a float32 magnitude that number its bucket: sign, exponent and seven bits of the fraction.
+#: Bits of a float32 magnitude that identify its bucket: sign, exponent and seven bits of the fraction.
 _BUCKET_BITS = 16
 _MAGNITUDE = 0x7FFFFFFF
-#: Cuts remembered per tensor and input: a search comes back to few densities, a walk never.
+#: Cuts cached per tensor and input: a search returns to few densities, a random walk to none.
 _CUTS_KEPT = 8
 
 
 def drop_at_random(delta: Tensor, tile: Tile, index: int, density: float) -> Tensor:
-    """Set elements of input `index`'s delta to zero, in place; each stays with probability `density`.
+    """Set elements of input `index`'s delta to zero, in place; each is kept with probability `density`.
 
-    An element stays where its number u in [0, 1) is below the density, so the kept sets are nested. u depends
-    on the seed, the names of tensor and input, and the element's index (modulo 2**32) alone.
+    An element is kept if its number u in [0, 1) is below the density, so the kept sets are nested. u depends only
+    on the seed, the names of tensor and input, and the element's index (modulo 2**32).
     """
     kept = _uniform(delta, tile, index).sub_(round(density * 2**31) - 2**30).bitwise_right_shift_(31)
     delta.view(torch.int32).bitwise_and_(kept)
@@ -48,7 +48,7 @@ def drop_at_random(delta: Tensor, tile: Tile, index: int, density: float) -> Ten
 
 
 def drop_unevenly(delta: Tensor, tile: Tile, index: int, probability: Tensor) -> Tensor:
-    """The same with a probability per element, float32 of the tile's size, which is only read."""
+    """Drop elements with an individual keep probability each, float32 of the tile's size, read-only."""
     limits = tile.scratch("limits", delta).view(torch.int32)
     limits.copy_(torch.mul(probability, 2.0**31, out=tile.scratch("scaled", delta)).sub_(2.0**30).clamp_max_(2.0**30))
     kept = _uniform(delta, tile, index).sub_(limits).bitwise_right_shift_(31)
@@ -57,7 +57,7 @@ def drop_unevenly(delta: Tensor, tile: Tile, index: int, probability: Tensor) ->
 
 
 def _uniform(delta: Tensor, tile: Tile, index: int) -> Tensor:
-    """u * 2**31 - 2**30 for each element, int32."""
+    """Return u * 2**31 - 2**30 for each element, int32."""
     offset, shift = _keys(tile.seed, tile.tensor, tile.input_names[index])
     bits, high = (tile.scratch(key, delta).view(torch.int32) for key in ("bits", "high"))
     torch.add(_counter(len(delta), str(delta.device)), _signed(tile.start * _STEP + offset), out=bits)
@@ -69,7 +69,7 @@ def _uniform(delta: Tensor, tile: Tile, index: int) -> Tensor:
 
 
 def rescale_factors(source: TensorSource, density: Sequence[float], rescale: Rescale) -> tuple[float, ...]:
-    """What each randomly thinned delta (n_inputs) is multiplied by, see `Rescale`."""
+    """Return the factor of each randomly sparsified delta (n_inputs), see `Rescale`."""
     return tuple(_rescale_factor(source, index, value, rescale) for index, value in enumerate(density))
 
 
@@ -82,7 +82,7 @@ def _rescale_factor(source: TensorSource, index: int, density: float, rescale: R
 
 
 def restoring_factor(source: TensorSource, index: int, thin: Callable[[Tensor, Tile], Tensor]) -> float:
-    """What gives input `index`'s delta its L1 norm back after `thin`; 1 where either norm is below 1e-7."""
+    """Return the factor that restores the L1 norm of input `index`'s delta after `thin`; 1 if a norm is below 1e-7."""
 
     def norms(tile: Tile) -> tuple[float, float]:
         delta = source.deltas(index, tile)
@@ -102,18 +102,18 @@ class Cut:
 
 
 def largest(source: TensorSource, index: int, density: float, *, at_least: int = 0) -> Cut | None:
-    """The cut that keeps the int(density * numel) largest of input `index`'s delta; None keeps everything.
+    """Return the cut that keeps the int(density * numel) largest of input `index`'s delta; None keeps everything.
 
-    at_least: how many stay of a tensor with as many elements, unless the density is zero.
-    Among equal magnitudes the lowest index wins. The histogram is made once per tensor and input; a new
-    density then reads the tensor once and sorts nothing but the bucket that holds the threshold.
+    at_least: minimum number to keep of a tensor with as many elements, unless the density is zero.
+    Among equal magnitudes the lowest index wins. The histogram is computed once per tensor and input; a new
+    density then reads the tensor once and sorts only the bucket that contains the threshold.
     """
     count = max(int(density * source.numel), at_least if density else 0)
     return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
 
 
 def largest_of(source: TensorSource, key: Hashable, read: Read, count: int) -> Cut | None:
-    """The cut that keeps the `count` largest of any values, which `read` gives for a tile, to be overwritten.
+    """Return the cut that keeps the `count` largest of any values, which `read` returns for a tile, to be overwritten.
 
     key: of the histogram in the source's cache.
     """
@@ -126,11 +126,11 @@ def largest_of(source: TensorSource, key: Hashable, read: Read, count: int) -> C
 
 
 def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
-    """Set what the cut does not keep to zero, in place."""
+    """Set elements outside the cut to zero, in place."""
     if cut is None:
         return delta
     middle = min(max(cut.end - tile.start, 0), len(delta))
-    # hardshrink zeroes |x| <= lambda: before `end` the threshold itself stays.
+    # hardshrink zeroes |x| <= lambda: before `end` the threshold itself is kept.
     below = float(np.nextafter(np.float32(cut.threshold), np.float32(0)))
     for part, limit in ((delta[:middle], below), (delta[middle:], cut.threshold)):
         if len(part):
@@ -139,7 +139,7 @@ def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
 
 
 class _Magnitudes:
-    """Histogram of magnitudes by the leading bits of the float; only buckets that are not empty."""
+    """Histogram of magnitudes by the leading bits of the float; only non-empty buckets."""
 
     def __init__(self, source: TensorSource, read: Read) -> None:
         counts = np.zeros(_MAGNITUDE + 1 >> _BUCKET_BITS, dtype=np.int64)
@@ -151,7 +151,7 @@ class _Magnitudes:
 
         source.map(count)
         self._buckets = np.flatnonzero(counts).astype(np.uint16)
-        #: Elements in this bucket or a larger one.
+        #: Number of elements in this bucket or a larger one.
         self._from_here_up = counts[::-1].cumsum()[::-1][self._buckets]
         self._cuts: dict[int, Cut] = {}
 

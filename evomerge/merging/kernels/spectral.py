@@ -1,6 +1,6 @@
-"""Spectra of deltas: singular values and vectors, polar factors, low-rank parts, and which tensors have them.
+"""Spectra of deltas: singular values and vectors, polar factors, low-rank parts, and the tensors that have them.
 
-Everything comes from the eigenvectors of the float64 Gram matrix of the shorter side: for float32 deltas that took
+Everything is computed from eigenvectors of the float64 Gram matrix of the shorter side: for float32 deltas that took
 a third to all of the time of a float32 singular value decomposition and was 40 to 10000 times as accurate.
 """
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from evomerge.merging.tiles import TensorSource
 
-#: Tensors that the published code of Iso and TSV leaves out. Their embeddings are matrices as any other.
+#: Tensors that the published code of Iso and TSV excludes. Their embeddings are ordinary matrices.
 PROJECTIONS = "*text_projection*"
-#: Singular values up to this share of the largest are rounding errors of float32, and their vectors arbitrary.
+#: Singular values up to this fraction of the largest are float32 rounding errors, with arbitrary vectors.
 NOISE = 1e-6
 
 
@@ -29,7 +29,7 @@ class Spectrum:
 
 
 def spectrum(matrix: Tensor, most: int | None = None, *, above: float = 0.0) -> Spectrum:
-    """The `most` largest (None: all) singular triplets whose values exceed `above` and are no rounding errors."""
+    """Return the `most` largest (None: all) singular triplets with values above `above` and above rounding error."""
     wide = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().T
     eigenvalues, vectors = torch.linalg.eigh(wide @ wide.T)
     estimates = eigenvalues.clamp_min(0).sqrt()
@@ -38,26 +38,26 @@ def spectrum(matrix: Tensor, most: int | None = None, *, above: float = 0.0) -> 
     count = count if most is None else min(count, most)
     left = vectors.flip(1)[:, :count].contiguous()
     right = left.T @ wide
-    # Nearer to the truth than the root of an eigenvalue that others dwarf.
+    # More accurate than the root of an eigenvalue that is much smaller than others.
     values = right.norm(dim=1)
     right = right / values[:, None]
     return Spectrum(left, values, right) if wide.shape == matrix.shape else Spectrum(right.T, values, left.T)
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all one, or zero where those of `matrix` are: float64."""
+    """Return the nearest matrix whose singular values are all one, or zero where those of `matrix` are: float64."""
     found = spectrum(matrix)
     return found.left @ found.right
 
 
 def is_spectral(source: TensorSource, exclude: str) -> bool:
-    """Whether a tensor is a matrix whose name fits none of the comma-separated patterns in `exclude`."""
+    """Return whether a tensor is a matrix whose name matches none of the comma-separated patterns in `exclude`."""
     patterns = (pattern.strip() for pattern in exclude.split(","))
     return len(source.shape) == 2 and not any(fnmatchcase(source.tensor, pattern) for pattern in patterns)
 
 
 def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Sum of weight times delta in float32; holds two whole tensors at a time."""
+    """Sum weight times delta in float32; holds two whole tensors at a time."""
     total = deltas[0].mul_(weights[0])
     for index in range(1, len(deltas)):
         total.add_(deltas[index], alpha=weights[index])
@@ -65,13 +65,13 @@ def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def compact(left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-    """A product (m, k) @ (k, n) in float32 as it takes less memory: two factors, or the product itself."""
+    """Store a product (m, k) @ (k, n) in float32 in less memory: as two factors, or as the product itself."""
     (m, k), n = left.shape, right.shape[1]
     return (left.float(), right.float()) if k * (m + n) < m * n else ((left @ right).float(),)
 
 
 def accumulate(total: Tensor, part: tuple[Tensor, ...], coefficient: float) -> Tensor:
-    """Add coefficient times a part that `compact` made to `total`, in place."""
+    """Add coefficient times a part made by `compact` to `total`, in place."""
     if len(part) == 1:
         return total.add_(part[0], alpha=coefficient)
     return total.addmm_(part[0], part[1], alpha=coefficient)

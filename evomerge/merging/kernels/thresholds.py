@@ -1,7 +1,7 @@
 """Order statistics over many tensors, from histograms: nothing larger than a tile is sorted or held in memory.
 
-Two passes find any number of them: one counts the leading 16 bits of every value (kept with the tensor for the
-next time), the other the trailing 16 bits of those values that share the leading ones with a wanted statistic.
+Two passes find any number of them: one counts the leading 16 bits of every value (cached with the tensor), the
+other the trailing 16 bits of the values that share the leading ones with a requested statistic.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -17,27 +17,27 @@ from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import Cut
 from evomerge.merging.tiles import TensorSource, Tile
 
-#: Gives one number per element of a tile, a tensor for every input of the source; each in memory of its own, which
-#: is overwritten. Infinite and missing values are not ordered in a useful way.
+#: Returns one number per element of a tile, a tensor for every input of the source; each in its own memory, which
+#: is overwritten. The order of infinite and missing values is unspecified.
 Values = Callable[[TensorSource, Tile], Sequence[Tensor]]
 
 _MAGNITUDE = 0x7FFFFFFF
 _HALF = 16
 _BUCKETS = 1 << _HALF
-#: A search comes back to few values of a parameter, a walk never; histograms are large.
+#: A search returns to few values of a parameter, a random walk to none; histograms are large.
 _VALUES_KEPT, _ENDS_KEPT, _HISTOGRAMS_KEPT = 256, 16, 2
 
 Counts = NDArray[np.int64]
 
 
 def magnitudes(source: TensorSource, tile: Tile) -> Sequence[Tensor]:
-    """Of every delta; the values to rank where the largest elements are looked for."""
+    """Return the magnitudes of every delta, the values to rank for finding the largest elements."""
     base = source.base(tile)
     return [source.deltas(index, tile, base).abs_() for index in range(len(source.input_names))]
 
 
 class Ranked(NamedTuple):
-    """A value, and how many elements are smaller than it and equal to it."""
+    """A value, and the number of elements smaller than it and equal to it."""
 
     value: float
     smaller: int
@@ -45,11 +45,11 @@ class Ranked(NamedTuple):
 
 
 class Ranking:
-    """The k-th smallest of one number per element and input, over all the tensors that `sources` gives.
+    """The k-th smallest of one number per element and input, over all the tensors of `sources`.
 
-    `sources` gives the same tensors each time it is iterated over. key: names the values, and what they depend on;
-    under it histograms are kept with their tensors, and what was found with the first of them.
-    Whatever is not known yet costs a pass over all the tensors, however many places are asked for at once.
+    `sources` yields the same tensors each time it is iterated over. key: identifies the values and everything they
+    depend on; under it, histograms are cached with their tensors, and results with the first of them.
+    Anything not known yet costs one pass over all the tensors, however many ranks are requested at once.
     """
 
     def __init__(self, sources: Iterable[TensorSource], key: Hashable, values: Values) -> None:
@@ -59,7 +59,7 @@ class Ranking:
 
     @cached_property
     def numel(self) -> dict[str, int]:
-        """Input name -> how many elements it has in these tensors. Inputs in the order of their first tensor."""
+        """Return input name -> its number of elements in these tensors. Inputs in the order of their first tensor."""
         counts: dict[str, int] = {}
         for source in self._sources:
             for name in source.input_names:
@@ -67,13 +67,13 @@ class Ranking:
         return counts
 
     def at(self, places: Sequence[tuple[str, int]]) -> list[Ranked]:
-        """For each (input name, k) the k-th smallest value, counted from 0; all in one pass, or in none.
+        """Return for each (input name, k) the k-th smallest value, counted from 0; all in one pass, or in none.
 
-        Raises IndexError for a k that an input has no element for.
+        Raises IndexError for a k beyond an input's number of elements.
         """
         for name, k in places:
             if not 0 <= k < self.numel.get(name, 0):
-                raise IndexError(f"Input {name!r} has {self.numel.get(name, 0)} elements; number {k} was asked for.")
+                raise IndexError(f"Input {name!r} has {self.numel.get(name, 0)} elements; got k = {k}.")
         known = self.found.get("values", {})
         missing = [place for place in dict.fromkeys(places) if place not in known]
         answers = {**{place: known[place] for place in places if place in known}, **self._search(missing)}
@@ -83,13 +83,13 @@ class Ranking:
 
     @cached_property
     def found(self) -> dict[Hashable, Any]:
-        """What was found out about the whole, kept with the first tensor."""
+        """Return the results for the whole model, cached with the first tensor."""
         first = next(iter(self._sources), None)
         return {} if first is None else first.cache.setdefault(("ranking", self._key), {})
 
     @cached_property
     def _leading(self) -> dict[str, Counts]:
-        """Input name -> how many values are in each bucket."""
+        """Return input name -> number of values in each bucket."""
         totals = {name: np.zeros(_BUCKETS, dtype=np.int64) for name in self.numel}
         for source in self._sources:
             make = partial(self._histograms, source)
@@ -110,7 +110,7 @@ class Ranking:
         return [(np.flatnonzero(row).astype(np.uint16), row[row > 0]) for row in counts]
 
     def _search(self, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Ranked]:
-        """The values at these places, by looking into the buckets that they are in."""
+        """Return the values at these ranks, by searching the buckets that they are in."""
         if not places:
             return {}
         up_to = {name: counts.cumsum() for name, counts in self._leading.items()}
@@ -146,7 +146,7 @@ class Ranking:
 class Largest:
     """The elements of every delta whose magnitudes are the largest of the whole model.
 
-    Exactly as many as are asked for: among equal magnitudes those of the first tensor, and in it of the lowest index.
+    The number is exact: among equal magnitudes those of the first tensor, and in it of the lowest index, are kept.
     """
 
     def __init__(self, sources: Iterable[TensorSource]) -> None:
@@ -155,18 +155,19 @@ class Largest:
 
     @property
     def numel(self) -> dict[str, int]:
-        """Input name -> how many elements it has in the whole model."""
+        """Return input name -> its number of elements in the whole model."""
         return self._ranking.numel
 
     @property
     def found(self) -> dict[Hashable, Any]:
-        """What was found out about the whole model; kept from one merge to the next."""
+        """Return the results for the whole model, cached between merges."""
         return self._ranking.found
 
     def cuts(self, source: TensorSource, density: Sequence[float]) -> tuple[Cut | None, ...]:
-        """For every input (n_inputs) what keeps the tensor's share of its int(density * numel) + 1 largest.
+        """Return for every input (n_inputs) the cut that keeps the tensor's part of its int(density * numel) + 1
+        largest.
 
-        The 1 more is that of TIES' reference code; densities of 0 and 1 keep nothing and everything.
+        The extra 1 is that of TIES' reference code; densities of 0 and 1 keep nothing and everything.
         """
         asked = list(zip(source.input_names, density, strict=True))
         counts = [(name, self._count(name, share)) for name, share in asked]
@@ -180,7 +181,7 @@ class Largest:
         return name, self.numel[name] - count
 
     def cut(self, source: TensorSource, name: str, density: float) -> Cut | None:
-        """The same for one input."""
+        """Return the cut for one input."""
         count = self._count(name, density)
         if count in (0, self.numel[name]):
             return None if count else Cut(float("inf"), 0)
@@ -194,7 +195,7 @@ class Largest:
         return Cut(found.value, ends.get(source.tensor, 0))
 
     def _ends(self, name: str, threshold: float, room: int) -> dict[str, int]:
-        """Tensor -> the index before which an element equal to the threshold stays, `room` elements in all."""
+        """Return tensor -> index before which elements equal to the threshold are kept, `room` elements in total."""
         ends = {}
         for source in self._sources:
             if not room:
@@ -214,12 +215,12 @@ class Largest:
 
 
 def _ordered(values: Tensor) -> Tensor:
-    """Integers in the order of the floats, in place of them."""
+    """Convert floats in place to integers with the same order."""
     bits = values.view(torch.int32)
     return bits.bitwise_xor_(torch.bitwise_right_shift(bits, 31).bitwise_and_(_MAGNITUDE))
 
 
 def _value(key: int) -> float:
-    """The float of such an integer."""
+    """Return the float of such an integer."""
     bits = np.int32(key ^ (key >> 31 & _MAGNITUDE))
     return float(bits.view(np.float32))

@@ -1,7 +1,7 @@
-"""TIES over a whole model, as its authors' code has it: one threshold per input, one majority for votes of zero.
+"""TIES over a whole model, as in its authors' code: one threshold per input, one majority for votes of zero.
 
 https://github.com/prateeky2806/ties-merging and https://github.com/yule-BUAA/MergeLM flatten a model into one
-vector; here histograms take the place of its sorting.
+vector and sort it; this uses histograms instead.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,15 @@ from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Ranking, magnitudes
 from evomerge.merging.tiles import TensorSource, Tile, total
 
-#: Whose code: what it rounds, and what becomes of an element that the whole model is undecided about.
+#: Reference code: determines its rounding, and the sign of an element if the whole model is undecided.
 Convention = Literal["official", "mergelm"]
 _MAJORITIES_KEPT = 16
 
 
 class WholeModel:
-    """Thresholds and majorities of a model, found when a tensor's density is known, and remembered.
+    """Thresholds and majorities of a model, computed when a tensor's density is known, and cached.
 
-    They are those of a model with this density in all of its tensors. An input has a say in the tensors it has.
+    They are those of a model with this density in all of its tensors. An input votes in the tensors it has.
     """
 
     def __init__(self, sources: Iterable[TensorSource], convention: Convention) -> None:
@@ -32,24 +32,24 @@ class WholeModel:
         self._ranking = Ranking(sources, "magnitudes", magnitudes)
 
     def cuts(self, source: TensorSource, density: Sequence[float]) -> tuple[Cut | None, ...]:
-        """For every input of the source (n_inputs) what keeps its tensor's share of the model's largest elements."""
+        """Return for every input (n_inputs) the cut that keeps its tensor's part of the model's largest elements."""
         found = self._cuts(source.input_names, density)
         return tuple(cut and Cut(cut.threshold, source.numel) for cut in found)
 
     def rule(
         self, source: TensorSource, density: Sequence[float], weights: Sequence[float], election: Election
     ) -> Rule:
-        """How the inputs of the source elect; only the signs of the weights count."""
+        """Return the election rule for the inputs of the source; only the signs of the weights matter."""
         turned = tuple(-1.0 if weight < 0 else 1.0 for weight in weights)
         key = (self._convention, election, source.input_names, tuple(density), turned)
         make = partial(self._majority, source.input_names, tuple(density), turned, election)
         majority = remembered(self._ranking.found, "majorities", key, make, keep=_MAJORITIES_KEPT)
-        # The official code asks for a positive winner, so that an undecided model sides with minus.
+        # The official code tests for a positive winner, so that an undecided model elects minus.
         undecided = majority or (-1 if self._convention == "official" else 0)
         return replace(RULES["peft"], undecided=undecided)
 
     def _cuts(self, names: Sequence[str], density: Sequence[float]) -> list[Cut | None]:
-        """A threshold for every input; the elements equal to it stay, wherever they are."""
+        """Return a threshold for every input; all elements equal to it are kept."""
         places = {
             (name, place)
             for name, share in zip(names, density, strict=True)
@@ -63,11 +63,11 @@ class WholeModel:
         ]
 
     def _place(self, name: str, density: float) -> int | None:
-        """How many elements are smaller than the one at the threshold; None keeps everything."""
+        """Return the number of elements smaller than the one at the threshold; None keeps everything."""
         numel = self._ranking.numel[name]
         if density == 0:
             return numel
-        # MergeLM's parameter is the share dropped: 1 - density, but for the last bits of the subtraction.
+        # MergeLM's parameter is the dropped fraction: 1 - density, up to the last bits of the subtraction.
         official = self._convention == "official"
         dropped = numel - int(numel * density) if official else int(round(numel * (1 - density), 6))
         return dropped - 1 if dropped > 0 else None
@@ -75,7 +75,7 @@ class WholeModel:
     def _majority(
         self, names: tuple[str, ...], density: tuple[float, ...], turned: tuple[float, ...], election: Election
     ) -> int:
-        """The sign that wins most elements of the model, 0 for neither."""
+        """Return the sign that wins most elements of the model, 0 for neither."""
         cuts = dict(zip(names, self._cuts(names, density), strict=True))
         signs = dict(zip(names, turned, strict=True))
 

@@ -1,4 +1,4 @@
-"""Who takes part in a mergekit configuration: base and inputs of every slice, each with a name of its own."""
+"""Models of a mergekit configuration: base and inputs of every slice, each with a name of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from evomerge.merging.mergekit.template import chat_template
 from evomerge.recipe import Recipe, Slice, TokenRow, Vocabulary
 
 _BASE = "base"
-#: What names of inputs would be taken for.
+#: Names that inputs must not have, since they have another meaning.
 _RESERVED = (_BASE, "union")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A slice: inputs by name, in order; whether it works on differences to its base, and which that is."""
+    """A slice: inputs by name, in order; whether it merges differences to its base, and the base itself."""
 
     piece: Piece
     inputs: Mapping[str, Taken]
@@ -28,16 +28,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The recipe without the method's options, and the slices that it was made of."""
+    """The recipe without the method's options, and the slices that it was built from."""
 
     recipe: Recipe
     parts: tuple[Part, ...]
 
 
 def arrange(reader: FileReader, configuration: Configuration, base: Reference | None = None) -> Arrangement:
-    """Give every model its role and its name. base: whose configuration the result has where no base_model says it.
+    """Give every model its role and name. base: model whose configuration the result gets without a base_model.
 
-    Raises InteropError for models that the method does not take.
+    Raises InteropError for models that the method does not support.
     """
     return _Arranger(reader, configuration, base).arrangement()
 
@@ -74,16 +74,16 @@ class _Arranger:
         models = {source.model for piece in self.configuration.pieces for source in piece.sources}
         if self.told is None and len(models) > 1:
             self.reader.note(
-                f"without base_model, configuration and tokenizer come from {self.base.path}; mergekit takes those of "
-                "any of the models"
+                f"without base_model, configuration and tokenizer are those of {self.base.path}; mergekit uses those "
+                "of any of the models"
             )
 
     def part(self, piece: Piece) -> Part:
-        """Base and inputs of a slice."""
+        """Return base and inputs of a slice."""
         seen = [source.model for source in piece.sources]
         for n, source in enumerate(piece.sources):
             if source.model in seen[:n]:
-                self.reader.refuse(source.at, f"{source.model.path} is a source of this slice twice")
+                self.reader.refuse(source.at, f"{source.model.path} appears twice among the sources of this slice")
         base = piece.base or self.configuration.base
         kind = self.configuration.row.base
         if kind == "required" and base is None:
@@ -96,7 +96,7 @@ class _Arranger:
         sources = piece.sources
         if not self.configuration.sliced and base is not None and base not in [source.model for source in sources]:
             self.reader.note(
-                f"the base_model {base.path} is no list entry: it counts as one more model, as in mergekit"
+                f"the base_model {base.path} is not a list entry: it counts as an additional model, as in mergekit"
             )
             sources = (*sources, Taken(base, {}))
         first = sources[0]
@@ -109,9 +109,9 @@ class _Arranger:
                 self.reader.refuse(piece.at, f"the base model {base.path} must be a source of every slice")
             taken = Taken(base, {})
         elif taken.settings:
-            self.reader.note(f"{', '.join(taken.settings)} of the base model {base.path} changes nothing in mergekit")
+            self.reader.note(f"{', '.join(taken.settings)} of the base model {base.path} has no effect in mergekit")
         others = [source for source in piece.sources if source.model != base]
-        # The base alone is merged with itself: no differences, so nothing changes.
+        # A base alone is merged with itself: no differences, so nothing changes.
         inputs = {self.name(source.model): source for source in others or [taken]}
         return Part(piece, inputs, taken, on_base=True)
 
@@ -121,7 +121,7 @@ class _Arranger:
         return Slice(part.base.blocks or 0, (label, part.base.first), inputs)
 
     def name(self, model: Reference) -> str:
-        """The name of a model as an input: the last part of its path, numbered where two have the same."""
+        """Return a model's name as an input: the last part of its path, numbered if ambiguous."""
         if model not in self.names:
             parts = [Path(path).name for path in (model.path, model.adapter) if path]
             own = name = "+".join(parts)
@@ -132,11 +132,11 @@ class _Arranger:
         return self.names[model]
 
     def label(self, model: Reference, path: tuple[str, ...]) -> str:
-        """The name of a model that takes part, as base or as input."""
+        """Return the name of a model in the merge, as base or as input."""
         if model == self.base:
             return _BASE
         if model not in self.names:
-            self.reader.refuse(path, f"{model.path} takes no part in the merge; a tokenizer comes from one that does")
+            self.reader.refuse(path, f"{model.path} is not in the merge; the tokenizer must come from a merged model")
         return self.names[model]
 
     def tokenizer(self) -> str | None:
@@ -166,6 +166,6 @@ class _Arranger:
         if (number is None) == (text is None):
             self.reader.refuse(at, "expected either `token` or `token_id`")
         if number is not None and (type(number) is not int or number < 0):
-            self.reader.refuse((*at, "token_id"), f"expected the number of a token, from 0; got {number!r}")
+            self.reader.refuse((*at, "token_id"), f"expected a token id, at least 0; got {number!r}")
         model = self.reader.reference(source.get("model"), (*at, "model"))
         return TokenRow(self.label(model, at), text, number, force)

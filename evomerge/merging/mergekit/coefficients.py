@@ -1,4 +1,4 @@
-"""Parameters and options of a merge in mergekit's words: its names, its values, its filters."""
+"""Parameters and options of a merge in mergekit's terms: its names, its values, its filters."""
 
 from functools import cached_property
 from typing import Any
@@ -13,16 +13,16 @@ from evomerge.recipe import Merge
 
 
 class Coefficients:
-    """What mergekit's method is told. Raises InteropError for a method, option or parameter that it does not have.
+    """The parameters of mergekit's method. Raises InteropError for a method, option or parameter that it lacks.
 
-    on_base: whether the method works on differences to the base. divided: whether DARE's own rescaling is written as
+    on_base: whether the method merges differences to the base. divided: whether DARE's own rescaling is written as
     weights divided by densities.
     """
 
     def __init__(self, merge: Merge) -> None:
         self.merge = merge
         if merge.recipe.method not in NAMES:
-            raise InteropError(f"mergekit has no method {merge.recipe.method!r} as evomerge means it.")
+            raise InteropError(f"mergekit has no equivalent of the method {merge.recipe.method!r}.")
         self.name = NAMES[merge.recipe.method]
         self.row = METHODS[self.name]
         self.method: MergeMethod = plugins.load("merge method", merge.recipe.method, MergeMethod)
@@ -39,7 +39,7 @@ class Coefficients:
 
     @cached_property
     def places(self) -> list[Place]:
-        """The tensors of the table in their slices; one that stands for all in every slice."""
+        """Return the tensors of the table in their slices; a tensor that represents all appears in every slice."""
         names = [name for members in self.merge.table.groups.values() for name in members]
         blocks = [part.blocks for part in self.merge.recipe.slices] or None
         patterns = [name for name in names if any(character in name for character in "*?[")]
@@ -47,12 +47,12 @@ class Coefficients:
             return places(names, blocks)
         if len(self.merge.table.groups) > 1:
             raise InteropError(
-                f"The group pattern {patterns[0]!r} has no equal in mergekit: bind the table to tensor names."
+                f"The group pattern {patterns[0]!r} is unsupported in mergekit: bind the table to tensor names."
             )
         return [Place(names[0], piece, 0.0) for piece in range(len(blocks or (1,)))]
 
     def options(self) -> dict[str, Any]:
-        """mergekit's parameters that are options here."""
+        """Return mergekit's parameters that are options here."""
         found = {}
         for name, key in self.row.keys.items():
             if key.ours in self._options:
@@ -61,7 +61,7 @@ class Coefficients:
         return found
 
     def shared(self, piece: int) -> dict[str, Any]:
-        """mergekit's parameters that count for all models of a slice: name -> setting."""
+        """Return mergekit's parameters shared by all models of a slice: name -> setting."""
         keys = {name: key for name, key in self.row.keys.items() if not key.each and key.ours in self._parameters}
         return {
             name: write_setting({place.tensor: self._value(key, place, None) for place in self._in(piece)})
@@ -69,7 +69,7 @@ class Coefficients:
         }
 
     def per_input(self, piece: int, name: str, first: int) -> dict[str, Any]:
-        """Those of one input, whose part of the slice begins with layer `first`."""
+        """Return the parameters of one input, whose part of the slice begins with layer `first`."""
         keys = {key_name: key for key_name, key in self.row.keys.items() if key.each and key.ours in self._parameters}
         return {
             key_name: write_setting({p.in_source(first): self._value(key, p, name) for p in self._in(piece)})
@@ -77,7 +77,7 @@ class Coefficients:
         }
 
     def exact_weights(self) -> dict[str, Any]:
-        """Input -> the setting of its weights before they are divided by densities."""
+        """Return input -> the setting of its weights before they are divided by densities."""
         return {
             name: write_setting({place.tensor: self._exact(place)["weight"][index] for place in self.places})
             for index, name in enumerate(self._inputs)
@@ -87,14 +87,14 @@ class Coefficients:
         return [place for place in self.places if place.piece == piece]
 
     def _exact(self, place: Place) -> dict[str, Any]:
-        """The method's arguments for a tensor, to be read only."""
+        """Return the method's arguments for a tensor; read-only."""
         if place.tensor not in self._arguments:
             found = self.method.arguments(self.merge.table.at(place.tensor), self._inputs)
             self._arguments[place.tensor] = found
         return self._arguments[place.tensor]
 
     def _value(self, key: Key, place: Place, name: str | None) -> Any:
-        """mergekit's value for a tensor, of one input where every input has its own."""
+        """Return mergekit's value for a tensor, of one input for a per-input parameter."""
         arguments = self._exact(place)
         value = arguments[key.ours]
         if self.divided and key.ours == "weight":
@@ -113,7 +113,7 @@ class Coefficients:
             raise InteropError(f"mergekit's {self.name} cannot express {key.ours}: {value!r}.") from error
 
     def _check(self) -> None:
-        """Refuse what mergekit does not have and implies to be otherwise."""
+        """Raise InteropError for settings whose implied value in mergekit differs."""
         said = {key.ours for key in self.row.keys.values()}
         implied = {**self.method.options, **self.row.fixed, **self.row.with_base[self.on_base]}
         for name, value in self._options.items():

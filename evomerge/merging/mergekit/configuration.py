@@ -1,4 +1,4 @@
-"""A mergekit configuration as data: what its file says, before anything is looked up.
+"""A mergekit configuration as data: the contents of its file, before anything is looked up.
 
 Schema: https://github.com/arcee-ai/mergekit#merge-configuration.
 """
@@ -15,20 +15,20 @@ from evomerge.merging.mergekit.settings import Setting
 from evomerge.recipe import Input
 from evomerge.recipe.model_names import MAIN
 
-#: Takes sentences for people about what was read and left aside.
+#: Receives sentences for the user about ignored settings.
 Note = Callable[[str], None]
 Settings = Mapping[str, Setting]
-#: The key of our own in such a file: mergekit passes over it.
+#: evomerge's own key in such a file, which mergekit ignores.
 OWN = "evomerge"
 
 
 class InteropError(EvomergeError):
-    """A configuration that cannot be read, or a merge that mergekit cannot express; the message says which part."""
+    """A configuration that cannot be read, or a merge that mergekit cannot express; the message names the part."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A model as mergekit names it: a folder or a name of the hub, and an adapter on it, of either kind."""
+    """A model as mergekit names it: a folder or a hub name, with an optional adapter of either kind."""
 
     path: str
     revision: str | None = None
@@ -36,7 +36,7 @@ class Reference:
     adapter_revision: str | None = None
 
     def as_input(self, name: str) -> Input:
-        """The model under a name; one of the hub has the revision that tells it apart from a path."""
+        """Return the model under a name; a hub name gets a revision, which distinguishes it from a path."""
         lora = (self.adapter, self.adapter_revision)
         adapter, revision = lora if self.adapter is None else _told_apart(self.adapter, self.adapter_revision)
         return Input(name, *_told_apart(self.path, self.revision), adapter, adapter_revision=revision)
@@ -48,7 +48,7 @@ def _told_apart(path: str, revision: str | None) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class Taken:
-    """A model in a slice. first, blocks: its layers, all of them where None. at: its place in the file."""
+    """A model in a slice. first, blocks: its layers, None for all of them. at: its location in the file."""
 
     model: Reference
     settings: Settings
@@ -59,7 +59,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of layers of the result and the models that it is made of. base: instead of the whole merge's."""
+    """A run of layers of the result and the models that it is merged from. base: overrides the whole merge's."""
 
     sources: tuple[Taken, ...]
     settings: Settings = field(default_factory=dict)
@@ -69,10 +69,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that a file says. sliced: whether by `slices`; `models` are one piece.
+    """The contents of a file. sliced: whether it has `slices`; otherwise `models` are a single piece.
 
-    module: what comes between slice and whole merge, of the one module that there is.
-    tokenizer: "base", "union" or a model; tokens: exceptions, as they stand. own: what evomerge wrote into it.
+    module: settings between slice and whole merge, of the only module.
+    tokenizer: "base", "union" or a model; tokens: exceptions, unparsed. own: contents written by evomerge.
     """
 
     method: str
@@ -90,5 +90,5 @@ class Configuration:
 
     @property
     def row(self) -> Row:
-        """What the method is here."""
+        """The corresponding method here."""
         return METHODS[self.method]

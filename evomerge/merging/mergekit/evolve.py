@@ -1,4 +1,4 @@
-"""A configuration of mergekit-evolve as the data of a search file, and what of it has no equal here.
+"""Conversion of a mergekit-evolve configuration to a search file, reporting unsupported settings.
 
 https://github.com/arcee-ai/mergekit/blob/main/docs/evolve.md. There, genes without bounds are decoded as magnitudes;
 embeddings belong to the first run of layers, final norm and head to the last.
@@ -16,7 +16,7 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.recipe.model_names import model_data, portable
 from search_spaces.base import Layout
 
-#: Its method -> what it is here. It fixes normalize to true for the last three of them unless it is given.
+#: Its method -> the method here. It sets normalize to true for the last three of them unless it is given.
 _METHODS: Mapping[str, Mapping[str, Any]] = {
     "task_arithmetic": {"kind": "task_arithmetic", "normalize": False},
     "linear": {"kind": "linear", "normalize": True},
@@ -33,15 +33,15 @@ _TOP = (
     *("genome", "tasks", "limit", "num_fewshot", "shuffle", "random_init"),
     *("apply_chat_template", "fewshot_as_multiturn"),
 )
-#: Candidates, unless its command line says otherwise.
+#: Number of candidates, unless set on its command line.
 _TRIALS = 100
 
 
 def read_evolve(document: strict_yaml.Document, folder: Path, *, lenient: bool, note: Note) -> dict[str, Any]:
-    """The data of a search file in `folder`. note: called with a sentence for each setting that is unsupported here.
+    """Return the data of a search file in `folder`. note: called with a sentence for each setting unsupported here.
 
-    Opens the model that gives the layers where coefficients differ between them. Raises InteropError, with the line,
-    for what is wrong or cannot be searched here, and CheckpointError.
+    Opens the model that defines the layers if coefficients differ between them. Raises InteropError, with the line,
+    for errors and for settings that cannot be searched here, and CheckpointError.
     """
     return _Evolve(FileReader(document, lenient=lenient, note=note), folder).search()
 
@@ -80,19 +80,19 @@ class _Evolve:
         return search
 
     def flag(self, key: str, *, default: bool = False, genome: bool = False) -> bool:
-        """A boolean of the file, or of its genome."""
+        """Return a boolean of the file, or of its genome."""
         data, path = (self.genome, ("genome", key)) if genome else (self.data, (key,))
         return default if data.get(key) is None else read_flag(self.reader, data[key], path)
 
     def roles(self) -> tuple[Reference, dict[str, Reference]]:
-        """The base, and the experts by name."""
+        """Return the base, and the experts by name."""
         models = self.models
         if self.method == "slerp":
             if len(models) != 2 or (self.base is not None and self.base not in models):
                 self.reader.refuse(
                     ("genome", "models"),
-                    "slerp with other than two models, or a base_model that is none of them, is not supported: "
-                    "mergekit-evolve picks two for each run of layers",
+                    "slerp with other than two models, or a base_model that is not one of them, is not supported: "
+                    "mergekit-evolve selects two for each run of layers",
                 )
             base = self.base or models[0]
             return base, _named([model for model in models if model != base])
@@ -110,10 +110,10 @@ class _Evolve:
         return options
 
     def space(self, base: Reference) -> dict[str, Any]:
-        """Runs of layers as tied groups, filters as components, gradients as polylines."""
+        """Return runs of layers as tied groups, filters as components, gradients as polylines."""
         step, filters = self.genome.get("layer_granularity", 0), self.genome.get("filters") or []
         if type(step) is not int:
-            self.reader.refuse(("genome", "layer_granularity"), f"expected a whole number; got {step!r}")
+            self.reader.refuse(("genome", "layer_granularity"), f"expected an integer; got {step!r}")
         ranges = {"ranges": self.ranges()}
         if step < 1 and not filters:
             return {"kind": "uniform", **ranges}
@@ -124,14 +124,14 @@ class _Evolve:
             )
         if step > 0 and self.flag("smooth", genome=True):
             self.reader.note(
-                "smooth: attention, mlp and norms get a curve each, whatever the filters; embeddings, final norm and "
-                "head get a coefficient each"
+                "smooth: attention, mlp and norms get one curve each, whatever the filters; embeddings, final norm and "
+                "head get one coefficient each"
             )
             return {"kind": "smooth", "points": layout.n_blocks // step, **ranges}
         return _tied(self.reader, layout, step or layout.n_blocks, filters) | ranges
 
     def ranges(self) -> dict[str, list[float]]:
-        """Of the coefficients; mergekit-evolve has no bounds but starts near 1 / n in steps of 1 / 6."""
+        """Return ranges of the coefficients; mergekit-evolve has no bounds but starts near 1 / n in steps of 1 / 6."""
         if self.method == "slerp":
             return {"t": [0.0, 1.0]}
         low = -1.0 if self.flag("allow_negative_weights", genome=True) else 0.0
@@ -140,7 +140,7 @@ class _Evolve:
         return {"weight": [low, 1.0], **density, **scale}
 
     def tasks(self) -> tuple[dict[str, Any], dict[str, float]]:
-        """Entries of `tasks`, and the weight of each."""
+        """Return the entries of `tasks`, and the weight of each."""
         entries, weights = {}, {}
         settings = {key: self.data[key] for key in ("limit", "num_fewshot") if self.data.get(key) is not None}
         settings["apply_chat_template"] = self.flag("apply_chat_template", default=True)
@@ -154,11 +154,11 @@ class _Evolve:
             metric, _, chosen = self.reader.text(given.get("metric", "acc,none"), (*path, "metric")).partition(",")
             weight = self.reader.number(given.get("weight", 1.0), (*path, "weight"))
             if weight == 0:
-                self.reader.note(f"task {task} has weight 0 and was left out")
+                self.reader.note(f"task {task} has weight 0 and was omitted")
                 continue
             if weight < 0:
                 self.reader.note(
-                    f"task {task} has a negative weight: whether less is better is known from its metric here"
+                    f"task {task} has a negative weight: here the direction of a task is known from its metric"
                 )
             name = task if task not in entries else f"{task}-{metric}"
             entries[name] = {"evaluator": "lm_eval_task", "task": task, "metric": metric} | settings
@@ -173,7 +173,7 @@ class _Evolve:
             return model
         names = {base: "base"} | {model: name for name, model in experts.items()}
         if model not in names:
-            self.reader.refuse(("genome", "tokenizer_source"), f"{model.path} takes no part in the merge")
+            self.reader.refuse(("genome", "tokenizer_source"), f"{model.path} is not in the merge")
         return names[model]
 
     def say_what_has_no_equal(self) -> None:
@@ -182,8 +182,8 @@ class _Evolve:
         note("the search starts from the method's defaults, not from weights of 1 / n")
         for key in ("shuffle", "random_init"):
             if self.flag(key):
-                note(f"{key} has no equal here and was left out")
-        note(f"the number of candidates ({_TRIALS}), like all that its command line sets, is for you to change")
+                note(f"{key} is unsupported here and was omitted")
+        note(f"set the number of candidates ({_TRIALS}), and everything else that its command line sets, yourself")
 
 
 def _named(models: Sequence[Reference]) -> dict[str, Reference]:
@@ -202,7 +202,7 @@ def _model(model: Reference, folder: Path) -> str | dict[str, Any]:
 
 
 def _tied(reader: FileReader, layout: Layout, step: int, filters: Sequence[Any]) -> dict[str, Any]:
-    """A space whose groups are tied as runs of layers and filters have them."""
+    """Return a space whose groups are tied like the runs of layers and the filters."""
     last = layout.n_blocks // step - 1
     chosen = [reader.text(text, ("genome", "filters", n)) for n, text in enumerate(filters)]
 

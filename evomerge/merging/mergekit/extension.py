@@ -1,7 +1,7 @@
-"""The key `evomerge` in a mergekit configuration: what mergekit's keys leave open, and giving it back.
+"""The key `evomerge` in a mergekit configuration: information that mergekit's keys cannot express, and its recovery.
 
-It holds the recipe in our words, without coefficients. It counts only as long as the rest of the file is what would
-be written for that recipe: coefficients may be changed by hand, models or options may not.
+It holds the recipe in evomerge's terms, without coefficients. It is valid only as long as the rest of the file equals
+the output for that recipe: coefficients may be edited by hand, models or options may not.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,15 +23,15 @@ from evomerge.recipe import Merge, RecipeError
 from evomerge.recipe.reader import FORMAT, RecipeReader
 from search_spaces.base import CoefficientTable, FloatArray
 
-#: Reads mergekit's keys, and nothing else, of a configuration.
+#: Reads only mergekit's keys of a configuration.
 Read = Callable[[Mapping[str, Any]], Merge]
 
 
 @dataclass(frozen=True)
 class Own:
-    """What evomerge wrote. merge: the recipe and the seed, no coefficients. dtype: what it wrote for None.
+    """The contents written by evomerge. merge: the recipe and the seed, without coefficients. dtype: written for None.
 
-    weight: input -> its weights, where mergekit's are divided by the density.
+    weight: input -> its weights, if mergekit's are divided by the density.
     """
 
     merge: Merge
@@ -40,7 +40,7 @@ class Own:
 
 
 def read_own(reader: FileReader, data: Any) -> Own | None:
-    """The key's content, or None where there is none. Raises InteropError."""
+    """Read the key's contents, or None if it is absent. Raises InteropError."""
     if data is None:
         return None
     given = dict(reader.mapping(data, (OWN,)))
@@ -57,9 +57,9 @@ def read_own(reader: FileReader, data: Any) -> Own | None:
 
 
 def restored(found: Merge, own: Own, read: Read, note: Note) -> Merge:
-    """The merge that was written, with the coefficients that mergekit's keys have; `found` if these keys differ.
+    """Return the merge as written, with the coefficients of mergekit's keys; `found` if these keys differ.
 
-    found: what mergekit's keys say by themselves.
+    found: the merge described by mergekit's keys alone.
     """
     merge = own.merge
     if merge.recipe.dtype is None and own.dtype != found.recipe.dtype:
@@ -69,12 +69,12 @@ def restored(found: Merge, own: Own, read: Read, note: Note) -> Merge:
         merge = replace(merge, table=table)
         if read(to_mergekit(merge, out_dtype=found.recipe.dtype)).recipe == found.recipe:
             return merge
-    note(f"the key `{OWN}` no longer fits the rest of the file and was left out: names and seed are new")
+    note(f"the key `{OWN}` no longer matches the rest of the file and was ignored: names and seed are new")
     return found
 
 
 def _table(found: Merge, wanted: Merge, exact: Mapping[str, Setting]) -> CoefficientTable | None:
-    """The coefficients in the order of the inputs wanted; None where these are other models."""
+    """Return the coefficients in the order of the inputs wanted; None for other models."""
     theirs, ours = ([references(r)[model.name] for model in r.inputs] for r in (found.recipe, wanted.recipe))
     if wanted.recipe.method != found.recipe.method or sorted(map(str, theirs)) != sorted(map(str, ours)):
         return None
@@ -94,7 +94,7 @@ def _rescale(merge: Merge) -> Any:
 
 
 def _multiplied(found: Merge, values: Mapping[str, FloatArray], exact: list[Setting | None]) -> FloatArray:
-    """Weights from mergekit's, which are divided by the density: the exact ones, unless they were changed."""
+    """Return weights from mergekit's, which are divided by the density: the exact ones, unless they were edited."""
     divided, density = np.broadcast_arrays(values["weight"], values["density"])
     weights: FloatArray = divided * density
     for row, members in enumerate(found.table.groups.values()):

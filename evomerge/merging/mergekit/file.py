@@ -1,6 +1,6 @@
-"""Reads a mergekit configuration from its file: checked, every refusal with its line.
+"""Reader of a mergekit configuration file; every error has its line.
 
-Unknown keys, which mergekit passes over in silence, are refused unless the reader is lenient.
+Unknown keys, which mergekit silently ignores, raise an error unless the reader is lenient.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ _TOP = (
     *("tokenizer_source", "tokenizer", "chat_template", "name", OWN),
 )
 _MODULES = "modules other than one `default` (models of several parts, such as text and vision) are not supported"
-#: Parameters of no effect on weights, which people set with any method.
+#: Parameters without effect on weights, which are commonly set with any method.
 _HARMLESS = ("int8_mask",)
 
 
 def load_file(path: Path) -> strict_yaml.Document:
-    """Read a file of mergekit or mergekit-evolve. Raises InteropError, which names files of other kinds."""
+    """Read a file of mergekit or mergekit-evolve. Raises InteropError, which identifies files of other kinds."""
     try:
         documents = strict_yaml.load_all(read_text(path), source=str(path), max_bytes=MAX_BYTES)
     except FileNotFoundError as error:
@@ -54,7 +54,7 @@ def load_file(path: Path) -> strict_yaml.Document:
 
 
 class FileReader(Reader):
-    """Reads one document of mergekit's."""
+    """Reads one mergekit document."""
 
     def __init__(self, document: strict_yaml.Document, *, lenient: bool, note: Note) -> None:
         super().__init__(document, InteropError)
@@ -65,10 +65,10 @@ class FileReader(Reader):
         self.method = ""
 
     def configuration(self) -> Configuration:
-        """The whole of it."""
+        """Return the whole configuration."""
         data = self.known(self.document.data, (), _TOP)
         if data.get("name") is not None:
-            self.note(f"{self.document.where('name')}: name, which only mergekit-multi reads, was left out")
+            self.note(f"{self.document.where('name')}: name, which only mergekit-multi reads, was ignored")
         self.method = self.text(data.get("merge_method"), ("merge_method",))
         if self.method not in METHODS:
             self.refuse(("merge_method",), unknown_key(self.method, METHODS).replace("key", "method"))
@@ -77,7 +77,7 @@ class FileReader(Reader):
         inner, at = self.module(data)
         given = [key for key in ("models", "slices") if inner.get(key)]
         if len(given) != 1:
-            self.refuse(at, f"expected either `models` or `slices`; there is {' and '.join(given) or 'neither'}")
+            self.refuse(at, f"expected either `models` or `slices`; got {' and '.join(given) or 'neither'}")
         entries = self.sequence(inner[given[0]], (*at, given[0]))
         pieces = self.slices(entries, at) if given == ["slices"] else (self.models(entries, at),)
         tokenizer, tokens, multiple_of = self.tokenizer(data)
@@ -97,7 +97,7 @@ class FileReader(Reader):
         )
 
     def known(self, data: Any, path: strict_yaml.Path, keys: tuple[str, ...]) -> dict[str, Any]:
-        """A mapping of these keys; others are refused, or noted and left out."""
+        """Return a mapping of these keys; others raise an error, or are reported and ignored."""
         given = self.mapping(data, path)
         for key in given:
             if key not in keys:
@@ -105,13 +105,13 @@ class FileReader(Reader):
         return {key: value for key, value in given.items() if key in keys}
 
     def passed_over(self, path: strict_yaml.Path, why: str) -> None:
-        """Refuse what mergekit passes over in silence; lenient, say so and go on."""
+        """Raise an error for a setting that mergekit silently ignores; if lenient, report and ignore it."""
         if not self.lenient:
-            self.refuse(path, f"{why} (mergekit passes over it; --lenient does the same)")
-        self.note(f"{self.document.where(*path)}: {'.'.join(map(str, path))} was passed over: {why}")
+            self.refuse(path, f"{why} (mergekit ignores it; so does --lenient)")
+        self.note(f"{self.document.where(*path)}: {'.'.join(map(str, path))} was ignored: {why}")
 
     def module(self, data: dict[str, Any]) -> tuple[dict[str, Any], strict_yaml.Path]:
-        """Where `models` or `slices` stand: in the one module named `default`, or outside."""
+        """Return the location of `models` or `slices`: in the only module, named `default`, or at the top level."""
         modules = self.mapping(data.get("modules") or {}, ("modules",))
         if not modules:
             return data, ()
@@ -121,7 +121,7 @@ class FileReader(Reader):
         return self.known(modules["default"], at, ("models", "slices", "parameters")), at
 
     def models(self, entries: list[Any], path: strict_yaml.Path) -> Piece:
-        """`models`: all layers of each."""
+        """Read `models`: all layers of each."""
         return Piece(tuple(self.source(entry, (*path, "models", n)) for n, entry in enumerate(entries)), at=path)
 
     def slices(self, entries: list[Any], path: strict_yaml.Path) -> tuple[Piece, ...]:
@@ -129,10 +129,10 @@ class FileReader(Reader):
         return tuple(self.piece(entry, (*path, "slices", n)) for n, entry in enumerate(entries))
 
     def piece(self, data: Any, path: strict_yaml.Path) -> Piece:
-        """One slice."""
+        """Read one slice."""
         given = self.known(data, path, ("sources", "base_model", "parameters", "residual_weight"))
         if given.get("residual_weight") is not None:
-            self.note(f"{self.document.where(*path)}: residual_weight changes nothing in mergekit and was left out")
+            self.note(f"{self.document.where(*path)}: residual_weight has no effect in mergekit and was ignored")
         entries = self.sequence(given.get("sources"), (*path, "sources"))
         sources = tuple(self.source(entry, (*path, "sources", n), layers=True) for n, entry in enumerate(entries))
         if len({source.blocks for source in sources}) != 1:
@@ -147,7 +147,7 @@ class FileReader(Reader):
         )
 
     def source(self, data: Any, path: strict_yaml.Path, *, layers: bool = False) -> Taken:
-        """A model in `models`, or with its layers in a slice."""
+        """Read a model in `models`, or with its layers in a slice."""
         given = self.known(data, path, ("model", "parameters", *(("layer_range",) if layers else ())))
         if "model" not in given:
             self.refuse(path, "a source needs a `model`")
@@ -160,7 +160,7 @@ class FileReader(Reader):
         return Taken(model, settings, ends[0], ends[1] - ends[0], path)
 
     def settings(self, data: Mapping[str, Any], path: strict_yaml.Path, *, each: bool = False) -> Settings:
-        """`parameters`. each: those of one model."""
+        """Read `parameters`. each: those of one model."""
         keys = METHODS[self.method].keys
         found = {}
         for name, value in self.mapping(data.get("parameters") or {}, (*path, "parameters")).items():
@@ -169,28 +169,28 @@ class FileReader(Reader):
                 self.passed_over(at, unknown_key(name, keys).replace("key", f"parameter of {self.method}"))
             elif name not in keys or (not keys[name].ours and keys[name].values is None):
                 read_setting(self, value, at, keys[name].kind if name in keys else "flag")
-                self.note(f"{self.document.where(*at)}: {name} changes no weights of {self.method} and was left out")
+                self.note(f"{self.document.where(*at)}: {name} has no effect on {self.method} and was ignored")
             elif each and not keys[name].each:
-                self.passed_over(at, f"{name} counts for all models alike and belongs into `parameters` outside")
+                self.passed_over(at, f"{name} applies to all models and belongs in the outer `parameters`")
             else:
                 found[name] = read_setting(self, value, at, keys[name].kind)
         return found
 
     def reference(self, data: Any, path: strict_yaml.Path) -> Reference:
-        """A model: `path@revision+adapter@revision`, or {model: {path, revision}, lora: {path, revision}}."""
+        """Read a model: `path@revision+adapter@revision`, or {model: {path, revision}, lora: {path, revision}}."""
         if isinstance(data, str) and data:
             model, _, adapter = data.partition("+")
             data = {"model": model, "lora": adapter or None}
         given = self.known(data, path, ("model", "lora", "override_architecture"))
         if given.get("override_architecture") is not None:
-            self.refuse(path, "override_architecture is not supported: tensors go by the names in the files")
+            self.refuse(path, "override_architecture is not supported: tensors have the names in the files")
         model_path, revision = self.located(given.get("model"), (*path, "model"))
         if given.get("lora") is None:
             return Reference(model_path, revision)
         return Reference(model_path, revision, *self.located(given["lora"], (*path, "lora")))
 
     def located(self, data: Any, path: strict_yaml.Path) -> tuple[str, str | None]:
-        """Path and revision of a model or an adapter."""
+        """Return path and revision of a model or an adapter."""
         if isinstance(data, dict):
             given = self.known(data, path, ("path", "revision"))
             revision = given.get("revision")
@@ -205,10 +205,10 @@ class FileReader(Reader):
         return (name, revision) if revision else self.place(name)
 
     def place(self, name: str) -> tuple[str, str | None]:
-        """Path and revision of what is named without a revision.
+        """Return path and revision of a model named without a revision.
 
-        As for mergekit, paths start at the working folder; what is not there is looked for beside the file. In files
-        of our own all paths start at the file's folder.
+        As in mergekit, paths start at the working folder; paths that do not exist there are tried next to the file. In
+        files written by evomerge all paths start at the file's folder.
         """
         if self.own:
             return locate_name(name, self.folder)
@@ -216,7 +216,7 @@ class FileReader(Reader):
         return (str(beside), None) if not Path(name).exists() and beside.exists() else (name, None)
 
     def dtype(self, data: Mapping[str, Any]) -> str | None:
-        """The type of the result: `out_dtype`, or else `dtype`."""
+        """Return the dtype of the result: `out_dtype`, or else `dtype`."""
         key = "out_dtype" if data.get("out_dtype") is not None else "dtype"
         if data.get(key) is None:
             return None
@@ -224,9 +224,9 @@ class FileReader(Reader):
         return str(self.choice(name, (key,), DTYPES))
 
     def tokenizer(self, data: Mapping[str, Any]) -> tuple[str | Reference | None, Mapping[str, Any], int | None]:
-        """Source of the tokenizer, exceptions for tokens, and what the number of rows is rounded up to."""
+        """Return the source of the tokenizer, exceptions for tokens, and the multiple to round the rows to."""
         if data.get("tokenizer_source") is not None and data.get("tokenizer") is not None:
-            self.refuse(("tokenizer",), "expected either `tokenizer` or the older `tokenizer_source`; both are there")
+            self.refuse(("tokenizer",), "expected either `tokenizer` or the older `tokenizer_source`; got both")
         if data.get("tokenizer") is None:
             source = data.get("tokenizer_source")
             return None if source is None else self.vocabulary_of(source, ("tokenizer_source",)), {}, None
@@ -234,20 +234,20 @@ class FileReader(Reader):
         given = self.known(data["tokenizer"], path, ("source", "tokens", "pad_to_multiple_of"))
         multiple = given.get("pad_to_multiple_of")
         if multiple is not None and (type(multiple) is not int or multiple < 1):
-            self.refuse((*path, "pad_to_multiple_of"), f"expected a whole number from 1; got {multiple!r}")
+            self.refuse((*path, "pad_to_multiple_of"), f"expected a positive integer; got {multiple!r}")
         tokens = self.mapping(given.get("tokens") or {}, (*path, "tokens"))
         return self.vocabulary_of(given.get("source", "union"), (*path, "source")), tokens, multiple
 
     def vocabulary_of(self, data: Any, path: strict_yaml.Path) -> str | Reference:
-        """`base`, `union` or a model."""
+        """Read `base`, `union` or a model."""
         return str(data) if data in ("base", "union") else self.reference(data, path)
 
     def sequence(self, data: Any, path: strict_yaml.Path) -> list[Any]:
-        """A list with something in it."""
+        """Read a non-empty list."""
         if not isinstance(data, list) or not data:
             self.refuse(path, f"expected a list of models; got {data!r}")
         return data
 
     def optional_text(self, data: Mapping[str, Any], key: str) -> str | None:
-        """Text, or None where there is none."""
+        """Read text, or None if it is absent."""
         return None if data.get(key) is None else self.text(data[key], (key,))

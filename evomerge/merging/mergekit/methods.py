@@ -1,16 +1,16 @@
-"""mergekit's merge methods as data: what each is here, and how its parameters are called, in both directions.
+"""mergekit's merge methods as data: the corresponding methods here, and the names of their parameters, both ways.
 
-https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md. Its parameters are parameters of our methods,
-with a value per group of tensors, or options, with one for the whole merge; the methods' own signatures say which.
+https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md. Its parameters are either parameters of our
+methods, with a value per group of tensors, or options, with one for the whole merge, as declared in the signatures.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: What a value in the file may be: a number, a whole number, or true and false.
+#: Type of a value in the file: a number, an integer, or a boolean.
 Kind = Literal["number", "whole", "flag"]
-#: A parameter without this default must be given.
+#: Default of a parameter that must be given.
 REQUIRED = None
 
 
@@ -18,9 +18,9 @@ REQUIRED = None
 class Key:
     """A parameter of a mergekit method.
 
-    ours: the parameter or option that it is here; "" for one that changes no weights. default: mergekit's own.
-    each: whether every model has its own; then a model's entry may hold it. values: what its values are called
-    here, where that differs; one that is not there is not supported.
+    ours: the parameter or option here; "" for one that does not affect weights. default: mergekit's own.
+    each: whether it is per model, so that a model's entry may set it. values: names of its values
+    here, if different; missing ones are unsupported.
     """
 
     ours: str
@@ -30,11 +30,11 @@ class Key:
     values: Mapping[Any, Any] | None = None
 
     def native(self, value: Any) -> Any:
-        """Our value of mergekit's. Raises KeyError for one that is not supported."""
+        """Convert mergekit's value to ours. Raises KeyError for an unsupported one."""
         return value if self.values is None else self.values[value]
 
     def foreign(self, value: Any) -> Any:
-        """mergekit's value of ours. Raises KeyError for one that it does not have."""
+        """Convert our value to mergekit's. Raises KeyError for one that it lacks."""
         if self.values is None:
             return value
         return {ours: theirs for theirs, ours in self.values.items()}[value]
@@ -44,11 +44,11 @@ class Key:
 class Row:
     """A method of mergekit.
 
-    ours: its name here. base: whether it works on differences to a base model. keys: its parameters.
-    fixed: options of ours under which the weights are mergekit's. with_base: the same, where a base is optional,
-    for a merge with one and without. by_density: whether DARE's own rescaling, which mergekit does not have, is the
-    same as weights divided by densities. elects: whether signs are elected; normalized, mergekit divides by a sum in
-    which negative weights cancel others, which is not done here.
+    ours: its name here. base: whether it merges differences to a base model. keys: its parameters.
+    fixed: options of ours that reproduce mergekit's weights. with_base: the same for an optional base,
+    for a merge with one and without. by_density: whether DARE's own rescaling, which mergekit lacks, is
+    equivalent to weights divided by densities. elects: whether signs are elected; with normalize, mergekit divides by a
+    sum in which negative weights cancel others, unlike here.
     """
 
     ours: str
@@ -67,17 +67,17 @@ def _flag(ours: str, default: bool, values: Mapping[Any, Any] | None = None) -> 
 _WEIGHT = Key("weight", each=True)
 _DENSITY = Key("density", 1.0, each=True)
 _LAMBDA = Key("scale", 1.0)
-#: Of no effect on float32 masks.
+#: No effect on float32 masks.
 _INT8 = {"int8_mask": _flag("", False)}
 _EPSILON = Key("epsilon", 0.15, each=True)
 _GAMMA = Key("gamma", 0.01, each=True)
 _MERGEKIT = {"compat": "mergekit"}
-#: Angles are between deltas as soon as there is a base.
+#: Angles are between deltas if there is a base.
 _RELATIVE = {True: {"relative_to_base": True}, False: {"relative_to_base": False}}
 
 
 def _only(default: float | bool) -> Key:
-    """One that has no equal here, but at its default changes nothing."""
+    """Return a key that is unsupported here but has no effect at its default."""
     return Key("", default, kind="flag" if isinstance(default, bool) else "number", values={default: default})
 
 
@@ -94,7 +94,7 @@ def _deltas(
     elects: bool = False,
     **keys: Key,
 ) -> Row:
-    """One of the family that sums up weighted task vectors."""
+    """Return a row of the family that sums weighted task vectors."""
     own = {"weight": _WEIGHT, "density": _DENSITY, "normalize": _flag("normalize", normalize), "lambda": _LAMBDA}
     return Row(ours, "required", own | keys | _INT8, fixed or {}, by_density=by_density, elects=elects)
 
@@ -109,7 +109,7 @@ METHODS: Mapping[str, Row] = {
         {
             "weight": _WEIGHT,
             "nuslerp_flatten": _flag("flatten", True),
-            # True means vectors along the first dimension there, false the last.
+            # There, true means vectors along the first dimension, false along the last.
             "nuslerp_row_wise": _flag("row_wise", False, {True: False, False: True}),
         },
         with_base=_RELATIVE,

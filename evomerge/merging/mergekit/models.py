@@ -1,4 +1,4 @@
-"""How mergekit names models, tokenizers and tokens in its files."""
+"""Names of models, tokenizers and tokens in mergekit's files."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,14 +11,14 @@ from evomerge.merging.models.checkpoint import CheckpointError, locate
 from evomerge.recipe import Input, Recipe, TokenRow, Vocabulary
 from evomerge.recipe.model_names import cached_by_name, portable
 
-#: A model in a file: text, or a mapping where the text would be taken apart.
+#: A model in a file: text, or a mapping if the text would be parsed differently.
 Reference = str | dict[str, Any]
 
 
 def reference(given: Input, folder: Path | None = None) -> Reference:
-    """`path@revision+adapter@revision`; a model in a hub's download cache by its name and commit.
+    """Return `path@revision+adapter@revision`; a model in a hub's download cache by its name and commit.
 
-    folder: of the file that it is written to, for relative paths; None leaves paths as they are.
+    folder: folder of the file that it is written to, for relative paths; None leaves paths unchanged.
     """
     model = cached_by_name(given) if folder is None else portable(given, folder)
     adapter = None if model.adapter is None else _place(model.adapter, model.adapter_revision)
@@ -33,7 +33,7 @@ def _place(path: str, revision: str | None) -> dict[str, str]:
 
 
 def references(recipe: Recipe, folder: Path | None = None) -> dict[str, Reference]:
-    """Every model of a recipe by name; an input that is nothing but an adapter is on the base. Raises InteropError.
+    """Return every model of a recipe by name; an adapter-only input is applied to the base. Raises InteropError.
 
     folder: see `reference`.
     """
@@ -43,7 +43,7 @@ def references(recipe: Recipe, folder: Path | None = None) -> dict[str, Referenc
 def _only_adapter(model: Input) -> bool:
     try:
         return is_adapter(locate(model.path, model.revision))
-    except CheckpointError:  # a merge may be written as text without its models
+    except CheckpointError:  # a merge may be written without access to its models
         return False
 
 
@@ -51,14 +51,14 @@ def _whole(model: Input, base: Input) -> Input:
     if model is base or model.adapter is not None or not _only_adapter(model):
         return model
     if base.adapter is not None:
-        raise InteropError(f"mergekit puts one adapter on a model, and {model.path} is one on top of {base.adapter}.")
+        raise InteropError(f"mergekit supports one adapter per model, but {model.path} comes on top of {base.adapter}.")
     return replace(base, name=model.name, adapter=model.path, adapter_revision=model.revision)
 
 
 def tokenizer(recipe: Recipe, models: Mapping[str, Reference], *, with_base: bool) -> dict[str, Any] | None:
-    """mergekit's `tokenizer`, or None where the recipe leaves tokens alone.
+    """Return mergekit's `tokenizer`, or None if the recipe does not change tokens.
 
-    models: how the models are named.
+    models: names of the models.
     with_base: whether the base is one of the models that mergekit merges. Raises InteropError.
     """
     if recipe.tokenizer is None:

@@ -1,4 +1,4 @@
-"""Where tensors stand in the slices of a mergekit configuration, and groups of tensors with equal coefficients."""
+"""Positions of tensors in the slices of a mergekit configuration, and groups of tensors with equal coefficients."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor of the result: its slice, and where along the slice's layers, from 0 to 1, gradients are read.
+    """A tensor of the result: its slice, and the position along the slice's layers, from 0 to 1, for gradients.
 
-    offset: the number of its layer in the slice; None outside of layers.
+    offset: number of its layer within the slice; None outside layers.
     """
 
     tensor: str
@@ -27,7 +27,7 @@ class Place:
     offset: int | None = None
 
     def in_source(self, first: int) -> str:
-        """The tensor's name in a source of the slice that begins with layer `first` of a model."""
+        """Return the tensor's name in a source of the slice that begins with a model's layer `first`."""
         return self.tensor if self.offset is None else in_block(self.tensor, first + self.offset)
 
 
@@ -78,7 +78,7 @@ def _depth(number: int, n_layers: int) -> float:
 
 
 def grouped(values: Mapping[str, Mapping[str, Row]]) -> dict[str, tuple[str, ...]]:
-    """Groups of tensors with equal values: all in one, by block, by component of a block, or numbered."""
+    """Group tensors with equal values: all in one, by block, by component of a block, or numbered."""
     layout = Layout.from_names(tuple(values))
     rows = list(zip(layout.names, layout.blocks, layout.components, strict=True))
     by: Sequence[Callable[[int | None, str], str]] = (

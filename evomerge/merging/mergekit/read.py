@@ -1,7 +1,7 @@
-"""From a mergekit configuration to a merge of ours: models named, every tensor's coefficients resolved.
+"""Conversion of a mergekit configuration to a merge: models named, every tensor's coefficients resolved.
 
-mergekit casts the inputs to `dtype` and merges in that type; here the arithmetic is in float32, and `out_dtype`, or
-else `dtype`, is the type that the result is rounded to, once.
+mergekit casts the inputs to `dtype` and merges in that dtype; here the arithmetic is in float32, and the result is
+rounded once, to `out_dtype`, or else `dtype`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,15 +29,15 @@ from search_spaces.base import CoefficientTable
 
 
 def ignore(_sentence: str) -> None:
-    """Takes no notes."""
+    """Ignore a note."""
 
 
 def read_mergekit(path: Path, *, lenient: bool = False, note: Note = ignore) -> Merge:
-    """The merge that a mergekit configuration describes; relative paths in it start at the working folder.
+    """Read the merge described by a mergekit configuration; relative paths in it start at the working folder.
 
-    lenient: keys that mergekit does not know are noted, not refused. note: takes sentences about what was left aside.
-    Opens the models only where coefficients differ between tensors. Raises InteropError, with the line, for what is
-    wrong or has no equal here, and CheckpointError for models that cannot be opened.
+    lenient: keys unknown to mergekit are reported, not errors. note: called with sentences about ignored settings.
+    Opens the models only if coefficients differ between tensors. Raises InteropError, with the line, for errors
+    and unsupported settings, and CheckpointError for models that cannot be opened.
     """
     reader = FileReader(load_file(path), lenient=lenient, note=note)
     configuration = reader.configuration()
@@ -53,7 +53,7 @@ def read_mergekit(path: Path, *, lenient: bool = False, note: Note = ignore) -> 
 
 
 class _Resolver:
-    """Finds every parameter's value for every tensor: of the source, the slice, the whole merge, or the default."""
+    """Resolves each parameter's value for each tensor: from the source, the slice, the whole merge, or the default."""
 
     def __init__(self, reader: FileReader, configuration: Configuration, base: Reference | None) -> None:
         self.reader = reader
@@ -63,11 +63,11 @@ class _Resolver:
         arrangement = arrange(reader, configuration, base)
         self.recipe, self.parts = arrangement.recipe, arrangement.parts
         self.inputs = tuple(model.name for model in self.recipe.inputs)
-        #: Option -> the value that it has wherever it was looked up so far.
+        #: Option -> the value found wherever it was resolved so far.
         self.options: dict[str, Any] = {}
 
     def merge(self) -> Merge:
-        """The whole merge, its groups those tensors that share coefficients."""
+        """Return the whole merge, grouped by tensors that share coefficients."""
         self.check_numbers()
         values = self.everywhere() if self.constant() else None
         if values is None:
@@ -89,32 +89,32 @@ class _Resolver:
         return Merge(recipe, CoefficientTable(groups, table))
 
     def check_numbers(self) -> None:
-        """Refuse what the method does not take, as far as the base was made an input for want of others."""
+        """Raise an error for an unsupported number of models, counting a base that stands in for missing inputs."""
         for part in self.parts:
             alone = [source.model for source in part.inputs.values()] == [part.base.model] and part.on_base
             if alone and self.method.max_inputs is not None:
                 self.reader.refuse(part.piece.at, f"{self.configuration.method} needs a model besides the base")
         if len({part.on_base for part in self.parts}) > 1:
-            self.reader.refuse(("slices",), "some slices have a base_model and others have none")
+            self.reader.refuse(("slices",), "some slices have a base_model and others do not")
 
     def constant(self) -> bool:
-        """Whether nothing differs between the tensors of a slice."""
+        """Return whether nothing differs between the tensors of a slice."""
         return all(setting.constant for settings in self.all_settings() for setting in settings.values())
 
     def all_settings(self) -> Iterable[Settings]:
-        """All `parameters` of the file."""
+        """Return all `parameters` of the file."""
         yield from (self.configuration.settings, self.configuration.module)
         for part in self.parts:
             yield part.piece.settings
             yield from (source.settings for source in part.inputs.values())
 
     def everywhere(self) -> dict[str, Mapping[str, Row]] | None:
-        """The values of all tensors, where slices do not differ either."""
+        """Return the values of all tensors, if slices do not differ either."""
         first, *others = (self.values(Place("*", n, 0.0)) for n in range(len(self.parts)))
         return {"*": first} if all(other == first for other in others) else None
 
     def values(self, place: Place) -> dict[str, Row]:
-        """The parameters of one tensor; what are options is collected on the way."""
+        """Return the parameters of one tensor, collecting options on the way."""
         part = self.parts[place.piece]
         found: dict[str, Row] = {}
         for name, key in self.row.keys.items():
@@ -126,7 +126,7 @@ class _Resolver:
         return found
 
     def value(self, name: str, key: Key, place: Place, part: Part, source: Taken | None) -> Any:
-        """Our value of mergekit's parameter `name` for a tensor, in a source where every source has its own."""
+        """Return our value of mergekit's parameter `name` for a tensor, in a source for a per-source parameter."""
         tensor = place.tensor if source is None else place.in_source(source.first)
         settings = [part.piece.settings, self.configuration.module, self.configuration.settings]
         if source is not None:
@@ -136,16 +136,16 @@ class _Resolver:
         at = part.piece.at if source is None else source.at
         if value is REQUIRED:
             of = "" if source is None else f" for {source.model.path}"
-            missing = f"{self.configuration.method} needs `{name}`{of}; nothing gives one for {tensor}"
+            missing = f"{self.configuration.method} needs `{name}`{of}; none is set for {tensor}"
             if source is not None and source not in part.piece.sources:
                 missing += (
-                    f". As `base_model` it counts as one more model: list it under `models` with a `{name}` of its own "
-                    "(0 leaves it out), or leave `base_model` out"
+                    f". As `base_model` it counts as an additional model: list it under `models` with its own `{name}` "
+                    "(0 excludes it), or remove `base_model`"
                 )
             self.reader.refuse(at, missing)
         if key.kind == "whole":
             if value != int(value):
-                self.reader.refuse(at, f"{name} must be a whole number; it is {value!r} for {tensor}")
+                self.reader.refuse(at, f"{name} must be an integer; it is {value!r} for {tensor}")
             value = int(value)
         try:
             return key.native(value)
@@ -153,7 +153,7 @@ class _Resolver:
             self.reader.refuse(at, f"mergekit's {self.configuration.method} with {name}: {value!r} is not supported")
 
     def per_input(self, key: Key, values: Mapping[str, Any]) -> dict[str, Row]:
-        """A parameter of which every input has its own; inputs that take no part get the default."""
+        """Return a per-input parameter; inputs outside the slice get the default."""
         parameter = next((p for p in self.method.parameters if p.name == key.ours), None)
         if parameter is None or not parameter.per_input:
             first, *others = dict.fromkeys(values.values())
@@ -165,11 +165,11 @@ class _Resolver:
         return {key.ours: tuple(values.get(name, parameter.default) for name in self.inputs)}
 
     def shared(self, key: Key, value: Any) -> dict[str, Row]:
-        """A parameter that counts for all inputs alike, or an option."""
+        """Return a parameter shared by all inputs, or an option."""
         if any(parameter.name == key.ours for parameter in self.method.parameters):
             return {key.ours: (value,)}
         if key.ours and self.options.setdefault(key.ours, value) != value:
-            self.reader.refuse((), f"{key.ours} must be the same for all tensors here; it is not")
+            self.reader.refuse((), f"{key.ours} must be the same for all tensors here; it differs")
         return {}
 
 

@@ -1,7 +1,7 @@
-"""Values of mergekit's parameters: numbers, gradients along the layers, filters by tensor name; read and written.
+"""Values of mergekit's parameters: numbers, gradients along the layers, filters by tensor name; reading and writing.
 
 https://github.com/arcee-ai/mergekit#parameter-specification. A filter is a plain substring of the tensor's name; the
-first that matches wins, and `*` or none takes the rest.
+first match applies, and `*` or none matches the rest.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from evaluators._strict_yaml import Path
 from evomerge.merging.mergekit.methods import Kind
 from evomerge.yaml.reader import Reader
 
-#: Values of booleans; as keys, True, 1 and 1.0 are the same.
+#: Boolean values; as keys, True, 1 and 1.0 are the same.
 _FLAGS: Mapping[str | int | float, bool] = {
     **dict.fromkeys((1, "true", "yes", "on", "y", "t", "1"), True),
     **dict.fromkeys((0, "false", "no", "off", "n", "f", "0"), False),
@@ -23,9 +23,9 @@ _CONDITION = ("value", "filter")
 
 @dataclass(frozen=True)
 class Setting:
-    """One parameter as the file gives it: (filter, values along the layers), the first that fits wins.
+    """One parameter as written in the file: (filter, values along the layers), of which the first match applies.
 
-    A filter of None fits every tensor. Several values are the points of a polyline from the first layer of a slice
+    A filter of None matches every tensor. Several values are the points of a polyline from the first layer of a slice
     to its last.
     """
 
@@ -38,7 +38,7 @@ class Setting:
         return len(self.rules) == 1 and self.rules[0][0] is None and len(self.rules[0][1]) == 1
 
     def at(self, tensor: str, depth: float) -> Any:
-        """The value for a tensor at `depth` in [0, 1] of its slice; None where nothing fits."""
+        """Return the value for a tensor at `depth` in [0, 1] of its slice; None if nothing matches."""
         for text, values in self.rules:
             if text is None or text in tensor:
                 return _along(values, depth, self.kind) if values else None
@@ -46,7 +46,7 @@ class Setting:
 
 
 def read_setting(reader: Reader, data: Any, path: Path, kind: Kind) -> Setting:
-    """The setting at `path` of a document, whose values are of `kind`."""
+    """Read the setting at `path` of a document, with values of `kind`."""
     if isinstance(data, list) and any(isinstance(entry, dict) for entry in data):
         return Setting(tuple(_rule(reader, entry, (*path, n), kind) for n, entry in enumerate(data)), kind)
     if isinstance(data, dict):
@@ -56,7 +56,7 @@ def read_setting(reader: Reader, data: Any, path: Path, kind: Kind) -> Setting:
 
 
 def read_flag(reader: Reader, data: Any, path: Path) -> bool:
-    """A boolean as mergekit takes it: also a number equal to 0 or 1, which mergekit-evolve writes, or a word."""
+    """Read a boolean like mergekit: also a number equal to 0 or 1, which mergekit-evolve writes, or a word."""
     word = data.lower() if isinstance(data, str) else data
     if not isinstance(word, str | int | float) or word not in _FLAGS:
         reader.refuse(path, f"expected true or false (or 1, 0); got {data!r}")
@@ -64,19 +64,19 @@ def read_flag(reader: Reader, data: Any, path: Path) -> bool:
 
 
 def write_setting(values: Mapping[str, Any]) -> Any:
-    """The setting that gives each tensor its value: one value where all agree, else filters, the commonest last."""
+    """Return the setting that gives each tensor its value: one value if all agree, else filters, the commonest last."""
     (common, count), *_ = Counter(values.values()).most_common(1)
     if count == len(values):
         return common
     by_prefix = _filters(values, common, "")
-    # Without "model." or "transformer." in front the filters also fit where these are left out.
+    # Without the leading "model." or "transformer." the filters also match names that omit it.
     root = Counter(name.partition(".")[0] for name in values).most_common(1)[0][0] + "."
     all_bare = [(text.removeprefix(root), value) for text, value in by_prefix]
     blocks_bare = [(text.removeprefix(root) if text.endswith(".") else text, value) for text, value in by_prefix]
     for filters in (all_bare, blocks_bare, by_prefix):
         if all(_first_match(filters, name, common) == value for name, value in values.items()):
             return _listed(filters, common)
-    # A longer name is never part of a shorter one, so each name finds its own filter first.
+    # A longer name is never part of a shorter one, so each name matches its own filter first.
     return _listed(sorted(values.items(), key=lambda item: -len(item[0])), common)
 
 
@@ -95,7 +95,7 @@ def _values(reader: Reader, data: Any, path: Path, kind: Kind) -> tuple[Any, ...
 
 
 def _scalar(reader: Reader, data: Any, path: Path, kind: Kind) -> Any:
-    """A scalar as mergekit takes it: numbers may stand as text, and true and 1 are the same."""
+    """Read a scalar like mergekit: numbers may be text, and true and 1 are the same."""
     if kind == "flag":
         return read_flag(reader, data, path)
     if isinstance(data, bool):
@@ -118,7 +118,7 @@ def _along(values: Sequence[Any], depth: float, kind: Kind) -> Any:
 
 
 def _filters(values: Mapping[str, Any], common: Any, prefix: str) -> list[tuple[str, Any]]:
-    """Filters for all but the most common value: a prefix, to its dot, where all tensors under it agree."""
+    """Return filters for all but the most common value: a prefix, up to its dot, if all tensors under it agree."""
     if (len(values) > 1 and prefix and len(set(values.values())) == 1) or set(values) == {prefix}:
         value = next(iter(values.values()))
         return [] if value == common else [(prefix, value)]

@@ -1,4 +1,4 @@
-"""The chat template that a mergekit configuration asks for."""
+"""The chat template of a mergekit configuration."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,23 +8,23 @@ from evomerge.merging.mergekit.file import FileReader
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.shards import read_json, read_text
 
-#: Templates that come with mergekit.
+#: Templates shipped with mergekit.
 _BUILT_IN = ("alpaca", "chatml", "exaone", "llama3", "mistral")
-#: Shorter, a text is no template but a name misspelt.
+#: Minimum length of a template; a shorter text is a misspelled name.
 _SHORTEST = 20
 _PATH = ("chat_template",)
 
 
 def chat_template(reader: FileReader, asked: str | None, models: Iterable[Reference]) -> str | None:
-    """The template's text: as given, or of `auto` the one that most models have; None where nothing was asked.
+    """Return the template's text: as given, for `auto` the one that most models have; None if none is requested.
 
-    Raises InteropError for names of templates and for text that is none.
+    Raises InteropError for names of templates and for text that is not a template.
     """
     if asked == "auto":
         found = [text for text in map(_template_of, models) if text]
         return Counter(found).most_common(1)[0][0] if found else None
     if asked in _BUILT_IN:
-        reader.refuse(_PATH, f"{asked} is a file of mergekit's: give the template's text (Jinja) instead")
+        reader.refuse(_PATH, f"{asked} is a file of mergekit's: specify the template's text (Jinja) instead")
     if asked is not None and (len(asked) < _SHORTEST or "{" not in asked):
         reader.refuse(_PATH, f"expected auto or the text of a template (Jinja); got {asked!r}")
     return asked

@@ -1,7 +1,7 @@
-"""Write a merge as a mergekit configuration, where mergekit can express it.
+"""Write a merge as a mergekit configuration, if mergekit can express it.
 
-Schema: https://github.com/arcee-ai/mergekit/blob/main/README.md. What its keys cannot say (names of models, the seed,
-options that come to the same) stands in one more key, `evomerge`, which mergekit passes over.
+Schema: https://github.com/arcee-ai/mergekit/blob/main/README.md. Information that its keys cannot express (names of
+models, the seed, equivalent options) is stored in an additional key, `evomerge`, which mergekit ignores.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,24 +17,24 @@ from evomerge.recipe import Input, Merge, Slice
 from evomerge.recipe.file import merge_to_dict, portable_merge
 from evomerge.recipe.model_names import cached_by_name
 
-#: The type that mergekit computes in, and writes where nothing else is asked for.
+#: The dtype that mergekit computes in, and writes unless another one is requested.
 _ARITHMETIC = "float32"
 
 
 def to_mergekit(merge: Merge, *, out_dtype: str | None = None, folder: Path | None = None) -> dict[str, Any]:
-    """mergekit's configuration of a merge whose table names its tensors (`CoefficientTable.bind`).
+    """Return mergekit's configuration of a merge whose table names its tensors (`CoefficientTable.bind`).
 
-    out_dtype: type of the merged weights where the recipe leaves it to the base. Arithmetic is in float32.
-    folder: of the file that it is written to, for relative paths; None leaves paths as they are.
-    Raises InteropError for what cannot be expressed.
+    out_dtype: dtype of the merged weights if the recipe leaves it to the base. Arithmetic is in float32.
+    folder: folder of the file that it is written to, for relative paths; None leaves paths unchanged.
+    Raises InteropError for a merge that mergekit cannot express.
     """
     return _Writer(merge, out_dtype, folder).configuration()
 
 
 def dump(merge: Merge, folder: Path | None = None, *, out_dtype: str | None = None) -> str:
-    """The text of `mergekit_config.yml` in `folder`, with paths as they are for None.
+    """Return the text of `mergekit_config.yml` in `folder`; None leaves paths unchanged.
 
-    Raises InteropError for what cannot be expressed.
+    Raises InteropError for a merge that mergekit cannot express.
     """
     writer = _Writer(merge, out_dtype, folder)
     text = strict_yaml.dump({**writer.configuration(), OWN: writer.own()})
@@ -53,11 +53,11 @@ class _Writer:
         no_base = self.coefficients.row.base == "none"
         is_input = self.base in [self.models[model.name] for model in self.recipe.inputs]
         self.merges_base = self.on_base or (no_base and is_input)
-        # Where no base is needed, mergekit would merge it like any other model, but for slices, which list theirs.
+        # If no base is needed, mergekit would merge it like any other model, except in slices, which list their models.
         self.names_base = self.merges_base or (no_base and bool(self.recipe.slices))
 
     def configuration(self) -> dict[str, Any]:
-        """All keys but our own."""
+        """Return all keys but evomerge's own."""
         config: dict[str, Any] = {"merge_method": self.coefficients.name}
         if self.names_base:
             config["base_model"] = self.base
@@ -71,7 +71,7 @@ class _Writer:
         return config | {key: value for key, value in extras.items() if value is not None}
 
     def own(self) -> dict[str, Any]:
-        """What mergekit's keys leave open: the recipe in our words, without coefficients."""
+        """Return the information that mergekit's keys cannot express: the recipe without coefficients."""
         data = merge_to_dict(self.merge if self.folder is None else portable_merge(self.merge, self.folder))
         said = {key: data[key] for key in data if key not in (OWN, "groups", "coefficients")}
         if self.recipe.dtype is None:
@@ -81,7 +81,7 @@ class _Writer:
         return said
 
     def notes(self) -> list[str]:
-        """Sentences on how mergekit's weights would differ."""
+        """Return sentences on how mergekit's weights would differ."""
         said = ["Run it with mergekit-yaml or `evomerge merge`. recipe.yaml is the exact record of this merge."]
         local = [path for model in (self.recipe.base, *self.recipe.inputs) for path in _local(model)]
         if local and self.folder is not None:
@@ -95,13 +95,13 @@ class _Writer:
         return said
 
     def whole_models(self) -> dict[str, Any]:
-        """`models` and `parameters`."""
+        """Return `models` and `parameters`."""
         everything = Slice(0, (self.recipe.base.name, 0), {model.name: 0 for model in self.recipe.inputs})
         parameters = self.coefficients.options() | self.coefficients.shared(0)
         return {"models": self.sources(0, everything)} | _if_any("parameters", parameters)
 
     def slices(self) -> dict[str, Any]:
-        """`slices` and the `parameters` that are the same in all of them."""
+        """Return `slices`, and the `parameters` that are equal in all of them."""
         shared = [self.coefficients.shared(number) for number in range(len(self.recipe.slices))]
         same = {
             name: value
@@ -119,23 +119,23 @@ class _Writer:
         return {"slices": written} | _if_any("parameters", self.coefficients.options() | same)
 
     def check_used(self) -> None:
-        """Refuse a model that is in no slice."""
+        """Raise InteropError for a model that is in no slice."""
         used = {
             name for part in self.recipe.slices for name in (*part.inputs, *([part.base[0]] if self.on_base else []))
         }
         idle = next((model.name for model in self.recipe.inputs if model.name not in used), None)
         if idle is not None:
-            raise InteropError(f"mergekit cannot name a model that is in no slice: {idle!r}.")
+            raise InteropError(f"mergekit cannot list a model that is in no slice: {idle!r}.")
 
     def sources(self, number: int, part: Slice) -> list[dict[str, Any]]:
-        """The models of a slice, and the base where mergekit does not add it by itself."""
+        """Return the models of a slice, and the base if mergekit does not add it by itself."""
         base, inputs = self.models[part.base[0]], dict(part.inputs)
         if self.on_base and [self.models[name] for name in inputs] == [base]:
             inputs = {}  # the base merged with itself
         named = [*([base] if self.on_base else []), *(self.models[name] for name in inputs)]
         twice = next((model for n, model in enumerate(named) if model in named[:n]), None)
         if twice is not None:
-            raise InteropError(f"mergekit takes a model only once, and this merge has {twice!r} twice.")
+            raise InteropError(f"mergekit accepts a model only once, but this merge has {twice!r} twice.")
         sources = [
             self.entry(self.models[name], part, first, self.coefficients.per_input(number, name, first))
             for name, first in inputs.items()
@@ -145,7 +145,7 @@ class _Writer:
         return sources
 
     def entry(self, model: Reference, part: Slice, first: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """One entry of `models` or `sources`."""
+        """Return one entry of `models` or `sources`."""
         layers = {"layer_range": [first, first + part.blocks]} if part.blocks else {}
         return {"model": model, **layers} | _if_any("parameters", parameters)
 

@@ -92,7 +92,7 @@ def test_the_exported_study_opens_in_optuna(tmp_path: Path, name: str) -> None:
     export = ["dashboard", str(tmp_path / "run"), "--export", str(tmp_path / name)]
     again = CliRunner().invoke(app, export)
     assert again.exit_code == 2
-    assert "exists. Give another file, or --overwrite to replace it." in again.stderr
+    assert "exists. Choose another file, or --overwrite to replace it." in again.stderr
     assert CliRunner().invoke(app, [*export, "--overwrite"]).exit_code == 0
 
 

@@ -87,7 +87,7 @@ def test_lenience_and_its_notes(tmp_path: Path) -> None:
         assert (refused.exit_code, "config.yml:7: dtpye: unknown key" in refused.output) == (2, True)
         done = run(command, file, "-o", tmp_path / command, "--lenient", "--json")
         assert done.exit_code == 0, done.output
-        assert "dtpye was passed over" in json.loads(done.output)["notes"][0]
+        assert "dtpye was ignored" in json.loads(done.output)["notes"][0]
 
 
 def test_what_a_file_is_shows_in_what_it_holds(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_each_merge_of_a_multi_file_is_merged_by_itself(tmp_path: Path, models: 
         done = run("merge", tmp_path / f"{name}.yml", "-o", name)
         assert done.exit_code == 0, done.output
         if name == "first":
-            assert "name, which only mergekit-multi reads, was left out" in done.output
+            assert "name, which only mergekit-multi reads, was ignored" in done.output
         shutil.move(models / name, tmp_path) if name == "last" else None
     shutil.rmtree(models / "first")
 
@@ -273,11 +273,11 @@ def test_gradients_and_the_slerp_of_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "genome", "message"),
     [
-        ("slerp", [], "slerp with other than two models, or a base_model that is none of them, is not supported"),
+        ("slerp", [], "slerp with other than two models, or a base_model that is not one of them, is not supported"),
         ("della", [], "genome.merge_method: expected one of 'task_arithmetic', .*; got 'della'"),
         ("ties", ["layer_granularity: 3"], "3 does not divide the 4 layers of base"),
         ("ties", ["layer_granulrity: 3"], "unknown key 'layer_granulrity'; did you mean 'layer_granularity'"),
-        ("ties", ["tokenizer_source: other"], "other takes no part in the merge"),
+        ("ties", ["tokenizer_source: other"], "other is not in the merge"),
         ("ties", ["normalize: 0.5"], "genome.normalize: expected true or false .*; got 0.5"),
         ("ties", ["allow_negative_weights: some"], "expected true or false .*; got 'some'"),
     ],

@@ -89,7 +89,7 @@ def test_zeros_of_both_signs_and_extremes() -> None:
 def test_an_element_that_is_not_there() -> None:
     ranking = Ranking(random_model(0), "signed", signed)
     for place in (("math", 70546), ("math", -1), ("law", 0)):
-        with pytest.raises(IndexError, match=rf"Input '{place[0]}' has \d+ elements; number {place[1]} was asked for"):
+        with pytest.raises(IndexError, match=rf"Input '{place[0]}' has \d+ elements; got k = {place[1]}"):
             ranking.at([place])
 
 

@@ -264,5 +264,5 @@ def test_other_keys_changed_by_hand_win(models: Path, tmp_path: Path, change: st
     if change == "dtype":
         assert (back.recipe.dtype, back.recipe.inputs, notes) == ("float16", dare(models).recipe.inputs, [])
         return
-    assert "no longer fits" in notes[0]
+    assert "no longer matches" in notes[0]
     assert (back.recipe.inputs[0].name, back.recipe.options["rescale"], back.seed) == ("math", "none", 0)

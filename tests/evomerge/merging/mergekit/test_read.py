@@ -73,7 +73,7 @@ def test_without_a_base_the_first_model_gives_configuration_and_tokenizer(tmp_pa
     merge = read(tmp_path, text, note=notes.append)
     assert merge.recipe.base == Input("base", "math")
     assert [model.path for model in merge.recipe.inputs] == ["math", "code"]
-    assert "configuration and tokenizer come from math" in notes[0]
+    assert "configuration and tokenizer are those of math" in notes[0]
 
 
 def test_a_base_that_a_method_does_not_need_is_one_more_model(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_base_that_a_method_does_not_need_is_one_more_model(tmp_path: Path) ->
     merge = read(tmp_path, text, note=notes.append)
     assert [model.path for model in merge.recipe.inputs] == ["math", "base"]
     assert coefficient(merge, "*") == [2, 1]
-    assert "counts as one more model" in notes[0]
+    assert "counts as an additional model" in notes[0]
 
 
 def test_gradients_run_along_the_layers_and_begin_outside_of_them(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_chat_templates(tmp_path: Path) -> None:
             "densty: 0.3",
             ":6: models.1.parameters.densty: unknown parameter of ties 'densty'; did you me",
         ),
-        ("density: 0.3", "lambda: 0.3", ":6: models.1.parameters.lambda: lambda counts for all models alike"),
+        ("density: 0.3", "lambda: 0.3", ":6: models.1.parameters.lambda: lambda applies to all models"),
         (
             "- model: base",
             "- {model: base, layer_range: [0, 4]}",
@@ -283,7 +283,7 @@ def test_what_is_unknown_is_refused_or_with_lenience_noted(tmp_path: Path, old: 
     assert message in str(error.value)
     notes: list[str] = []
     merge = read(tmp_path, text, lenient=True, note=notes.append)
-    assert any("passed over" in note for note in notes)
+    assert any("was ignored" in note for note in notes)
     changed = {"dtype: bfloat16": "dtype:", "density: 0.3": "density: 1"}.get(old, old)
     assert merge == read(tmp_path, TIES.replace(old, changed))
 
@@ -293,8 +293,8 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
     text = TIES.replace("- model: base", "- {model: base, parameters: {weight: 7}}")
     assert read(tmp_path, text, note=notes.append) == read(tmp_path, TIES)
     assert [note.removeprefix(f"{tmp_path}/merge.yml:9: parameters.") for note in notes] == [
-        f"{tmp_path}/merge.yml:9: int8_mask changes no weights of ties and was left out",
-        "weight of the base model base changes nothing in mergekit",
+        f"{tmp_path}/merge.yml:9: int8_mask has no effect on ties and was ignored",
+        "weight of the base model base has no effect in mergekit",
     ]
 
 
@@ -306,14 +306,14 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
         (TIES.replace("base_model: base\n", ""), "ties needs a `base_model`"),
         (
             TIES.replace("weight: 0.25", "density: 0.25"),
-            ":7: models.2: ties needs `weight` for code; nothing gives one",
+            ":7: models.2: ties needs `weight` for code; none is set",
         ),
         (
             "merge_method: linear\nbase_model: base\nmodels: [{model: math, parameters: {weight: 1}}]",
-            "needs `weight` for base; .*As `base_model` it counts as one more model: list it under `models` with a",
+            "needs `weight` for base; .*As `base_model` it counts as an additional model: list it under `models` with",
         ),
         (TIES.replace("dtype: bfloat16", "dtype: float64"), "expected one of 'float32'.*got 'float64'"),
-        (TIES.replace("density: 0.3", "lambda: 0.3"), "parameters.lambda: lambda counts for all models alike"),
+        (TIES.replace("density: 0.3", "lambda: 0.3"), "parameters.lambda: lambda applies to all models"),
         (
             "merge_method: multislerp\nmodels: [{model: math}, {model: code}]\nparameters: {weight: 1, eps: 1e-3}",
             "mergekit's multislerp with eps: 0.001 is not supported",
@@ -323,12 +323,12 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
             "normalize must be the same for all tens",
         ),
         (TIES.replace("weight: 0.25", "weight: -0.25"), "ties with `normalize` and a negative weight is not supported"),
-        (TIES + "slices: [{sources: [{model: base}]}]", "expected either `models` or `slices`; there is models and sl"),
+        (TIES + "slices: [{sources: [{model: base}]}]", "expected either `models` or `slices`; got models and sl"),
         (TIES + "modules: {vision: {models: [{model: base}]}}", "modules other than one `default`.*not supported"),
-        (TIES + "tokenizer: {source: other}", "other takes no part in the merge"),
+        (TIES + "tokenizer: {source: other}", "other is not in the merge"),
         (TIES + "chat_template: chatml", ":11: chat_template: chatml is a file of mergekit's"),
         (TIES + "tokenizer: {tokens: {a: {source: {kind: model_token, model: math}}}}", "either `token` or `token_id`"),
-        (LINEAR + "models: [{model: math}, {model: math}]", "models.1: math is a source of this slice twice"),
+        (LINEAR + "models: [{model: math}, {model: math}]", "models.1: math appears twice among the sources"),
         (LINEAR + "models: [{model: a@b@c}]", "expected PATH@REVISION.ADAPTER@REVISION; got 'a@b@c'"),
         (LINEAR + "models: [{model: a+b@c@d}]", "expected PATH@REVISION.ADAPTER@REVISION; got 'b@c@d'"),
         (LINEAR + "slices: [{sources: [{model: math, layer_range: [2, 2]}]}]", r"expected \[first layer, layer after"),
@@ -346,7 +346,7 @@ def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
         ),
         (
             "merge_method: karcher\nmodels: [{model: math}]\nparameters: {max_iter: [1, 2]}",
-            "max_iter must be a whole number; it is 1.33",
+            "max_iter must be an integer; it is 1.33",
         ),
     ],
 )

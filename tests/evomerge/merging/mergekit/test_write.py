@@ -201,19 +201,19 @@ def test_slices_have_the_tensor_names_of_their_sources() -> None:
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("my_lab.methods:own", {}, "mergekit has no method 'my_lab.methods:own'"),
+        ("my_lab.methods:own", {}, "mergekit has no equivalent of the method 'my_lab.methods:own'"),
         ("ties", {"options": {"compat": "peft"}}, "mergekit's ties cannot express compat: 'peft'"),
         ("dare_ties", {"options": {"election": "frequency"}}, "cannot express election: 'frequency'"),
         ("dare_ties", {"options": {"normalize": True}}, r"normalize with DARE's own rescaling \(rescale: paper\)"),
         (
             "linear",
             {"inputs": (MATH, Input("x", "models/math"))},
-            "a model only once, and this merge has 'models/math'",
+            "a model only once, but this merge has 'models/math'",
         ),
-        ("ties", {"inputs": (MATH, Input("x", "models/base"))}, "a model only once, and this merge has 'models/base'"),
+        ("ties", {"inputs": (MATH, Input("x", "models/base"))}, "a model only once, but this merge has 'models/base'"),
         ("linear", {"tokenizer": "union"}, "linear cannot express vocabulary.missing: 'base'"),
         ("ties", {"tokenizer": "union", "vocabulary": Vocabulary(missing="mean")}, "vocabulary.missing: 'mean'"),
-        ("ties", {"slices": (Slice(1, ("base", 0), {"math": 0}),)}, "cannot name a model that is in no slice: 'code'"),
+        ("ties", {"slices": (Slice(1, ("base", 0), {"math": 0}),)}, "cannot list a model that is in no slice: 'code'"),
     ],
 )
 def test_says_what_cannot_be_expressed(method: str, changes: dict[str, Any], message: str) -> None:
@@ -224,7 +224,7 @@ def test_says_what_cannot_be_expressed(method: str, changes: dict[str, Any], mes
 
 def test_patterns_need_tensor_names() -> None:
     made = merge("linear", {"weight": [[1, 1], [1, 2]]}, {"mlp": ["*.mlp.*"], "rest": ["*"]})
-    with pytest.raises(InteropError, match=r"pattern '\*\.mlp\.\*' has no equal in mergekit: bind the table"):
+    with pytest.raises(InteropError, match=r"pattern '\*\.mlp\.\*' is unsupported in mergekit: bind the table"):
         to_mergekit(made)
     bound = replace(made, table=made.table.bind(NAMES))
     setting = to_mergekit(bound)["models"][1]["parameters"]["weight"]
