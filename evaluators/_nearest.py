@@ -1,15 +1,15 @@
-"""What to suggest where a name was mistyped."""
+"""Suggestions for mistyped names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most alike; None where none is near."""
+    """Return the most similar known name; None if none is similar."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """` Did you mean 'ties'?`, to end a message with; empty where no known name is near."""
+    """Return ` Did you mean 'ties'?` for the end of a message; empty if no known name is similar."""
     near = nearest(name, known)
     return "" if near is None else f" Did you mean {near!r}?"

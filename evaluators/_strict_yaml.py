@@ -42,7 +42,7 @@ _Pairs = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
 class StrictYamlError(ValueError):
     """Text that is not valid in this subset of YAML; the message begins with `source:line:`."""
 
-    exit_code = 2  # of the command that it ends
+    exit_code = 2  # of a command that ends with this error
 
 
 @dataclass(frozen=True)

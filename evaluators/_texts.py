@@ -20,7 +20,7 @@ _AGAIN = "Save it as UTF-8 (in PowerShell: `Out-File -Encoding utf8`)."
 class TextError(ValueError):
     """A file that is not valid text or JSON; the message gives the location."""
 
-    exit_code = 2  # of the command that it ends
+    exit_code = 2  # of a command that ends with this error
 
 
 def read_text(file: str | Path) -> str:

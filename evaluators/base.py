@@ -26,7 +26,7 @@ _COPY = re.compile(r"([0-9a-f]{16})#\d+")
 class EvaluatorError(ValueError):
     """An evaluator that cannot be built, or a model or example that it cannot score."""
 
-    exit_code = 2  # of the command that it ends
+    exit_code = 2  # of a command that ends with this error
 
 
 class MergedModel(Protocol):

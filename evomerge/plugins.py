@@ -61,7 +61,7 @@ def names(what: str) -> tuple[str, ...]:
 
 @cache
 def _modules(folders: tuple[str, ...]) -> tuple[str, ...]:
-    # A search asks a hundred times, and what is installed does not change.
+    # A search asks hundreds of times, and installed packages do not change.
     found = (module.name for module in pkgutil.iter_modules(folders) if not module.ispkg)
     return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
 

@@ -9,7 +9,7 @@ Groups = Mapping[str, tuple[str, ...]]
 
 # `block_sparse_moe.experts.3.`, `mlp.experts.3.`: a routed expert. Shared experts have no number.
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
-# `mlp.experts.gate_up_proj`: a tensor of all experts of its block, one after another.
+# `mlp.experts.gate_up_proj`: a tensor that stacks all experts of its block.
 _ALL_EXPERTS = re.compile(r"\.experts\.(?!\d+\.)")
 _ORDER = ("embedding", "attention", "mlp", "norm", "head", "other")
 

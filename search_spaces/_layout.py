@@ -79,13 +79,13 @@ class Layout:
 
 
 def block_of(name: str) -> tuple[str, int] | None:
-    """The block that a tensor is in: its stack, by what stands before it, and its number there; None outside."""
+    """Return a tensor's block: its stack, by the name prefix, and its number there; None outside blocks."""
     found = _BLOCK.search(name)
     return None if found is None else (name[: found.start()], int(found.group(1)))
 
 
 def in_block(name: str, number: int) -> str:
-    """The name of the same tensor in another block of its stack; the name itself outside of blocks."""
+    """Return the name of the same tensor in another block of its stack; outside blocks, the name itself."""
     found = _BLOCK.search(name)
     return name if found is None else f"{name[: found.start(1)]}{number}{name[found.end(1) :]}"
 

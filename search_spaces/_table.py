@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 class SpaceError(ValueError):
     """An invalid search space, or a point or table outside of it."""
 
-    exit_code = 2  # of the command that it ends
+    exit_code = 2  # of a command that ends with this error
 
 
 @dataclass(frozen=True)

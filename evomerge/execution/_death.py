@@ -1,9 +1,9 @@
-"""The end of a worker's process, as far as Ray, its log and the kernel tell."""
+"""The cause of a worker's death, from Ray, its log and the kernel."""
 
 import re
 from pathlib import Path
 
-#: Ray's words for a worker that it killed itself, since its machine was short of memory.
+#: Ray's message for a worker that it killed because its machine was short of memory.
 _LOW_MEMORY = re.compile(r"OUT_OF_MEMORY|running low on memory")
 #: "*** SIGSEGV received at time=..." in the worker's log, "The process receives a SIGTERM." in Ray's message.
 _SIGNAL = re.compile(r"\*\*\* (SIG[A-Z]+) received|receives a (SIG[A-Z]+)")
@@ -12,11 +12,11 @@ _TAIL = 50_000
 
 
 def why_died(said: str, log: str | None, kernel_kills: int) -> str:
-    """Describe in one sentence what ended a worker.
+    """Describe in one sentence why a worker died.
 
     Args:
         said: The message of Ray's error.
-        log: The end of what the worker wrote to stderr; None for a worker on another machine.
+        log: The end of the worker's stderr; None for a worker on another machine.
         kernel_kills: Number of processes that the kernel here killed for memory while the worker ran.
     """
     if _LOW_MEMORY.search(said):
@@ -43,7 +43,7 @@ def log_tail(path: str) -> str | None:
 
 
 def kernel_kills() -> int:
-    """Count the processes that the kernel of this machine has killed for memory so far; 0 where it does not tell."""
+    """Count the processes that the kernel of this machine has killed for memory so far; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -52,7 +52,7 @@ def kernel_kills() -> int:
 
 
 def own_log() -> str:
-    """Find the file that this process writes its stderr to; empty where it is none."""
+    """Find the file that this process writes its stderr to; empty if it is not a file."""
     try:
         return str(Path("/proc/self/fd/2").readlink())
     except OSError:

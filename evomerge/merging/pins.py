@@ -101,7 +101,7 @@ def compare(files: Files, pins: Pins) -> dict[str, Pin]:
 
 
 def compare_models(study: Study, recipe: Recipe) -> dict[str, Pin] | None:
-    """The pins of a study's models, which are as they were; None where it has none. Raises InputChanged."""
+    """Return the pins of a study's unchanged models; None if it has none. Raises InputChanged."""
     if study.inputs is None:
         return None
     return compare(input_files(recipe), from_dict(study.inputs))

@@ -1,4 +1,4 @@
-"""The complete merge that a trial stands for: the weights, configuration and tokenizer with which it was scored."""
+"""The complete merge of a trial: the weights, configuration and tokenizer with which it was scored."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from search_spaces.base import SearchSpace
 
 
 def merge_of(trial: Trial, recipe: Recipe, space: Callable[[], SearchSpace]) -> Merge:
-    """The merge of a trial of a search. Raises MergeError where none can be written.
+    """Return the merge of a search's trial. Raises MergeError if it cannot be written.
 
-    recipe: what is searched, without coefficients. space: called for the points of the search alone.
+    recipe: of the search, without coefficients. space: called only for points of the search.
     """
     parent = _parent(recipe, trial) if trial.origin.is_parent else None
     if parent is not None:
@@ -28,9 +28,9 @@ def merge_of(trial: Trial, recipe: Recipe, space: Callable[[], SearchSpace]) -> 
 
 
 def _parent(recipe: Recipe, trial: Trial) -> Merge | None:
-    """A parent as it was scored, with the configuration and tokenizer of its folder; None where those are the merge's.
+    """Return a parent as scored, with its folder's configuration and tokenizer; None if those are the merge's.
 
-    Raises MergeError for one whose configuration is its own while its blocks or rows are the merge's.
+    Raises MergeError for a parent with its own configuration but the merge's blocks or rows.
     """
     sources = open_models(recipe)
     models = {recipe.base.name: sources.base, **sources.inputs}

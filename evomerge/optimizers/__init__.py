@@ -1,1 +1,1 @@
-"""Optimizers: one algorithm, one file; the file's name is the plug-in's name."""
+"""Optimizers, one algorithm per file; the file's name is the plug-in's name."""

@@ -15,7 +15,7 @@ from evomerge.optimizers.base import FloatArray, Observation, OptimizerError, Pr
 _SPARSE, _DENSE = 40, 200
 
 
-#: Why there may be no predictions although there is a model.
+#: Reason why there may be no predictions despite a model.
 BEYOND_LIMITS = "no point is expected to stay within what `keep` allows"
 
 

@@ -1,6 +1,6 @@
 """Linear algebra on one thread, so that a proposal does not depend on how many threads a machine offers.
 
-BLAS sums in another order with another number of threads; a search that follows the last bits soon proposes other
+BLAS sums in another order with another number of threads; differences in the last bits soon lead a search to other
 points. The matrices of a search are small, and one thread is usually faster on them.
 """
 
@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 T = TypeVar("T")
-#: Packages that bring thread pools of their own; they may be imported after this module.
+#: Packages with their own thread pools; they may be imported after this module.
 _POOLS = ("numpy", "scipy.linalg", "torch")
 
 

@@ -78,7 +78,7 @@ class NaturalNiches(Optimizer):
             return
         self._archive.append(observation)
         if len(self._archive) > self._population:
-            # Of equally fit members the oldest is removed.
+            # The oldest of equally fit members is removed.
             self._archive.pop(int(self._shared().sum(axis=1).argmin()))
 
     def _shared(self) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The memory that this machine, or the container that this process runs in, has left."""
+"""Free memory of this machine, or of the container of this process."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def available_memory() -> int:
 
 
 def _fields(file: Path) -> dict[str, int]:
-    """`name value` or `name: value kB` of each line; {} where there is no such file."""
+    """Return `name value` or `name: value kB` of each line as a dictionary; {} if the file does not exist."""
     try:
         lines = file.read_text().splitlines()
     except OSError:

@@ -1,10 +1,10 @@
-"""Memory that runs out while a model is scored: how it shows, and how to give back what nobody uses."""
+"""Out-of-memory errors while a model is scored: detection, and release of unused memory."""
 
 import gc
 
 import torch
 
-#: Words of torch's allocator for the CPU, whose error has no type of its own.
+#: Message of torch's CPU allocator, whose error has no type of its own.
 _CPU = "DefaultCPUAllocator: "
 
 
@@ -21,6 +21,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back memory that nothing refers to, and what torch keeps of a GPU's for later."""
+    """Release unreferenced memory, and GPU memory cached by torch."""
     gc.collect()
-    torch.cuda.empty_cache()  # nothing where no GPU is in use
+    torch.cuda.empty_cache()  # no effect without a GPU

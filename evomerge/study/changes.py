@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.study.lines import StudyError
 
 _ABSENT = "(not there)"
-#: Options of tasks that may change while a study goes on: how much memory scoring takes.
+#: Task options that may change on resuming, since they affect only the memory for scoring.
 _FREE = re.compile(r"tasks\..+\.batch_tokens")
 
 

@@ -26,7 +26,7 @@ class Rule:
 
 Compat = Literal["mergekit", "peft"]
 RULES: Mapping[Compat, Rule] = {"mergekit": Rule(), "peft": Rule(weighted_votes=False, weighted_mean=False)}
-#: "total": the sum decides. "frequency": the number of inputs on each side decides.
+#: "total": the sum decides. "frequency": the number of inputs with each sign decides.
 Election = Literal["total", "frequency"]
 
 _SIGN_BIT = -(2**31)

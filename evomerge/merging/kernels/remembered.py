@@ -1,4 +1,4 @@
-"""Results that are kept from one merge to the next, by what they were computed from."""
+"""A cache of results between merges, keyed by their inputs."""
 
 from collections.abc import Callable, Hashable, MutableMapping
 from typing import Any, TypeVar
@@ -9,9 +9,9 @@ T = TypeVar("T")
 def remembered(
     cache: MutableMapping[Hashable, Any], kind: Hashable, key: Hashable, make: Callable[[], T], keep: int = 1
 ) -> T:
-    """What `make` gives for this key, made once.
+    """Return the result of `make` for this key, computed once.
 
-    The cache keeps the last `keep` keys of a kind, and lets the oldest go before another is made.
+    The cache keeps the last `keep` keys of a kind, and drops the oldest before it computes another.
     """
     entries: dict[Hashable, T] = cache.setdefault(kind, {})
     if key not in entries:

@@ -125,7 +125,7 @@ class FileReader(Reader):
         return Piece(tuple(self.source(entry, (*path, "models", n)) for n, entry in enumerate(entries)), at=path)
 
     def slices(self, entries: list[Any], path: strict_yaml.Path) -> tuple[Piece, ...]:
-        """`slices`."""
+        """Read `slices`."""
         return tuple(self.piece(entry, (*path, "slices", n)) for n, entry in enumerate(entries))
 
     def piece(self, data: Any, path: strict_yaml.Path) -> Piece:

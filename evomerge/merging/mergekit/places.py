@@ -32,10 +32,10 @@ class Place:
 
 
 def places(names: Sequence[str], blocks: Sequence[int] | None) -> list[Place]:
-    """The places of all tensors of the result. blocks: layers of each slice; None where nothing is sliced.
+    """Return the positions of all tensors of the result. blocks: layers of each slice; None without slices.
 
-    As mergekit has it: what is in front of the layers belongs to the first slice, what is behind to the last, both
-    at depth 0; the only layer of a slice is at depth 1. Unsliced, every stack runs from 0 to 1, through all its stages.
+    As in mergekit, tensors before the layers belong to the first slice, those after to the last, both
+    at depth 0; the only layer of a slice is at depth 1. Without slices, every stack runs from 0 to 1.
     """
     layout = Layout.from_names(names)
     rows = list(zip(layout.names, layout.blocks, layout.components, strict=True))
@@ -47,7 +47,7 @@ def places(names: Sequence[str], blocks: Sequence[int] | None) -> list[Place]:
 
 
 def _depths(layout: Layout) -> dict[str, float]:
-    """Where along its stack each tensor in a block is, from 0 to 1; the stages of a stack follow one another."""
+    """Return the position, from 0 to 1, of each tensor in a block along its stack, whose stages are concatenated."""
     stacks: dict[str, dict[int, list[str]]] = {}
     for name, depth in zip(layout.names, layout.blocks, strict=True):
         place = block_of(name)

@@ -89,7 +89,7 @@ class _Resolver:
         return Merge(recipe, CoefficientTable(groups, table))
 
     def check_numbers(self) -> None:
-        """Raise an error for an unsupported number of models, counting a base that stands in for missing inputs."""
+        """Raise an error for an unsupported number of models, including a base that replaces missing inputs."""
         for part in self.parts:
             alone = [source.model for source in part.inputs.values()] == [part.base.model] and part.on_base
             if alone and self.method.max_inputs is not None:

@@ -246,7 +246,7 @@ class _Plan:
         return near[0] if len(near) == 1 else self._spellings.in_files(wanted)
 
     def _lost(self, wanted: str) -> str:
-        """Why the base has no tensor of this name."""
+        """Explain why the base has no tensor of this name."""
         if not self._spellings.is_converted(wanted):
             return "no tensor"
         self._advice = (

@@ -60,7 +60,7 @@ def shown(name: str) -> str:
 
 
 def counted(names: Sequence[str], noun: str = "tensor") -> str:
-    """Format how many names there are, and the first of them: `6 tensors ('a', 'b', 'c', 'd', 'e', ...)`."""
+    """Format the number of names and the first of them: `6 tensors ('a', 'b', 'c', 'd', 'e', ...)`."""
     first = ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
     return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({first})"
 

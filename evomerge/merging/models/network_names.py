@@ -14,10 +14,10 @@ from evomerge.merging.models.network import NetworkError, hollow, is_known
 
 @dataclass(frozen=True)
 class NameMatch:
-    """What becomes of a checkpoint's names in a network.
+    """The mapping of a checkpoint's names into a network.
 
-    renamed: name in the checkpoint -> in the network. converted: first tensor made -> its sources, each with the
-    pattern that it matched, in transformers' order. homeless: the others, name -> what they are renamed to. converters:
+    renamed: name in the checkpoint -> in the network. converted: first resulting tensor -> its sources, each with the
+    pattern that it matched, in transformers' order. homeless: the others, name -> new name. converters:
     pattern -> transformers' conversion.
     """
 
@@ -59,7 +59,7 @@ class LoadingRules:
 
 
 class NetworkNames:
-    """Both spellings of a model's tensors, in its files and in its network, which is built when it is first needed.
+    """Both spellings of a model's tensors, in its files and in its network, which is built on first use.
 
     Without a network (bare tensors, an architecture unknown to transformers) there is only the files' spelling.
     """
@@ -69,7 +69,7 @@ class NetworkNames:
 
     @cached_property
     def network(self) -> Any:
-        """The network without weights; None where transformers makes none of the model's configuration."""
+        """The network without weights; None if transformers cannot build it from the model's configuration."""
         if self._model.config is None or not is_known(self._model):
             return None
         try:
@@ -83,14 +83,14 @@ class NetworkNames:
         return {} if self._match is None else self._match.renamed
 
     def in_network(self, name: str) -> str | None:
-        """The network's tensor of this name, be it the network's or a checkpoint's; None where there is none."""
+        """Return the network's tensor for a name in the network or in a checkpoint; None if there is none."""
         if self.network is None:
             return None
         found = self._rules.match([name])
         return found.renamed.get(name) or next(iter(found.converted), None)
 
     def in_files(self, name: str) -> str | None:
-        """The tensor of the files that the network has under this name; None where there is none of the same values."""
+        """Return the files' tensor that has this name in the network; None if none has the same values."""
         target = self.in_network(name)
         return None if target is None else self._files.get(target)
 

@@ -88,10 +88,10 @@ def _changes(merge: Merge, sources: RecipeModels, threads: int) -> Iterator[tupl
 
 
 def _origin(base: Input) -> dict[str, str | None]:
-    """Where PEFT finds the base: a repository of the hub, or a folder.
+    """Return the base's location for PEFT: a repository of the hub, or a folder.
 
-    PEFT looks for a relative path in its working folder and expands no `~`. A folder is named as seen from here where
-    its absolute path would name the home folder, which does not belong into files to be shared.
+    PEFT resolves a relative path in its working folder and does not expand `~`. A folder is given relative to the
+    working folder if its absolute path would reveal the home folder, which must not be in shared files.
     """
     base = cached_by_name(base)
     local, home = Path(base.path).absolute(), Path.home()
@@ -105,7 +105,7 @@ def _origin(base: Input) -> dict[str, str | None]:
 
 
 def _how_to_load(origin: Mapping[str, str | None]) -> list[str]:
-    """For the card: what to do where PEFT does not find the base by itself."""
+    """Return instructions for the card if PEFT does not find the base by itself."""
     path = origin["base_model_name_or_path"] or ""
     found_anywhere = origin["revision"] is not None or Path(path).is_absolute()
     if found_anywhere or not (Path(path).exists() or path.startswith("~")):

@@ -129,7 +129,7 @@ class LoraWeights:
         return bool(stored_by_input(self._base))
 
     def _name(self, name: str) -> str:
-        """A tensor's name in the network that transformers makes; in the files where it is converted."""
+        """Return a tensor's name in the network that transformers builds, or in the files if it is converted."""
         return self._renamed.get(name, name)
 
     def _module(self, name: str) -> str:
