@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evaluators._nearest import did_you_mean
-from evomerge import plugins
 from evomerge.cli.application import MORE, AsJson
-from evomerge.plugins import PluginError
 
 commands = typer.Typer()
 
@@ -26,6 +23,8 @@ def _kinds() -> list[str]:
 
 def _names(ctx: typer.Context) -> list[str]:
     """Names of the kind typed before, or of the kind that the command is named after."""
+    from evomerge import plugins
+
     kind = ctx.params.get("kind", ctx.info_name)
     return list(plugins.names(KINDS[kind])) if kind in KINDS else []
 
@@ -45,8 +44,6 @@ def list_(
 
     Without a kind only names; with a kind what each is and takes; with a name everything about one.
     """
-    if kind is not None and kind not in KINDS:
-        raise PluginError(_unknown(kind))
     if markdown and kind != "methods":
         raise typer.BadParameter("--markdown prints the table of methods: evomerge list methods --markdown")
     from evomerge.commands.list_plugins import as_markdown, describe, overview
@@ -54,19 +51,13 @@ def list_(
     if markdown:
         typer.echo(as_markdown())
         return
-    data, text = overview(KINDS) if kind is None else describe(KINDS[kind], name)
+    data, text = overview(KINDS) if kind is None else describe(KINDS, kind, name)
     if as_json:
         typer.echo(json.dumps(data))
         return
     from evomerge.report.terminal import Terminal
 
     Terminal(width=None if sys.stdout.isatty() else 160).print(text)
-
-
-def _unknown(kind: str) -> str:
-    known = f"No kind of plug-in named {kind!r}; there are {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}"
-    owners = [each for each, what in KINDS.items() if kind in plugins.names(what)]
-    return known + "".join(f" `evomerge list {each} {kind}` tells about that one." for each in owners)
 
 
 def _alias(kind: str) -> Callable[..., None]:

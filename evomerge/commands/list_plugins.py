@@ -8,9 +8,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evaluators._nearest import did_you_mean
 from evomerge import plugins
 from evomerge.commands.plugin_cards import PluginCard, cards
 from evomerge.merging.catalogue import Entry, catalogue, coefficients, entry, markdown
+from evomerge.plugins import PluginError
 
 
 def overview(kinds: Mapping[str, str]) -> tuple[dict[str, list[str]], Table]:
@@ -19,8 +21,15 @@ def overview(kinds: Mapping[str, str]) -> tuple[dict[str, list[str]], Table]:
     return found, _card({kind: ", ".join(names) for kind, names in found.items()})
 
 
-def describe(what: str, name: str | None) -> tuple[list[dict[str, Any]], RenderableType]:
-    """Every plug-in of a sort, or the one of this name, as plain data and for people. Raises PluginError."""
+def describe(kinds: Mapping[str, str], kind: str, name: str | None) -> tuple[list[dict[str, Any]], RenderableType]:
+    """Every plug-in of a kind, or the one of this name, as plain data and for people. Raises PluginError."""
+    if kind not in kinds:
+        owners = [each for each, sort in kinds.items() if kind in plugins.names(sort)]
+        raise PluginError(
+            f"No kind of plug-in named {kind!r}; there are {', '.join(kinds)}.{did_you_mean(kind, kinds)}"
+            + "".join(f" `evomerge list {owner} {kind}` tells about that one." for owner in owners)
+        )
+    what = kinds[kind]
     if what == "merge method":
         methods = catalogue() if name is None else [entry(name)]
         return [asdict(item) for item in methods], _card(_rows(methods[0])) if name else _table(methods)
