@@ -78,10 +78,10 @@ def test_both_sinks_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) 
         points = list(logged.values())
         assert [point.get("score") for point in points] == scores
         assert [point["trial"] for point in points] == [entry.trial.number for entry in searched]
-        assert points[-1]["best"] == best.score
+        assert points[-1]["best"] == best.score.mean
         assert points[-1]["told"] == TRIALS
         assert points[-1]["failures"] == scores.count(None)
-    baselines = {standing.label: standing.tasks["two"] for standing in take(Run.of(study)).baselines}
+    baselines = {model.label: model.means["two"] for model in take(Run.of(study)).baselines}
     for facts in (run.data.tags, summary):
         assert facts["verdict"] == selected["verdict"]
         assert facts["winner"] == selected["winner"]
