@@ -4,9 +4,11 @@ One for all tests: starting it takes longer than what it is asked for.
 """
 
 import importlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.waiting import CEILING
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class OtherProcess:
-    """Asks the process for the fingerprint of a contract class; `close` ends it."""
+    """Asks the process for the fingerprint of a contract class, or to call a function; `close` ends it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -29,13 +31,20 @@ class OtherProcess:
 
     def fingerprint(self, contract: type) -> str:
         """What `contract().fingerprint(threads=2)` is there."""
+        return self._ask(contract.__module__, contract.__qualname__)
+
+    def call(self, function: Callable[..., str], *arguments: object) -> str:
+        """What a function of a module, which takes texts and gives one line, returns there."""
+        return self._ask(function.__module__, function.__qualname__, *map(str, arguments))
+
+    def _ask(self, *words: str) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{contract.__module__}:{contract.__qualname__}\n")
+        self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline().strip()
         if not answer:  # no AssertionError: the kits' own tests expect those
-            raise RuntimeError(f"The other process ended at the fingerprint of {contract.__qualname__}; see stderr.")
+            raise RuntimeError(f"The other process ended at {':'.join(words[:2])}; see stderr.")
         return answer
 
     def close(self) -> None:
@@ -49,9 +58,9 @@ def serve() -> None:
 
     torch.set_num_threads(2)
     for line in sys.stdin:
-        module, _, name = line.strip().partition(":")
-        contract = getattr(importlib.import_module(module), name)
-        print(contract().fingerprint(threads=2), flush=True)
+        module, name, *arguments = json.loads(line)
+        found = getattr(importlib.import_module(module), name)
+        print(found().fingerprint(threads=2) if isinstance(found, type) else found(*arguments), flush=True)
 
 
 if __name__ == "__main__":

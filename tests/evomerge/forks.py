@@ -35,6 +35,8 @@ REQUEST, NUMBER = 1 << 17, 4
 class Fork:
     """`evomerge ARGUMENTS` in a fork, with the part of `subprocess.Popen` that tests use; its block waits for its end.
 
+    call: another function without arguments, as `module:name`; ARGUMENTS are in `sys.argv`.
+
     terminal: a descriptor; all three streams are there and it controls the process, which leads a session of its own.
     Without one, stdin is empty, and stdout and stderr are pipes to read text from; silent: stdout leads nowhere.
     environment: beside ours.
@@ -43,6 +45,7 @@ class Fork:
     def __init__(
         self,
         *arguments: object,
+        call: str = "evomerge.cli:main",
         terminal: int | None = None,
         silent: bool = False,
         environment: Mapping[str, str] | None = None,
@@ -57,6 +60,7 @@ class Fork:
             streams = [os.dup(terminal) for _ in range(3)]
         self._status, status = socket.socketpair()
         request = {
+            "call": call,
             "arguments": list(map(str, arguments)),
             "environment": {**os.environ, **(environment or {})},
             "folder": str(Path.cwd()),
@@ -142,21 +146,22 @@ def _server() -> socket.socket:
     return ours
 
 
-def serve(requests: socket.socket) -> bool:
-    """Fork for every request. True in a fork that is to run the command line, False when there are no more."""
+def serve(requests: socket.socket) -> str | None:
+    """Fork for every request. In a fork, what it is to call; None when there are no more requests."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the forks
     while True:
         said, descriptors, _, _ = socket.recv_fds(requests, REQUEST, 4)
         if not said:
             requests.close()
-            return False
+            return None
         if os.fork() == 0:
             requests.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             child = os.fork()
             if child == 0:
-                _become(json.loads(said), descriptors)
-                return True
+                request = json.loads(said)
+                _become(request, descriptors)
+                return str(request["call"])
             _report(child, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -213,7 +218,7 @@ if __name__ == "__main__":
     for module in PRELOADED:
         importlib.import_module(module)
     gc.freeze()  # forks look through none of it, and so need no copies
-    if serve(socket.socket(fileno=int(sys.argv[1]))):
-        from evomerge.cli import main
-
-        _run(main)
+    called = serve(socket.socket(fileno=int(sys.argv[1])))
+    if called is not None:
+        place, _, function = called.partition(":")
+        _run(getattr(importlib.import_module(place), function))

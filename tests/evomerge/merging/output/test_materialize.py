@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -28,6 +27,8 @@ from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.recipe.file import read_merge
 from search_spaces.base import CoefficientTable, SpaceError
+from tests.contracts.other_process import OtherProcess
+from tests.evomerge.forks import Fork
 from tests.evomerge.merging.folders import bare, cached, change_config, llama, tokenizer
 
 SCORES = {"winner": {"add": 0.75, "sort": "0.61 ± 0.02"}, "base": {"add": 0.5}}
@@ -182,19 +183,19 @@ def test_the_tokenizer_of_an_input(tmp_path: Path, merge: Merge) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "sort" / name).read_bytes()
 
 
-def test_same_shards_from_the_recipe_in_another_process(tmp_path: Path, merge: Merge) -> None:
+def materialize_again(recipe: str, out: str) -> str:
+    """Materialize a recipe file; the number of weight files."""
+    return str(len(materialize(read_merge(Path(recipe)), Path(out), max_shard_bytes=6000, threads=2).outputs))
+
+
+def test_same_shards_from_the_recipe_in_another_process(
+    tmp_path: Path, merge: Merge, other_process: OtherProcess
+) -> None:
     recipe = replace(merge.recipe, method="dare_ties", dtype="bfloat16")
     manifest = materialize(Merge(recipe, merge.table, 5), tmp_path / "out", max_shard_bytes=6000)
     assert len(manifest.outputs) > 1
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from evomerge.merging.output.materialize import materialize\n"
-        "from evomerge.recipe.file import read_merge\n"
-        "merge, out = read_merge(Path(sys.argv[1])), Path(sys.argv[2])\n"
-        "materialize(merge, out, max_shard_bytes=6000, threads=2)\n"
-    )
-    arguments = [sys.executable, "-c", program, str(tmp_path / "out" / "recipe.yaml"), str(tmp_path / "again")]
-    subprocess.run(arguments, check=True, env={**os.environ, "PYTHONHASHSEED": "11"})
+    again = other_process.call(materialize_again, tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+    assert int(again) == len(manifest.outputs)
     first, second = hashes(tmp_path / "out"), hashes(tmp_path / "again")
     assert {name: first[name] for name in manifest.outputs} == {name: second[name] for name in manifest.outputs}
     assert second["model.safetensors.index.json"] == first["model.safetensors.index.json"]
@@ -321,26 +322,23 @@ def test_progress(tmp_path: Path, merge: Merge) -> None:
     assert seen[-1] == (base.nbytes, base.nbytes)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from evomerge.merging.output.materialize import materialize
-from evomerge.recipe.file import read_merge
+def materialize_killed() -> None:
+    """Materialize the recipe file into the folder that `sys.argv` names; the process is killed on the way."""
 
-def progress(done, total):
-    if done > total / 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def progress(done: int, total: int) -> None:
+        if done > total / 2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-materialize(read_merge(Path(sys.argv[1])), Path(sys.argv[2]), progress=progress, overwrite=True)
-"""
+    _, recipe, out = sys.argv
+    materialize(read_merge(Path(recipe)), Path(out), progress=progress, overwrite=True)
 
 
 def test_a_killed_export_leaves_the_target_absent_or_as_it_was(tmp_path: Path, merge: Merge) -> None:
     materialize(merge, tmp_path / "out")
     before = hashes(tmp_path / "out")
     for name in ("out", "new"):
-        arguments = [sys.executable, "-c", KILLED, str(tmp_path / "out" / "recipe.yaml"), str(tmp_path / name)]
-        assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+        with Fork(tmp_path / "out" / "recipe.yaml", tmp_path / name, call=f"{__name__}:materialize_killed") as process:
+            assert process.wait() == -signal.SIGKILL
     assert hashes(tmp_path / "out") == before
     assert not (tmp_path / "new").exists()
     assert len(list(tmp_path.glob(".*"))) == 2, "the test must see leftovers"

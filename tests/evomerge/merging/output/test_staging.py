@@ -1,15 +1,17 @@
 import os
+import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError
 from evomerge.merging.output.staging import MARK, OutputError, check_output, staged
+from tests.evomerge.forks import Fork
 from tests.evomerge.merging.folders import bare
 
 
@@ -105,27 +107,35 @@ def test_says_how_much_space_is_missing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from evomerge.merging.output import staging
+def write_killed() -> None:
+    """Write a folder in a process that is killed; `sys.argv` says which, and when."""
+    _, out, moment = sys.argv
 
-def killed(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+    def killed(*_: object) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("is dead")
 
-if sys.argv[2] == "replacing":
-    rename, renames = Path.rename, []
-    def second(self, target):
-        if renames: killed()
-        renames.append(rename(self, target))
-    Path.rename = second
-if sys.argv[2] == "cleaning":
-    staging.shutil.rmtree = killed
-with staging.staged(Path(sys.argv[1]), 0) as partial:
-    (partial / "a").write_text("new")
-    if sys.argv[2] == "writing":
-        killed()
-"""
+    if moment == "replacing":
+        rename, renames = Path.rename, []
+
+        def second(self: Path, target: Path) -> Path:
+            if renames:
+                killed()
+            renames.append(rename(self, target))
+            return renames[0]
+
+        Path.rename = second
+    if moment == "cleaning":
+        shutil.rmtree = killed
+    with staged(Path(out), 0) as partial:
+        (partial / "a").write_text("new")
+        if moment == "writing":
+            killed()
+
+
+def returncode_of_killed(out: Path, moment: str) -> int:
+    with Fork(out, moment, call=f"{__name__}:write_killed") as process:
+        return process.wait()
 
 
 @pytest.mark.parametrize("moment", ["writing", "replacing"])
@@ -133,8 +143,7 @@ def test_a_killed_process_leaves_the_old_or_nothing_and_the_next_one_cleans_up(t
     out = tmp_path / "out"
     out.mkdir()
     (out / "a").write_text("old")
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(out), moment], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert returncode_of_killed(out, moment) == -signal.SIGKILL
     assert out.exists() == (moment == "writing")
     assert len(list(tmp_path.iterdir())) == 2, "the test must see a leftover"
 
@@ -154,8 +163,7 @@ def test_a_process_killed_while_it_cleans_up_has_written_the_new_folder(tmp_path
     out = tmp_path / "out"
     out.mkdir()
     (out / "a").write_text("old")
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(out), "cleaning"], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert returncode_of_killed(out, "cleaning") == -signal.SIGKILL
     assert (out / "a").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 2, "the test must see a leftover"
     with staged(out, 0) as partial:

@@ -1,8 +1,5 @@
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +11,7 @@ from safetensors.torch import load_file
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.shards import INDEX
 from evomerge.merging.output.writer import Planned, WriteError, check_weights, plan_tensors, write_weights
+from tests.contracts.other_process import OtherProcess
 from tests.evomerge.merging.folders import bare
 
 
@@ -73,25 +71,24 @@ def test_shards_and_index_as_transformers_names_them(tmp_path: Path) -> None:
     assert sizes == [32, 32, 16, 160], "a shard ends before it would exceed the limit; a larger tensor has its own"
 
 
-def test_same_bytes_in_any_order_and_any_process(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from tests.evomerge.merging.output.test_writer import *\n"
-        "values = tensors()\n"
-        "write_weights(Path(sys.argv[1]), plan(values), sorted(values.items()), max_shard_bytes=100)\n"
-    )
-    values, hashes = tensors(), []
-    for number in range(2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        if number:
-            environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path.cwd())}
-            subprocess.run([sys.executable, "-c", program, str(folder)], check=True, env=environment)
-        else:
-            write_weights(folder, plan(values), values.items(), max_shard_bytes=100)
-        hashes.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())})
-    assert hashes[0] == hashes[1]
-    assert len(hashes[0]) > 2
+def write_sorted(folder: str) -> str:
+    """Write the tensors in another order; their hashes."""
+    values = tensors()
+    write_weights(Path(folder), plan(values), sorted(values.items()), max_shard_bytes=100)
+    return hashes(Path(folder))
+
+
+def hashes(folder: Path) -> str:
+    return json.dumps({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())})
+
+
+def test_same_bytes_in_any_order_and_any_process(tmp_path: Path, other_process: OtherProcess) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    values = tensors()
+    write_weights(tmp_path / "here", plan(values), values.items(), max_shard_bytes=100)
+    assert other_process.call(write_sorted, tmp_path / "there") == hashes(tmp_path / "here")
+    assert len(list((tmp_path / "here").iterdir())) > 2
 
 
 def test_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
