@@ -1,4 +1,4 @@
-"""Find the coefficients with which to merge fine-tuned models. The loop of a search is in `evomerge.loop`.
+"""Search for the best coefficients to merge fine-tuned models. The loop of a search is in `evomerge.loop`.
 
 The public names are loaded when they are first used: `import evomerge` itself loads neither torch nor Ray.
 

@@ -1,4 +1,4 @@
-"""The application that commands register with, and what they share."""
+"""The Typer application, with the options and output helpers that commands share."""
 
 import faulthandler
 import json
@@ -20,15 +20,15 @@ from evomerge.text.printable import printable
 #: Sections of `evomerge --help`.
 SEARCH, RESULTS, MERGE, MORE = "Search", "Results", "Merge without a search", "Plug-ins and tools"
 
-#: What is said before imports that take seconds.
+#: Message shown during imports that take seconds.
 LOADING = "loading torch and transformers"
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
-Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA of this rank on the base instead of weights.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA adapter of this rank instead of full weights.")]
 Whole = Annotated[
     bool,
     typer.Option(
-        "--modules-to-save", help="With --lora: store tensors that have no factors (norms, embeddings) in full."
+        "--modules-to-save", help="With --lora, store tensors without LoRA factors (norms, embeddings) in full."
     ),
 ]
 
@@ -37,18 +37,18 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Find the coefficients with which to merge fine-tuned models.",
+    help="Search for the best coefficients to merge fine-tuned models.",
 )
 
 
 def main() -> None:
     """The console script `evomerge`."""
-    # Threads that wait by spinning make two of them ten times as slow as one where others use the cores too.
+    # Spinning OpenMP threads make two threads ten times as slow as one when other processes share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A terminal that cannot show a model's name shows its code points instead of stopping the night's work.
+    # Escape characters that the terminal's encoding lacks: an encoding error must not end a search.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # of a process: files
-    # A crash in native code, such as SIGBUS when a mapped file is cut short, says where it happened.
+    # Print a traceback on native crashes, such as SIGBUS when a memory-mapped file is truncated.
     faulthandler.enable()
     sys.excepthook = _say_trace
     try:
@@ -64,13 +64,13 @@ def _say_trace(kind: type[BaseException], error: BaseException, trace: Traceback
 
 
 def say(step: str) -> None:
-    """Tell whoever waits at a terminal what takes the time; programs that read stderr are told nothing."""
+    """Print the current step to stderr if it is a terminal."""
     if sys.stderr.isatty():
         typer.echo(f"{step} ...", err=True)
 
 
 def show(as_json: bool, data: dict[str, Any], *lines: str) -> None:
-    """Print what a command found out: one JSON object, or lines for people."""
+    """Print the result of a command as one JSON object or as lines of text."""
     typer.echo(json.dumps(data, allow_nan=False, default=str) if as_json else printable("\n".join(lines)))
 
 
@@ -87,4 +87,4 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Find the coefficients with which to merge fine-tuned models."""
+    """Search for the best coefficients to merge fine-tuned models."""

@@ -1,4 +1,4 @@
-"""`evomerge list`, and its older spellings. Every heavy import is in a body."""
+"""`evomerge list` and its former names. Heavy imports are local to the command bodies."""
 
 import json
 import sys
@@ -11,10 +11,12 @@ from evomerge.cli.application import MORE, AsJson
 
 commands = typer.Typer()
 
-#: What a person types -> the sort of plug-in, as `plugins` calls it.
+#: Command-line name -> kind of plug-in as used in `plugins`.
 KINDS = {"methods": "merge method", "spaces": "search space", "evaluators": "evaluator", "optimizers": "optimizer"}
 
-Markdown = Annotated[bool, typer.Option("--markdown", help="The table of methods in the documentation.")]
+Markdown = Annotated[
+    bool, typer.Option("--markdown", help="Print the methods as the Markdown table used in the documentation.")
+]
 
 
 def _kinds() -> list[str]:
@@ -22,7 +24,7 @@ def _kinds() -> list[str]:
 
 
 def _names(ctx: typer.Context) -> list[str]:
-    """Names of the kind typed before, or of the kind that the command is named after."""
+    """Complete plug-in names of the kind given before, or of the kind in the command's own name."""
     from evomerge import plugins
 
     kind = ctx.params.get("kind", ctx.info_name)
@@ -35,14 +37,14 @@ def list_(
         str | None, typer.Argument(autocompletion=_kinds, help=f"One of {', '.join(KINDS)}; all by default.")
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(autocompletion=_names, help="One of them in full; or your own, `module:name`.")
+        str | None, typer.Argument(autocompletion=_names, help="Show one plug-in in full; your own as `module:name`.")
     ] = None,
     markdown: Markdown = False,
     as_json: AsJson = False,
 ) -> None:
     """List methods, spaces, evaluators, optimizers and their options.
 
-    Without a kind only names; with a kind what each is and takes; with a name everything about one.
+    Without KIND, only names; with KIND, a summary of each plug-in; with NAME, all details of one.
     """
     if markdown and kind != "methods":
         raise typer.BadParameter("--markdown prints the table of methods: evomerge list methods --markdown")
@@ -62,13 +64,13 @@ def list_(
 
 def _alias(kind: str) -> Callable[..., None]:
     def command(
-        name: Annotated[str | None, typer.Argument(autocompletion=_names, help="One of them in full.")] = None,
+        name: Annotated[str | None, typer.Argument(autocompletion=_names, help="Show one plug-in in full.")] = None,
         markdown: Markdown = False,
         as_json: AsJson = False,
     ) -> None:
         list_(kind, name, markdown=markdown, as_json=as_json)
 
-    command.__doc__ = f"An older spelling of `evomerge list {kind}`."
+    command.__doc__ = f"Former name of `evomerge list {kind}`."
     return command
 
 

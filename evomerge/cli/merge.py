@@ -1,4 +1,4 @@
-"""Commands that merge without a search. Every heavy import is in a body."""
+"""Commands that merge without a search. Heavy imports are local to the command bodies."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from evomerge.cli.application import LOADING, MERGE, AsJson, Lora, Whole, say, s
 
 commands = typer.Typer()
 
-Lenient = Annotated[bool, typer.Option("--lenient", help="Ignore keys that mergekit does not know, as it does.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Ignore unknown keys, as mergekit does.")]
 
 
 @commands.command(rich_help_panel=MERGE)
@@ -20,20 +20,21 @@ def merge(
     modules_to_save: Whole = False,
     lenient: Lenient = False,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import the Python module that the recipe names as its method.")
+        bool,
+        typer.Option("--allow-code", help="Allow importing the Python module that the recipe names as its method."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge the models of a recipe into a checkpoint or a LoRA."""
     if modules_to_save and lora is None:
-        raise typer.BadParameter("--modules-to-save goes with --lora RANK")
+        raise typer.BadParameter("--modules-to-save requires --lora RANK")
     from evaluators._own_code import look_in
     from evomerge.recipe.file import read_own
 
     if allow_code:
         look_in((recipe.absolute().parent, Path.cwd()))
-    own = read_own(recipe, allow_code=allow_code)  # before anything heavy: a typing error is told at once
+    own = read_own(recipe, allow_code=allow_code)  # before heavy imports, so that a typo is reported at once
     say(LOADING)
     from evomerge.commands.merge import merge_recipe
 
@@ -46,15 +47,15 @@ def merge(
 
 @commands.command("import", rich_help_panel=MERGE)
 def import_(
-    file: Annotated[Path, typer.Argument(help="A configuration of mergekit or mergekit-evolve.")],
+    file: Annotated[Path, typer.Argument(help="A mergekit or mergekit-evolve configuration.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; recipe.yaml or search.yaml.")
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default recipe.yaml or search.yaml.")
     ] = None,
     lenient: Lenient = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a recipe or search file of a mergekit configuration."""
+    """Convert a mergekit configuration to a recipe or search file."""
     from evomerge.commands.import_file import import_file
 
     data = import_file(file, output, lenient=lenient, overwrite=overwrite)

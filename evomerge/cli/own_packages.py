@@ -1,4 +1,4 @@
-"""Refuses to start where Python finds other packages than ours under the names of our two leaf packages."""
+"""Check that Python finds evomerge's own `evaluators` and `search_spaces`, not other packages of these names."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ PACKAGES = ("evaluators", "search_spaces")
 
 
 def check_packages() -> None:
-    """Raise ImportError, naming both files, where a package of ours is shadowed or overwritten; imports neither."""
+    """Raise ImportError if one of the two packages is shadowed or overwritten; imports neither."""
     root = Path(__file__).resolve().parents[2]
     for name in PACKAGES:
         ours = root / name / "__init__.py"

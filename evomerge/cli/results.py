@@ -1,4 +1,4 @@
-"""Commands that look at a study's front, choose from it and write it out. Every heavy import is in a body."""
+"""Commands that show a study's front, choose from it and export a merge. Heavy imports are local to the bodies."""
 
 import sys
 from pathlib import Path
@@ -16,35 +16,41 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the run.")]
-Prefer = Annotated[str | None, typer.Option("--prefer", help="Weights of tasks, such as math=2,chat=1.")]
-BestAt = Annotated[str | None, typer.Option("--max", help="The best merge on this task; with --keep for the others.")]
+Prefer = Annotated[str | None, typer.Option("--prefer", help="Choose by task weights, such as math=2,chat=1.")]
+BestAt = Annotated[
+    str | None, typer.Option("--max", help="Choose the best merge on this task; constrain others with --keep.")
+]
 Keep = Annotated[
     list[str] | None,
-    typer.Option("--keep", help="'chat>=0.71', 'chat>=-1pt' or 'chat>=98%' (of the best parent); repeatable."),
+    typer.Option(
+        "--keep", help="Constraint: 'chat>=0.71', or against the best parent 'chat>=-1pt' or 'chat>=98%'; repeatable."
+    ),
 ]
-Knee = Annotated[bool, typer.Option("--knee", help="Where gaining on one task begins to cost most on the others.")]
+Knee = Annotated[
+    bool, typer.Option("--knee", help="Choose the knee: beyond it, gains on one task cost most on the others.")
+]
 DecidingSplit = Annotated[
-    str | None, typer.Option("--split", help="Which examples decide; select by default, once it is scored.")
+    str | None, typer.Option("--split", help="Split to choose on; by default select, or search until select is scored.")
 ]
-Nearest = Annotated[bool, typer.Option("--nearest", help="Where no merge keeps all of it, the one nearest to it.")]
+Nearest = Annotated[bool, typer.Option("--nearest", help="If no merge meets all constraints, take the nearest one.")]
 PredictedPoint = Annotated[
     int | None,
-    typer.Option("--predicted", min=1, help="A predicted point by its number, as `evomerge pareto` lists it."),
+    typer.Option("--predicted", min=1, help="Choose a predicted point by its number in `evomerge pareto`."),
 ]
 
 
 @commands.command(rich_help_panel=RESULTS)
 def pareto(
     run: Folder,
-    split: Annotated[str, typer.Option(help="Of the examples: search, select or report.")] = "search",
-    everything: Annotated[bool, typer.Option("--all", help="Every model that was scored.")] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw front.png in the folder of the run.")] = False,
+    split: Annotated[str, typer.Option(help="Split to show: search, select or report.")] = "search",
+    everything: Annotated[bool, typer.Option("--all", help="Show every scored model.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Plot the front to front.png in the run folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the front of a study: the merges that no other beats.
+    """Show the Pareto front of a study.
 
-    With 95 % intervals, the probability that each is on the front for other examples of the same kind, what the front
-    covers (hypervolume), and what the optimizer predicts beyond it.
+    Includes 95 % confidence intervals, the probability that each model is on the front for another sample of examples,
+    the hypervolume, and the front that the optimizer predicts.
     """
     from evomerge.commands.pareto import show_front
     from evomerge.report.terminal import Terminal
@@ -65,18 +71,18 @@ def pick(
     best_at: BestAt = None,
     keep: Keep = None,
     knee: Knee = False,
-    trial: Annotated[int | None, typer.Option("--trial", min=0, help="A merge by its trial number.")] = None,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, help="Choose a merge by its trial number.")] = None,
     predicted: PredictedPoint = None,
     split: DecidingSplit = None,
     nearest: Nearest = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe file to write.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing recipe.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose a merge from a study's front.
 
-    By weights, by what it has to keep, at the knee, or by number; without any of them in a terminal by asking, else by
-    what the study prefers. Says how it compares with the best parents, also on examples that did not decide.
+    By weights, constraints, the knee or trial number; without any of these, interactively in a terminal, else by the
+    study's own preference. Compares the merge with the best parents, also on held-out examples.
     """
     from evomerge.commands.decision import decision_lines, decision_to_dict
     from evomerge.commands.pick import Request, decide
@@ -105,7 +111,7 @@ def pick(
     show(as_json, data, *lines)
     if not usable:
         if not as_json:
-            typer.echo("error: no merge has all that was asked for; --nearest takes the nearest", err=True)
+            typer.echo("error: no merge meets all constraints; --nearest takes the nearest one", err=True)
         raise typer.Exit(USAGE)
 
 
@@ -115,8 +121,8 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder, or with --recipe-only the file, to write.")
     ],
-    best: Annotated[bool, typer.Option("--best", help="The selected winner; this is the default.")] = False,
-    trial: Annotated[int | None, typer.Option(min=0, help="Another trial, by its number.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="Export the selected winner (the default).")] = False,
+    trial: Annotated[int | None, typer.Option(min=0, help="Export another trial by its number.")] = None,
     prefer: Prefer = None,
     best_at: BestAt = None,
     keep: Keep = None,
@@ -124,7 +130,7 @@ def export(
     predicted: PredictedPoint = None,
     split: DecidingSplit = None,
     nearest: Nearest = False,
-    recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Only the recipe, no weights.")] = False,
+    recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Write only the recipe, no weights.")] = False,
     format_: Annotated[str, typer.Option("--format", help="Format of the recipe: evomerge or mergekit.")] = "evomerge",
     lora: Lora = None,
     modules_to_save: Whole = False,
@@ -141,14 +147,14 @@ def export(
     request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
     if best and (trial is not None or predicted is not None or request.wishes):
         raise typer.BadParameter(
-            "choose --best, --trial N, --predicted N, or one of --prefer, --max, --keep and --knee, not both"
+            "give only one of --best, --trial N, --predicted N, or a choice by --prefer, --max, --keep and --knee"
         )
     if (split is not None or nearest) and not request.wishes and predicted is None:
-        raise typer.BadParameter("--split and --nearest go with --prefer, --max, --keep or --knee")
+        raise typer.BadParameter("--split and --nearest require --prefer, --max, --keep or --knee")
     if format_ not in ("evomerge", "mergekit"):
         raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
     if lora is not None and (recipe_only or format_ != "evomerge"):
-        raise typer.BadParameter("--lora writes weights; leave out --recipe-only and --format")
+        raise typer.BadParameter("--lora writes weights; omit --recipe-only and --format")
     from evomerge.commands.export import write_export
     from evomerge.run import Run
 
@@ -170,7 +176,7 @@ def _pick_predicted(run: "Run", request: "Request", output: Path | None, *, over
 
     point = find(run, request)
     data = predicted_data(run.folder, point)
-    lines = [data["sentence"], f"To write it out: {data['next']}"]
+    lines = [data["sentence"], f"To export it: {data['next']}"]
     if output is not None:
         _write(run, output, request, overwrite=overwrite)
         data["recipe"] = str(output)
@@ -185,7 +191,7 @@ def _say(text: str) -> None:
 
 
 def _ask(question: str) -> str:
-    # typer's own prompt makes an error of Ctrl-C, which then has the exit code of one.
+    # typer's own prompt turns Ctrl-C into an error, with the wrong exit code.
     return input(f"{question}: ")
 
 

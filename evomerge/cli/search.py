@@ -1,4 +1,4 @@
-"""Commands of a search, from its draft to its run. Every heavy import is in a body."""
+"""Commands that draft, check, plan and run a search. Heavy imports are local to the command bodies."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,18 +21,18 @@ def init(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
-    study: Annotated[str, typer.Option(help="The folder of the run, in the search file.")] = "runs/search",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
-    force: Annotated[bool, typer.Option("--force", hidden=True, help="The older spelling of --overwrite.")] = False,
+    study: Annotated[str, typer.Option(help="The run folder to put into the search file.")] = "runs/search",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", hidden=True, help="Former name of --overwrite.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at the models and write a commented search file."""
+    """Inspect the models and write a commented search file."""
     from evomerge.commands.tasks import DraftError, guess_tasks
 
     overwrite = overwrite or force
     if output.exists() and not overwrite:
         raise DraftError(f"{output} exists. Give another file with -o, or --overwrite to replace it.")
-    guess_tasks(task)  # before anything heavy: a file of another kind is told at once
+    guess_tasks(task)  # before heavy imports, so that a wrong file is reported at once
     say(LOADING)
     from evomerge.commands.init import show_tasks, write_draft
 
@@ -53,13 +53,13 @@ def check(
     file: Annotated[Path, typer.Argument(help="The search file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a search file and everything that it names.
+    """Validate a search file and everything it names.
 
-    Nothing is merged or scored yet.
+    Nothing is merged or scored.
     """
     from evomerge.config import load_config
 
-    config = load_config(file, files=True)  # before anything heavy: a typing error is told at once
+    config = load_config(file, files=True)  # before heavy imports, so that a typo is reported at once
     say(LOADING)
     from evomerge.commands.check import check_search
 
@@ -70,7 +70,7 @@ def check(
 @commands.command(rich_help_panel=SEARCH)
 def plan(
     file: Annotated[Path, typer.Argument(help="The search file.")],
-    measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to know the time.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to measure the time.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Estimate time, memory, disk and statistical power.
@@ -92,15 +92,15 @@ def plan(
 def search(
     file: Annotated[Path, typer.Argument(help="The search file.")],
     resume: Annotated[bool, typer.Option("--resume", help="Resume the study where it stopped.")] = False,
-    trials: Annotated[int | None, typer.Option(min=1, help="Candidates in all, instead of the file's.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.0, help="Hours in all, instead of the file's.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; overrides the file.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Total hours; overrides the file.")] = None,
     wandb: Annotated[str | None, typer.Option(help="Also log to this Weights & Biases project.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search, select and report; --resume continues a study.
+    """Run a search, select a winner and report it.
 
-    Ctrl-C once lets running candidates finish, twice stops at once; nothing is lost.
+    The first Ctrl-C lets running candidates finish, the second stops at once; --resume continues either way.
     """
     from evomerge.config import load_config
 

@@ -1,4 +1,4 @@
-"""Commands that look at a run while it goes on, or afterwards. Every heavy import is in a body."""
+"""Commands that inspect a live or finished run. Heavy imports are local to the command bodies."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ commands = typer.Typer()
 @commands.command(rich_help_panel=RESULTS)
 def status(
     run: Annotated[Path, typer.Argument(help="The folder of the run.")],
-    plot: Annotated[bool, typer.Option("--plot", help="Draw progress.png in the folder of the run.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Plot the progress to progress.png in the run folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the state and results of a study."""
@@ -27,7 +27,7 @@ def status(
     if as_json:
         show(as_json, data)
     else:
-        # A file has no width; eighty columns would break the labels.
+        # Output to a file has no width; the default of 80 columns would wrap the labels.
         Terminal(width=None if sys.stdout.isatty() else 120).print(text)
 
 
@@ -35,19 +35,20 @@ def status(
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of the run.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; report.html in the run by default.")
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default report.html in the run folder.")
     ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another file that is there; a report always is replaced.")
+        bool, typer.Option("--overwrite", help="Replace a file that is not a report; reports are always replaced.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a study as one HTML file.
+    """Write an HTML report of a study.
 
-    Verdict, front, coefficients, comparisons, failures and cost, of unfinished studies too; it needs no network.
+    One self-contained file with verdict, front, coefficients, comparisons, failures and cost, also for unfinished
+    studies.
     """
-    # The models are asked for names; where they are not on this machine, that is not worth a download.
+    # Only tensor names are read from the models: never download one for that.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from evomerge.commands.report import write_report
     from evomerge.run import Run
@@ -60,25 +61,25 @@ def report(
 @commands.command(rich_help_panel=RESULTS)
 def dashboard(
     run: Annotated[Path, typer.Argument(help="The folder of the run.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; the default is this machine only.")
+        str, typer.Option(help="Address to listen on; by default only this machine can connect.")
     ] = "127.0.0.1",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     export: Annotated[
-        Path | None, typer.Option("--export", help="Write an Optuna study (.db or .log) and serve nothing.")
+        Path | None, typer.Option("--export", help="Write an Optuna study (.db or .log) instead of serving it.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --export: replace a file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --export, replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a run in optuna-dashboard, live.
 
-    It only reads: closing it, or killing it, changes nothing for the search.
+    The dashboard only reads the run: stopping it does not affect the search.
     """
     from evomerge.study.lines import ledger_of
 
-    ledger_of(run)  # before anything heavy: a wrong folder is told at once
-    # The models are asked for names; where they are not on this machine, that is not worth a download.
+    ledger_of(run)  # before heavy imports, so that a wrong folder is reported at once
+    # Only tensor names are read from the models: never download one for that.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from evomerge.commands.dashboard import export_view, serve
     from evomerge.run import Run
@@ -90,6 +91,6 @@ def dashboard(
 
     def say(address: str, view: Any) -> None:
         data = {"url": address, "study": str(run), "trials": view.size}
-        show(as_json, data, f"{address} shows {run} ({view.size} trials so far); Ctrl-C ends it")
+        show(as_json, data, f"{address} shows {run} ({view.size} trials so far); Ctrl-C stops the dashboard")
 
     serve(Run(run), host, port, browser=not no_browser, say=say)

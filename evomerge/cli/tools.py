@@ -1,4 +1,4 @@
-"""`evomerge tools`: everything that is no search; and its older spellings. Every heavy import is in a body."""
+"""`evomerge tools` and former names of its commands. Heavy imports are local to the command bodies."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,22 +8,22 @@ import typer
 from evomerge.cli.application import MORE, AsJson, show
 
 commands = typer.Typer()
-tools = typer.Typer(no_args_is_help=True, help="Align, repair, calibrate and soup models, without a search.")
+tools = typer.Typer(no_args_is_help=True, help="Align, repair, calibrate and average models without a search.")
 
 
 @tools.command()
 def align(
     model: Annotated[str, typer.Argument(help="The model whose hidden units are reordered.")],
-    to: Annotated[str, typer.Option("--to", help="The model that they are matched to.")],
+    to: Annotated[str, typer.Option("--to", help="The reference model to match.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    residual: Annotated[bool, typer.Option("--residual", help="The channels between the blocks as well.")] = False,
+    residual: Annotated[bool, typer.Option("--residual", help="Also permute the residual stream.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the order of the steps.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Match a model's hidden units to another's (Git Re-Basin).
 
-    For models trained apart from each other; fine-tuned models of one base need none of it. The outputs stay.
+    For independently trained models; models fine-tuned from one base do not need it. The model's outputs do not change.
     """
     from evomerge.commands.tools.align import align_model
 
@@ -35,7 +35,7 @@ def align(
 
 @tools.command()
 def repair(
-    merged: Annotated[str, typer.Argument(help="The merged model; its tokenizer reads the data.")],
+    merged: Annotated[str, typer.Argument(help="The merged model; its tokenizer encodes the data.")],
     models: Annotated[list[str], typer.Argument(help="Its endpoints: the models that were merged.")],
     data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
@@ -43,24 +43,24 @@ def repair(
         str | None,
         typer.Option(help="Comma-separated weights of the endpoints, as they were merged; equal by default."),
     ] = None,
-    rescale: Annotated[bool, typer.Option("--rescale", help="Standard deviations only, no biases.")] = False,
+    rescale: Annotated[bool, typer.Option("--rescale", help="Correct standard deviations only, no biases.")] = False,
     examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
-    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass.")] = 4096,
-    dtype: Annotated[str | None, typer.Option(help="To run the models in; float32 by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Text between prompt and answer.")] = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass.")] = 4096,
+    dtype: Annotated[str | None, typer.Option(help="Data type to run the models in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore the statistics of a merge's hidden units (REPAIR).
 
-    For models trained apart and aligned; merges of fine-tuned models of one base lose little, and need none of it.
-    Score the result too: it is not always the better model, least of all without biases.
+    For aligned models that were trained independently; merges of models fine-tuned from one base do not need it.
+    Compare the scores before and after: the repaired model is not always better, least of all without biases.
 
-    Corrected, block by block, are the layers that write hidden units of the MLPs: gates, up projections, first
-    layers. Layers without a bias (Llama, Qwen, Mistral) get the standard deviations only, which is RESCALE. Queries,
-    keys, values and all that is added to the residual stream stay: norms and products there have their own scale.
+    Corrects, block by block, the layers that produce hidden units of the MLPs: gates, up projections and first layers.
+    In layers without a bias (Llama, Qwen, Mistral) only standard deviations are corrected, which is RESCALE. Queries,
+    keys, values and whatever is added to the residual stream stay unchanged: norms and products there set the scale.
     """
     try:
         shares = None if weights is None else [float(weight) for weight in weights.split(",")]
@@ -88,34 +88,34 @@ def repair(
 def calibrate(
     data: Annotated[
         list[str],
-        typer.Option("--data", help="A text file or JSON lines; with --through NAME=FILE for each input."),
+        typer.Option("--data", help="A text file or JSON lines; with --through, NAME=FILE for each input."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through a folder.")],
-    model: Annotated[str | None, typer.Argument(help="The model; none with --through.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="A LoRA on the model; of the hub OWNER/NAME@REVISION.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --through, a folder.")],
+    model: Annotated[str | None, typer.Argument(help="The model; omit it with --through.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA on the model: a folder, or OWNER/NAME@REVISION.")] = None,
     kinds: Annotated[str, typer.Option(help="Comma-separated kinds: fisher, gram, gram_out.")] = "fisher,gram",
     through: Annotated[
-        Path | None, typer.Option(help="A recipe: gram of all its inputs behind layers merged already (RegMean++).")
+        Path | None, typer.Option(help="A recipe: collect gram for its inputs through merged layers (RegMean++).")
     ] = None,
     examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
-    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a pass without gradients.")] = 4096,
+    length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Text between prompt and answer.")] = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass without gradients.")] = 4096,
     labels: Annotated[str, typer.Option(help="Labels for the gradients: data, or sampled from the model.")] = "data",
     seed: Annotated[int, typer.Option(min=0, help="Random seed for sampled labels.")] = 0,
-    dtype: Annotated[str | None, typer.Option(help="To load the model in; float32 by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="Data type to load the model in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect what fisher, regmean and mats need of a model.
+    """Collect the statistics that fisher, regmean and mats need.
 
-    Fisher information and Gram matrices of its layers on data, in one file that a recipe names as `statistics`.
+    Writes Fisher information and Gram matrices of a model's layers to one file, which a recipe names as `statistics`.
     """
     if (model is None) == (through is None) or (through is None and len(data) != 1):
         raise typer.BadParameter("give MODEL and one --data FILE, or --through RECIPE and --data NAME=FILE per input")
     if through is not None and (dtype is not None or labels != "data" or kinds not in ("gram", "fisher,gram")):
-        raise typer.BadParameter("--through collects gram, in the type of the recipe: no --kinds, --labels, --dtype")
+        raise typer.BadParameter("--through collects gram in the recipe's dtype; omit --kinds, --labels and --dtype")
     from evomerge.commands.tools import calibrate as calibration
     from evomerge.prepare.calibration.collect import Settings
     from evomerge.recipe.model_names import named_input
@@ -127,7 +127,7 @@ def calibrate(
             through, files, output, batch_tokens, reading, overwrite=overwrite
         )
     else:
-        # Other words than it knows are refused by Settings itself.
+        # Settings itself raises for unknown kinds and labels.
         settings = Settings(tuple(kinds.split(",")), labels, seed, batch_tokens)  # type: ignore[arg-type]
         facts, lines = calibration.collect_statistics(
             named_input("model", f"{model}+{adapter}" if adapter else str(model)),
@@ -142,28 +142,28 @@ def calibrate(
 
 @tools.command()
 def soup(
-    base: Annotated[str, typer.Argument(help="Gives configuration, tokenizer and what is not merged.")],
+    base: Annotated[str, typer.Argument(help="The base: gives configuration, tokenizer and unmerged tensors.")],
     models: Annotated[list[str], typer.Argument(help="The models to average; the base may be one of them.")],
     data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
-    by_layer: Annotated[bool, typer.Option("--by-layer", help="A weight per model and tensor.")] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the half that is learned from.")] = 5,
+    by_layer: Annotated[bool, typer.Option("--by-layer", help="Learn one weight per model and tensor.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training half of the data.")] = 5,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 0.05,
-    batch: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 8,
     examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an example, at most; 512 by default.")] = None,
-    separator: Annotated[str, typer.Option(help="Between prompt and answer.")] = " ",
-    tokenizer: Annotated[str | None, typer.Option(help="Where vocabularies differ: base, union, or a model.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of examples.")] = 0,
-    dtype: Annotated[str | None, typer.Option(help="To learn in; float32 by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that is there.")] = False,
+    length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
+    separator: Annotated[str, typer.Option(help="Text between prompt and answer.")] = " ",
+    tokenizer: Annotated[str | None, typer.Option(help="If vocabularies differ: base, union, or a model.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the order of examples.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="Data type to train in; float32 by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing recipe.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn the weights of an average of models on labelled data.
 
-    Half of the examples are learned from, the others compare the soup with equal weights and with every model.
-    It takes a loss that has gradients; for any other score there is a search with `optimizer: greedy_soup`.
+    Half of the examples train the weights; the other half compares the soup with the uniform average and every model.
+    Training needs a differentiable loss; for any other score, run a search with `optimizer: greedy_soup`.
     """
     from evomerge.commands.tools.calibrate import Reading
     from evomerge.commands.tools.soup import learn_soup

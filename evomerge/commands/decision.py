@@ -104,7 +104,7 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
     return [
         *lines,
         *(f"note: {note}" for note in decision.notes),
-        f"To write it out: {export_command(run, decision.point)}",
+        f"To export it: {export_command(run, decision.point)}",
     ]
 
 

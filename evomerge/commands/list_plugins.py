@@ -27,7 +27,7 @@ def describe(kinds: Mapping[str, str], kind: str, name: str | None) -> tuple[lis
         owners = [each for each, sort in kinds.items() if kind in plugins.names(sort)]
         raise PluginError(
             f"No kind of plug-in named {kind!r}; there are {', '.join(kinds)}.{did_you_mean(kind, kinds)}"
-            + "".join(f" `evomerge list {owner} {kind}` tells about that one." for owner in owners)
+            + "".join(f" `evomerge list {owner} {kind}` describes it." for owner in owners)
         )
     what = kinds[kind]
     if what == "merge method":

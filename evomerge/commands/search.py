@@ -58,7 +58,7 @@ def run_search(
         origin = status.origin(Run(config.study).study, selection.winner.label)
         if origin:
             console.print(f"{selection.winner.label} is {origin}.", soft_wrap=True)
-        console.print(f"\nTo write it out: {status.export_command(Path(config.study))} -o DIR", soft_wrap=True)
+        console.print(f"\nTo export it: {status.export_command(Path(config.study))} -o DIR", soft_wrap=True)
     return code
 
 
