@@ -228,8 +228,8 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     if snapshot.best is not None:
         beside = words.beside(snapshot.better_baselines, len(snapshot.baselines))
         rows.append(("best so far", f"{words.score(snapshot.best)} ({snapshot.best.name}{beside})"))
-        if snapshot.searched is not None and snapshot.searched.number != snapshot.best.number:
-            rows.append(("best candidate", f"{words.score(snapshot.searched)} ({snapshot.searched.name})"))
+        if snapshot.best_candidate is not None and snapshot.best_candidate.number != snapshot.best.number:
+            rows.append(("best candidate", f"{words.score(snapshot.best_candidate)} ({snapshot.best_candidate.name})"))
         if snapshot.best.gains and snapshot.best.objective.needs_parents:
             rows.append(("against parents", words.gains(snapshot.best.gains)))
     if snapshot.front is not None:

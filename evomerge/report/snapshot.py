@@ -23,8 +23,7 @@ class Snapshot:
 
     told: candidates with an outcome. trials: how many the budget allows, None without such a limit.
     seconds: running time over all sessions; left: estimate until the budget is spent, None while unknown.
-    best: the merge that the objective likes most, candidate or baseline; searched: the best candidate. A Pareto search
-    has a front instead.
+    best: the merge that the objective likes most, candidate or baseline. A Pareto search has a front instead.
     stages: stage -> seconds of workers ("merge", "evaluate:TASK", "waiting"). failures: kind -> count.
     """
 
@@ -37,7 +36,7 @@ class Snapshot:
     seconds: float = 0.0
     left: float | None = None
     best: ScoredModel | None = None
-    searched: ScoredModel | None = None
+    best_candidate: ScoredModel | None = None
     front: SearchFront | None = None
     baselines: tuple[ScoredModel, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
@@ -60,7 +59,7 @@ class Snapshot:
             "seconds": round(self.seconds, 3),
             "seconds_left": None if self.left is None else round(self.left, 3),
             "best": None if self.best is None else so_far_to_dict(self.best, gains=True),
-            "best_candidate": None if self.searched is None else so_far_to_dict(self.searched, gains=True),
+            "best_candidate": None if self.best_candidate is None else so_far_to_dict(self.best_candidate, gains=True),
             "better_baselines": self.better_baselines,
             "front": None if self.front is None else search_front_to_dict(self.front),
             "baselines": [so_far_to_dict(baseline) for baseline in self.baselines],
@@ -105,7 +104,7 @@ def _so_far(ranking: Ranking) -> dict[str, Any]:
         return {"front": search_front(ranking.models), "baselines": tuple(baselines)}
     return {
         "best": best(ranking.merges),
-        "searched": best(ranking.candidates),
+        "best_candidate": best(ranking.candidates),
         "baselines": tuple(ranked(baselines)),
     }
 

@@ -10,14 +10,14 @@ from evomerge.objective.score import DisplayScore, are_shares, task_difference
 from evomerge.results.range_ends import RangeEnd, ends_sentence, range_ends
 from evomerge.results.ranking import Ranking, SelectionError, best, best_on
 from evomerge.results.scored import ScoredModel, scores_of
-from evomerge.results.verdict import Claim, Repeat, Rival, verdict
+from evomerge.results.verdict import Claim, Repeat, verdict
 from evomerge.statistics import Difference, holm
 from evomerge.study import Study
 from evomerge.trial import MERGES_TOKENIZER, Origin, Trial, detail_of
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selected:
     """What was selected. front, keeps, scale: see `Selection`."""
 
     label: str
@@ -58,13 +58,13 @@ def was_chosen(study: Study, candidates: int) -> bool:
     return any(kind == "selected" and data["candidates"] == candidates for kind, data in study.events)
 
 
-def chosen(study: Study) -> Choice:
+def chosen(study: Study) -> Selected:
     """The last choice. Raises SelectionError while there is none."""
     data = next((data for kind, data in reversed(study.events) if kind == "selected"), None)
     if data is None:
         raise SelectionError("No winner has been selected yet: the search is not finished.")
     scale = {task: (float(worst), float(best)) for task, (worst, best) in data.get("scale", {}).items()}
-    return Choice(str(data["label"]), tuple(data.get("front", ())), data.get("keeps"), scale)
+    return Selected(str(data["label"]), tuple(data.get("front", ())), data.get("keeps"), scale)
 
 
 def selection(study: Study, objective: Objective) -> Selection:
@@ -88,7 +88,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         shares=[task for task in objective.weights if are_shares(objective, task, (m.scores for m in ranking.models))],
         keeps=choice.keeps,
         repeat=repeat,
-        rival=None if baseline is None else _rival(baseline, winner, by_label[baseline.label]),
+        baseline=baseline,
     )
     lead = None if baseline is None else leads.get(baseline.label)
     level = [] if baseline is None or lead is None or lead.shown else [by_label[baseline.label].trial]
@@ -116,13 +116,6 @@ def _borrowed(study: Study) -> str:
         return ""
     named = ", ".join(f"{label} ({reason})" for label, reason in why.items())
     return f"Scored with the merge's tokenizer, though their own reads the tasks otherwise: {named}."
-
-
-def _rival(baseline: ScoredModel, winner: ScoredModel, reported: ScoredModel) -> Rival:
-    """The best baseline of the select split, of those that were scored on report; it may have won."""
-    kind = winner.objective.kind
-    mine, its = winner.decisive.get(kind), reported.decisive.get(kind)
-    return Rival(baseline.label, baseline.keeps, None if mine is None or its is None else (mine, its))
 
 
 def _claims(winner: ScoredModel, reported: Mapping[str, ScoredModel], on_select: Ranking) -> tuple[Claim, ...]:

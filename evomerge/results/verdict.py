@@ -34,19 +34,6 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Rival:
-    """The best baseline: the best merge on the select split that is no candidate of the search.
-
-    keeps: whether it kept there what the search file asks for. decisive: what the winner and it reached on report where
-    the worst task decides (see `Reference.decisive`).
-    """
-
-    label: str
-    keeps: bool = True
-    decisive: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
 class Claim:
     """The winner against the parent that is best on one task. gain: larger is better. p: for all tasks together."""
 
@@ -69,18 +56,19 @@ def verdict(
     shares: Collection[str],
     keeps: bool | None = None,
     repeat: Repeat | None = None,
-    rival: Rival | None = None,
+    baseline: ScoredModel | None = None,
 ) -> str:
     """The sentences, from the models on the report split with the winner first.
 
     leads: label -> how far the winner is ahead of another model, paired. shares: the tasks whose differences are
     points. keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task
-    that changed by itself is called neither better nor worse. rival: the best baseline, which may be the winner itself.
+    that changed by itself is called neither better nor worse. baseline: the best one,
+    as it was scored on the select split; it may be the winner itself.
     """
     winner = models[0]
     objective, scale = winner.objective, winner.reference.display.text
     points = not scale and set(shares) >= set(objective.weights)
-    sentences = [_headline(models, leads, rival, shares=points)]
+    sentences = [_headline(models, leads, baseline, shares=points)]
     if scale:
         sentences.append(f"The score is a mean, {scale}.")
     unsteady = repeat.unsteady if repeat is not None else ()
@@ -110,7 +98,7 @@ def verdict(
 
 
 def _headline(
-    models: Sequence[ScoredModel], leads: Mapping[str, Difference], rival: Rival | None, *, shares: bool
+    models: Sequence[ScoredModel], leads: Mapping[str, Difference], baseline: ScoredModel | None, *, shares: bool
 ) -> str:
     """The winner against the best parent, then against the best baseline.
 
@@ -119,7 +107,7 @@ def _headline(
     """
     winner, parents = models[0], [model for model in models if model.is_parent]
     if not parents:
-        beside = _beside(models, leads, rival, shown=True, shares=shares)
+        beside = _beside(models, leads, baseline, shown=True, shares=shares)
         return f"No parent was scored on the report split: nothing to compare the winner with{beside}."
     if winner in parents:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
@@ -127,7 +115,7 @@ def _headline(
     best = max(kept or parents, key=lambda parent: parent.score.mean)
     gap = leads[best.label]
     amount = _amount(gap, shares=shares) + _of(winner, shares=shares) + _by_constants(winner, best, gap)
-    beside = _beside(models, leads, rival, shown=gap.shown, shares=shares)
+    beside = _beside(models, leads, baseline, shown=gap.shown, shares=shares)
     if gap.shown:
         p = p_text(gap.p, "p")
         which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
@@ -142,30 +130,34 @@ def _headline(
 
 
 def _beside(
-    models: Sequence[ScoredModel], leads: Mapping[str, Difference], rival: Rival | None, *, shown: bool, shares: bool
+    models: Sequence[ScoredModel],
+    leads: Mapping[str, Difference],
+    baseline: ScoredModel | None,
+    *,
+    shown: bool,
+    shares: bool,
 ) -> str:
     """How the winner stands to the best baseline, as the end of a sentence. shown: whether it beats the best parent."""
     winner = models[0]
-    if rival is None:
+    if baseline is None:
         return ""
-    if rival.label == winner.label:
+    label, kind = baseline.label, winner.objective.kind
+    if label == winner.label:
         return f"; {winner.label} is itself a baseline, and no candidate of the search was better on the select split"
-    gap, other = leads[rival.label], next(model for model in models if model.label == rival.label)
+    gap, other = leads[label], next(model for model in models if model.label == label)
     amount = _amount(gap, shares=shares) + _by_constants(winner, other, gap)
     p = f", {p_text(gap.p, 'p')}"
-    decisive = (
-        "" if rival.decisive is None else "; {} {:.3f} against {:.3f}".format(winner.objective.kind, *rival.decisive)
-    )
-    falls = "" if rival.keeps else ", which does not keep what was asked for"
+    decisive = f"; {kind} {winner.decisive[kind]:.3f} against {other.decisive[kind]:.3f}" if winner.decisive else ""
+    falls = "" if baseline.keeps else ", which does not keep what was asked for"
     if gap.p < 0.05 and gap.mean < 0:
-        return f"; worse than {rival.label}{falls} ({amount}{p}{decisive})"
+        return f"; worse than {label}{falls} ({amount}{p}{decisive})"
     if not shown:
-        return f"; against the best baseline, {rival.label}{falls}: {amount}{decisive}"
+        return f"; against the best baseline, {label}{falls}: {amount}{decisive}"
     if gap.shown:
-        return f", and the best baseline, {rival.label}{falls} ({amount}{p}{decisive})"
+        return f", and the best baseline, {label}{falls} ({amount}{p}{decisive})"
     needed = _needed(gap, shares=shares)
     more = f"; at least {needed:,} examples would tell" if needed is not None else ""
-    return f"; not shown to be better than {rival.label}{falls} ({amount}{decisive}{more})"
+    return f"; not shown to be better than {label}{falls} ({amount}{decisive}{more})"
 
 
 def _by_constants(winner: ScoredModel, other: ScoredModel, gap: Difference) -> str:

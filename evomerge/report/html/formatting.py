@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.report.words import decimals
+from evomerge.report import words
+from evomerge.results.as_json import estimate_of
 from evomerge.results.scored import CANDIDATES
-from evomerge.statistics import Z95
 
 #: So many points beside front, finalists and baselines are listed.
 LISTED = 300
@@ -18,18 +18,14 @@ def estimate(value: Mapping[str, Any] | None) -> str:
     """`0.784 [0.755, 0.813]`; a dash for nothing."""
     if value is None or value["mean"] is None:
         return NOTHING
-    if value["low"] is None or value["high"] is None:
-        return number(value["mean"])
-    digits = _digits(value)
-    return f"{value['mean']:z.{digits}f} [{value['low']:z.{digits}f}, {value['high']:z.{digits}f}]"
+    found = estimate_of(value)
+    return words.estimate(found) if found.has_interval else number(found.mean)
 
 
 def plus_minus(value: Mapping[str, Any]) -> str:
-    """`0.784 ± 0.029`."""
-    if value["low"] is None or value["high"] is None:
-        return estimate(value)
-    digits = _digits(value)
-    return f"{value['mean']:z.{digits}f} ± {(value['high'] - value['low']) / 2:.{digits}f}"
+    """`0.784 ±0.029`."""
+    found = estimate_of(value)
+    return words.plus_minus(found) if found.has_interval else estimate(value)
 
 
 def mean(value: Mapping[str, Any] | None) -> str:
@@ -100,7 +96,3 @@ def _observed(finalists: list[dict[str, Any]]) -> float | None:
         if row["kind"] in CANDIDATES and row["search"] is not None
     ]
     return sum(falls) / len(falls) if falls else None
-
-
-def _digits(value: Mapping[str, Any]) -> int:
-    return decimals((value["high"] - value["low"]) / 2 / Z95)

@@ -55,8 +55,8 @@ def test_a_baseline_may_be_the_best_so_far(tmp_path: Path, kind: str, searched: 
         study.tell(Outcome(number, scores), list(objective.losses(scores)))
     snapshot = take(Run.of(study))
     assert snapshot.best is not None
-    assert snapshot.searched is not None
-    assert (snapshot.best.label, snapshot.searched.number) == ("task_arithmetic:0.8", searched)
+    assert snapshot.best_candidate is not None
+    assert (snapshot.best.label, snapshot.best_candidate.number) == ("task_arithmetic:0.8", searched)
     data = status(Run.of(study))
     assert (data["best"]["label"], data["best_candidate"]["number"]) == ("task_arithmetic:0.8", searched)
     console = Console(width=200, record=True, file=io.StringIO())

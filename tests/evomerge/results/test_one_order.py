@@ -70,7 +70,7 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
     drawn = next(line for line in console.export_text().splitlines() if line.startswith("best so far"))
     best = {
         "live": snapshot.best.number,
-        "live, of the candidates": snapshot.searched.number if snapshot.searched is not None else None,
+        "live, of the candidates": snapshot.best_candidate.number if snapshot.best_candidate is not None else None,
         "live table": 5 if "(trial 5" in drawn else drawn,
         "status": status(Run.of(study))["best"]["number"],
         "front": shown.preferred.number,
