@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from evomerge.errors import EvomergeError
 from evomerge.statistics import intervals
@@ -211,4 +211,4 @@ def _student(parts: list[Part]) -> float:
     mean, variance = sum(part.centre for part in parts), sum(part.variance for part in parts)
     if variance == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), intervals.degrees(parts)))
+    return float(2 * special.stdtr(intervals.degrees(parts), -abs(mean) / math.sqrt(variance)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 FloatArray = NDArray[np.float64]
 
@@ -63,4 +63,4 @@ def degrees(parts: Sequence[Part]) -> float:
 
 def student(degrees: float) -> float:
     """Return the two-sided 5 % quantile of Student's t; the normal one for infinite degrees."""
-    return Z95 if math.isinf(degrees) else float(stats.t.ppf(0.975, degrees))
+    return Z95 if math.isinf(degrees) else float(special.stdtrit(degrees, 0.975))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 #: Cells of the grid on which sums of unequal weights are counted. Rounding never decreases p.
 CELLS = 2**14
@@ -23,7 +23,7 @@ def sign_test(wins: Sequence[int], losses: Sequence[int], weights: Sequence[floa
     won, lost, sizes = (np.array(column) for column in zip(*used, strict=True))
     if np.allclose(sizes, sizes[0], rtol=1e-9):
         fewer, total = int(min(won.sum(), lost.sum())), int((won + lost).sum())
-        return min(1.0, 2 * float(stats.binom.cdf(fewer, total, 0.5)))
+        return min(1.0, 2 * float(special.bdtr(fewer, total, 0.5)))
     return _weighted(won, lost, sizes)
 
 
@@ -34,9 +34,16 @@ def _weighted(won: NDArray[np.int64], lost: NDArray[np.int64], sizes: NDArray[np
     for total, size in zip(totals, sizes, strict=True):
         places = np.rint(np.arange(total + 1) * size / cell).astype(int)
         longer = np.zeros(len(chances) + places[-1])
-        for place, chance in zip(places, stats.binom.pmf(np.arange(total + 1), total, 0.5), strict=True):
+        for place, chance in zip(places, _binomial(int(total)), strict=True):
             longer[place : place + len(chances)] += chance * chances
         chances = longer
     farthest = max(float(won @ sizes), float(lost @ sizes)) / cell
     first = max(0, int(np.ceil(farthest - len(sizes) / 2 - 1e-6)))
     return min(1.0, 2 * float(chances[first:].sum()))
+
+
+def _binomial(n: int) -> NDArray[np.float64]:
+    """Return the probabilities of 0 to n heads among n tosses, (n + 1,). `scipy.stats` takes a second to import."""
+    heads = np.arange(n + 1)
+    log_ways = special.gammaln(n + 1) - special.gammaln(heads + 1) - special.gammaln(n - heads + 1)
+    return np.asarray(np.exp(log_ways - n * np.log(2)), dtype=np.float64)

@@ -102,9 +102,8 @@ def at_home(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def _secrets(variables: Mapping[str, str]) -> set[str]:
-    return {
-        value for name, value in variables.items() if _SECRET_NAMES.search(name) and len(value.strip()) >= _SHORTEST
-    }
+    found = {variables[name] for name in variables if _SECRET_NAMES.search(name)}
+    return {value for value in found if len(value.strip()) >= _SHORTEST}
 
 
 @lru_cache(maxsize=8)
