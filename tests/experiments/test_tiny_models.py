@@ -1,7 +1,7 @@
 """The models that the program makes: ordinary folders, cached by content, better than the base where trained."""
 
 import json
-import multiprocessing
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from experiments.tiny_models.prepare import Expert, ModelSet, prepare
 from experiments.tiny_models.sets import TINY
 from experiments.tiny_models.train import Network, Schedule
 from tests.conftest import TinyModels
+from tests.evomerge.forks import Fork
 
 SMALLEST = ModelSet(
     network=Network(hidden=16, layers=1, heads=2),
@@ -108,17 +109,15 @@ def test_lm_eval_files_follow_a_moved_folder(offspring: Path) -> None:
     assert str(moved / "data" / "sort.jsonl") in (moved / "lm_eval" / "sort.yaml").read_text()
 
 
-def prepare_smallest(root: Path) -> None:
-    prepare(root, SMALLEST, say=print)
+def prepare_smallest() -> None:
+    """Prepare the set in the folder that `sys.argv` names."""
+    prepare(Path(sys.argv[1]), SMALLEST, say=print)
 
 
 def test_two_processes_at_once_make_one_set(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=prepare_smallest, args=(tmp_path,)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    call = f"{__name__}:prepare_smallest"
+    with Fork(tmp_path, call=call) as first, Fork(tmp_path, call=call) as second:
+        said = [first.communicate(), second.communicate()]
+    assert [first.returncode, second.returncode] == [0, 0], said
     assert not list(tmp_path.glob(".*.partial"))
     AutoModelForCausalLM.from_pretrained(tmp_path / "sort")
