@@ -68,12 +68,12 @@ def _task(plan: Plan, task: str) -> list[str]:
 
 def _first(plan: Plan, config: SearchConfig) -> str:
     """What of the budget is spent before the search proper, and what is left for it."""
-    canary = "the canary, which tries whether coefficients change anything, is not counted"
+    canary = "the canary, a check that coefficients change the outputs, does not count"
     trials = config.budget.trials
     if trials is None:
         return f"the start and {plan.n_baselines} baselines count as trials; {canary}"
-    left = f"{plan.n_proposed(trials)} are left for {config.optimizer.kind} to propose"
-    return f"of {trials} trials the first are the start and {plan.n_baselines} baselines, {left}; {canary}"
+    left = f"which leaves {plan.n_proposed(trials)} for {config.optimizer.kind} to propose"
+    return f"of {trials} trials, the first are the start and {plan.n_baselines} baselines, {left}; {canary}"
 
 
 def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:
@@ -89,4 +89,4 @@ def _objective(objective: Objective) -> str:
     weighed = len(set(objective.weights.values())) > 1
     said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""
     kept = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
-    return f"{objective.kind}{said}" + (f"; keeping of the best parent {kept}" if kept else "")
+    return f"{objective.kind}{said}" + (f"; constraints relative to the best parent: {kept}" if kept else "")

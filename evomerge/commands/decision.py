@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.objective.score import DisplayScore, display_score, task_difference
 from evomerge.report import status
-from evomerge.report.words import column_digits, plus_minus
+from evomerge.report.words import column_digits, plus_minus, same_decimals
 from evomerge.results.as_json import estimate_to_dict, identity_to_dict, model_to_dict
 from evomerge.results.front import Front
 from evomerge.results.pick import Chosen, Reached, weights_text
@@ -127,9 +127,10 @@ def export_command(run: Path, point: ScoredModel) -> str:
 
 
 def reached_line(each: Reached) -> str:
-    """`chat>=-1pt: asked 0.79, reached 0.8`."""
-    text = f"{each.constraint.text}: asked {each.limit:.4g}, reached {each.value:.4g}"
-    return text + (f", misses it by {each.missed_by:.4g}" if each.missed_by > 0 else "")
+    """`chat>=-1pt: required 0.79, got 0.80`."""
+    limit, value = same_decimals(each.limit, each.value)
+    text = f"{each.constraint.text}: required {limit}, got {value}"
+    return text + (f", violated by {each.missed_by:.4g}" if each.missed_by > 0 else "")
 
 
 def _view_to_dict(view: View) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     opened = named.pop("base")
     differences = tuple(tokenizer_differences(opened, named))
     taken = tuple(
-        f"task {text!r} is taken as an lm-eval task: there is no file of that name"
+        f"task {text!r} is used as an lm-eval task, since no such file exists"
         for text, (_, entry) in zip(tasks, entries, strict=True)
         if entry.get("task") == text
     )
@@ -59,7 +59,7 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
     folder = file.absolute().parent
     place = {
         "facts": facts,
-        "notes": "".join(f"# Look at: {one_line(note)}\n" for note in differences),
+        "notes": "".join(f"# Note: {one_line(note)}\n" for note in differences),
         "base": _inline(_model(below, folder)),
         "experts": _block({model.name: _model(model, folder) for model in inputs}),
         "dtype": _dtype(opened),
@@ -96,7 +96,7 @@ def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
     for name, entry in guess_tasks(tasks):
         own = ":" in entry["evaluator"] and len(entry) == 1  # `module:Class`, whose options are still to be written
         if own or (entry["evaluator"] == "lm_eval_task" and "include_path" not in entry):
-            shown[name] = ["its examples are shown by `evomerge check`, which loads the task"]
+            shown[name] = ["run `evomerge check` to see its examples: it loads the task"]
             continue
         evaluator = build_evaluator(PluginSpec.read(entry, "evaluator"))
         previews = [evaluator.preview(row) for row in range(min(SHOWN_EXAMPLES, len(evaluator.example_ids)))]
@@ -163,7 +163,7 @@ def _dtype(base: Model) -> str:
 
 def _listed(what: str) -> str:
     """The plug-ins of a kind that there are, as comment lines."""
-    text = f"There are {', '.join(plugins.names(what))}."
+    text = f"Available: {', '.join(plugins.names(what))}."
     return "".join(f"# {line}\n" for line in textwrap.wrap(text, 110))
 
 
@@ -176,56 +176,57 @@ def _block(data: Mapping[str, object]) -> str:
 
 
 _TEMPLATE = """\
-# A search for the coefficients of a merge. Check it: evomerge check FILE. Run it: evomerge search FILE.
-# The base: {facts}. Relative paths are relative to this file.
+# Search file of evomerge. Validate it with `evomerge check FILE`, run it with `evomerge search FILE`.
+# The base: {facts}. Relative paths are resolved against this file's folder.
 {notes}
 # The model that the experts were fine-tuned from.
 base: {base}
 
-# The models to merge into it, by a short name each; a LoRA adapter is put on the base.
-# Another model below it: NAME: {{path: MODEL, adapter: ADAPTER}}
+# The models to merge into it, each under a short name; a LoRA adapter is applied to the base.
+# An adapter of another model: NAME: {{path: MODEL, adapter: ADAPTER}}
 experts:
 {experts}
-# How they are merged; `evomerge list methods` lists the ways. With options: {{kind: ties, normalize: true}}
+# The merge method, see `evomerge list methods`. With options: {{kind: ties, normalize: true}}
 method: task_arithmetic
 
-# Type of the merged weights: float32, bfloat16 or float16.
+# Data type of the merged weights: float32, bfloat16 or float16.
 dtype: {dtype}
 
-# Whose tokenizer the result gets, rows of embeddings being matched by token: union (of all), base, or an expert's
-# name. null: the base's, and rows stay where they are.
+# Tokenizer of the result, to which embedding rows are matched by token: union (of all), base, or an expert's
+# name. null: the base's, without matching rows.
 tokenizer: {tokenizer}
 
-# What is searched: uniform (one coefficient per expert), layerwise, blockwise (attention, mlp, norms apart),
-# expertwise (every expert of a mixture apart), smooth (a few control points along the depth), simplex.
+# The search space: uniform (one coefficient per expert), layerwise, blockwise (separate for attention, mlp, norms),
+# expertwise (separate for every expert of a mixture), smooth (a few control points along the depth), simplex.
 # With options: {{kind: smooth, points: 4}}
-# ranges: of every coefficient; a weight below 0 takes an expert's change away, one above 1 exaggerates it.
+# ranges: bounds of each coefficient; a weight below 0 subtracts an expert's task vector, one above 1 amplifies it.
 space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
 
-# What a merge is scored on. Every task is divided by content: searched on, selected on, reported on.
+# The tasks that score a merge. The examples of each are split by content, see `split`.
 tasks:
 {tasks}
-# mean of the tasks; chebyshev or retention: the worst task, measured from the best parent on it in its unit or as a
-# share; pareto: every task by itself, which gives a front to choose from.
+# mean: the mean of the tasks. chebyshev, retention: the worst task, as its difference from or its ratio to the best
+# parent. pareto: one objective per task, which yields a front to choose from.
 # With weights: {weights}
 # Weights with a kind: {{kind: chebyshev, weights: {weights}}}
 objective: mean
-# prefer: {weights}    # with pareto: the trade-off that is recommended and selected
-# keep: -1pt                   # no task may fall more than a hundredth behind its best parent; or 98%, or {lag}
+# prefer: {weights}    # with pareto: the trade-off to recommend and select
+# keep: -1pt                   # constraint: no task more than 0.01 below its best parent; or 98%, or {lag}
+# search: used by the optimizer (train). select: chooses the winner (validation). report: held out (test).
 split: {{search: 0.5, select: 0.2, report: 0.3}}
 
-# Who proposes candidates.
+# The optimizer that proposes candidates.
 {optimizers}optimizer: cma_es
 
-# When to stop, whichever comes first: trials (baselines count), hours, until (a time such as 07:00).
+# The search stops at the first limit reached: trials (including baselines), hours, until (a time such as 07:00).
 budget: {{trials: 200}}
 
-# ray (several workers) or serial (this process); device auto takes a GPU where there is one.
+# ray (several workers) or serial (this process). device: auto uses a GPU if available.
 executor: ray
 workers: auto
 device: auto
 seed: 0
 
-# The folder of the run: configuration, ledger of all trials. To go on: evomerge search FILE --resume
+# The run folder: configuration and ledger of all trials. Resume with `evomerge search FILE --resume`.
 study: {study}
 """

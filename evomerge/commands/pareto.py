@@ -66,8 +66,8 @@ def _heading(shown: Front) -> str:
         return f"Nothing is scored on the {shown.split} split yet."
     examples = ", ".join(f"{task} {count}" for task, count in shown.examples.items())
     return (
-        f"{len(shown.on_front)} of {len(shown.points)} models are on the front (*) of the {shown.split} split "
-        f"({examples} examples); ± is half of a 95 % interval."
+        f"Front (*) of the {shown.split} split ({examples} examples): {len(shown.on_front)} of "
+        f"{count(len(shown.points), 'model')}; ± is half a 95 % interval."
     )
 
 
@@ -84,8 +84,8 @@ def _volume_notes(searched: Front, held_out: Front) -> list[str]:
     if searched.hypervolume is None or held_out.hypervolume is None:
         return []
     note = (
-        "Each hypervolume counts from the worst of base and parents on its own examples, and fewer models are scored "
-        "on the report split: compare it with that of base and parents beside it, not with that of the other split."
+        "Hypervolumes of different splits are not comparable: each has its own reference point, and fewer models are "
+        "scored on the report split. Compare each with the hypervolume of base and parents on the same split."
     )
     return [note]
 
@@ -94,17 +94,17 @@ def _notes(shown: Front) -> list[str]:
     notes = []
     scale = shown.reference.display.text
     if scale:
-        notes.append(f"The score is a mean, {scale}.")
+        notes.append(f"The score is a mean, with {scale}.")
     if shown.objective.keep and shown.parents:
         kept = ", ".join(f"{task} {shown.objective.asked(task)}" for task in shown.objective.keep)
-        notes.append(f"The study keeps, of the best parent: {kept}; merges that fall further are marked.")
+        notes.append(f"Constraints relative to the best parent: {kept}; merges that violate them are marked.")
     if shown.split == "search" and shown.optimism is not None:
         notes.append(
-            f"The search chose on these examples: the best score is expected to be {shown.optimism.expected:.2g} too "
-            "high, and hypervolume is too large; the report split tells."
+            "Candidates were selected on these examples: expect the best score to be "
+            f"{shown.optimism.expected:.2g} too high, and the hypervolume too large; the report split is unbiased."
         )
     if shown.pending:
         notes.append(f"{shown.pending} more {'is' if shown.pending == 1 else 'are'} being scored.")
     if shown.left_out:
-        notes.append(f"Left out, for being scored on other examples: {count(shown.left_out, 'model')}.")
+        notes.append(f"Left out, since scored on other examples: {count(shown.left_out, 'model')}.")
     return notes

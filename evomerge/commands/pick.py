@@ -6,7 +6,7 @@ from evaluators.base import SPLITS
 from evomerge.commands.decision import Decision, reached_line, view
 from evomerge.objective import Objective
 from evomerge.report.status import state_of
-from evomerge.report.words import count
+from evomerge.report.words import count, same_decimals
 from evomerge.results import pick
 from evomerge.results.front import Front
 from evomerge.results.pick import ChoiceError, Chosen, Wish, preferred_model, read_wish
@@ -53,7 +53,7 @@ def decide(run: Run, request: Request) -> Decision:
     deciding = deciding_front(run, request.split)
     if request.trial is not None:
         deciding, point = _numbered(run, deciding, request)
-        return _decision(run, deciding, Chosen(point, wish, ()), f"{point.label}, as it was asked for.", ())
+        return _decision(run, deciding, Chosen(point, wish, ()), f"{point.label}, as requested.", ())
     chosen = pick.choose(deciding, wish)
     notes = [*_caveats(deciding), *_not_kept(deciding, chosen)]
     if deciding.split != "search" and not chosen.met:
@@ -82,7 +82,7 @@ def number_to_write(decision: Decision, request: Request) -> int:
     """The number of the trial to write. Raises ChoiceError where it keeps not all that was asked for."""
     if not decision.chosen.met and not request.nearest:
         missed = "; ".join(reached_line(each) for each in decision.chosen.reached if each.missed_by > 0)
-        raise ChoiceError(f"{decision.sentence} {missed}. Take it with --nearest, or ask for less.")
+        raise ChoiceError(f"{decision.sentence} {missed}. Accept it with --nearest, or relax the constraint.")
     return decision.point.number
 
 
@@ -99,10 +99,14 @@ def _decision(run: Run, deciding: Front, chosen: Chosen, sentence: str, notes: l
 
 def _sentence(deciding: Front, chosen: Chosen) -> str:
     if chosen.met:
-        return f"{chosen.point.label} is {chosen.wish.text}, by the {deciding.split} split."
+        return f"{chosen.point.label} is {chosen.wish.text}, on the {deciding.split} split."
     asked = " and ".join(constraint.text for constraint in chosen.wish.keep)
-    how = ", whose largest miss, each in the range of its task, is the smallest" if len(chosen.reached) > 1 else ""
-    return f"No merge has {asked} on the {deciding.split} split; the nearest is {chosen.point.label}{how}."
+    how = (
+        ", whose largest violation, relative to the range of its task, is the smallest"
+        if len(chosen.reached) > 1
+        else ""
+    )
+    return f"No merge meets {asked} on the {deciding.split} split; the nearest is {chosen.point.label}{how}."
 
 
 def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, ScoredModel]:
@@ -124,13 +128,13 @@ def _caveats(deciding: Front) -> list[str]:
     notes = []
     if deciding.split == "search":
         curse = deciding.optimism
-        by = f": by about {curse.expected:.2g} here" if curse is not None and curse.expected > 0 else ""
-        notes.append(f"Decided on the examples that were searched on, where the best of many looks too good{by}.")
+        by = f"about {curse.expected:.2g} of " if curse is not None and curse.expected > 0 else ""
+        notes.append(f"Chosen on search examples; expect {by}selection optimism.")
     if deciding.pending:
         are = "is" if deciding.pending == 1 else "are"
         notes.append(f"{deciding.pending} more {are} being scored on the {deciding.split} split.")
     if deciding.left_out:
-        notes.append(f"Left out, for being scored on other examples: {count(deciding.left_out, 'model')}.")
+        notes.append(f"Left out, since scored on other examples: {count(deciding.left_out, 'model')}.")
     return notes
 
 
@@ -140,7 +144,7 @@ def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
     if not keep or chosen.wish.keep or chosen.point.keeps:
         return []
     asked = ", ".join(f"{task} {deciding.objective.asked(task)}" for task in keep)
-    return [f"It falls further behind the best parent than the study keeps ({asked}); say it here with --keep."]
+    return [f"It violates the study's constraints ({asked}); repeat them with --keep to enforce them here."]
 
 
 def _outscored(deciding: Front, chosen: Chosen) -> list[str]:
@@ -150,28 +154,27 @@ def _outscored(deciding: Front, chosen: Chosen) -> list[str]:
         return []
     model, theirs, mine = found
     measure = "the study's own score" if chosen.wish.counted is None and chosen.wish.best_at is None else "this measure"
-    return [
-        f"By {measure}, {model.label} scores higher on the {deciding.split} split: {theirs:.4g} against {mine:.4g}."
-    ]
+    higher, lower = same_decimals(theirs, mine)
+    return [f"By {measure}, {model.label} scores higher on the {deciding.split} split: {higher} against {lower}."]
 
 
 def _beaten(deciding: Front, point: ScoredModel) -> list[str]:
     rivals = (model for model in deciding.points if model.number != point.number)
     above = [r.label for r in rivals if (r.losses <= point.losses).all() and (r.losses < point.losses).any()]
-    return [f"It is beaten, on every task or all but equal ones, by {', '.join(above[:3])}."] if above else []
+    return [f"It is dominated by {', '.join(above[:3])}."] if above else []
 
 
 def _count_look(study: Study, label: str, why: str) -> str:
     """Record that the report split has decided; returns what to say about it."""
-    said = "This choice has looked at the report split, whose numbers are no longer held out for it"
+    said = "This choice used the report split, so its scores there are no longer held-out"
     if state_of(study) != "done":
-        return f"{said}. The study is not finished, so the look is not recorded."
+        return f"{said}. The study is not finished, so this is not recorded."
     try:
         writer = Study.open(study.folder)
     except (StudyBusy, StudyPaused) as error:
-        return f"{said}. The look is not recorded: {error}"
+        return f"{said}. This is not recorded: {error}"
     try:
         writer.event("report_split_read", winner=label, reason=f"chosen on it: {why}")
     finally:
         writer.close()
-    return f"{said}; the study counts the look."
+    return f"{said}; the study records this."

@@ -11,7 +11,7 @@ from evomerge.run import Run
 from evomerge.study import StudyError
 from evomerge.trial import Origin
 
-_QUESTION = "A trial's number, weights (math=2,chat=1), `max math`, what to keep (chat>=-1pt), `knee`, or q"
+_QUESTION = "Trial number, weights (math=2,chat=1), `max math`, constraints (chat>=-1pt), `knee`, or q"
 _SPACES = re.compile(r"\s*(>=|<=|=)\s*")
 
 
@@ -50,7 +50,7 @@ def _list(run: Run, split: str | None, say: Callable[[str], None]) -> None:
     front = deciding_front(run, split)
     if not front.choices:
         raise ChoiceError(f"No merge of {run.folder} is scored on the {front.split} split yet.")
-    say(f"The merges that no other beats on the {front.split} split:")
+    say(f"Non-dominated merges on the {front.split} split:")
     digits = {task: column_digits(point.tasks[task] for point in front.choices) for task in front.tasks}
     for point in front.choices:
         tasks = ", ".join(f"{task} {plus_minus(value, digits[task])}" for task, value in point.tasks.items())

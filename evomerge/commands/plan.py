@@ -99,7 +99,7 @@ def _probe(plan: Plan) -> Evidence:
     if failed is not None:
         raise LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
     known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
-    return Evidence(sum(stages.values()), stages, known, "two candidates, scored now")
+    return Evidence(sum(stages.values()), stages, known, "two candidates scored now")
 
 
 def _memory(plan: Plan, workers: int, gpus: float) -> dict[str, int]:
@@ -159,12 +159,12 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
         f"disk: ledger up to {size(disk['ledger_bytes'])}, an export {size(disk['export_bytes'])}, free {free}",
     ]
     if spent["source"] is None:
-        lines.append("time: not known before a candidate has been scored; --measure scores two")
+        lines.append("time: unknown until a candidate has been scored; --measure scores two")
     else:
         whole = spent["search_seconds"]
-        search = "as long as the budget says" if whole is None else f"about {words.duration(whole)}"
+        search = "as long as the budget allows" if whole is None else f"about {words.duration(whole)}"
         lines.append(
-            f"time: {spent['candidate_seconds']:.3g} s a candidate ({spent['source']}); search {search}, "
+            f"time: {spent['candidate_seconds']:.3g} s per candidate ({spent['source']}); search {search}, "
             f"selection about {words.duration(spent['selection_seconds'])}"
         )
     models = spent["selection_models"]
@@ -177,8 +177,8 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
 
 def _memory_line(memory: Mapping[str, int]) -> str:
     line = (
-        f"memory: about {size(memory['bytes'])}, {size(memory['shared_bytes'])} of it model files that all workers "
-        f"share, of {size(memory['available_bytes'])} available"
+        f"memory: about {size(memory['bytes'])} of {size(memory['available_bytes'])} available, "
+        f"{size(memory['shared_bytes'])} of it model files shared by all workers"
     )
     device = memory["device_bytes_per_worker"]
-    return f"{line}; on the GPU {size(device)} for each worker, with copies of all models" if device else line
+    return f"{line}; {size(device)} of GPU memory per worker, including copies of all models" if device else line

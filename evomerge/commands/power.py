@@ -50,7 +50,7 @@ def detectable_differences(
 def power_lines(shown: Mapping[str, Any]) -> list[str]:
     """The same for people."""
     if not shown["examples"]:
-        return ["power: every task measures whole models, and no number of examples changes that"]
+        return ["power: every task is one value per model without sampling error: any difference shows"]
     assumed = (
         f"assuming {100 * DISAGREEMENT:.0f} % discordant answers; --measure compares two models"
         if shown["source"] is None
@@ -71,7 +71,7 @@ def power_lines(shown: Mapping[str, Any]) -> list[str]:
         *lines,
         f"  report examples needed in all: {needed}"
         if needed
-        else "  half of such a difference needs four times as many examples",
+        else "  detecting half such a difference takes four times as many examples",
     ]
 
 
@@ -103,4 +103,4 @@ def _of_score(objective: Objective, tasks: Mapping[str, float | None]) -> float 
 
 def _difference(shown: Mapping[str, Any], task: str) -> str:
     least = shown["detectable"][task]
-    return "not known before models have been scored; --measure scores two" if least is None else f"{least:.2g}"
+    return "unknown until models have been scored; --measure scores two" if least is None else f"{least:.2g}"

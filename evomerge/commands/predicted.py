@@ -18,14 +18,14 @@ from evomerge.trial import Trial
 def find(run: Run, request: Request) -> Predicted:
     """The predicted point that is asked for by its number. Raises ChoiceError where there is no such."""
     if request.wishes or request.trial is not None or request.split is not None or request.nearest:
-        raise ChoiceError("--predicted N names the point: leave out --trial, --split and all wishes.")
+        raise ChoiceError("--predicted N names the point: leave out --trial, --split, --nearest and all preferences.")
     points = run.predicted
     found = next((point for point in points if point.number == request.predicted), None)
     if found is None:
-        there = f"they go from 1 to {len(points)}" if points else "this study's optimizer predicts none"
+        there = f"valid numbers are 1 to {len(points)}" if points else "this study's optimizer predicts none"
         raise ChoiceError(
             f"There is no predicted point {request.predicted}: {there}. "
-            f"`evomerge pareto {shlex.quote(str(run.folder))} --all` lists those that no measured model beats."
+            f"`evomerge pareto {shlex.quote(str(run.folder))} --all` lists those not dominated by a measured model."
         )
     return found
 
@@ -35,8 +35,8 @@ def sentence(point: Predicted) -> str:
     digits = column_digits(point.tasks.values())
     expected = ", ".join(f"{task} {plus_minus(value, digits)}" for task, value in point.tasks.items())
     return (
-        f"predicted {point.number} was not measured: {expected} are expected on the search split. "
-        f"The nearest that was measured is {point.nearest.label}, {point.distance:.2g} away."
+        f"predicted {point.number} was not measured; expected on the search split: {expected}. "
+        f"The nearest measured model is {point.nearest.label}, at distance {point.distance:.2g}."
         + (" A measured model is expected to be at least as good on every task." if point.beaten else "")
     )
 

@@ -80,7 +80,7 @@ def gather(run: Run) -> PageSources:
     try:
         merges = _merges(run.study, run.searched, run.space)
     except (CheckpointError, SpaceError, OSError) as error:
-        why = f"The models cannot be read here, so the coordinates of points are shown instead: {error}"
+        why = f"The models cannot be read on this machine, so coordinates are shown instead of coefficients: {error}"
         return PageSources(inputs, missing=why, configuration=text)
     tables = {number: merge.table for number, merge in merges.items()}
     return PageSources(inputs, tables, run.space.decode, _Recipes(merges), configuration=text)

@@ -129,8 +129,8 @@ def _exit_code(ending: Ending) -> int:
 
 def _last_words(ending: Ending, folder: Path) -> str:
     if ending.kind == "done":
-        return f"done; everything is in {folder}"
+        return f"done; all results are in {folder}"
     why = f": {ending.message}" if ending.message else ""
     if not (folder / FILE).exists():
-        return f"{ending.kind}{why} before a study was begun"
-    return f"{ending.kind}{why}\nNothing is lost. To go on: {status.resume_command(folder)}"
+        return f"{ending.kind}{why} before the study began"
+    return f"{ending.kind}{why}\nNothing is lost. To resume: {status.resume_command(folder)}"

@@ -49,8 +49,8 @@ class _Process:
             self.well = news[-1] == "answers again"
         if self.process.poll() and not self._ended:
             self._ended, self.well = True, False
-            news = news or [f"has ended with code {self.process.returncode}, see {self.log}"]
-        return [f"{self.kind} {text}; the search goes on" for text in news]
+            news = news or [f"exited with code {self.process.returncode}, see {self.log}"]
+        return [f"{self.kind} {text}; the search continues" for text in news]
 
     def tell(self, said: bytes) -> None:
         """Say that the search ends; a process that does not listen is not waited for."""
@@ -83,7 +83,8 @@ class Trackers:
         for kind in absent:
             del self._waiting[kind]
         return [
-            f"{kind} is not installed: pip install 'evomerge[{kind}]'; the search goes on without it" for kind in absent
+            f"{kind} is not installed: pip install 'evomerge[{kind}]'; the search continues without it"
+            for kind in absent
         ]
 
     def news(self, run: Path) -> list[str]:
@@ -97,7 +98,7 @@ class Trackers:
             try:
                 self._running.append(_Process(kind, target, run))
             except OSError as error:
-                said.append(f"{kind} cannot be started: {error}; the search goes on")
+                said.append(f"{kind} cannot be started: {error}; the search continues")
         self._waiting = {}
         for tracker in self._running:
             with suppress(OSError):
@@ -116,6 +117,6 @@ class Trackers:
                 try:
                     tracker.process.wait(max(0.0, until - time.monotonic()) if tracker.well else 0.0)
                 except subprocess.TimeoutExpired:
-                    left.append(f"{tracker.kind} is still sending, and ends by itself; its log is {tracker.log}")
+                    left.append(f"{tracker.kind} is still sending and will exit on its own; its log is {tracker.log}")
         self._running = []
         return left

@@ -12,6 +12,7 @@ from evomerge.config import ConfigError, SearchConfig
 from evomerge.launch.previews import as_tokens
 from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import PluginError
+from evomerge.report.words import count as counted
 from evomerge.resident.resident import ResidentModel
 from search_spaces.base import SpaceError
 
@@ -21,7 +22,7 @@ FEW_EXAMPLES = 20
 
 @contextmanager
 def placed(config: SearchConfig, *path: str) -> Iterator[None]:
-    """Begin what a plug-in refuses with its place in the search file."""
+    """Prefix plug-in errors with their location in the search file."""
     try:
         yield
     except (EvaluatorError, OptimizerError, PluginError, SpaceError) as error:
@@ -62,15 +63,15 @@ def count_examples(
         for split, count in examples[task].items():
             if count == 0:
                 raise ConfigError(
-                    f"{config.where('tasks', task)}: there are {len(evaluator.example_ids)} examples, and none of them "
-                    f"falls on the {split} split {shares}: give it more examples or another `split`."
+                    f"{config.where('tasks', task)}: the {split} split {shares} gets none of the "
+                    f"{counted(len(evaluator.example_ids), 'example')}: add examples or change `split`."
                 )
             if distinct[task][split] < FEW_EXAMPLES and not evaluator.whole_model:
-                notes.append(f"task {task!r} has only {distinct[task][split]} examples on the {split} split")
+                notes.append(f"task {task!r} has only {counted(distinct[task][split], 'example')} on the {split} split")
         total, unlike = len(evaluator.example_ids), sum(distinct[task].values())
         if unlike < total and not evaluator.whole_model:
             notes.append(
-                f"task {task!r}: {total - unlike} of {total} examples repeat another one (case and white space aside); "
+                f"task {task!r}: {total - unlike} of {total} examples are duplicates (ignoring case and white space); "
                 f"intervals, tests and power count the {unlike} distinct ones"
             )
     return examples
@@ -116,7 +117,7 @@ def check_objectives(config: SearchConfig, count: int) -> None:
         instead = "objective: mean (or weights, chebyshev, retention)"
         most = plugins.load("optimizer", kind, Optimizer).max_objectives
         handles = "one objective" if most == 1 else f"up to {most} objectives"
-    raise OptimizerError(f"{kind} is for {handles}, and {wanted} makes {makes}. Use {instead}, or one of {others}.")
+    raise OptimizerError(f"{kind} handles {handles}, but {wanted} makes {makes}. Use {instead}, or one of {others}.")
 
 
 def _takes(name: str, count: int) -> bool:

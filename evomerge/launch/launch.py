@@ -71,7 +71,7 @@ def run(
             )
             if ending.kind == "done":
                 if not spendable.spent(study, reserve):
-                    say(f"{config.optimizer.kind} needs no more trials; it has had {candidates(study)}")
+                    say(f"{config.optimizer.kind} needs no more trials after {candidates(study)}")
                 recommended = optimizer.recommend()
                 if recommended is not None and optimizer.knows(recommended):
                     recommended = None

@@ -36,7 +36,7 @@ def pin_models(study: Study, recipe: Recipe, say: Callable[[str], None]) -> pins
     """The pins of a study open for writing: compared, or made where it has none. Raises InputChanged."""
     found = pins.compare_models(study, recipe)
     if found is None:
-        say("the study did not record its models' files yet; they are recorded now, and compared from now on")
+        say("the study has no record of its models' files yet; they are recorded now and compared from here on")
         found = pins.take(pins.input_files(recipe))
     if study.inputs != pins.to_dict(found):
         study.pin(pins.to_dict(found))

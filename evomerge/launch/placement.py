@@ -60,12 +60,12 @@ def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
         there = torch.cuda.get_device_properties(0).total_memory * gpus
         if needs.device <= there:
             return ()
-        return (f"a worker takes about {size(needs.device)} on its GPU, which has {size(there)} for it",)
+        return (f"a worker takes about {size(needs.device)} of GPU memory, but {size(there)} are available",)
     available, own = available_memory(), workers * needs.worker
     if own <= available:
         return ()
     asked = f"{workers} workers take" if workers > 1 else "a worker takes"
-    return (f"{asked} about {size(own)} of memory, and {size(available)} are available",)
+    return (f"{asked} about {size(own)} of memory, but {size(available)} are available",)
 
 
 def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tuple[str, tuple[str, ...]]:
@@ -105,8 +105,8 @@ def check_device(config: SearchConfig) -> None:
     if int(number or 0) >= there:
         found = f"{there} of that kind" if there else "none of that kind"
         raise ConfigError(
-            f"device: {config.device} was asked for, and torch {torch.__version__} finds {found} on this machine. "
-            "Use device: auto, which takes a GPU where there is one."
+            f"device: {config.device} was requested, but torch {torch.__version__} finds {found} on this machine. "
+            "Use device: auto, which takes a GPU if available."
         )
 
 

@@ -142,12 +142,12 @@ def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
     parents = [trial.label for trial in plan.planned if trial.origin.is_parent]
     said = (
         f"{config.where('budget', 'trials')}: the first {first} trials are the start and {plan.n_baselines} baselines, "
-        f"so that {trials} {'leaves' if trials == 1 else 'leave'} {config.optimizer.kind} nothing to propose; give at "
-        f"least {first + 1}, better a few hundred"
+        f"so a budget of {trials} leaves {config.optimizer.kind} nothing to propose; set at least "
+        f"{first + 1}, better a few hundred"
     )
     if trials <= len(parents):
-        return [f"{said}. As it is, not even all of {', '.join(parents)} are scored."]
-    return [f"{said}. As it is, the models to compare with are scored, and the best of them is selected."]
+        return [f"{said}. With this budget, not even all of {', '.join(parents)} are scored."]
+    return [f"{said}. With this budget, only baselines are scored, and the best of them is selected."]
 
 
 def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> tuple[BenchSpec, tuple[str, ...]]:

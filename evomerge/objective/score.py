@@ -23,9 +23,9 @@ class DisplayScore:
 
     @property
     def text(self) -> str:
-        """`each task from its worst model, 0, to its best, 1: reverse 0.03 to 1, length 9 to 8.93`; empty unscaled."""
+        """`each task scaled from 0, its worst model, to 1, its best: length 9 to 8.93`; empty if unscaled."""
         ends = ", ".join(f"{task} {worst:.4g} to {best:.4g}" for task, (worst, best) in self.scale.items())
-        return f"each task from its worst model, 0, to its best, 1: {ends}" if ends else ""
+        return f"each task scaled from 0, its worst model, to 1, its best: {ends}" if ends else ""
 
     def score(self, scores: Mapping[str, Scores]) -> float:
         """The weighted mean. Raises NonFiniteScore."""

@@ -157,4 +157,4 @@ def _name(point: ScoredModel, roles: Sequence[str] = ()) -> str:
 
 
 def _axis(front: Front, task: str) -> str:
-    return plain_label(task) + ("" if front.objective.sign(task) > 0 else " (less is better)")
+    return plain_label(task) + ("" if front.objective.sign(task) > 0 else " (lower is better)")

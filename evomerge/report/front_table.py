@@ -38,7 +38,7 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
     last = sum(point.label in front.on_front for point in shown) - 1
     table = _table(headings, rows, width, len(front.tasks) + len(deciding), last)
     others = len(front.points) - len(shown)
-    more = [f"{count(others, 'more model')}, beaten by these: --all"] if others else []
+    more = [f"{count(others, 'more model')}, dominated by these: --all"] if others else []
     return Group(table, *(Text(line) for line in (*more, *words.meaning(deciding))))
 
 
@@ -56,13 +56,11 @@ def render_predicted(
             for task, value in point.tasks.items()
         ]
         rows.append((f"predicted {point.number}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
-    few = f"{len(shown)} of these are shown (--all), " if len(shown) < n_open else ""
-    what = (
-        "± is the doubt about the expected score, without the luck of measuring; in brackets what is measured nearest"
-    )
+    few = f"{len(shown)} of these are shown (all with --all); " if len(shown) < n_open else ""
+    what = "± is half the 95 % interval of the expected score, without sampling error; in brackets the nearest measured"
     said = (
-        f"\nPredicted on the search split, not measured: {count(len(points), 'point')}, {n_open} of them beaten by no "
-        f"measured one. {f'{few}{what}.' if rows else ''}"
+        f"\nPredicted on the search split, not measured: {count(len(points), 'point')}, {n_open} of them not "
+        f"dominated by a measured model. {f'{few}{what}.' if rows else ''}"
     )
     table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []
     return Group(Text(said.rstrip(" ")), *table)
@@ -71,11 +69,11 @@ def render_predicted(
 def hypervolume_line(front: Front) -> str:
     """`hypervolume of all models on the search split: 0.19 [0.12, 0.26]; base and parents alone 0.06 [...]; ...`."""
     if front.hypervolume is None or front.of_models is None or front.volume_reference is None:
-        return f"hypervolume on the {front.split} split: not known, since neither the base nor a parent is scored there"
+        return f"hypervolume on the {front.split} split: unknown, since neither the base nor a parent is scored there"
     start = ", ".join(f"{task} {value:.4g}" for task, value in front.volume_reference.items())
     return (
         f"hypervolume of all models on the {front.split} split: {_interval(front.hypervolume)}; base and parents alone "
-        f"{_interval(front.of_models)}; from the worst of them on every task: {start}"
+        f"{_interval(front.of_models)}; reference point, the worst of them on each task: {start}"
     )
 
 
@@ -85,9 +83,9 @@ def _remarks(front: Front, point: ScoredModel, selected: str | None) -> str:
     if point.kind in ("start", "recommended"):
         remarks.append(point.kind)
     if point.label not in front.on_front:
-        remarks.append("beaten")
+        remarks.append("dominated")
     if not point.is_parent and not point.keeps:
-        remarks.append("falls below keep")
+        remarks.append("violates keep")
     return ", ".join(remarks)
 
 

@@ -144,7 +144,7 @@ def _readers_may_leave(stream: IO[str]) -> Iterator[None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         try:
-            sys.stderr.write("Nobody reads the output any more. The search goes on without it.\n")
+            sys.stderr.write("The output can no longer be written. The search continues without it.\n")
             sys.stderr.flush()
         except OSError:
             os.dup2(nowhere, sys.stderr.fileno())
@@ -243,7 +243,7 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     if snapshot.slots:
         rows.append(("workers", f"{snapshot.busy} of {snapshot.slots} busy"))
     if snapshot.stages:
-        rows.append(("spent on", words.shares(dict(snapshot.stages))))
+        rows.append(("stages", words.shares(dict(snapshot.stages))))
     if snapshot.failures:
         rows.append(("failures", words.counts(dict(snapshot.failures))))
     return rows

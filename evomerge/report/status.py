@@ -68,7 +68,7 @@ def origin(study: Study, label: str | None) -> str:
     entry = None if number is None else study.entries.get(number)
     if entry is None or entry.trial.origin is not Origin.RECOMMENDED:
         return ""
-    return "the point that the optimizer recommends at its end, scored beyond the budget"
+    return "the optimizer's final recommendation, scored in addition to the budget"
 
 
 def _range_ends(run: Run, best: ScoredModel | None) -> str:
@@ -97,19 +97,23 @@ def render(data: Mapping[str, Any]) -> Group:
         rows.add_row(Text(name), Text(value))
     parts: list[RenderableType] = [rows, *_models(data)]
     if data["front"]:
-        parts.append(Text("Scores are of the search split; a front of many candidates is partly luck."))
+        parts.append(
+            Text("Scores are from the search split; expect a front selected from many candidates to be optimistic.")
+        )
     elif data["best"] or data["baselines"]:
-        parts.append(Text("Scores are of the search split, with 95 % intervals; the best of many is partly luck."))
+        parts.append(
+            Text("Scores are from the search split, with 95 % intervals; expect the best of many to be optimistic.")
+        )
     parts += [Text(line) for line in words.meaning((data["best"] or {}).get("decisive", ()))]
     if data["next"] is not None:
-        parts.append(Text(f"\nTo go on: {data['next']}"))
+        parts.append(Text(f"\nTo resume: {data['next']}"))
     return Group(*parts)
 
 
 #: What a state means where its name does not say it.
 _STATES = {
-    "running": " (being run now)",
-    "open": " (no process of this machine writes to it: its last session was killed, or it runs on another machine)",
+    "running": " (a process is running it)",
+    "open": " (no process on this machine is writing to it: the last one was killed, or runs on another machine)",
 }
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
@@ -125,11 +129,11 @@ def _front(run: Run, front: SearchFront) -> dict[str, Any]:
 
 
 def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    trials = f"{data['told']} told, {data['pending']} pending, {data['failed']} failed"
+    trials = f"{data['told']} finished, {data['pending']} pending, {data['failed']} failed"
     state = data["state"] + _STATES.get(data["state"], "")
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
     if data["paused_because"]:
-        rows.append(("because", data["paused_because"]))
+        rows.append(("reason", data["paused_because"]))
     if data["best"]:
         beside = words.beside(data["better_baselines"], len(data["baselines"]))
         rows.append(("best so far", f"{_score(data['best'])} ({data['best']['name']}{beside})"))
@@ -147,10 +151,10 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best so far'} is {data['range_ends']}"))
     rows.append(("time", words.duration(data["seconds"])))
     if data["stages"]:
-        rows.append(("spent on", words.shares(data["stages"])))
+        rows.append(("stages", words.shares(data["stages"])))
     if data["failures"]:
         rows.append(("failures", words.counts(data["failures"])))
-        rows.append(("last one", f"{data['last_failure']['kind']}: {data['last_failure']['message']}"))
+        rows.append(("last failure", f"{data['last_failure']['kind']}: {data['last_failure']['message']}"))
     return rows
 
 
@@ -161,27 +165,28 @@ def _models(data: Mapping[str, Any]) -> list[Table]:
     if not models:
         return []
     tasks, scored = list(models[0]["tasks"]), models[0]["score"] is not None
+    digits = words.column_digits(estimate_of(model, "score") for model in models) if scored else 3
     table = Table(pad_edge=False)
     table.add_column("model", overflow="fold")
     for name in ([] if len(tasks) == 1 and scored else tasks) + (["score"] if scored else []):
         table.add_column(Text(name), justify="right", overflow="fold")
     for model in models:
         means = [] if len(tasks) == 1 and scored else [words.task_mean(model["tasks"][task]) for task in tasks]
-        table.add_row(*map(Text, [model["name"], *means, *([_score(model)] if scored else [])]))
+        table.add_row(*map(Text, [model["name"], *means, *([_score(model, digits)] if scored else [])]))
     return [table]
 
 
 def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("front", words.front(front["size"], front["candidates"], front["hypervolume"]))]
     past = [f"{past['hypervolume']:.4g} after {past['candidates']}" for past in front["hypervolume_after"][:-1]]
-    rows += [("hypervolume", f"of the candidates {', '.join(past)}")] if past else []
+    rows += [("hypervolume", f"by number of candidates: {', '.join(past)}")] if past else []
     return rows + [(f"best {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
 
 
-def _score(data: Mapping[str, Any]) -> str:
+def _score(data: Mapping[str, Any], digits: int | None = None) -> str:
     if data["score"] is None:
         return words.tasks(data["tasks"])
-    return words.decisive(data.get("decisive", {}), words.estimate(estimate_of(data, "score")))
+    return words.decisive(data.get("decisive", {}), words.estimate(estimate_of(data, "score"), digits))
 
 
 def _reason(study: Study) -> Any:

@@ -40,16 +40,22 @@ def meaning(decides: Iterable[str]) -> list[str]:
     """What the numbers mean that decide instead of the score."""
     said = {
         "chebyshev": "chebyshev: how far the worst task is ahead of the best parent on it, in weighted scores",
-        "retention": "retention: the smallest share that any task keeps of the best parent's score on it",
+        "retention": "retention: the smallest ratio of a task's score to the best parent's score on it",
     }
-    return [f"{said[name]}; it decides, and the mean of all tasks counts a twentieth beside it." for name in decides]
+    return [
+        f"{said[name]}; it is what the search maximizes, plus a twentieth of the mean over all tasks."
+        for name in decides
+    ]
 
 
-def estimate(value: Estimate) -> str:
-    """`0.731 [0.702, 0.760]`: a mean with its 95 % interval; alone where there is none."""
+def estimate(value: Estimate, digits: int | None = None) -> str:
+    """`0.731 [0.702, 0.760]`: a mean with its 95 % interval, or alone if there is none.
+
+    digits: decimals, such as those of a column; by default those that the value is worth.
+    """
     if not value.has_interval:
         return f"{value.mean:.4g}"
-    (low, high), digits = value.interval, digits_of(value)
+    (low, high), digits = value.interval, digits_of(value) if digits is None else digits
     return f"{value.mean:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
@@ -62,6 +68,15 @@ def plus_minus(value: Estimate, digits: int | None = None) -> str:
         return f"{value.mean:.4g}"
     digits = digits_of(value) if digits is None else digits
     return f"{value.mean:z.{digits}f} ±{value.half_width:.{digits}f}"
+
+
+def same_decimals(*values: float) -> list[str]:
+    """`0.99`, `1.00`: numbers to compare, with four significant digits and the decimals of the longest."""
+    shown = [f"{value:.4g}" for value in values]
+    if not all(text.lstrip("-").replace(".", "").isdigit() for text in shown):  # an exponent
+        return shown
+    digits = max(len(text.partition(".")[2]) for text in shown)
+    return [f"{value:z.{digits}f}" for value in values]
 
 
 def column_digits(values: Iterable[Estimate]) -> int:

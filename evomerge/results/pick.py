@@ -63,7 +63,7 @@ class Wish:
         elif self.best_at is not None:
             spec = f"the best on {self.best_at}"
         else:
-            spec = "the knee" if self.knee else "what the study prefers"
+            spec = "the knee" if self.knee else "the study's preferred merge"
         return spec + (" with " + ", ".join(constraint.text for constraint in self.keep) if self.keep else "")
 
 
@@ -101,7 +101,7 @@ def read_wish(
 ) -> Wish:
     """The wish behind `--prefer math=2,chat=1`, `--max math`, `--keep 'chat>=-1pt'`, `--knee`. Raises ChoiceError."""
     if sum((prefer is not None, best_at is not None, knee)) > 1:
-        raise ChoiceError("Choose one of --prefer, --max and --knee; --keep goes with any of them.")
+        raise ChoiceError("Choose one of --prefer, --max and --knee; --keep can be combined with any of them.")
     if best_at is not None:
         _known(best_at, objective.weights)
     return Wish(
@@ -121,7 +121,7 @@ def read_weights(text: str, tasks: Collection[str]) -> dict[str, float]:
             raise ChoiceError(f"Cannot read {part.strip()!r} as a weight: expected TASK=NUMBER, such as math=2,chat=1.")
         weights[_known(found["task"], tasks)] = float(found["weight"])
     if min(weights.values()) < 0 or not math.isfinite(sum(weights.values())) or sum(weights.values()) == 0:
-        raise ChoiceError(f"Weights are at least 0 and not all 0; got {text!r}.")
+        raise ChoiceError(f"Weights must be at least 0 and not all 0; got {text!r}.")
     return weights
 
 
@@ -156,7 +156,7 @@ def choose(front: Front, wish: Wish) -> Chosen:
     losses = losses_of(front.choices)
     if wish.knee and front.knee is None and np.ptp(losses, axis=0).any():
         raise ChoiceError(
-            f"The front of the {front.split} split has no knee: no merge lies before the line between its extremes. "
+            f"The front of the {front.split} split has no knee: no merge is better than the line between its extremes. "
             "Choose by --prefer or --max."
         )
     limits = [(each, _limit(front, each)) for each in wish.keep]

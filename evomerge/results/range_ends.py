@@ -18,7 +18,7 @@ EVENT = "coordinates"
 _NEAR, _BY_CHANCE = 0.01, 0.25
 #: Number of coefficients to name before only counting the rest.
 _NAMED = 3
-_WIDEN = "widen `ranges` to look beyond"
+_WIDEN = "widen `ranges` to search beyond"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class RangeEnd:
 
     def __str__(self) -> str:
         if self.limit:
-            return f"{self.name}: {self.value:g} is the {'largest' if self.upper else 'smallest'} value there is"
+            return f"{self.name}: {self.value:g} is the {'largest' if self.upper else 'smallest'} valid value"
         end = "upper" if self.upper else "lower"
-        return f"{self.name}: {self.value:g} is the {end} end of [{self.low:g}, {self.high:g}]"
+        return f"{self.name}: {self.value:g} is the {end} bound of [{self.low:g}, {self.high:g}]"
 
 
 def record_coordinates(study: Study, space: SearchSpace, allowed: Mapping[str, tuple[float, float]]) -> None:
@@ -83,18 +83,18 @@ def ends_sentence(study: Study, *models: Trial) -> str:
     if not shared:
         return ""
     said = "; ".join(f"{count} at {end}" for end, count in shared[:_NAMED])
-    return f"Most of the {len(found)} finalists lie at the end of a searched range ({said}): {_WIDEN}."
+    return f"Most of the {len(found)} finalists lie at a bound of a search range ({said}): {_WIDEN}."
 
 
 def ends_text(ends: Sequence[RangeEnd], dimension: int) -> str:
-    """`at the end of 2 of 7 searched ranges (...): widen `ranges` to look beyond`; empty without any."""
+    """`at the end of 2 of 7 searched ranges (...): widen `ranges` to search beyond`; empty without any."""
     if not ends:
         return ""
     first = sorted(ends, key=lambda end: end.limit)
     more = f"; and {len(ends) - _NAMED} more" if len(ends) > _NAMED else ""
     said = "; ".join(map(str, first[:_NAMED])) + more
     advice = "" if first[0].limit else f": {_WIDEN}"
-    return f"at the end of {len(ends)} of {dimension} searched ranges ({said}){advice}"
+    return f"at a bound of {len(ends)} of {dimension} search ranges ({said}){advice}"
 
 
 def _end(name: str, known: Mapping[str, Any], *, upper: bool) -> RangeEnd:

@@ -70,7 +70,7 @@ def verdict(
     points = not scale and set(shares) >= set(objective.weights)
     sentences = [_headline(models, leads, baseline, shares=points)]
     if scale:
-        sentences.append(f"The score is a mean, {scale}.")
+        sentences.append(f"The score is a mean, with {scale}.")
     unsteady = repeat.unsteady if repeat is not None else ()
     judged = [claim for claim in claims if claim.task not in unsteady]
     if objective.kind in ("chebyshev", "retention") and judged:
@@ -79,19 +79,19 @@ def verdict(
         sentences.append(_task_by_task(objective, judged, shares))
     if repeat is not None:
         sentences += [
-            f"{task} changes from one scoring to the next "
-            f"({repeat.changed[task]} of {repeat.examples[task]} examples, its mean by {repeat.shifts[task]:+.2g}), so "
+            f"Scoring {task} twice gave different values "
+            f"({repeat.changed[task]} of {repeat.examples[task]} examples, mean shift {repeat.shifts[task]:+.2g}), so "
             "its differences are not judged."
             for task in unsteady
         ]
     if keeps is False:
         asked = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
-        sentences.append(f"No finalist kept what was asked for ({asked}) on the select split; this one came nearest.")
+        sentences.append(f"No finalist met all constraints ({asked}) on the select split; this one came closest.")
     for claim in claims:
         fall = objective.keep.get(claim.task)
         if fall is not None and claim.gain.mean < -fall.allowed(_theirs(winner, claim)):
             sentences.append(
-                f"On held-out examples {claim.task} fell further than asked for ({objective.asked(claim.task)}): "
+                f"On held-out examples {claim.task} violates its constraint ({objective.asked(claim.task)}): "
                 f"{_change(objective, claim, shares)}."
             )
     return " ".join(sentences)
@@ -108,7 +108,7 @@ def _headline(
     winner, parents = models[0], [model for model in models if model.is_parent]
     if not parents:
         beside = _beside(models, leads, baseline, shown=True, shares=shares)
-        return f"No parent was scored on the report split: nothing to compare the winner with{beside}."
+        return f"No parent was scored on the report split, so the winner cannot be compared with any{beside}."
     if winner in parents:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
     kept = [parent for parent in parents if parent.keeps]
@@ -118,12 +118,12 @@ def _headline(
     beside = _beside(models, leads, baseline, shown=gap.shown, shares=shares)
     if gap.shown:
         p = p_text(gap.p, "p")
-        which = "the best parent" + (" that keeps what was asked for" if 0 < len(kept) < len(parents) else "")
+        which = "the best parent" + (" that meets the constraints" if 0 < len(kept) < len(parents) else "")
         said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p}){beside}."
     else:
         said = f"No merge was shown to be better than {best.label} on held-out examples ({amount}){beside}."
     if not kept:
-        return f"{said} No parent keeps what was asked for."
+        return f"{said} No parent meets the constraints."
     needed = _needed(gap, shares=shares)
     more = f", or evaluate on at least {needed:,} examples" if needed is not None else ""
     return said if gap.shown else f"{said} Keep {best.label}{more}."
@@ -147,8 +147,9 @@ def _beside(
     gap, other = leads[label], next(model for model in models if model.label == label)
     amount = _amount(gap, shares=shares) + _by_constants(winner, other, gap)
     p = f", {p_text(gap.p, 'p')}"
-    decisive = f"; {kind} {winner.decisive[kind]:.3f} against {other.decisive[kind]:.3f}" if winner.decisive else ""
-    falls = "" if baseline.keeps else ", which does not keep what was asked for"
+    mine, theirs = winner.decisive, other.decisive
+    decisive = _decisive(kind, mine[kind], theirs[kind], shares=shares) if mine else ""
+    falls = "" if baseline.keeps else ", which violates a constraint"
     if gap.p < 0.05 and gap.mean < 0:
         return f"; worse than {label}{falls} ({amount}{p}{decisive})"
     if not shown:
@@ -156,8 +157,17 @@ def _beside(
     if gap.shown:
         return f", and the best baseline, {label}{falls} ({amount}{p}{decisive})"
     needed = _needed(gap, shares=shares)
-    more = f"; at least {needed:,} examples would tell" if needed is not None else ""
+    more = f"; showing it would take at least {needed:,} examples" if needed is not None else ""
     return f"; not shown to be better than {label}{falls} ({amount}{decisive}{more})"
+
+
+def _decisive(kind: str, mine: float, theirs: float, *, shares: bool) -> str:
+    """Format what decides on the worst task, in the unit of the differences beside it."""
+    if kind == "retention":
+        return f"; retention {100 * mine:.1f} % against {100 * theirs:.1f} %"
+    if shares:
+        return f"; {kind} {100 * mine:+.1f} against {100 * theirs:+.1f} points"
+    return f"; {kind} {mine:.3f} against {theirs:.3f}"
 
 
 def _by_constants(winner: ScoredModel, other: ScoredModel, gap: Difference) -> str:
@@ -165,13 +175,13 @@ def _by_constants(winner: ScoredModel, other: ScoredModel, gap: Difference) -> s
     if not gap.by_constants:
         return ""
     names = [task for task in winner.tasks if winner.tasks[task].mean != other.tasks[task].mean]
-    return f"; the examples do not differ: all of it is from {', '.join(names)}, constant per model, no sampling error"
+    return f"; all of it comes from {', '.join(names)}, one value per model without sampling error"
 
 
 def _of(winner: ScoredModel, *, shares: bool) -> str:
     """What a gap of scores is measured in, where that is neither points nor the unit of one task."""
     if winner.reference.display.scale:
-        return " between the worst model, 0, and the best, 1"
+        return " on a scale from 0, the worst model, to 1, the best"
     if shares or len(winner.tasks) == 1:
         return ""
     return " in the weighted mean of all tasks, each in its own unit"
@@ -201,7 +211,7 @@ def _worst_task(winner: ScoredModel, claims: Sequence[Claim], shares: Collection
 
     worst = min(claims, key=gain)
     change = f", a change of {100 * gain(worst):+.1f} %" if objective.kind == "retention" else ""
-    return f"Its worst task is {worst.task}: {_change(objective, worst, shares)} against {worst.parent}{change}."
+    return f"Its worst task is {worst.task}, against {worst.parent}: {_change(objective, worst, shares)}{change}."
 
 
 def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collection[str]) -> str:
@@ -224,7 +234,7 @@ def _change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:
     if objective.sign(claim.task) > 0:
         return _amount(claim.gain, shares=claim.task in shares)
     size = _amount(replace(claim.gain, mean=abs(claim.gain.mean)), shares=False).removeprefix("+")
-    return f"{size} {'more' if claim.gain.mean < 0 else 'less'}"
+    return f"{size} {'higher' if claim.gain.mean < 0 else 'lower'}"
 
 
 def _amount(gap: Difference, *, shares: bool) -> str:

@@ -202,7 +202,7 @@ def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
         read_until(controller, b"best so far")
         process.send_signal(signal.SIGINT)
         read_until(controller, b"; Ctrl-C again stops at once")
-        read_until(controller, b"To go on: evomerge search")
+        read_until(controller, b"To resume: evomerge search")
     os.close(controller)
     assert process.returncode == 75
 
@@ -233,7 +233,7 @@ def test_a_signal_while_workers_start_ends_it_before_there_is_a_study(tmp_path: 
         process.send_signal(signal.SIGTERM)
         lines = [json.loads(line) for line in process.stdout]
     assert process.returncode == lines[-1]["exit_code"] == 143
-    assert lines[-1]["message"] == "stopped before a study was begun"
+    assert lines[-1]["message"] == "stopped before the study began"
     assert not (tmp_path / "study").exists()
 
 
@@ -272,7 +272,10 @@ def test_a_search_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-    assert (process.returncode, errors) == (0, "Nobody reads the output any more. The search goes on without it.\n")
+    assert (process.returncode, errors) == (
+        0,
+        "The output can no longer be written. The search continues without it.\n",
+    )
     assert candidates(Study.read(tmp_path / "study")) == 12
 
 
@@ -323,8 +326,10 @@ def test_check_says_what_a_search_will_do(tmp_path: Path) -> None:
     # The base, two parents, the uniform average, and five of task arithmetic without the one that is uniform.
     assert (data["baselines"], data["proposed"]) == (9, 20)
     short = run("check", write(tmp_path, budget={"trials": 10})).stdout
-    assert "of 10 trials the first are the start and 9 baselines, 0 are left for cma_es to propose" in short
-    assert short.splitlines()[-1].startswith("Ready, but to score baselines only, see the last note: evomerge search")
+    assert "of 10 trials, the first are the start and 9 baselines, which leaves 0 for cma_es to propose" in short
+    assert short.splitlines()[-1].startswith(
+        "Ready, but the budget covers baselines only (see the last note): evomerge search"
+    )
     assert not (tmp_path / "study").exists()
 
 

@@ -122,5 +122,5 @@ def test_check_says_how_many_repeat_and_plan_counts_them_once(tmp_path: Path, ti
     assert check["distinct_examples"] == check_once["distinct_examples"]
     distinct, total = (sum(check[counts]["t"].values()) for counts in ("distinct_examples", "examples"))
     assert total == 10 * sum(check_once["examples"]["t"].values()) >= 10 * distinct
-    assert any(f"{total - distinct} of {total} examples repeat another one" in note for note in check["notes"])
+    assert any(f"{total - distinct} of {total} examples are duplicates" in note for note in check["notes"])
     assert plan["power"] == plan_once["power"]

@@ -81,15 +81,15 @@ def test_without_a_terminal_it_is_what_the_study_prefers(study: Path) -> None:
     selected = next(data for kind, data in Study.read(study).events if kind == "selected")
     assert shown["label"] == selected["label"]
     text = run("pick", study)
-    assert text.stdout.startswith(f"{shown['label']} is what the study prefers, by the select split.")
+    assert text.stdout.startswith(f"{shown['label']} is the study's preferred merge, on the select split.")
 
 
 def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> None:
     wish = ("--max", "one", "--keep", "two>=1")
     missed = run("pick", study, *wish, "-o", tmp_path / "r.yaml")
     assert missed.exit_code == 2
-    assert re.search(r"No merge has two>=1 on the select split; the nearest is \S+\.", missed.stdout)
-    assert "misses it by" in missed.stdout
+    assert re.search(r"No merge meets two>=1 on the select split; the nearest is \S+\.", missed.stdout)
+    assert "violated by" in missed.stdout
     assert "--nearest" in missed.stderr
     assert not (tmp_path / "r.yaml").exists()
     assert run("export", study, *wish, "-o", tmp_path / "out").exit_code == 2
@@ -154,13 +154,13 @@ def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
     child = pexpect.spawn(
         sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=CEILING
     )
-    child.expect("The merges that no other beats on the select split:")
+    child.expect("Non-dominated merges on the select split:")
     child.expect("or q: ")
     child.sendline("max oen")
     child.expect("Did you mean 'one'")
     child.expect("or q: ")
     child.sendline("max one")
-    child.expect(r"(\S+) is the best on one, by the select split")
+    child.expect(r"(\S+) is the best on one, on the select split")
     label = child.match.group(1)
     child.expect("y or n: ")
     child.sendline("y")

@@ -46,10 +46,10 @@ def model_card(
         lines += ["## Scores", "", *_score_table(scores)]
     lines += ["## Coefficients", "", *_coefficients(merge)]
     lines += [
-        "## The same weights again",
+        "## Reproduction",
         "",
-        f"`evomerge merge recipe.yaml -o DIR{options}` makes them from the models above, bit for bit;",
-        "`evomerge.json` holds the SHA-256 of every file of weights that went in and came out.",
+        f"`evomerge merge recipe.yaml -o DIR{options}` reproduces the weights from the models above, bit for bit;",
+        "`evomerge.json` records the SHA-256 of every input and output weight file.",
         "",
     ]
     return "\n".join(lines)
@@ -65,9 +65,7 @@ def _front_matter(manifest: Manifest, *, adapter: bool) -> str:
         data["base_model"] = names[0] if adapter else names
         data["base_model_relation"] = "adapter" if adapter else "merge"
     data |= {"library_name": "peft", "tags": ["lora", "merge", "evomerge"]} if adapter else {"tags": _TAGS}
-    hint = (
-        "" if names else "# base_model: the models below were local folders; name their repositories on the hub here\n"
-    )
+    hint = "" if names else "# base_model: the models below were local folders; add their Hub repositories here\n"
     return f"---\n{hint}{strict_yaml.dump(data)}---\n"
 
 
@@ -85,7 +83,7 @@ def _models(sources: Mapping[str, str]) -> list[str]:
     """Return the models by name with their origins, unless these only repeat the names."""
     if all(name == source for name, source in sources.items()):
         base, *inputs = map(_code, sources)
-        return [f"The base is {base}, the models merged into it are {', '.join(inputs)}.", ""]
+        return [f"The base model is {base}; the models merged into it are {', '.join(inputs)}.", ""]
     return _table(("model", "from"), ([_code(name), _code(source)] for name, source in sources.items()))
 
 

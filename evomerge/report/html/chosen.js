@@ -19,7 +19,7 @@ const showCoefficients = (point) => {
     const at = (foretold.has(point.label) ? predicted.points : places)[point.number];
     place.append(element("p", at
       ? `Coordinates in the unit cube: ${at.map((value) => value.toPrecision(4)).join(", ")}`
-      : "The coefficients of this point are not in this file, which holds as many as there is room for; its recipe has them.",
+      : "The coefficients of this point are not in this file, whose size is limited; its recipe has them.",
     { class: at ? "" : "empty" }));
     return;
   }
@@ -62,14 +62,14 @@ const code = (text) => {
 const showPrediction = (point) => {
   const same = point.distance === 0;
   const away = `predicted, not measured · nearest measured ${point.nearest}, ${Number(point.distance.toPrecision(3))} away`;
-  byId("chosen-facts").textContent = same ? `predicted · the same point as ${point.nearest}, which is measured` : away;
+  byId("chosen-facts").textContent = same ? `predicted · the same point as ${point.nearest}, which was measured` : away;
   const near = points.get(point.nearest).splits.search.tasks;
   const rows = tasks.map((task) => [task.name + direction(task), estimate(point.tasks[task.name]), estimate(near[task.name])]);
-  byId("chosen-scores").replaceChildren(table("Expected on the search split, with the error of the prediction", ["", "predicted", `measured: ${point.nearest}`], rows));
+  byId("chosen-scores").replaceChildren(table("Expected on the search split, with the prediction error", ["", "predicted", `measured: ${point.nearest}`], rows));
   byId("chosen-claims").replaceChildren();
   const place = byId("recipe");
   place.replaceChildren(
-    element("p", `${same ? "Write" : "It has not been scored: write"} its recipe or checkpoint${same ? "" : " to score it"}. Further trials change which point has this number.`, { class: "what" }),
+    element("p", `${same ? "Write" : "Not scored yet: write"} its recipe or checkpoint${same ? "" : " to score it"}. The numbering changes with further trials.`, { class: "what" }),
     code(`${data.pick} --predicted ${point.number} -o recipe.yaml`),
     code(`${data.export} --predicted ${point.number} -o merged`),
   );
@@ -82,9 +82,9 @@ const showRecipe = (point) => {
   place.append(code(`${data.export} --trial ${point.number} -o merged`));
   place.append(code(`${data.export} --trial ${point.number} --recipe-only -o recipe.yaml`));
   if (found) {
-    place.append(element("p", "The recipe, with names instead of paths; the second command writes it with paths", { class: "what" }), code(data.coefficients.heads[found.head] + found.tail));
+    place.append(element("p", "Recipe with names instead of paths; the second command writes it with paths", { class: "what" }), code(data.coefficients.heads[found.head] + found.tail));
   } else {
-    place.append(element("p", data.coefficients.missing ? "Without the models there is no recipe." : "The recipe is not in this file; the second command writes it.", { class: "empty" }));
+    place.append(element("p", data.coefficients.missing ? "The recipe requires the models." : "The recipe is not in this file; the second command writes it.", { class: "empty" }));
   }
 };
 
@@ -99,13 +99,13 @@ const showScores = (point) => {
   const facts = [`${point.kind}, trial ${point.number}`];
   if (point.label === winner) facts.push("the winner");
   if (on) facts.push(on.on_front ? `on the front, P(front) ${percent(on.p_front)}` : `not on the front, P(front) ${percent(on.p_front)}`);
-  if (on && on.shrunk !== null) facts.push(`score likely to repeat ${on.shrunk.toFixed(3)}`);
+  if (on && on.shrunk !== null) facts.push(`score corrected for optimism ${on.shrunk.toFixed(3)}`);
   byId("chosen-facts").textContent = facts.join(" · ");
   const claims = data.comparisons[point.label];
   byId("chosen-claims").replaceChildren();
   if (claims && claims.claims.length) {
-    const warning = claims.split === "search" ? "; it was chosen on these examples, so this is too good" : "";
-    const made = table(`Paired differences on the ${claims.split} split, above 0 is better${warning}`,
+    const warning = claims.split === "search" ? "; optimistic, since the point was selected on these examples" : "";
+    const made = table(`Paired differences on the ${claims.split} split, positive is better${warning}`,
       ["against", "on", "difference", "p", "p, Holm"],
       claims.claims.map((c) => [c.rival, c.task === null ? "score" : c.task, gain(c), pValue(c.p), pValue(c.holm)]));
     made.className = "claims";

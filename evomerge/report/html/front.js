@@ -20,7 +20,7 @@ const grouped = (split) =>
     kind,
     data.points.filter((point) => point.splits[split] && kindOf(point, point.splits[split]) === kind[0]),
   ]);
-const direction = (task) => (task.lower_is_better ? " (less is better)" : "");
+const direction = (task) => (task.lower_is_better ? " (lower is better)" : "");
 const described = (point, split) => {
   const on = point.splits[split];
   const lines = tasks.map((task) => `${shown(task.name, 24)}: ${estimate(on.tasks[task.name])}`);
@@ -157,7 +157,7 @@ const drawFront = () => {
     draw("front-plot", traces, layout({
       annotations,
       xaxis: axis("", { tickvals: [...tasks.keys()], ticktext: tasks.map((t) => shown(t.name, narrow() ? 9 : 22) + direction(t)), showgrid: true, gridcolor: color("line"), zeroline: false, range: [-0.25, tasks.length - 0.75] }),
-      yaxis: axis("from the worst to the best", { showticklabels: false, showgrid: false, zeroline: false, fixedrange: false }),
+      yaxis: axis("worst to best", { showticklabels: false, showgrid: false, zeroline: false, fixedrange: false }),
     }));
   }
 };

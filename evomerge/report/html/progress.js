@@ -5,7 +5,7 @@ const drawProgress = () => {
   const hours = unit === "seconds";
   const at = (value) => (value === null ? null : hours ? value / 3600 : value);
   const cost = data.progress[unit].map(at);
-  const title = hours ? "hours" : "evaluations of the search split";
+  const title = hours ? "hours" : "search-split evaluations";
   const rows = data.progress.label.map((label, n) => [label, n]).filter(([label]) => label && own.includes(points.get(label).kind));
   const traces = [
     {
@@ -60,8 +60,8 @@ const drawImportance = () => {
   if (!byId("importance-plot")) return;
   const found = data.importance.targets[byId("target").value];
   const place = byId("importance-plot");
-  byId("explained").textContent = found.why || `The fit explains ${percent(Math.max(0, found.explained))} of the variance of points left out` +
-    (found.explained < 0.3 ? ": too little to rely on." : ".");
+  byId("explained").textContent = found.why || `The fit explains ${percent(Math.max(0, found.explained))} of the variance of held-out points` +
+    (found.explained < 0.3 ? ": too little to be reliable." : ".");
   place.hidden = Boolean(found.why);
   byId("importance-table").replaceChildren();
   if (found.why) return;

@@ -1,4 +1,4 @@
-"""What a study cost, what failed in it, on what it ran, and the commands that go on from it."""
+"""Cost, failures and configuration of a study, and the follow-up commands."""
 
 import shlex
 from typing import Any
@@ -54,13 +54,13 @@ def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
     """What to type next."""
     folder = study.folder.absolute()
     export = status.export_command(folder)
-    again = "Search again from the start, into another folder: change `study:` in a copy of"
+    again = "Repeat the search from scratch in another folder: change `study:` in a copy of"
     made = [
         ("Write the winner as a checkpoint", f"{export} -o merged"),
-        ("Only its recipe", f"{export} --recipe-only -o recipe.yaml"),
-        ("The same weights again, from the recipe", "evomerge merge recipe.yaml -o merged"),
+        ("Write only its recipe", f"{export} --recipe-only -o recipe.yaml"),
+        ("Reproduce the weights from the recipe", "evomerge merge recipe.yaml -o merged"),
     ]
-    shown = made if winner else [("Go on with the search", status.resume_command(folder))]
+    shown = made if winner else [("Resume the search", status.resume_command(folder))]
     shown = [*shown, (again, shlex.quote(str(folder / SEARCH_FILE)))]
     return [{"what": what, "command": command} for what, command in shown]
 

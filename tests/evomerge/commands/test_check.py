@@ -50,7 +50,7 @@ def test_with_no_trials_left_it_says_what_to_change(done: Path) -> None:
     assert line.startswith("Nothing is left to do: the budget is spent (12 of 12 trials) and the winner selected. ")
     assert f"raise budget.trials and run evomerge search {done} --resume" in line
     data, line = check(write(done.parent, budget={"trials": 14}))
-    assert (data["left"], line) == (True, f"Ready: evomerge search {done} --resume goes on (12 of 14 trials so far)")
+    assert (data["left"], line) == (True, f"Ready: evomerge search {done} --resume continues (12 of 14 trials so far)")
     data, line = check(write(done.parent, budget={"hours": 1e-9}))
     assert (data["left"], "raise budget.hours" in line) == (False, True)
 
@@ -62,7 +62,9 @@ def test_a_budget_that_is_spent_may_leave_the_selection_to_do(done: Path) -> Non
     ledger.write_text("".join(lines[:first]))
     data, line = check(done)
     assert data == {"state": "open", "told": 12, "left": True}
-    assert line.endswith("--resume ends the study: its budget is spent (12 of 12 trials), its result is missing")
+    assert line.endswith(
+        "--resume finishes the study: its budget is spent (12 of 12 trials), but its result is missing"
+    )
 
 
 def test_an_optimizer_that_has_had_enough_leaves_nothing_to_do(tmp_path: Path) -> None:

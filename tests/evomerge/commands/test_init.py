@@ -42,7 +42,7 @@ def test_a_name_that_is_no_file_is_said_to_be_an_lm_eval_task(tmp_path: Path, mo
     (tmp_path / "own.yaml").write_text("task: own\n", encoding="utf-8")
     tasks = ["count", str(tmp_path / "say.txt"), str(tmp_path / "own.yaml")]
     drafted = draft(*models, tasks, tmp_path / "s.yaml", "s")
-    assert drafted.notes == ("task 'count' is taken as an lm-eval task: there is no file of that name",)
+    assert drafted.notes == ("task 'count' is used as an lm-eval task, since no such file exists",)
 
 
 def test_paths_below_the_search_file_are_written_relative(tmp_path: Path, models: tuple[str, list[str]]) -> None:

@@ -37,10 +37,10 @@ def test_select_decides_once_finalists_are_scored_there(finished: Path, tmp_path
     finish(searched, {"parent:math": (8, 3)}, {})  # a parent is no finalist
     early = decide(Run(tmp_path / "searched"), Request())
     assert (early.point.number, early.views[0].front.split) == (6, "search")
-    assert "searched on" in early.notes[0]
+    assert "selection optimism" in early.notes[0]
     late = decide(Run(finished), Request())
     assert (late.point.number, late.views[0].front.split) == (8, "select")
-    assert not any("searched on" in note for note in late.notes)
+    assert not any("selection optimism" in note for note in late.notes)
     assert decide(Run(finished), Request(split="search")).point.number == 6
 
 
@@ -86,7 +86,7 @@ def test_a_parent_that_scores_higher_by_the_same_measure_is_named(finished: Path
     for asked, scores in (
         (Request(prefer="math=3"), "this measure, parent:math scores higher on the select split: 0.8 against 0.6."),
         (Request(best_at="chat"), "this measure, parent:chat scores higher on the select split: 0.8 against 0.5."),
-        (Request(trial=6), "the study's own score, parent:math scores higher on the select split: 0.55 against 0.4."),
+        (Request(trial=6), "the study's own score, parent:math scores higher on the select split: 0.55 against 0.40."),
     ):
         decided = decide(Run(finished), asked)
         (note,) = [note for note in decided.notes if "scores higher" in note]
@@ -106,7 +106,7 @@ def test_a_choice_on_the_report_split_is_counted(finished: Path) -> None:
     assert len(looks(finished)) == 1
     decided = decide(Run(finished), Request(split="report", best_at="chat"))
     assert looks(finished)[1:] == [{"winner": "trial:8", "reason": "chosen on it: the best on chat"}]
-    assert any("counts the look" in note for note in decided.notes)
+    assert any("the study records this" in note for note in decided.notes)
 
 
 def test_a_look_at_a_study_that_somebody_runs_is_a_note(finished: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_unfinished_study_is_not_touched(tmp_path: Path) -> None:
     finish(study, SELECT, REPORT)
     before = (tmp_path / "study" / "ledger.jsonl").read_bytes()
     decided = decide(Run(tmp_path / "study"), Request(split="report"))
-    assert any("not finished, so the look is not recorded" in note for note in decided.notes)
+    assert any("not finished, so this is not recorded" in note for note in decided.notes)
     assert (tmp_path / "study" / "ledger.jsonl").read_bytes() == before
 
 
@@ -149,7 +149,7 @@ def test_nothing_is_written_that_keeps_not_all_that_was_asked_for(finished: Path
     decision = decide(Run(finished), request)
     assert not decision.chosen.met
     assert any("--split search" in note for note in decision.notes)
-    with pytest.raises(ChoiceError, match=r"nearest is trial:8. chat>=0.9: asked 0.9, reached 0.5, misses it by 0.4"):
+    with pytest.raises(ChoiceError, match=r"nearest is trial:8. chat>=0.9: required 0.9, got 0.5, violated by 0.4"):
         number_to_write(decision, request)
     assert number_to_write(decision, Request(best_at="math", keep=("chat>=0.9",), nearest=True)) == 8
 
@@ -158,13 +158,13 @@ def test_a_merge_that_a_model_beats_says_so(tmp_path: Path) -> None:
     study = write_front(tmp_path / "study", {"parent:math": (8, 8), "base": (1, 1), 2: (7, 8), 3: (9, 1)})
     study.close()
     decided = decide(Run(tmp_path / "study"), Request(best_at="chat"))
-    assert "It is beaten, on every task or all but equal ones, by parent:math." in decided.notes
-    assert not any("beaten" in note for note in decide(Run(tmp_path / "study"), Request(best_at="math")).notes)
+    assert "It is dominated by parent:math." in decided.notes
+    assert not any("dominated" in note for note in decide(Run(tmp_path / "study"), Request(best_at="math")).notes)
 
 
 def test_the_card_says_why_and_on_which_examples(finished: Path) -> None:
     rows = scores_for_card(decide(Run(finished), Request(best_at="math")))
-    assert rows["choice"].startswith("trial:8 is the best on math, by the select split. By this measure, parent:math ")
+    assert rows["choice"].startswith("trial:8 is the best on math, on the select split. By this measure, parent:math ")
     assert rows["trial:8, select"] == {
         "split": "select",
         "examples": 20,
@@ -214,7 +214,7 @@ def test_asking_goes_on_until_one_is_taken(finished: Path) -> None:
     assert ask_for_choice(Run(finished), "search", lambda _: next(answers), said.append) == 6
     text = "\n".join(said)
     assert text.index("    6  math 0.600") < text.index("Cannot read 'nonsense'") < text.index("Did you mean 'chat'?")
-    assert text.index("trial:5 is the best on math") < text.index("trial:6, as it was asked for.")
+    assert text.index("trial:5 is the best on math") < text.index("trial:6, as requested.")
     assert ask_for_choice(Run(finished), None, lambda _: "q", said.append) is None
 
 
@@ -228,7 +228,7 @@ def test_a_wish_that_falls_below_what_the_study_keeps_says_so(tmp_path: Path) ->
     study = write_front(tmp_path / "study", SEARCH, keeping)
     study.close()
     said = " ".join(decide(Run(study.folder), Request(best_at="math")).notes)
-    assert "further behind the best parent than the study keeps (chat -0.3)" in said
+    assert "It violates the study's constraints (chat -0.3)" in said
     assert "the study keeps" not in " ".join(decide(Run(study.folder), Request(best_at="chat")).notes)
     assert "the study keeps" not in " ".join(
         decide(Run(study.folder), Request(best_at="math", keep=("math>=0.9",))).notes

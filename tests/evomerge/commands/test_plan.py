@@ -60,7 +60,7 @@ def test_the_size_of_a_model_has_no_luck_of_examples(tmp_path: Path) -> None:
             assert shown["detectable"]["score"] == pytest.approx(shown["detectable"]["noisy"] / 2)
         else:
             assert shown["detectable"] == {"score": None}
-            assert any("whole models" in line for line in lines)
+            assert any("one value per model" in line for line in lines)
 
 
 def entropy(model: Any, ids: tuple[str, ...]) -> list[float]:
@@ -102,7 +102,7 @@ def test_of_objectives_of_several_units_it_says_what_is_known_of_each(tmp_path: 
     else:
         assert shown["detectable"]["entropy"] is None
         assert shown["detectable"]["right"] == pytest.approx(2.8015852 * sqrt(0.2 / shown["examples"]["right"]))
-        assert "  entropy: not known before models have been scored; --measure scores two" in text
+        assert "  entropy: unknown until models have been scored; --measure scores two" in text
 
 
 def test_a_weighted_mean_of_several_units_has_a_score_as_soon_as_models_are_scored(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_study_that_has_begun_knows_better_than_a_guess(tmp_path: Path) -> Non
     assert by_split["report"] <= data["time"]["selection_models"]["report"]
     more, lines = plan_search(config(tmp_path, tasks={"noisy": noisy}, budget={"trials": 20}), measure=False)
     assert more["time"]["search_seconds"] == pytest.approx(8 * more["time"]["candidate_seconds"])
-    assert lines[-1] == "Ready: evomerge search search.yaml --resume goes on (12 of 20 trials so far)"
+    assert lines[-1] == "Ready: evomerge search search.yaml --resume continues (12 of 20 trials so far)"
 
 
 def _values(told: list[Any]) -> list[Any]:

@@ -136,7 +136,9 @@ def test_what_is_not_installed_is_said_once(tmp_path: Path, alone: Path, monkeyp
         "evomerge.commands.start_trackers.find_spec", lambda name: None if name == "wandb" else find_spec(name)
     )
     lines = run_here(write_search(tmp_path, trials=TRIALS), "--wandb", "merges")
-    assert sinks_said(lines) == ["wandb is not installed: pip install 'evomerge[wandb]'; the search goes on without it"]
+    assert sinks_said(lines) == [
+        "wandb is not installed: pip install 'evomerge[wandb]'; the search continues without it"
+    ]
     assert history(tmp_path / "study") == history(alone)
 
 
@@ -149,7 +151,7 @@ def test_a_killed_sink_is_noticed_and_a_resumed_search_sends_what_is_missing(tmp
         os.kill(int(tracker.name), signal.SIGKILL)
         assert process.stdout is not None
         said = next(line for line in map(json.loads, process.stdout) if line["event"] == "sink")
-        assert said["message"] == f"mlflow has ended with code -9, see {log}; the search goes on"
+        assert said["message"] == f"mlflow exited with code -9, see {log}; the search continues"
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=CEILING)
     assert process.returncode == 75

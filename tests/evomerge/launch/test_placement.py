@@ -48,7 +48,7 @@ def test_the_file_has_the_last_word(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:999", "mps"])
 def test_a_gpu_that_is_not_there_is_refused_unless_it_may_be_elsewhere(tmp_path: Path, device: str) -> None:
-    with pytest.raises(ConfigError, match=rf"device: {device} was asked for, .* Use device: auto"):
+    with pytest.raises(ConfigError, match=rf"device: {device} was requested, .* Use device: auto"):
         check_device(config(tmp_path, device=device))
     check_device(config(tmp_path, device=device, ray_address="10.0.0.1:6379"))
 
@@ -101,7 +101,7 @@ def test_available_memory_counts_the_page_cache() -> None:
 def test_workers_that_do_not_fit_are_said(tmp_path: Path) -> None:
     assert memory_notes(config(tmp_path), MemoryNeeds(10**15, 1000)) == ()
     (one,) = memory_notes(config(tmp_path), MemoryNeeds(1000, 10**15))
-    assert one.startswith("a worker takes about 1e+03 TB of memory, and ")
+    assert one.startswith("a worker takes about 1e+03 TB of memory, but ")
     (several,) = memory_notes(config(tmp_path, executor="ray", workers=3), MemoryNeeds(1000, 10**15))
     assert several.startswith("3 workers take about 3e+03 TB")
     assert memory_notes(config(tmp_path, ray_address="10.0.0.1:6379"), MemoryNeeds(1000, 10**15)) == ()

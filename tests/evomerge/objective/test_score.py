@@ -28,7 +28,7 @@ def test_shares_keep_their_unit() -> None:
 def test_other_units_are_scaled_over_the_models_compared() -> None:
     stick = display_score(MIXED, MODELS)
     assert stick.scale == {"math": (0.5, 1.0), "text": (30.0, 10.0)}
-    assert stick.text == "each task from its worst model, 0, to its best, 1: math 0.5 to 1, text 30 to 10"
+    assert stick.text == "each task scaled from 0, its worst model, to 1, its best: math 0.5 to 1, text 30 to 10"
     assert stick.score(MODELS[0]) == pytest.approx(0.75 * 0 + 0.25 * 1)
     assert stick.score(MODELS[1]) == pytest.approx(0.75 * 1 + 0.25 * 0)
     assert stick.score(scores(math=[0.75], text=[20.0])) == pytest.approx(0.5)

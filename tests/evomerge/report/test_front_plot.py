@@ -72,7 +72,7 @@ def test_only_what_stands_out_has_a_line(tmp_path: Path, figures: list) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "math\n0 to 1",
         "chat\n0 to 1",
-        "loss (less is better)\n0.9 to 0",
+        "loss (lower is better)\n0.9 to 0",
     ]
 
 

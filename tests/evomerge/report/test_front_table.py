@@ -44,9 +44,9 @@ def test_models_are_shown_wherever_they_are_and_the_front_is_marked(run: Path) -
     ]
     assert "0.600 ±0.2" in lines["* trial:6"]
     assert "knee, preferred" in lines["* trial:6"]
-    assert "beaten" in lines["base"]
+    assert "dominated" in lines["base"]
     assert "knee" not in lines["* trial:9"]
-    assert "2 more models, beaten by these: --all" in shown(run)
+    assert "2 more models, dominated by these: --all" in shown(run)
     assert "trial:10" in shown(run, everything=True)
     assert "more model" not in shown(run, everything=True)
 
@@ -55,16 +55,16 @@ def test_what_falls_below_what_the_study_keeps_is_marked(tmp_path: Path) -> None
     keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": Floor(0.3)})  # of parent:chat's 0.8
     write_front(tmp_path / "study", SEARCH, keeping).close()
     text = shown(tmp_path / "study")
-    rows = [row for row in text.splitlines() if "falls below keep" in row]
+    rows = [row for row in text.splitlines() if "violates keep" in row]
     assert ["trial:8" in row or "trial:5" in row for row in rows[:2]] == [True, True]
     assert not any("trial:7" in row or "parent" in row for row in rows)
-    assert "The study keeps, of the best parent: chat -0.3" in " ".join(text.split())
+    assert "Constraints relative to the best parent: chat -0.3" in " ".join(text.split())
 
 
 def test_hypervolume_stands_for_both_splits_and_says_from_where(run: Path) -> None:
     text = " ".join(shown(run, 200).split())
     assert "hypervolume of all models on the search split: 0.19 [" in text
-    assert "from the worst of them on every task: math 0.2, chat 0.2" in text
+    assert "the worst of them on each task: math 0.2, chat 0.2" in text
     # On report, from (.1, .1): parent:math .7 x .1, and 6 adds .4 x .3.
     assert "hypervolume of all models on the report split: 0.19 [" in text
     assert "math 0.1, chat 0.1" in text
@@ -93,8 +93,8 @@ def test_volumes_of_two_splits_are_said_not_to_be_comparable(tmp_path: Path) -> 
     finish(study, {}, {"base": (1, 1), "parent:math": (5, 1), 6: (6, 6), 8: (5, 5)})
     data, text = show_front(Run(tmp_path / "study"), "search", 120)
     assert data["hypervolume"]["search"]["reference"] != data["hypervolume"]["report"]["reference"]
-    assert any(note.startswith("Each hypervolume counts from the worst") for note in data["notes"])
-    assert "not with that of the other split" in " ".join(printed(text).split())
+    assert any(note.startswith("Hypervolumes of different splits are not comparable") for note in data["notes"])
+    assert "with the hypervolume of base and parents on the same split" in " ".join(printed(text).split())
 
 
 def test_a_narrow_terminal_gets_a_list_that_keeps_every_number(run: Path) -> None:

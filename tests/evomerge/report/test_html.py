@@ -294,7 +294,7 @@ def test_volumes_of_two_splits_stand_beside_those_of_the_parents(page: str, data
     front = data["fronts"]["report"]
     volumes = [formatting.number(front[name]["mean"]) for name in ("hypervolume", "hypervolume_of_models")]
     said = f"On the report split, of the {front['points']} models scored there: {volumes[0]} ["
-    assert f"; of base and parents alone {volumes[1]}. Each counts from" in page.partition(said)[2]
+    assert f"; of base and parents alone {volumes[1]}. Each split has" in page.partition(said)[2]
 
 
 def test_names_from_a_study_are_no_markup(page: str, data: dict[str, Any]) -> None:
@@ -355,7 +355,7 @@ def test_without_the_models_coordinates_stand_for_coefficients(front: Path, tmp_
     assert data["coefficients"]["tables"] == {}
     assert data["coefficients"]["points"][str(start["number"])] == pytest.approx(asked[start["number"]]["x"], rel=1e-4)
     assert "/nowhere" in data["coefficients"]["missing"]
-    assert "The models cannot be read here" in page
+    assert "The models cannot be read on this machine" in page
     assert data["importance"]["why"] == data["coefficients"]["missing"]
 
 
@@ -363,7 +363,7 @@ def test_one_task_and_one_weight_per_model(tmp_path: Path) -> None:
     task = {"only": {"evaluator": "synthetic", "task": 1, "n_examples": 100}}
     study = search(tmp_path, tasks=task, space="uniform", budget={"trials": 14}, optimizer="sobol")
     page, data = report(study)
-    assert "With one task there is nothing to trade off" in page
+    assert "With one task there is no trade-off" in page
     assert data["progress"]["hypervolume"] is None
     assert "too few" in data["importance"]["why"]
     assert "Importance of groups" in page
@@ -394,7 +394,7 @@ def test_an_unfinished_study_has_no_winner_and_its_best_so_far(front: Path, tmp_
     assert data["headline"]["best"] is not None
     told = status(Run.of(Study.read(study)))["told"]
     assert told < len(Study.read(study).told)
-    assert f"{told} candidates told" in page
+    assert f"{told} candidates finished" in page
     assert "not finished" in page
     assert data["luck"]["finalists"] == []
 
@@ -486,8 +486,8 @@ def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: P
     assert len(listed) == 12
     assert not any(row["beaten"] for row in found if row["listed"])
     assert [cells[0] for cells in read(page).tables["predicted"][1:]] == listed
-    assert f"{len(found)} points that the optimizer predicts, not measured" in page
-    assert f"12 of {sum(not point.beaten for point in wanted)} that no measured point beats" in page
+    assert f"{len(found)} points predicted by the optimizer, not measured" in page
+    assert f"12 of {sum(not point.beaten for point in wanted)} not dominated by a measured point" in page
 
 
 def test_equal_values_have_no_interval() -> None:

@@ -169,7 +169,7 @@ def test_the_hypervolume_over_time(tmp_path: Path) -> None:
     text = console.export_text()
     for part in (
         "2 of 3 candidates, hypervolume of the candidates 0.08",
-        "of the candidates 0.04 after 1",
+        "by number of candidates: 0.04 after 1",
         "0.3 (trial 3)",
         "0.800",
     ):

@@ -27,7 +27,7 @@ def test_the_table(tmp_path: Path) -> None:
     text = console.export_text()
     for part in ("trial:4", "0.750 ± 0.039", "parent:a", "0.500 ± 0.039", "+0.250 ± 0.059", "<0.0001"):
         assert part in text
-    assert "± is a 95 % interval" in text
+    assert "± is half a 95 % interval" in text
     assert text.rstrip().endswith("trial:4 beats parent:a.")
 
 
@@ -52,10 +52,10 @@ def test_what_else_there_is_to_say(tmp_path: Path) -> None:
     text = console.export_text()
     assert "inf" not in text
     assert text.count("±") == 1, "only the title's"
-    assert "scores run from 0, the worst model on the select split, to 1 (size 2e+06 to 1e+06)" in text
-    assert "Not beaten by any model on the select split: trial:4, trial:5." in text
+    assert "scores are scaled from 0, the worst model on the select split, to 1 (size 2e+06 to 1e+06)" in text
+    assert "Non-dominated on the select split: trial:4, trial:5." in text
     assert (
-        "parent:a gave another value for 3 of 41 examples (add 3, its mean by -0.004), and its score moved by -0.002."
+        "parent:a gave different values for 3 of 41 examples (add 3, mean shift -0.004); its score changed by -0.002."
         in text
     )
     data = selection_to_dict(selection)

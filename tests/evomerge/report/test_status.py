@@ -34,7 +34,7 @@ def test_a_study_runs_as_long_as_its_writer_has_the_lock(tmp_path: Path) -> None
     assert (data["state"], data["next"]) == ("running", None)
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render(data))
-    assert "running (being run now)" in console.export_text()
+    assert "running (a process is running it)" in console.export_text()
     signature = lock.read_bytes()
     for other in (b"", signature.replace(b'"host": "', b'"host": "not-')):
         lock.write_bytes(other)
@@ -46,8 +46,8 @@ def test_a_study_runs_as_long_as_its_writer_has_the_lock(tmp_path: Path) -> None
     assert data["state"] == "open"
     console.print(render(data))
     text = " ".join(console.export_text().split())
-    assert "open (no process of this machine writes to it: its last session was killed, or" in text
-    assert f"To go on: evomerge search {tmp_path / 's' / 'search.yaml'} --resume" in text
+    assert "open (no process on this machine is writing to it: the last one was killed, or" in text
+    assert f"To resume: evomerge search {tmp_path / 's' / 'search.yaml'} --resume" in text
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("paused", "5 in a row"), ("stopped", None)])
@@ -81,7 +81,7 @@ def test_a_winner_beyond_the_budget_is_explained(tmp_path: Path) -> None:
     assert status(Run.of(study))["selected_is"] == ""
     study.event("selected", label="trial:8", candidates=7)
     data = status(Run.of(study))
-    assert data["selected_is"] == "the point that the optimizer recommends at its end, scored beyond the budget"
+    assert data["selected_is"] == "the optimizer's final recommendation, scored in addition to the budget"
     study.event("selected", label="uniform", candidates=7)
     assert status(Run.of(study))["selected_is"] == ""
 
@@ -104,7 +104,7 @@ def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
     text = console.export_text()
     for part in (
         "open",
-        "6 told, 1 pending, 1 failed",
+        "6 finished, 1 pending, 1 failed",
         "best so far",
         "(trial 4, none of 2 baselines is better)",
         "parent:a",

@@ -79,3 +79,16 @@ def test_equal_values_have_no_interval() -> None:
     same = Estimate(64.0, 0.0, 30)
     assert words.estimate(same) == words.plus_minus(same) == "64"
     assert words.column([same, Estimate(60.5, 0.02, 30)]) == ["64", "60.500 ±0.039"]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((0.99, 1.0), ["0.99", "1.00"]),
+        ((1.0, 0.99189), ["1.0000", "0.9919"]),
+        ((-0.00001, 3.0), ["-1e-05", "3"]),
+        ((12.0, 11.0), ["12", "11"]),
+    ],
+)
+def test_numbers_to_compare_have_the_same_decimals(values: tuple[float, ...], shown: list[str]) -> None:
+    assert words.same_decimals(*values) == shown

@@ -134,6 +134,6 @@ def test_the_verdict_says_that_a_lead_is_that_of_a_constant() -> None:
     said = verdict((winner, parent), {"parent:x": stick.difference(a, b)}, (), shares=("count",))
     assert said == (
         "No merge was shown to be better than parent:x on held-out examples "
-        "(+0.0186 ± 0.0067 in the weighted mean of all tasks, each in its own unit; the examples do not differ: "
-        "all of it is from mine, constant per model, no sampling error). Keep parent:x."
+        "(+0.0186 ± 0.0067 in the weighted mean of all tasks, each in its own unit; all of it comes "
+        "from mine, one value per model without sampling error). Keep parent:x."
     )

@@ -138,9 +138,9 @@ def test_constraints_that_cannot_be_read(text: str, said: str) -> None:
         ("math=2,caht=1", "Did you mean 'chat'?"),
         ("math", "expected TASK=NUMBER"),
         ("math=2,,", "expected TASK=NUMBER"),
-        ("math=-1,chat=2", "Weights are at least 0"),
-        ("math=0", "Weights are at least 0"),
-        ("math=1e999", "Weights are at least 0"),
+        ("math=-1,chat=2", "Weights must be at least 0"),
+        ("math=0", "Weights must be at least 0"),
+        ("math=1e999", "Weights must be at least 0"),
     ],
 )
 def test_weights_that_cannot_be_read(text: str, said: str) -> None:

@@ -35,10 +35,10 @@ def study(tmp_path: Path) -> Study:
     return study
 
 
-HIGHEST = "weight[all, math]: 1.5 is the upper end of [-1, 1.5]"
-LOWEST = "weight[all, sort]: -1 is the lower end of [-1, 1.5]"
-SPARSEST = "density[all, math]: 0.1 is the lower end of [0.1, 1]"
-FULL = "density[all, sort]: 1 is the largest value there is"
+HIGHEST = "weight[all, math]: 1.5 is the upper bound of [-1, 1.5]"
+LOWEST = "weight[all, sort]: -1 is the lower bound of [-1, 1.5]"
+SPARSEST = "density[all, math]: 0.1 is the lower bound of [0.1, 1]"
+FULL = "density[all, sort]: 1 is the largest valid value"
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_which_ends_are_named(study: Study, x: list[float], ends: list[str]) -> 
 def test_only_what_can_be_widened_is_advised_to_be(study: Study) -> None:
     several, natural = (range_ends(study, np.array(x)) for x in ([1.0, 0.0, 0.0, 1.0], [0.5, 0.5, 0.5, 1.0]))
     assert ends_text(several, 4) == (
-        f"at the end of 4 of 4 searched ranges ({HIGHEST}; {LOWEST}; {SPARSEST}; and 1 more)"
-        ": widen `ranges` to look beyond"
+        f"at a bound of 4 of 4 search ranges ({HIGHEST}; {LOWEST}; {SPARSEST}; and 1 more)"
+        ": widen `ranges` to search beyond"
     )
-    assert ends_text(natural, 4) == f"at the end of 1 of 4 searched ranges ({FULL})"
+    assert ends_text(natural, 4) == f"at a bound of 1 of 4 search ranges ({FULL})"
     assert ends_text((), 4) == ""
 
 
@@ -102,13 +102,13 @@ TABLE: Table = {
     [
         (
             "x100",
-            "lies at the end of 1 of 1 searched ranges (weight[all, math]: 1.5 is the upper end of [-1, 1.5]): widen",
+            "lies at a bound of 1 of 1 search ranges (weight[all, math]: 1.5 is the upper bound of [-1, 1.5]): widen",
         ),
         (
             "x50",
-            "Most of the 3 finalists lie at the end of a searched range (2 at weight[all, math]: 1.5 is the upper end",
+            "Most of the 3 finalists lie at a bound of a search range (2 at weight[all, math]: 1.5 is the upper bound",
         ),
-        ("uniform", "Most of the 3 finalists lie at the end"),
+        ("uniform", "Most of the 3 finalists lie at a bound"),
     ],
 )
 def test_the_verdict_names_the_ends_of_the_winner_or_of_most_finalists(tmp_path: Path, best: str, said: str) -> None:
@@ -134,8 +134,7 @@ def test_a_baseline_at_an_end_that_the_winner_does_not_beat_is_named(tmp_path: P
         study.ask(grid)
         study.tell(replace(first.outcome, number=grid.number), first.losses)
     assert (
-        f"task_arithmetic:1 lies at the end of 1 of 1 searched ranges ({HIGHEST})"
-        in selection(study, objective).verdict
+        f"task_arithmetic:1 lies at a bound of 1 of 1 search ranges ({HIGHEST})" in selection(study, objective).verdict
     )
 
 
@@ -145,7 +144,7 @@ def test_status_names_the_ends_of_the_best_candidate(tmp_path: Path) -> None:
     record_coordinates(study, Uniform(LAYOUT, ("math",), PARAMETERS[:1]), ALLOWED)
     assert status(Run.of(study))["range_ends"] == "", "the best one lies in the middle"
     tell(study, Trial(8, np.array([1.0])), [1.0] * 4, [0.0] * 4)
-    said = f"at the end of 1 of 1 searched ranges ({HIGHEST}): widen `ranges` to look beyond"
+    said = f"at a bound of 1 of 1 search ranges ({HIGHEST}): widen `ranges` to search beyond"
     assert status(Run.of(study))["range_ends"] == said
     console = Console(width=300, record=True, file=io.StringIO())
     console.print(render(status(Run.of(study))))

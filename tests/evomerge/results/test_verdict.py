@@ -38,7 +38,7 @@ def said(
             Difference(0.02, 0.005, 100, 1e-9),
             ("math", "text"),
             True,
-            "(+0.0200 ± 0.0098 between the worst model, 0, and the best, 1, p < 0.0001)",
+            "(+0.0200 ± 0.0098 on a scale from 0, the worst model, to 1, the best, p < 0.0001)",
         ),
         (Difference(0.02, math.inf, 1, 1.0), ("math", "text"), False, "(+2.0 points). Keep parent:a."),
         (Difference(2.0, math.inf, 1, 1.0), (), False, f"(+2 {MIXED}). Keep parent:a."),
@@ -48,7 +48,7 @@ def said(
 def test_units_and_margins(gap: Difference, shares: tuple[str, ...], scaled: bool, text: str) -> None:
     sentences = said(gap, shares=shares, scaled=scaled)
     assert text in sentences
-    assert ("The score is a mean, each task from its worst model" in sentences) == scaled
+    assert ("The score is a mean, with each task scaled from 0" in sentences) == scaled
 
 
 def test_a_task_alone_keeps_its_unit_without_a_word() -> None:
@@ -60,7 +60,7 @@ def test_a_task_alone_keeps_its_unit_without_a_word() -> None:
 
 def test_a_change_of_what_should_be_less_says_which_way_it_went() -> None:
     # Tokens: 11.5 fewer than 40 is better, 3 more is worse.
-    for gain, text in ((11.5, "better on text (11.50 ± 0.98 less)"), (-3.0, "worse on text (3.00 ± 0.98 more)")):
+    for gain, text in ((11.5, "better on text (11.50 ± 0.98 lower)"), (-3.0, "worse on text (3.00 ± 0.98 higher)")):
         claim = Claim("text", "parent:a", Difference(gain, 0.5, 50, 1e-9, bounds=(gain - 0.98, gain + 0.98)), 1e-9)
         assert text in said(Difference(0.1, 0.05, 100, 0.05), claim, shares=("math",))
 
@@ -77,10 +77,10 @@ def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
         Claim("text", "parent:b", Difference(-1.0, 0.05, 50, 1e-9), 1e-9),
     )
     gap = Difference(-0.1, 0.05, 100, 0.05)
-    assert "Its worst task is text: 1.000 ± 0.098 more against parent:b." in said(
+    assert "Its worst task is text, against parent:b: 1.000 ± 0.098 higher." in said(
         gap, *claims, kind="chebyshev", shares=("math",)
     )
-    assert "Its worst task is math: -20.0 ± 2.0 points against parent:a, a change of -25.0 %." in said(
+    assert "Its worst task is math, against parent:a: -20.0 ± 2.0 points, a change of -25.0 %." in said(
         gap, *claims, kind="retention", shares=("math",)
     )
     assert "worst task" not in said(gap, *claims)
@@ -89,14 +89,14 @@ def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
 @pytest.mark.parametrize(
     ("score_b", "p", "text"),
     [
-        (0.69, 0.001, "trial:1 beats the best parent that keeps what was asked for, parent:b,"),
+        (0.69, 0.001, "trial:1 beats the best parent that meets the constraints, parent:b,"),
         (0.69, 0.6, "No merge was shown to be better than parent:b on held-out examples (+2.0 ± 9.8 points). Keep"),
         (
             0.5,
             0.001,
-            "the best parent, parent:a, on held-out examples (+5.0 ± 9.8 points, p = 0.001). No parent keeps",
+            "the best parent, parent:a, on held-out examples (+5.0 ± 9.8 points, p = 0.001). No parent meets",
         ),
-        (0.5, 0.6, "(+5.0 ± 9.8 points). No parent keeps what was asked for."),
+        (0.5, 0.6, "(+5.0 ± 9.8 points). No parent meets the constraints."),
     ],
 )
 def test_only_a_parent_that_keeps_what_was_asked_is_to_beat_and_to_keep(score_b: float, p: float, text: str) -> None:
@@ -127,10 +127,10 @@ def test_a_share_that_was_asked_for_is_one_of_what_the_parent_scores(kept: float
     leads = dict.fromkeys(("parent:a", "parent:b"), Difference(0.1, 0.01, 100, 1e-9))
     models = scored_models(Objective(TWO, keep={"math": Floor(kept, "share")}), rows)
     said = verdict(models, leads, [claim], shares=TWO, keeps=False)
-    fell = f"On held-out examples math fell further than asked for ({100 * kept:g}%): -8.0 ± 2.0 points."
+    fell = f"On held-out examples math violates its constraint ({100 * kept:g}%): -8.0 ± 2.0 points."
     assert (fell in said) == said_so
-    assert f"kept what was asked for (math {100 * kept:g}%)" in said
-    assert ("the best parent that keeps what was asked for, parent:a," in said) == said_so  # 0.72 is one, by 89 %
+    assert f"No finalist met all constraints (math {100 * kept:g}%)" in said
+    assert ("the best parent that meets the constraints, parent:a," in said) == said_so  # 0.72 is one, by 89 %
 
 
 @pytest.mark.parametrize(("changed", "judged"), [(0, True), (2, True), (3, False)])
@@ -148,7 +148,7 @@ def test_a_task_that_changes_by_itself_is_not_judged(changed: int, judged: bool)
     assert "better on math (+20.0 ± 2.0 points)" in said
     assert ("worse on text" in said) == judged
     sentence = (
-        "text changes from one scoring to the next (3 of 40 examples, its mean by +0.012), so its differences are not "
+        "Scoring text twice gave different values (3 of 40 examples, mean shift +0.012), so its differences are not "
         "judged."
     )
     assert (sentence in said) != judged
