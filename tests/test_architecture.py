@@ -36,7 +36,7 @@ def python(code: str) -> str:
 
 def modules_in_cycles() -> list[str]:
     """Modules whose imports lead back to them; importing a module runs the packages that it is in, too."""
-    graph = grimp.build_graph(*PACKAGES_OF_OURS, cache_dir=None)
+    graph = grimp.build_graph(*PACKAGES_OF_OURS, exclude_type_checking_imports=True, cache_dir=None)
     needed = {}
     for module in graph.modules:
         names = {module, *graph.find_modules_directly_imported_by(module)}
