@@ -6,11 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pexpect
 import pytest
+from pexpect.fdpexpect import fdspawn
 from typer.testing import CliRunner, Result
 
 from evaluators import _strict_yaml as strict_yaml
@@ -20,6 +24,7 @@ from evomerge.config import load_config
 from evomerge.recipe.file import read_merge
 from evomerge.study import Study
 from evomerge.trial import Trial
+from tests.evomerge.forks import Fork
 from tests.toys import search_file, write_toys
 from tests.waiting import CEILING
 
@@ -109,9 +114,12 @@ def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> Non
         (("pick", "--prefer", "one=1", "--knee"), "Choose one of"),
         (("pick", "--split", "test"), "--split is one of search, select, report"),
         (("pareto", "--split", "test"), "--split is one of search, select, report"),
-        (("export", "-o", "x", "--best", "--knee"), "choose --best, --trial N, --predicted N, or one of"),
+        (
+            ("export", "-o", "x", "--best", "--knee"),
+            "give only one of --best, --trial N, --predicted N, or a choice by",
+        ),
         (("export", "-o", "x", "--trial", "3", "--max", "one"), "leave out --prefer"),
-        (("export", "-o", "x", "--split", "search"), "--split and --nearest go with"),
+        (("export", "-o", "x", "--split", "search"), "--split and --nearest require"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(study: Path, command: tuple[str, ...], said: str) -> None:
@@ -149,11 +157,29 @@ def test_a_running_study_has_a_front(study: Path, tmp_path: Path) -> None:
     assert run("pick", tmp_path / "new").exit_code == 2
 
 
-def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
-    command = ["-m", "evomerge.cli", "pick", str(study)]
-    child = pexpect.spawn(
-        sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=CEILING
-    )
+@contextmanager
+def on_a_terminal(*arguments: object, columns: int) -> Iterator[tuple[Fork, fdspawn]]:
+    """The command line on a terminal: the process and what a person sees and types."""
+    controller, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (60, columns))
+    with Fork(*arguments, terminal=terminal, environment={"TERM": "xterm"}) as process:
+        os.close(terminal)
+        person = fdspawn(controller, encoding="utf-8", timeout=CEILING)
+        yield process, person
+        process.kill()
+        person.close()
+
+
+@pytest.fixture
+def asked(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Fork, fdspawn]]:
+    """`evomerge pick` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    with on_a_terminal("pick", study, columns=100) as started:
+        yield started
+
+
+def test_a_terminal_is_asked(study: Path, tmp_path: Path, asked: tuple[Fork, fdspawn]) -> None:
+    process, child = asked
     child.expect("Non-dominated merges on the select split:")
     child.expect("or q: ")
     child.sendline("max oen")
@@ -168,46 +194,40 @@ def test_a_terminal_is_asked(study: Path, tmp_path: Path) -> None:
     child.sendline("")
     child.expect("Wrote the recipe recipe.yaml")
     child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    assert process.wait() == 0
     wanted = picked(study, "--max", "one", "-o", tmp_path / "wanted.yaml")
     assert label.endswith(wanted["label"])
     assert (tmp_path / "recipe.yaml").read_text() == (tmp_path / "wanted.yaml").read_text()
 
 
 @pytest.mark.parametrize("answers", [(), ("max one", "y")])
-def test_ctrl_c_at_a_question_ends_it_as_everywhere_else(study: Path, tmp_path: Path, answers: tuple[str, ...]) -> None:
-    command = ["-m", "evomerge.cli", "pick", str(study)]
-    child = pexpect.spawn(
-        sys.executable, command, cwd=tmp_path, encoding="utf-8", dimensions=(60, 100), timeout=CEILING
-    )
+def test_ctrl_c_at_a_question_ends_it_as_everywhere_else(
+    tmp_path: Path, asked: tuple[Fork, fdspawn], answers: tuple[str, ...]
+) -> None:
+    process, child = asked
     for answer in answers:
         child.expect(r"or [qn]: ")
         child.sendline(answer)
     child.expect(r"or q: |File \[recipe.yaml\]: ")
     # readline loses one that comes between its prompt and its waiting; a person types it again.
     for _ in range(int(CEILING / 3)):
-        child.sendintr()
+        child.send("\x03")
         if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=3) == 0:
             break
-    child.close()
-    assert child.exitstatus == 130
+    assert process.wait() == 130
     assert "Traceback" not in child.before
     assert not list(tmp_path.iterdir())
 
 
-def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path) -> None:
+def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["-m", "evomerge.cli", "pareto", str(study)]
-    environment = {"PATH": os.environ["PATH"], "TERM": "xterm"}
-    ascii_ = environment | {"PYTHONIOENCODING": "ascii"}
+    ascii_ = {"PATH": os.environ["PATH"], "TERM": "xterm", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, *command], capture_output=True, env=ascii_, check=True)
     assert done.stdout.isascii()
-    child = pexpect.spawn(
-        sys.executable, command, env=environment, encoding="utf-8", dimensions=(60, 20), timeout=CEILING
-    )
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with on_a_terminal("pareto", study, columns=20) as (process, child):
+        child.expect(pexpect.EOF)
+        assert process.wait() == 0
     assert "* trial:" in child.before
     assert [line for line in child.before.splitlines() if len(line) > 20] == []
 
