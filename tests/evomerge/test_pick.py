@@ -273,7 +273,7 @@ def test_a_predicted_point_is_written_as_its_coefficients_say(with_predictions: 
 def test_predicted_points_that_are_not_there(study: Path, with_predictions: Path) -> None:
     beyond = run("pick", with_predictions, "--predicted", 10_000)
     assert beyond.exit_code == 2
-    assert re.search(r"no predicted point 10000: they go from 1 to \d+", str(beyond.exception) + beyond.output)
+    assert re.search(r"no predicted point 10000: valid numbers are 1 to \d+", str(beyond.exception) + beyond.output)
     none = run("pick", study, "--predicted", 1)
     assert "this study's optimizer predicts none" in str(none.exception) + none.output
     both = run("export", with_predictions, "--predicted", 1, "--knee", "-o", "x")
