@@ -49,7 +49,7 @@ def _table(found: list[Entry]) -> Table:
         table.add_row(
             Text(item.name),
             ", ".join(item.needs),
-            "\n".join(map(_plain, coefficients(item))),
+            "\n".join(coefficients(item)),
             ", ".join(item.linear_in),
         )
     return table
@@ -95,8 +95,3 @@ def _card(rows: Mapping[str, str]) -> Table:
         if value:
             table.add_row(Text(key), Text(value))
     return table
-
-
-def _plain(text: str) -> str:
-    # Rich reads square brackets as styles.
-    return text.replace("[", "\\[")

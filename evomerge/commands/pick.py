@@ -120,7 +120,7 @@ def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, Score
     if found is None:
         there = ", ".join(str(point.number) for point in deciding.choices)
         what = f"has no scores on the {deciding.split} split of" if entry else "is not in"
-        raise StudyError(f"Trial {request.trial} {what} {run.folder}; the merges on its front are {there or 'none'}.")
+        raise StudyError(f"Trial {request.trial} {what} {run.folder}; trials on its front: {there or 'none'}.")
     return deciding, found
 
 

@@ -22,11 +22,13 @@ def find(run: Run, request: Request) -> Predicted:
     points = run.predicted
     found = next((point for point in points if point.number == request.predicted), None)
     if found is None:
-        there = f"valid numbers are 1 to {len(points)}" if points else "this study's optimizer predicts none"
-        raise ChoiceError(
-            f"There is no predicted point {request.predicted}: {there}. "
-            f"`evomerge pareto {shlex.quote(str(run.folder))} --all` lists those not dominated by a measured model."
+        listing = f"`evomerge pareto {shlex.quote(str(run.folder))}"
+        there = (
+            f"valid numbers are 1 to {len(points)}. {listing} --all` lists them"
+            if points
+            else f"this study's optimizer predicts none. {listing}` lists the measured ones"
         )
+        raise ChoiceError(f"There is no predicted point {request.predicted}: {there}.")
     return found
 
 

@@ -39,6 +39,12 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
+#: On the card of a candidate that was scored on the search split only, where the winner's card has a verdict.
+SEARCHED_ON = (
+    "This merge was proposed and scored on the same examples (the search split): expect lower scores on new ones."
+)
+
+
 def choose(run: Run, number: int | None = None) -> Choice:
     """The study's winner, or trial `number`.
 
@@ -58,8 +64,8 @@ def choose(run: Run, number: int | None = None) -> Choice:
     label = Origin.CANDIDATE.label(number)
     searched = entry.trial.merge is None and entry.trial.split == "search"
     whole = _on_all_examples(study, label if searched else entry.trial.label, _in_units(objective, entry))
-    rows = {label: _measured(entry, objective)} | whole
-    return Choice(label, run.merge_of(entry.trial), rows)
+    said = {"note": SEARCHED_ON} if entry.trial.split == "search" and searched else {}
+    return Choice(label, run.merge_of(entry.trial), said | {label: _measured(entry, objective)} | whole)
 
 
 def export(

@@ -91,7 +91,7 @@ def parse(line: bytes) -> Record:
 def ledger_of(folder: Path) -> Path:
     """Return the ledger of the study in a folder. Raises StudyError if there is none."""
     if not (folder / FILE).is_file():
-        raise StudyError(f"There is no study in {folder}: it has no {FILE}.")
+        raise _no_study(folder, FILE)
     return folder / FILE
 
 
@@ -101,7 +101,7 @@ def read(path: Path) -> Contents:
     Raises StudyError, naming the line, for a bad record followed by good ones, and for a missing record.
     """
     if not path.is_file():
-        raise StudyError(f"There is no study in {path.parent}: it has no {path.name}.")
+        raise _no_study(path.parent, path.name)
     records: list[Record] = []
     end = size = 0
     bad: int | None = None
@@ -120,6 +120,12 @@ def read(path: Path) -> Contents:
                 end = size
                 _keep(record, records, path, number)
     return Contents(tuple(records), end, size - end)
+
+
+def _no_study(folder: Path, name: str) -> StudyError:
+    absent = "it is a file" if folder.exists() else "it does not exist"
+    why = f"it has no {name}" if folder.is_dir() else absent
+    return StudyError(f"There is no study in {folder}: {why}. Name the folder that a search file gives as `study`.")
 
 
 def _keep(record: Record, records: list[Record], path: Path, line: int) -> None:

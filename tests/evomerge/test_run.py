@@ -49,8 +49,13 @@ def test_the_optimizer_was_told_what_the_ledger_holds(study: Study) -> None:
 
 
 def test_a_folder_without_a_study_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=f"There is no study in {tmp_path}"):
+    with pytest.raises(StudyError, match=f"There is no study in {tmp_path}: it has no ledger"):
         Run(tmp_path)
+    with pytest.raises(StudyError, match=r"absent: it does not exist\. Name the folder"):
+        Run(tmp_path / "absent")
+    (tmp_path / "search.yaml").touch()
+    with pytest.raises(StudyError, match=r"search\.yaml: it is a file\. Name the folder"):
+        Run(tmp_path / "search.yaml")
 
 
 def test_a_trial_that_is_not_there_is_answered_with_those_that_are(study: Study) -> None:

@@ -39,10 +39,11 @@ def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> N
     if not any(folder.iterdir()):
         return
     if not overwrite:
-        raise OutputError(f"The output {folder} exists. Choose another folder, or overwrite it (--overwrite).")
+        remedy = ", or replace this export with --overwrite" if (folder / MARK).is_file() else ""
+        raise OutputError(f"The output folder '{folder}' exists and is not empty. Choose another folder{remedy}.")
     if not (folder / MARK).is_file():
         raise OutputError(
-            f"The output {folder} was not written by evomerge (it has no {MARK}) and is not replaced. "
+            f"The output folder '{folder}' was not written by evomerge (it has no {MARK}) and is not replaced. "
             "Choose another folder, or remove it yourself."
         )
     foreign = _foreign(folder)

@@ -49,6 +49,12 @@ def test_options_are_those_of_the_constructor_with_their_defaults() -> None:
     assert found["options"] == ["points: 4", "ranges: null", "freeze: null", "tie: []", "start: null"]
 
 
+def test_ranges_are_printed_as_they_are_written() -> None:
+    text = shown("list", "methods")
+    assert "[0, 1]" in text
+    assert "\\[" not in text
+
+
 def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
     text = shown("list", "evaluators", "exact_match")
     assert "ignore_case: Whether to ignore case" in " ".join(text.split())
@@ -124,7 +130,7 @@ def test_without_a_kind_it_lists_all_names() -> None:
 def test_a_name_in_the_place_of_the_kind_is_told_where_it_belongs() -> None:
     wrong = CliRunner().invoke(app, ["list", "ties"])
     assert wrong.exit_code == 2
-    assert "there are methods, spaces, evaluators, optimizers. `evomerge list methods ties` tells" in wrong.stderr
+    assert "there are methods, spaces, evaluators, optimizers. `evomerge list methods ties` describes" in wrong.stderr
     assert "Did you mean 'methods'?" in CliRunner().invoke(app, ["list", "method"]).stderr
 
 

@@ -48,11 +48,13 @@ def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path
     out.mkdir()
     check_output(out, [model], overwrite=False)
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match=r"exists\. Choose another folder, or overwrite it \(--overwrite\)"):
+    with pytest.raises(OutputError, match=r"exists and is not empty\. Choose another folder\.$"):
         check_output(out, [model], overwrite=False)
     with pytest.raises(OutputError, match=f"was not written by evomerge .it has no {MARK}"):
         check_output(out, [model], overwrite=True)
     (out / MARK).write_text("{}")
+    with pytest.raises(OutputError, match="Choose another folder, or replace this export with --overwrite"):
+        check_output(out, [model], overwrite=False)
     with pytest.raises(OutputError, match=r"holds 1 file \('thesis.txt'\) that evomerge did not write"):
         check_output(out, [model], overwrite=True)
     (out / "thesis.txt").rename(out / "README.md")
