@@ -12,7 +12,7 @@ SIGNAL = 128
 
 
 class EvomergeError(ValueError):
-    """An error of the user's input or of the machine; its message says what was wrong, expected, and to be done.
+    """An error of the user's input or of the machine; its message names the fault, the expectation and the remedy.
 
     The two leaf packages import nothing of evomerge: their errors have an `exit_code` of their own.
     """
@@ -21,6 +21,6 @@ class EvomergeError(ValueError):
 
 
 def exit_code(error: BaseException) -> int | None:
-    """The exit code for an error that is the user's or the machine's; None for one that is ours."""
+    """Return the exit code of an error caused by the user or the machine; None for an internal error."""
     code = getattr(error, "exit_code", USAGE if isinstance(error, OSError) else None)
     return code if isinstance(code, int) else None

@@ -1,4 +1,4 @@
-"""What an optimizer learns of a trial: its point, its losses and what they are made of, once they can be known."""
+"""Feedback to the optimizer: point, losses and per-example values of each trial, once they are known."""
 
 from collections.abc import Collection
 
@@ -16,9 +16,9 @@ from evomerge.trial import Origin
 
 
 class Feedback:
-    """Tells the optimizer what it can use: points of its cube, scored on the search split.
+    """Reports trials to the optimizer: points of its cube, scored on the search split.
 
-    Where losses are relative to the parents, what is told waits until all of them have ended. So what an optimizer
+    Losses relative to the parents are held back until all parents have ended. So what an optimizer
     is told, and in which order, follows from the ledger alone. problem: why nothing can be told, if so.
     """
 

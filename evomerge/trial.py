@@ -1,4 +1,4 @@
-"""What travels between driver, workers and ledger: trials and their outcomes."""
+"""Trials and outcomes, as exchanged between driver, workers and ledger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ OUT_OF_MEMORY = "out_of_memory"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log.
+    """The reason why a trial has no scores. kind: a short word that repeats when the cause repeats; trace: for the log.
 
     Secrets and the home folder are masked in both.
     """
@@ -125,7 +125,7 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of a trial: scores by task, or a failure; and where the time went.
+    """The outcome of a trial: scores by task, or a failure; and the time by stage.
 
     seconds: stage ("merge", "evaluate:TASK", ...) -> wall seconds. events: what happened on the way
     (a worker died and the trial ran again), for the ledger.

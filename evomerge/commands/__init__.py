@@ -1,1 +1,1 @@
-"""What the commands do; the command line itself is `evomerge.cli`."""
+"""Implementation of the commands; the command line itself is in `evomerge.cli`."""

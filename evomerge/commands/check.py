@@ -1,4 +1,4 @@
-"""`evomerge check`: everything that can be known before anything is spent."""
+"""`evomerge check`: validation of a search file before any merge or score."""
 
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -16,7 +16,7 @@ from evomerge.text.sizes import size
 def check_search(
     config: SearchConfig, file: Path, *, say: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a search file amounts to, and what its study has left to do, as plain data and as lines for people.
+    """Summarize a search file and the remaining work of its study, as plain data and as lines of text.
 
     Raises ConfigurationChanged where the study is that of another search, and whatever `prepare` raises.
     """
@@ -59,7 +59,7 @@ def check_search(
 
 
 def _task(plan: Plan, task: str) -> list[str]:
-    """How many examples a task has, and its first one."""
+    """List a task's numbers of examples and its first example."""
     shown = plan.previews.get(task, ())
     title = ["  first example (| marks the end of a token):"] if shown else []
     counted = _examples(plan.objective, task, plan.examples[task])
@@ -67,7 +67,7 @@ def _task(plan: Plan, task: str) -> list[str]:
 
 
 def _first(plan: Plan, config: SearchConfig) -> str:
-    """What of the budget is spent before the search proper, and what is left for it."""
+    """Describe how the budget divides into start, baselines and proposed candidates."""
     canary = "the canary, a check that coefficients change the outputs, does not count"
     trials = config.budget.trials
     if trials is None:
@@ -84,7 +84,7 @@ def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str
 
 
 def _objective(objective: Objective) -> str:
-    """`pareto, preferring one 2, two 1; keeping of the best parent one -0.01, two 98%`."""
+    """`pareto, preferring one 2, two 1; constraints relative to the best parent: one -0.01, two 98%`."""
     weights = ", ".join(f"{task} {weight:g}" for task, weight in objective.weights.items())
     weighed = len(set(objective.weights.values())) > 1
     said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""

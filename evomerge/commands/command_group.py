@@ -1,4 +1,4 @@
-"""How every command ends that meets an expected error: one message and an exit code, no traceback."""
+"""Mapping of expected errors to one message and an exit code, for all commands."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ from evomerge.errors import SIGNAL, USAGE, exit_code
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 
-#: What a command line that is typed wrongly raises; typer gives it no name of its own.
+#: Exception for a wrong command line; typer does not export it.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
@@ -25,7 +25,7 @@ def _said(error: BaseException) -> str:
 
 
 class Commands(TyperGroup):
-    """Ends every expected error with one message on stderr, or with `--json` one object on stdout, and its exit code.
+    """Command group that turns an expected error into one message on stderr, or with `--json` one object on stdout.
 
     `--debug` shows the traceback.
     """
@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             code, message = SIGNAL + signal.SIGINT, "Interrupted."
         except BrokenPipeError:
-            raise  # whoever read the output has gone, and needs no message
+            raise  # the reader of the output has gone
         except (ValueError, OSError) as error:
             found = exit_code(error)
             if found is None or ctx.params.get("debug"):
@@ -51,7 +51,7 @@ class Commands(TyperGroup):
         if as_json:
             typer.echo(json.dumps({"event": "error", "error": message, "code": code}))
         else:
-            # A terminal shows ^C where the cursor is.
+            # The terminal has echoed ^C at the cursor: begin a new line.
             typer.echo(f"\n{message}" if code > SIGNAL else printable(f"error: {message}"), err=True)
         raise typer.Exit(code)
 

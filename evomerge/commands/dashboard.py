@@ -1,4 +1,4 @@
-"""`evomerge dashboard`: optuna-dashboard over a study, live; a reader like any other, in a process of its own."""
+"""`evomerge dashboard`: a live optuna-dashboard of a study, as a reader in a process of its own."""
 
 import signal
 import threading
@@ -25,7 +25,7 @@ from evomerge.run import Run
 from evomerge.study.follow import Follower
 from search_spaces.base import SpaceError
 
-#: Seconds between two looks at the ledger.
+#: Seconds between two polls of the ledger.
 PAUSE = 1.0
 SQLITE = (".db", ".sqlite", ".sqlite3")
 JOURNAL = (".log", ".journal", ".jsonl")
@@ -36,18 +36,18 @@ class DashboardError(EvomergeError):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Answers one browser while another one waits."""
+    """WSGI server that handles requests concurrently."""
 
     daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base's
-        """A line per request is of no use to anybody."""
+        """Log nothing: a line per request would only be noise."""
 
 
 def view_of(run: Run) -> OptunaView:
-    """The run as an Optuna study, up to now."""
+    """Return the current state of the run as an Optuna study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     follower = Follower(run.folder)
     view = OptunaView(follower, _axes(run))
@@ -56,7 +56,7 @@ def view_of(run: Run) -> OptunaView:
 
 
 def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, OptunaView], None]) -> None:
-    """Serve the dashboard until Ctrl-C. say: told the address once it answers. port 0: a free one.
+    """Serve the dashboard until Ctrl-C. say: called with the address once it answers. port 0: a free one.
 
     Raises DashboardError when it cannot be served.
     """
@@ -65,7 +65,7 @@ def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, 
     except ImportError as error:
         raise DashboardError("The dashboard needs optuna-dashboard: pip install 'evomerge[dashboard]'.") from error
     view = view_of(run)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
     with _serving(wsgi(view.storage), host, port) as address, suppress(KeyboardInterrupt):
         say(address, view)
         if browser:
@@ -76,7 +76,7 @@ def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, 
 
 
 def export_view(run: Run, file: Path, *, overwrite: bool = False) -> int:
-    """Write the Optuna study for other tools: SQLite or Optuna's journal, by the file's ending. How many trials.
+    """Write the Optuna study as SQLite or Optuna's journal, by the file's suffix; return the number of trials.
 
     Raises DashboardError for another ending, a file that is there, and a study without a scored candidate.
     """
@@ -120,7 +120,7 @@ def _serving(application: Any, host: str, port: int) -> Iterator[str]:
 
 
 def _axes(run: Run) -> tuple[Axis, ...] | None:
-    """Names and ranges from the search space; None where the models are no longer there to ask."""
+    """Return names and ranges from the search space, or None if the models cannot be read any more."""
     try:
         return of_space(run.space)
     except (EvomergeError, SpaceError, OSError):

@@ -1,4 +1,4 @@
-"""A point that was chosen off a front: what it scored, against the best parents, in words, as data and for a card."""
+"""Presentation of a point chosen from a front: scores and gains over the best parents, as text, data and card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from evomerge.statistics import Difference
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A point on one split. gaps: task -> its best parent, and how far the point is ahead of it (paired)."""
+    """A point on one split. gaps: task -> its best parent, and the paired difference to it."""
 
     front: Front
     point: ScoredModel
@@ -28,7 +28,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What was chosen, and why. views: on the split that decided; then on report, where it was scored there too.
+    """A chosen point with the reason. views: on the deciding split, then on report if it was scored there.
 
     outscored: the note, if any, on a base or parent that scores higher.
     """
@@ -48,7 +48,7 @@ class Decision:
 def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float] | None = None) -> View | None:
     """A trial on `split`, its score by `weights` where they are given; None where it has no scores there.
 
-    Which parent is best is decided where the point was chosen, so that on other examples it has no luck either.
+    Which parent is best is decided where the point was chosen, so that on other examples the comparison is unbiased.
     """
     mine = split.numbered(number)
     if mine is None:
@@ -109,7 +109,7 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
 
 
 def scores_for_card(decision: Decision) -> dict[str, Any]:
-    """What goes into the manifest and the model card of an exported choice."""
+    """Return the scores for the manifest and the model card of an exported choice."""
     rows: dict[str, Any] = {"choice": f"{decision.sentence} {decision.outscored}".strip()}
     for view in decision.views:
         score = view.point.score
@@ -122,7 +122,7 @@ def scores_for_card(decision: Decision) -> dict[str, Any]:
 
 
 def export_command(run: Path, point: ScoredModel) -> str:
-    """What to type to have a point as a checkpoint."""
+    """Return the command that exports a point as a checkpoint."""
     return f"{status.export_command(run)} --trial {point.number} -o DIR"
 
 

@@ -29,7 +29,7 @@ def write_export(
     lora: int | None = None,
     modules_to_save: bool = False,
 ) -> dict[str, Any]:
-    """Export the winner of a run, a trial, or what a wish leads to; returns what to print.
+    """Export the winner of a run, a trial, or a choice by preference; return the data to print.
 
     With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
     the adapter that is written instead of whole weights, see `export_lora`. `evomerge pick -o` writes its recipe here.

@@ -1,4 +1,4 @@
-"""`evomerge import`: configurations of mergekit, recognised by what they hold and not by their names."""
+"""`evomerge import`: conversion of mergekit configurations, recognized by their content, not their names."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`evomerge init`: look at the models, write a commented search file with sensible defaults."""
+"""`evomerge init`: inspection of the models and a commented search file with sensible defaults."""
 
 import math
 import textwrap
@@ -31,7 +31,7 @@ SHOWN_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Draft:
-    """A search file, not written yet, and what was seen of the models. notes: what to look at twice."""
+    """A search file, not written yet, with facts about the models. notes: warnings for the user."""
 
     text: str
     facts: str
@@ -109,7 +109,7 @@ def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _rows(models: Iterable[Model]) -> set[int]:
-    """How many rows the embeddings of the models have."""
+    """Return the numbers of embedding rows that occur in the models."""
     return {model.shape(name)[0] for model in models for name in model.vocabulary_matrices()}
 
 
@@ -134,7 +134,7 @@ def _model(model: Input, folder: Path) -> str | dict[str, Any]:
 
 
 def _relative(path: str, folder: Path) -> str:
-    """As short as can be and still right when it is read from the search file."""
+    """Return the path relative to the search file's folder if it is inside, else absolute."""
     absolute = Path(path).absolute()
     return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
 
@@ -152,7 +152,7 @@ def _facts(base: Model) -> str:
 
 
 def _dtype(base: Model) -> str:
-    """The type that most parameters of the base have."""
+    """Return the data type of most of the base's parameters."""
     sizes: dict[str, int] = {}
     for name in base.layout().names:
         dtype = str(base.dtype(name)).removeprefix("torch.")
@@ -162,7 +162,7 @@ def _dtype(base: Model) -> str:
 
 
 def _listed(what: str) -> str:
-    """The plug-ins of a kind that there are, as comment lines."""
+    """List the available plug-ins of a kind as comment lines."""
     text = f"Available: {', '.join(plugins.names(what))}."
     return "".join(f"# {line}\n" for line in textwrap.wrap(text, 110))
 

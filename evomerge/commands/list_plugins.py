@@ -1,4 +1,4 @@
-"""`evomerge list`: which plug-ins there are, and what each of them takes."""
+"""`evomerge list`: the available plug-ins with their requirements and options."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

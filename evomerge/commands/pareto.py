@@ -1,4 +1,4 @@
-"""`evomerge pareto`: the front of a study, what it covers, what is predicted beyond it, and what to type next."""
+"""`evomerge pareto`: the front of a study, its hypervolume, the predicted front, and follow-up commands."""
 
 import shlex
 from typing import Any
@@ -24,7 +24,7 @@ def show_front(
 ) -> tuple[dict[str, Any], RenderableType]:
     """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters.
 
-    Raises ChoiceError for what is no split.
+    Raises ChoiceError for an unknown split.
     """
     check_split(split)
     shown, searched, held_out = run.scored(split), run.scored(), run.scored("report")
@@ -80,7 +80,7 @@ def _predicted(run: Run) -> tuple[tuple[Predicted, ...], list[str]]:
 
 
 def _volume_notes(searched: Front, held_out: Front) -> list[str]:
-    """What two hypervolumes are not: numbers to compare with each other."""
+    """Warn that the hypervolumes of two splits are not comparable."""
     if searched.hypervolume is None or held_out.hypervolume is None:
         return []
     note = (

@@ -1,4 +1,4 @@
-"""`evomerge pick`, and how `evomerge export` finds the trial: a wish becomes a point of the study's front."""
+"""`evomerge pick`, and the choice of a trial in `evomerge export`: from a preference to a point of the front."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as it was typed. split: which one decides; by default select where there is something on it.
+    """The options of a choice, as typed. split: the deciding one; by default select once finalists are scored on it.
 
-    nearest: take the nearest point where none keeps the constraints. predicted: the number of a predicted point.
+    nearest: take the nearest point if none meets the constraints. predicted: the number of a predicted point.
     """
 
     prefer: str | None = None
@@ -33,11 +33,11 @@ class Request:
 
     @property
     def wishes(self) -> bool:
-        """Whether a choice off the front was asked for."""
+        """Whether the request chooses from the front."""
         return self.prefer is not None or self.best_at is not None or bool(self.keep) or self.knee
 
     def wish(self, objective: Objective) -> Wish:
-        """The wish. Raises ChoiceError for what cannot be read, and for a wish beside a trial's number."""
+        """Parse the preference. Raises ChoiceError for invalid text, or for one beside a trial number."""
         check_split(self.split)
         if self.trial is not None and self.wishes:
             raise ChoiceError("--trial N names the merge: leave out --prefer, --max, --keep and --knee.")
@@ -45,7 +45,7 @@ class Request:
 
 
 def decide(run: Run, request: Request) -> Decision:
-    """The point that was asked for. A choice on the report split is counted as a look at it.
+    """Find the requested point. A choice on the report split is recorded as a use of it.
 
     Raises ChoiceError for a wish that cannot be read or measured, StudyError for a trial that has no scores.
     """
@@ -66,7 +66,7 @@ def decide(run: Run, request: Request) -> Decision:
 
 
 def check_split(split: str | None) -> None:
-    """Raises ChoiceError for what is no split."""
+    """Raises ChoiceError for an unknown split."""
     if split is not None and split not in SPLITS:
         raise ChoiceError(f"--split is one of {', '.join(SPLITS)}; got {split!r}.")
 
@@ -79,7 +79,7 @@ def deciding_front(run: Run, split: str | None = None) -> Front:
 
 
 def number_to_write(decision: Decision, request: Request) -> int:
-    """The number of the trial to write. Raises ChoiceError where it keeps not all that was asked for."""
+    """Return the number of the trial to write. Raises ChoiceError if it violates a constraint."""
     if not decision.chosen.met and not request.nearest:
         missed = "; ".join(reached_line(each) for each in decision.chosen.reached if each.missed_by > 0)
         raise ChoiceError(f"{decision.sentence} {missed}. Accept it with --nearest, or relax the constraint.")
@@ -139,7 +139,7 @@ def _caveats(deciding: Front) -> list[str]:
 
 
 def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
-    """What the study keeps and this choice does not: a wish of its own is taken at its word."""
+    """Warn if the choice violates the study's constraints; constraints of the request replace these."""
     keep = deciding.objective.keep
     if not keep or chosen.wish.keep or chosen.point.keeps:
         return []
@@ -148,7 +148,7 @@ def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
 
 
 def _outscored(deciding: Front, chosen: Chosen) -> list[str]:
-    """A plain model that scores higher than the choice by the same measure, with both scores."""
+    """Warn of a base or parent that scores higher than the choice by the same measure, with both scores."""
     found = preferred_model(deciding, chosen)
     if found is None:
         return []
@@ -165,7 +165,7 @@ def _beaten(deciding: Front, point: ScoredModel) -> list[str]:
 
 
 def _count_look(study: Study, label: str, why: str) -> str:
-    """Record that the report split has decided; returns what to say about it."""
+    """Record that the report split was used for a choice; return the note on it."""
     said = "This choice used the report split, so its scores there are no longer held-out"
     if state_of(study) != "done":
         return f"{said}. The study is not finished, so this is not recorded."

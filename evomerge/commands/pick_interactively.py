@@ -1,4 +1,4 @@
-"""`evomerge pick` in a terminal: a list of the front, and answers until one of its merges is taken."""
+"""Interactive `evomerge pick`: lists the front and asks until a merge is chosen."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _SPACES = re.compile(r"\s*(>=|<=|=)\s*")
 
 
 def ask_for_choice(run: Run, split: str | None, ask: Callable[[str], str], say: Callable[[str], None]) -> int | None:
-    """The number of the trial that was taken, or None. ask: puts a question; say: prints a line."""
+    """Return the number of the chosen trial, or None. ask: asks a question; say: prints a line."""
     _list(run, split, say)
     while (answer := ask(_QUESTION).strip()) not in ("q", "quit"):
         try:

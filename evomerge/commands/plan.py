@@ -1,4 +1,4 @@
-"""`evomerge plan`: what a search will take (time, memory, disk), and what its examples can show."""
+"""`evomerge plan`: estimates of time, memory, disk and statistical power."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ _BYTES_PER_VALUE = 40
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen of candidates, on the search split: seconds of one, scores of models. source: where.
+    """Measurements on the search split: seconds per candidate, scores of models. source: their origin.
 
     stages: its seconds by stage, see `Outcome`.
     """
@@ -44,7 +44,7 @@ def plan_search(
 ) -> tuple[dict[str, Any], list[str]]:
     """The plan as plain data and as lines for people.
 
-    measure: whether to score a candidate and a parent for it; where the study has begun, its own trials say it.
+    measure: whether to score a candidate and a parent to this end; a study that has begun uses its own trials.
     Raises what `prepare` raises.
     """
     plan = prepare(config, say=say)
@@ -103,7 +103,7 @@ def _probe(plan: Plan) -> Evidence:
 
 
 def _memory(plan: Plan, workers: int, gpus: float) -> dict[str, int]:
-    """Bytes: what the workers take with the files that they share, of it those files, and what there is."""
+    """Return bytes: the workers' total with shared files, the shared files, the available memory."""
     available = available_memory()
     kept = plan.needs.room_to_keep(workers, available)
     return {
@@ -128,7 +128,7 @@ def _disk(config: SearchConfig, plan: Plan) -> dict[str, int]:
 def _time(
     config: SearchConfig, plan: Plan, workers: int, measured: Evidence | None, study: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Seconds of what is left; None where nothing has been measured, and for a search without a limit of trials."""
+    """Estimate the remaining seconds; None before any measurement and without a limit on trials."""
     trials = config.budget.trials
     baselines = plan.n_baselines
     searched = None if trials is None else max(0, trials - baselines)

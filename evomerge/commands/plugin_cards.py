@@ -1,4 +1,4 @@
-"""What evaluators, optimizers and search spaces say of themselves: one line, what they need, options, documentation."""
+"""Descriptions of evaluators, optimizers and search spaces from their docstrings and signatures."""
 
 import importlib
 import inspect
@@ -93,7 +93,7 @@ def _options(what: str, kind: type) -> Iterator[str]:
 
 
 def _takes(kind: type) -> str:
-    """What a search must have for it."""
+    """Describe the requirement of a plug-in on the search."""
     if issubclass(kind, Optimizer):
         low, high = kind.min_objectives, kind.max_objectives
         count = f"{low}" if low == high else f"{low} or more" if high is None else f"{low} to {high}"

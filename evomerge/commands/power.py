@@ -1,4 +1,4 @@
-"""Which differences between two models the held-out examples can show, task by task and for the score."""
+"""Statistical power: the smallest difference between two models detectable on the held-out examples."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -10,9 +10,9 @@ from evomerge.objective import Objective
 from evomerge.objective.score import clusters, display_score
 from evomerge.statistics import detectable, power
 
-#: The share of examples on which two models are taken to differ while no two have been scored.
+#: Assumed share of discordant examples while no two models have been scored.
 DISAGREEMENT = 0.2
-#: Differences, in the unit of the score, for which the needed number of examples is told.
+#: Differences, in the unit of the score, for which the required number of examples is reported.
 WANTED = (0.01, 0.02, 0.05)
 
 
@@ -22,10 +22,10 @@ def detectable_differences(
     scores: Mapping[str, Mapping[str, Scores]],
     source: str | None,
 ) -> dict[str, Any]:
-    """What the report split can show, per task and for the score, in the tasks' units; null where that is not known.
+    """Compute the smallest detectable differences on the report split, per task and for the score; null if unknown.
 
     scores: label -> task -> what models scored on the search split, and source where; without two models a share of
-    right answers is guessed, and other values are not known. What is measured of whole models has no luck of examples.
+    discordant answers is assumed, and other values are unknown. Values of whole models have no sampling error.
     A score over tasks of several units is scaled by the models compared, so that no difference of it can be told yet.
     """
     sampled = [task for task in objective.weights if task not in objective.whole_model]
@@ -76,7 +76,7 @@ def power_lines(shown: Mapping[str, Any]) -> list[str]:
 
 
 def _variance(objective: Objective, task: str, measured: list[Mapping[str, Scores]]) -> float | None:
-    """Of paired differences per example, the mean over all pairs of models; None where nothing tells it."""
+    """Return the variance of paired differences, averaged over all pairs of models; None if unknown."""
     if not measured:
         return None if task in objective.lower_is_better else DISAGREEMENT
     pairs = combinations([model[task] for model in measured], 2)

@@ -16,7 +16,7 @@ from evomerge.trial import Trial
 
 
 def find(run: Run, request: Request) -> Predicted:
-    """The predicted point that is asked for by its number. Raises ChoiceError where there is no such."""
+    """Return the predicted point of the requested number. Raises ChoiceError if there is none."""
     if request.wishes or request.trial is not None or request.split is not None or request.nearest:
         raise ChoiceError("--predicted N names the point: leave out --trial, --split, --nearest and all preferences.")
     points = run.predicted
@@ -49,7 +49,7 @@ def predicted_data(run: Path, point: Predicted) -> dict[str, Any]:
 
 
 def command(run: Path, point: Predicted) -> str:
-    """What to type to have a predicted point as a checkpoint."""
+    """Return the command that exports a predicted point as a checkpoint."""
     return f"{status.export_command(run)} --predicted {point.number} -o DIR"
 
 

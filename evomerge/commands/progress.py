@@ -1,4 +1,4 @@
-"""Progress of what takes longer than a few seconds: a bar on a terminal, now and then a line of JSON elsewhere."""
+"""Progress of long operations: a bar on a terminal, occasional JSON lines elsewhere."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What a search file has left to do, where its study has begun."""
+"""Remaining work of a search file whose study has begun."""
 
 import shlex
 from pathlib import Path
@@ -16,7 +16,7 @@ from evomerge.study.writer import is_being_written
 
 
 def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, Any], str]:
-    """What is left, as plain data and as a line for people: the command to go on with, or why there is nothing to do.
+    """Describe the remaining work as plain data and as text: the command to continue with, or why nothing is left.
 
     Data: state (`new`, else that of `evomerge status`), told (candidates), left (whether a resume does anything).
     """

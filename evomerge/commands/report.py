@@ -1,4 +1,4 @@
-"""`evomerge report`: a study as one HTML file that opens anywhere."""
+"""`evomerge report`: a study as one self-contained HTML file."""
 
 import webbrowser
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +37,7 @@ def write_report(
     replaced.
 
     output: the file, `report.html` in the folder of the run by default. overwrite: replace a file there that is no
-    report. browser: open it as well.
+    report. browser: also open it.
     """
     path = run.folder / REPORT if output is None else output
     inputs = named_paths(run.study.configuration)

@@ -1,4 +1,4 @@
-"""`evomerge search`: prepare, run with a view of it, say what came out."""
+"""`evomerge search`: preparation, run with live view, and result."""
 
 import time
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from evomerge.study.lines import FILE
 
 #: Phases that the budget limits.
 SEARCHING = ("canary", "baselines", "search")
-#: Seconds between two drawings while nothing ends.
+#: Seconds between two redraws while no trial ends.
 PAUSE = 1.0
 
 
@@ -48,7 +48,7 @@ def run_search(
         result = None if selection is None else selection_to_dict(selection)
         if result is not None:
             view.event("selected", **result)
-        # A study that was done is sent too: nothing is scored, so nobody has looked at its trackers yet.
+        # A finished study is sent too: as nothing is scored, its trackers have not been started yet.
         for message in [*watched.news(Path(config.study)), *watched.end(ending.kind, result)]:
             view.event("sink", message)
         code = _exit_code(ending)
@@ -72,7 +72,7 @@ class _Watcher:
         self._busy = 0
 
     def heard(self, stop: StopRequest) -> None:
-        """Say at once what a signal has asked for; called from its handler."""
+        """Acknowledge a signal at once; called from its handler."""
         if stop.level > 1:
             self._view.event("stopping", "stopping at once")
             return

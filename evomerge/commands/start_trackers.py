@@ -1,4 +1,4 @@
-"""Sinks beside a search: started with it, heard from, told of its end; never waited for longer than a moment."""
+"""Tracker processes of a search: start, messages and shutdown, without ever blocking the search."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PAUSE, LAST = 1.0, 10.0
 
 
 class _Process:
-    """One tracker: its process and what it has said."""
+    """One tracker: its process and its messages."""
 
     def __init__(self, kind: str, target: str, run: Path) -> None:
         self.kind = kind
@@ -38,7 +38,7 @@ class _Process:
             )
 
     def news(self) -> list[str]:
-        """What it has said since the last call, and whether it has died."""
+        """Return its messages since the last call, including its exit."""
         with self.log.open("rb") as log:
             log.seek(self._read)
             lines = [line for line in log if line.endswith(b"\n")]
@@ -53,7 +53,7 @@ class _Process:
         return [f"{self.kind} {text}; the search continues" for text in news]
 
     def tell(self, said: bytes) -> None:
-        """Say that the search ends; a process that does not listen is not waited for."""
+        """Notify the process that the search ends, without waiting for one that does not read."""
         pipe = self.process.stdin
         if pipe is None:
             return
@@ -70,7 +70,7 @@ class _Process:
 
 
 class Trackers:
-    """The trackers that a search was asked for, by kind and target; nothing that happens to them happens to it."""
+    """The trackers requested for a search, by kind and target; their faults do not affect the search."""
 
     def __init__(self, targets: Mapping[str, str]) -> None:
         self._waiting = dict(targets)
@@ -78,7 +78,7 @@ class Trackers:
         self._looked = 0.0
 
     def missing(self) -> list[str]:
-        """Take out those whose library is not installed, and say so."""
+        """Drop trackers whose library is not installed; return a note on each."""
         absent = [kind for kind in self._waiting if find_spec(kind) is None]
         for kind in absent:
             del self._waiting[kind]
@@ -88,7 +88,7 @@ class Trackers:
         ]
 
     def news(self, run: Path) -> list[str]:
-        """Start what has not been started, now that there is a study; what there is to say of them."""
+        """Start pending trackers, now that there is a study; return new messages."""
         now = time.monotonic()
         if now - self._looked < PAUSE:
             return []
@@ -106,7 +106,7 @@ class Trackers:
         return said
 
     def end(self, ending: str, result: dict[str, Any] | None) -> list[str]:
-        """Tell all that the search ends; wait a moment for those that are well. What is left to say."""
+        """Notify all trackers that the search ends and wait briefly for responsive ones; return the final messages."""
         said = json.dumps({"ending": ending, "result": result}).encode()
         for tracker in self._running:
             tracker.tell(said)

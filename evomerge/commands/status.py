@@ -1,4 +1,4 @@
-"""`evomerge status`: what a study has come to; with its result once it is done."""
+"""`evomerge status`: state of a study, with its result once it is done."""
 
 from typing import Any
 

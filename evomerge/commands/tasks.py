@@ -1,4 +1,4 @@
-"""From what a person calls a task to an evaluator: files are looked into, the rest are lm-eval tasks."""
+"""Resolution of `--task` to an evaluator: from the content of files, else as an lm-eval task."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _READ = {
     "exact_match": (*PROMPT_FIELDS, "answer"),
     "perplexity": ("text",),
 }
-#: Fields that data sets use for what a model reads or writes: one that would be ignored leaves a doubt.
+#: Fields that data sets use for what a model reads or writes: one that would be ignored makes the file ambiguous.
 _MEANINGFUL = re.compile(
     "prompt|question|query|instruction|inputs?|context|passage|article|document|story|premise|hypothesis|sentence|text|"
     "system|messages|conversations|choices|options|endings|answers?|answer_?key|gold|labels?|targets?|outputs?|"
@@ -97,7 +97,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 
 def _of_lines(path: Path, file: str) -> dict[str, Any]:
-    """The evaluator that the fields of every line ask for. Raises DraftError where they leave a doubt."""
+    """The evaluator that the fields of every line ask for. Raises DraftError if they are ambiguous."""
     lines = read_json_lines(path)
     fields = list(dict.fromkeys(name for line in lines for name in line.fields))
     evaluator = next((kind for kind, needed in _NEEDED.items() if needed in fields), None)

@@ -1,1 +1,1 @@
-"""From a study to merged weights, written and loaded back once."""
+"""Export of merged weights from a study, with a check that they load."""

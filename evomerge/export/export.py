@@ -1,4 +1,4 @@
-"""From a study to merged weights: which candidate, its complete merge, its scores, the folder."""
+"""Export of a candidate: its complete merge, its scores, the output folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def _in_units(objective: Objective, entry: Entry) -> DisplayScore | None:
 def _on_all_examples(study: Study, label: str, stick: DisplayScore | None) -> dict[str, Any]:
     """A row for a model's scores on every example of its tasks: what `lm_eval` prints for the exported folder.
 
-    Most of these examples were searched on, so this number is for checking an export, not for believing in it.
+    Most of these examples were searched on, so this number serves to check an export, not as an estimate.
     No row when the model was not scored on all three splits.
     """
     found: dict[str, dict[str, Scores]] = {}
@@ -137,7 +137,7 @@ def _on_all_examples(study: Study, label: str, stick: DisplayScore | None) -> di
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
-    # What is measured of the whole model is the same example on every split.
+    # A value of the whole model is the same example on every split.
     values = {example: value for part in parts for example, value in zip(part.example_ids, part.values, strict=True)}
     return Scores(tuple(values), np.array(list(values.values())))
 

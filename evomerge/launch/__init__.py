@@ -1,1 +1,1 @@
-"""From a search file to a finished study: checks, placement of workers, first trials, the run."""
+"""Launch of a search: checks, placement of workers, first trials, the run."""

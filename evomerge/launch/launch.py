@@ -1,4 +1,4 @@
-"""From a plan to a finished study: start the workers, search, select, report."""
+"""Execution of a plan: workers, search, selection, report."""
 
 import platform
 from collections.abc import Callable
@@ -40,8 +40,8 @@ def run(
 ) -> tuple[Ending, Selection | None]:
     """Run or resume the whole study: search, select, report.
 
-    heard: told of every signal, from its handler. Raises StudyExists without `resume` where there is a study,
-    ConfigurationChanged when it is another search, StudyBusy while somebody else runs it, ExecutorError when no
+    heard: called with every signal, from its handler. Raises StudyExists without `resume` where there is a study,
+    ConfigurationChanged when it is another search, StudyBusy while another process runs it, ExecutorError when no
     worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
     """
     optimizer = build_optimizer(config, plan)

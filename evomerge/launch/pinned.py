@@ -1,4 +1,4 @@
-"""What a study began with must stay while it goes on: the files of its models, and the examples of its tasks."""
+"""Checks that the model files and task examples of a study do not change while it runs."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping

@@ -52,7 +52,7 @@ def placement(config: SearchConfig, needs: MemoryNeeds) -> tuple[int, int, float
 
 
 def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
-    """What people should know where the workers do not fit into memory; a cluster's machines are not asked."""
+    """Warn if the workers do not fit into memory; the machines of a cluster are not inspected."""
     if config.ray_address is not None:
         return ()
     workers, _, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, needs)
@@ -69,10 +69,10 @@ def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
 
 
 def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tuple[str, tuple[str, ...]]:
-    """The type of the network that scores candidates ("float32" or "stored"), and what people should know of it.
+    """The type of the network that scores candidates ("float32" or "stored"), with notes.
 
     study: the one that the file resumes, which keeps the type that it was begun with; one begun before this was
-    recorded keeps that of the weights. The machines of a cluster are not asked: there `stored` unless the file says
+    recorded keeps that of the weights. The machines of a cluster are not inspected: there `stored` unless the file says
     otherwise.
     """
     stored = [base.dtype(name) for name in base.names if base.mergeable(name)]

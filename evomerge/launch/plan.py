@@ -1,4 +1,4 @@
-"""What is known of a search before anything is spent: `prepare` checks all of its parts and gives the plan."""
+"""Plan of a search: `prepare` validates all of its parts before any merge or score."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ class LaunchError(EvomergeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before anything is spent.
+    """A validated search, before any merge or score.
 
     same: `first_trials.model_key`, or None for every trial where scores vary.
     """
@@ -66,11 +66,11 @@ class Plan:
 
     @property
     def n_baselines(self) -> int:
-        """How many trials of the budget go to merges to compare with."""
+        """Number of trials of the budget spent on baselines."""
         return sum(trial.merge is not None for trial in self.planned)
 
     def n_proposed(self, trials: int) -> int:
-        """How many of the trials of a budget are left to the optimizer after the start and the baselines."""
+        """Return the number of trials of a budget left to the optimizer after the start and the baselines."""
         return max(0, trials - sum(map(is_candidate, self.planned)))
 
 
@@ -151,7 +151,7 @@ def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
 
 
 def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> tuple[BenchSpec, tuple[str, ...]]:
-    """What the workers build, and what people should know of it; a base that has to read text is checked for that."""
+    """Return the specification for the workers, and notes; a base that has to read text is checked for that."""
     compute: str = "stored"
     said: tuple[str, ...] = ()
     if checks.reads_text(config):

@@ -1,4 +1,4 @@
-"""From scores to losses and back to what people read: the objective, its specification, the score shown to people."""
+"""The objective: conversion between scores and losses, its specification, and the displayed score."""
 
 from evomerge.objective.floor import Floor
 from evomerge.objective.objective import FloatArray, Kind, NonFiniteScore, NoReference, Objective

@@ -1,4 +1,4 @@
-"""From scores to losses: the one place where a sign flips. Optimizers minimise; people read scores."""
+"""Conversion of scores to losses, the one place where a sign flips: optimizers minimize, scores are maximized."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class NoReference(ValueError):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search improves.
+    """The objective of a search.
 
     weights: task -> weight, in the order of the search file; in a Pareto search, how much it is preferred.
     lower_is_better: tasks such as perplexity. whole_model: tasks with one value per model instead of examples.

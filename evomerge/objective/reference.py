@@ -30,7 +30,7 @@ class Reference:
     falls behind, and the weighted mean of the tasks decides; the latter also where a share of a score of 0 is asked.
 
     Args:
-        objective: What the search improves.
+        objective: The objective of the search.
         losses: The smallest loss of any parent on every task, (n_tasks,); None while no parent has a score.
         display: The score shown to people, which decides in a Pareto search and gives tasks one unit.
     """
@@ -75,14 +75,14 @@ class Reference:
         return np.asarray(self.losses + np.array(falls), dtype=np.float64)
 
     def told(self, losses: FloatArray) -> FloatArray:
-        """What an optimizer is told of a model, (n_objectives,). Raises NoReference where there is a `problem`."""
+        """Return the losses for the optimizer, (n_objectives,). Raises NoReference where there is a `problem`."""
         if self.objective.pareto:
             return losses
         excess = np.maximum(0.0, losses - self.limits).sum()
         return np.array([self._loss(losses) + _PENALTY * excess])
 
     def order(self, losses: FloatArray) -> Order:
-        """The model with the smallest order is the best: it keeps what is asked, then the objective decides."""
+        """Return the sort key of a model, smallest is best: constraint violation first, then the objective."""
         if self.objective.pareto:
             loss = -self.display.of_means(self.objective.as_scores(losses))
         else:
@@ -90,7 +90,7 @@ class Reference:
         return round(self.excess(losses), DECIMALS), round(loss, DECIMALS)
 
     def excess(self, losses: FloatArray) -> float:
-        """By how much a model falls behind what `keep` allows, over all tasks; 0 where it keeps what is asked."""
+        """Return the total constraint violation over all tasks; 0 if all constraints of `keep` are met."""
         if self.losses is None or not self.objective.keep:
             return 0.0
         beyond = losses - self.limits
@@ -127,7 +127,7 @@ class Reference:
         return float(losses @ self.objective.shares)
 
     def _gaps(self, losses: FloatArray) -> FloatArray:
-        """How far every task is behind the best parent on it, (n_tasks,): weighted, or as a share of its score."""
+        """Return each task's gap to the best parent on it, (n_tasks,): weighted, or as a share of its score."""
         best = np.asarray(self.losses)
         gaps = losses - best
         if self.objective.kind == "chebyshev":

@@ -82,7 +82,7 @@ def make_objective(
 
 
 def record_objective(study: Study, objective: Objective) -> None:
-    """Write down, once, what the evaluators say of the tasks, so that nobody has to build them to read the study."""
+    """Write down, once, what the evaluators say of the tasks, so that reading the study need not build them."""
     if all(kind != EVENT for kind, _ in study.events):
         tasks = objective.weights
         study.event(

@@ -8,7 +8,7 @@ import numpy as np
 
 from search_spaces.base import FloatArray, SearchSpace
 
-#: More than this nobody looks at, and a dashboard sends all of them again and again.
+#: More axes than this are unreadable, and a dashboard sends all of them repeatedly.
 MANY = 40
 
 _NAME = re.compile(r"(?P<parameter>[^\[]+)\[(?P<slot>.*?)(?:, (?P<label>[^,\]]+))?\]")

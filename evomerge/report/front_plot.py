@@ -49,7 +49,7 @@ def _roles(run: Run, front: Front) -> dict[ScoredModel, list[str]]:
 
 
 def _draw_pair(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) -> None:
-    """One task over the other; the front as steps, since what lies under them is beaten."""
+    """One task over the other; the front as steps, since everything below them is dominated."""
     first, second = front.tasks
     rest = [point for point in front.points if not point.is_parent and point not in front.choices]
     axes.plot(
@@ -97,7 +97,7 @@ def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[ScoredModel, list
 
     A line for every point that stands out; the others are strokes on each axis, since dozens of lines hide each other.
     """
-    # What was selected need not be on the front of this split.
+    # The selected merge need not be on the front of this split.
     shown = list(dict.fromkeys([*front.choices, *front.parents, *roles]))
     losses = losses_of(shown)
     best, worst = losses.min(axis=0), losses.max(axis=0)

@@ -45,7 +45,7 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
 def render_predicted(
     front: Front, points: Sequence[Predicted], width: int, *, everything: bool = False
 ) -> RenderableType:
-    """Some of the predicted points that no measured one beats, or all of them, with what was measured nearest."""
+    """Table of predicted points not dominated by a measured one, some or all, with the nearest measured model."""
     n_open = sum(not point.beaten for point in points)
     shown = tuple(point for point in points if not point.beaten) if everything else for_table(points)
     rows: list[tuple[str, ...]] = []

@@ -49,7 +49,7 @@ class OptunaView:
 
     @property
     def size(self) -> int:
-        """How many trials it has."""
+        """The number of its trials."""
         return len(self._trials)
 
     def update(self) -> None:
@@ -100,7 +100,7 @@ class OptunaView:
 
     def _frozen(self, entry: Entry) -> FrozenTrial:
         number, x = entry.trial.number, entry.trial.x
-        # After an extension its own numbers no longer are the study's, which count the select and report splits too.
+        # Once a study is extended, Optuna's numbers differ from its own, which count the select and report splits too.
         own = {} if number == len(self._trials) else {"trial": number}
         told = self._told.get(number)
         return FrozenTrial(

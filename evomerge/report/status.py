@@ -1,4 +1,4 @@
-"""What a study has come to: its state, best merge, baselines, failures, where time went, how to go on."""
+"""Status of a study: its state, best merge, baselines, failures, time by stage, and how to resume."""
 
 import shlex
 from collections import Counter
@@ -26,7 +26,7 @@ from evomerge.trial import Origin, number_in
 def status(run: Run) -> dict[str, Any]:
     """Everything about a study as plain data: its state as `state_of` says it, or `running`.
 
-    `next` is the command to go on with, None while it runs and when it is done.
+    `next` is the command that resumes it, None while it runs and when it is done.
     """
     study, snapshot = run.study, take(run)
     failed = [e for e in study.told if e.outcome is not None and e.outcome.failure is not None]
@@ -79,7 +79,7 @@ def _range_ends(run: Run, best: ScoredModel | None) -> str:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with the study in `folder`."""
+    """Return the command that resumes the study in `folder`."""
     return f"evomerge search {shlex.quote(str(folder / SEARCH_FILE))} --resume"
 
 
@@ -110,7 +110,7 @@ def render(data: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
-#: What a state means where its name does not say it.
+#: Explanations of states whose names are not enough.
 _STATES = {
     "running": " (a process is running it)",
     "open": " (no process on this machine is writing to it: the last one was killed, or runs on another machine)",

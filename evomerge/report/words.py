@@ -37,7 +37,7 @@ def deciding(value: float) -> str:
 
 
 def meaning(decides: Iterable[str]) -> list[str]:
-    """What the numbers mean that decide instead of the score."""
+    """Explain the objectives that rank models instead of the score."""
     said = {
         "chebyshev": "chebyshev: how far the worst task is ahead of the best parent on it, in weighted scores",
         "retention": "retention: the smallest ratio of a task's score to the best parent's score on it",
@@ -62,7 +62,7 @@ def estimate(value: Estimate, digits: int | None = None) -> str:
 def plus_minus(value: Estimate, digits: int | None = None) -> str:
     """`0.731 ±0.029`: a mean and half its 95 % interval; alone where there is none.
 
-    digits: behind the point, such as those of a column; without it, those that the value is worth.
+    digits: decimals, such as those of a column; by default those that the value is worth.
     """
     if not value.has_interval:
         return f"{value.mean:.4g}"
@@ -80,7 +80,7 @@ def same_decimals(*values: float) -> list[str]:
 
 
 def column_digits(values: Iterable[Estimate]) -> int:
-    """Digits behind the point for a column: the most that any of its values is worth."""
+    """Return the decimals for a column: the most that any of its values is worth."""
     return max((digits_of(value) for value in values), default=3)
 
 
@@ -131,12 +131,12 @@ def beside(better: int | None, baselines: int) -> str:
 
 
 def digits_of(value: Estimate) -> int:
-    """Digits behind the point that a mean is worth, by the width of its interval."""
+    """Return the decimals that a mean is worth, by the width of its interval."""
     return decimals(value.half_width / Z95)
 
 
 def decimals(error: float) -> int:
-    """Digits behind the point worth printing: two of the standard error, from 3 to 6."""
+    """Return the decimals worth printing: two digits of the standard error, from 3 to 6."""
     return 3 if error <= 0 or not math.isfinite(error) else max(3, min(6, 1 - math.floor(math.log10(error))))
 
 

@@ -1,4 +1,4 @@
-"""Results as plain data: what `--json` prints and the report page embeds. What is not known is null.
+"""Results as plain data, as printed by `--json` and embedded in the report page. Unknown values are null.
 
 Keys are added, never renamed.
 """
@@ -108,7 +108,7 @@ def models_to_list(front: Front) -> list[dict[str, Any]]:
 
 
 def front_to_dict(front: Front) -> dict[str, Any]:
-    """What a split says as a whole."""
+    """Return the data of a split as a whole."""
     return {
         "split": front.split,
         "tasks": {task: "larger" if front.objective.sign(task) > 0 else "smaller" for task in front.tasks},
@@ -137,7 +137,7 @@ def hypervolume_to_dict(front: Front) -> dict[str, Any] | None:
 
 
 def optimism_to_dict(found: Optimism | None) -> dict[str, Any] | None:
-    """How far the lead of a search can be believed."""
+    """Return the selection optimism of a search."""
     if found is None:
         return None
     return {

@@ -52,7 +52,7 @@ class Front:
         of_models: Of the base and the parents alone.
         optimism: How far the search's lead can be believed; None on other splits.
         left_out: How many models were scored on other examples, and are not compared.
-        pending: How many models are asked for on this split and not scored yet.
+        pending: Number of models submitted on this split and not scored yet.
         reruns: Label -> second scores of what was scored twice, which are no point of their own.
     """
 
@@ -73,7 +73,7 @@ class Front:
 
     @property
     def objective(self) -> Objective:
-        """What the search improves."""
+        """The objective of the search."""
         return self.reference.objective
 
     @property
@@ -97,7 +97,7 @@ class Front:
 
     @property
     def best_parent(self) -> ScoredModel | None:
-        """Of the base and the parents, the one with the best score."""
+        """The base or parent with the best score."""
         return max(self.parents, key=lambda point: (point.score.mean, -point.number), default=None)
 
     @cached_property

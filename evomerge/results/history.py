@@ -55,7 +55,7 @@ def _cost(entry: Entry, examples: int) -> float:
 
 
 def _hypervolume(front: Front, labels: list[str | None]) -> list[float] | None:
-    """After each trial; None without the models that the reference comes from."""
+    """Return the hypervolume after each trial; None without the models that define the reference point."""
     if front.volume_reference is None:
         return None
     differs = pareto.differing(losses_of(front.points))

@@ -1,6 +1,6 @@
 """How much a score depends on each group's coefficients, from the points that the search measured anyway.
 
-Where all coefficients are of one group, each of them stands for itself, as if it were a group.
+If all coefficients belong to one group, importance is computed per coefficient.
 
 The score is fitted by a sum of parts, one per group: ridge regression (Hoerl and Kennard, 1970,
 https://doi.org/10.1080/00401706.1970.10488634) on the group's coefficients and their squares. A group's importance is

@@ -172,7 +172,7 @@ def choose(front: Front, wish: Wish) -> Chosen:
 
 
 def reached(front: Front, point: ScoredModel, wish: Wish) -> Chosen:
-    """What a point has of a wish."""
+    """Evaluate the constraints of a wish at a point."""
     found = []
     for each in wish.keep:
         limit = _limit(front, each)

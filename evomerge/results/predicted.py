@@ -13,7 +13,7 @@ from evomerge.results.scored import ScoredModel
 from evomerge.results.spread import spread
 from evomerge.statistics import Estimate
 
-#: So many predicted points stand in a table.
+#: Maximum number of predicted points in a table.
 MANY = 12
 
 
@@ -58,7 +58,7 @@ def predicted(searched: Front, predictions: Callable[[], Sequence[Prediction]]) 
 
 
 def for_table(points: Sequence[Predicted]) -> tuple[Predicted, ...]:
-    """Of the points that no measured one beats at most MANY, the first among them, spread over all of them."""
+    """Choose at most MANY points not dominated by a measured one, spread over all of them; the first is included."""
     open_ = [point for point in points if not point.beaten]
     if not open_:
         return ()

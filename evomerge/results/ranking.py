@@ -28,14 +28,14 @@ class Ranking:
 
     Args:
         study: The study that they are of.
-        objective: What the search improves.
+        objective: The objective of the search.
         split: "search", "select" or "report".
         display: The score to show; by default the one that fits these models.
 
     Attributes:
         models: In telling order. Only what was scored on the same examples can be compared: of several sets of examples
             the largest counts.
-        left_out: How many more models were scored on other examples.
+        left_out: Number of further models, scored on other examples.
         reference: The best parent on every task.
     """
 

@@ -1,4 +1,4 @@
-"""How far the numbers can be believed: the winner's curse, who else may be best, power, noise of the evaluation."""
+"""Sampling error of the results: selection optimism, indifference set, power, and evaluation noise."""
 
 import math
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def _finalists(fronts: Mapping[str, Front], winner: str | None) -> list[dict[str
 
 
 def _power(front: Front, winner: str | None) -> dict[str, Any] | None:
-    """What the report examples can show about the winner and the best parent."""
+    """Compute the power of the report split to tell the winner from the best parent."""
     rival, display = front.best_parent, front.reference.display
     if rival is None or winner is None or winner not in front.by_label or not display.sizes:
         return None

@@ -22,12 +22,12 @@ CANDIDATES: tuple[Kind, ...] = ("candidate", "start", "recommended")
 
 @dataclass(frozen=True, eq=False)
 class ScoredModel:
-    """A model as it was scored on one split. What is derived from its scores is computed when it is first asked for.
+    """A model as it was scored on one split. Values derived from its scores are computed on first access.
 
     Args:
         label: `trial:7` for a point of the search, else what it is, such as `parent:math`.
         number: Its trial on the search split, which is what `export --trial` takes.
-        kind: What it is.
+        kind: Its kind, such as `candidate`, `parent` or `average`.
         trial: The trial that scored it on this split.
         scores: Task -> scores, in the order of the search file.
         reference: The parents on this split, which it is compared with.
@@ -42,7 +42,7 @@ class ScoredModel:
 
     @property
     def objective(self) -> Objective:
-        """What the search improves."""
+        """The objective of the search."""
         return self.reference.objective
 
     @property
@@ -76,12 +76,12 @@ class ScoredModel:
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """To sort by, best first; of equal models the one that was asked for earlier."""
+        """Sort key, best first; ties go to the model submitted earlier."""
         return *self.order, self.trial.number
 
     @property
     def keeps(self) -> bool:
-        """Whether it falls no further behind the best parents than `keep` allows."""
+        """Whether it meets the constraints of `keep` relative to the best parents."""
         return self.order[0] == 0
 
     @cached_property

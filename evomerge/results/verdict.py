@@ -1,4 +1,4 @@
-"""What may be said of a winner, in sentences that do not promise more than was seen."""
+"""Verdict on a winner: sentences that claim no more than the evidence shows."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,7 @@ from evomerge.results.ranking import SelectionError
 from evomerge.results.scored import ScoredModel
 from evomerge.statistics import Difference, examples_needed, p_text, variance_of
 
-#: The share of a task's examples that may get another value when a model is scored twice.
+#: Tolerated share of a task's examples whose value changes when a model is scored twice.
 UNSTEADY = 0.05
 
 
@@ -197,7 +197,7 @@ def _needed(gap: Difference, *, shares: bool) -> int | None:
 
 
 def _theirs(winner: ScoredModel, claim: Claim) -> float:
-    """What the parent of a claim scores."""
+    """Return the score of the parent in a claim."""
     return winner.tasks[claim.task].mean - winner.objective.sign(claim.task) * claim.gain.mean
 
 

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people read them."""
+"""Human-readable numbers of bytes."""
 
 
 def size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""What a tracker of experiments must be able to do for a run to show up in it."""
+"""Interface of an experiment tracker."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def open(self) -> int:
-        """Begin the run, or go on with it; the step after the last one that it has, 0 where that is not known."""
+        """Begin or resume the run; return the step after the last one that it has, 0 where that is not known."""
 
     @abstractmethod
     def log(self, points: Sequence[Point]) -> None:

@@ -41,7 +41,7 @@ class Mlflow(Tracker):
         self._run_id = ""
 
     def open(self) -> int:
-        """Begin the run, or go on with it."""
+        """Begin or resume the run."""
         with _explained():
             self._client = client = MlflowClient(tracking_uri=self._uri)
             found = client.get_experiment_by_name(self._experiment)

@@ -13,7 +13,7 @@ PATIENCE = 30.0
 
 
 class Wandb(Tracker):
-    """A run whose id is the study's, so that a resumed search goes on with it. WANDB_MODE=offline is heard."""
+    """A run whose id is the study's, so that a resumed search continues it. WANDB_MODE=offline is respected."""
 
     def __init__(self, target: str, run: RunInfo) -> None:
         super().__init__(target, run)
@@ -21,9 +21,9 @@ class Wandb(Tracker):
         self._tried = False
 
     def open(self) -> int:
-        """Begin the run, or go on with it."""
+        """Begin or resume the run."""
         entity, _, project = self.target.rpartition("/")
-        # Of the machine, its user and its source nothing is said but what the search file names.
+        # Send nothing about the machine, its user and its source code beyond the content of the search file.
         settings = wandb.Settings(
             console="off",
             disable_code=True,

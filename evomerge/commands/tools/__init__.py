@@ -1,1 +1,1 @@
-"""Commands that prepare models for a merge, repair one, or learn from data how to merge: no search."""
+"""Tools around merging without a search: align, repair, calibrate, soup."""

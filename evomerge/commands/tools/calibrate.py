@@ -31,7 +31,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}")
 
 @dataclass(frozen=True)
 class Reading:
-    """How data are read: so many examples (None: all) of so many tokens (None: 512), model type and device.
+    """How data are read: at most N examples (None: all) of at most N tokens (None: 512), model dtype and device.
 
     separator: between prompt and answer.
     """
@@ -157,7 +157,7 @@ def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> Reside
 
 
 def amounts(examples: Sequence[Example]) -> dict[str, int]:
-    """How many examples and tokens are read."""
+    """Return the numbers of examples and tokens."""
     return {"examples": len(examples), "tokens": sum(example.length for example in examples)}
 
 

@@ -93,7 +93,7 @@ def _check_models(checkpoint: Model, endpoints: Mapping[str, Model]) -> None:
 
 
 def _become(model: ResidentModel, checkpoint: Model) -> None:
-    """Give the network the learnt weights of another model of its shapes; its configuration stays."""
+    """Load the learned weights of another model of the same shapes; the configuration stays."""
     for name, tensor in model.tensors.items():
         if name in checkpoint.names and checkpoint.mergeable(name):
             tensor.copy_(checkpoint.tensor(name))

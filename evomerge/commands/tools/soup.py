@@ -28,7 +28,7 @@ from search_spaces.base import CoefficientTable, FloatArray
 
 #: Of the examples: the share that is learned from. The others say what the soup is worth.
 _LEARNT = 0.5
-#: A pass forth and back takes about as long as so many forth.
+#: Cost of a forward and backward pass, in forward passes.
 _BACK = 3
 
 
@@ -42,7 +42,7 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Losses:
-    """Of every held-out example, in the same order."""
+    """Losses of every held-out example, in the same order."""
 
     soup: FloatArray
     uniform: FloatArray

@@ -79,7 +79,7 @@ def predicted_coefficients(sources: PageSources, points: Mapping[int, FloatArray
 
 
 def _short(array: FloatArray) -> Any:
-    """A list of the numbers with the digits that people look at: the recipe has them all."""
+    """A list of the numbers rounded for display: the recipe has all digits."""
     return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])(array).tolist()
 
 

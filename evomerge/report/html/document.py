@@ -108,7 +108,7 @@ def _on_splits(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:
 def _predicted(run: Run) -> tuple[Predicted, ...]:
     try:
         return run.predicted
-    except (PluginError, OptimizerError):  # an optimizer of somebody else's that is not installed here
+    except (PluginError, OptimizerError):  # a third-party optimizer that is not installed here
         return ()
 
 

@@ -8,9 +8,9 @@ from evomerge.report import words
 from evomerge.results.as_json import estimate_of
 from evomerge.results.scored import CANDIDATES
 
-#: So many points beside front, finalists and baselines are listed.
+#: Number of points listed in addition to front, finalists and baselines.
 LISTED = 300
-#: What stands for a number that is not there.
+#: Placeholder of a missing number.
 NOTHING = "-"
 
 
@@ -89,7 +89,7 @@ def _searched(point: Mapping[str, Any]) -> float:
 
 
 def _observed(finalists: list[dict[str, Any]]) -> float | None:
-    """By how much the search's finalists fell on average from the split that they were found on to the next one."""
+    """Return the mean drop of the finalists' scores from the search split to the select split."""
     falls = [
         row["search"]["mean"] - row["select"]["mean"]
         for row in finalists

@@ -1,4 +1,4 @@
-"""What a study has come to, in one sentence and a few numbers."""
+"""Headline of a report: the verdict and a few numbers."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """The page: data, style, script and plotly.js in one file that asks the network for nothing.
 
 Everything that a study brings is escaped: by Jinja in the tables, in the JSON by writing `<`, `>` and `&` as escapes.
-Scripts run only when their hash stands in the page's own security policy. https://www.w3.org/TR/CSP3/
+Scripts run only if their hash is in the page's own security policy. https://www.w3.org/TR/CSP3/
 """
 
 import base64

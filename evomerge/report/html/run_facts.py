@@ -51,7 +51,7 @@ def cost(study: Study) -> dict[str, Any]:
 
 
 def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
-    """What to type next."""
+    """Return the follow-up commands."""
     folder = study.folder.absolute()
     export = status.export_command(folder)
     again = "Repeat the search from scratch in another folder: change `study:` in a copy of"

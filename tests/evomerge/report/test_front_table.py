@@ -89,7 +89,7 @@ def test_the_selected_merge_is_marked_and_no_other_is_suggested_on_held_out_exam
 def test_volumes_of_two_splits_are_said_not_to_be_comparable(tmp_path: Path) -> None:
     """They count from different references, of different models."""
     study = write_front(tmp_path / "study", SEARCH)
-    assert "Each hypervolume counts from" not in shown(tmp_path / "study")
+    assert "Hypervolumes of different splits" not in shown(tmp_path / "study")
     finish(study, {}, {"base": (1, 1), "parent:math": (5, 1), 6: (6, 6), 8: (5, 5)})
     data, text = show_front(Run(tmp_path / "study"), "search", 120)
     assert data["hypervolume"]["search"]["reference"] != data["hypervolume"]["report"]["reference"]
