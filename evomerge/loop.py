@@ -29,7 +29,7 @@ PATIENCE = 0.5
 
 @dataclass
 class StopRequest:
-    """Set from a signal handler. level 1: ask no more, let running trials finish; 2: leave at once.
+    """Stop request, set by a signal handler. level 1: submit nothing new, let running trials finish; 2: stop at once.
 
     waiting: while an outcome is waited for, nothing is half written and the handler may raise KeyboardInterrupt.
     starting: before the workers run; nothing has to finish then, and every signal leaves at once.
@@ -43,7 +43,7 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a search returned: its budget was spent, it was stopped, or a fault paused it (with the diagnosis)."""
+    """The reason why a search returned: budget spent, stopped, or paused by a fault (with the diagnosis)."""
 
     kind: Literal["done", "stopped", "paused"]
     message: str = ""
@@ -67,7 +67,7 @@ class Progress:
 
 
 def never(trial: Trial) -> None:
-    """The key of no model: nothing is known to be the same."""
+    """Return no key: no two trials are known to be the same model."""
 
 
 def search(
@@ -158,7 +158,7 @@ def score_all(
 
 @dataclass(frozen=True)
 class Driving:
-    """What a drive needs besides its parts: limits, how to stop it, whom to tell, and which trials are one model."""
+    """Settings of a drive: limits, stop request, progress callback, and the key of equal models."""
 
     budget: Budget
     stop: StopRequest | None
@@ -194,7 +194,7 @@ class _Drive:
         self._paused: Diagnosis | None = None
 
     def run(self) -> Ending:
-        """Drive; returns why it ended."""
+        """Run until the end; return the reason."""
         record_objective(self._study, self._objective)
         try:
             self._loop()
@@ -233,7 +233,7 @@ class _Drive:
     def _may_start(self) -> bool:
         if self._paused or self._stop.level or len(self._running) >= self._executor.slots:
             return False
-        # Nothing is worth starting before the canary has shown that coefficients do anything.
+        # Start nothing before the canary has shown that coefficients have an effect.
         return not any(trial.origin is Origin.CANARY for trial in self._running.values())
 
     def _start(self, trial: Trial) -> None:
@@ -304,7 +304,7 @@ def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
 def _fault(entry: Entry, failures: Failures) -> Diagnosis | None:
     failure = failure_of(entry)
     if entry.trial.origin is Origin.CANARY and failure is not None:
-        return Diagnosis(f"the canary, which tries whether coefficients change anything, failed: {failure.message}")
+        return Diagnosis(f"the canary, a check that coefficients change the outputs, failed: {failure.message}")
     return failures.note(entry)
 
 

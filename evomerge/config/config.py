@@ -46,7 +46,7 @@ from evomerge.text.printable import is_name
 from evomerge.yaml.kinds import refusal
 from evomerge.yaml.reader import sentence, unknown_key
 
-#: What may change when a study goes on: none of it decides which candidates there are or how they score.
+#: Keys that may change on resume: none affects which candidates are proposed or how they score.
 FREE = (
     "budget",
     "executor",
@@ -119,17 +119,17 @@ class SearchConfig(Section):
             _refuse(
                 "trial_timeout",
                 "needs `executor: ray`; with `executor: serial` a trial runs in the process of the search, "
-                "which nothing can stop. Use `executor: ray` and `workers: 1`, or leave trial_timeout out",
+                "which cannot be stopped. Use `executor: ray` and `workers: 1`, or leave trial_timeout out",
             )
         if self.prefer is not None and self.objective.kind != "pareto":
-            _refuse("prefer", "needs `objective: pareto`; another objective weighs tasks itself: {task: weight}")
+            _refuse("prefer", "needs `objective: pareto`; other objectives take weights themselves: {task: weight}")
         if isinstance(self.keep, Mapping) and not self.keep.keys() <= self.tasks.keys():
             _refuse(
                 "keep", ". ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
             )
         unfit = next((name for name in self.tasks if not is_name(name)), None)
         if unfit is not None:
-            _refuse("tasks", f"the name {unfit!a} holds characters that cannot be shown; give the task another")
+            _refuse("tasks", f"the name {unfit!a} contains characters that cannot be displayed; rename the task")
         names = ["base", "union", *(model.name for model in self.experts)]
         if self.tokenizer is not None and self.tokenizer not in names:
             _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
@@ -140,7 +140,7 @@ class SearchConfig(Section):
         return self
 
     def objective_for(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
-        """The objective, given the tasks in which less is better and those with one value per model."""
+        """Return the objective, given the tasks on which lower is better and those with one value per model."""
         return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
 
     def where(self, *path: str) -> str:
@@ -155,14 +155,14 @@ class SearchConfig(Section):
 
     @property
     def code_folders(self) -> tuple[str, ...]:
-        """The folders that modules named in this file are looked for in; none where it names none."""
+        """The folders to import the file's own modules from; none if it names none."""
         specs = (self.method, self.space, self.optimizer, *self.tasks.values())
         own = any(":" in spec.kind or ":" in str(spec.options.get("function", "")) for spec in specs)
         folders = self.code or (self._text.folder, Path.cwd())
         return tuple(dict.fromkeys(map(str, folders))) if own else ()
 
     def recipe(self) -> Recipe:
-        """What is merged, without coefficients."""
+        """The recipe of the merge, without coefficients."""
         options = dict(self.method.options)
         return Recipe(self.base, self.experts, self.method.kind, options, self.dtype, self.tokenizer)
 
@@ -187,7 +187,7 @@ class SearchConfig(Section):
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:
-        """The part of `as_dict` that a study may not change when it goes on."""
+        """The part of `as_dict` that must not change on resume."""
         return {name: value for name, value in self.as_dict().items() if name not in FREE}
 
     def write(self, path: Path) -> None:
@@ -261,7 +261,7 @@ def _validated(document: strict_yaml.Document, folder: Path) -> tuple[SearchConf
 
 
 def _repaired(data: Mapping[str, Any], unknown: Sequence[strict_yaml.Path]) -> dict[str, Any]:
-    """The data with unknown keys by the nearest names that there are, or without them."""
+    """Return the data with unknown keys renamed to the nearest known ones, or dropped."""
     repaired = dict(data)
     for *outer, name in unknown:
         holder: dict[Any, Any] = repaired
@@ -274,7 +274,7 @@ def _repaired(data: Mapping[str, Any], unknown: Sequence[strict_yaml.Path]) -> d
 
 
 def _plugin_mistakes(document: strict_yaml.Document) -> list[Mistake]:
-    """Plug-ins that are not there; none is imported for it."""
+    """Find missing plug-ins without importing any."""
     mistakes: list[Mistake] = []
     for path, what, spec in plugins_of(document.data):
         try:
@@ -285,7 +285,7 @@ def _plugin_mistakes(document: strict_yaml.Document) -> list[Mistake]:
 
 
 def _missing_files(document: strict_yaml.Document, folder: Path) -> list[Mistake]:
-    """Models, and files and folders that plug-ins are given, that are not there."""
+    """Find missing models, and missing files and folders of plug-ins."""
     named = paths_of(document.data, folder)
     return [(at, f"{'.'.join(map(str, at))}: {path} does not exist") for at, path in named if not path.exists()]
 
@@ -299,8 +299,8 @@ def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: M
         missing = [task for task in tasks if task not in weights]
         what_to_do = [unknown_key(name, tasks, "task") for name in weights if name not in tasks] or [
             (
-                f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for what hardly counts; "
-                "only in `evomerge pick --prefer` do tasks left out count nothing"
+                f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for a minor task; "
+                "only `evomerge pick --prefer` treats omitted tasks as weight 0"
             )
         ]
         _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *what_to_do]))

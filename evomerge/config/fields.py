@@ -1,4 +1,4 @@
-"""Fields of the search file: what each may hold, and the object it becomes."""
+"""Fields of the search file: validation, and conversion to objects."""
 
 import math
 import re
@@ -79,7 +79,7 @@ class Limits(Section):
 
 
 class Split(Section):
-    """Shares of each task's examples: searched on, selected on, reported on."""
+    """Shares of each task's examples for search, selection and report."""
 
     search: Annotated[float, Field(gt=0, lt=1)] = 0.5
     select: Annotated[float, Field(gt=0, lt=1)] = 0.2

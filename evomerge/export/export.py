@@ -76,7 +76,7 @@ def export(
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write the merged checkpoint and prove that it loads and computes finite numbers.
+    """Write the merged checkpoint and verify that it loads and computes finite numbers.
 
     note: called with what could not be tried.
     """
@@ -88,7 +88,7 @@ def export(
 
 
 def _selection(run: Run) -> Selection:
-    """The result; without one, what can be done."""
+    """Return the result. Raises SelectionError with the options if there is none yet."""
     try:
         return run.selection
     except SelectionError as error:

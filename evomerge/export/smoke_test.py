@@ -1,4 +1,4 @@
-"""A written checkpoint is loaded as its users will, and run once on an input that fits its network."""
+"""Smoke test of an export: load the checkpoint as a user would, and run it once on a suitable input."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ Inputs = dict[str, Tensor]
 
 
 def smoke_test(folder: Path) -> str | None:
-    """Load a checkpoint and run it once. Returns what was not tried, and why; None when all was.
+    """Load a checkpoint and run it once. Return a note on what could not be tested; None if all was.
 
     Raises ModelError when it cannot be loaded or computes numbers that are not finite.
     """
@@ -42,7 +42,7 @@ def smoke_test(folder: Path) -> str | None:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in found):
             raise ModelError(f"{folder}: the exported model computes non-finite logits.")
         return None
-    return f"{folder}: {type(network).__name__} was loaded, but not run ({refusal}): try it on an input of yours"
+    return f"{folder}: {type(network).__name__} was loaded, but not run ({refusal}): try it on an input of your own"
 
 
 def example_inputs(network: Any) -> Iterator[Inputs]:

@@ -139,7 +139,7 @@ def _other_examples(task: str, split: str, before: tuple[str, ...], now: tuple[s
     same = len(set(before) & set(now))
     how = "in another order" if same == len(before) == len(now) else f"{same} of them the same"
     return (
-        f"the examples of task {task!r} are others than those that the study began with: on the {split} split it had "
+        f"the examples of task {task!r} differ from those at the start of the study: on the {split} split it had "
         f"{len(before)}, now there are {len(now)}, {how}. Scores on different examples cannot be compared: put the old "
         "examples back, or begin a new study in another folder (`study`)."
     )

@@ -1,4 +1,4 @@
-"""What a search file asks for (objective, preference, what to keep), and the Objective of a study from its ledger."""
+"""Specification of the objective in a search file, and the Objective of a study from its ledger."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ def objective_of_study(study: Study) -> Objective:
     said = next((data for kind, data in study.events if kind == EVENT), None) or _said_by_losses(study, spec, tasks)
     if said is None:
         raise StudyError(
-            f"The ledger in {study.folder} does not say in which tasks less is better. "
+            f"The ledger in {study.folder} does not record on which tasks lower is better. "
             "`evomerge search FILE --resume` writes that down, and runs nothing where the search is done."
         )
     keep = study.configuration.get("keep")

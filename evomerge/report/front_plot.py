@@ -53,7 +53,7 @@ def _draw_pair(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) 
     first, second = front.tasks
     rest = [point for point in front.points if not point.is_parent and point not in front.choices]
     axes.plot(
-        [p.tasks[first].mean for p in rest], [p.tasks[second].mean for p in rest], ".", color=_SOFT, label="beaten"
+        [p.tasks[first].mean for p in rest], [p.tasks[second].mean for p in rest], ".", color=_SOFT, label="dominated"
     )
     for points, color, label in (
         (front.choices, _ACCENT, "merges of the front"),

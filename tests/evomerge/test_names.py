@@ -185,7 +185,7 @@ def test_names_that_cannot_be_shown_are_refused(tmp_path: Path) -> None:
         named = dict(settings[key])  # type: ignore[call-overload]
         named["x\x1b[31m"] = named.pop(next(iter(named)))
         file.write_text(strict_yaml.dump({**settings, key: named}), encoding="utf-8")
-        with pytest.raises(ConfigError, match=rf"{key}.*\\x1b\[31m.*(cannot be shown|unprintable)"):
+        with pytest.raises(ConfigError, match=rf"{key}.*\\x1b\[31m.*(cannot be displayed|unprintable)"):
             load_config(file)
     named = {"[red]<b>../x": next(iter(settings["experts"].values()))}  # type: ignore[attr-defined]
     file.write_text(strict_yaml.dump({**settings, "experts": named}), encoding="utf-8")

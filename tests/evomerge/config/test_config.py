@@ -161,7 +161,7 @@ MISTAKES = [
     ),
     (
         ("seed: 0", "prefer: {add: 1, sort: 2}"),
-        ":16: prefer: needs `objective: pareto`; another objective weighs tasks itself: {task: weight}.",
+        ":16: prefer: needs `objective: pareto`; other objectives take weights themselves: {task: weight}.",
     ),
     (
         ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1}"),
