@@ -81,8 +81,8 @@ def pick(
 ) -> None:
     """Choose a merge from a study's front.
 
-    By weights, constraints, the knee or trial number; without any of these, interactively in a terminal, else by the
-    study's own preference. Compares the merge with the best parents, also on held-out examples.
+    Chooses by weights, constraints, the knee or trial number; without any of these interactively, or outside a terminal
+    by the study's own preference. Compares the merge with the best parents, also on held-out examples.
     """
     from evomerge.commands.decision import decision_lines, decision_to_dict
     from evomerge.commands.pick import Request, decide
