@@ -97,6 +97,11 @@ class Reference:
         spans = [abs(best - worst) or 1.0 for worst, best in self.display.scale.values()] or [1.0]
         return float((np.where(beyond > ROUNDING, beyond, 0.0) / np.array(spans)).sum())
 
+    def violated(self, losses: FloatArray) -> tuple[str, ...]:
+        """The tasks on which a model falls behind what `keep` allows."""
+        beyond = losses - self.limits > ROUNDING
+        return tuple(task for task, over in zip(self.objective.weights, beyond, strict=True) if over)
+
     def gains(self, losses: FloatArray) -> dict[str, float]:
         """By task, how far a model is ahead of the best parent on it; empty while no parent has a score."""
         if self.losses is None:
@@ -114,6 +119,10 @@ class Reference:
             return {}
         worst = float(self._gaps(losses).max())
         return {kind: 1.0 - worst if kind == "retention" else 0.0 - worst}
+
+    def worst(self, losses: FloatArray) -> str | None:
+        """The task that `decisive` tells of; None where no single one decides."""
+        return list(self.objective.weights)[int(self._gaps(losses).argmax())] if self.decisive(losses) else None
 
     def _loss(self, losses: FloatArray) -> float:
         if self.problem is not None:

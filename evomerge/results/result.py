@@ -88,7 +88,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         shares=[task for task in objective.weights if are_shares(objective, task, (m.scores for m in ranking.models))],
         keeps=choice.keeps,
         repeat=repeat,
-        baseline=baseline,
+        baseline=None if baseline is None else by_label[baseline.label],
     )
     lead = None if baseline is None else leads.get(baseline.label)
     level = [] if baseline is None or lead is None or lead.shown else [by_label[baseline.label].trial]

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evomerge.objective import Objective
-from evomerge.results.ranking import SelectionError
+from evomerge.objective.score import task_difference
+from evomerge.results.ranking import SelectionError, best_on
 from evomerge.results.scored import ScoredModel
 from evomerge.statistics import Difference, examples_needed, p_text, variance_of
 
@@ -62,19 +63,21 @@ def verdict(
 
     leads: label -> how far the winner is ahead of another model, paired. shares: the tasks whose differences are
     points. keeps: whether the winner kept what was asked for where it was chosen. repeat: what was scored twice; a task
-    that changed by itself is called neither better nor worse. baseline: the best one,
-    as it was scored on the select split; it may be the winner itself.
+    that changed by itself is called neither better nor worse. baseline: the best one of the select split, as it was
+    scored on the report split; it may be the winner itself.
     """
     winner = models[0]
     objective, scale = winner.objective, winner.reference.display.text
     points = not scale and set(shares) >= set(objective.weights)
-    sentences = [_headline(models, leads, baseline, shares=points)]
+    sentences = [_violations(models, shares)] if not winner.keeps else []
+    sentences.append(_headline(models, leads, baseline, shares=points))
     if scale:
         sentences.append(f"The score is a mean, with {scale}.")
     unsteady = repeat.unsteady if repeat is not None else ()
     judged = [claim for claim in claims if claim.task not in unsteady]
-    if objective.kind in ("chebyshev", "retention") and judged:
-        sentences.append(_worst_task(winner, judged, shares))
+    worst = winner.reference.worst(winner.losses)
+    if worst is not None and worst not in unsteady and len(objective.weights) > 1:
+        sentences += _worst_task(models, worst, shares)
     if judged:
         sentences.append(_task_by_task(objective, judged, shares))
     if repeat is not None:
@@ -86,14 +89,7 @@ def verdict(
         ]
     if keeps is False:
         asked = ", ".join(f"{task} {objective.asked(task)}" for task in objective.keep)
-        sentences.append(f"No finalist met all constraints ({asked}) on the select split; this one came closest.")
-    for claim in claims:
-        fall = objective.keep.get(claim.task)
-        if fall is not None and claim.gain.mean < -fall.allowed(_theirs(winner, claim)):
-            sentences.append(
-                f"On held-out examples {claim.task} violates its constraint ({objective.asked(claim.task)}): "
-                f"{_change(objective, claim, shares)}."
-            )
+        sentences.append(f"No finalist met all constraints ({asked}) on the select split; {winner.label} came closest.")
     return " ".join(sentences)
 
 
@@ -107,7 +103,7 @@ def _headline(
     """
     winner, parents = models[0], [model for model in models if model.is_parent]
     if not parents:
-        beside = _beside(models, leads, baseline, shown=True, shares=shares)
+        beside = _beside(winner, leads, baseline, shown=True, shares=shares)
         return f"No parent was scored on the report split, so the winner cannot be compared with any{beside}."
     if winner in parents:
         raise SelectionError("A parent cannot be the winner of a search for merges.")
@@ -115,7 +111,7 @@ def _headline(
     best = max(kept or parents, key=lambda parent: parent.score.mean)
     gap = leads[best.label]
     amount = _amount(gap, shares=shares) + _of(winner, shares=shares) + _by_constants(winner, best, gap)
-    beside = _beside(models, leads, baseline, shown=gap.shown, shares=shares)
+    beside = _beside(winner, leads, baseline, shown=gap.shown, shares=shares)
     if gap.shown:
         p = p_text(gap.p, "p")
         which = "the best parent" + (" that meets the constraints" if 0 < len(kept) < len(parents) else "")
@@ -123,14 +119,14 @@ def _headline(
     else:
         said = f"No merge was shown to be better than {best.label} on held-out examples ({amount}){beside}."
     if not kept:
-        return f"{said} No parent meets the constraints."
+        return f"{said} No parent meets the constraints on held-out examples."
     needed = _needed(gap, shares=shares)
     more = f", or evaluate on at least {needed:,} examples" if needed is not None else ""
     return said if gap.shown else f"{said} Keep {best.label}{more}."
 
 
 def _beside(
-    models: Sequence[ScoredModel],
+    winner: ScoredModel,
     leads: Mapping[str, Difference],
     baseline: ScoredModel | None,
     *,
@@ -138,18 +134,17 @@ def _beside(
     shares: bool,
 ) -> str:
     """How the winner stands to the best baseline, as the end of a sentence. shown: whether it beats the best parent."""
-    winner = models[0]
     if baseline is None:
         return ""
     label, kind = baseline.label, winner.objective.kind
     if label == winner.label:
         return f"; {winner.label} is itself a baseline, and no candidate of the search was better on the select split"
-    gap, other = leads[label], next(model for model in models if model.label == label)
-    amount = _amount(gap, shares=shares) + _by_constants(winner, other, gap)
+    gap = leads[label]
+    amount = _amount(gap, shares=shares) + _by_constants(winner, baseline, gap)
     p = f", {p_text(gap.p, 'p')}"
-    mine, theirs = winner.decisive, other.decisive
+    mine, theirs = winner.decisive, baseline.decisive
     decisive = _decisive(kind, mine[kind], theirs[kind], shares=shares) if mine else ""
-    falls = "" if baseline.keeps else ", which violates a constraint"
+    falls = "" if baseline.keeps else f", which {'' if winner.keeps else 'also '}violates a constraint"
     if gap.p < 0.05 and gap.mean < 0:
         return f"; worse than {label}{falls} ({amount}{p}{decisive})"
     if not shown:
@@ -196,22 +191,39 @@ def _needed(gap: Difference, *, shares: bool) -> int | None:
     return needed if needed > gap.n_examples else None
 
 
-def _theirs(winner: ScoredModel, claim: Claim) -> float:
-    """Return the score of the parent in a claim."""
-    return winner.tasks[claim.task].mean - winner.objective.sign(claim.task) * claim.gain.mean
+def _on_report(models: Sequence[ScoredModel], task: str) -> Claim | None:
+    """The winner against the best parent on a task, both on the report split; None where another split measures it."""
+    winner, best = models[0], models[0].reference.losses
+    column = list(winner.objective.weights).index(task)
+    rival = best_on(column, [model for model in models if model.is_parent])
+    if rival is None or best is None or rival.losses[column] != best[column]:
+        return None
+    gap = task_difference(winner.objective, task, winner.scores, rival.scores)
+    return Claim(task, rival.label, gap, gap.p)
 
 
-def _worst_task(winner: ScoredModel, claims: Sequence[Claim], shares: Collection[str]) -> str:
-    objective = winner.objective
+def _violations(models: Sequence[ScoredModel], shares: Collection[str]) -> str:
+    """Which constraints the winner violates on the report split."""
+    winner, named = models[0], []
+    for task in winner.reference.violated(winner.losses):
+        claim, asked = _on_report(models, task), winner.objective.asked(task)
+        against = "" if claim is None else f" ({_change(winner.objective, claim, shares)}, against {claim.parent})"
+        named.append(f"{task} {asked}{against}")
+    count = "a constraint" if len(named) == 1 else f"{len(named)} constraints"
+    return f"{winner.label} violates {count} on held-out examples: {'; '.join(named)}."
 
-    def gain(claim: Claim) -> float:
-        """In a search for retention, relative to what the parent scores."""
-        theirs = _theirs(winner, claim)
-        return claim.gain.mean / abs(theirs) if objective.kind == "retention" and theirs else claim.gain.mean
 
-    worst = min(claims, key=gain)
-    change = f", a change of {100 * gain(worst):+.1f} %" if objective.kind == "retention" else ""
-    return f"Its worst task is {worst.task}, against {worst.parent}: {_change(objective, worst, shares)}{change}."
+def _worst_task(models: Sequence[ScoredModel], task: str, shares: Collection[str]) -> list[str]:
+    """How the task that decides stands to the best parent on it, on the report split."""
+    winner, claim = models[0], _on_report(models, task)
+    if claim is None:
+        return []
+    kept = winner.decisive.get("retention")
+    change = "" if kept is None else f", a change of {100 * (kept - 1):+.1f} %"
+    amount = _change(winner.objective, claim, shares)
+    return [
+        f"The worst task of {winner.label} on held-out examples is {task}, against {claim.parent}: {amount}{change}."
+    ]
 
 
 def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collection[str]) -> str:
@@ -226,7 +238,11 @@ def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collect
     parts = [f"better on {named(better)}"] if better else []
     parts += [f"worse on {named(worse)}"] if worse else []
     parts += [f"not shown to differ on {', '.join(rest)}"] if rest else []
-    return f"Task by task, against the best parent on each: {'; '.join(parts)}."
+    return (
+        "Task by task, against the best parent on each, chosen on the select split "
+        "(paired tests, Holm-corrected 5 % level): "
+        f"{'; '.join(parts)}."
+    )
 
 
 def _change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:

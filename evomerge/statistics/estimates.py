@@ -10,11 +10,8 @@ from scipy import special
 from evomerge.errors import EvomergeError
 from evomerge.statistics import intervals
 from evomerge.statistics.clusters import Clusters, Sample, sample
-from evomerge.statistics.intervals import Z95, FloatArray, Part
+from evomerge.statistics.intervals import ROUNDING, Z95, FloatArray, Part
 from evomerge.statistics.sign_test import sign_test
-
-#: An interval narrower than this fraction of its mean is rounding error.
-ROUNDING = 1e-12
 
 
 class StatisticsError(EvomergeError):
@@ -90,7 +87,8 @@ def estimate(
         _zeros_and_ones(column, ones[task], len(ones)) if task in ones else _graded(column)
         for task, column in scored.items()
     ]
-    return Estimate(*_moments(scored, constant), bounds=intervals.interval([*parts, Part(constant, 0.0)]))
+    moments = _moments(scored, constant)
+    return Estimate(*moments, bounds=intervals.interval([*parts, Part(constant, 0.0)], around=moments[0]))
 
 
 def difference(
@@ -128,7 +126,7 @@ def difference(
     else:
         p = _student(parts)
     by_constants = not differ and moments[0] != 0
-    return Difference(*moments, p, bounds=intervals.interval(parts), by_constants=by_constants)
+    return Difference(*moments, p, bounds=intervals.interval(parts, around=moments[0]), by_constants=by_constants)
 
 
 def standard_error(values: FloatArray) -> float:

@@ -16,6 +16,8 @@ from scipy import special
 
 FloatArray = NDArray[np.float64]
 
+#: An interval's ends, and an interval relative to its mean, are exact to this fraction.
+ROUNDING = 1e-12
 #: Two-sided 5 % quantile of the normal distribution.
 Z95 = 1.959963984540054
 
@@ -45,11 +47,15 @@ def mean_of_wins_and_losses(wins: float, losses: float, n: float, size: float, n
     return Part(size * (wins - losses) / n, size**2 * variance)
 
 
-def interval(parts: Sequence[Part]) -> tuple[float, float]:
-    """Return the 95 % interval of the sum of independent parts; infinite if a variance is."""
+def interval(parts: Sequence[Part], *, around: float) -> tuple[float, float]:
+    """Return the 95 % interval of the sum of independent parts; infinite if a variance is.
+
+    around: the mean, which an end can miss only by rounding error. Ends as close to 0 are 0.
+    """
     centre = sum(part.centre for part in parts)
     half = student(degrees(parts)) * math.sqrt(sum(part.variance for part in parts))
-    return centre - half, centre + half
+    low, high = (0.0 if abs(end) < ROUNDING * half else end for end in (centre - half, centre + half))
+    return min(low, around), max(high, around)
 
 
 def degrees(parts: Sequence[Part]) -> float:

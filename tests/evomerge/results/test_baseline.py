@@ -101,3 +101,31 @@ def test_the_best_baseline_is_the_one_that_the_objective_prefers(
     assert found.baseline == best
     assert said in found.verdict
     assert best in {standing.label for standing in found.models}
+
+
+def test_winner_baseline_and_parents_are_judged_by_keep_on_the_report_split(tmp_path: Path) -> None:
+    # On the select split the winner and the baseline keep what is asked, on the report split neither does.
+    table = {
+        **TWO,
+        "select/x1": {"a": 0.8, "b": 0.9},
+        "report/x1": {"a": 0.8, "b": 0.2},
+        "select/task_arithmetic:0.6": {"a": 0.65, "b": 0.85},
+    }
+    objective = Objective({"a": 1.0, "b": 1.0}, kind="retention", keep={"b": Floor(0.1)})
+    found = result(tmp_path, table, objective)
+    assert (found.keeps, found.baseline) == (True, "task_arithmetic:0.6")
+    violates = "trial:5 violates a constraint on held-out examples: b -0.1 (-70.0 ± "
+    assert found.verdict.startswith(violates), found.verdict
+    assert "; worse than task_arithmetic:0.6, which also violates a constraint (" in found.verdict
+    assert "retention 22.2 % against 72.2 %" in found.verdict
+    assert "is b, against parent:b: -70.0 ± " in found.verdict
+    assert "a change of -77.8 %." in found.verdict
+
+
+def test_the_worst_task_is_measured_against_the_best_parent_of_the_report_split(tmp_path: Path) -> None:
+    table = {**TWO, "select/parent:a": {"a": 0.3, "b": 0.9}, "select/parent:b": {"a": 0.9, "b": 0.3}}
+    found = result(
+        tmp_path, {**table, "report/x1": {"a": 0.8, "b": 0.7}}, Objective({"a": 1.0, "b": 1.0}, kind="retention")
+    )
+    assert {claim.task: claim.parent for claim in found.claims} == {"a": "parent:b", "b": "parent:a"}
+    assert "on held-out examples is b, against parent:b: -20.0 ± " in found.verdict

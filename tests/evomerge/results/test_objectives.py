@@ -64,8 +64,8 @@ def test_where_nothing_keeps_what_was_asked_the_nearest_wins_and_the_verdict_say
 ) -> None:
     name, keeps, verdict = winner(tmp_path, Objective(WEIGHTS, kind=kind, keep={"a": Floor(0.05)}))
     assert (name, keeps) == ("x2", False)
-    assert "No finalist met all constraints (a -0.05) on the select split; this one came closest." in verdict
-    assert "On held-out examples a violates its constraint (-0.05): -10.0" in verdict
+    assert "No finalist met all constraints (a -0.05) on the select split; trial:4 came closest." in verdict
+    assert verdict.startswith("trial:4 violates a constraint on held-out examples: a -0.05 (-10.0 ± ")
 
 
 def test_keep_is_measured_on_the_select_split(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_task_by_task_with_many_examples(tmp_path: Path) -> None:
     # Holm: the larger p of three is left alone, the two smallest are equal and both are multiplied by 3.
     assert result.claims[0].p == pytest.approx(3 * result.claims[0].gain.p)
     assert result.claims[2].p == pytest.approx(result.claims[2].gain.p)
-    assert "Its worst task is b, against parent:b: -10.0 ± " in result.verdict
+    assert "The worst task of trial:2 on held-out examples is b, against parent:b: -10.0 ± " in result.verdict
     assert "better on a (+10.0 ± " in result.verdict
     assert "worse on b (-10.0 ± " in result.verdict
     assert "not shown to differ on c." in result.verdict

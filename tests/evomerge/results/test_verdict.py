@@ -71,19 +71,43 @@ def test_how_many_examples_would_show_it() -> None:
 
 
 def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
-    # The parents: 0.8 on math, and 10 on text, where less is better.
-    claims = (
-        Claim("math", "parent:a", Difference(-0.2, 0.01, 50, 1e-9), 1e-9),
-        Claim("text", "parent:b", Difference(-1.0, 0.05, 50, 1e-9), 1e-9),
-    )
+    # The parent: 0.8 on math, and 10 on text, where less is better; the winner 0.6 and 11.
     gap = Difference(-0.1, 0.05, 100, 0.05)
-    assert "Its worst task is text, against parent:b: 1.000 ± 0.098 higher." in said(
-        gap, *claims, kind="chebyshev", shares=("math",)
-    )
-    assert "Its worst task is math, against parent:a: -20.0 ± 2.0 points, a change of -25.0 %." in said(
-        gap, *claims, kind="retention", shares=("math",)
-    )
-    assert "worst task" not in said(gap, *claims)
+    worst = "The worst task of trial:1 on held-out examples is"
+    assert f"{worst} text, against parent:a: 1.000 ± 0.027 higher." in said(gap, kind="chebyshev", shares=("math",))
+    in_percent = f"{worst} math, against parent:a: -20.0 ± 0.0 points, a change of -25.0 %."
+    assert in_percent in said(gap, kind="retention", shares=("math",))
+    assert "worst task" not in said(gap)
+
+
+@pytest.mark.parametrize(("weight", "worst"), [(1.0, "text"), (4.0, "math")])
+def test_the_worst_task_is_the_one_that_the_objective_measures(weight: float, worst: str) -> None:
+    # Weighted, a fall by 0.2 on math is worse than one by 0.3 on text. The claims name other parents and falls.
+    rows = {
+        "trial:1": {"math": 0.6, "text": 0.5},
+        "parent:a": {"math": 0.8, "text": 0.1},
+        "parent:b": {"math": 0.1, "text": 0.8},
+    }
+    leads = dict.fromkeys(("parent:a", "parent:b"), Difference(0.1, 0.05, 100, 0.05))
+    claims = [
+        Claim("math", "parent:b", Difference(0.5, 0.01, 50, 1e-9), 1e-9),
+        Claim("text", "parent:a", Difference(0.4, 0.01, 50, 1e-9), 1e-9),
+    ]
+    models = scored_models(Objective({"math": weight, "text": 1.0}, kind="chebyshev"), rows)
+    text = verdict(models, leads, claims, shares=TWO)
+    fall = {
+        "math": "math, against parent:a: -20.0 ± 0.0 points.",
+        "text": "text, against parent:b: -30.0 ± 0.0 points.",
+    }
+    assert f"The worst task of trial:1 on held-out examples is {fall[worst]}" in text
+
+
+def test_task_by_task_names_the_split_that_chose_the_parents_and_the_correction() -> None:
+    claim = Claim("math", "parent:a", Difference(0.2, 0.01, 50, 1e-9), 1e-9)
+    assert (
+        "Task by task, against the best parent on each, chosen on the select split (paired tests, Holm-corrected 5 % "
+        "level): better on math (+20.0 ± 2.0 points)."
+    ) in said(Difference(0.1, 0.05, 100, 0.05), claim)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +120,7 @@ def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
             0.001,
             "the best parent, parent:a, on held-out examples (+5.0 ± 9.8 points, p = 0.001). No parent meets",
         ),
-        (0.5, 0.6, "(+5.0 ± 9.8 points). No parent meets the constraints."),
+        (0.5, 0.6, "(+5.0 ± 9.8 points). No parent meets the constraints on held-out examples."),
     ],
 )
 def test_only_a_parent_that_keeps_what_was_asked_is_to_beat_and_to_keep(score_b: float, p: float, text: str) -> None:
@@ -127,8 +151,9 @@ def test_a_share_that_was_asked_for_is_one_of_what_the_parent_scores(kept: float
     leads = dict.fromkeys(("parent:a", "parent:b"), Difference(0.1, 0.01, 100, 1e-9))
     models = scored_models(Objective(TWO, keep={"math": Floor(kept, "share")}), rows)
     said = verdict(models, leads, [claim], shares=TWO, keeps=False)
-    fell = f"On held-out examples math violates its constraint ({100 * kept:g}%): -8.0 ± 2.0 points."
-    assert (fell in said) == said_so
+    fell = f"math {100 * kept:g}% (-8.0 ± 0.0 points, against parent:a)."
+    assert said.startswith(f"trial:1 violates a constraint on held-out examples: {fell}") == said_so
+    assert "trial:1 came closest." in said
     assert f"No finalist met all constraints (math {100 * kept:g}%)" in said
     assert ("the best parent that meets the constraints, parent:a," in said) == said_so  # 0.72 is one, by 89 %
 

@@ -120,3 +120,13 @@ def test_equal_values_and_one_value_have_no_interval() -> None:
     assert not Estimate(64.0, 0.0, 30).has_interval
     assert not Estimate(64.0, np.inf, 1).has_interval
     assert not difference({"t": some}, {"t": some.copy()}).has_interval
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 3])
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_an_interval_holds_its_mean_and_ends_at_0_without_rounding_error(n_tasks: int, right: float) -> None:
+    for n in range(2, 60):
+        found = estimate({f"t{k}": np.full(n, right) / n_tasks for k in range(n_tasks)}, sizes=None)
+        low, high = found.interval
+        assert low <= found.mean <= high, n
+        assert low == 0 or abs(low) > 1e-9, n
