@@ -68,5 +68,5 @@ def test_regroup_takes_agreeing_values_exactly_and_averages_on_demand() -> None:
     assert abs(mean.values["t"][0, 0] - 0.175) < 1e-16
     with pytest.raises(SpaceError, match="group 'all' have different values of 't'"):
         third.regroup({"all": ("a", "b", "c", "d")})
-    with pytest.raises(SpaceError, match="'z' is not there"):
+    with pytest.raises(SpaceError, match="'z' is not in the table"):
         third.regroup({"all": ("a", "z")})

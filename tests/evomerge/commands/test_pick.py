@@ -138,7 +138,7 @@ def test_a_trial_by_its_number(finished: Path) -> None:
     assert decide(Run(finished), Request(trial=5)).views[0].front.split == "search"
     on_select = next(e.trial.number for e in Study.read(finished).told if e.trial.label == "trial:8")
     assert decide(Run(finished), Request(trial=on_select)).point.number == 8
-    with pytest.raises(StudyError, match=r"Trial 99 is not in .* its front are 5, 6, 7, 8, 9"):
+    with pytest.raises(StudyError, match=r"Trial 99 is not in .* its front: 5, 6, 7, 8, 9"):
         decide(Run(finished), Request(trial=99))
     with pytest.raises(ChoiceError, match="leave out --prefer"):
         decide(Run(finished), Request(trial=8, knee=True))

@@ -350,7 +350,7 @@ def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured,
     assert "largest" in card
     assert "| score" not in card, "a sum over units says nothing"
     for number in numbers:
-        rows = choose(Run(config.study), number).scores.values()
+        rows = [row for row in choose(Run(config.study), number).scores.values() if not isinstance(row, str)]
         assert not any("score" in row for row in rows)
         assert all(set(UNITS) <= set(row) for row in rows)
     reported = {e.trial.label for e in study.told if e.trial.split == "report"}
