@@ -173,7 +173,7 @@ class Evaluator(ABC):
             EvaluatorError: An id is unknown or repeated, or `ids` is empty.
         """
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002 - for evaluators that read or write text
+    def preflight(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002 - for evaluators that read or write text
         """Tokenize ahead of scoring and return warnings, e.g. about truncated prompts.
 
         Args:

@@ -88,7 +88,7 @@ class ExactMatch(Evaluator):
         """One id per line, of its prompt."""
         return self._ids
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
+    def preflight(self, model: Any) -> tuple[str, ...]:
         """Tokenize the prompts and return warnings about long prompts, white space and impossible answers.
 
         Raises EvaluatorError if no prompt fits, or if no answer is possible.

@@ -54,7 +54,7 @@ class GeneratedTokens(Evaluator):
         """One id per line, of its prompt."""
         return self._ids
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
+    def preflight(self, model: Any) -> tuple[str, ...]:
         """Tokenize the prompts and return warnings about length and white space. Raises EvaluatorError if none fits."""
         return (*self._engine.of(model).notes, *trailing_notes(model.tokenizer, self._prompts, ["a"] * len(self._ids)))
 

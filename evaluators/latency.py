@@ -62,7 +62,7 @@ class Latency(Evaluator):
         """One id per line, of its prompt."""
         return self._ids
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
+    def preflight(self, model: Any) -> tuple[str, ...]:
         """Tokenize the prompts and return warnings about long ones. Raises EvaluatorError if none fits."""
         return self._engine.of(model).notes
 

@@ -118,7 +118,7 @@ class LmEvalTask(Evaluator):
         """One id per document, of its prompt without few-shot examples, its choices and its target."""
         return self._ids
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
+    def preflight(self, model: Any) -> tuple[str, ...]:
         """Build the requests, score made-up answers, and return warnings about long prompts.
 
         Raises EvaluatorError for unreadable input, and for documents of any split that cannot be scored.

@@ -93,7 +93,7 @@ class MultipleChoice(Evaluator):
         """One id per line, of its prompt and choices."""
         return self._ids
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
+    def preflight(self, model: Any) -> tuple[str, ...]:
         """Tokenize the choices and return warnings about answers and white space.
 
         Raises EvaluatorError for a choice that the model cannot read after its prompt.

@@ -64,7 +64,7 @@ class Perplexity(Evaluator):
         """One id per window."""
         return self._ids
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
+    def preflight(self, model: Any) -> tuple[str, ...]:
         """Tokenize the text. Raises EvaluatorError for windows that the model cannot read."""
         self._engine.of(model)
         return ()

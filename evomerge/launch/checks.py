@@ -86,13 +86,13 @@ def count_distinct(config: SearchConfig, evaluators: Mapping[str, Evaluator]) ->
     }
 
 
-def rehearse(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: ResidentModel) -> list[str]:
+def preflight(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: ResidentModel) -> list[str]:
     """What the evaluators say of their examples for a model without weights. Raises EvaluatorError, with its place."""
     notes = []
     for task, evaluator in evaluators.items():
         if evaluator.needs_language_model:
             with placed(config, "tasks", task):
-                notes += [f"task {task!r}: {note}" for note in evaluator.rehearse(model)]
+                notes += [f"task {task!r}: {note}" for note in evaluator.preflight(model)]
     return notes
 
 

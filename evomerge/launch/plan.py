@@ -108,7 +108,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     reader = unloaded(base, sources.tokenizer) if base.config is not None else None
     previews: dict[str, tuple[str, ...]] = {}
     if reader is not None and checks.reads_text(config):
-        notes += checks.rehearse(config, evaluators, reader)
+        notes += checks.preflight(config, evaluators, reader)
         previews = checks.previews(evaluators, reader.tokenizer)
     reading = own_tokenizers(reader, sources, recipe, evaluators, own)
     check_own_networks(config, needs, {**own, **reading.scored})

@@ -96,7 +96,7 @@ def own_tokenizers(
         if not _same(tokenizer, merge.tokenizer):
             try:
                 network = outline(model).network if label in configured else merge.network
-                found += _different(ours(), _rehearsed(evaluators, ResidentModel({}, network, tokenizer)))
+                found += _different(ours(), _reading_after_preflight(evaluators, ResidentModel({}, network, tokenizer)))
             except (EvaluatorError, NetworkError) as error:
                 refused[label] = (*found, f"its own tokenizer does not fit the tasks ({error})")
                 continue
@@ -107,10 +107,10 @@ def own_tokenizers(
     return OwnTokenizers(scored, refused)
 
 
-def _rehearsed(evaluators: Mapping[str, Evaluator], reader: ResidentModel) -> _Reading:
+def _reading_after_preflight(evaluators: Mapping[str, Evaluator], reader: ResidentModel) -> _Reading:
     for evaluator in evaluators.values():
         if evaluator.needs_language_model:
-            evaluator.rehearse(reader)
+            evaluator.preflight(reader)
     return _reading(evaluators, reader.tokenizer)
 
 

@@ -122,7 +122,7 @@ def loop(model: TinyModel, pairs: Sequence[Sequence[Pair]]) -> tuple[list[list[f
 
 def against_a_loop(model: TinyModel, data: Path, limit: int, shots: int) -> None:
     task = MultipleChoice(file=str(data), limit=limit, num_fewshot=shots, separator="")
-    task.rehearse(model)
+    task.preflight(model)
     views = [task.preview(row) for row in range(len(task.example_ids))]
     pairs = [[encode_pair(model.tokenizer, view.prompt, text) for text in view.continuations] for view in views]
     read: list[int] = []

@@ -52,13 +52,13 @@ class EvaluatorContract:
         assert np.isfinite(scores.values).all()
         assert scores.choices is None or len(scores.choices) == len(ids)
 
-    def test_rehearses_without_weights_and_scores_the_same(self, build: Callable[[], Evaluator], model: Any) -> None:
+    def test_preflight_needs_no_weights_and_changes_no_score(self, build: Callable[[], Evaluator], model: Any) -> None:
         evaluator = build()
         if not evaluator.needs_language_model:
-            assert evaluator.rehearse(None) == ()
+            assert evaluator.preflight(None) == ()
             return
         shell = SimpleNamespace(tokenizer=model.tokenizer, network=SimpleNamespace(config=model.network.config))
-        assert all(isinstance(note, str) for note in evaluator.rehearse(shell))
+        assert all(isinstance(note, str) for note in evaluator.preflight(shell))
         scores = evaluator.score(model)
         assert np.isfinite(scores.values).all()
         if self.not_repeatable is None:

@@ -83,15 +83,15 @@ class Drifts(Sound):
         return super().values(model, rows) + self.n_calls * 1e-9
 
 
-class KeepsTheRehearsal(Sound):
-    rehearsed = 0
+class KeepsStateOfPreflight(Sound):
+    preflights = 0
 
-    def rehearse(self, model: Any) -> tuple[str, ...]:
-        self.rehearsed += 1
+    def preflight(self, model: Any) -> tuple[str, ...]:
+        self.preflights += 1
         return ()
 
     def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
-        return super().values(model, rows) + self.rehearsed
+        return super().values(model, rows) + self.preflights
 
 
 class CallsBrokenZero(Sound):
@@ -141,7 +141,7 @@ CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] 
     "direction": lambda kit, build: kit.test_knows_its_direction(build),
     "whole": lambda kit, build: kit.test_what_is_measured_of_the_whole_model_is_one_example(build),
     "all": lambda kit, build: kit.test_scores_every_example_in_order(build, MODEL),
-    "rehearsed": lambda kit, build: kit.test_rehearses_without_weights_and_scores_the_same(build, MODEL),
+    "preflight": lambda kit, build: kit.test_preflight_needs_no_weights_and_changes_no_score(build, MODEL),
     "subset": lambda kit, build: kit.test_a_subset_gives_its_rows_of_the_whole(build, MODEL),
     "alone": lambda kit, build: kit.test_one_example_alone_scores_as_among_all(build, MODEL),
     "unknown": lambda kit, build: kit.test_refuses_ids_it_does_not_have(build, MODEL),
@@ -166,7 +166,7 @@ def test_a_sound_evaluator_passes(check: str) -> None:
         ("direction", CallsItselfGood),
         ("whole", ManyExamplesOfOneModel),
         ("all", LeavesSomeOut),
-        ("rehearsed", KeepsTheRehearsal),
+        ("preflight", KeepsStateOfPreflight),
         ("subset", AnswersInTheOrderAsked),
         ("subset", MislabelsRows),
         ("alone", MislabelsRows),

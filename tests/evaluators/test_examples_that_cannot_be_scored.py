@@ -46,8 +46,8 @@ def test_null_fields_of_a_template_are_refused(tmp_path: Path) -> None:
 def test_texts_without_a_token_to_score_are_refused(tmp_path: Path, model: TinyModel) -> None:
     file = write_lines(tmp_path / "data.jsonl", [{"text": "abc"}, {"text": "a"}])
     evaluator = Perplexity(file=str(file))
-    assert evaluator.rehearse(model) == ()
+    assert evaluator.preflight(model) == ()
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.bos_token = tokenizer.eos_token = None
     with pytest.raises(EvaluatorError, match=r"Example 1 \(from 0\), 'a', has no token to score"):
-        evaluator.rehearse(TinyModel(model.network, tokenizer, model.folder))
+        evaluator.preflight(TinyModel(model.network, tokenizer, model.folder))

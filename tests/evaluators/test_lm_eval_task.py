@@ -183,7 +183,7 @@ def test_chat_templates_are_applied(folder: Path, model: TinyModel) -> None:
 def test_examples_are_shown_as_the_model_meets_them(folder: Path, model: TinyModel) -> None:
     pick = LmEvalTask(task="pick", include_path=str(folder))
     shown = pick.preview(0)
-    pick.rehearse(model)
+    pick.preflight(model)
     assert pick.preview(0) == shown
     first = pick._frozen.of(model).instances[0]
     assert shown.prompt == first[0].args[0]

@@ -176,7 +176,7 @@ def test_scalars_are_read_as_lm_eval_reads_them(tmp_path: Path) -> None:
 def test_what_only_prompts_show_is_found_without_weights(tmp_path: Path, model: TinyModel) -> None:
     file = write_task(tmp_path, description="{{nothing}}")
     with pytest.raises(EvaluatorError, match=r"pick\.yaml:\d+: task 'pick': building its prompts failed: UndefinedErr"):
-        LmEvalTask(task=str(file)).rehearse(model)
+        LmEvalTask(task=str(file)).preflight(model)
 
 
 def test_null_label_in_select_split(tiny: TinyModels, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_null_label_in_select_split(tiny: TinyModels, tmp_path: Path) -> None:
 def test_documents_that_cannot_be_scored_are_named(tmp_path: Path, model: TinyModel, changes: dict[str, Any]) -> None:
     bad = [{**row, "answer": None if i in (2, 4) else row["answer"]} for i, row in enumerate(ROWS)]
     with pytest.raises(EvaluatorError, match=r"pick\.yaml:\d+: task 'pick': .*Document [02] \(from 0\)"):
-        LmEvalTask(task=str(write_task(tmp_path, bad, **changes))).rehearse(model)
+        LmEvalTask(task=str(write_task(tmp_path, bad, **changes))).preflight(model)
 
 
 @pytest.mark.parametrize(("accepts", "refused"), [("doc['answer'] != ''", False), ("doc['answer'] == 'a'", True)])
@@ -225,14 +225,14 @@ def test_functions_of_a_task_may_refuse_some_answers(
     evaluator = LmEvalTask(task=str(file), allow_code=True)
     if refused:
         with pytest.raises(EvaluatorError, match=r"2 of its documents cannot.*Document 1 .*AssertionError.*Document 3"):
-            evaluator.rehearse(model)
+            evaluator.preflight(model)
     else:
-        assert evaluator.rehearse(model) == ()
+        assert evaluator.preflight(model) == ()
 
 
 def test_targets_that_are_none_of_the_choices_are_noted(tmp_path: Path, model: TinyModel) -> None:
     rows = [{**row, "answer": 5 if i == 3 else row["answer"]} for i, row in enumerate(ROWS)]
-    (note,) = LmEvalTask(task=str(write_task(tmp_path, rows))).rehearse(model)
+    (note,) = LmEvalTask(task=str(write_task(tmp_path, rows))).preflight(model)
     assert note.startswith(
         "lm-eval scores every answer to 1 of the documents of 'pick' as 0: their target is not among"
     )
@@ -249,7 +249,7 @@ def test_task_names_are_printed_on_one_line(tmp_path: Path) -> None:
 
 
 def test_the_task_of_these_tests_works(tmp_path: Path, model: TinyModel) -> None:
-    assert LmEvalTask(task=str(write_task(tmp_path))).rehearse(model) == ()
+    assert LmEvalTask(task=str(write_task(tmp_path))).preflight(model) == ()
     assert PICK["task"] == "pick"
 
 

@@ -83,8 +83,8 @@ def test_endless_chat_templates_are_refused(tmp_path: Path, model: TinyModel, te
     tokenizer.chat_template = template
     evaluator = LmEvalTask(task=str(write_task(tmp_path)), apply_chat_template=True)
     with pytest.raises(EvaluatorError, match=r"chat template of the model's tokenizer \(.*model.* took more than"):
-        evaluator.rehearse(TinyModel(model.network, tokenizer, model.folder))
-    assert evaluator.rehearse(model) == ()
+        evaluator.preflight(TinyModel(model.network, tokenizer, model.folder))
+    assert evaluator.preflight(model) == ()
 
 
 def test_limits_are_the_childs_own(tmp_path: Path) -> None:

@@ -81,14 +81,14 @@ def test_answers_that_fit_no_reading_are_refused(
 
 def test_letters_read_as_positions_get_a_note(tmp_path: Path, model: TinyModel) -> None:
     rows: list[tuple[list[Any], Any]] = [(["a 1", "b 2"], letter) for letter in "BA"]
-    (note,) = [note for note in _evaluator(tmp_path, rows).rehearse(model) if "letters" in note]
+    (note,) = [note for note in _evaluator(tmp_path, rows).preflight(model) if "letters" in note]
     assert note.endswith("read as positions ('B' in " + f"{tmp_path / 'n.jsonl'}, line 1 is 'b 2')")
     assert _gold(tmp_path, [(["B", "A"], "A")], answer_is="letter") == [0]
 
 
 def test_indices_that_seem_to_count_from_1_get_a_note(tmp_path: Path, model: TinyModel) -> None:
     rows: list[tuple[list[Any], Any]] = [(["a", "b", "c"], 1 + i % 2) for i in range(20)]
-    notes = _evaluator(tmp_path, rows).rehearse(model)
+    notes = _evaluator(tmp_path, rows).preflight(model)
     assert any("none of its 20 answers is 0" in note for note in notes)
-    assert not _evaluator(tmp_path, [*rows, (["a", "b", "c"], 0)]).rehearse(model)
-    assert not _evaluator(tmp_path, rows[:3]).rehearse(model)
+    assert not _evaluator(tmp_path, [*rows, (["a", "b", "c"], 0)]).preflight(model)
+    assert not _evaluator(tmp_path, rows[:3]).preflight(model)

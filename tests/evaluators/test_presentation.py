@@ -58,7 +58,7 @@ def test_shown_examples_are_the_same_everywhere_and_scored_nowhere(
         made: Any = (
             MultipleChoice(file=str(file), **options) if kind == "choices" else ExactMatch(file=str(file), **options)
         )
-        made.rehearse(model)
+        made.preflight(model)
         return made
 
     file = choices if kind == "choices" else sums
@@ -86,7 +86,7 @@ def test_shown_examples_are_the_same_everywhere_and_scored_nowhere(
 
 def test_without_new_options_nothing_changes(choices: Path, model: TinyModel) -> None:
     evaluator = MultipleChoice(file=str(choices))
-    evaluator.rehearse(model)
+    evaluator.preflight(model)
     assert _prompts(evaluator)[:2] == ["q0", "q1"]
     assert len(evaluator.example_ids) == N + 10
 
@@ -99,7 +99,7 @@ def test_numbers_of_examples_that_cannot_be_shown(choices: Path, count: Any) -> 
 
 def test_a_chat_is_the_templates(choices: Path, sums: Path, chatting: TinyModel) -> None:
     one = MultipleChoice(file=str(choices), num_fewshot=1, system="S", apply_chat_template=True)
-    one.rehearse(chatting)
+    one.preflight(chatting)
     view = one.preview(0)
     (shot,) = draw_shots([f"q{i}\naa\nb\ncd" for i in range(N)], 1)[0]
     expected = f"<system>S\n<user>q{shot}\n<assistant>{['aa', 'b', 'cd'][shot % 3]}\n<user>{{}}\n<assistant>"
@@ -107,10 +107,10 @@ def test_a_chat_is_the_templates(choices: Path, sums: Path, chatting: TinyModel)
     assert view.prompt == expected.format(f"q{first}")
     assert view.continuations == ("aa", "b", "cd"), "the template separates"
     two = ExactMatch(file=str(sums), apply_chat_template=True)
-    two.rehearse(chatting)
+    two.preflight(chatting)
     assert two.preview(3).prompt == "<user>s3=\n<assistant>"
     three = ExactMatch(file=str(sums), system="S", apply_chat_template=True)
-    three.rehearse(_with_template(chatting, NO_SYSTEM))
+    three.preflight(_with_template(chatting, NO_SYSTEM))
     assert three.preview(3).prompt == "<user>s3=\n<assistant>"
 
 
@@ -132,7 +132,7 @@ def test_choices_are_scored_after_what_is_presented(choices: Path, chatting: Tin
 def test_a_chat_needs_a_template(build: Callable[..., Any], choices: Path, model: TinyModel) -> None:
     options = {} if build is MultipleChoice else {"answer": "choices"}
     with pytest.raises(EvaluatorError, match="has no chat template"):
-        build(file=str(choices), apply_chat_template=True, **options).rehearse(_with_template(model, None))
+        build(file=str(choices), apply_chat_template=True, **options).preflight(_with_template(model, None))
 
 
 def test_a_template_that_never_ends_is_refused(
@@ -142,13 +142,15 @@ def test_a_template_that_never_ends_is_refused(
     endless = "{% for i in range(100000) %}{% for j in range(100000) %}{% set x = i %}{% endfor %}{% endfor %}"
     evaluator = MultipleChoice(file=str(choices), apply_chat_template=True, limit=2)
     with pytest.raises(EvaluatorError, match=r"chat template took more than 0\.2 s for one prompt"):
-        evaluator.rehearse(_with_template(model, endless))
+        evaluator.preflight(_with_template(model, endless))
 
 
 def test_prompts_that_lose_their_beginning_are_said(tmp_path: Path, model: TinyModel) -> None:
     rows = [{"prompt": "x" * size, "choices": ["a", "b"], "answer": 0} for size in (10, 300)]
     (note,) = (
-        n for n in MultipleChoice(file=str(write_lines(tmp_path / "l.jsonl", rows))).rehearse(model) if "truncated" in n
+        n
+        for n in MultipleChoice(file=str(write_lines(tmp_path / "l.jsonl", rows))).preflight(model)
+        if "truncated" in n
     )
     assert note.startswith("1 of 2 prompts are truncated at the beginning: the longest has 302 tokens")
     assert "reads 256" in note

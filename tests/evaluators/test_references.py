@@ -15,7 +15,7 @@ REACHABLE = [["7", "a"], ["8", "a"]]
 
 def _notes(tmp_path: Path, model: TinyModel, answers: list[Any], **options: Any) -> tuple[str, ...]:
     rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
-    return ExactMatch(file=str(write_lines(tmp_path / "r.jsonl", rows)), **options).rehearse(model)
+    return ExactMatch(file=str(write_lines(tmp_path / "r.jsonl", rows)), **options).preflight(model)
 
 
 @pytest.mark.parametrize(

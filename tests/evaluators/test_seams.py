@@ -29,7 +29,7 @@ def test_choices_that_follow_too_much_or_too_little_white_space(
     tmp_path: Path, model: TinyModel, prompt: str, choices: list[str], options: dict[str, Any], notes: list[str]
 ) -> None:
     file = write_lines(tmp_path / "q.jsonl", [{"prompt": prompt, "choices": choices, "answer": choices[0]}])
-    found = MultipleChoice(file=str(file), **options).rehearse(model)
+    found = MultipleChoice(file=str(file), **options).preflight(model)
     assert len(found) == len(notes)
     assert all(start in note for start, note in zip(notes, found, strict=True))
 
@@ -50,5 +50,5 @@ def test_a_prompt_may_end_with_a_space_that_is_a_token_of_its_own(model: TinyMod
 
 def test_choices_that_are_the_same_tokens_are_noted(tmp_path: Path, model: TinyModel) -> None:
     rows = [{"prompt": "p", "choices": ["x", "é", "ü"], "answer": answer} for answer in (0, 1, 2)]
-    (note,) = MultipleChoice(file=str(write_lines(tmp_path / "q.jsonl", rows))).rehearse(model)
+    (note,) = MultipleChoice(file=str(write_lines(tmp_path / "q.jsonl", rows))).preflight(model)
     assert note.startswith("1 of 3 examples can only score 0")
