@@ -19,7 +19,7 @@ def comparisons(fronts: Mapping[str, Front], labels: Iterable[str], baseline: st
 
     fronts: split -> front. baseline: the best one, where a winner was chosen.
 
-    Differences are turned so that above 0 is better. `holm`: p adjusted for all claims made about this one point.
+    Differences are turned so that above 0 is better. `p_holm`: p adjusted for all claims made about this one point.
     """
     rivals = _rivals(fronts, baseline)
     found = {}
@@ -49,6 +49,6 @@ def _claims(point: ScoredModel, rivals: list[ScoredModel]) -> list[dict[str, Any
             made[rival.label, task] = task_difference(objective, task, point.scores, rival.scores)
     adjusted = holm({str(n): value.p for n, value in enumerate(made.values())})
     return [
-        {"rival": rival, "task": task, **estimate_to_dict(value), "holm": adjusted[str(n)]}
+        {"rival": rival, "task": task, **estimate_to_dict(value), "p_holm": adjusted[str(n)]}
         for n, ((rival, task), value) in enumerate(made.items())
     ]

@@ -84,7 +84,7 @@ def _reruns(front: Front) -> list[dict[str, Any]]:
         tasks = [
             {"task": task, "changed": result.changed, "noise": result.standard_error}
             | estimate_to_dict(result.difference)
-            | ({"low": None, "high": None, "p": None} if task in front.objective.whole_model else {})
+            | ({"p": None} if task in front.objective.whole_model else {})
             for task, result in results.items()
             if result.changed
         ]

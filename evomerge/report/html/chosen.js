@@ -98,7 +98,7 @@ const showScores = (point) => {
   const on = point.splits.search;
   const facts = [`${point.kind}, trial ${point.number}`];
   if (point.label === winner) facts.push("the winner");
-  if (on) facts.push(on.on_front ? `on the front, P(front) ${percent(on.p_front)}` : `not on the front, P(front) ${percent(on.p_front)}`);
+  if (on) facts.push(on.on_front ? `on the front, P(front) ${percent(on.probability)}` : `not on the front, P(front) ${percent(on.probability)}`);
   if (on && on.shrunk !== null) facts.push(`score corrected for optimism ${on.shrunk.toFixed(3)}`);
   byId("chosen-facts").textContent = facts.join(" · ");
   const claims = data.comparisons[point.label];
@@ -107,9 +107,9 @@ const showScores = (point) => {
     const warning = claims.split === "search" ? "; optimistic, since the point was selected on these examples" : "";
     const made = table(`Paired differences on the ${claims.split} split, positive is better${warning}`,
       ["against", "on", "difference", "p", "p, Holm"],
-      claims.claims.map((c) => [c.rival, c.task === null ? "score" : c.task, gain(c), pValue(c.p), pValue(c.holm)]));
+      claims.claims.map((c) => [c.rival, c.task === null ? "score" : c.task, gain(c), pValue(c.p), pValue(c.p_holm)]));
     made.className = "claims";
-    claims.claims.forEach((c, n) => { if (c.holm < 0.05) made.tBodies[0].rows[n].className = c.mean > 0 ? "better" : "worse"; });
+    claims.claims.forEach((c, n) => { if (c.p_holm < 0.05) made.tBodies[0].rows[n].className = c.mean > 0 ? "better" : "worse"; });
     byId("chosen-claims").append(scrolling(made, "paired differences"));
   }
 };

@@ -15,7 +15,7 @@ from evomerge.report.html.coefficients import coefficients_data, predicted_coeff
 from evomerge.report.html.headline import headline
 from evomerge.report.html.sources import PageSources
 from evomerge.report.status import export_command
-from evomerge.results.as_json import estimate_of, front_to_dict, identity_to_dict, model_to_dict, predicted_to_dict
+from evomerge.results.as_json import front_to_dict, identity_to_dict, model_to_dict, predicted_to_dict
 from evomerge.results.comparisons import comparisons
 from evomerge.results.front import Front
 from evomerge.results.history import history
@@ -26,15 +26,7 @@ from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 
 #: Grows when the shape of the object changes.
-FORMAT = 2
-#: Field of `--json` -> its name on the page, and a field beside it, for a task may have any name.
-_NAMES = {
-    "n_examples": ("n", "standard_error"),
-    "probability": ("p_front", "on_front"),
-    "p_holm": ("holm", "best_parent"),
-    "best_parent": ("rival", "p_holm"),
-    "value": ("mean", "low"),
-}
+FORMAT = 3
 
 
 def document(run: Run, sources: PageSources) -> dict[str, Any]:
@@ -51,16 +43,12 @@ def document(run: Run, sources: PageSources) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "study": run_facts.study_data(run) | {"pareto": objective.pareto},
-        **with_names_of_the_page(
-            {
-                "headline": head,
-                "points": _on_splits(fronts),
-                "fronts": {split: front_to_dict(f) | {"points": len(f.points)} for split, f in fronts.items()},
-                "predictions": [predicted_to_dict(p, coordinates=False) | {"listed": p in listed} for p in beyond],
-                "comparisons": comparisons(fronts, compared, None if result is None else result.baseline),
-                "luck": sampling_error(fronts, head["winner"]),
-            }
-        ),
+        "headline": head,
+        "points": _on_splits(fronts),
+        "fronts": {split: front_to_dict(f) | {"points": len(f.points)} for split, f in fronts.items()},
+        "predictions": [predicted_to_dict(p, coordinates=False) | {"listed": p in listed} for p in beyond],
+        "comparisons": comparisons(fronts, compared, None if result is None else result.baseline),
+        "luck": sampling_error(fronts, head["winner"]),
         "progress": history(study, fronts["search"]),
         "coefficients": {
             **coefficients_data(study, sources, [point.number for point in wanted]),
@@ -76,23 +64,6 @@ def document(run: Run, sources: PageSources) -> dict[str, Any]:
         "pick": f"evomerge pick {shlex.quote(str(study.folder.absolute()))}",
         "commands": run_facts.commands(study, head["winner"]),
     }
-
-
-def with_names_of_the_page(data: Any) -> Any:
-    """The data that `--json` prints too, with the names that scripts and tables of the page read beside its own.
-
-    low, high: the ends of an interval where it is one to show.
-    """
-    if isinstance(data, list):
-        return [with_names_of_the_page(value) for value in data]
-    if not isinstance(data, dict):
-        return data
-    found = {key: with_names_of_the_page(value) for key, value in data.items()}
-    found |= {short: found[name] for name, (short, beside) in _NAMES.items() if {name, beside} <= found.keys()}
-    if {"interval", "standard_error"} <= found.keys():
-        value = estimate_of(found)
-        found["low"], found["high"] = value.interval if value.has_interval else (None, None)
-    return found
 
 
 def _on_splits(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:

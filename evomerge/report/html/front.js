@@ -24,7 +24,7 @@ const direction = (task) => (task.lower_is_better ? " (lower is better)" : "");
 const described = (point, split) => {
   const on = point.splits[split];
   const lines = tasks.map((task) => `${shown(task.name, 24)}: ${estimate(on.tasks[task.name])}`);
-  return [`<b>${shown(point.label)}</b>`, ...lines, `score: ${estimate(on.score)}`, `P(front): ${percent(on.p_front)}`].join("<br>");
+  return [`<b>${shown(point.label)}</b>`, ...lines, `score: ${estimate(on.score)}`, `P(front): ${percent(on.probability)}`].join("<br>");
 };
 
 const expected = (prediction) => {
@@ -33,10 +33,10 @@ const expected = (prediction) => {
 };
 
 const named = (kind) => ["parent", "base"].includes(kind);
-const whiskers = (value, ink) => ({
-  type: "data", symmetric: false, color: ink, thickness: 1.5, width: 4,
-  array: [(value.high ?? value.mean) - value.mean], arrayminus: [value.mean - (value.low ?? value.mean)],
-});
+const whiskers = (value, ink) => {
+  const [low, high] = bounds(value) || [value.mean, value.mean];
+  return { type: "data", symmetric: false, color: ink, thickness: 1.5, width: 4, array: [high - value.mean], arrayminus: [value.mean - low] };
+};
 const plane = (split, x, y) => {
   const traces = grouped(split).map(([[kind, name, symbol, size], members]) => ({
     type: "scatter",

@@ -22,12 +22,16 @@ const shown = (text, most = 40) => {
   return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 };
 const decimals = (error) => (error > 0 ? Math.max(3, Math.min(6, 1 - Math.floor(Math.log10(error)))) : 3);
+// The ends of an interval to show; a single value, or equal values, have none.
+const bounds = ({ mean, interval }) =>
+  interval && (interval[1] - interval[0]) / 2 > 1e-12 * Math.abs(mean) ? interval : null;
 const estimate = (value) => {
   if (!value || value.mean === null) return "-";
-  if (value.low === null || value.high === null) return String(Number(value.mean.toPrecision(6)));
-  const digits = decimals((value.high - value.low) / 2 / 1.959963984540054);
+  const interval = bounds(value);
+  if (!interval) return String(Number(value.mean.toPrecision(6)));
+  const digits = decimals((interval[1] - interval[0]) / 2 / 1.959963984540054);
   const fixed = (number) => number.toFixed(digits).replace(/^-(0\.0*)$/, "$1");
-  return `${fixed(value.mean)} [${fixed(value.low)}, ${fixed(value.high)}]`;
+  return `${fixed(value.mean)} [${interval.map(fixed).join(", ")}]`;
 };
 const gain = (value) => (value.mean < 0 ? "" : "+") + estimate(value);
 const pValue = (p) => (p >= 0.0001 ? String(Number(p.toPrecision(2))) : "<0.0001");

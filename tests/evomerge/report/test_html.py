@@ -21,7 +21,6 @@ from evomerge.cli import app
 from evomerge.objective import Objective
 from evomerge.report.html import formatting
 from evomerge.report.html.coefficients import predicted_coefficients
-from evomerge.report.html.document import with_names_of_the_page
 from evomerge.report.html.page import page as make_page
 from evomerge.report.html.sources import PageSources
 from evomerge.report.status import status
@@ -183,8 +182,9 @@ def test_means_of_all_models_on_all_splits_are_those_of_the_ledger(data: dict[st
             values = raw.values(point["label"], split)
             for task, array in values.items():
                 assert on["tasks"][task]["mean"] == pytest.approx(array.mean())
-                assert on["tasks"][task]["n"] == len(array)
-                assert on["tasks"][task]["low"] - 1e-9 <= array.mean() <= on["tasks"][task]["high"] + 1e-9
+                assert on["tasks"][task]["n_examples"] == len(array)
+                low, high = on["tasks"][task]["interval"]
+                assert low - 1e-9 <= array.mean() <= high + 1e-9
             assert on["score"]["mean"] == pytest.approx(np.mean([array.mean() for array in values.values()]))
             compared += 1
     scored = [t for t in raw.told if t["losses"] is not None]
@@ -214,7 +214,7 @@ def test_the_lead_of_the_winner_is_a_mean_of_paired_differences(data: dict[str, 
         lead = np.mean([(mine[task] - theirs[task]).mean() for task in mine])
         variance = sum((mine[t] - theirs[t]).var(ddof=1) / len(mine[t]) for t in mine) / len(mine) ** 2
         assert gain["mean"] == pytest.approx(lead)
-        half = (gain["high"] - gain["low"]) / 2 / 1.96
+        half = (gain["interval"][1] - gain["interval"][0]) / 2 / 1.96
         assert math.sqrt(variance) < half, "the normal interval, widened for few differences"
         # The winner may be the uniform average by another name.
         assert variance == 0 or half < 2 * math.sqrt(variance)
@@ -231,7 +231,7 @@ def test_holm_multiplies_by_the_claims_that_are_left(data: dict[str, Any]) -> No
         largest = 0.0
         for rank, claim in enumerate(claims):
             largest = max(largest, min(1.0, (len(claims) - rank) * claim["p"]))
-            assert claim["holm"] == pytest.approx(largest)
+            assert claim["p_holm"] == pytest.approx(largest)
 
 
 def test_progress_counts_evaluations_and_keeps_the_best(data: dict[str, Any], raw: Raw) -> None:
@@ -252,7 +252,7 @@ def test_progress_counts_evaluations_and_keeps_the_best(data: dict[str, Any], ra
     assert [b for b in rows["best"] if b is not None] == pytest.approx(best[np.isfinite(best)])
     volumes = np.array(rows["hypervolume"])
     assert (np.diff(volumes) >= 0).all()
-    assert volumes[-1] == pytest.approx(data["fronts"]["search"]["hypervolume"]["mean"])
+    assert volumes[-1] == pytest.approx(data["fronts"]["search"]["hypervolume"]["value"])
 
 
 def test_failures_and_cost_are_those_of_the_ledger(data: dict[str, Any], raw: Raw) -> None:
@@ -292,7 +292,7 @@ def test_tables_show_the_numbers_of_the_ledger(page: str, data: dict[str, Any], 
 
 def test_volumes_of_two_splits_stand_beside_those_of_the_parents(page: str, data: dict[str, Any]) -> None:
     front = data["fronts"]["report"]
-    volumes = [formatting.number(front[name]["mean"]) for name in ("hypervolume", "hypervolume_of_models")]
+    volumes = [formatting.number(front[name]["value"]) for name in ("hypervolume", "hypervolume_of_models")]
     said = f"On the report split, of the {front['points']} models scored there: {volumes[0]} ["
     assert f"; of base and parents alone {volumes[1]}. Each split has" in page.partition(said)[2]
 
@@ -458,7 +458,7 @@ def test_tasks_of_different_units_have_one_scale_for_all_held_out_scores(tmp_pat
     page, data = report(study)
     winner = next(point for point in data["points"] if point["label"] == data["headline"]["winner"])
     assert winner["splits"]["report"]["score"] == data["headline"]["score"]
-    assert winner["splits"]["report"]["tasks"]["size"]["low"] is None, "one value has no interval"
+    assert winner["splits"]["report"]["tasks"]["size"]["interval"] is None, "one value has no interval"
     assert {claim["task"] for claim in data["comparisons"][winner["label"]]["claims"]} == {None, "skill"}
     assert "Tasks have different units" in page
 
@@ -491,10 +491,9 @@ def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: P
 
 
 def test_equal_values_have_no_interval() -> None:
-    data = with_names_of_the_page(estimate_to_dict(Estimate(64.0, 0.0, 30)))
-    assert (data["mean"], data["low"], data["high"], data["n"]) == (64.0, None, None, 30)
+    data = estimate_to_dict(Estimate(64.0, 0.0, 30))
     assert formatting.estimate(data) == formatting.plus_minus(data) == "64"
-    assert formatting.gain(with_names_of_the_page(estimate_to_dict(Difference(0.0, 0.0, 30, 1.0)))) == "+0"
+    assert formatting.gain(estimate_to_dict(Difference(0.0, 0.0, 30, 1.0))) == "+0"
 
 
 def test_coefficients_have_the_digits_that_are_looked_at(data: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def test_seconds_change_every_time_and_it_is_said_by_how_much(tmp_path: Path) ->
     data = document(Run.of(study), PageSources())
     (row,) = data["luck"]["reruns"]
     (task,) = row["tasks"]
-    assert (task["task"], task["changed"], task["n"]) == ("seconds", 1.0, 4)
+    assert (task["task"], task["changed"], task["n_examples"]) == ("seconds", 1.0, 4)
     assert task["mean"] == pytest.approx(NOISE.mean())
     assert task["noise"] == pytest.approx(np.sqrt(np.sum(NOISE**2) / 2) / 4)
     said = "100 % of the 4 examples of seconds got a different value, and its mean changed by +0.010 ["
@@ -60,7 +60,7 @@ def test_another_size_is_no_change_of_other_examples(tmp_path: Path) -> None:
     study = scored_twice(tmp_path / "s", scores(4, SECONDS, 768), scores(4, SECONDS, 766))
     data = document(Run.of(study), PageSources())
     (row,) = data["luck"]["reruns"]
-    assert [(task["task"], task["mean"], task["low"]) for task in row["tasks"]] == [("size", -2.0, None)]
+    assert [(task["task"], task["mean"], task["interval"]) for task in row["tasks"]] == [("size", -2.0, None)]
     assert "100 % of the 1 example of size got a different value, and its mean changed by -2." in page(data)
 
 
