@@ -42,6 +42,14 @@ class Blend:
         matrix[rows, self.lower] = 1.0 - self.fraction
         return np.clip(np.linalg.lstsq(matrix, points, rcond=None)[0], 0.0, 1.0)
 
+    def pull_back(self, gradient: FloatArray) -> FloatArray:
+        """Return the gradient by the points of slots (n_slots, n), given the one by those of groups (n_groups, n)."""
+        fraction = self.fraction[:, None]
+        slots = np.zeros((len(self.slots), gradient.shape[1]))
+        np.add.at(slots, self.lower, (1.0 - fraction) * gradient)
+        np.add.at(slots, self.upper, fraction * gradient)
+        return slots
+
     def with_ties(self, ties: Mapping[str, int]) -> "Blend":
         """Return this blend with one more slot per tie at the end; ties: label -> number of groups sharing it."""
         first = len(self.slots)
@@ -96,6 +104,13 @@ class Column:
             slots = x.reshape(len(self.blend.slots), len(self.labels))
             values[self.rows] = self.scale.values(self.blend(slots))
         return values
+
+    def pull_back(self, x: FloatArray, gradient: FloatArray) -> FloatArray:
+        """Return the gradient by the coordinates (dimension,), given the one by the values (n_groups, width)."""
+        if not self.dimension:
+            return np.zeros(0)
+        points = self.blend(x.reshape(len(self.blend.slots), len(self.labels)))
+        return self.blend.pull_back(self.scale.pull_back(points, gradient[self.rows])).ravel()
 
     def nearest(self, values: FloatArray, groups: Sequence[str]) -> FloatArray:
         """Return the coordinates whose values are closest to `values` (n_groups, width).

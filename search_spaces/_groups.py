@@ -34,6 +34,13 @@ def by_expert(layout: Layout) -> Groups:
     return _gather(layout, lambda block, component: f"block.{block}.{component}", experts=True)
 
 
+def by_tensor(layout: Layout) -> Groups:
+    """Return a group for every tensor, named like it."""
+    depths = [_depth(*place) for place in zip(layout.blocks, layout.components, strict=True)]
+    ordered = sorted(zip(depths, layout.names, strict=True), key=lambda one: one[0])
+    return {name: (name,) for _, name in ordered}
+
+
 def expert_notes(layout: Layout) -> tuple[str, ...]:
     """Return sentences about experts that `by_expert` cannot separate."""
     places = [name for name, block in zip(layout.names, layout.blocks, strict=True) if block is not None]
@@ -55,6 +62,7 @@ GRANULARITIES: Mapping[str, Callable[[Layout], Groups]] = {
     "layerwise": by_layer,
     "blockwise": by_component,
     "expertwise": by_expert,
+    "tensorwise": by_tensor,
 }
 
 
@@ -63,14 +71,20 @@ def _gather(layout: Layout, label: Callable[[int, str], str], *, experts: bool =
     members: dict[str, list[str]] = {}
     order: dict[str, tuple[int, int, int, int]] = {}
     for name, block, component in zip(layout.names, layout.blocks, layout.components, strict=True):
-        rank = _ORDER.index(component)
         expert = _EXPERT.search(name) if experts else None
+        number = 0
         if block is None:
-            group, key = component, (0 if component == "embedding" else 2, 0, rank, 0)
+            group = component
         elif expert is not None:
-            group, key = f"block.{block}.expert.{expert.group(1)}", (1, block, rank, 1 + int(expert.group(1)))
+            group, number = f"block.{block}.expert.{expert.group(1)}", 1 + int(expert.group(1))
         else:
-            group, key = label(block, component), (1, block, rank, 0)
+            group = label(block, component)
         members.setdefault(group, []).append(name)
-        order.setdefault(group, key)
+        order.setdefault(group, (*_depth(block, component), number))
     return {group: tuple(members[group]) for group in sorted(members, key=lambda group: order[group])}
+
+
+def _depth(block: int | None, component: str) -> tuple[int, int, int]:
+    """Return the place of a tensor in the order of depth: embeddings, blocks, then the rest."""
+    rank = _ORDER.index(component)
+    return (1, block, rank) if block is not None else (0 if component == "embedding" else 2, 0, rank)

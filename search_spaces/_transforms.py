@@ -10,6 +10,8 @@ from search_spaces._table import FloatArray
 
 #: Relative tolerance for a value to count as inside a space.
 TOLERANCE = 1e-12
+#: Roots have an infinite slope at 0: below this coordinate, the slope here.
+_STEEPEST = 1e-3
 
 
 class Scale(Protocol):
@@ -29,6 +31,9 @@ class Scale(Protocol):
 
     def points(self, values: FloatArray) -> FloatArray:
         """Return points (n, n_coordinates) that map to the rows of values (n, width) of the image."""
+
+    def pull_back(self, points: FloatArray, gradient: FloatArray, /) -> FloatArray:
+        """Return the gradient by the points (n, n_coordinates), given the one by their values (n, width)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class Box:
             near = np.clip(guess + ulps * np.spacing(guess), 0.0, 1.0)
             best = np.where((self.values(best) != values) & (self.values(near) == values), near, best)
         return best
+
+    def pull_back(self, _points: FloatArray, gradient: FloatArray, /) -> FloatArray:
+        """Multiply by the width of the range."""
+        return gradient * (self.high - self.low)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,21 @@ class Simplex:
         share = np.divide(left[:, 1:], left[:, :-1], out=np.ones_like(left[:, 1:]), where=left[:, :-1] > 0.0)
         points: FloatArray = np.clip(share, 0.0, 1.0) ** self._to_come()
         return points
+
+    def pull_back(self, points: FloatArray, gradient: FloatArray, /) -> FloatArray:
+        """Return the gradient by the points; at most that at the coordinate 1e-3, since it is infinite at 0."""
+        power = 1.0 / self._to_come()
+        share = points**power
+        slope = power * np.maximum(points, _STEEPEST) ** (power - 1.0)
+        # By what is left after each input: its piece shrinks, the next one's grows.
+        by_left = gradient[:, 1:] - gradient[:, :-1]
+        result = np.zeros_like(points)
+        for coordinate in range(points.shape[1]):
+            factors = share.copy()
+            factors[:, coordinate] = slope[:, coordinate]
+            left = np.cumprod(factors, axis=1)
+            result[:, coordinate] = (by_left * left)[:, coordinate:].sum(axis=1)
+        return result
 
     def _to_come(self) -> FloatArray:
         return np.arange(self.n_inputs - 1, 0, -1, dtype=np.float64)

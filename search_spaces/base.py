@@ -145,6 +145,12 @@ class SearchSpace(ABC):
         return {column.parameter.name: (column.parameter.low, column.parameter.high) for column in searched}
 
     @property
+    def searched(self) -> dict[str, tuple[str, ...]]:
+        """Parameter -> the groups whose values coordinates determine; those of the others are frozen."""
+        columns = (column for column in self._columns if column.dimension)
+        return {c.parameter.name: tuple(self.groups[row] for row in sorted(c.rows)) for c in columns}
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups of every table of this space, ordered by depth."""
         return tuple(self._groups)
@@ -161,16 +167,44 @@ class SearchSpace(ABC):
         Raises:
             SpaceError: The point has another shape or lies outside the cube.
         """
-        point = np.array(x, dtype=np.float64)
-        if point.shape != (self.dimension,):
-            raise SpaceError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
-        outside = np.flatnonzero(~((point >= 0.0) & (point <= 1.0)))
-        if len(outside):
-            where = outside[0]
-            raise SpaceError(f"Coordinates must lie in [0, 1]; {self._names[where]!r} is {point[where]}.")
-        parts = np.split(point, np.cumsum([column.dimension for column in self._columns])[:-1])
+        parts = self._parts(x)
         values = {c.parameter.name: c.decode(part) for c, part in zip(self._columns, parts, strict=True)}
         return CoefficientTable(self._groups, values)
+
+    def pull_back(self, x: FloatArray, gradient: Mapping[str, FloatArray]) -> FloatArray:
+        """Return the gradient by the coordinates of a point, given the gradient by its coefficients.
+
+        This is the transposed derivative of `decode`: frozen groups are omitted, tied ones summed.
+
+        Args:
+            x: The point, (dimension,), in [0, 1].
+            gradient: Parameter -> derivative by its values, shaped like them in a table of this space,
+                (n_groups, n_inputs) or (n_groups, 1). Missing parameters count as zero.
+
+        Returns:
+            The gradient, (dimension,).
+
+        Raises:
+            SpaceError: The point is not in the cube, or the gradient has an unknown parameter or another shape.
+        """
+        parts = self._parts(x)
+        shapes = {column.parameter.name: column.origin.shape for column in self._columns}
+        for name, array in gradient.items():
+            if shapes.get(name) != np.shape(array):
+                raise SpaceError(
+                    f"Expected a gradient with parameters of shapes {shapes}; {name!r} has {np.shape(array)}."
+                )
+        return np.concatenate(
+            [
+                np.zeros(0),
+                *(
+                    column.pull_back(part, np.asarray(gradient[column.parameter.name], dtype=np.float64))
+                    if column.parameter.name in gradient
+                    else np.zeros(column.dimension)
+                    for column, part in zip(self._columns, parts, strict=True)
+                ),
+            ]
+        )
 
     def encode(self, table: CoefficientTable) -> FloatArray:
         """Return the point that decodes to a table.
@@ -201,6 +235,17 @@ class SearchSpace(ABC):
     def default(self) -> FloatArray:
         """Return the point that a search starts from, (dimension,): the start, or the parameters' defaults."""
         return self._default.copy()
+
+    def _parts(self, x: FloatArray) -> list[FloatArray]:
+        """Return the coordinates of each column. Raises SpaceError for a point that is not in the cube."""
+        point = np.array(x, dtype=np.float64)
+        if point.shape != (self.dimension,):
+            raise SpaceError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
+        outside = np.flatnonzero(~((point >= 0.0) & (point <= 1.0)))
+        if len(outside):
+            where = outside[0]
+            raise SpaceError(f"Coordinates must lie in [0, 1]; {self._names[where]!r} is {point[where]}.")
+        return np.split(point, np.cumsum([column.dimension for column in self._columns])[:-1])
 
     def _nearest(self, values: Mapping[str, FloatArray]) -> FloatArray:
         parts = [column.nearest(values[column.parameter.name], self.groups) for column in self._columns]

@@ -18,7 +18,7 @@ class Simplex(SearchSpace):
     range. Requires a method with one weight per input.
 
     Args:
-        groups: Partition of the tensors: "uniform", "layerwise" or "blockwise".
+        groups: Partition of the tensors: "uniform", "layerwise", "blockwise", "expertwise" or "tensorwise".
     """
 
     def __init__(

@@ -197,7 +197,8 @@ dtype: {dtype}
 tokenizer: {tokenizer}
 
 # The search space: uniform (one coefficient per expert), layerwise, blockwise (separate for attention, mlp, norms),
-# expertwise (separate for every expert of a mixture), smooth (a few control points along the depth), simplex.
+# expertwise (separate for every expert of a mixture), tensorwise, smooth (a few control points along the depth),
+# simplex (non-negative weights that sum to 1).
 # With options: {{kind: smooth, points: 4}}
 # ranges: bounds of each coefficient; a weight below 0 subtracts an expert's task vector, one above 1 amplifies it.
 space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}

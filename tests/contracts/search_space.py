@@ -249,6 +249,53 @@ class SearchSpaceContract:
         plain = self.build(tie=[["*"]])
         assert plain.dimension == self.build(PLAIN, tie=[["*"]]).dimension
 
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_pull_back_is_the_transposed_derivative_of_decode(self, frozen: bool) -> None:
+        groups = self.build().groups
+        some: dict[str, Any] = {
+            "freeze": {groups[len(groups) // 2]: {"t": 0.5}},
+            "tie": [sorted({groups[0], groups[-1]})],
+            "ranges": {"density": [0.2, 0.2]},
+        }
+        space = self.build(**(some if frozen else {}))
+        random = np.random.default_rng(6)
+        x = random.uniform(0.05, 0.95, space.dimension)
+        gradient = {name: random.normal(size=array.shape) for name, array in space.decode(x).values.items()}
+
+        def value(point: FloatArray) -> float:
+            return sum(float((gradient[name] * array).sum()) for name, array in space.decode(point).values.items())
+
+        step = 1e-6
+        steps = step * np.eye(space.dimension)
+        expected = np.array([(value(x + one) - value(x - one)) / (2 * step) for one in steps])
+        np.testing.assert_allclose(space.pull_back(x, gradient), expected, rtol=1e-6, atol=1e-7)
+        only = {"weight": gradient["weight"]}
+        mine = np.array([name.startswith("weight[") for name in space.names])
+        assert np.array_equal(space.pull_back(x, only), np.where(mine, space.pull_back(x, gradient), 0.0))
+        assert np.isfinite(space.pull_back(np.zeros(space.dimension), gradient)).all()
+        assert np.isfinite(space.pull_back(np.ones(space.dimension), gradient)).all()
+
+    def test_pull_back_refuses_gradients_of_other_tables(self) -> None:
+        space = self.build()
+        x = space.default()
+        expect_error(lambda: space.pull_back(x, {"weight": np.zeros((1, 7))}), "'weight'", "(1, 7)")
+        expect_error(lambda: space.pull_back(x, {"lambda": np.zeros((1, 1))}), "'lambda'")
+        expect_error(lambda: space.pull_back(x[1:], {}), f"({space.dimension},)")
+
+    def test_searched_groups_are_those_that_coordinates_move(self) -> None:
+        first = self.build().groups[0]
+        space = self.build(freeze={first: {"weight": [0.5, 0.25, 0.25]}}, ranges={"density": [0.5, 0.5]})
+        assert set(space.searched) == {name.split("[")[0] for name in space.names}
+        assert first not in space.searched.get("weight", ())
+        ends = [space.decode(np.full(space.dimension, end)) for end in (0.1, 0.9)]
+        moved = {
+            name: tuple(
+                g for g, a, b in zip(space.groups, *(end.values[name] for end in ends), strict=True) if any(a != b)
+            )
+            for name in WIDTHS
+        }
+        assert space.searched == {name: groups for name, groups in moved.items() if groups}
+
     def test_unknown_names_are_refused_with_what_there_is(self) -> None:
         first = self.build().groups[0]
         near = first[:-1]
