@@ -48,11 +48,13 @@ def list_(
     """
     if markdown and kind != "methods":
         raise typer.BadParameter("--markdown prints the table of methods: evomerge list methods --markdown")
-    from evomerge.commands.list_plugins import as_markdown, describe, overview
-
     if markdown:
-        typer.echo(as_markdown())
+        from evomerge.merging import catalogue
+
+        typer.echo(catalogue.markdown(catalogue.catalogue()))
         return
+    from evomerge.commands.list_plugins import describe, overview
+
     data, text = overview(KINDS) if kind is None else describe(KINDS, kind, name)
     if as_json:
         typer.echo(json.dumps(data))

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.objective.score import DisplayScore, display_score, task_difference
 from evomerge.report import status
-from evomerge.report.words import column_digits, plus_minus, same_decimals
+from evomerge.report.words import column_digits, plus_minus, same_decimals, signed
 from evomerge.results.as_json import estimate_to_dict, identity_to_dict, model_to_dict
 from evomerge.results.front import Front
 from evomerge.results.pick import Chosen, Reached, weights_text
@@ -95,7 +95,7 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
         lines.append(f"On the {view.front.split} split ({counts} examples per task):")
         digits = column_digits([*view.point.tasks.values(), view.point.score])
         wide = column_digits(gap for _, gap in view.gaps.values())
-        gaps = {task: _signed(gap, wide) for task, (_, gap) in view.gaps.items()}
+        gaps = {task: signed(gap, wide) for task, (_, gap) in view.gaps.items()}
         for task, value in view.point.tasks.items():
             ahead = f", {gaps[task]} against {view.gaps[task][0]}" if task in gaps else ""
             lines.append(f"  {task} {plus_minus(value, digits)}{ahead}")
@@ -150,8 +150,3 @@ def _reached_to_dict(each: Reached) -> dict[str, Any]:
         "value": each.value,
         "missed_by": each.missed_by,
     }
-
-
-def _signed(gap: Difference, digits: int) -> str:
-    text = plus_minus(gap, digits)
-    return text if text.startswith("-") else f"+{text}"

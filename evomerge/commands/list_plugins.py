@@ -11,7 +11,7 @@ from rich.text import Text
 from evaluators._nearest import did_you_mean
 from evomerge import plugins
 from evomerge.commands.plugin_cards import PluginCard, cards
-from evomerge.merging.catalogue import Entry, catalogue, coefficients, entry, markdown
+from evomerge.merging.catalogue import Entry, catalogue, coefficients, entry
 from evomerge.plugins import PluginError
 
 
@@ -36,11 +36,6 @@ def describe(kinds: Mapping[str, str], kind: str, name: str | None) -> tuple[lis
     found = cards(what, name)
     text = _card(_plugin_rows(what, found[0])) if name else _plugin_table(what, found)
     return [asdict(item) for item in found], text
-
-
-def as_markdown() -> str:
-    """The table of all methods for the documentation."""
-    return markdown(catalogue())
 
 
 def _table(found: list[Entry]) -> Table:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from evaluators import _strict_yaml as strict_yaml
 from evaluators._nearest import nearest
 from evaluators._own_code import look_in
-from evaluators._texts import TextError, read_text
+from evaluators._texts import read_text
 from evomerge.config.fields import (
     Amount,
     Base,
@@ -43,7 +43,7 @@ from evomerge.recipe.model_names import model_data
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
 from evomerge.text.printable import is_name
-from evomerge.yaml.kinds import refusal
+from evomerge.yaml.kinds import read_document
 from evomerge.yaml.reader import sentence, unknown_key
 
 #: Keys that may change on resume: none affects which candidates are proposed or how they score.
@@ -209,18 +209,8 @@ def load_config(path: Path | str, *, files: bool = False) -> SearchConfig:
         own = path / SEARCH_FILE
         there = f"; the one of this run is {own}" if own.is_file() else ""
         raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
-    try:
-        documents = strict_yaml.load_all(_text_of(path), source=str(path))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path} does not exist: expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
-        ) from error
-    except (TextError, strict_yaml.StrictYamlError) as error:
-        raise ConfigError(str(error)) from error
-    why = refusal(path, documents, "search")
-    if why is not None:
-        raise ConfigError(why)
-    document = documents[0] if documents else strict_yaml.Document(None, str(path))
+    missing = "expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
+    document = read_document(path, "search", missing=missing, error=ConfigError, read=_text_of)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
     folder = path.absolute().parent

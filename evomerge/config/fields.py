@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,15 +160,11 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
-    if isinstance(data, str):
-        data = {"path": data}
-    if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
-        raise ValueError(f"expected the path of a model; got {data!r}")
-    for key in data:
-        if key not in MODEL_KEYS:
-            raise ValueError(unknown_key(key, MODEL_KEYS))
+    data = _with_path(data, "a model", MODEL_KEYS)
     path, revision = _place(data, info)
-    adapter, adapter_revision = _adapter(data["adapter"], info) if "adapter" in data else (None, None)
+    adapter, adapter_revision = None, None
+    if "adapter" in data:
+        adapter, adapter_revision = _place(_with_path(data["adapter"], "adapter", ("path", "revision")), info)
     statistics = data.get("statistics")
     if "statistics" in data:
         if not isinstance(statistics, str) or not statistics:
@@ -177,15 +173,16 @@ def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
     return Input(name or Path(path).name, path, revision, adapter, statistics, adapter_revision)
 
 
-def _adapter(data: Any, info: ValidationInfo) -> tuple[str, str | None]:
+def _with_path(data: Any, what: str, keys: Sequence[str]) -> dict[str, Any]:
+    """A model or an adapter as a mapping of `keys`; a text is its path."""
     if isinstance(data, str):
         data = {"path": data}
     if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:
-        raise ValueError(f"expected the path of adapter; got {data!r}")
+        raise ValueError(f"expected the path of {what}; got {data!r}")
     for key in data:
-        if key not in ("path", "revision"):
-            raise ValueError(unknown_key(key, ("path", "revision")))
-    return _place(data, info)
+        if key not in keys:
+            raise ValueError(unknown_key(key, keys))
+    return data
 
 
 def _place(data: Mapping[str, Any], info: ValidationInfo) -> tuple[str, str | None]:
@@ -239,15 +236,11 @@ def _auto_or(kind: type[int] | type[float], expected: str) -> PlainValidator:
     def check(data: Any) -> Any:
         if data == "auto":
             return data
-        if not _is_number(data) or data <= 0 or kind(data) != data:
+        if type(data) not in (int, float) or data <= 0 or kind(data) != data:
             raise ValueError(f"expected auto or {expected}; got {data!r}")
         return kind(data)
 
     return PlainValidator(check)
-
-
-def _is_number(data: Any) -> bool:
-    return type(data) in (int, float)
 
 
 def _located(text: Any, info: ValidationInfo) -> Path:

@@ -41,7 +41,7 @@ def start_executor(config: SearchConfig, bench: BenchSpec, needs: MemoryNeeds) -
 def placement(config: SearchConfig, needs: MemoryNeeds) -> tuple[int, int, float]:
     """(workers, CPUs per worker, GPUs per worker): one per GPU, else as many as cores and memory allow."""
     threads = 1 if config.threads == "auto" else config.threads
-    cores, gpus = len(os.sched_getaffinity(0)), _gpus() if config.device in ("auto", "cuda") else 0
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
     if gpus:
         share = 1.0 if config.gpus_per_worker == "auto" else config.gpus_per_worker
         workers = max(1, int(gpus / share)) if config.workers == "auto" else config.workers
@@ -123,7 +123,3 @@ def check_own_networks(config: SearchConfig, needs: MemoryNeeds, own: Mapping[st
             f"reads differently from the merges can only be scored on one ({said}). Give it the base's configuration "
             "and tokenizer, or use gpus_per_worker: 1."
         )
-
-
-def _gpus() -> int:
-    return torch.cuda.device_count()

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evaluators import _strict_yaml as strict_yaml
-from evaluators._texts import TextError, read_text
 from evomerge.durable import write_text
 from evomerge.plugins import PluginError, check_name
 from evomerge.recipe.model_names import model_data, portable
 from evomerge.recipe.reader import FORMAT, RecipeReader
 from evomerge.recipe.recipe import Input, Merge, RecipeError
-from evomerge.yaml.kinds import kind_of, refusal
+from evomerge.yaml.kinds import kind_of, read_document
 
 #: Groups that name every tensor of a large mixture of experts take several megabytes.
 MAX_BYTES = 64_000_000
@@ -103,19 +102,8 @@ def _read(path: Path, document: strict_yaml.Document, *, allow_code: bool) -> Re
 
 
 def _load(path: Path) -> strict_yaml.Document:
-    try:
-        documents = strict_yaml.load_all(read_text(path), source=str(path), max_bytes=MAX_BYTES)
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"{path} does not exist: expected a recipe file or a mergekit configuration. The folder of an export "
-            "contains one, recipe.yaml."
-        ) from error
-    except (TextError, strict_yaml.StrictYamlError) as error:
-        raise RecipeError(str(error)) from error
-    why = refusal(path, documents, "recipe", "mergekit")
-    if why is not None:
-        raise RecipeError(why)
-    return documents[0] if documents else strict_yaml.Document(None, str(path))
+    missing = "expected a recipe file or a mergekit configuration. The folder of an export contains one, recipe.yaml."
+    return read_document(path, "recipe", "mergekit", missing=missing, error=RecipeError, max_bytes=MAX_BYTES)
 
 
 def write_merge(merge: Merge, path: Path, folder: Path | None = None) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from evomerge.report import words
 from evomerge.report.snapshot import Snapshot
+from evomerge.report.status import leading_rows
 from evomerge.results.as_json import so_far_to_dict
 from evomerge.results.progress import best_of_families
 
@@ -225,19 +226,9 @@ def table(snapshot: Snapshot, width: int) -> Table:
 
 def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
-    if snapshot.best is not None:
-        beside = words.beside(snapshot.better_baselines, len(snapshot.baselines))
-        rows.append(("best so far", f"{words.score(snapshot.best)} ({snapshot.best.name}{beside})"))
-        if snapshot.best_candidate is not None and snapshot.best_candidate.number != snapshot.best.number:
-            rows.append(("best candidate", f"{words.score(snapshot.best_candidate)} ({snapshot.best_candidate.name})"))
-        if snapshot.best.gains and snapshot.best.objective.needs_parents:
-            rows.append(("against parents", words.gains(snapshot.best.gains)))
-    if snapshot.front is not None:
-        candidates = snapshot.told - len(snapshot.baselines)
-        rows.append(("front", words.front(len(snapshot.front.candidates), candidates, snapshot.front.hypervolume)))
-        rows += [(f"best {task}", f"{m.means[task]:.4g} ({m.name})") for task, m in snapshot.front.best.items()]
+    rows += leading_rows(snapshot.as_dict(), snapshot.told - len(snapshot.baselines))
     listed = snapshot.baselines if snapshot.front is not None else best_of_families(snapshot.baselines)
-    rows += [(baseline.label, words.score(baseline)) for baseline in listed]
+    rows += [(baseline.label, words.score(so_far_to_dict(baseline))) for baseline in listed]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))
     if snapshot.slots:

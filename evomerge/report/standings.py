@@ -6,9 +6,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.report.words import column_digits, p_value
+from evomerge.report.words import column_digits, plus_minus, signed
 from evomerge.results import Repeat, Selection
-from evomerge.statistics import Difference, Estimate
+from evomerge.statistics import Difference, Estimate, p_text
 
 
 def render(selection: Selection) -> Group:
@@ -25,7 +25,7 @@ def render(selection: Selection) -> Group:
     for model in models:
         tasks = [_task(value, digits[task]) for task, value in model.tasks.items()]
         ahead = _ahead(selection.leads.get(model.label), of_lead)
-        rows.add_row(Text(model.label), _estimate(model.score, of_score), *tasks, *ahead)
+        rows.add_row(Text(model.label), plus_minus(model.score, of_score), *tasks, *ahead)
     return Group(rows, *(Text(line) for line in _lines(selection)))
 
 
@@ -63,13 +63,4 @@ def _repeat(repeat: Repeat) -> str:
 def _ahead(gap: Difference | None, digits: int) -> tuple[str, str]:
     if gap is None:
         return "", ""
-    return f"{gap.mean:+.{digits}f}{_margin(gap, digits)}", p_value(gap.p) if isfinite(gap.half_width) else ""
-
-
-def _estimate(value: Estimate, digits: int) -> str:
-    return f"{value.mean:.{digits}f}{_margin(value, digits)}"
-
-
-def _margin(value: Estimate, digits: int) -> str:
-    """Format half the interval; empty without one."""
-    return f" ± {value.half_width:.{digits}f}" if value.has_interval else ""
+    return signed(gap, digits), p_text(gap.p) if isfinite(gap.half_width) else ""

@@ -134,16 +134,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
-    if data["best"]:
-        beside = words.beside(data["better_baselines"], len(data["baselines"]))
-        rows.append(("best so far", f"{_score(data['best'])} ({data['best']['name']}{beside})"))
-        searched = data["best_candidate"]
-        if searched is not None and searched["number"] != data["best"]["number"]:
-            rows.append(("best candidate", f"{_score(searched)} ({searched['name']})"))
-        if "ahead_of_best_parent" in data["best"]:
-            rows.append(("against parents", words.gains(data["best"]["ahead_of_best_parent"])))
-    if data["front"]:
-        rows += _front_rows(data["front"])
+    rows += leading_rows(data, data["front"]["candidates"] if data["front"] else 0)
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))
@@ -155,6 +146,27 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["failures"]:
         rows.append(("failures", words.counts(data["failures"])))
         rows.append(("last failure", f"{data['last_failure']['kind']}: {data['last_failure']['message']}"))
+    return rows
+
+
+def leading_rows(data: Mapping[str, Any], candidates: int) -> list[tuple[str, str]]:
+    """The best models so far, or the front, as rows of the status and of the live table.
+
+    data: from `Snapshot.as_dict`. candidates: how many the front was chosen from.
+    """
+    rows, best, searched, front = [], data["best"], data["best_candidate"], data["front"]
+    if best:
+        beside = words.beside(data["better_baselines"], len(data["baselines"]))
+        rows.append(("best so far", f"{words.score(best)} ({best['name']}{beside})"))
+        if searched is not None and searched["number"] != best["number"]:
+            rows.append(("best candidate", f"{words.score(searched)} ({searched['name']})"))
+        if "ahead_of_best_parent" in best:
+            rows.append(("against parents", words.gains(best["ahead_of_best_parent"])))
+    if front:
+        rows.append(("front", words.front(front["size"], candidates, front["hypervolume"])))
+        past = [f"{p['hypervolume']:.4g} after {p['candidates']}" for p in front.get("hypervolume_after", ())[:-1]]
+        rows += [("hypervolume", f"by number of candidates: {', '.join(past)}")] if past else []
+        rows += [(f"best {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
     return rows
 
 
@@ -172,21 +184,8 @@ def _models(data: Mapping[str, Any]) -> list[Table]:
         table.add_column(Text(name), justify="right", overflow="fold")
     for model in models:
         means = [] if len(tasks) == 1 and scored else [words.task_mean(model["tasks"][task]) for task in tasks]
-        table.add_row(*map(Text, [model["name"], *means, *([_score(model, digits)] if scored else [])]))
+        table.add_row(*map(Text, [model["name"], *means, *([words.score(model, digits)] if scored else [])]))
     return [table]
-
-
-def _front_rows(front: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [("front", words.front(front["size"], front["candidates"], front["hypervolume"]))]
-    past = [f"{past['hypervolume']:.4g} after {past['candidates']}" for past in front["hypervolume_after"][:-1]]
-    rows += [("hypervolume", f"by number of candidates: {', '.join(past)}")] if past else []
-    return rows + [(f"best {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
-
-
-def _score(data: Mapping[str, Any], digits: int | None = None) -> str:
-    if data["score"] is None:
-        return words.tasks(data["tasks"])
-    return words.decisive(data.get("decisive", {}), words.estimate(estimate_of(data, "score"), digits))
 
 
 def _reason(study: Study) -> Any:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from evomerge.results.scored import ScoredModel
-from evomerge.statistics import Z95, Estimate, p_text
+from evomerge.results.as_json import estimate_of
+from evomerge.statistics import Z95, Estimate
 
 
 def duration(seconds: float) -> str:
@@ -15,11 +16,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def score(model: ScoredModel) -> str:
-    """`0.731 [0.702, 0.760]`, in a Pareto search the tasks; before it, what decides."""
-    if model.objective.pareto:
-        return tasks(model.means)
-    return decisive(model.decisive, estimate(model.score))
+def score(model: Mapping[str, Any], digits: int | None = None) -> str:
+    """`0.731 [0.702, 0.760]`, in a Pareto search the tasks; before it, what decides. model: from `so_far_to_dict`."""
+    if model["score"] is None:
+        return tasks(model["tasks"])
+    return decisive(model.get("decisive", {}), estimate(estimate_of(model, "score"), digits))
 
 
 def decisive(values: Mapping[str, float], score: str) -> str:
@@ -60,14 +61,20 @@ def estimate(value: Estimate, digits: int | None = None) -> str:
 
 
 def plus_minus(value: Estimate, digits: int | None = None) -> str:
-    """`0.731 ±0.029`: a mean and half its 95 % interval; alone where there is none.
+    """`0.731 ± 0.029`: a mean and half its 95 % interval; alone where there is none.
 
     digits: decimals, such as those of a column; by default those that the value is worth.
     """
     if not value.has_interval:
         return f"{value.mean:.4g}"
     digits = digits_of(value) if digits is None else digits
-    return f"{value.mean:z.{digits}f} ±{value.half_width:.{digits}f}"
+    return f"{value.mean:z.{digits}f} ± {value.half_width:.{digits}f}"
+
+
+def signed(gap: Estimate, digits: int) -> str:
+    """`+0.031 ± 0.029`: a difference like `plus_minus`."""
+    text = plus_minus(gap, digits)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def same_decimals(*values: float) -> list[str]:
@@ -94,11 +101,6 @@ def column(values: Iterable[Estimate]) -> list[str]:
 def count(number: int, noun: str) -> str:
     """`1 worker`, `2 workers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def p_value(value: float) -> str:
-    """`0.031`, `<0.0001`."""
-    return p_text(value)
 
 
 def tasks(values: Mapping[str, float]) -> str:

@@ -1,10 +1,12 @@
 """Configuration files of evomerge and mergekit, identified by their keys so that an error names the right command."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from evaluators import _strict_yaml as strict_yaml
 from evaluators._strict_yaml import Document
+from evaluators._texts import TextError, read_text
 
 Kind = Literal["recipe", "search", "mergekit", "evolve", "moe", "bakllama", "architecture"]
 
@@ -56,7 +58,37 @@ def kind_of(data: Any) -> Kind | None:
     return next((kind for kind, fits in tests if fits), None)
 
 
-def refusal(file: Path, documents: Sequence[Document], *expected: Kind) -> str | None:
+def read_document(
+    file: Path,
+    *expected: Kind,
+    missing: str,
+    error: type[ValueError],
+    max_bytes: int = strict_yaml.MAX_BYTES,
+    read: Callable[[Path], str] = read_text,
+) -> Document:
+    """Read the only document of a file, empty for an empty file.
+
+    Args:
+        file: The file.
+        expected: The kinds of it that are accepted, and those that its keys do not tell.
+        missing: What to say after "FILE does not exist: ".
+        error: Raised for a file that is missing, no text, no YAML, or of another kind.
+        max_bytes: The largest file that is read.
+        read: How its text is read. Raises FileNotFoundError or TextError.
+    """
+    try:
+        documents = strict_yaml.load_all(read(file), source=str(file), max_bytes=max_bytes)
+    except FileNotFoundError as found:
+        raise error(f"{file} does not exist: {missing}") from found
+    except (TextError, strict_yaml.StrictYamlError) as found:
+        raise error(str(found)) from found
+    why = _refusal(file, documents, expected)
+    if why is not None:
+        raise error(why)
+    return documents[0] if documents else Document(None, str(file))
+
+
+def _refusal(file: Path, documents: Sequence[Document], expected: Sequence[Kind]) -> str | None:
     """Return why a file is not of the `expected` kinds; None if it is, or if its kind is unknown."""
     if len(documents) > 1:
         return _several(file, documents)

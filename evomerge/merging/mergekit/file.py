@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import _strict_yaml as strict_yaml
-from evaluators._texts import TextError, read_text
 from evomerge import plugins
 from evomerge.merging.mergekit.configuration import (
     OWN,
@@ -25,7 +24,7 @@ from evomerge.merging.mergekit.settings import read_setting
 from evomerge.recipe import DTYPES
 from evomerge.recipe.file import MAX_BYTES
 from evomerge.recipe.model_names import locate_name
-from evomerge.yaml.kinds import refusal
+from evomerge.yaml.kinds import read_document
 from evomerge.yaml.reader import Reader, unknown_key
 
 _TOP = (
@@ -39,18 +38,8 @@ _HARMLESS = ("int8_mask",)
 
 def load_file(path: Path) -> strict_yaml.Document:
     """Read a file of mergekit or mergekit-evolve. Raises InteropError, which identifies files of other kinds."""
-    try:
-        documents = strict_yaml.load_all(read_text(path), source=str(path), max_bytes=MAX_BYTES)
-    except FileNotFoundError as error:
-        raise InteropError(
-            f"{path} does not exist: expected a configuration of mergekit or mergekit-evolve."
-        ) from error
-    except (TextError, strict_yaml.StrictYamlError) as error:
-        raise InteropError(str(error)) from error
-    why = refusal(path, documents, "mergekit", "evolve")
-    if why is not None:
-        raise InteropError(why)
-    return documents[0] if documents else strict_yaml.Document(None, str(path))
+    missing = "expected a configuration of mergekit or mergekit-evolve."
+    return read_document(path, "mergekit", "evolve", missing=missing, error=InteropError, max_bytes=MAX_BYTES)
 
 
 class FileReader(Reader):

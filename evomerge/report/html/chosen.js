@@ -1,9 +1,9 @@
 // The point that is chosen: scores, comparisons, coefficients, recipe.
 const ends = (parameter) => {
   let [low, high] = [Infinity, -Infinity];
-  const tables = [...Object.values(data.coefficients.tables).map((found) => found.values), ...Object.values(data.coefficients.predicted.tables)];
-  for (const values of tables) {
-    for (const value of (values[parameter] || []).flat()) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  const parts = [data.coefficients, data.coefficients.predicted];
+  for (const found of parts.flatMap((part) => Object.values(part.tables))) {
+    for (const value of (found.values[parameter] || []).flat()) [low, high] = [Math.min(low, value), Math.max(high, value)];
   }
   if (low === high) return [low, high];
   return low < 0 ? [-Math.max(-low, high), Math.max(-low, high)] : [Math.min(0, low), high];
@@ -12,19 +12,18 @@ const showCoefficients = (point) => {
   const place = byId("heat");
   for (const old of place.querySelectorAll(".js-plotly-plot")) Plotly.purge(old);
   place.replaceChildren();
-  const { layouts, predicted, tables, points: places } = data.coefficients;
-  const measured = tables[point.number];
-  const found = foretold.has(point.label) ? predicted.tables[point.number] : measured && measured.values;
+  const part = foretold.has(point.label) ? data.coefficients.predicted : data.coefficients;
+  const found = part.tables[point.number];
   if (!found) {
-    const at = (foretold.has(point.label) ? predicted.points : places)[point.number];
+    const at = part.points[point.number];
     place.append(element("p", at
       ? `Coordinates in the unit cube: ${at.map((value) => value.toPrecision(4)).join(", ")}`
       : "The coefficients of this point are not in this file, whose size is limited; its recipe has them.",
     { class: at ? "" : "empty" }));
     return;
   }
-  const groups = foretold.has(point.label) ? predicted.groups : layouts[measured.layout];
-  for (const [parameter, rows] of Object.entries(found)) {
+  const groups = part.layouts[found.layout];
+  for (const [parameter, rows] of Object.entries(found.values)) {
     const [least, most] = ends(parameter);
     if (least === most) {
       place.append(element("p", `${parameter} is ${least.toPrecision(4)} for all groups and all points.`));

@@ -7,7 +7,7 @@ import numpy as np
 
 from evomerge.report.html.sources import PageSources
 from evomerge.study import Study
-from search_spaces.base import FloatArray
+from search_spaces.base import CoefficientTable, FloatArray
 
 #: Recipes in a file, and their characters; what does not fit is written by `evomerge export`.
 RECIPES, RECIPE_CHARACTERS = 80, 600_000
@@ -23,59 +23,46 @@ def coefficients_data(study: Study, sources: PageSources, numbers: Iterable[int]
     values: parameter -> rows of groups, in the order of layouts[layout]. recipes: head + tail is the file's text.
     points: coordinates, in place of what `missing` says is not there.
     """
-    layouts: list[list[str]] = []
-    tables: dict[str, dict[str, Any]] = {}
-    points: dict[str, list[float]] = {}
-    room = COEFFICIENTS
     wanted = list(dict.fromkeys(numbers))
-    for number in wanted:
-        table, trial = sources.tables.get(number), study.entries[number].trial
-        size = trial.x.size if table is None and trial.x is not None else 0
-        size = size if table is None else sum(array.size for array in table.values.values())
-        room -= size
-        if room < 0:
-            break
-        if table is not None:
-            names = list(table.groups)
-            if names not in layouts:
-                layouts.append(names)
-            values = {name: _short(array) for name, array in table.values.items()}
-            tables[str(number)] = {"layout": layouts.index(names), "values": values}
-        elif trial.x is not None:
-            points[str(number)] = _short(trial.x)
+    tables = _tables(((n, sources.tables.get(n), study.entries[n].trial.x) for n in wanted), COEFFICIENTS)
     heads, recipes = _recipes(sources, wanted)
     return {
         "inputs": list(sources.inputs),
         "missing": sources.missing,
-        "layouts": layouts,
-        "tables": tables,
-        "points": points,
+        **tables,
         "heads": heads,
         "recipes": recipes,
     }
 
 
 def predicted_coefficients(sources: PageSources, points: Mapping[int, FloatArray]) -> dict[str, Any]:
-    """The same for predicted points by their number, as many of `points`, the most wanted first, as there is room for.
+    """Layouts, tables and points of predicted points by their number, as many as there is room for.
 
-    points: number -> point of the cube, (dimension,). tables: parameter -> rows of `groups`. points: coordinates, in
-    place of tables that cannot be told.
+    points: number -> point of the cube, (dimension,), the most wanted first.
     """
-    groups: list[str] = []
+    decode = sources.decode
+    return _tables(((n, None if decode is None else decode(x), x) for n, x in points.items()), PREDICTED)
+
+
+def _tables(found: Iterable[tuple[int, CoefficientTable | None, FloatArray | None]], room: int) -> dict[str, Any]:
+    """Tables by number, or coordinates where there is no table, of at most `room` values."""
+    layouts: list[list[str]] = []
     tables: dict[str, dict[str, Any]] = {}
-    coordinates: dict[str, Any] = {}
-    room = PREDICTED
-    for number, x in points.items():
-        table = None if sources.decode is None else sources.decode(x)
-        room -= x.size if table is None else sum(array.size for array in table.values.values())
+    points: dict[str, list[float]] = {}
+    for number, table, x in found:
+        arrays = list(table.values.values()) if table is not None else [] if x is None else [x]
+        room -= sum(array.size for array in arrays)
         if room < 0:
             break
-        if table is None:
-            coordinates[str(number)] = _short(x)
-        else:
+        if table is not None:
             groups = list(table.groups)
-            tables[str(number)] = {name: _short(array) for name, array in table.values.items()}
-    return {"groups": groups, "tables": tables, "points": coordinates}
+            if groups not in layouts:
+                layouts.append(groups)
+            values = {name: _short(array) for name, array in table.values.items()}
+            tables[str(number)] = {"layout": layouts.index(groups), "values": values}
+        elif x is not None:
+            points[str(number)] = _short(x)
+    return {"layouts": layouts, "tables": tables, "points": points}
 
 
 def _short(array: FloatArray) -> Any:

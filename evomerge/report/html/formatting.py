@@ -23,7 +23,7 @@ def estimate(value: Mapping[str, Any] | None) -> str:
 
 
 def plus_minus(value: Mapping[str, Any]) -> str:
-    """`0.784 ±0.029`."""
+    """`0.784 ± 0.029`."""
     found = estimate_of(value)
     return words.plus_minus(found) if found.has_interval else estimate(value)
 

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 from evomerge import __version__
 from evomerge.report import words
 from evomerge.report.html import formatting
+from evomerge.statistics import p_text
 
 _PACKAGE = "evomerge.report.html"
 #: One script, in the order of what needs what.
@@ -37,7 +38,7 @@ def page(data: Mapping[str, Any]) -> str:
         "gain": formatting.gain,
         "mean": formatting.mean,
         "plus_minus": formatting.plus_minus,
-        "p": words.p_value,
+        "p": p_text,
         "percent": formatting.percent,
         "number": formatting.number,
         "duration": words.duration,

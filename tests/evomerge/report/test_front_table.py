@@ -42,7 +42,7 @@ def test_models_are_shown_wherever_they_are_and_the_front_is_marked(run: Path) -
         *("* trial:6", "* trial:9", "* parent:math", "* trial:8", "* parent:chat", "* trial:5", "* trial:7"),
         *("uniform", "base"),
     ]
-    assert "0.600 ±0.2" in lines["* trial:6"]
+    assert "0.600 ± 0.2" in lines["* trial:6"]
     assert "knee, preferred" in lines["* trial:6"]
     assert "dominated" in lines["base"]
     assert "knee" not in lines["* trial:9"]
@@ -102,7 +102,7 @@ def test_a_narrow_terminal_gets_a_list_that_keeps_every_number(run: Path) -> Non
     assert max(map(len, text.splitlines())) <= 20
     assert "┃" not in text
     squeezed = " ".join(text.split())
-    assert "* trial:6 math 0.600 ±0." in squeezed
+    assert "* trial:6 math 0.600 ± 0." in squeezed
     assert "P(front) 0." in squeezed
 
 
@@ -132,7 +132,7 @@ def test_an_empty_split_says_so(tmp_path: Path) -> None:
 
 def test_an_interval_that_is_not_known_is_not_shown() -> None:
     assert plus_minus(Estimate(0.5, float("inf"), 1)) == "0.5"
-    assert plus_minus(Estimate(0.5, 0.01, 100)) == "0.500 ±0.020"
+    assert plus_minus(Estimate(0.5, 0.01, 100)) == "0.500 ± 0.020"
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 4])

@@ -480,8 +480,10 @@ def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: P
     for number, (row, point) in enumerate(zip(found, wanted, strict=True), 1):
         assert (row["number"], row["label"]) == (number, f"predicted {number}"), "as `pick --predicted` counts them"
         assert row["tasks"]["two"]["mean"] == pytest.approx(point.tasks["two"].mean)
-        assert coefficients["tables"][str(number)]["weight"] == [pytest.approx((2 * point.x).tolist(), rel=1e-4)]
-    assert coefficients["groups"] == ["all"]
+        assert coefficients["tables"][str(number)]["values"]["weight"] == [
+            pytest.approx((2 * point.x).tolist(), rel=1e-4)
+        ]
+    assert coefficients["layouts"] == [["all"]]
     listed = [row["label"] for row in found if row["listed"]]
     assert len(listed) == 12
     assert not any(row["beaten"] for row in found if row["listed"])
@@ -511,7 +513,11 @@ def test_coefficients_of_predicted_points_take_little_room() -> None:
     assert found["points"]["7"][0] == 0.12346
     table = CoefficientTable({"g": ("t",)}, {"weight": np.array([[0.123456789, 1.0]])})
     found = predicted_coefficients(PageSources(decode=lambda _: table), {3: np.zeros(9)})
-    assert found == {"groups": ["g"], "tables": {"3": {"weight": [[0.12346, 1.0]]}}, "points": {}}
+    assert found == {
+        "layouts": [["g"]],
+        "tables": {"3": {"layout": 0, "values": {"weight": [[0.12346, 1.0]]}}},
+        "points": {},
+    }
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")

@@ -6,6 +6,7 @@ import pytest
 
 from evomerge.objective import Objective
 from evomerge.report import words
+from evomerge.results.as_json import so_far_to_dict
 from evomerge.statistics import Estimate
 from tests.evomerge.results.models import scored_models
 
@@ -29,22 +30,22 @@ def test_a_score_comes_after_what_decides_and_a_pareto_search_has_tasks() -> Non
     rows = {"parent:a": {"a": 0.31, "b": 12345.678}}
     tasks = dict.fromkeys(("a", "b"), 1.0)
     (model,) = scored_models(Objective(tasks, kind="pareto"), rows)
-    assert words.score(model) == "a 0.31, b 1.235e+04"
+    assert words.score(so_far_to_dict(model)) == "a 0.31, b 1.235e+04"
     (model,) = scored_models(Objective(tasks, kind="retention"), rows)
-    assert words.score(model) == "retention 1.0000, score 6173"
+    assert words.score(so_far_to_dict(model)) == "retention 1.0000, score 6173"
 
 
 def test_an_interval_is_the_one_of_the_values_not_the_normal_one() -> None:
     value = Estimate(1.0, 0.0, 100, bounds=(0.963, 1.0))
     assert words.estimate(value) == "1.0000 [0.9630, 1.0000]"
-    assert words.plus_minus(value) == "1.0000 ±0.0185"
+    assert words.plus_minus(value) == "1.0000 ± 0.0185"
     assert words.plus_minus(Estimate(0.5, math.inf, 1)) == "0.5"
 
 
 def test_a_column_has_the_same_digits_and_no_negative_zero() -> None:
     values = [Estimate(0.949, 0.0143, 100), Estimate(-0.00001, 0.0038, 100), Estimate(0.5, math.inf, 1)]
-    assert words.column(values) == ["0.9490 ±0.0280", "0.0000 ±0.0074", "0.5"]
-    assert words.plus_minus(Estimate(-0.0001, 0.02, 100)) == "0.000 ±0.039"
+    assert words.column(values) == ["0.9490 ± 0.0280", "0.0000 ± 0.0074", "0.5"]
+    assert words.plus_minus(Estimate(-0.0001, 0.02, 100)) == "0.000 ± 0.039"
 
 
 def test_one_is_no_plural() -> None:
@@ -78,7 +79,7 @@ def test_bars(done: int, bar: str) -> None:
 def test_equal_values_have_no_interval() -> None:
     same = Estimate(64.0, 0.0, 30)
     assert words.estimate(same) == words.plus_minus(same) == "64"
-    assert words.column([same, Estimate(60.5, 0.02, 30)]) == ["64", "60.500 ±0.039"]
+    assert words.column([same, Estimate(60.5, 0.02, 30)]) == ["64", "60.500 ± 0.039"]
 
 
 @pytest.mark.parametrize(
