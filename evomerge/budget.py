@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evomerge.study import Entry, Study
-from evomerge.trial import Origin, Trial
 
 #: Number of recent candidates that determine the pace, since the speed of machines changes over time.
 RECENT = 20
@@ -41,19 +40,14 @@ class Budget:
         return min(limits) if limits else None
 
 
-def is_candidate(trial: Trial) -> bool:
-    """Return whether a trial counts toward the budget: on the search split, and not a canary or recommendation."""
-    return trial.split == "search" and trial.origin not in (Origin.CANARY, Origin.RECOMMENDED)
-
-
 def candidates(study: Study) -> int:
-    """Return the number of candidates that the study has asked for."""
-    return sum(is_candidate(entry.trial) for entry in study.entries.values())
+    """Return the number of trials that the budget counts so far, those included that are pending."""
+    return sum(entry.trial.counts for entry in study.entries.values())
 
 
 def recent(study: Study) -> list[Entry]:
     """Return the last candidates that were actually scored, in order; copies of known scores take no time."""
-    done = [e for e in study.told if is_candidate(e.trial) and e.outcome is not None and e.outcome.seconds]
+    done = [e for e in study.told if e.trial.counts and e.outcome is not None and e.outcome.seconds]
     return done[-RECENT:]
 
 
@@ -71,9 +65,8 @@ def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = la
     """
     limits = []
     pace = _pace(study)
-    done = sum(e.outcome is not None and is_candidate(e.trial) for e in study.entries.values())
     if budget.trials is not None and pace is not None:
-        limits.append((budget.trials - done) * pace + reserve())
+        limits.append((budget.trials - study.completed) * pace + reserve())
     limit = budget.seconds(study)
     if limit is not None:
         limits.append(limit)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from evomerge.budget import Budget, is_candidate
+from evomerge.budget import Budget
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven, short_of_memory
 from evomerge.feedback import Feedback
@@ -122,7 +122,7 @@ def search(
         Driving(budget, stop, progress, same=same, reserve=reserve),
     ).run()
     failed = failed_on(study, "search")
-    if ending.kind == "done" and failed and all(e.losses is None for e in study.told if is_candidate(e.trial)):
+    if ending.kind == "done" and failed and all(e.losses is None for e in study.told if e.trial.counts):
         return pause(study, diagnose("no candidate has scores", failed))
     return ending
 

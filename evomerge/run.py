@@ -147,7 +147,11 @@ class Run:
 
     @property
     def front(self) -> tuple[ScoredModel, ...]:
-        """The merges of the search split that no other dominates, by trial number, as `evomerge pareto` lists them."""
+        """The merges of the search split that no other merge dominates, by trial number.
+
+        These are candidates and baselines. `evomerge pareto` marks the models that no model dominates, base and
+        parents included; `evomerge status` counts the candidates in `front`.
+        """
         return self.scored().choices
 
     @property

@@ -98,6 +98,11 @@ class Trial:
         return Origin.of(self.label)
 
     @property
+    def counts(self) -> bool:
+        """Whether the budget counts the trial: on the search split, and neither the canary nor a recommendation."""
+        return self.split == "search" and self.origin not in (Origin.CANARY, Origin.RECOMMENDED)
+
+    @property
     def is_simple_baseline(self) -> bool:
         """Whether it is a merge to compare with, such as the uniform average, and neither searched nor a parent."""
         return self.merge is not None and not self.origin.is_parent

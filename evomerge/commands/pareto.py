@@ -67,7 +67,7 @@ def _heading(shown: Front) -> str:
     examples = ", ".join(f"{task} {count}" for task, count in shown.examples.items())
     return (
         f"Front (*) of the {shown.split} split ({examples} examples): {len(shown.on_front)} of "
-        f"{count(len(shown.points), 'model')}; ± is half a 95 % interval."
+        f"{count(len(shown.points), 'model')}, base and parents included; ± is half a 95 % interval."
     )
 
 

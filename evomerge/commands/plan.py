@@ -12,7 +12,7 @@ from evomerge.budget import stage_seconds
 from evomerge.commands.power import detectable_differences, power_lines
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
-from evomerge.launch import launch
+from evomerge.launch.limits import selection_count
 from evomerge.launch.placement import placement
 from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, prepare
 from evomerge.report import words
@@ -132,7 +132,7 @@ def _time(
     trials = config.budget.trials
     baselines = plan.n_baselines
     searched = None if trials is None else max(0, trials - baselines)
-    count = launch.selection_count(plan, build_optimizer(config, plan), searched)
+    count = selection_count(plan, build_optimizer(config, plan), searched)
     models = {"select": count.select, "report": count.report}
     known: dict[str, Any] = {"source": None, "candidate_seconds": None, "search_seconds": None}
     known |= {"selection_seconds": None, "selection_models": models}

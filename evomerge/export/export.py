@@ -95,7 +95,7 @@ def _selection(run: Run) -> Selection:
         snapshot = take(run)
         now = ""
         if snapshot.best is not None:
-            now = f", or export a candidate now with --trial N; the best so far is {snapshot.best.number}"
+            now = f", or export a candidate now with --trial N; the best merge so far is {snapshot.best.number}"
         elif snapshot.front is not None:
             numbers = ", ".join(str(model.number) for model in snapshot.front.candidates)
             now = f", or export a candidate now with --trial N; the front so far is {numbers}"

@@ -4,28 +4,28 @@ import platform
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from evomerge.bench import BenchSpec
-from evomerge.budget import Budget, candidates, is_candidate, stage_seconds
+from evomerge.budget import candidates
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
+from evomerge.launch.limits import budget, finished, time_after
 from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
 from evomerge.launch.placement import COMPUTE_DTYPE, start_executor
-from evomerge.launch.plan import Plan, build_optimizer
+from evomerge.launch.plan import Plan, begun, build_optimizer
 from evomerge.launch.signals import signals
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
 from evomerge.merging.pins import Pins
-from evomerge.optimizers.base import Optimizer
-from evomerge.results import Scorings, Selection, record_coordinates, scorings, select, selection, selection_seconds
+from evomerge.results import Selection, record_coordinates, select, selection
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
+from evomerge.study.writer import is_being_written
 from evomerge.trial import MERGES_TOKENIZER
 
 
@@ -38,12 +38,18 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     heard: Callable[[StopRequest], None] = lambda _: None,
 ) -> tuple[Ending, Selection | None]:
-    """Run or resume the whole study: search, select, report.
+    """Run or resume the whole study: search, select, report. A finished one is read only, without workers.
 
     heard: called with every signal, from its handler. Raises StudyExists without `resume` where there is a study,
     ConfigurationChanged when it is another search, StudyBusy while another process runs it, ExecutorError when no
     worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
     """
+    over = begun(config) if resume and not is_being_written(config.study) else None
+    nothing_left = None if over is None else finished(config, plan, over)
+    if over is not None and nothing_left is not None:
+        _keep_search_file(config)
+        say(f"The study in {config.study} is finished: {nothing_left.text('resume again')}")
+        return Ending("done"), selection(over, plan.objective)
     optimizer = build_optimizer(config, plan)
     spendable = budget(config)
     stop = StopRequest()
@@ -130,33 +136,12 @@ def _workers(config: SearchConfig, spec: BenchSpec, needs: MemoryNeeds, stop: St
         stop.starting = stop.waiting = False
 
 
-def time_after(plan: Plan, optimizer: Optimizer, study: Study, slots: Callable[[], int]) -> float:
-    """Seconds to keep of a budget of time: for one more candidate, then for the selection, at the pace so far."""
-    stages = stage_seconds(study)
-    searched = sum(trial.merge is None and is_candidate(trial) for trial in (e.trial for e in study.told))
-    count = selection_count(plan, optimizer, searched)
-    return sum(stages.values()) + selection_seconds(count, stages, plan.examples, slots())
-
-
-def selection_count(plan: Plan, optimizer: Optimizer, searched: int | None) -> Scorings:
-    """How many models the selection scores at most. searched: candidates so far, None for an unknown number."""
-    baselines = [trial.label for trial in plan.planned if trial.merge is not None]
-    recommends = type(optimizer).recommend is not Optimizer.recommend
-    return scorings(plan.objective, baselines, searched, recommends=recommends)
-
-
-def budget(config: SearchConfig) -> Budget:
-    """The limits of the search file, from now on."""
-    return Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
-
-
 def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins | None = None) -> Study:
     """Create the study's folder, or take up the study in it. inputs: the pins of a new study's models."""
     folder = Path(config.study)
     if resume and (folder / FILE).exists():
         study = Study.open(folder, config.identity())
-        if not _has_text(folder / SEARCH_FILE):
-            config.write(folder / SEARCH_FILE)
+        _keep_search_file(config)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
     found: dict[str, Any] = environment() | {COMPUTE_DTYPE: plan.spec.compute_dtype}
@@ -165,8 +150,11 @@ def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins |
     return Study.create(folder, config.identity(), found, inputs=known, search_file=config.text())
 
 
-def _has_text(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 0
+def _keep_search_file(config: SearchConfig) -> None:
+    """Write the study's copy of the search file again if it was lost."""
+    file = Path(config.study) / SEARCH_FILE
+    if not file.is_file() or not file.stat().st_size:
+        config.write(file)
 
 
 def environment() -> dict[str, str]:

@@ -10,7 +10,6 @@ import torch
 from evaluators.base import Evaluator
 from evomerge import plugins
 from evomerge.bench import BenchSpec, build_space
-from evomerge.budget import is_candidate
 from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
@@ -71,7 +70,7 @@ class Plan:
 
     def n_proposed(self, trials: int) -> int:
         """Return the number of trials of a budget left to the optimizer after the start and the baselines."""
-        return max(0, trials - sum(map(is_candidate, self.planned)))
+        return max(0, trials - sum(trial.counts for trial in self.planned))
 
 
 def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None) -> Plan:
@@ -138,7 +137,7 @@ def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
     trials = config.budget.trials
     if trials is None or plan.n_proposed(trials):
         return []
-    first = sum(map(is_candidate, plan.planned))
+    first = sum(trial.counts for trial in plan.planned)
     parents = [trial.label for trial in plan.planned if trial.origin.is_parent]
     said = (
         f"{config.where('budget', 'trials')}: the first {first} trials are the start and {plan.n_baselines} baselines, "

@@ -226,7 +226,7 @@ def table(snapshot: Snapshot, width: int) -> Table:
 
 def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
-    rows += leading_rows(snapshot.as_dict(), snapshot.told - len(snapshot.baselines))
+    rows += leading_rows(snapshot.as_dict())
     listed = snapshot.baselines if snapshot.front is not None else best_of_families(snapshot.baselines)
     rows += [(baseline.label, words.score(so_far_to_dict(baseline))) for baseline in listed]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"

@@ -1,4 +1,4 @@
-"""The progress picture of a study: every candidate, the best so far, the baselines as lines."""
+"""The progress picture of a study: every candidate, the best merge so far, the baselines as lines."""
 
 from itertools import cycle
 from pathlib import Path
@@ -78,7 +78,7 @@ def _draw_candidates(axes: Any, merges: list[ScoredModel]) -> None:
     axes.plot(order, scores, ".", color=_SOFT, markersize=5, label="candidates")
     so_far = leaders(merges)
     shown = [so_far[row] for row in last]
-    axes.step(order, [m.score.mean for m in shown], where="post", color=_ACCENT, linewidth=2, label="best so far")
+    axes.step(order, [m.score.mean for m in shown], where="post", color=_ACCENT, linewidth=2, label="best merge so far")
     if so_far[-1].score.has_interval:
         low, high = so_far[-1].score.interval
         since = order[shown.index(so_far[-1]) :]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evomerge.budget import is_candidate
 from evomerge.results.as_json import search_front_to_dict, so_far_to_dict
 from evomerge.results.progress import SearchFront, search_front
 from evomerge.results.ranking import Ranking, best, ranked
@@ -79,12 +78,12 @@ def take(
 ) -> Snapshot:
     """The state of a run now. trials, phase, busy, slots, left: what only the driver knows."""
     study = run.study
-    told = [entry for entry in study.told if is_candidate(entry.trial)]
-    ranking = Ranking(study, run.objective, "search") if any(e.losses is not None for e in told) else None
+    counted = [entry for entry in study.told if entry.trial.counts]
+    ranking = Ranking(study, run.objective, "search") if any(e.losses is not None for e in counted) else None
     failures = Counter(e.outcome.failure.kind for e in study.told if e.outcome and e.outcome.failure)
     return Snapshot(
         study=str(study.folder),
-        told=len(told),
+        told=len(counted),
         trials=trials,
         phase=phase,
         busy=busy,

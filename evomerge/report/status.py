@@ -14,7 +14,7 @@ from evomerge.report import words
 from evomerge.report.snapshot import take
 from evomerge.results import ends_text, range_ends
 from evomerge.results.as_json import estimate_of
-from evomerge.results.progress import SearchFront, hypervolume_after, proposed
+from evomerge.results.progress import SearchFront, hypervolume_after
 from evomerge.results.ranking import Ranking
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
@@ -72,7 +72,7 @@ def origin(study: Study, label: str | None) -> str:
 
 
 def _range_ends(run: Run, best: ScoredModel | None) -> str:
-    """Where the winner, or else the best so far, lies at the end of searched ranges; empty elsewhere."""
+    """Where the winner, or else the best merge so far, lies at the end of searched ranges; empty elsewhere."""
     selected = [entry.trial for entry in run.study.entries.values() if entry.trial.label == run.selected]
     trial = selected[-1] if selected else None if best is None else best.trial
     return "" if trial is None or trial.x is None else ends_text(range_ends(run.study, trial.x), len(trial.x))
@@ -119,27 +119,27 @@ _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
 def _front(run: Run, front: SearchFront) -> dict[str, Any]:
-    """The members of the front, and its hypervolume after so many candidates."""
+    """The numbers of the candidates on the front, and the hypervolume after so many candidates."""
     models = Ranking(run.study, run.objective, "search").models
     return {
         "numbers": [model.number for model in front.candidates],
-        "candidates": len(proposed(models)),
         "hypervolume_after": [{"candidates": n, "hypervolume": volume} for n, volume in hypervolume_after(models)],
     }
 
 
 def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    trials = f"{data['told']} finished, {data['pending']} pending, {data['failed']} failed"
+    failed = f" ({data['failed']} failed)" if data["failed"] else ""
+    trials = f"{data['told']} completed{failed}, {data['pending']} pending"
     state = data["state"] + _STATES.get(data["state"], "")
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
-    rows += leading_rows(data, data["front"]["candidates"] if data["front"] else 0)
+    rows += leading_rows(data)
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))
     if data["range_ends"]:
-        rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best so far'} is {data['range_ends']}"))
+        rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best merge'} is {data['range_ends']}"))
     rows.append(("time", words.duration(data["seconds"])))
     if data["stages"]:
         rows.append(("stages", words.shares(data["stages"])))
@@ -149,24 +149,24 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def leading_rows(data: Mapping[str, Any], candidates: int) -> list[tuple[str, str]]:
-    """The best models so far, or the front, as rows of the status and of the live table.
+def leading_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows with the best merges so far, or the front, for the status and the live table.
 
-    data: from `Snapshot.as_dict`. candidates: how many the front was chosen from.
+    data: from `Snapshot.as_dict`.
     """
     rows, best, searched, front = [], data["best"], data["best_candidate"], data["front"]
     if best:
         beside = words.beside(data["better_baselines"], len(data["baselines"]))
-        rows.append(("best so far", f"{words.score(best)} ({best['name']}{beside})"))
+        rows.append(("best merge", f"{words.score(best)} ({best['name']}{beside})"))
         if searched is not None and searched["number"] != best["number"]:
             rows.append(("best candidate", f"{words.score(searched)} ({searched['name']})"))
         if "ahead_of_best_parent" in best:
             rows.append(("against parents", words.gains(best["ahead_of_best_parent"])))
     if front:
-        rows.append(("front", words.front(front["size"], candidates, front["hypervolume"])))
+        rows.append(("front", words.front(front["size"], front["candidates"], front["hypervolume"])))
         past = [f"{p['hypervolume']:.4g} after {p['candidates']}" for p in front.get("hypervolume_after", ())[:-1]]
         rows += [("hypervolume", f"by number of candidates: {', '.join(past)}")] if past else []
-        rows += [(f"best {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
+        rows += [(f"best merge on {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
     return rows
 
 

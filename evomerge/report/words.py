@@ -120,9 +120,12 @@ def gains(values: Mapping[str, float]) -> str:
 
 
 def front(size: int, candidates: int, hypervolume: float | None) -> str:
-    """`7 of 180 candidates, hypervolume of the candidates 0.0123`, which leaves base, parents and averages out."""
+    """`7 of 180 candidates not dominated by another merge, hypervolume of the candidates 0.0123`.
+
+    Candidates leave base, parents and baselines out; merges are candidates and baselines.
+    """
     volume = "" if hypervolume is None else f", hypervolume of the candidates {hypervolume:.4g}"
-    return f"{size} of {candidates} candidates{volume}"
+    return f"{size} of {count(candidates, 'candidate')} not dominated by another merge{volume}"
 
 
 def beside(better: int | None, baselines: int) -> str:

@@ -82,7 +82,12 @@ def search_front_to_dict(front: SearchFront) -> dict[str, Any]:
         task: {"number": model.number, "score": model.means[task], "name": model.name}
         for task, model in front.best.items()
     }
-    return {"size": len(front.candidates), "hypervolume": front.hypervolume, "best": best}
+    return {
+        "size": len(front.candidates),
+        "candidates": front.n_candidates,
+        "hypervolume": front.hypervolume,
+        "best": best,
+    }
 
 
 def model_to_dict(front: Front, model: ScoredModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a search went on: scores in the order of finishing, the best so far, the hypervolume so far, against its cost."""
+"""How a search went on: scores in the order of finishing, the best merge and the hypervolume so far, against cost."""
 
 from typing import Any
 

@@ -19,12 +19,14 @@ MOMENTS = 8
 class SearchFront:
     """The front of a Pareto search while it runs.
 
-    candidates: those that no other merge on the search split dominates, by number. best: task -> the merge that is best
-    on it. hypervolume: what the candidates cover beyond the worst score of the base and the parents on every task that
-    tells models apart; None before these are scored.
+    candidates: those that no other merge on the search split dominates, by number. n_candidates: how many have scores.
+    best: task -> the merge that is best on it, which may be a baseline but not a parent. hypervolume: what the
+    candidates cover beyond the worst score of the base and the parents on every task that tells models apart; None
+    before these are scored.
     """
 
     candidates: tuple[ScoredModel, ...]
+    n_candidates: int
     best: Mapping[str, ScoredModel]
     hypervolume: float | None
 
@@ -52,6 +54,7 @@ def search_front(models: Sequence[ScoredModel]) -> SearchFront | None:
     kept = [model for model, keep in zip(merges, pareto.non_dominated(losses), strict=True) if keep]
     return SearchFront(
         tuple(sorted((model for model in kept if model.is_candidate), key=lambda model: model.number)),
+        len(own),
         {task: merges[row] for task, row in zip(own[0].objective.weights, losses.argmin(axis=0), strict=True)},
         _hypervolume(models, len(own)),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evomerge.budget import candidates
 from evomerge.execution.base import Executor
-from evomerge.failures import diagnose, failed_on
+from evomerge.failures import diagnose, failed_on, forgiven
 from evomerge.loop import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.objective import Objective
 from evomerge.results.finalists import finalists, strongest_baselines
@@ -56,6 +56,16 @@ def select(
     return ending
 
 
+def is_complete(study: Study, objective: Objective) -> bool:
+    """Return whether `select` has nothing to do: the winner among all candidates so far is selected and reported."""
+    if study.pending or not was_chosen(study, candidates(study)):
+        return False
+    again = forgiven(study)
+    asked = {(e.trial.label, e.trial.split) for e in study.entries.values() if e.trial.number not in again}
+    wanted = [*finalists(study, objective), *_for_report(study, objective)]
+    return all((trial.label, trial.split) in asked for trial in wanted) and _is_reported(study)
+
+
 def _is_reported(study: Study) -> bool:
     label = chosen(study).label
     return any(e.trial.label == label and e.losses is not None for e in study.told if e.trial.split == "report")
@@ -64,7 +74,8 @@ def _is_reported(study: Study) -> bool:
 def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
     """Record the best merge on the select split; a parent is no merge, but it stays in the comparison. False without.
 
-    front: the merges that no model beats there, of a Pareto search. keeps: whether the winner keeps what was asked for.
+    front: of a Pareto search, the merges that no model dominates there. keeps: whether the winner meets the
+    constraints.
     """
     ranking = Ranking(study, objective, "select")
     winner = best(ranking.merges)

@@ -37,16 +37,19 @@ ENDINGS = ("paused", "stopped")
 
 @dataclass(frozen=True)
 class Resumed:
-    """Findings on opening a study for writing. died: trials that ran when the last session ended unexpectedly."""
+    """Findings on opening a study for writing.
 
-    told: int
+    completed: see `Study.completed`. died: trials that ran when the last session ended unexpectedly.
+    """
+
+    completed: int
     pending: int
     torn_bytes: int
     died: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         dropped = f", dropped {self.torn_bytes} bytes of an unfinished record" if self.torn_bytes else ""
-        return f"{self.told} done, {self.pending} re-queued{dropped}{self._how_it_ended()}"
+        return f"{self.completed} completed, {self.pending} re-queued{dropped}{self._how_it_ended()}"
 
     def _how_it_ended(self) -> str:
         if not self.died:
@@ -164,7 +167,7 @@ class Study:
             study = cls(folder, contents.records, writer, clock)
             if configuration is not None:
                 study.compare(configuration)
-            study.resumed = Resumed(len(study.told), len(study.pending), contents.torn_bytes, study._died())
+            study.resumed = Resumed(study.completed, len(study.pending), contents.torn_bytes, study._died())
             study.event("opened", torn_bytes=contents.torn_bytes)
         except BaseException:
             writer.close()
@@ -201,6 +204,11 @@ class Study:
     def entries(self) -> Mapping[int, Entry]:
         """All trials by number, in the order they were asked."""
         return MappingProxyType(self._state.entries)
+
+    @property
+    def completed(self) -> int:
+        """Number of trials that the budget counts and that have ended, with scores or a failure."""
+        return sum(entry.trial.counts for entry in self._state.told)
 
     @property
     def told(self) -> list[Entry]:
@@ -319,8 +327,8 @@ class Study:
 
     def _why_paused(self, why: str) -> str:
         return (
-            f"Cannot write to {self.folder}: {why}. The study is safe, with {len(self._state.told)} "
-            "done. Free some space, then continue with `evomerge search FILE --resume`."
+            f"Cannot write to {self.folder}: {why}. The study is safe (trials completed: {self.completed}). "
+            "Free some space, then continue with `evomerge search FILE --resume`."
         )
 
     def _example_number(self, task: str, ids: tuple[str, ...]) -> int:

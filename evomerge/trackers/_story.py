@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from evomerge.budget import is_candidate
 from evomerge.objective import Objective
 from evomerge.results.progress import search_front
 from evomerge.results.ranking import Ranking, best
@@ -67,7 +66,7 @@ class Story:
         return facts
 
     def _point(self, entry: Entry, at: datetime, facts: dict[str, Value]) -> Point:
-        self._told += is_candidate(entry.trial)
+        self._told += entry.trial.counts
         values: dict[str, float] = {"trial": float(entry.trial.number)}
         if entry.losses is None or entry.outcome is None:
             self._failures += 1
@@ -79,7 +78,7 @@ class Story:
             if entry.trial.merge is not None:
                 facts |= {f"baseline/{entry.trial.label}/{name}": value for name, value in scores.items()}
             values |= scores
-            if is_candidate(entry.trial):
+            if entry.trial.counts:
                 values |= self._aimed_at(entry, objective)
         if self._best is not None:
             values["best"] = self._best

@@ -192,7 +192,9 @@ class StudyContract:
             study.ask(trial(number))
         study.tell(outcome(1), [0.0])
         again = self.reopened(study, study_type, tmp_path)
-        assert str(again.resumed).startswith("1 done, 2 re-queued. The last session ended unexpectedly while trials ")
+        assert str(again.resumed).startswith(
+            "1 completed, 2 re-queued. The last session ended unexpectedly while trials "
+        )
         again.close()
 
     def test_active_time_adds_up_over_sessions(self, study_type: type[Study], tmp_path: Path) -> None:

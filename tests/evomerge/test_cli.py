@@ -139,7 +139,7 @@ def test_an_export_before_the_end_says_what_can_be_done(finished: Path, tmp_path
     early = run("export", tmp_path / "study", "-o", tmp_path / "x")
     assert early.exit_code == 2
     assert f"evomerge search {tmp_path / 'study' / 'search.yaml'} --resume" in early.stderr
-    assert "--trial N; the best so far is" in early.stderr
+    assert "--trial N; the best merge so far is" in early.stderr
 
 
 def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Path) -> None:
@@ -199,7 +199,7 @@ def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     with Fork("search", file, terminal=terminal) as process:
         os.close(terminal)
-        read_until(controller, b"best so far")
+        read_until(controller, b"best merge")
         process.send_signal(signal.SIGINT)
         read_until(controller, b"; Ctrl-C again stops at once")
         read_until(controller, b"To resume: evomerge search")
@@ -214,7 +214,7 @@ def test_a_closed_terminal_ends_a_search_resumable(tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     with Fork("search", file, terminal=terminal) as process:
         os.close(terminal)
-        read_until(controller, b"best so far")
+        read_until(controller, b"best merge")
         os.close(controller)
     assert process.returncode == 129
     assert Study.read(tmp_path / "study").events[-1] == ("stopped", {"level": 2})

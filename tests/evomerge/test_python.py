@@ -73,8 +73,12 @@ def test_a_search_runs_in_a_thread_too(shown: dict[str, Any]) -> None:
     said: list[str] = []
     with ThreadPoolExecutor() as threads:
         run = threads.submit(evomerge.search, "search.yaml", resume=True, say=said.append).result()
-    assert run.verdict == shown["run"].verdict
-    assert any(line.startswith("resumed ") for line in said), said
+        assert run.verdict == shown["run"].verdict
+        assert "is finished: the budget is spent (10 of 10 trials)" in said[-1]
+        more = evomerge.load_config("search.yaml").with_budget(trials=11, hours=None)
+        run = threads.submit(evomerge.search, more, resume=True, say=said.append).result()
+    assert run.study.completed == 11
+    assert any(line.endswith(": 10 completed, 0 re-queued") for line in said), said
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

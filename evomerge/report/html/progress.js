@@ -16,7 +16,7 @@ const drawProgress = () => {
       marker: { size: 6, color: color("others"), opacity: 0.7 },
     },
     {
-      type: "scatter", mode: "lines", name: "best so far", x: cost, y: data.progress.best,
+      type: "scatter", mode: "lines", name: "best merge so far", x: cost, y: data.progress.best,
       line: { color: color("accent"), width: 2.5, shape: "hv" }, hoverinfo: "skip",
     },
   ];

@@ -50,9 +50,48 @@ def test_with_no_trials_left_it_says_what_to_change(done: Path) -> None:
     assert line.startswith("Nothing is left to do: the budget is spent (12 of 12 trials) and the winner selected. ")
     assert f"raise budget.trials and run evomerge search {done} --resume" in line
     data, line = check(write(done.parent, budget={"trials": 14}))
-    assert (data["left"], line) == (True, f"Ready: evomerge search {done} --resume continues (12 of 14 trials so far)")
+    assert (data["left"], line) == (
+        True,
+        f"Ready: evomerge search {done} --resume continues (12 of 14 trials completed so far)",
+    )
     data, line = check(write(done.parent, budget={"hours": 1e-9}))
     assert (data["left"], "raise budget.hours" in line) == (False, True)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_finished_study_is_resumed_without_workers(done: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    config = load_config(done).model_copy(update={"executor": "ray"})
+    if lost:
+        (config.study / "search.yaml").unlink()
+    before, said = (config.study / FILE).read_bytes(), list[str]()
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "start_executor", None)
+        ending, selection = launch.run(config, prepare(config), resume=True, say=said.append)
+    assert (ending.kind, selection is not None) == ("done", True)
+    assert (config.study / FILE).read_bytes() == before
+    assert (config.study / "search.yaml").is_file()
+    expected = (
+        f"The study in {config.study} is finished: the budget is spent (12 of 12 trials) and the winner selected. "
+        "To continue the search, raise budget.trials and resume again; for a new search choose another `study` folder."
+    )
+    assert said == [expected]
+    assert "is finished: the budget" in CliRunner().invoke(app, ["search", str(done), "--resume"]).stdout
+
+
+@pytest.mark.parametrize("missing", ["report", "select"])
+def test_a_study_that_lacks_a_score_of_its_selection_is_not_finished(done: Path, missing: str) -> None:
+    """As after a kill between the last trial of a split that is recorded and the next."""
+    ledger = done.parent / "study" / FILE
+    lines = ledger.read_text().splitlines(keepends=True)
+    last = [n for n, line in enumerate(lines) if f'"split":"{missing}"' in line.replace(" ", "")][-1]
+    ledger.write_text("".join(lines[:last]))
+    data, line = check(done)
+    assert (data["left"], line.endswith("but its result is missing")) == (True, True)
+    config = load_config(done)
+    said = list[str]()
+    ending, _ = launch.run(config, prepare(config), resume=True, say=said.append)
+    assert (ending.kind, "starting serial workers" in said) == ("done", True)
+    assert check(done)[0]["left"] is False
 
 
 def test_a_budget_that_is_spent_may_leave_the_selection_to_do(done: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_study_that_has_begun_knows_better_than_a_guess(tmp_path: Path) -> Non
     assert by_split["report"] <= data["time"]["selection_models"]["report"]
     more, lines = plan_search(config(tmp_path, tasks={"noisy": noisy}, budget={"trials": 20}), measure=False)
     assert more["time"]["search_seconds"] == pytest.approx(8 * more["time"]["candidate_seconds"])
-    assert lines[-1] == "Ready: evomerge search search.yaml --resume continues (12 of 20 trials so far)"
+    assert lines[-1] == "Ready: evomerge search search.yaml --resume continues (12 of 20 trials completed so far)"
 
 
 def _values(told: list[Any]) -> list[Any]:

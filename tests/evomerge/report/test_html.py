@@ -394,7 +394,7 @@ def test_an_unfinished_study_has_no_winner_and_its_best_so_far(front: Path, tmp_
     assert data["headline"]["best"] is not None
     told = status(Run.of(Study.read(study)))["told"]
     assert told < len(Study.read(study).told)
-    assert f"{told} candidates finished" in page
+    assert f"{told} trials completed" in page
     assert "not finished" in page
     assert data["luck"]["finalists"] == []
 

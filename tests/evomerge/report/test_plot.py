@@ -31,7 +31,7 @@ def test_it_shows_candidates_the_best_so_far_and_the_leading_baselines(
     lines = {line.get_label(): list(line.get_ydata()) for line in seen[0].get_lines()}
     scores = [0.75 * 0.25 - 0.5, 0.75 * 0.75 - 0.25, 0.75 * 0.5 - 0.5]
     assert lines["candidates"] == pytest.approx(scores)
-    assert lines["best so far"] == pytest.approx([scores[0], scores[1], scores[1]])
+    assert lines["best merge so far"] == pytest.approx([scores[0], scores[1], scores[1]])
     assert lines["parent:a"] == pytest.approx([0.75 * 0.5 - 0.25] * 2)
     assert "parent:b" not in lines
 
@@ -44,7 +44,7 @@ def test_a_baseline_that_is_a_merge_counts_in_the_best_so_far(tmp_path: Path, mo
     monkeypatch.setattr(plot, "_tidy", seen.append)
     plot_progress(Run.of(study), tmp_path / "p.png")
     lines = {line.get_label(): list(line.get_ydata()) for line in seen[0].get_lines()}
-    assert lines["best so far"] == pytest.approx([0.75 * 0.25 - 0.5, 0.3125, 0.3125, 0.75 - 0.25])
+    assert lines["best merge so far"] == pytest.approx([0.75 * 0.25 - 0.5, 0.3125, 0.3125, 0.75 - 0.25])
     assert len(lines["candidates"]) == 4
 
 

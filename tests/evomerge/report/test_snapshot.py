@@ -20,7 +20,7 @@ from evomerge.results.front import front
 from evomerge.results.progress import best_of_families, search_front
 from evomerge.run import Run
 from evomerge.study import Study
-from evomerge.trial import Outcome, Trial
+from evomerge.trial import Failure, Outcome, Trial
 from tests.evomerge.report.studies import baseline, write_study
 from tests.evomerge.results.models import scored_models
 
@@ -146,6 +146,18 @@ def test_a_pareto_search_has_a_front_and_no_mean(tmp_path: Path) -> None:
     assert (data["front"]["size"], data["baselines"][0]["score"], data["baselines"][0]["interval"]) == (2, None, None)
 
 
+def test_a_front_counts_the_candidates_with_scores_everywhere_alike(tmp_path: Path) -> None:
+    study = kind_of(tmp_path / "s", "pareto")
+    study.ask(Trial(5, np.array([0.5])))
+    study.tell(Outcome(5, failure=Failure("nonfinite", "no number")), None)
+    data, shown = status(Run.of(study)), take(Run.of(study))
+    assert (data["told"], data["front"]["candidates"]) == (6, 3)
+    for view in (render(data), table(shown, 200)):
+        console = Console(width=200, file=io.StringIO())
+        console.print(view)
+        assert "2 of 3 candidates not dominated by another merge" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_task_in_which_all_are_equal_takes_no_volume_away() -> None:
     rows = {"parent:a": (0.8, 0.6), "parent:b": (0.5, 0.2), "trial:2": (0.9, 0.5), "trial:3": (0.7, 0.3)}
     objective = Objective({"one": 1.0, "two": 1.0, "size": 1.0}, frozenset({"two", "size"}), "pareto")
@@ -168,7 +180,7 @@ def test_the_hypervolume_over_time(tmp_path: Path) -> None:
     console.file.close()
     text = console.export_text()
     for part in (
-        "2 of 3 candidates, hypervolume of the candidates 0.08",
+        "2 of 3 candidates not dominated by another merge, hypervolume of the candidates 0.08",
         "by number of candidates: 0.04 after 1",
         "0.3 (trial 3)",
         "0.800",
@@ -220,7 +232,7 @@ def test_status_and_the_front_show_the_same_scores_and_what_decides(tmp_path: Pa
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(render(data), render_front(shown, 200))
     text = " ".join(console.export_text().split())
-    assert f"best so far {kind} {data['best']['decisive'][kind]:.4f}, score " in text
+    assert f"best merge {kind} {data['best']['decisive'][kind]:.4f}, score " in text
     # By retention parent:b is better than all; by the score, and by the gaps, it is not.
     assert f"{'1' if kind == 'retention' else 'none'} of 2 baselines is better" in text
     assert text.count(f"{kind}: ") == 2

@@ -104,8 +104,8 @@ def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
     text = console.export_text()
     for part in (
         "open",
-        "6 finished, 1 pending, 1 failed",
-        "best so far",
+        "6 completed (1 failed), 1 pending",
+        "best merge",
         "(trial 4, none of 2 baselines is better)",
         "parent:a",
         "NonFiniteScore 1",

@@ -67,7 +67,7 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
     page = document(Run.of(study), PageSources())
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(snapshot, 200))
-    drawn = next(line for line in console.export_text().splitlines() if line.startswith("best so far"))
+    drawn = next(line for line in console.export_text().splitlines() if line.startswith("best merge"))
     best = {
         "live": snapshot.best.number,
         "live, of the candidates": snapshot.best_candidate.number if snapshot.best_candidate is not None else None,

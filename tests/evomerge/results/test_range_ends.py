@@ -148,4 +148,4 @@ def test_status_names_the_ends_of_the_best_candidate(tmp_path: Path) -> None:
     assert status(Run.of(study))["range_ends"] == said
     console = Console(width=300, record=True, file=io.StringIO())
     console.print(render(status(Run.of(study))))
-    assert f"the best so far is {said}" in console.export_text()
+    assert f"the best merge is {said}" in console.export_text()

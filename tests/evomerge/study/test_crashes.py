@@ -234,7 +234,7 @@ def test_a_full_disk_pauses_with_the_last_results_saved(tmp_path: Path) -> None:
     files.full = True
     with pytest.raises(StudyPaused, match=r"still saved.*--resume") as caught:
         study.tell(outcome(0), [1.0])
-    assert "1 done" in str(caught.value)
+    assert "trials completed: 1" in str(caught.value)
     assert study.tell(outcome(1), [2.0])
     files.reserve_helps = False
     with pytest.raises(StudyPaused, match="was not saved"):
