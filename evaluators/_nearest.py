@@ -3,10 +3,15 @@
 import difflib
 from collections.abc import Iterable
 
+#: Length from which a beginning identifies a name.
+_SHORTEST = 3
+
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """Return the most similar known name; None if none is similar."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)
+    """Return the known name that begins like this one, or else the most similar one; None if none is similar."""
+    text, names = str(name), list(known)
+    longer = [each for each in names if each.startswith(text) and len(text) >= _SHORTEST]
+    return next(iter([*longer, *difflib.get_close_matches(text, names, n=1)]), None)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Length of a model's answers: tokens per prompt until it stops. A terse model is a cheap one.
+"""Length of a model's answers: tokens per prompt until it stops.
 
 tasks:
   length:

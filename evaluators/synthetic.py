@@ -22,7 +22,7 @@ class Synthetic(Evaluator):
     """A bowl around a keyed optimum, measured on n_examples examples.
 
     Args:
-        task: Number of the task; another number is another optimum, so that tasks conflict.
+        task: Number of the task; each number has its own optimum, so that tasks conflict.
         n_examples: Number of examples.
         noise: "none" for graded values whose mean over all examples is the quality; "binomial" for 1 where the quality
             exceeds the example's keyed threshold, else 0, which approximates it.

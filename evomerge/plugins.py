@@ -113,8 +113,7 @@ def build(what: str, spec: PluginSpec, contract: type, **given: Any) -> Any:
     for option in spec.options:
         if option in given or (option not in own and not variadic):
             raise PluginError(
-                f"{what} {spec.kind!r} has no option {option!r}; it has {', '.join(own) or 'none'}."
-                f"{did_you_mean(option, own)}"
+                f"{spec.kind!r} has no option {option!r}; it has {', '.join(own) or 'none'}.{did_you_mean(option, own)}"
             )
     missing = [p.name for p in named if p.default is p.empty and p.name not in {**given, **spec.options}]
     if missing:

@@ -22,7 +22,7 @@ class Smooth(SearchSpace):
     Other options are as in every space.
 
     Args:
-        points: Control points per component, at least 1; a start off the lines is approximated.
+        points: Control points per component, at least 1; a start that does not lie on the lines is approximated.
     """
 
     def __init__(

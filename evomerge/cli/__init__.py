@@ -1,4 +1,4 @@
-"""The command line. Commands only parse and print; what they do is in `evomerge.commands`."""
+"""The command line. Commands only parse and print; `evomerge.commands` implements them."""
 
 from evomerge.cli import list_plugins, merge, results, search, status, tools
 from evomerge.cli.application import app, main

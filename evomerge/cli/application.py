@@ -42,7 +42,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The console script `evomerge`."""
+    """Run the command line."""
     # Spinning OpenMP threads make two threads ten times as slow as one when other processes share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Escape characters that the terminal's encoding lacks: an encoding error must not end a search.

@@ -8,6 +8,8 @@ import typer
 from evomerge.cli.application import MORE, AsJson, show
 
 commands = typer.Typer()
+Separator = Annotated[str, typer.Option(help="Text between prompt and answer.", show_default="a space")]
+
 tools = typer.Typer(no_args_is_help=True, help="Align, repair, calibrate and average models without a search.")
 
 
@@ -46,7 +48,7 @@ def repair(
     rescale: Annotated[bool, typer.Option("--rescale", help="Correct standard deviations only, no biases.")] = False,
     examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
     length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
-    separator: Annotated[str, typer.Option(help="Text between prompt and answer.")] = " ",
+    separator: Separator = " ",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass.")] = 4096,
     dtype: Annotated[str | None, typer.Option(help="Data type to run the models in; float32 by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
@@ -99,7 +101,7 @@ def calibrate(
     ] = None,
     examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
     length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
-    separator: Annotated[str, typer.Option(help="Text between prompt and answer.")] = " ",
+    separator: Separator = " ",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass without gradients.")] = 4096,
     labels: Annotated[str, typer.Option(help="Labels for the gradients: data, or sampled from the model.")] = "data",
     seed: Annotated[int, typer.Option(min=0, help="Random seed for sampled labels.")] = 0,
@@ -152,7 +154,7 @@ def soup(
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 8,
     examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
     length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
-    separator: Annotated[str, typer.Option(help="Text between prompt and answer.")] = " ",
+    separator: Separator = " ",
     tokenizer: Annotated[str | None, typer.Option(help="If vocabularies differ: base, union, or a model.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the order of examples.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Data type to train in; float32 by default.")] = None,

@@ -18,7 +18,7 @@ def check_search(
 ) -> tuple[dict[str, Any], list[str]]:
     """Summarize a search file and the remaining work of its study, as plain data and as lines of text.
 
-    Raises ConfigurationChanged where the study is that of another search, and whatever `prepare` raises.
+    Raises ConfigurationChanged if the study belongs to another search, and the errors of `prepare`.
     """
     plan = prepare(config, say=say)
     study, last = remaining(config, plan, file)
@@ -72,8 +72,8 @@ def _first(plan: Plan, config: SearchConfig) -> str:
     trials = config.budget.trials
     if trials is None:
         return f"the start and {plan.n_baselines} baselines count as trials; {canary}"
-    left = f"which leaves {plan.n_proposed(trials)} for {config.optimizer.kind} to propose"
-    return f"of {trials} trials, the first are the start and {plan.n_baselines} baselines, {left}; {canary}"
+    left = f"which leaves {plan.n_proposed(trials)} of {trials} trials to {config.optimizer.kind}"
+    return f"the start and {plan.n_baselines} baselines come first, {left}; {canary}"
 
 
 def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:
@@ -84,7 +84,7 @@ def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str
 
 
 def _objective(objective: Objective) -> str:
-    """`pareto, preferring one 2, two 1; constraints relative to the best parent: one -0.01, two 98%`."""
+    """Format as `pareto, preferring one 2, two 1; constraints relative to the best parent: one -0.01, two 98%`."""
     weights = ", ".join(f"{task} {weight:g}" for task, weight in objective.weights.items())
     weighed = len(set(objective.weights.values())) > 1
     said = f"{', preferring' if objective.pareto else ' of'} {weights}" if weighed else ""

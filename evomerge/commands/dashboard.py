@@ -56,9 +56,10 @@ def view_of(run: Run) -> OptunaView:
 
 
 def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, OptunaView], None]) -> None:
-    """Serve the dashboard until Ctrl-C. say: called with the address once it answers. port 0: a free one.
+    """Serve the dashboard until Ctrl-C.
 
-    Raises DashboardError when it cannot be served.
+    port: 0 takes a free one. say: called with the address once the server is up. Raises DashboardError if it cannot
+    be served.
     """
     try:
         from optuna_dashboard import wsgi  # an extra
@@ -78,7 +79,7 @@ def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, 
 def export_view(run: Run, file: Path, *, overwrite: bool = False) -> int:
     """Write the Optuna study as SQLite or Optuna's journal, by the file's suffix; return the number of trials.
 
-    Raises DashboardError for another ending, a file that is there, and a study without a scored candidate.
+    Raises DashboardError for another suffix and for a study without scores, OutputError for an existing file.
     """
     if file.suffix not in SQLITE + JOURNAL:
         raise DashboardError(

@@ -46,9 +46,10 @@ class Decision:
 
 
 def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float] | None = None) -> View | None:
-    """A trial on `split`, its score by `weights` where they are given; None where it has no scores there.
+    """Return a trial's scores on `split` and its gains over the best parents; None if it has no scores there.
 
-    Which parent is best is decided where the point was chosen, so that on other examples the comparison is unbiased.
+    The best parent of each task is the one on the deciding split, so that the comparison is unbiased on other splits.
+    weights: of the tasks in the score; by default the objective's.
     """
     mine = split.numbered(number)
     if mine is None:
@@ -68,7 +69,7 @@ def view(deciding: Front, number: int, split: Front, weights: Mapping[str, float
 
 
 def decision_to_dict(decision: Decision, run: Path) -> dict[str, Any]:
-    """Plain data, for JSON; `report` is null where the point was not scored there."""
+    """Convert a decision to plain data, for JSON; `report` is null if the point was not scored there."""
     point = decision.point
     on_report = next((view for view in decision.views if view.front.split == "report"), None)
     return {
@@ -86,7 +87,7 @@ def decision_to_dict(decision: Decision, run: Path) -> dict[str, Any]:
 
 
 def decision_lines(decision: Decision, run: Path) -> list[str]:
-    """The same for people."""
+    """Format a decision as lines of text."""
     lines = [decision.sentence, *(f"  {reached_line(each)}" for each in decision.chosen.reached)]
     weights = decision.chosen.wish.counted
     by = "" if weights is None else f" by {weights_text(weights)}"
@@ -127,7 +128,7 @@ def export_command(run: Path, point: ScoredModel) -> str:
 
 
 def reached_line(each: Reached) -> str:
-    """`chat>=-1pt: required 0.79, got 0.80`."""
+    """Format as `chat>=-1pt: required 0.79, got 0.80`."""
     limit, value = same_decimals(each.limit, each.value)
     text = f"{each.constraint.text}: required {limit}, got {value}"
     return text + (f", violated by {each.missed_by:.4g}" if each.missed_by > 0 else "")

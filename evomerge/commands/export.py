@@ -31,9 +31,9 @@ def write_export(
 ) -> dict[str, Any]:
     """Export the winner of a run, a trial, or a choice by preference; return the data to print.
 
-    With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: the rank of
-    the adapter that is written instead of whole weights, see `export_lora`. `evomerge pick -o` writes its recipe here.
-    Raises OutputError or CheckpointError for a file or folder that is not replaced.
+    With `recipe_only`, or in mergekit's format, `output` is one file and no weights are written. lora: rank of an
+    adapter to write instead of full weights, see `export_lora`. Raises OutputError or CheckpointError for a file or
+    folder that must not be replaced.
     """
     choice = _choose(run, request)
     data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}

@@ -20,9 +20,9 @@ from evomerge.yaml.kinds import kind_of
 
 
 def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bool) -> dict[str, Any]:
-    """Write a mergekit configuration as a recipe, one of mergekit-evolve as a search file; returns what to print.
+    """Convert a configuration of mergekit to a recipe, or of mergekit-evolve to a search file; return what to print.
 
-    Raises InteropError for a file that is neither, OutputError or CheckpointError for one that is not replaced.
+    Raises InteropError for any other file, OutputError or CheckpointError for an output that must not be replaced.
     """
     notes: list[str] = []
     document = load_file(path)
@@ -44,14 +44,14 @@ def import_file(path: Path, output: Path | None, *, lenient: bool, overwrite: bo
     else:
         keys = list(document.data) if isinstance(document.data, dict) else []
         raise InteropError(
-            f"{path} is no configuration of mergekit (`merge_method`) or mergekit-evolve (`genome`); "
+            f"{path} is not a configuration of mergekit (`merge_method`) or mergekit-evolve (`genome`); "
             f"it has the keys {', '.join(keys) or 'none'}."
         )
     return {"file": str(target), "kind": kind, "notes": notes, "next": go_on}
 
 
 def _check_models(recipe: Recipe) -> None:
-    """Refuse models that cannot be merged, as far as they are on this machine. Raises CheckpointError."""
+    """Check that the models can be merged, if all are on this machine. Raises CheckpointError if not."""
     places = [place for model in (recipe.base, *recipe.inputs) for place in (model.path, model.adapter) if place]
     if all(Path(place).exists() for place in places):
         open_models(recipe)

@@ -41,7 +41,7 @@ class Draft:
 def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str) -> Draft:
     """Draft the search file `file` for these models and tasks.
 
-    Raises CheckpointError for models that are refused, DraftError for tasks that are not understood.
+    Raises CheckpointError for unsuitable models, DraftError for unknown tasks.
     """
     entries = guess_tasks(tasks)
     inputs, below = named_inputs(experts), named_input("base", base)
@@ -87,9 +87,9 @@ def write_draft(
 
 
 def show_tasks(tasks: Sequence[str]) -> dict[str, list[str]]:
-    """Task -> lines that show its first examples. Raises EvaluatorError or PluginError for one that cannot be built.
+    """Return lines that show the first examples of each task. Raises EvaluatorError or PluginError for invalid ones.
 
-    A task of lm-eval's own is not loaded, as its data may have to be fetched; those of a local file are.
+    Stock tasks of lm-eval are not loaded, because their data may have to be downloaded; those of local files are.
     """
     shown = {}
     look_in((Path.cwd(),))
@@ -114,7 +114,7 @@ def _rows(models: Iterable[Model]) -> set[int]:
 
 
 def named_inputs(models: Sequence[str]) -> tuple[Input, ...]:
-    """The models of a command line by short names: the folder's, numbered where two folders have the same."""
+    """Name the models of a command line after their folders, with a number where two names are equal."""
     named: dict[str, Input] = {}
     for text in models:
         model = named_input("", text)
@@ -127,7 +127,7 @@ def named_inputs(models: Sequence[str]) -> tuple[Input, ...]:
 
 
 def _model(model: Input, folder: Path) -> str | dict[str, Any]:
-    """The model as a search file in `folder` names it."""
+    """Return a model's entry for a search file in `folder`."""
     path = model.path if model.revision else _relative(model.path, folder)
     adapter = model.adapter and (model.adapter if model.adapter_revision else _relative(model.adapter, folder))
     return model_data(replace(model, path=path, adapter=adapter))

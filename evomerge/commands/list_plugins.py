@@ -16,13 +16,13 @@ from evomerge.plugins import PluginError
 
 
 def overview(kinds: Mapping[str, str]) -> tuple[dict[str, list[str]], Table]:
-    """Names of all plug-ins as plain data and for people; kinds: how each sort of plug-in is called -> the sort."""
+    """List the names of all plug-ins, as plain data and as a table. kinds: name on the command line -> kind."""
     found = {kind: list(plugins.names(what)) for kind, what in kinds.items()}
     return found, _card({kind: ", ".join(names) for kind, names in found.items()})
 
 
 def describe(kinds: Mapping[str, str], kind: str, name: str | None) -> tuple[list[dict[str, Any]], RenderableType]:
-    """Every plug-in of a kind, or the one of this name, as plain data and for people. Raises PluginError."""
+    """Describe all plug-ins of a kind, or one of them, as plain data and as a table. Raises PluginError."""
     if kind not in kinds:
         owners = [each for each, sort in kinds.items() if kind in plugins.names(sort)]
         raise PluginError(

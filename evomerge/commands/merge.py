@@ -28,8 +28,8 @@ def merge_recipe(
 ) -> dict[str, Any]:
     """Merge the models of a recipe file, or of a mergekit configuration, into the folder `output`.
 
-    Returns the manifest, or what a LoRA holds, and notes. Raises RecipeError with the line for what the method does
-    not take, and as `materialize` and `export_lora`.
+    Returns the manifest or the report of the LoRA, with notes. Raises RecipeError with the line of what the method does
+    not accept, and the errors of `materialize` and `export_lora`.
     """
     notes = unfinished(output)
     if isinstance(recipe, RecipeFile):
@@ -45,7 +45,7 @@ def merge_recipe(
 
 
 def checked(recipe: RecipeFile) -> Merge:
-    """The merge of a recipe file, if its method takes it. Raises RecipeError with the line, or PluginError."""
+    """Return the merge of a recipe file, checked by its method. Raises RecipeError with the line, or PluginError."""
     try:
         check_method(recipe.merge)
     except MethodError as error:
@@ -62,7 +62,7 @@ def write_lora(
     overwrite: bool,
     scores: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a merge as a LoRA on its base; returns what it holds. Raises as `export_lora`."""
+    """Write a merge as a LoRA on its base; return the report to print. Raises the errors of `export_lora`."""
     report = export_lora(merge, output, rank, modules_to_save=modules_to_save, overwrite=overwrite, scores=scores)
     return {"output": str(output), "outputs": [WEIGHTS], "lora": asdict(report), "notes": report.text}
 

@@ -22,7 +22,7 @@ from evomerge.run import Run
 def show_front(
     run: Run, split: str, width: int, *, everything: bool = False, plot: bool = False
 ) -> tuple[dict[str, Any], RenderableType]:
-    """The front of the study in `run`, as plain data and for people; width: of the terminal, in characters.
+    """Show the front of a run, as plain data and as tables. width: of the terminal, in characters.
 
     Raises ChoiceError for an unknown split.
     """

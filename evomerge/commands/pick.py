@@ -45,9 +45,9 @@ class Request:
 
 
 def decide(run: Run, request: Request) -> Decision:
-    """Find the requested point. A choice on the report split is recorded as a use of it.
+    """Find the requested point; a choice on the report split is recorded in the study.
 
-    Raises ChoiceError for a wish that cannot be read or measured, StudyError for a trial that has no scores.
+    Raises ChoiceError for an invalid request, StudyError for a trial without scores.
     """
     wish = request.wish(run.objective)
     deciding = deciding_front(run, request.split)
@@ -66,13 +66,13 @@ def decide(run: Run, request: Request) -> Decision:
 
 
 def check_split(split: str | None) -> None:
-    """Raises ChoiceError for an unknown split."""
+    """Raise ChoiceError for an unknown split."""
     if split is not None and split not in SPLITS:
         raise ChoiceError(f"--split is one of {', '.join(SPLITS)}; got {split!r}.")
 
 
 def deciding_front(run: Run, split: str | None = None) -> Front:
-    """The front of the given split; else of select where finalists were scored there, else of search."""
+    """Return the front of a split; by default of select once finalists are scored on it, else of search."""
     if split is None:
         split = "select" if any(point.is_candidate for point in run.scored("select").points) else "search"
     return run.scored(split)
@@ -110,7 +110,7 @@ def _sentence(deciding: Front, chosen: Chosen) -> str:
 
 
 def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, ScoredModel]:
-    """A trial by its number: on the split that decides, or else on the one that it was searched on."""
+    """Find a trial by its number on the deciding split, or, if no split was requested, on the search split."""
     entry = run.study.entries.get(request.trial) if request.trial is not None else None
     number = -1 if entry is None else identity(run.study, entry.trial)[1]
     found = deciding.numbered(number)

@@ -32,7 +32,7 @@ def ask_for_choice(run: Run, split: str | None, ask: Callable[[str], str], say: 
 
 
 def read_answer(answer: str, split: str | None) -> Request:
-    """`7`, `math=2,chat=1`, `max math chat>=-1pt`, `knee` as a request. Raises ChoiceError."""
+    """Parse `7`, `math=2,chat=1`, `max math chat>=-1pt` or `knee`. Raises ChoiceError for anything else."""
     words = re.split(r"[\s,]+", _SPACES.sub(r"\1", answer.strip()))
     if len(words) == 1 and words[0].isdigit():
         return Request(trial=int(words[0]), split=split)

@@ -42,10 +42,10 @@ class Evidence:
 def plan_search(
     config: SearchConfig, file: Path, *, measure: bool, say: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The plan as plain data and as lines for people.
+    """Estimate what a search takes, as plain data and as lines of text.
 
-    measure: whether to score a candidate and a parent to this end; a study that has begun uses its own trials.
-    Raises what `prepare` raises.
+    measure: whether to score a candidate and a parent for it; if the study has begun, its own trials are used.
+    Raises the errors of `prepare`.
     """
     plan = prepare(config, say=say)
     workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)

@@ -36,7 +36,7 @@ class PluginCard:
 
 
 def cards(what: str, name: str | None = None) -> list[PluginCard]:
-    """All plug-ins of a sort, or the one of this name, as `plugins.load` finds it. Raises PluginError."""
+    """Describe all plug-ins of a kind, or the one of this name. Raises PluginError for an unknown name."""
     return [_card(what, each) for each in (plugins.names(what) if name is None else [name])]
 
 

@@ -24,9 +24,9 @@ def detectable_differences(
 ) -> dict[str, Any]:
     """Compute the smallest detectable differences on the report split, per task and for the score; null if unknown.
 
-    scores: label -> task -> what models scored on the search split, and source where; without two models a share of
-    discordant answers is assumed, and other values are unknown. Values of whole models have no sampling error.
-    A score over tasks of several units is scaled by the models compared, so that no difference of it can be told yet.
+    scores: model -> task -> its scores on the search split; for fewer than two models, a share of discordant answers
+    is assumed, and other values are unknown. source: description of these scores. Tasks with one value per model have
+    no sampling error. A score over tasks of several units depends on the models compared, so its difference is unknown.
     """
     sampled = [task for task in objective.weights if task not in objective.whole_model]
     counts = {task: examples[task]["report"] for task in sampled}
@@ -48,7 +48,7 @@ def detectable_differences(
 
 
 def power_lines(shown: Mapping[str, Any]) -> list[str]:
-    """The same for people."""
+    """Format the result of `detectable_differences` as lines of text."""
     if not shown["examples"]:
         return ["power: every task is one value per model without sampling error: any difference shows"]
     assumed = (
@@ -88,7 +88,7 @@ def _variance(objective: Objective, task: str, measured: list[Mapping[str, Score
 
 
 def _adds_up(objective: Objective, measured: list[Mapping[str, Scores]]) -> bool:
-    """Whether the tasks have one unit, or weights that bring them to one."""
+    """Return whether the score has one unit: that of all tasks, or one that the tasks are scaled to."""
     if measured or objective.kind in ("mean", "chebyshev"):
         return not display_score(objective, measured).scale
     return not objective.lower_is_better and not objective.whole_model

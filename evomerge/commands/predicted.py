@@ -33,7 +33,7 @@ def find(run: Run, request: Request) -> Predicted:
 
 
 def sentence(point: Predicted) -> str:
-    """`predicted 7 was not measured: ...`."""
+    """Describe a predicted point: `predicted 7 was not measured; expected on the search split: ...`."""
     digits = column_digits(point.tasks.values())
     expected = ", ".join(f"{task} {plus_minus(value, digits)}" for task, value in point.tasks.items())
     return (
@@ -44,7 +44,7 @@ def sentence(point: Predicted) -> str:
 
 
 def predicted_data(run: Path, point: Predicted) -> dict[str, Any]:
-    """Plain data, for JSON."""
+    """Convert a predicted point to plain data, for JSON."""
     return {**predicted_to_dict(point), "sentence": sentence(point), "recipe": None, "next": command(run, point)}
 
 
@@ -54,7 +54,7 @@ def command(run: Path, point: Predicted) -> str:
 
 
 def choice_of(run: Run, point: Predicted) -> Choice:
-    """The predicted point's complete merge, for `export`."""
+    """Return the merge of a predicted point, for `export`."""
     merge = run.merge_of(Trial(-1, point.x, seed=run.config.seed))
     said = sentence(point)
     return Choice(f"predicted {point.number}", merge, {"prediction": said}, (said,))

@@ -13,7 +13,7 @@ from evomerge.report.terminal import Terminal
 
 @contextmanager
 def progress_bar(title: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int, int], None]]:
-    """Show the share of what is done on stderr, with the time left; yields what takes (done, total).
+    """Show the completed share and the time left on stderr; yield a callback that takes (done, total).
 
     Without a terminal: a JSON line at most every QUIET seconds. clock: seconds of a monotonic clock.
     """

@@ -21,7 +21,7 @@ from evomerge.text.masking import shareable
 from evomerge.text.printable import printable
 from search_spaces.base import SearchSpace, SpaceError
 
-#: What the file is called in the folder of the run, unless it is named.
+#: Default name of the file, in the run folder.
 REPORT = "report.html"
 
 
@@ -33,11 +33,10 @@ def write_report(
     browser: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write the report of a run; returns what to print. Raises OutputError or CheckpointError for a file that is not
-    replaced.
+    """Write the report of a run; return the data to print.
 
-    output: the file, `report.html` in the folder of the run by default. overwrite: replace a file there that is no
-    report. browser: also open it.
+    output: the file; by default `report.html` in the run folder. overwrite: whether to replace a file that is not a
+    report. browser: whether to open it. Raises OutputError or CheckpointError for a file that must not be replaced.
     """
     path = run.folder / REPORT if output is None else output
     inputs = named_paths(run.study.configuration)
@@ -61,7 +60,7 @@ def write_report(
 
 
 def written(data: Mapping[str, Any], places: Iterable[Path]) -> str:
-    """The page of what `document` gave: of the paths in `places` only names, no secrets, no control characters."""
+    """Render the data of `document` as HTML without secrets and control characters; `places` are shown by name only."""
     return page(_printable_data(shareable(data, places)))
 
 
@@ -74,7 +73,7 @@ def _printable_data(data: Any) -> Any:
 
 
 def gather(run: Run) -> PageSources:
-    """What the models' headers say about the points of a study; where they cannot be read, why not."""
+    """Collect coefficients and recipes of a study's trials, or the reason why the models' headers cannot be read."""
     inputs = tuple(model.name for model in run.config.experts)
     text = run.config.text()
     try:
@@ -87,7 +86,7 @@ def gather(run: Run) -> PageSources:
 
 
 class _Recipes(Mapping[int, str]):
-    """Recipe files by trial, written when they are asked for: one takes a good part of a second for a large model."""
+    """Recipe files by trial, written on access: one takes much of a second for a large model."""
 
     def __init__(self, merges: Mapping[int, Merge]) -> None:
         self._merges = merges
@@ -103,7 +102,7 @@ class _Recipes(Mapping[int, str]):
 
 
 def _merges(study: Study, recipe: Recipe, space: SearchSpace) -> dict[int, Merge]:
-    """Every trial of the search split as a complete merge."""
+    """Return the merge of every trial on the search split, by trial number."""
     merges = {}
     for trial in (entry.trial for entry in study.entries.values() if entry.trial.split == "search"):
         if trial.merge is not None:

@@ -30,7 +30,7 @@ PAUSE = 1.0
 def run_search(
     config: SearchConfig, console: Console, *, resume: bool, as_json: bool, trackers: Mapping[str, str] | None = None
 ) -> int:
-    """Run or resume a search and show it; returns the exit code. trackers: kind -> target of those to log to, too."""
+    """Run or resume a search and show its progress; return the exit code. trackers: kind -> target to log to."""
     watched = Trackers(trackers or {})
     with Interruptible(choose(console, as_json=as_json)) as view:
 
@@ -48,7 +48,7 @@ def run_search(
         result = None if selection is None else selection_to_dict(selection)
         if result is not None:
             view.event("selected", **result)
-        # A finished study is sent too: as nothing is scored, its trackers have not been started yet.
+        # Nothing is scored on a finished study, so its trackers are only started here.
         for message in [*watched.news(Path(config.study)), *watched.end(ending.kind, result)]:
             view.event("sink", message)
         code = _exit_code(ending)

@@ -13,7 +13,7 @@ from typing import Any
 
 from evomerge.trackers import FOLDER, SAID
 
-#: Seconds between two looks into the logs, and that the end of a search waits for the last numbers to arrive.
+#: Seconds between two reads of the logs, and to wait at the end of a search for trackers to send their last data.
 PAUSE, LAST = 1.0, 10.0
 
 

@@ -12,17 +12,13 @@ from evomerge.run import Run
 
 
 def study_status(run: Run, *, plot: bool) -> tuple[dict[str, Any], Group]:
-    """The status of the study as plain data and for people."""
+    """Show the status of a study, as plain data and as text."""
     data = status.status(run)
     parts = [status.render(data)]
     if data["state"] == "done":
-        parts.append(_add_result(run, data))
+        data["result"] = selection_to_dict(run.selection)
+        parts.append(standings.render(run.selection))
     if plot:
         data["picture"] = str(plot_progress(run))
         parts.append(Group(Text(f"picture: {data['picture']}")))
     return data, Group(*parts)
-
-
-def _add_result(run: Run, data: dict[str, Any]) -> Group:
-    data["result"] = selection_to_dict(run.selection)
-    return standings.render(run.selection)

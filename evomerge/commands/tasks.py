@@ -36,11 +36,11 @@ _TASK_NAME = re.compile(r"^task:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 class DraftError(EvomergeError):
-    """A search file that cannot be drafted from what was given."""
+    """A search file that cannot be drafted from the given models and tasks."""
 
 
 def guess_tasks(tasks: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and entry of every task. Raises DraftError for one that is not understood, and for two of one name."""
+    """Return name and entry of every task. Raises DraftError for an unknown one, and for two of the same name."""
     entries = [guess_task(task) for task in tasks]
     names = [name for name, _ in entries]
     if len(set(names)) != len(names):
@@ -49,10 +49,12 @@ def guess_tasks(tasks: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def guess_task(text: str) -> tuple[str, dict[str, Any]]:
-    """(name, entry of `tasks` in a search file) for a file, a `module:Class`, the name of an lm-eval task, or an entry.
+    """Return a task's name and its entry of `tasks` in a search file.
 
-    An entry is written as in a search file, `{evaluator: multiple_choice, file: qa.jsonl, prompt: text}`.
-    Raises DraftError for a file that is missing, of no known kind, or whose fields can be read in more than one way.
+    text: a file, a `module:Class`, the name of an lm-eval task, or an entry as in a search file, such as
+        `{evaluator: multiple_choice, file: qa.jsonl, prompt: text}`.
+
+    Raises DraftError for a file that is missing, of an unknown kind, or whose fields can be read in more than one way.
     """
     if text.lstrip().startswith("{"):
         return _of_entry(text)
@@ -97,7 +99,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 
 def _of_lines(path: Path, file: str) -> dict[str, Any]:
-    """The evaluator that the fields of every line ask for. Raises DraftError if they are ambiguous."""
+    """Return an entry with the evaluator that the lines' fields suggest. Raises DraftError if they are ambiguous."""
     lines = read_json_lines(path)
     fields = list(dict.fromkeys(name for line in lines for name in line.fields))
     evaluator = next((kind for kind, needed in _NEEDED.items() if needed in fields), None)
@@ -112,7 +114,7 @@ def _of_lines(path: Path, file: str) -> dict[str, Any]:
         without = [line.where for line in lines if name not in line.fields]
         if without and len(without) < len(lines) / 2:
             raise DraftError(f"{without[0]} has no {name!r}, unlike most lines: add it, or leave the line out.")
-    doubts = [f"the field {name!r} has a meaning too" for name in fields if _meant(name, fields) and name not in read]
+    doubts = [f"the field {name!r} would be ignored" for name in fields if _meant(name, fields) and name not in read]
     if len(prompts) > 1:
         doubts.append("there are both 'prompt' and 'question'")
     if evaluator != "perplexity" and not prompts:
@@ -130,18 +132,18 @@ def _of_lines(path: Path, file: str) -> dict[str, Any]:
 
 
 def _meant(name: str, fields: Sequence[str]) -> bool:
-    """Whether data sets use a field of this name for what a model reads or writes; lettered choices come in a row."""
+    """Return whether data sets use a field of this name for a model's input or output, such as lettered choices."""
     return bool(_MEANINGFUL.fullmatch(name)) or (name in _LETTERS and set(_LETTERS[:2]) <= set(fields))
 
 
 def _spaced(lines: Sequence[Line]) -> bool:
-    """Whether every choice brings the white space that separates it from its prompt."""
+    """Return whether every choice begins with the white space that separates it from its prompt."""
     texts = [text for line in lines for text in as_texts(line.field("choices"), f"{line.where}, choices")]
     return all(text[:1].isspace() for text in texts)
 
 
 def _remedy(path: Path, evaluator: str | None, fields: Sequence[str]) -> str:
-    """How to say what to read, with the file's own fields; in double quotes, where YAML reads `\\n` as a line end."""
+    """Suggest a `--task` with the file's fields; in the template's double quotes, YAML reads `\\n` as a newline."""
     kind = evaluator or "exact_match"
     answer = next((name for name in fields if _ANSWERS.fullmatch(name)), "FIELD")
     if kind == "perplexity":

@@ -1,4 +1,4 @@
-"""The search file: strict YAML in, validated objects out. Paths in it are relative to its folder."""
+"""The search file: strict YAML in, validated objects out. Its relative paths start at its folder."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ FREE = (
 )
 
 
-#: Where in the file, and what is wrong there.
+#: Place in the file, and what is wrong there.
 Mistake = tuple[strict_yaml.Path, str]
 
 
@@ -70,7 +70,7 @@ class ConfigError(EvomergeError):
 
 @dataclass(frozen=True)
 class _Text:
-    # Two files that say the same are equal, whatever their lines.
+    # Not compared: files with equal contents are equal, whatever their lines and folders.
     document: strict_yaml.Document | None = field(default=None, compare=False)
     folder: Path = field(default=Path(), compare=False)
 
@@ -79,9 +79,9 @@ class SearchConfig(Section):
     """A validated search file.
 
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
-    trial_timeout: seconds that one candidate may take on a Ray worker; without it, ten times the median of the trials
-    so far, and ten minutes at least.
-    code: folders that the user's own modules are looked for in; by default the search file's and the working folder.
+    trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
+    so far, and at least ten minutes.
+    code: folders of the user's own modules; by default the search file's and the working folder.
     """
 
     _text: _Text = PrivateAttr(default=_Text())
@@ -144,30 +144,30 @@ class SearchConfig(Section):
         return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
 
     def where(self, *path: str) -> str:
-        """`search.yaml:14: tasks.sort`, to begin an error message with; without a file only the key."""
+        """Return the place of a key for error messages: `search.yaml:14: tasks.sort`; without a file only the key."""
         key, document = ".".join(path), self._text.document
         return key if document is None else f"{document.where(*path)}: {key}"
 
     def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
-        """The same search with other limits where they are given."""
+        """Return a copy with the given limits; None keeps the file's."""
         given = {name: value for name, value in (("trials", trials), ("hours", hours)) if value is not None}
         return self.model_copy(update={"budget": self.budget.model_copy(update=given)})
 
     @property
     def code_folders(self) -> tuple[str, ...]:
-        """The folders to import the file's own modules from; none if it names none."""
+        """The folders to import the user's own modules from; empty if the file names no such module."""
         specs = (self.method, self.space, self.optimizer, *self.tasks.values())
         own = any(":" in spec.kind or ":" in str(spec.options.get("function", "")) for spec in specs)
         folders = self.code or (self._text.folder, Path.cwd())
         return tuple(dict.fromkeys(map(str, folders))) if own else ()
 
     def recipe(self) -> Recipe:
-        """The recipe of the merge, without coefficients."""
+        """Return the recipe of the merge, without coefficients."""
         options = dict(self.method.options)
         return Recipe(self.base, self.experts, self.method.kind, options, self.dtype, self.tokenizer)
 
     def as_dict(self) -> dict[str, Any]:
-        """The search file as data, with absolute paths and the defaults."""
+        """Return the search file as plain data, with absolute paths and defaults filled in."""
         data: dict[str, Any] = {
             "base": model_data(self.base),
             "experts": {model.name: model_data(model) for model in self.experts},
@@ -187,7 +187,7 @@ class SearchConfig(Section):
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:
-        """The part of `as_dict` that must not change on resume."""
+        """Return the part of `as_dict` that must not change on resume."""
         return {name: value for name, value in self.as_dict().items() if name not in FREE}
 
     def write(self, path: Path) -> None:
@@ -195,20 +195,20 @@ class SearchConfig(Section):
         write_text(path, self.text())
 
     def text(self) -> str:
-        """The search file that `write` writes."""
+        """Return the text that `write` writes."""
         return strict_yaml.dump(self.as_dict())
 
 
 def load_config(path: Path | str, *, files: bool = False) -> SearchConfig:
     """Read and check a search file. Raises ConfigError with the line of every mistake.
 
-    files: whether a model or file of a task that is not there is a mistake; a study is read without them.
+    files: whether missing models and task files are mistakes, too; finished studies are read without them.
     """
     path = Path(path)
     if path.is_dir():
         own = path / SEARCH_FILE
         there = f"; the one of this run is {own}" if own.is_file() else ""
-        raise ConfigError(f"{path} is a folder, and a search file is expected{there}.")
+        raise ConfigError(f"{path} is a folder; expected a search file{there}.")
     missing = "expected a search file. `evomerge init BASE EXPERT... --task TASK` writes one."
     document = read_document(path, "search", missing=missing, error=ConfigError, read=_text_of)
     if not isinstance(document.data, dict):
@@ -226,7 +226,7 @@ def load_config(path: Path | str, *, files: bool = False) -> SearchConfig:
 
 
 def _text_of(path: Path) -> str:
-    """The text of a search file; where a study has lost its copy, what the study's ledger says."""
+    """Read a search file; where a study has lost its copy, restore the text from its ledger."""
     lost = not path.exists() or path.stat().st_size == 0
     if lost and path.name == SEARCH_FILE and (path.parent / FILE).is_file():
         configuration = Study.read(path.parent).configuration
@@ -235,7 +235,10 @@ def _text_of(path: Path) -> str:
 
 
 def _validated(document: strict_yaml.Document, folder: Path) -> tuple[SearchConfig | None, list[Mistake]]:
-    """The search file as an object, and its mistakes; beside unknown keys also those in what the keys say together."""
+    """Return the search file as an object, if valid, and its mistakes.
+
+    Validation is repeated without unknown keys, because these hide mistakes in the combination of keys.
+    """
     data = document.data
     mistakes: list[Mistake] = []
     while True:
@@ -300,7 +303,7 @@ _SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}
 
 
 def _mistake(details: ErrorDetails) -> Mistake:
-    """The place, and `budget.trials: what is wrong; got VALUE`."""
+    """Return the place of an error, and its text: `budget.trials: must be a valid integer; got 1.5`."""
     context = details.get("ctx", {})
     path: strict_yaml.Path = (context["at"],) if "at" in context else details["loc"]
     shown, kind, why = path, details["type"], details["msg"]
@@ -311,12 +314,12 @@ def _mistake(details: ErrorDetails) -> Mistake:
     elif kind == "value_error":
         why = str(context["error"])
     elif kind != "inconsistent":
-        why = f"{why[:1].lower()}{why[1:]}; got {details['input']!r}"
+        why = f"{why[:1].lower()}{why[1:]}; got {details['input']!r}".replace("input should", "must", 1)
     return path, "".join(f"{part}." for part in shown)[:-1] + (": " if shown else "") + why
 
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:
-    """The keys that the file, or the section of it at `path`, may have."""
+    """Return the valid keys of the file, or of its section at `path`."""
     return _keys(_SECTIONS[str(path[0])] if path else SearchConfig)
 
 

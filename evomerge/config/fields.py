@@ -65,7 +65,7 @@ class Limits(Section):
         return self
 
     def deadline(self, now: datetime) -> datetime | None:
-        """`until` with its time zone: the next such local time after `now`, or the given date and time."""
+        """Return `until` with its time zone: the next such local time after `now`, or the given date and time."""
         if self.until is None:
             return None
         clock = _CLOCK.fullmatch(self.until)
@@ -98,18 +98,18 @@ class Split(Section):
 
 
 def named_paths(configuration: Mapping[str, Any], folder: Path | None = None) -> list[Path]:
-    """Every path that a configuration, as `SearchConfig.identity` gives it, reads models or examples from.
+    """Return the paths of models and task files in a configuration, such as that of a study.
 
-    folder: where relative paths start, in a configuration that has some.
+    folder: start of relative paths; without it, relative paths are left out.
     """
     named = [path for _, path in paths_of(configuration, folder or Path())]
     return [path for path in named if folder is not None or path.is_absolute()]
 
 
 def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | int, ...], Path]]:
-    """Paths of models, and of files and folders that plug-ins are given, each with its place in a search file.
+    """Return the paths of models, and of plug-ins' files and folders, each with its place in a search file.
 
-    data: of a search file, with or without mistakes. folder: where relative paths start.
+    data: contents of a search file, which may have mistakes. folder: start of relative paths.
     """
     texts: list[tuple[tuple[str | int, ...], Any]] = []
     experts = data.get("experts")
@@ -130,7 +130,7 @@ def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | in
 
 
 def plugins_of(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, PluginSpec]]:
-    """Plug-ins that a search file names: place, sort, name with options; without those that are written wrongly."""
+    """Return place, kind, and name with options of each plug-in in a search file; malformed ones are left out."""
     named = [
         (("method",), "merge method", data.get("method"), "kind"),
         (("space",), "search space", data.get("space"), "kind"),
@@ -149,7 +149,7 @@ def _mapping(data: Any) -> Mapping[str, Any]:
 
 
 def plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
-    """A plug-in as the file says it, in its shortest form."""
+    """Return a plug-in's entry in a search file, in its shortest form."""
     return {key: spec.kind, **spec.options} if spec.options else spec.kind
 
 
@@ -164,7 +164,7 @@ def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
     path, revision = _place(data, info)
     adapter, adapter_revision = None, None
     if "adapter" in data:
-        adapter, adapter_revision = _place(_with_path(data["adapter"], "adapter", ("path", "revision")), info)
+        adapter, adapter_revision = _place(_with_path(data["adapter"], "an adapter", ("path", "revision")), info)
     statistics = data.get("statistics")
     if "statistics" in data:
         if not isinstance(statistics, str) or not statistics:
@@ -186,7 +186,7 @@ def _with_path(data: Any, what: str, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _place(data: Mapping[str, Any], info: ValidationInfo) -> tuple[str, str | None]:
-    """A local path, or a repository of the hub with its revision."""
+    """Return a local path with None, or a repository of the hub with its revision."""
     if data.get("revision") is not None:
         return data["path"], str(data["revision"])
     return locate_name(data["path"], _folder(info))

@@ -60,7 +60,7 @@ def test_a_search_file_names_adapters_and_statistics(tmp_path: Path) -> None:
     config.write(again)
     assert load_config(again).experts == config.experts
     file.write_text(strict_yaml.dump({**search_file(tmp_path), "experts": {"a": {"path": "base", "adapter": 3}}}))
-    with pytest.raises(ConfigError, match="expected the path of adapter; got 3"):
+    with pytest.raises(ConfigError, match="expected the path of an adapter; got 3"):
         load_config(file)
 
 

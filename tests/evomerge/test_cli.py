@@ -326,7 +326,7 @@ def test_check_says_what_a_search_will_do(tmp_path: Path) -> None:
     # The base, two parents, the uniform average, and five of task arithmetic without the one that is uniform.
     assert (data["baselines"], data["proposed"]) == (9, 20)
     short = run("check", write(tmp_path, budget={"trials": 10})).stdout
-    assert "of 10 trials, the first are the start and 9 baselines, which leaves 0 for cma_es to propose" in short
+    assert "the start and 9 baselines come first, which leaves 0 of 10 trials to cma_es" in short
     assert short.splitlines()[-1].startswith(
         "Ready, but the budget covers baselines only (see the last note): evomerge search"
     )
@@ -362,7 +362,7 @@ def test_a_folder_is_no_search_file_but_may_hold_one(finished: Path, tmp_path: P
     given = run("search", finished / "study", "--resume")
     assert given.exit_code == 2
     assert f"the one of this run is {finished / 'study' / 'search.yaml'}" in given.stderr
-    assert "is a folder, and a search file is expected." in run("check", tmp_path).stderr
+    assert "is a folder; expected a search file." in run("check", tmp_path).stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

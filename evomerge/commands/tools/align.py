@@ -25,10 +25,10 @@ from evomerge.recipe.model_names import named_input, published
 def align_model(
     model: str, to: str, output: Path, *, residual: bool = False, seed: int = 0, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Write `model` to the folder `output`, its units matched to those of `to`; returns what to print and record.
+    """Write `model` to the folder `output` with its hidden units matched to those of `to`; return the manifest.
 
-    Raises CheckpointError for models that are refused or do not fit, AlignError for one whose units are not known,
-    OutputError for the folder.
+    Raises CheckpointError for unsuitable models, AlignError for an architecture whose units are unknown, OutputError
+    for the folder.
     """
     moving, target = open_named(model), open_named(to)
     check_output(output, [moving, target], overwrite=overwrite)
@@ -55,12 +55,12 @@ def align_model(
 
 
 def source_name(text: str) -> str:
-    """What may be published of a model that a command line names, see `published`."""
+    """Return the name to publish for a model given on the command line, see `published`."""
     return published(named_input("model", text))
 
 
 def write_changed(model: Model, changed: Mapping[str, Tensor], output: Path, record: Mapping[str, Any]) -> None:
-    """Write a model with some tensors changed, of the same shapes and types, and `record` as its manifest."""
+    """Write a model with some tensors replaced by others of the same shapes and types, and `record` as its manifest."""
     plan = plan_tensors(model, None)
     copies = companions(model.path, model.path)
     nbytes = sum(tensor.nbytes for tensor in plan) + sum(source.stat().st_size for source in copies.values())

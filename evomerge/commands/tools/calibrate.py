@@ -31,9 +31,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}")
 
 @dataclass(frozen=True)
 class Reading:
-    """How data are read: at most N examples (None: all) of at most N tokens (None: 512), model dtype and device.
+    """Options for reading data with a model.
 
-    separator: between prompt and answer.
+    examples: their maximum number; None for all. length: maximum tokens per example; None for 512. dtype, device: of
+    the model. separator: between prompt and answer.
     """
 
     examples: int | None = None
@@ -47,7 +48,7 @@ class Reading:
             raise CollectionError(f"dtype is {self.dtype!r}; expected {', '.join(DTYPES)}.")
 
     def encode(self, texts: Sequence[Text], model: ResidentModel) -> list[Example]:
-        """Tokenize what is read of the texts, for this model. Raises CollectionError."""
+        """Tokenize the texts for a model, within the limits of these options. Raises CollectionError."""
         length = readable_length(model.network, model.tokenizer, self.length)
         return encode_texts(texts, model.tokenizer, length, self.examples)
 
@@ -55,10 +56,10 @@ class Reading:
 def collect_statistics(
     model: Input, data: Path, output: Path, settings: collect.Settings, reading: Reading, *, overwrite: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Collect the statistics of one model, with its adapter, into the file `output`; returns what to print.
+    """Write the statistics of one model, with its adapter, to the file `output`; return data and lines to print.
 
     Raises EvaluatorError or CollectionError for the data, CheckpointError, ModelError or CollectionError for the
-    model, OutputError for the output; all of them before the first example is read, if they can be known then.
+    model, OutputError for the output; where possible before the first forward pass.
     """
     check_file(output, ours=STATISTICS, overwrite=overwrite, inputs=[*model.paths, data])
     texts = read_texts(data, reading.separator)
@@ -83,9 +84,10 @@ def collect_statistics(
 def collect_through_recipe(
     recipe: Path, data: Mapping[str, Path], output: Path, batch_tokens: int, reading: Reading, *, overwrite: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Collect the second moments of all inputs of a recipe through the merge into the folder `output`.
+    """Write the Gram matrices of a recipe's inputs, collected through merged layers, to the folder `output`.
 
-    A file for each input, and recipe.yaml, which names them. Raises as `collect_statistics`, and RecipeError.
+    The folder gets one file per input, and recipe.yaml, which names them. Raises RecipeError, and the errors of
+    `collect_statistics`.
     """
     merge = read_merge(recipe)
     check_merge(merge, list(data))
@@ -101,7 +103,7 @@ def collect_through_recipe(
     texts = {model.name: read_texts(data[model.name], reading.separator) for model in merge.recipe.inputs}
     sources = open_models(bare)
     check_continues_text(sources.base, sources.tokenizer)
-    # In the type in which the merge will be written, as its layers will run.
+    # The dtype of the written merge, in which its layers will run.
     resident = load(sources.base, sources.tokenizer, merge.recipe.dtype, reading.device)
     examples = {name: reading.encode(part, resident) for name, part in texts.items()}
     output.mkdir(parents=True, exist_ok=True)
@@ -119,12 +121,12 @@ def collect_through_recipe(
 
 
 def _file_name(name: str, number: int) -> str:
-    """A file name for an input; a name that could be more than that, such as a path, is left out of it."""
+    """Return a file name for an input: its own name, unless that could be more than a file name, such as a path."""
     return f"{name if _PLAIN.fullmatch(name) else f'input-{number}'}.safetensors"
 
 
 def name_data(pairs: Sequence[str]) -> dict[str, Path]:
-    """`NAME=FILE` of each input. Raises CollectionError for what is no such pair."""
+    """Parse `NAME=FILE` for each input. Raises CollectionError for an invalid or repeated one."""
     found = {}
     for pair in pairs:
         name, equals, file = pair.partition("=")
@@ -135,16 +137,16 @@ def name_data(pairs: Sequence[str]) -> dict[str, Path]:
 
 
 def check_continues_text(base: Model, tokenizer: Path) -> None:
-    """Refuse a model that is no causal language model with a tokenizer; reads no weights.
+    """Check that a model is a causal language model with a tokenizer, without reading weights.
 
-    Raises ModelError, CheckpointError or CollectionError.
+    Raises ModelError, CheckpointError or CollectionError if not.
     """
     check_reads_text(base, tokenizer)
     collect.check_network(outline(base).network)
 
 
 def load(base: Model, tokenizer: Path, dtype: str | None, device: str) -> ResidentModel:
-    """A model to collect statistics from, if memory suffices. Raises CollectionError or ModelError."""
+    """Load a model to collect statistics from. Raises CollectionError if memory does not suffice, or ModelError."""
     place, wanted = torch.device(choose_device(device)), None if dtype is None else getattr(torch, dtype)
     nbytes = sum(prod(base.shape(name)) * (wanted or base.dtype(name)).itemsize for name in base.names)
     collect.check_memory(nbytes, place, "The weights")

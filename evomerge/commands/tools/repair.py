@@ -1,4 +1,4 @@
-"""`evomerge tools repair`: a merged model whose hidden units vary as those of its endpoints do, as a checkpoint."""
+"""`evomerge tools repair`: a merged model with the statistics of its endpoints' hidden units restored."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -34,11 +34,11 @@ def repair_model(
     batch_tokens: int = 4096,
     overwrite: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Write `merged` to the folder `output` with the statistics that `models` have; returns what to print.
+    """Write `merged` to the folder `output` with the statistics of `models`; return data and lines to print.
 
     weights: of the models, divided by their sum; equal ones by default. scale_only: standard deviations only (RESCALE).
-    Raises CollectionError or EvaluatorError for weights and data, CheckpointError or ModelError for models that are
-    refused or do not fit, OutputError for the folder; all of them before the first pass, if they can be known then.
+    Raises CollectionError or EvaluatorError for weights and data, CheckpointError or ModelError for unsuitable models,
+    OutputError for the folder; where possible before the first forward pass.
     """
     shares = shares_of(models, weights)
     texts = read_texts(data, reading.separator)
@@ -73,9 +73,9 @@ def repair_model(
 
 
 def shares_of(models: Sequence[str], weights: Sequence[float] | None) -> list[float]:
-    """The models' weights, of sum 1. Raises CollectionError for weights that are no mixture of these models."""
+    """Return the models' weights, scaled to sum 1. Raises CollectionError if they do not fit the models."""
     if len(models) < 2:
-        raise CollectionError(f"A merge has at least two endpoints; {len(models)} were given: {', '.join(models)}.")
+        raise CollectionError(f"A merge has at least two endpoints; got {len(models)}: {', '.join(models)}.")
     given = [1.0] * len(models) if weights is None else list(weights)
     total = sum(given)
     if len(given) != len(models) or not isfinite(total) or min(given) < 0 or total == 0:
@@ -112,7 +112,7 @@ def _counted(progress: Progress, total: int) -> Step:
 
 
 def _result(checkpoint: Model, done: Repaired, wanted: Statistics, *, scale_only: bool) -> dict[str, Any]:
-    """How far off the channels' statistics are: mean absolute deviations; "scale" is the goal's mean deviation."""
+    """Return mean absolute errors of the channels' statistics; "scale" is the mean standard deviation of the goal."""
     sizes = {name: len(one.std) for name, one in wanted.items()}
     names = set(checkpoint.names)
     moved = [name for name in wanted if not scale_only and hidden_units.bias_name(name) in names]
@@ -133,8 +133,8 @@ def _lines(record: Mapping[str, Any], *, scale_only: bool) -> list[str]:
     lines = [f"note: {note}" for note in record["notes"]]
     if moved < channels and not scale_only:
         lines.append(
-            f"note: {channels - moved} of {channels} channels are of layers without a bias: their standard deviations "
-            "are corrected (RESCALE), their means cannot be."
+            f"note: {channels - moved} of {channels} channels belong to layers without a bias: only their standard "
+            "deviations are corrected (RESCALE), not their means."
         )
     lines.append(
         f"{channels} channels of {record['layers']} layers, with standard deviations of {record['scale']:.4g} in the "

@@ -1,4 +1,4 @@
-"""`evomerge tools soup`: mixing weights learned on labelled data, as a recipe, and their loss on other data."""
+"""`evomerge tools soup`: a recipe with learned mixing weights, and its loss on held-out data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from evomerge.resident.resident import ResidentModel, choose_device, load_reside
 from evomerge.statistics import difference
 from search_spaces.base import CoefficientTable, FloatArray
 
-#: Of the examples: the share that is learned from. The others say what the soup is worth.
+#: Share of the examples to learn from; the others are held out.
 _LEARNT = 0.5
 #: Cost of a forward and backward pass, in forward passes.
 _BACK = 3
@@ -34,7 +34,7 @@ _BACK = 3
 
 @dataclass(frozen=True)
 class _Parts:
-    """The examples that are learned from, and the others, of other content."""
+    """Training and held-out examples, without common content."""
 
     learnt: list[Example]
     held: list[Example]
@@ -62,14 +62,14 @@ def learn_soup(
 ) -> tuple[dict[str, Any], list[str]]:
     """Learn the weights of `models` on one half of the data, write the recipe, and score it on the other half.
 
-    base: gives configuration and what is not merged. settings: without its temperature, which the outputs get where
-    all examples are prompts with answers. Returns what to print. Raises SoupError, EvaluatorError or CollectionError
-    for settings and data, CheckpointError or ModelError for the models, OutputError for the output; all of them
-    before the first step, if they can be known then.
+    base: gives configuration, tokenizer and unmerged tensors. settings: its temperature is ignored; outputs get one if
+    all examples are prompts with answers. Returns data and lines to print. Raises SoupError, EvaluatorError or
+    CollectionError for settings and data, CheckpointError or ModelError for the models, OutputError for the output;
+    where possible before the first step.
     """
     check_file(output, ours=RECIPE, overwrite=overwrite, inputs=[Path(base), *map(Path, models), data])
     if len(models) < 2:
-        raise SoupError(f"A soup is made of at least two models; it was given {len(models)}: {', '.join(models)}.")
+        raise SoupError(f"A soup needs at least two models; got {len(models)}: {', '.join(models)}.")
     texts = read_texts(data, reading.separator)
     inputs = named_inputs(models)
     vocabularies = ("base", "union", *(model.name for model in inputs))
@@ -110,7 +110,7 @@ def _load(recipe: Recipe, sources: RecipeModels, reading: Reading, settings: Set
 
 
 def split_examples(examples: Sequence[Example]) -> _Parts:
-    """Two halves by content: what is there twice is on one side, and stays there when others are added.
+    """Split examples into halves by content: duplicates are on one side, and stay there if others are added.
 
     Raises SoupError for halves that are too small.
     """
@@ -120,14 +120,14 @@ def split_examples(examples: Sequence[Example]) -> _Parts:
     held = [example for example, side in zip(examples, sides, strict=True) if side == "report"]
     if not learnt or len(held) < 2:
         raise SoupError(
-            f"Of {len(examples)} examples, {len(learnt)} are to learn from and {len(held)} to compare on; expected at "
-            "least 1 and 2 of different content: give more data, or a smaller --length."
+            f"Of {len(examples)} examples, {len(learnt)} are for training and {len(held)} held out; expected at least "
+            "1 and 2 of different content: give more data, or a smaller --length."
         )
     return _Parts(learnt, held)
 
 
 def _counted(progress: Any, parts: _Parts, settings: Settings, n_compared: int) -> Progress:
-    """What counts tokens while learning, then while comparing, for a bar with the time left."""
+    """Return a callback that counts tokens, first of learning, then of comparing, for a progress bar."""
     learning = settings.epochs * sum(example.length for example in parts.learnt)
     comparing = n_compared * sum(example.length for example in parts.held)
     done = 0
@@ -174,7 +174,7 @@ def _facts(soup: Soup, learned: Learned, losses: _Losses, parts: _Parts) -> dict
 
 
 def _compared(values: FloatArray, soup: FloatArray) -> dict[str, Any]:
-    """The held-out loss of a model, and by how much that of the soup is smaller, with a paired 95 % interval."""
+    """Return a model's held-out loss, and by how much the soup's is smaller, with a paired 95 % interval."""
     gain, loss = difference({"": values}, {"": soup}), difference({"": soup}, {"": values})
     return {
         "loss": float(values.mean()),
@@ -197,7 +197,7 @@ def _lines(facts: Mapping[str, Any], output: Path) -> list[str]:
     lines.append(f"Learned from {learned} examples. Loss on {held} others, in nats per token of the labels:")
     lines.append(f"  soup {facts['loss']:.4f}")
     if facts["temperature"] != 1.0:
-        lines[-1] += f" (the weights were learned with outputs times {facts['temperature']:.3g}; no loss here is)"
+        lines[-1] += f" (learned with outputs scaled by {facts['temperature']:.3g}; losses shown here are unscaled)"
     for name, values in {"uniform": uniform, **facts["models"]}.items():
         low, high = values["interval"]
         gain = f"{values['soup_better_by']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"

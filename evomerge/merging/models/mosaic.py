@@ -107,7 +107,7 @@ def _origin(recipe: Recipe, part: Slice, label: str) -> tuple[str, int] | None:
 
 
 def _blocks(label: str, model: Model) -> dict[int, list[str]]:
-    """Number -> the tensors of that block. Raises CheckpointError for a model of several stacks, or one with gaps."""
+    """Return block number -> tensors. Raises CheckpointError for a model with several stacks, or with gaps."""
     stacks: dict[str, dict[int, list[str]]] = {}
     for name in model.names:
         place = block_of(name)

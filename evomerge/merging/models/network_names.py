@@ -95,7 +95,7 @@ class NetworkNames:
         return None if target is None else self._files.get(target)
 
     def is_converted(self, name: str) -> bool:
-        """Whether the network's tensor of this name is stacked, concatenated or split out of tensors of the files."""
+        """Return whether the network's tensor is stacked, concatenated or split from tensors of the files."""
         target = self.in_network(name)
         if target is None or self._match is None:
             return False

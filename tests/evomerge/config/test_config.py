@@ -123,13 +123,13 @@ MISTAKES = [
     (("seed: 0", "seed: 0\nseed: 1"), ":17: duplicate key 'seed' (first at line 16)."),
     (("trials: 200", "trails: 200"), ":11: budget: unknown key 'trails'; did you mean 'trials'?"),
     (("search: 0.5", "serch: 0.5"), ":15: split: unknown key 'serch'; did you mean 'search'?"),
-    (("trials: 200", "trials: 0"), ":11: budget.trials: input should be greater than or equal to 1; got 0."),
-    (("trials: 200", "trials: 1.5"), ":11: budget.trials: input should be a valid integer; got 1.5."),
+    (("trials: 200", "trials: 0"), ":11: budget.trials: must be greater than or equal to 1; got 0."),
+    (("trials: 200", "trials: 1.5"), ":11: budget.trials: must be a valid integer; got 1.5."),
     (("trials: 200, hours: 8, until: 07:00", ""), ":11: budget: a budget needs trials, hours or until."),
     (("07:00", "25:00"), ":11: budget.until: expected a time such as 07:00"),
     (("base: models/base\n", ""), ":1: base: missing."),
     (("base: models/base", "base: {path: x, rev: y}"), ":1: base: unknown key 'rev'"),
-    (("executor: ray", "executor: rya"), ":12: executor: input should be 'ray' or 'serial'; got 'rya'."),
+    (("executor: ray", "executor: rya"), ":12: executor: must be 'ray' or 'serial'; got 'rya'."),
     (
         ("executor: ray", "executor: serial\ntrial_timeout: 60"),
         ":13: trial_timeout: needs `executor: ray`; with `executor: serial` a trial runs in the process of the search",
@@ -188,9 +188,9 @@ MISTAKES = [
     (("device: auto", "device: gpu"), ":14: device: expected auto, cpu, mps, cuda or cuda:N; got 'gpu'."),
     (("{add: models", "{base: models"), ":2: experts: Models need distinct names"),
     (("experts: {add: models/add, sort: models/sort}", "experts: []"), ":2: experts: expected a list"),
-    (("dtype: float32", "dtype: float64"), ":4: dtype: input should be 'float32', 'bfloat16' or 'float16'"),
+    (("dtype: float32", "dtype: float64"), ":4: dtype: must be 'float32', 'bfloat16' or 'float16'"),
     (("dtype: float32", "tokenizer: ad"), ":4: tokenizer: must be one of base, union, add, sort; got 'ad'."),
-    (("seed: 0", "seed: yes"), ":16: seed: input should be a valid integer; got 'yes'."),
+    (("seed: 0", "seed: yes"), ":16: seed: must be a valid integer; got 'yes'."),
     (("study: runs/quick", "study:"), ":17: study: expected a path; got None."),
 ]
 

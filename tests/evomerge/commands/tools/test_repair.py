@@ -211,7 +211,7 @@ def test_what_is_refused_writes_nothing(tmp_path: Path) -> None:
         assert done.exit_code == code, done.output
         assert text in done.stderr
 
-    refused(2, "has at least two endpoints; 1 were given", merged, a, "--data", data)
+    refused(2, "has at least two endpoints; got 1", merged, a, "--data", data)
     refused(2, "one for each of 2 models", merged, a, a, "--data", data, "--weights", "1")
     refused(2, "not negative", merged, a, a, "--data", data, "--weights=-1,2")
     refused(2, "expected comma-separated numbers", merged, a, a, "--data", data, "--weights", "half")
