@@ -98,7 +98,7 @@ def test_what_a_file_is_shows_in_what_it_holds(tmp_path: Path) -> None:
     assert read is not None
     assert read.merge.recipe.method == "linear"
     (tmp_path / "other.yml").write_text("models: [a]\nmethod: ties\n")
-    with pytest.raises(InteropError, match=r"no configuration of mergekit .*it has the keys models, method"):
+    with pytest.raises(InteropError, match=r"not a configuration of mergekit .*it has the keys models, method"):
         import_file(tmp_path / "other.yml", tmp_path / "out", lenient=False, overwrite=False)
 
 

@@ -158,7 +158,7 @@ def test_rescaling_leaves_means_to_themselves_where_there_are_biases(tmp_path: P
 
 def test_layers_without_biases_are_said_to_be_rescaled(tmp_path: Path) -> None:
     done = make(tmp_path, "llama").repair()
-    assert "288 of 288 channels are of layers without a bias" in done.stdout
+    assert "288 of 288 channels belong to layers without a bias" in done.stdout
     assert "standard deviation" in done.stdout
 
 

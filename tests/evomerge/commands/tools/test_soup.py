@@ -120,7 +120,7 @@ def test_it_says_when_it_is_not_better(tiny: TinyModels, tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     assert "The soup is NOT shown to be better than the uniform average." in done.stdout
     assert "WORSE" not in done.stdout
-    assert "outputs times" not in done.stdout, "plain texts are learned without a temperature"
+    assert "outputs scaled" not in done.stdout, "plain texts are learned without a temperature"
     for name in ("count", "count-2", "count-3"):
         assert f"weight of {name}: 0.333" in done.stdout
 
@@ -143,7 +143,7 @@ def test_what_is_refused_before_anything_is_learned(tiny: TinyModels, tmp_path: 
     single.write_text('{"prompt": "sort 806 =", "answer": "068"}\n')
     for arguments, code, message in (
         ([tiny.base, *models, "--data", data, "-o", there], 2, "exists"),
-        ([tiny.base, models[0], "--data", data, "-o", output], 2, "at least two models; it was given 1"),
+        ([tiny.base, models[0], "--data", data, "-o", output], 2, "at least two models; got 1"),
         ([tiny.base, *models, "--data", tmp_path / "gone.txt", "-o", output], 2, "gone.txt does not exist"),
         ([tiny.base, *models, "--data", single, "-o", output], 2, "Of 1 examples"),
         ([tiny.base, models[0], tmp_path / "gone", "--data", data, "-o", output], 3, "does not exist"),
