@@ -44,7 +44,7 @@ def done(tmp_path: Path) -> Path:
     return file
 
 
-def test_with_no_trials_left_it_says_what_to_change(done: Path) -> None:
+def test_a_budget_without_candidates_states_what_to_raise(done: Path) -> None:
     data, line = check(done)
     assert data == {"state": "done", "told": 12, "left": False}
     assert line.startswith("Nothing is left to do: the budget is spent (12 of 12 trials) and the winner selected. ")
@@ -94,7 +94,7 @@ def test_a_study_that_lacks_a_score_of_its_selection_is_not_finished(done: Path,
     assert check(done)[0]["left"] is False
 
 
-def test_a_budget_that_is_spent_may_leave_the_selection_to_do(done: Path) -> None:
+def test_selection_may_remain_after_the_budget_is_spent(done: Path) -> None:
     ledger = done.parent / "study" / FILE
     lines = ledger.read_text().splitlines(keepends=True)
     first = next(n for n, line in enumerate(lines) if '"split":"select"' in line.replace(" ", ""))
@@ -106,7 +106,7 @@ def test_a_budget_that_is_spent_may_leave_the_selection_to_do(done: Path) -> Non
     )
 
 
-def test_an_optimizer_that_has_had_enough_leaves_nothing_to_do(tmp_path: Path) -> None:
+def test_nothing_is_left_once_the_optimizer_needs_no_more_trials(tmp_path: Path) -> None:
     file = write(tmp_path, method="linear", space="uniform", optimizer="greedy_soup", budget={"trials": 100})
     run(file)
     data, line = check(file)

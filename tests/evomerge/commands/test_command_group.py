@@ -21,7 +21,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "search"])
-def test_what_takes_seconds_is_told_and_can_be_interrupted(
+def test_slow_imports_print_a_line_and_can_be_interrupted(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, said = tmp_path / "search.yaml", []
@@ -34,7 +34,7 @@ def test_what_takes_seconds_is_told_and_can_be_interrupted(
     assert json.loads(done.stdout) == {"event": "error", "error": "Interrupted.", "code": 130}
 
 
-def test_only_a_terminal_is_told_what_takes_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_current_step_is_printed_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (False, True):
         stream = io.StringIO()
         stream.isatty = lambda answer=terminal: answer  # type: ignore[method-assign]

@@ -96,7 +96,7 @@ def test_the_exported_study_opens_in_optuna(tmp_path: Path, name: str) -> None:
     assert CliRunner().invoke(app, [*export, "--overwrite"]).exit_code == 0
 
 
-def test_what_cannot_be_shown_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_study_suffix_or_library_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke
     assert "There is no study" in run(app, ["dashboard", str(tmp_path)]).stderr
     write_study(tmp_path / "run").close()
@@ -107,14 +107,12 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (missing.exit_code, "pip install 'evomerge[dashboard]'" in missing.stderr) == (2, True)
 
 
-def test_a_wrong_folder_is_told_before_anything_heavy_is_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_folder_is_an_error_before_heavy_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "evomerge.commands.dashboard", None)
     assert "There is no study" in CliRunner().invoke(app, ["dashboard", str(tmp_path)]).stderr
 
 
-def test_a_taken_port_is_said(tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
     write_study(tmp_path / "run").close()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -79,7 +79,7 @@ def test_slices_of_a_model_with_two_stacks_are_refused_before_anything_is_writte
     assert "2 stacks of blocks, and slices are for models with one: 'language_model.model' (2), 'vision_" in said
 
 
-def test_lenience_and_its_notes(tmp_path: Path) -> None:
+def test_lenient_ignores_unknown_keys_with_notes(tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
     file.write_text(TIES + "dtpye: float32\n")
     for command in ("merge", "import"):
@@ -90,7 +90,7 @@ def test_lenience_and_its_notes(tmp_path: Path) -> None:
         assert "dtpye was ignored" in json.loads(done.output)["notes"][0]
 
 
-def test_what_a_file_is_shows_in_what_it_holds(tmp_path: Path) -> None:
+def test_the_kind_of_a_file_follows_from_its_contents(tmp_path: Path) -> None:
     (tmp_path / "recipe.yml").write_text(TIES)
     (tmp_path / "mergekit.yml").write_text("evomerge: 1\nbase: base\ninputs: [math]\nmethod: linear\n")
     assert read_own(tmp_path / "recipe.yml") is None
@@ -167,7 +167,7 @@ def test_files_of_other_mergekit_tools(tmp_path: Path, text: str, message: str) 
         assert re.search(message, refused.output), refused.output
 
 
-def test_each_merge_of_a_multi_file_is_merged_by_itself(tmp_path: Path, models: Path) -> None:
+def test_merges_of_a_mergekit_multi_file_run_one_by_one(tmp_path: Path, models: Path) -> None:
     for text, name in zip(reversed(MULTI.split("---\n")), ("first", "last"), strict=True):
         (tmp_path / f"{name}.yml").write_text(text)
         done = run("merge", tmp_path / f"{name}.yml", "-o", name)
@@ -282,6 +282,6 @@ def test_gradients_and_the_slerp_of_two(tmp_path: Path) -> None:
         ("ties", ["allow_negative_weights: some"], "expected true or false .*; got 'some'"),
     ],
 )
-def test_refusals(tmp_path: Path, method: str, genome: list[str], message: str) -> None:
+def test_unsupported_genomes_are_errors(tmp_path: Path, method: str, genome: list[str], message: str) -> None:
     with pytest.raises(InteropError, match=message):
         evolved(tmp_path, method, *genome)

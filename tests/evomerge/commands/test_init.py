@@ -37,7 +37,7 @@ def test_the_draft_loads_and_names_models_and_tasks(tmp_path: Path, models: tupl
     assert drafted.facts in drafted.text
 
 
-def test_a_name_that_is_no_file_is_said_to_be_an_lm_eval_task(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+def test_a_task_without_a_file_is_noted_as_lm_eval_task(tmp_path: Path, models: tuple[str, list[str]]) -> None:
     (tmp_path / "say.txt").write_text("hello", encoding="utf-8")
     (tmp_path / "own.yaml").write_text("task: own\n", encoding="utf-8")
     tasks = ["count", str(tmp_path / "say.txt"), str(tmp_path / "own.yaml")]
@@ -107,7 +107,7 @@ def test_two_experts_of_the_same_name_are_numbered(tmp_path: Path, models: tuple
     assert [model.name for model in load_config(file).experts] == ["a", "a-2"]
 
 
-def test_models_that_do_not_fit_are_refused(tmp_path: Path, models: tuple[str, list[str]]) -> None:
+def test_incompatible_models_are_refused(tmp_path: Path, models: tuple[str, list[str]]) -> None:
     save_file({"model.norm.weight": torch.zeros(4, 6)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="other"):
         draft(models[0], [str(tmp_path / "other.safetensors")], ["t"], tmp_path / "s.yaml", "s")
@@ -118,7 +118,7 @@ def test_two_tasks_of_the_same_name_are_refused(tmp_path: Path, models: tuple[st
         draft(*models, ["gsm8k", "gsm8k"], tmp_path / "s.yaml", "s")
 
 
-def test_models_of_other_vocabularies_get_the_union_of_all_tokens(tmp_path: Path) -> None:
+def test_different_vocabularies_get_the_union_tokenizer(tmp_path: Path) -> None:
     base = tokenizer(llama(tmp_path / "base", vocab_size=4), "abc")
     more = tokenizer(llama(tmp_path / "more", 1, vocab_size=5), "abcx")
     (tmp_path / "t.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' * 3)

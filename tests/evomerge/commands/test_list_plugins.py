@@ -55,7 +55,7 @@ def test_ranges_are_printed_as_they_are_written() -> None:
     assert "\\[" not in text
 
 
-def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
+def test_a_card_explains_options_and_shows_an_example() -> None:
     text = shown("list", "evaluators", "exact_match")
     assert "ignore_case: Whether to ignore case" in " ".join(text.split())
     assert "evaluator: exact_match" in text
@@ -69,7 +69,7 @@ def test_one_in_full_explains_its_options_and_shows_how_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("command", KINDS)
-def test_what_only_programmers_need_is_left_out(command: str) -> None:
+def test_cards_leave_out_errors_and_contract_arguments(command: str) -> None:
     for item in json.loads(shown("list", command, "--json")):
         assert "Raises" not in item["about"], item["name"]
         assert "Build the space" not in item["about"], item["name"]
@@ -85,12 +85,12 @@ class Warming(Synthetic):
     """
 
 
-def test_only_sentences_about_errors_are_left_out() -> None:
+def test_cards_keep_sentences_that_only_look_like_errors() -> None:
     (own,) = json.loads(shown("list", "evaluators", f"{__name__}:Warming", "--json"))
     assert own["about"] == "Warms.\n\nRaises the temperature. Goes on."
 
 
-def test_one_of_your_own_and_one_that_is_not_there() -> None:
+def test_cards_of_own_and_of_unknown_plugins() -> None:
     (own,) = json.loads(shown("list", "evaluators", "evaluators.synthetic:Synthetic", "--json"))
     assert "noise: none (or binomial)" in own["options"]
     wrong = CliRunner().invoke(app, ["list", "optimizers", "cmaes"])
@@ -127,7 +127,7 @@ def test_without_a_kind_it_lists_all_names() -> None:
     assert all(name in text for names in found.values() for name in names)
 
 
-def test_a_name_in_the_place_of_the_kind_is_told_where_it_belongs() -> None:
+def test_a_name_given_as_kind_gets_the_right_command() -> None:
     wrong = CliRunner().invoke(app, ["list", "ties"])
     assert wrong.exit_code == 2
     assert "there are methods, spaces, evaluators, optimizers. `evomerge list methods ties` describes" in wrong.stderr

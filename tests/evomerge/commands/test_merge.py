@@ -44,7 +44,7 @@ def merge(tmp_path: Path, text: str, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["merge", str(tmp_path / "r.yaml"), "-o", str(tmp_path / "out"), *arguments])
 
 
-def test_one_file_is_one_file(tmp_path: Path) -> None:
+def test_one_weight_file_is_counted_in_the_singular(tmp_path: Path) -> None:
     done = merge(tmp_path, RECIPE)
     assert done.exit_code == 0, done.output
     assert done.output == f"Wrote 1 weight file to {tmp_path / 'out'}\n"
@@ -62,7 +62,7 @@ def test_one_file_is_one_file(tmp_path: Path) -> None:
         (RECIPE.replace("ties", "slerp"), 3, "slerp merges exactly 1 model(s) into the base; got 2."),
     ],
 )
-def test_mistakes_are_told_with_their_line(tmp_path: Path, text: str, line: int, message: str) -> None:
+def test_mistakes_are_reported_with_their_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     done = merge(tmp_path, text)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {tmp_path}/r.yaml:{line}: {message}"), done.stderr
@@ -74,7 +74,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     assert "gone.yaml does not exist: expected a recipe file or a mergekit configuration. The folder" in done.stderr
 
 
-def test_a_misspelt_method_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_a_misspelt_method_is_an_error_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE.replace("ties", "tiess"), encoding="utf-8")
     code = (
         "import sys\nfrom evomerge.cli import app\n"

@@ -109,7 +109,7 @@ def test_a_choice_on_the_report_split_is_counted(finished: Path) -> None:
     assert any("the study records this" in note for note in decided.notes)
 
 
-def test_a_look_at_a_study_that_somebody_runs_is_a_note(finished: Path) -> None:
+def test_a_choice_on_a_running_study_is_not_recorded_but_noted(finished: Path) -> None:
     before = (finished / "ledger.jsonl").read_bytes()
     running = Study.open(finished)
     try:
@@ -144,7 +144,7 @@ def test_a_trial_by_its_number(finished: Path) -> None:
         decide(Run(finished), Request(trial=8, knee=True))
 
 
-def test_nothing_is_written_that_keeps_not_all_that_was_asked_for(finished: Path) -> None:
+def test_a_merge_that_violates_constraints_is_written_only_with_nearest(finished: Path) -> None:
     request = Request(best_at="math", keep=("chat>=0.9",))
     decision = decide(Run(finished), request)
     assert not decision.chosen.met
@@ -154,7 +154,7 @@ def test_nothing_is_written_that_keeps_not_all_that_was_asked_for(finished: Path
     assert number_to_write(decision, Request(best_at="math", keep=("chat>=0.9",), nearest=True)) == 8
 
 
-def test_a_merge_that_a_model_beats_says_so(tmp_path: Path) -> None:
+def test_a_dominated_choice_is_noted(tmp_path: Path) -> None:
     study = write_front(tmp_path / "study", {"parent:math": (8, 8), "base": (1, 1), 2: (7, 8), 3: (9, 1)})
     study.close()
     decided = decide(Run(tmp_path / "study"), Request(best_at="chat"))
@@ -162,7 +162,7 @@ def test_a_merge_that_a_model_beats_says_so(tmp_path: Path) -> None:
     assert not any("dominated" in note for note in decide(Run(tmp_path / "study"), Request(best_at="math")).notes)
 
 
-def test_the_card_says_why_and_on_which_examples(finished: Path) -> None:
+def test_the_card_states_reason_and_splits(finished: Path) -> None:
     rows = scores_for_card(decide(Run(finished), Request(best_at="math")))
     assert rows["choice"].startswith("trial:8 is the best on math, on the select split. By this measure, parent:math ")
     assert rows["trial:8, select"] == {
@@ -198,11 +198,11 @@ def test_the_lines_name_both_splits(finished: Path) -> None:
         ("knee chat>=0.5", Request(knee=True, keep=("chat>=0.5",))),
     ],
 )
-def test_answers(answer: str, request_: Request) -> None:
+def test_interactive_answers_become_requests(answer: str, request_: Request) -> None:
     assert read_answer(answer, None) == request_
 
 
-def test_answers_that_cannot_be_read() -> None:
+def test_invalid_interactive_answers_are_errors() -> None:
     for answer in ("", "best", "max", "knee knee", "max math chat"):
         with pytest.raises(ChoiceError, match="Cannot read"):
             read_answer(answer, None)
@@ -223,7 +223,7 @@ def test_x_is_that_of_the_trial(finished: Path) -> None:
     assert np.array_equal(Study.read(finished).entries[number].trial.x, [8 / 20, 0.5])
 
 
-def test_a_wish_that_falls_below_what_the_study_keeps_says_so(tmp_path: Path) -> None:
+def test_a_choice_that_violates_the_study_constraints_is_noted(tmp_path: Path) -> None:
     keeping = Objective({"math": 1.0, "chat": 1.0}, kind="pareto", keep={"chat": Floor(0.3)})  # of parent:chat's 0.8
     study = write_front(tmp_path / "study", SEARCH, keeping)
     study.close()

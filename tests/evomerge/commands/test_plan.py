@@ -31,7 +31,7 @@ def plan_search(search: SearchConfig, *, measure: bool) -> tuple[dict[str, Any],
     return plan.plan_search(search, Path("search.yaml"), measure=measure)
 
 
-def test_before_anything_is_scored_the_examples_say_what_they_can_show(tmp_path: Path) -> None:
+def test_power_before_any_trial_assumes_discordant_answers(tmp_path: Path) -> None:
     data, lines = plan_search(config(tmp_path, executor="serial"), measure=False)
     assert re.search(r"coefficients?, 1 worker with 1 core of \d+ cores?$", lines[0])
     shown = data["power"]
@@ -45,7 +45,7 @@ def test_before_anything_is_scored_the_examples_say_what_they_can_show(tmp_path:
     assert not (tmp_path / "study").exists(), "a plan begins nothing"
 
 
-def test_the_size_of_a_model_has_no_luck_of_examples(tmp_path: Path) -> None:
+def test_model_size_has_no_sampling_error(tmp_path: Path) -> None:
     noisy = {"evaluator": "synthetic", "task": 0, "n_examples": 200, "noise": "binomial"}
     for folder, tasks in (
         (tmp_path / "a", {"noisy": noisy, "size": "model_size"}),
@@ -82,7 +82,7 @@ UNITS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("measure", [False, True])
-def test_of_objectives_of_several_units_it_says_what_is_known_of_each(tmp_path: Path, measure: bool) -> None:
+def test_power_of_tasks_in_several_units_is_per_task(tmp_path: Path, measure: bool) -> None:
     search = config(tmp_path, tasks=UNITS, objective="pareto", optimizer="nsga2")
     data, lines = plan_search(search, measure=measure)
     json.dumps(data, allow_nan=False)
@@ -117,7 +117,7 @@ def _measured(search: SearchConfig) -> list[Trial]:
     return [next(trial for trial in planned if trial.label == label) for label in ("start", "parent:a")]
 
 
-def test_measuring_scores_two_models_and_knows_time_and_variance(tmp_path: Path) -> None:
+def test_measure_scores_two_models_for_time_and_variance(tmp_path: Path) -> None:
     slow = {"evaluator": "synthetic", "task": 0, "n_examples": 200, "delay": 0.05, "noise": "binomial"}
     data, _ = plan_search(config(tmp_path, tasks={"slow": slow}, budget={"trials": 40}), measure=True)
     assert data["time"]["candidate_seconds"] >= 0.05
@@ -126,7 +126,7 @@ def test_measuring_scores_two_models_and_knows_time_and_variance(tmp_path: Path)
     assert not (tmp_path / "study").exists()
 
 
-def test_a_study_that_has_begun_knows_better_than_a_guess(tmp_path: Path) -> None:
+def test_estimates_come_from_the_trials_of_a_begun_study(tmp_path: Path) -> None:
     noisy = {"evaluator": "synthetic", "task": 1, "n_examples": 300, "noise": "binomial"}
     search = config(tmp_path, tasks={"noisy": noisy}, budget={"trials": 12})
     launch.run(search, prepare(search), resume=False)

@@ -60,7 +60,7 @@ def _target(path: Path) -> str:
         return ""
 
 
-def test_both_sinks_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) -> None:
+def test_both_trackers_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) -> None:
     uri = database(tmp_path)
     lines = search(tmp_path, "--wandb", "merges", "--mlflow", uri, WANDB_MODE="offline")
     study = Study.read(tmp_path / "study")
@@ -131,7 +131,9 @@ def test_a_tracker_that_hangs_costs_the_search_a_moment_at_its_end(
     assert "is still sending" in sinks_said(lines)[0]
 
 
-def test_what_is_not_installed_is_said_once(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tracker_library_is_reported_once(
+    tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "evomerge.commands.start_trackers.find_spec", lambda name: None if name == "wandb" else find_spec(name)
     )

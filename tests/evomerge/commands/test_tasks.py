@@ -19,7 +19,7 @@ from evomerge.commands.tasks import DraftError, guess_task
         ("prose.txt", "Once upon a time", "perplexity"),
     ],
 )
-def test_files_are_looked_into(tmp_path: Path, name: str, content: str, evaluator: str) -> None:
+def test_file_contents_determine_the_evaluator(tmp_path: Path, name: str, content: str, evaluator: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     entry = {"evaluator": evaluator, "file": str(tmp_path / name)}
     assert guess_task(str(tmp_path / name)) == (Path(name).stem, entry)
@@ -46,19 +46,19 @@ def test_names_that_are_no_files() -> None:
         ("x.yaml", "group: g\n", "has no `task: NAME`"),
     ],
 )
-def test_files_that_are_not_understood(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_unsuitable_files_are_errors(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DraftError, match=message):
         guess_task(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("text", ["data/missing.jsonl", "missing.yaml", "a/b"])
-def test_a_path_that_is_not_there_is_no_task_name(text: str) -> None:
+def test_a_missing_path_is_not_taken_for_a_task_name(text: str) -> None:
     with pytest.raises(DraftError, match="There is no file"):
         guess_task(text)
 
 
-def test_a_task_that_is_no_file_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_a_missing_task_file_is_an_error_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom evomerge.cli import app\n"
         f"try:\n    app(['init', 'base', 'expert', '--task', 'gone.jsonl', '-o', '{tmp_path}/search.yaml'])\n"
@@ -80,13 +80,13 @@ def test_a_task_that_is_no_file_is_told_before_torch_is_imported(tmp_path: Path)
         ('{"prompt": "p", "answer": "a"}\n{"prompt": "p", "answers": ["a"]}\n', "'answer' is not in every line"),
     ],
 )
-def test_fields_that_leave_a_doubt_are_not_guessed(tmp_path: Path, content: str, doubt: str) -> None:
+def test_ambiguous_fields_are_errors(tmp_path: Path, content: str, doubt: str) -> None:
     (tmp_path / "x.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(DraftError, match=rf"{doubt}[\s\S]*--task '{{evaluator: "):
         guess_task(str(tmp_path / "x.jsonl"))
 
 
-def test_fields_without_a_meaning_leave_none(tmp_path: Path) -> None:
+def test_irrelevant_fields_are_not_ambiguous(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 3, "prompt": "p", "answer": "a", "source": "s"}\n', encoding="utf-8")
     assert guess_task(str(tmp_path / "x.jsonl"))[1]["evaluator"] == "exact_match"
 
@@ -107,7 +107,7 @@ def test_a_task_may_be_given_as_an_entry(tmp_path: Path) -> None:
         guess_task("{file: x.jsonl}")
 
 
-def test_the_remedy_for_a_doubt_works_as_it_is_printed(tmp_path: Path) -> None:
+def test_the_task_suggested_for_an_ambiguous_file_works(tmp_path: Path) -> None:
     row = '{"question": "q", "context": "c", "answer": "a"}\n'
     (tmp_path / "x.jsonl").write_text(row, encoding="utf-8")
     with pytest.raises(DraftError) as refused:
@@ -123,7 +123,7 @@ def test_a_line_unlike_the_others_is_named(tmp_path: Path) -> None:
         guess_task(str(tmp_path / "x.jsonl"))
 
 
-def test_a_table_is_no_text(tmp_path: Path) -> None:
+def test_table_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("question,answer\n", encoding="utf-8")
     with pytest.raises(DraftError, match=r"is a \.csv file. Expected JSON lines"):
         guess_task(str(tmp_path / "x.csv"))

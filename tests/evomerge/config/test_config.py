@@ -210,7 +210,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert [line.removeprefix(str(tmp_path / "search.yaml"))[:4] for line in lines] == [":13:", ":16:"]
 
 
-def test_plug_ins_that_are_not_there_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+def test_missing_plugins_are_reported_together_with_their_lines(tmp_path: Path) -> None:
     text = FULL.replace("kind: ties", "kind: tise").replace("lm_eval_task", "lm_eval").replace("cma_es", "my.lab:Own")
     with pytest.raises(ConfigError) as error:
         load(tmp_path, text)
@@ -220,17 +220,17 @@ def test_plug_ins_that_are_not_there_are_told_at_once_with_their_lines(tmp_path:
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "text"])
-def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="a search file is a mapping"):
         load(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+def test_a_missing_search_file_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist: expected a search file"):
         load_config(tmp_path / "nothing.yaml")
 
 
-def test_as_dict_is_json_and_a_search_file_itself(tmp_path: Path) -> None:
+def test_as_dict_is_plain_json_and_loads_as_a_search_file(tmp_path: Path) -> None:
     config = load(tmp_path, FULL)
     assert json.loads(json.dumps(config.as_dict())) == config.as_dict()
     (tmp_path / "elsewhere").mkdir()
@@ -255,7 +255,7 @@ def test_the_identity_leaves_out_what_may_change(tmp_path: Path) -> None:
     assert config.identity() != load(tmp_path, FULL.replace("seed: 0", "seed: 1")).identity()
 
 
-def test_other_limits_for_one_run(tmp_path: Path) -> None:
+def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
     config = load(tmp_path, FULL)
     assert config.with_budget(trials=7, hours=None).budget.model_dump() == {
         "trials": 7,
@@ -265,7 +265,7 @@ def test_other_limits_for_one_run(tmp_path: Path) -> None:
     assert config.budget.trials == 200
 
 
-def test_files_that_are_not_there_are_named_where_they_are_needed(tmp_path: Path) -> None:
+def test_missing_files_are_errors_where_they_are_needed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "add.jsonl").touch()
     load(tmp_path, FULL)
@@ -277,7 +277,7 @@ def test_files_that_are_not_there_are_named_where_they_are_needed(tmp_path: Path
     ]
 
 
-def test_models_that_are_not_there_are_named_unless_the_hub_may_have_them(tmp_path: Path) -> None:
+def test_missing_models_are_errors_unless_the_hub_may_have_them(tmp_path: Path) -> None:
     text = """\
 base: {path: models/base, adapter: ./lora}
 experts: [org/tuned, /y, {path: org/z, revision: v1, statistics: z.safetensors}]
@@ -294,7 +294,7 @@ study: s
     ]
 
 
-def test_mistakes_of_every_kind_are_told_together(tmp_path: Path) -> None:
+def test_mistakes_of_every_kind_are_reported_together(tmp_path: Path) -> None:
     text = FULL.replace("seed: 0", "sedd: 0").replace("cma_es", "cmaes").replace("{sort: 1, add: 2}", "{sort: 1}")
     text = text.replace("trials: 200", "trails: 200")
     with pytest.raises(ConfigError):
@@ -349,6 +349,6 @@ def test_until_is_the_next_such_local_time(tmp_path: Path, now: str, until: str,
         assert deadline - datetime.fromisoformat(now).astimezone() == timedelta(hours=8)
 
 
-def test_no_until_no_deadline(tmp_path: Path) -> None:
+def test_without_until_there_is_no_deadline(tmp_path: Path) -> None:
     budget = load(tmp_path, SMALL + "budget: {hours: 1}\n").budget
     assert budget.deadline(datetime.now().astimezone()) is None

@@ -18,7 +18,7 @@ def test_every_method_is_described_by_its_own_declarations() -> None:
         assert item.summary.endswith("."), item.name
 
 
-def test_one_method_in_words() -> None:
+def test_an_entry_describes_its_method() -> None:
     found = entry("dare_linear")
     assert found.title == "DARE: drop deltas at random, rescale, and add (Yu et al., 2024)"
     assert found.needs == ("base", "1 or more inputs", "seed")

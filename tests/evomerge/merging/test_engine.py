@@ -117,7 +117,7 @@ def test_resident_parameters_that_want_gradients_are_written_without() -> None:
     assert into["a"].grad_fn is None
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written() -> None:
+def test_unsuitable_resident_tensors_are_errors_before_any_write() -> None:
     made = models()
     engine = engine_of(made)
     into = resident(made)

@@ -90,7 +90,9 @@ def test_arguments_from_a_row_of_a_table() -> None:
         ({"t": [1.0, 2.0]}, "norm", "t needs 1 value(s)", ("t",)),
     ],
 )
-def test_what_is_not_allowed_is_named(row: dict[str, Any], group: str, message: str, place: tuple[str, ...]) -> None:
+def test_invalid_coefficients_are_errors_with_their_place(
+    row: dict[str, Any], group: str, message: str, place: tuple[str, ...]
+) -> None:
     with pytest.raises(MethodError) as caught:
         example.arguments({name: np.array(values) for name, values in row.items()}, NAMES, group)
     assert message in str(caught.value)

@@ -100,9 +100,7 @@ def test_all_equal_to_the_threshold_are_kept_by_the_codes_of_ties(compat: str, d
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("method", "options"), [*((name, given) for name, given, _ in EXACT), *RANDOM])
-def test_what_a_density_keeps_a_larger_one_keeps_too(
-    method: str, options: Mapping[str, Any], dtype: torch.dtype
-) -> None:
+def test_larger_densities_keep_supersets(method: str, options: Mapping[str, Any], dtype: torch.dtype) -> None:
     delta = tied(dtype)
     supports = [sparse(method, delta, density, options, seed=4) != 0 for density in DENSITIES]
     for smaller, larger in pairwise(supports):

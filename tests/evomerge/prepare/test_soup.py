@@ -245,7 +245,7 @@ def test_the_seed_orders_the_examples_and_threads_stay_within_the_rounding(llama
     np.testing.assert_allclose(run(1, threads=2), first, rtol=0, atol=1.5e-5)
 
 
-def test_what_is_refused(llama: list[Path]) -> None:
+def test_invalid_settings_are_errors(llama: list[Path]) -> None:
     for settings, message in (
         ({"epochs": 0}, "epochs is 0; expected at least 1"),
         ({"batch_examples": 0}, "batch_examples is 0"),

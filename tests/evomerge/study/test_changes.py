@@ -3,7 +3,7 @@
 from evomerge.study.changes import differences
 
 
-def test_tokens_at_once_may_change() -> None:
+def test_batch_tokens_may_change() -> None:
     old = {"seed": 3, "tasks": {"a.b": {"evaluator": "perplexity", "batch_tokens": 4096}, "c": {"window": 20}}}
     new = {"seed": 3, "tasks": {"a.b": {"evaluator": "perplexity"}, "c": {"window": 30, "batch_tokens": 16}}}
     assert differences(old, new) == ("tasks.c.window: 20 -> 30",)

@@ -102,7 +102,7 @@ class ListingFiles(Files):
         os.fsync(descriptor)
 
 
-def test_every_record_is_synced_before_anybody_hears_of_it(tmp_path: Path) -> None:
+def test_every_record_is_synced_before_the_call_returns(tmp_path: Path) -> None:
     files = ListingFiles()
     study = Study.create(tmp_path / "new", {}, {}, files=files)
     assert files.calls == ["write", "fsync", "fsync folder", "fsync folder"]

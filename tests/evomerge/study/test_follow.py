@@ -14,7 +14,7 @@ from evomerge.trial import Trial
 from tests.evomerge.report.studies import fail, write_study
 
 
-def test_a_mirror_fed_byte_by_byte_is_at_every_moment_what_a_reader_sees(tmp_path: Path) -> None:
+def test_a_follower_agrees_with_a_reader_after_every_byte(tmp_path: Path) -> None:
     write_study(tmp_path / "whole").close()
     data = (tmp_path / "whole" / FILE).read_bytes()
     (tmp_path / "part").mkdir()
@@ -32,7 +32,7 @@ def test_a_mirror_fed_byte_by_byte_is_at_every_moment_what_a_reader_sees(tmp_pat
     assert follower.poll() == []
 
 
-def test_only_what_is_new_is_read(tmp_path: Path) -> None:
+def test_poll_reads_only_new_records(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     follower = Follower(tmp_path)
     follower.poll()

@@ -107,7 +107,7 @@ def test_through_writes_a_recipe_that_merges(tiny: TinyModels, tmp_path: Path) -
     assert (again.exit_code, "exists" in again.stderr) == (2, True)
 
 
-def test_what_is_refused_before_anything_is_loaded(tiny: TinyModels, tmp_path: Path) -> None:
+def test_invalid_arguments_are_errors_before_loading(tiny: TinyModels, tmp_path: Path) -> None:
     model, data, output = tiny.experts["sort"], tiny.tasks["sort"], tmp_path / "s.safetensors"
     (tmp_path / "bad.jsonl").write_text('{"prompt": "p"}\n')
     output.write_text("mine")
@@ -168,7 +168,7 @@ def test_statistics_of_another_model_are_refused(tiny: TinyModels, collected: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_statistics_of_nobody_knows_which_model_are_taken_with_a_note(
+def test_statistics_without_a_model_fingerprint_are_accepted_with_a_note(
     tiny: TinyModels, collected: Path, tmp_path: Path
 ) -> None:
     for task in TASKS:

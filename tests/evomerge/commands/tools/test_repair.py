@@ -134,7 +134,7 @@ def test_channels_vary_as_in_the_endpoints(tmp_path: Path, kind: str) -> None:
             assert number == pytest.approx(float(gaps.abs().mean()), rel=1e-4, abs=1e-5)
 
 
-def test_only_what_writes_hidden_units_is_changed(tmp_path: Path) -> None:
+def test_only_layers_that_produce_hidden_units_change(tmp_path: Path) -> None:
     case = make(tmp_path, "llama with biases")
     assert case.repair().exit_code == 0
     old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "out"))
@@ -156,7 +156,7 @@ def test_rescaling_leaves_means_to_themselves_where_there_are_biases(tmp_path: P
     assert distance(after, goal, 0) > 0.1
 
 
-def test_layers_without_biases_are_said_to_be_rescaled(tmp_path: Path) -> None:
+def test_rescaling_of_layers_without_biases_is_noted(tmp_path: Path) -> None:
     done = make(tmp_path, "llama").repair()
     assert "288 of 288 channels belong to layers without a bias" in done.stdout
     assert "standard deviation" in done.stdout
@@ -201,7 +201,7 @@ def test_batches_and_order_of_the_data_do_not_matter(tmp_path: Path) -> None:
         torch.testing.assert_close(one[name], other[name], rtol=ROUNDING, atol=ROUNDING)
 
 
-def test_what_is_refused_writes_nothing(tmp_path: Path) -> None:
+def test_invalid_arguments_write_nothing(tmp_path: Path) -> None:
     make(tmp_path, "gpt2")
     a, merged, data = tmp_path / "a", tmp_path / "merged", tmp_path / "data.jsonl"
     out = ("-o", tmp_path / "out")

@@ -111,7 +111,7 @@ def test_the_same_call_gives_the_same_bytes(tiny: TinyModels, tmp_path: Path) ->
     assert first != other
 
 
-def test_it_says_when_it_is_not_better(tiny: TinyModels, tmp_path: Path) -> None:
+def test_a_soup_not_shown_to_be_better_is_reported(tiny: TinyModels, tmp_path: Path) -> None:
     """On texts that no expert was trained for, the same model three times: nothing is there to gain."""
     data = tmp_path / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": f"sort {n} ="}) + "\n" for n in range(100, 112)))
@@ -125,7 +125,7 @@ def test_it_says_when_it_is_not_better(tiny: TinyModels, tmp_path: Path) -> None
         assert f"weight of {name}: 0.333" in done.stdout
 
 
-def test_it_says_when_one_model_alone_is_better(tiny: TinyModels, tmp_path: Path) -> None:
+def test_a_better_single_model_is_reported(tiny: TinyModels, tmp_path: Path) -> None:
     models = (tiny.experts[name] for name in NAMES)
     done = run(
         "tools", "soup", tiny.base, *models, "--data", tiny.tasks["sort"], "-o", tmp_path / "r.yaml", "--epochs", 1
@@ -135,7 +135,7 @@ def test_it_says_when_one_model_alone_is_better(tiny: TinyModels, tmp_path: Path
     assert "The soup is WORSE than count alone;" not in done.stdout
 
 
-def test_what_is_refused_before_anything_is_learned(tiny: TinyModels, tmp_path: Path) -> None:
+def test_invalid_arguments_are_errors_before_learning(tiny: TinyModels, tmp_path: Path) -> None:
     models, data, output = [tiny.experts["count"], tiny.experts["sort"]], tiny.tasks["sort"], tmp_path / "r.yaml"
     there = tmp_path / "there.yaml"
     there.write_text("mine")

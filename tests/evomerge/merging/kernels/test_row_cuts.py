@@ -13,7 +13,7 @@ from tests.evomerge.merging.kernels.test_ranks import source
 @pytest.mark.parametrize(
     "share", [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0), (0.4, 0.4), (0.0, 0.7), (0.3, 1.0), (0.25, 0.85)]
 )
-def test_what_ranks_between_two_bounds_of_its_row_is_kept(
+def test_elements_between_two_ranks_of_their_row_are_kept(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], dtype: torch.dtype, share: tuple[float, float]
 ) -> None:
     monkeypatch.setattr(tiles, "TILE", 1009)

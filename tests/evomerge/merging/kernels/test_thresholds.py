@@ -68,7 +68,7 @@ def test_is_what_sorting_everything_finds(seed: int, rounded: bool) -> None:
             assert found.equal == (ordered == ordered[place]).sum()
 
 
-def test_what_was_found_is_not_looked_for_again() -> None:
+def test_ranked_values_are_cached() -> None:
     model = random_model(0)
     first = Ranking(model, "signed", signed).at([("math", 5), ("code", 7)])
     read = model.read
@@ -129,7 +129,7 @@ def test_ties_across_tiles_and_tensors() -> None:
         assert torch.equal(flat.abs(), (torch.arange(len(flat)) < count).float())
 
 
-def test_nothing_and_everything() -> None:
+def test_densities_zero_and_one() -> None:
     model = random_model(0)
     assert not any(row[0].any() for row in kept(model, [0, 1]))
     for row, deltas in zip(kept(model, [0, 1]), model.deltas, strict=True):

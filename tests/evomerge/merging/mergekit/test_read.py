@@ -276,7 +276,7 @@ def test_chat_templates(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_unknown_is_refused_or_with_lenience_noted(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_unknown_keys_are_errors_or_if_lenient_notes(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = TIES.replace(old, new)
     with pytest.raises(InteropError) as error:
         read(tmp_path, text)
@@ -288,7 +288,7 @@ def test_what_is_unknown_is_refused_or_with_lenience_noted(tmp_path: Path, old: 
     assert merge == read(tmp_path, TIES.replace(old, changed))
 
 
-def test_what_changes_no_weights_is_noted(tmp_path: Path) -> None:
+def test_settings_without_effect_are_noted(tmp_path: Path) -> None:
     notes: list[str] = []
     text = TIES.replace("- model: base", "- {model: base, parameters: {weight: 7}}")
     assert read(tmp_path, text, note=notes.append) == read(tmp_path, TIES)

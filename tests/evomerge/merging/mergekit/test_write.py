@@ -45,7 +45,7 @@ def by_block() -> dict[str, list[str]]:
     return groups
 
 
-def test_one_group_is_a_number() -> None:
+def test_a_single_group_is_written_as_a_number() -> None:
     config = to_mergekit(merge("task_arithmetic", {"weight": [[0.5, 0.25]], "scale": [[1.5]]}, {"all": ["*"]}))
     assert config == {
         "merge_method": "task_arithmetic",

@@ -88,7 +88,7 @@ def test_outliers_give_way_only_to_mergekits_density() -> None:
     check(one(DELTAS[0], 1, 0.5), [0, 0, 0, 1, 0.1, -0.5])
 
 
-def test_all_of_the_deltas_is_task_arithmetic() -> None:
+def test_full_density_equals_task_arithmetic() -> None:
     values = fixed({"weight": [0.5, 0.3, 0.2]})
     for compat in ("official", "mergekit"):
         result = merged_delta("breadcrumbs", {**values, **WHOLE}, options={"compat": compat})
@@ -105,7 +105,7 @@ def test_the_norm_is_restored() -> None:
             torch.testing.assert_close(restored, kept * factor)
 
 
-def test_what_is_no_share_is_refused() -> None:
+def test_densities_outside_0_to_1_are_errors() -> None:
     with pytest.raises(MethodError, match=r"gamma of 'math' must lie between 0 and 1; it is 1.5"):
         one(DELTAS[0], 0.5, 1.5)
     with pytest.raises(MethodError, match=r"density of 'math' must lie between 0 and 1; it is -0.5"):

@@ -24,7 +24,7 @@ class TestBreadcrumbsTiesAsMergekit(MergeMethodContract):
     one_hot = WHOLE
 
 
-def test_all_of_the_deltas_is_ties_without_trimming() -> None:
+def test_full_density_equals_ties_without_trimming() -> None:
     values = fixed({"weight": [0.5, 0.25, 0.75], "density": [1] * 3, "gamma": [0] * 3, "scale": 0.8})
     ties = {name: value for name, value in values.items() if name != "gamma"}
     for normalize in (False, True):

@@ -81,7 +81,7 @@ def test_a_search_finds_what_a_stream_does() -> None:
                 assert torch.equal(tensor, into[name])
 
 
-def test_nothing_is_left_at_density_zero_and_of_a_single_element() -> None:
+def test_density_zero_and_single_elements_give_the_base() -> None:
     for values in ("std", "stc", "prune"):
         given = {"options": {"values": values}}
         assert merged_delta("compeft", {"density": 0}, **given).tolist() == [0] * 6

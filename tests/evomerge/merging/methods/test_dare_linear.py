@@ -94,7 +94,7 @@ def test_rescaled_deltas_have_their_expected_value() -> None:
     assert bool(torch.isclose(drawn[:, None], allowed).any(1).all())
 
 
-def test_nothing_is_left_at_density_zero() -> None:
+def test_density_zero_is_the_base() -> None:
     for rescale in ("paper", "mergekit", "none"):
         result = merged_delta("dare_linear", {"density": [0] * 3}, options={"rescale": rescale})
         assert result.tolist() == [0] * 6

@@ -120,7 +120,7 @@ def test_equal_information_is_the_weighted_average() -> None:
     torch.testing.assert_close(result, merged("linear", base, inputs, values))
 
 
-def test_what_is_refused() -> None:
+def test_invalid_statistics_weights_and_floors_are_errors() -> None:
     for weight in ((0, 0), (-0.5, 1)):
         with pytest.raises(MethodError, match="non-negative weights"):
             fisher([[1, 3], [3, 1]], weight)

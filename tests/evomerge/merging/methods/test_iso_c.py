@@ -87,7 +87,7 @@ def test_excluded_tensors_get_the_mean() -> None:
     assert torch.equal(*dict(make_engine(base, models).stream(without)).values())
 
 
-def test_another_scale_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_scale_reuses_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, into = make_engine({"x": torch.zeros(2, 3)}, [{"x": A}, {"x": B}]), {"x": torch.zeros(2, 3)}
     engine.apply(make_merge("iso_c", 2, {"scale": 1.0}), into)
     first = into["x"].clone()

@@ -62,14 +62,14 @@ def test_worked_examples() -> None:
     torch.testing.assert_close(delta([A, B], {"common_fraction": 0.0}), wanted, rtol=0, atol=2e-6)
 
 
-def test_all_of_it_common_is_iso_c() -> None:
+def test_common_fraction_one_equals_iso_c() -> None:
     base, *inputs = random_models(2, 3, torch.float32)
     values = {"weight": [1.0, 0.5, 2.0], "scale": 0.7}
     result = merged("iso_cts", base, inputs, {**values, "common_fraction": 1.0})
     torch.testing.assert_close(result, merged("iso_c", base, inputs, values), rtol=1e-6, atol=1e-7)
 
 
-def test_rounding_up_takes_no_more_than_there_is() -> None:
+def test_rounding_up_stays_within_the_rank() -> None:
     """Rank 3, two tasks, fraction 0: 1.5 rounds to 2 each, which is 4 of 3; one each, and one common, it is."""
     inputs = [torch.diag(torch.tensor([3.0, 1, 0.2])), torch.diag(torch.tensor([1.0, 0.2, 2]))]
     result = delta(inputs, {"common_fraction": 0.0})
@@ -95,7 +95,7 @@ def test_a_fraction_that_is_none_is_refused() -> None:
         delta([A, B], {"common_fraction": 1.5})
 
 
-def test_another_scale_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_scale_reuses_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, into = make_engine({"x": torch.zeros(2, 3)}, [{"x": A}, {"x": B}]), {"x": torch.zeros(2, 3)}
     engine.apply(make_merge("iso_cts", 2, {"scale": 1.0}), into)
     first = into["x"].clone()

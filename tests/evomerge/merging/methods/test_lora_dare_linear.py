@@ -39,7 +39,7 @@ def random_adapters(folder: Path) -> tuple[Path, list[Path]]:
     return base, adapters
 
 
-def test_nothing_dropped_is_lora_linear(tmp_path: Path) -> None:
+def test_density_one_equals_lora_linear(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     adapters = [lora(tmp_path / "a", base, 1), lora(tmp_path / "b", base, 2)]
     weight = (0.8, -0.5)
@@ -61,7 +61,7 @@ def test_factors_are_thinned_independently_and_without_bias(tmp_path: Path) -> N
     assert bool((error > 0).all())
 
 
-def test_nothing_kept_is_the_base(tmp_path: Path) -> None:
+def test_density_zero_is_the_base(tmp_path: Path) -> None:
     base, adapters = random_adapters(tmp_path)
     found = merged_here(base, adapters, "lora_dare_linear", {"weight": 1.0, "density": 0.0})
     assert found["x.weight"].count_nonzero() == 0

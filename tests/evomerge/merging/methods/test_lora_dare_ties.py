@@ -27,7 +27,7 @@ class TestLoraDareTiesByNumber(TestLoraDareTies):
 
 
 @pytest.mark.parametrize("election", ["total", "frequency"])
-def test_nothing_dropped_is_lora_ties(tmp_path: Path, election: str) -> None:
+def test_density_one_equals_lora_ties(tmp_path: Path, election: str) -> None:
     base = llama(tmp_path / "base")
     adapters = [lora(tmp_path / "a", base, 1), lora(tmp_path / "b", base, 2)]
     values = {"weight": (0.8, 0.5), "density": 1.0}

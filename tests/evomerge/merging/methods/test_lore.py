@@ -134,14 +134,14 @@ def test_tensors_that_are_no_matrices_get_the_mean() -> None:
     torch.testing.assert_close(result, torch.tensor([2.0, 1.0]))
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_mu_and_iterations_are_errors() -> None:
     with pytest.raises(MethodError, match=r"mu must be 0 or more .* they are -1\.0 and 20"):
         lore(DIAGONALS, {"mu": -1.0})
     with pytest.raises(MethodError, match=r"iterations 1 or more; they are 0\.01 and 0"):
         lore(DIAGONALS, {}, iterations=0)
 
 
-def test_another_weight_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_weights_reuse_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     base, *inputs = random_models(1, 2, torch.float32)
     engine, into = make_engine({"x": base}, [{"x": x} for x in inputs]), {"x": base.clone()}
     engine.apply(make_merge("lore", 2, {}), into)

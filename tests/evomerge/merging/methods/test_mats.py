@@ -117,7 +117,7 @@ def test_converged_it_is_the_solution_wherever_it_began(objective: str) -> None:
     assert np.abs(operator([results[0].double().numpy()] * 3) - goal).max() < 1e-4 * np.abs(goal).max()
 
 
-def test_it_equals_the_methods_that_it_generalises() -> None:
+def test_special_cases_equal_regmean_and_fisher() -> None:
     models, moments, _ = systems(5, "regmean")
     base, weight = models[0] + 0.1, [0.2, 0.9, 0.4]
     many: dict[str, Any] = {"weight": weight, "base": base, "tolerance": 1e-12}
@@ -158,7 +158,7 @@ def test_no_iterations_and_no_statistics_are_the_initial_merge() -> None:
     torch.testing.assert_close(same, models[0])
 
 
-def test_what_is_refused() -> None:
+def test_invalid_statistics_and_options_are_errors() -> None:
     models, moments, _ = systems(8, "kfac")
     without = [{kind: found[kind] for kind in ("gram", "fisher")} for found in moments]
     with pytest.raises(MethodError, match=r"objective kfac needs the statistics 'gram_out' of math: .*gram,gram_out"):

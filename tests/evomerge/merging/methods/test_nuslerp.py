@@ -69,7 +69,7 @@ def test_worked_example_by_row_and_by_column() -> None:
 
 
 @pytest.mark.parametrize("options", [fixed({}), BY_ROW, BY_COLUMN])
-def test_each_vector_by_itself(options: dict[str, bool]) -> None:
+def test_rows_and_columns_are_interpolated_separately(options: dict[str, bool]) -> None:
     """Rows and columns against the same method on each of them alone, in float64 angles."""
     base, *_ = random_models(0, 2, torch.float32, (11, 17))
     models = [torch.randn(11, 17, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]

@@ -116,7 +116,7 @@ def test_directions_that_are_closed(alpha: float, compat: str, expected: list[li
     torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=5e-6)
 
 
-def test_what_is_added_is_orthogonal_to_what_was_there() -> None:
+def test_added_part_is_orthogonal_to_the_merge_so_far() -> None:
     made = models(2)
     first, second = (minus(model, made[0]) for model in made[1:])
     result = minus(opcm(made, 0.4), made[0])
@@ -143,7 +143,7 @@ def test_the_norm_that_was_handed_on_counts_for_all_earlier_models() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_all_of_it_closes_no_leading_direction_upstream(seed: int) -> None:
+def test_alpha_one_excludes_no_leading_direction_in_official(seed: int) -> None:
     """Nothing exceeds a share of 1, whichever way the sum of the singular values is rounded."""
     first, second = torch.randn(2, 30, 30, generator=torch.Generator().manual_seed(seed))
     ends = [merged("opcm", torch.zeros(30, 30), [first, second], {"alpha": alpha}) for alpha in (0.0, 1.0)]
@@ -219,7 +219,7 @@ def test_a_method_without_a_state_records_none(tmp_path: Path) -> None:
     assert materialize(Merge(Recipe(base, (other,), "linear"), table), tmp_path / "out").state is None
 
 
-def test_another_scale_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_scale_reuses_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     made = models(2)
     engine, into = make_engine(made[0], made[1:]), {name: x.clone() for name, x in made[0].items()}
     engine.apply(make_merge("opcm", 2, {"scale": 1.0}), into)
@@ -229,7 +229,7 @@ def test_another_scale_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch)
         engine.apply(make_merge("opcm", 2, {"alpha": 0.1}), into)
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_coefficients_and_options_are_errors() -> None:
     for given in ({"alpha": 1.5}, {"alpha": -0.1}):
         with pytest.raises(MethodError, match="alpha must lie between 0 and 1"):
             opcm(models(2), **given)

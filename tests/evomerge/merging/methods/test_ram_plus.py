@@ -32,14 +32,14 @@ def test_alpha_bounds_the_amplification_and_r_scales_it() -> None:
     assert torch.equal(merged("ram_plus", torch.zeros(6), INPUTS, {"r": 0}), merged("ram", torch.zeros(6), INPUTS, {}))
 
 
-def test_only_those_who_take_part_are_counted() -> None:
+def test_inputs_of_weight_zero_are_not_counted() -> None:
     # Without A, everything that B and C change is theirs alone.
     check(merged("ram_plus", torch.zeros(6), INPUTS, {"weight": [0, 1, 1]}), [0, 0.25, 3, 2, 0, -1])
     inputs = [torch.tensor(row) for row in ([1.0, 0, 0], [1.0, 1, 0], [0.0, 1, 1])]
     check(merged("ram_plus", torch.zeros(3), inputs, {"weight": [0, 1, 1]}), [1.02, 1, 1.02])
 
 
-def test_what_is_counted_is_counted_in_all_tiles() -> None:
+def test_counts_span_all_tiles() -> None:
     base, *inputs = random_models(0, 2, torch.float32, (600_000,))
     values = {"epsilon": 0.05, "r": 1.0, "alpha": 10.0}
     result = merged("ram_plus", base, inputs, values).double() - base.double()

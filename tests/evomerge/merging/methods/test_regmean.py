@@ -168,7 +168,7 @@ def test_a_search_uses_what_it_kept_and_gets_what_a_stream_gets() -> None:
         assert torch.equal(into["x"], dict(fresh.stream(merge))["x"])
 
 
-def test_what_is_refused() -> None:
+def test_invalid_statistics_and_coefficients_are_errors() -> None:
     with pytest.raises(MethodError, match="non-negative weights"):
         regmean([W1, W2], [G1, G2], (1, -0.1))
     with pytest.raises(MethodError, match="off_diagonal must lie between 0 and 1"):

@@ -343,7 +343,7 @@ def test_a_threshold_for_the_density_of_each_group() -> None:
         assert torch.equal(result[name], alike[name])
 
 
-def test_what_was_found_out_about_the_model_is_kept() -> None:
+def test_thresholds_of_the_model_are_cached() -> None:
     base, *inputs = random_models(0, 3, torch.float32, (30, 40))
     engine = make_engine({"x": base, "y": base[:5]}, [{"x": m, "y": m[:5]} for m in inputs])
     into = {"x": torch.zeros(30, 40), "y": torch.zeros(5, 40)}

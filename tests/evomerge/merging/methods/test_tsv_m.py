@@ -50,7 +50,7 @@ def test_worked_examples() -> None:
     close(delta([torch.tensor([1.0, 2]), torch.tensor([3.0, 0])]), [2, 1])
 
 
-def test_one_expert_alone_comes_back() -> None:
+def test_a_single_expert_is_returned() -> None:
     base, expert = random_models(3, 1, torch.float32)
     torch.testing.assert_close(merged("tsv_m", base, [expert], {}), expert, rtol=1e-6, atol=1e-7)
 
@@ -68,7 +68,7 @@ def test_more_inputs_than_ranks_keep_one_triplet_each() -> None:
     close(delta([row, 2 * row, 0 * row]), row * (1 + 2) / 2)
 
 
-def test_another_weight_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_weights_reuse_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, into = make_engine({"x": torch.zeros(2, 3)}, [{"x": A}, {"x": B}]), {"x": torch.zeros(2, 3)}
     engine.apply(make_merge("tsv_m", 2, {}), into)
     monkeypatch.setattr(torch.linalg, "eigh", None)

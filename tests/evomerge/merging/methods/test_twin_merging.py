@@ -75,7 +75,7 @@ def test_vectors_keep_the_whole_exclusive_part() -> None:
     torch.testing.assert_close(twin(inputs, values, normalize=False), wanted)
 
 
-def test_another_weight_decomposes_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_weights_reuse_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     base, *inputs = random_models(1, 2, torch.float32)
     engine, into = make_engine({"x": base}, [{"x": x} for x in inputs]), {"x": base.clone()}
     engine.apply(make_merge("twin_merging", 2, {"density": 0.5}), into)

@@ -56,7 +56,7 @@ def test_mean_stays_and_variance_is_what_was_aimed_at(base_share: float) -> None
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_nothing_to_stretch_is_averaged() -> None:
+def test_zero_variance_gives_the_plain_average() -> None:
     zero = torch.zeros(3)
     check(merged("variance_corrected", zero, [torch.ones(3) * 0.1, torch.ones(3) * 3], {}), [1.55] * 3)
     check(merged("variance_corrected", zero, [A[:3], -A[:3]], {}), [0] * 3)

@@ -351,7 +351,7 @@ def test_factors_are_seen_through_slices_and_vocabularies(tmp_path: Path, how: s
     )
 
 
-def test_another_block_than_the_bases_has_no_factors(tmp_path: Path) -> None:
+def test_a_block_moved_off_its_base_has_no_factors(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     inputs = (Input("a", str(lora(tmp_path / "a", base))),)
     crossed = (Slice(1, ("base", 0), {"a": 1}), Slice(1, ("base", 1), {"a": 1}))

@@ -116,7 +116,7 @@ def test_tensors_are_mapped_not_copied(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == content, "the file is never written"
 
 
-def test_what_is_copied_and_not_merged(tmp_path: Path) -> None:
+def test_buffers_and_integers_are_copied_not_merged(tmp_path: Path) -> None:
     ones = torch.ones(4)
     tensors = {
         "h.0.attn.bias": torch.ones(1, 1, 4, 4),
@@ -220,7 +220,7 @@ def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, tmp_
         ("RevisionNotFoundError", "'some/model' has no revision 'v9'"),
     ],
 )
-def test_what_the_hub_says_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
+def test_hub_errors_state_a_remedy(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
     def answer(*_arguments: Any, **_options: Any) -> None:
         response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
         raise getattr(huggingface_hub.errors, kind)("two\nlines", response=response)

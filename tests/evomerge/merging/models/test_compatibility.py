@@ -115,7 +115,7 @@ def test_tokenizer_differences(tmp_path: Path) -> None:
     ]
 
 
-def test_what_ends_a_text_is_compared_as_tokens(tmp_path: Path) -> None:
+def test_end_of_text_ids_are_compared_as_tokens(tmp_path: Path) -> None:
     base, other = tokenizer(llama(tmp_path / "a")), tokenizer(llama(tmp_path / "b", 1))
     for folder in (base, other):
         (folder / "generation_config.json").unlink()

@@ -151,13 +151,13 @@ def test_any_entries(tmp_path: Path, header: dict[str, Any], data: bytes) -> Non
 
 @quiet
 @given(data=st.data())
-def test_one_changed_byte(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_changed_byte_is_judged_as_by_safetensors(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(container(SOUND, bytes(28)))
     place = data.draw(st.integers(0, len(content) - 1))
     content[place] = data.draw(st.integers(0, 255))
     _accepted_as_safetensors_does(written(tmp_path, bytes(content)))
 
 
-def test_the_sound_file_is_sound(tmp_path: Path) -> None:
+def test_a_valid_file_is_read(tmp_path: Path) -> None:
     header = read_header(written(tmp_path, container(json.dumps(SOUND).encode() + b"   ", bytes(28))))
     assert list(header) == ["a", "b"]

@@ -119,7 +119,7 @@ def test_an_inputs_tokens_and_how_its_texts_end(folders: Path) -> None:
     torch.testing.assert_close(written.tensor(EMBED)[2], wanted)
 
 
-def test_what_a_token_gets_in_a_model_without_it(folders: Path) -> None:
+def test_rows_of_tokens_that_a_model_lacks(folders: Path) -> None:
     # b: of all; x and y: of one. Without "other", y would be unknown; its own rule below gives "more" the row of "a".
     rules = {"y": TokenRow("more", "a"), "x": TokenRow(), "b": TokenRow("other", id=1, force=True)}
     for missing in ("base", "mean"):

@@ -37,7 +37,7 @@ def test_one_weight_for_everything_needs_no_table() -> None:
     assert "| tensors |" not in text
 
 
-def test_where_models_come_from_is_said_unless_it_repeats_their_names() -> None:
+def test_origins_are_listed_unless_they_repeat_the_names() -> None:
     merged = merge(weight=[[0.25, 0.5], [1.0, -0.5]])
     assert "The base model is `base`; the models merged into it are `add`, `sort`." in card(merged)
     assert "| from |" not in card(merged)

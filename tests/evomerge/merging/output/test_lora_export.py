@@ -111,7 +111,7 @@ def test_combinations_of_whole_changes_are_those_of_peft(
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=2e-6)
 
 
-def test_whole_models_and_what_a_lora_cannot_hold(tmp_path: Path) -> None:
+def test_full_models_as_a_lora_and_the_tensors_left_out(tmp_path: Path) -> None:
     base, models = llama(tmp_path / "base"), [llama(tmp_path / "a", 1), llama(tmp_path / "b", 2)]
     merge = recipe_of(base, models, (0.5, 0.25))
     report = export_lora(merge, tmp_path / "full", 16)

@@ -80,7 +80,7 @@ def test_transformers_loads_what_was_merged(tmp_path: Path, merge: Merge) -> Non
     assert loaded.eos_token == "<eos>"
 
 
-def test_everything_is_in_the_folder(tmp_path: Path, merge: Merge) -> None:
+def test_the_folder_contains_all_files(tmp_path: Path, merge: Merge) -> None:
     manifest = materialize(merge, tmp_path / "out", scores=SCORES)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md",

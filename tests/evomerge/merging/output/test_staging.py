@@ -43,7 +43,7 @@ def test_an_output_may_lie_beside_a_file_or_a_folder(tmp_path: Path, model: Chec
     check_output(tmp_path / "models" / "base" / "out", [Checkpoint.open(model.files[0])], overwrite=False)
 
 
-def test_what_exists_is_only_replaced_on_demand_and_if_it_is_ours(tmp_path: Path, model: Checkpoint) -> None:
+def test_existing_folders_are_replaced_on_demand_and_only_our_own(tmp_path: Path, model: Checkpoint) -> None:
     out = tmp_path / "out"
     out.mkdir()
     check_output(out, [model], overwrite=False)

@@ -81,7 +81,7 @@ def test_outputs_stay_and_agreement_never_falls() -> None:
     assert apart[1] < apart[0]
 
 
-def test_no_single_kind_of_units_could_do_better() -> None:
+def test_matching_is_optimal_for_each_kind_of_units() -> None:
     model, to = mlp(3), mlp(4)
     aligned, _ = matched(model, to)
     for index in range(3):
@@ -118,7 +118,7 @@ def test_models_that_agree_are_left_alone() -> None:
     assert matched(zeros, model)[1].cosine == (0.0, 0.0)
 
 
-def test_no_more_sweeps_than_allowed() -> None:
+def test_sweeps_are_limited() -> None:
     model, to = mlp(0, (4, 30, 40, 20, 3)), mlp(1, (4, 30, 40, 20, 3))
     assert len(matched(model, to, sweeps=1)[1].agreement) == 2
     assert matched(model, to, sweeps=0)[1].moved == 0

@@ -89,7 +89,7 @@ def test_a_layer_without_a_bias_gets_one() -> None:
     torch.testing.assert_close(made.std, wanted.std, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_as_it_should_be_stays_and_what_is_constant_stays_finite() -> None:
+def test_correct_statistics_stay_and_constant_outputs_stay_finite() -> None:
     weight, bias = torch.tensor([[1.0, 2], [0, 0]]), torch.tensor([0.5, 3])
     found = measure([linear(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), weight, bias)])
     assert float(found.std[1]) == 0

@@ -183,7 +183,7 @@ def test_written_files_are_read_by_merges(llama: ResidentModel, tmp_path: Path) 
     collect.write(found, tmp_path / "s.safetensors", model, "owner/model")
 
 
-def test_what_is_refused(llama: ResidentModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_models_and_settings_are_errors(llama: ResidentModel, monkeypatch: pytest.MonkeyPatch) -> None:
     for settings, message in (
         ({"kinds": ("hessian",)}, "kinds are 'hessian'; expected some of fisher,gram,gram_out"),
         ({"kinds": ()}, "kinds are ''"),

@@ -28,7 +28,7 @@ def lines(folder: Path, *rows: dict[str, Any]) -> Path:
     return file
 
 
-def test_every_form_of_data(tmp_path: Path) -> None:
+def test_all_forms_of_data_are_read(tmp_path: Path) -> None:
     file = lines(
         tmp_path,
         {"text": "abc"},
@@ -81,7 +81,7 @@ def test_data_without_text(model: TinyModel) -> None:
         encode_texts([Text("", "")], model.tokenizer, 8)
 
 
-def test_the_length(model: TinyModel) -> None:
+def test_readable_length_is_limited_by_the_context(model: TinyModel) -> None:
     assert readable_length(model.network, model.tokenizer, None) == 256
     assert readable_length(model.network, model.tokenizer, 7) == 7
     for wanted in (1, 257):

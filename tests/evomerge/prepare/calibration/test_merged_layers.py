@@ -150,7 +150,7 @@ def test_progress_ends_at_the_total(two: Case) -> None:
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_what_is_refused(two: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsuitable_recipes_are_errors(two: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = two.merge.recipe
     with pytest.raises(CollectionError, match="method is linear, which needs no second moments"):
         check_merge(replace(two.merge, recipe=replace(recipe, method="linear")), ["a", "b"])
