@@ -7,7 +7,7 @@ https://yaml.org/type/merge.html) are resolved in PyYAML's order; explicit keys 
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
@@ -104,9 +104,7 @@ def load_all(
         while reader.check_node() and (node := reader.get_node()) is not None:
             nodes.append(node)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = "" if mark is None else f":{mark.line + 1}"
-        raise StrictYamlError(f"{source}{line}: not valid YAML: {error.problem or error.context}.") from error
+        raise StrictYamlError(f"{source}{_mistake(error, reader.marks)}") from error
     except yaml.reader.ReaderError as error:
         line_number = text.count("\n", 0, error.position) + 1
         raise StrictYamlError(f"{source}:{line_number}: character {error.character!r} is not allowed.") from error
@@ -268,6 +266,24 @@ class _Builder:
 
     def _refuse(self, node: yaml.Node, why: str) -> NoReturn:
         raise StrictYamlError(f"{self.source}:{_line(node)}: {why}.")
+
+
+def _mistake(error: yaml.MarkedYAMLError, opened: Sequence[yaml.Mark]) -> str:
+    """Describe a syntax error; one within brackets or quotes at the line where they open, as their end may be missing.
+
+    opened: where the collections begin that the parser is in.
+    """
+    mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+    line = "" if mark is None else f":{mark.line + 1}"
+    begin, what = None, "bracket"
+    if str(error.context).startswith("while parsing a flow") and opened:
+        begin = opened[-1]
+    elif str(error.context).startswith("while scanning a quoted"):
+        begin, what = error.context_mark, "quote"
+    if mark is None or begin is None or begin.line == mark.line:
+        return f"{line}: not valid YAML: {problem}."
+    late = f"{problem} in line {mark.line + 1}"
+    return f":{begin.line + 1}: not valid YAML: {late}; is the {what} that opens here closed?"
 
 
 def _line(place: Any) -> int:

@@ -56,7 +56,17 @@ REFUSED = [
     ("a: 1\nb: -.inf", "f.yaml:2: -.inf is not a finite number"),
     ("a: 1e999", "f.yaml:1: 1e999 is not a finite number"),
     ("a: " + "9" * 5000, "f.yaml:1: a number of 5000 characters"),
-    ("a: [1,\n", "f.yaml:2: not valid YAML"),
+    (
+        "a: 1\nb: [1,\n  2\nc: 3\nd: 4",
+        "f.yaml:2: not valid YAML: expected ',' or ']', but got ':' in line 4; is the bracket",
+    ),
+    (
+        "a: 1\nb: {x: 1\nc: 3\nd: 4",
+        "f.yaml:2: not valid YAML: expected ',' or '}', but got ':' in line 3; is the bracket",
+    ),
+    ("a: [1,\n\n\n", "f.yaml:1: not valid YAML"),
+    ("a: 1\nb: 'x\nc: 1\n", "f.yaml:2: not valid YAML: found unexpected end of stream in line 4; is the quote that"),
+    ("a: 1\nb: {c: [1, 2}\n", "f.yaml:2: not valid YAML: expected ',' or ']', but got '}'."),
     ("a: 1\n---\nb: 2", "f.yaml:3: another YAML document"),
     ("ok: 1\na: \x00", "f.yaml:2: character"),
     ("? [1]\n: 2", "f.yaml:1: a key must be text"),

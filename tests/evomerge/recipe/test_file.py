@@ -131,7 +131,7 @@ REFUSED = [
     (("method: task", "methd: task"), ":4: methd: unknown key 'methd'; did you mean 'method'?"),
     (("method: task_arithmetic", "method: 3"), ":4: method: expected text; got 3."),
     (("method:", "base: again\nmethod:"), ":4: duplicate key 'base' (first at line 2)."),
-    (("[0.4, 1e-3]", "[0.4]\n  t: 1"), ":6: not valid YAML"),
+    (("[0.4, 1e-3]", "[0.4]\n  t: 1"), ":5: not valid YAML: expected ',' or '}', but got '<scalar>' in line 6;"),
     (("[0.4, 1e-3]", "[1, 2, 3]"), ":5: coefficients.weight: expected 2 numbers, one for each of math, code; got 3."),
     (("[0.4, 1e-3]", "[0.4, yes]"), ":5: coefficients.weight.1: expected a number; got 'yes'."),
     (("[0.4, 1e-3]", "[0.4, true]"), ":5: coefficients.weight.1: expected a number; got True."),
