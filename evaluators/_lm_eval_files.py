@@ -117,9 +117,12 @@ def shown(text: object) -> str:
 
 def _document(file: Path, path: Path) -> strict_yaml.Document:
     if not path.exists():
-        raise EvaluatorError(f"The task file {shown(file)!r} does not exist.")
+        raise EvaluatorError(
+            f"The task file {shown(file)!r} does not exist: expected a YAML file of lm-eval. Correct its path; in a "
+            "search file or task file, relative paths start at that file's folder."
+        )
     if not path.is_file():
-        raise EvaluatorError(f"The task file {shown(file)!r} is not a regular file.")
+        raise EvaluatorError(f"The task file {shown(file)!r} is not a regular file: expected a YAML file of lm-eval.")
 
     def scalar(node: yaml.ScalarNode) -> Any:
         if node.tag == _FUNCTION:

@@ -105,7 +105,7 @@ def _scan(
 ) -> tuple[dict[str, TaskFile], dict[str, Entry], list[str], dict[str, Path]]:
     """Scan a folder of task files: files by name, index entries for lm-eval, errors, and repeated names."""
     if include_path is not None and not Path(include_path).is_dir():
-        raise EvaluatorError(f"include_path is {include_path!r}, which is not a folder.")
+        raise EvaluatorError(f"include_path is {include_path!r}, which is not a folder: give one with task YAML files.")
     files: dict[str, TaskFile] = {}
     index: dict[str, Entry] = {}
     broken = []

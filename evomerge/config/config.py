@@ -38,7 +38,7 @@ from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
 from evomerge.objective.spec import ObjectiveSpec, make_objective
 from evomerge.plugins import PluginError, PluginSpec, check_name
-from evomerge.recipe import Recipe, RecipeError
+from evomerge.recipe import Input, Recipe, RecipeError
 from evomerge.recipe.model_names import model_data
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
@@ -143,10 +143,18 @@ class SearchConfig(Section):
         """Return the objective, given the tasks on which lower is better and those with one value per model."""
         return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
 
-    def where(self, *path: str) -> str:
+    def where(self, *path: str | int) -> str:
         """Return the place of a key for error messages: `search.yaml:14: tasks.sort`; without a file only the key."""
-        key, document = ".".join(path), self._text.document
+        key, document = ".".join(map(str, path)), self._text.document
         return key if document is None else f"{document.where(*path)}: {key}"
+
+    def where_model(self, path: str) -> str:
+        """Return the place of a model for error messages, by the path or hub name of it or of its adapter."""
+        document = self._text.document
+        listed = document is not None and isinstance(document.data["experts"], list)
+        named: dict[strict_yaml.Path, Input] = {("base",): self.base}
+        named |= {("experts", n if listed else model.name): model for n, model in enumerate(self.experts)}
+        return self.where(*next((at for at, m in named.items() if path in (m.path, m.adapter)), ("experts",)))
 
     def with_budget(self, trials: int | None, hours: float | None) -> "SearchConfig":
         """Return a copy with the given limits; None keeps the file's."""
@@ -280,7 +288,10 @@ def _plugin_mistakes(document: strict_yaml.Document) -> list[Mistake]:
 def _missing_files(document: strict_yaml.Document, folder: Path) -> list[Mistake]:
     """Find missing models, and missing files and folders of plug-ins."""
     named = paths_of(document.data, folder)
-    return [(at, f"{'.'.join(map(str, at))}: {path} does not exist") for at, path in named if not path.exists()]
+    remedy = "correct the path, which starts at this file's folder if it is relative"
+    return [
+        (at, f"{'.'.join(map(str, at))}: {path} does not exist: {remedy}") for at, path in named if not path.exists()
+    ]
 
 
 def _refuse(field: str, why: str) -> NoReturn:

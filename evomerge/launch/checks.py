@@ -1,6 +1,7 @@
 """What tasks and optimizer have to say before anything is scored: examples by split, what a tokenizer makes of them,
 how many objectives there may be; each with its place in the search file."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from evomerge import plugins
 from evomerge.bench import build_evaluator, split_ids
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.launch.previews import as_tokens
+from evomerge.merging.models.checkpoint import ModelNotFound
+from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.report.words import count as counted
@@ -27,6 +30,16 @@ def placed(config: SearchConfig, *path: str) -> Iterator[None]:
         yield
     except (EvaluatorError, OptimizerError, PluginError, SpaceError) as error:
         error.args = (f"{config.where(*path)}: {error}",)
+        raise
+
+
+@contextmanager
+def placed_models(config: SearchConfig) -> Iterator[None]:
+    """Prefix the error of a model that is not found with its location in the search file."""
+    try:
+        yield
+    except ModelNotFound as error:
+        error.args = (f"{config.where_model(error.name)}: {error}",)
         raise
 
 
@@ -66,15 +79,47 @@ def count_examples(
                     f"{config.where('tasks', task)}: the {split} split {shares} gets none of the "
                     f"{counted(len(evaluator.example_ids), 'example')}: add examples or change `split`."
                 )
-            if distinct[task][split] < FEW_EXAMPLES and not evaluator.whole_model:
-                notes.append(f"task {task!r} has only {counted(distinct[task][split], 'example')} on the {split} split")
         total, unlike = len(evaluator.example_ids), sum(distinct[task].values())
+        few = {split: count for split, count in distinct[task].items() if count < FEW_EXAMPLES}
+        if few and not evaluator.whole_model:
+            notes.append(_few(task, few, unlike, dict(zip(SPLITS, shares, strict=True))))
         if unlike < total and not evaluator.whole_model:
             notes.append(
                 f"task {task!r}: {total - unlike} of {total} examples are duplicates (ignoring case and white space); "
                 f"intervals, tests and power count the {unlike} distinct ones"
             )
     return examples
+
+
+def _few(task: str, few: Mapping[str, int], total: int, shares: Mapping[str, float]) -> str:
+    """Warn about splits with few examples. few: split -> number of examples. total: on all splits."""
+    listed = ", ".join(f"{count} on the {split} split (share {shares[split]:g})" for split, count in few.items())
+    wanted = max(math.ceil(FEW_EXAMPLES / shares[split]) for split in few)
+    change = ", or change `split`" if total >= FEW_EXAMPLES * len(SPLITS) else ""
+    return (
+        f"task {task!r} has {counted(total, 'example')}, only {listed}: a hash of each example decides its split, so "
+        f"numbers vary around the shares. Fewer than {FEW_EXAMPLES} show next to nothing: give the task about "
+        f"{wanted} examples{change}"
+    )
+
+
+def floor_notes(config: SearchConfig, objective: Objective) -> list[str]:
+    """Warn about constraints that no merge can violate on tasks with scores from 0 to 1."""
+    notes = []
+    for task, floor in objective.keep.items():
+        if task in objective.lower_is_better or task in objective.whole_model:
+            continue
+        where = config.where("keep", *([task] if isinstance(config.keep, Mapping) else []))
+        if floor.unit == "fall" and floor.amount >= 1:
+            notes.append(
+                f"{where}: a fall of {floor.amount:g} is no constraint on {task!r} if its scores are from 0 to 1; "
+                f"for {floor.amount:g} points write -{floor.amount:g}pt"
+            )
+        elif floor.unit == "share" and floor.amount == 0:
+            notes.append(
+                f"{where}: every score above 0 keeps 0 % of the parent's, so this is no constraint on {task!r}"
+            )
+    return notes
 
 
 def count_distinct(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> dict[str, dict[str, int]]:

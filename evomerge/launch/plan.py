@@ -14,7 +14,7 @@ from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
-from evomerge.launch.checks import placed
+from evomerge.launch.checks import placed, placed_models
 from evomerge.launch.first_trials import model_key, planned_trials
 from evomerge.launch.memory import MemoryNeeds, memory_needs
 from evomerge.launch.pinned import Examples, compare_examples, examples_of
@@ -82,10 +82,12 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     study = begun(config)  # a study that cannot go on is refused before its models are read
     recipe = config.recipe()
     if study is not None:
-        pins.compare_models(study, recipe)
+        with placed_models(config):
+            pins.compare_models(study, recipe)
     check_device(config)
     say("checking the models")
-    sources = open_models(recipe)
+    with placed_models(config):
+        sources = open_models(recipe)
     base, models = sources.base, {"base": sources.base, **sources.inputs}
     places = check_resident(base)  # names what no conversion of transformers can place
     check_network(base)
@@ -109,12 +111,14 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     if reader is not None and checks.reads_text(config):
         notes += checks.preflight(config, evaluators, reader)
         previews = checks.previews(evaluators, reader.tokenizer)
+    objective = _objective(config, evaluators)
+    notes += checks.floor_notes(config, objective)
     reading = own_tokenizers(reader, sources, recipe, evaluators, own)
     check_own_networks(config, needs, {**own, **reading.scored})
     apart = tuple(name for name in (recipe.base.name, *sources.inputs) if name in own or name in reading.scored)
     plan = Plan(
         spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored)),
-        objective=_objective(config, evaluators),
+        objective=objective,
         planned=planned_trials(recipe, space, base, config.seed, apart),
         space=space,
         allowed=plugins.load("merge method", recipe.method, MergeMethod).allowed,

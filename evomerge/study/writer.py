@@ -83,7 +83,8 @@ class Ledger:
         try:
             if ledger.path.exists():
                 raise StudyExists(
-                    f"There is already a study in {folder}: continue it with --resume, or choose another folder."
+                    f"There is already a study in {folder}: continue it with --resume, or give another folder as "
+                    "`study:` in the search file."
                 )
             for name, text in beside.items():
                 for left in folder.glob(f".{name}.*{PART}"):  # left by a killed process

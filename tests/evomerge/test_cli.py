@@ -145,7 +145,8 @@ def test_an_export_before_the_end_says_what_can_be_done(finished: Path, tmp_path
 def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Path) -> None:
     again = run("search", finished / "search.yaml")
     assert again.exit_code == 2
-    assert "already" in again.stderr
+    assert "already a study" in again.stderr
+    assert "--resume, or give another folder as `study:`" in again.stderr
     more = run("search", finished / "search.yaml", "--resume", "--trials", 33, "--json")
     assert more.exit_code == 0, more.stderr
     study = Study.read(finished / "study")

@@ -1,6 +1,7 @@
 """Models and adapters of the hub by their names, in every file and command, from a real download cache."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.merging.mergekit.read import read_mergekit
 from evomerge.merging.models.adapter import Adapted
-from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.checkpoint import Checkpoint, ModelNotFound
 from evomerge.recipe import Input
 from evomerge.recipe.file import read_merge
 from evomerge.recipe.model_names import named_input, portable, relative_path
@@ -135,6 +136,24 @@ def test_models_are_named_alike_in_search_files_and_by_init(hub: Path) -> None:
     assert config.recipe() == recipe
     config.write(hub / "kept.yaml")
     assert load_config(hub / "kept.yaml").recipe() == recipe
+
+
+def test_a_name_that_the_hub_does_not_give_is_named_with_its_place(hub: Path) -> None:
+    (hub / "words.jsonl").write_text('{"text": "a b c"}\n' * 3)
+    text = "base: base\nexperts:\n  EXPERTS\ntasks: {w: {evaluator: perplexity, file: words.jsonl}}\nstudy: s\n"
+    for experts, place in (
+        ("{a: org/tuned,\n   b: org/none}", "4: experts.b"),
+        ("[org/tuned,\n  org/none]", "4: experts.1"),
+        ("{a: {path: base, adapter: org/none}}", "3: experts.a"),
+    ):
+        (hub / "search.yaml").write_text(text.replace("EXPERTS", experts))
+        refused = run("check", "search.yaml")
+        assert refused.exit_code == 3
+        assert f"search.yaml:{place}: 'org/none' is not a local path, and the Hugging Face hub" in refused.output
+    with pytest.raises(ModelNotFound) as error:
+        Checkpoint.open("org/none")
+    again = pickle.loads(pickle.dumps(error.value))  # as Ray brings it from a worker
+    assert (str(again), again.name) == (str(error.value), "org/none")
 
 
 def test_commands_take_names_of_the_hub(hub: Path) -> None:

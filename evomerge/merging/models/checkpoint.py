@@ -144,6 +144,12 @@ class Checkpoint(Model):
         return dict(self._hashes)
 
 
+class ModelNotFound(CheckpointError):
+    """A model that is neither at a local path nor downloadable. name: its path or hub name."""
+
+    name = ""
+
+
 def locate(path: str | Path, revision: str | None = None) -> Path:
     """Return the local path of a model, downloading it from the hub if needed. Raises CheckpointError."""
     local = Path(path)
@@ -154,11 +160,18 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     return local
 
 
+def _not_found(name: str, why: str) -> ModelNotFound:
+    error = ModelNotFound(f"{shown(name)} {why}")
+    error.name = name
+    return error
+
+
 def _download(name: str, revision: str | None) -> Path:
     if not _HUB_NAME.fullmatch(name):
-        raise CheckpointError(
-            f"{shown(name)} does not exist: expected a model folder or a .safetensors file. "
-            "Relative paths in a recipe or search file start at that file's folder."
+        raise _not_found(
+            name,
+            "does not exist: expected a model folder or a .safetensors file. "
+            "Relative paths in a recipe or search file start at that file's folder.",
         )
     # Only models on the hub need the hub's client.
     from huggingface_hub import errors, snapshot_download
@@ -167,17 +180,15 @@ def _download(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
     except errors.GatedRepoError as error:
         why = f"its owner requires consent: accept the license at https://huggingface.co/{name}, then `hf auth login`"
-        raise CheckpointError(f"{shown(name)} cannot be downloaded: {why}.") from error
+        raise _not_found(name, f"cannot be downloaded: {why}.") from error
     except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{shown(name)} has no revision {revision!r} on the Hugging Face hub.") from error
+        raise _not_found(name, f"has no revision {revision!r} on the Hugging Face hub.") from error
     except errors.RepositoryNotFoundError as error:
         why = "the Hugging Face hub has no such model, or it is private or gated (`hf auth login`)"
-        raise CheckpointError(f"{shown(name)} is not a local path, and {why}: check the name.") from error
+        raise _not_found(name, f"is not a local path, and {why}: check the name.") from error
     except (OSError, ValueError) as error:
         why = f"the Hugging Face hub cannot be reached ({str(error).splitlines()[0][:200]})"
-        raise CheckpointError(
-            f"{shown(name)} is not a local path, and {why}: check the path, or the connection."
-        ) from error
+        raise _not_found(name, f"is not a local path, and {why}: check the path, or the connection.") from error
 
 
 def _refuse_code(folder: Path, *configs: Mapping[str, Any] | None) -> None:

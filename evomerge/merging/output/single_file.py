@@ -44,7 +44,9 @@ def check_file(
         kind = "a folder" if target.is_dir() else "not a regular file"
         raise OutputError(f"The output {file} is {kind}; expected a file name. Choose another one.")
     if not target.parent.is_dir():
-        raise OutputError(f"The output {file} needs an existing folder: {target.parent} does not exist.")
+        raise OutputError(
+            f"The output {file} needs an existing folder: create {target.parent}, or choose another place."
+        )
     own = exists and ours is not None and ours.match(_head(target)) is not None
     _check_inputs(file, target, inputs, exists=exists, own=own)
     _check_study(file, target, exists=exists, own=own)

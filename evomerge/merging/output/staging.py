@@ -35,7 +35,7 @@ def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> N
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():
-        raise OutputError(f"The output {folder} exists and is not a folder.")
+        raise OutputError(f"The output {folder} exists and is not a folder. Choose another name.")
     if not any(folder.iterdir()):
         return
     if not overwrite:

@@ -265,6 +265,10 @@ def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
     assert config.budget.trials == 200
 
 
+#: What is to be done about a path that is not there.
+remedy = "correct the path, which starts at this file's folder if it is relative"
+
+
 def test_missing_files_are_errors_where_they_are_needed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "add.jsonl").touch()
@@ -272,8 +276,8 @@ def test_missing_files_are_errors_where_they_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "search.yaml", files=True)
     assert str(error.value).splitlines() == [
-        f"{tmp_path}/search.yaml:5: space.start: {tmp_path}/recipe.yaml does not exist.",
-        f"{tmp_path}/search.yaml:8: tasks.sort.include_path: {tmp_path}/data/lm_eval does not exist.",
+        f"{tmp_path}/search.yaml:5: space.start: {tmp_path}/recipe.yaml does not exist: {remedy}.",
+        f"{tmp_path}/search.yaml:8: tasks.sort.include_path: {tmp_path}/data/lm_eval does not exist: {remedy}.",
     ]
 
 
@@ -288,9 +292,9 @@ study: s
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "search.yaml", files=True)
     assert str(error.value).splitlines() == [
-        f"{tmp_path}/search.yaml:1: base.adapter: {tmp_path}/lora does not exist.",
-        f"{tmp_path}/search.yaml:2: experts.1: /y does not exist.",
-        f"{tmp_path}/search.yaml:2: experts.2.statistics: {tmp_path}/z.safetensors does not exist.",
+        f"{tmp_path}/search.yaml:1: base.adapter: {tmp_path}/lora does not exist: {remedy}.",
+        f"{tmp_path}/search.yaml:2: experts.1: /y does not exist: {remedy}.",
+        f"{tmp_path}/search.yaml:2: experts.2.statistics: {tmp_path}/z.safetensors does not exist: {remedy}.",
     ]
 
 

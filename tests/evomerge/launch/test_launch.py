@@ -319,6 +319,40 @@ def test_values_of_the_whole_model_are_on_every_split_and_are_not_few(configured
     )
 
 
+def test_few_examples_are_a_note_with_the_reason_and_what_to_do(configured: Configured) -> None:
+    few = {"one": {"evaluator": "synthetic", "n_examples": 24}, "two": {"evaluator": "synthetic", "n_examples": 70}}
+    plan = prepare(configured(tasks=few))
+    counts = {task: plan.distinct_examples[task] for task in few}
+    assert max(counts["one"].values()) < 20
+    assert counts["two"]["report"] < 20 <= min(counts["two"]["search"], counts["two"]["select"])
+    first, second = (note for note in plan.notes if note.startswith("task "))
+    listed = ", ".join(
+        f"{counts['one'][split]} on the {split} split (share {share})"
+        for split, share in (("search", 0.5), ("select", 0.2), ("report", 0.3))
+    )
+    assert first == (
+        f"task 'one' has 24 examples, only {listed}: a hash of each example decides its split, so numbers vary around "
+        "the shares. Fewer than 20 show next to nothing: give the task about 100 examples"
+    )
+    assert second.startswith(f"task 'two' has 70 examples, only {counts['two']['report']} on the report split")
+    assert second.endswith("about 67 examples, or change `split`")
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        ({"one": 1.5}, "keep.one: a fall of 1.5 is no constraint on 'one' if its scores are from 0 to 1; for 1.5"),
+        (2, "keep: a fall of 2 is no constraint on 'one'"),
+        ({"one": "-100%"}, "keep.one: every score above 0 keeps 0 % of the parent's"),
+        ({"one": 0.5, "largest": 100, "bytes": 2}, ""),
+    ],
+)
+def test_a_constraint_that_nothing_can_violate_is_a_note(configured: Configured, keep: Any, said: str) -> None:
+    plan = prepare(configured(tasks=UNITS, keep=keep))
+    assert (len(plan.notes), said in "".join(plan.notes)) == (bool(said), True)
+    assert all(": keep" in note and "search.yaml:" in note for note in plan.notes)
+
+
 @pytest.mark.parametrize("objective", ["pareto", "retention"])
 def test_a_search_over_tasks_of_several_units_to_its_end(configured: Configured, objective: str) -> None:
     optimizer = "nsga2" if objective == "pareto" else "cma_es"

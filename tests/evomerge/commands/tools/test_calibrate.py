@@ -113,7 +113,11 @@ def test_invalid_arguments_are_errors_before_loading(tiny: TinyModels, tmp_path:
     output.write_text("mine")
     for arguments, code, message in (
         ([model, "--data", data, "-o", output], 2, "contains weights and is never replaced"),
-        ([model, "--data", data, "-o", tmp_path / "no" / "s"], 2, "does not exist"),
+        (
+            [model, "--data", data, "-o", tmp_path / "no" / "s"],
+            2,
+            f"needs an existing folder: create {tmp_path / 'no'}",
+        ),
         ([model, "--data", tmp_path / "gone.txt", "-o", tmp_path / "x"], 2, "gone.txt does not exist"),
         ([model, "--data", tmp_path / "bad.jsonl", "-o", tmp_path / "x"], 2, "no field 'answer'"),
         ([tmp_path / "gone", "--data", data, "-o", tmp_path / "x"], 3, "does not exist"),
