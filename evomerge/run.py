@@ -16,9 +16,9 @@ from evomerge.objective.spec import objective_of_study
 from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
-from evomerge.results import Selection, selection
 from evomerge.results.front import Front, front
 from evomerge.results.predicted import Predicted, predicted
+from evomerge.results.result import Selection, selection
 from evomerge.results.scored import ScoredModel
 from evomerge.results.table import Table
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError

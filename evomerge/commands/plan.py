@@ -17,7 +17,7 @@ from evomerge.launch.placement import placement
 from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, prepare
 from evomerge.report import words
 from evomerge.resident.free_memory import available_memory
-from evomerge.results import selection_seconds
+from evomerge.results.cost import selection_seconds
 from evomerge.study import Study
 from evomerge.text.sizes import size
 from evomerge.trial import START, UNIFORM, Origin, Trial

@@ -16,7 +16,9 @@ from evomerge.objective.score import DisplayScore, display_score
 from evomerge.recipe import Merge
 from evomerge.report import status
 from evomerge.report.snapshot import take
-from evomerge.results import ScoredModel, Selection, SelectionError
+from evomerge.results.ranking import SelectionError
+from evomerge.results.result import Selection
+from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 from evomerge.statistics import Difference, Estimate
 from evomerge.study import Entry, Study, StudyError

@@ -22,7 +22,9 @@ from evomerge.launch.signals import signals
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
 from evomerge.merging.pins import Pins
-from evomerge.results import Selection, record_coordinates, select, selection
+from evomerge.results.range_ends import record_coordinates
+from evomerge.results.result import Selection, selection
+from evomerge.results.select import select
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
 from evomerge.study.writer import is_being_written

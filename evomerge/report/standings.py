@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report.words import column_digits, plus_minus, signed
-from evomerge.results import Repeat, Selection
+from evomerge.results.result import Selection
+from evomerge.results.verdict import Repeat
 from evomerge.statistics import Difference, Estimate, p_text
 
 

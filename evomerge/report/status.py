@@ -12,9 +12,9 @@ from rich.text import Text
 
 from evomerge.report import words
 from evomerge.report.snapshot import take
-from evomerge.results import ends_text, range_ends
 from evomerge.results.as_json import estimate_of
 from evomerge.results.progress import SearchFront, hypervolume_after
+from evomerge.results.range_ends import ends_text, range_ends
 from evomerge.results.ranking import Ranking
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run

@@ -13,7 +13,8 @@ from evomerge.execution.serial import SerialExecutor
 from evomerge.loop import search
 from evomerge.objective import Objective
 from evomerge.optimizers.random import RandomSearch
-from evomerge.results import Scorings, scorings, select, selection_seconds
+from evomerge.results.cost import Scorings, scorings, selection_seconds
+from evomerge.results.select import select
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.evomerge.results.tables import baseline

@@ -16,10 +16,11 @@ from evomerge.loop import score_all
 from evomerge.objective import Kind, Objective
 from evomerge.objective.spec import record_objective
 from evomerge.report.status import status
-from evomerge.results import select, selection
 from evomerge.results.as_json import front_to_dict, hypervolume_to_dict, models_to_list, selection_to_dict
 from evomerge.results.front import front
+from evomerge.results.result import selection
 from evomerge.results.sampling_error import sampling_error
+from evomerge.results.select import select
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial

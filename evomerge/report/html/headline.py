@@ -3,8 +3,9 @@
 from typing import Any
 
 from evomerge.report import status
-from evomerge.results import Selection, SelectionError
 from evomerge.results.as_json import claims_to_list, estimate_to_dict
+from evomerge.results.ranking import SelectionError
+from evomerge.results.result import Selection
 from evomerge.run import Run
 from evomerge.trial import UNIFORM
 

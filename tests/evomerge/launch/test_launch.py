@@ -33,8 +33,8 @@ from evomerge.plugins import PluginError
 from evomerge.recipe import Recipe
 from evomerge.report.status import status
 from evomerge.resident.resident import ModelError
-from evomerge.results import selection
 from evomerge.results.as_json import selection_to_dict
+from evomerge.results.result import selection
 from evomerge.run import Run
 from evomerge.study import ConfigurationChanged, Study, StudyExists
 from evomerge.trial import number_in

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from evomerge.objective import Objective
 from evomerge.report.standings import render
-from evomerge.results import Claim, Repeat, Selection
 from evomerge.results.as_json import selection_to_dict
+from evomerge.results.result import Selection
+from evomerge.results.verdict import Claim, Repeat
 from evomerge.statistics import Difference
 from evomerge.trial import Trial
 from tests.evomerge.results.models import scored_models

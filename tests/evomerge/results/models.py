@@ -8,8 +8,7 @@ from evaluators.base import Scores
 from evomerge.objective import Objective
 from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore
-from evomerge.results import ScoredModel
-from evomerge.results.scored import Kind
+from evomerge.results.scored import Kind, ScoredModel
 from evomerge.trial import Origin, Trial, number_in
 
 #: Label -> task -> mean.

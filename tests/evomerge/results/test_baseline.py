@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from evomerge.objective import Floor, Kind, Objective
-from evomerge.results import Selection, select, selection
 from evomerge.results.as_json import selection_to_dict
+from evomerge.results.result import Selection, selection
+from evomerge.results.select import select
 from tests.evomerge.results.tables import Table, searched
 
 #: The parent is far behind; of the grid 0.8 is the best on select, though 0.6 is on the search split.

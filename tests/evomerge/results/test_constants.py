@@ -10,7 +10,7 @@ from evaluators.base import Scores
 from evomerge.objective import Objective
 from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore, task_difference, task_estimate
-from evomerge.results import ScoredModel
+from evomerge.results.scored import ScoredModel
 from evomerge.results.verdict import verdict
 from evomerge.statistics import Z95, estimate, power
 from evomerge.trial import Trial

@@ -7,7 +7,9 @@ import pytest
 
 from evomerge.execution.serial import SerialExecutor
 from evomerge.objective import Floor, Kind, Objective
-from evomerge.results import FRONT_FINALISTS, finalists, select, selection
+from evomerge.results.finalists import FRONT_FINALISTS, finalists
+from evomerge.results.result import selection
+from evomerge.results.select import select
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.evomerge.results.tables import Table, TableBench, searched

@@ -15,7 +15,7 @@ from evomerge.report.html.sources import PageSources
 from evomerge.report.live import table
 from evomerge.report.snapshot import take
 from evomerge.report.status import status
-from evomerge.results import finalists
+from evomerge.results.finalists import finalists
 from evomerge.results.front import front
 from evomerge.results.progress import leaders
 from evomerge.results.ranking import Ranking

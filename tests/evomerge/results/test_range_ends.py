@@ -11,8 +11,10 @@ from rich.console import Console
 
 from evomerge.objective import Objective
 from evomerge.report.status import render, status
-from evomerge.results import ends_text, range_ends, record_coordinates, select, selection
 from evomerge.results.as_json import selection_to_dict
+from evomerge.results.range_ends import ends_text, range_ends, record_coordinates
+from evomerge.results.result import selection
+from evomerge.results.select import select
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Trial

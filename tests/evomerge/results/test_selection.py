@@ -16,7 +16,10 @@ from evomerge.objective import Objective
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Merge, Recipe
-from evomerge.results import FINALISTS, SelectionError, select, selection
+from evomerge.results.finalists import FINALISTS
+from evomerge.results.ranking import SelectionError
+from evomerge.results.result import selection
+from evomerge.results.select import select
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.toys import write_toys

@@ -6,8 +6,7 @@ import pytest
 
 from evomerge.objective import Floor, Kind, Objective
 from evomerge.objective.score import DisplayScore
-from evomerge.results import Claim, Repeat
-from evomerge.results.verdict import verdict
+from evomerge.results.verdict import Claim, Repeat, verdict
 from evomerge.statistics import Difference
 from tests.evomerge.results.models import scored_models
 

@@ -7,9 +7,9 @@ import pytest
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.objective.spec import objective_of_study
 from evomerge.report.snapshot import take
-from evomerge.results import selection
 from evomerge.results.as_json import selection_to_dict
 from evomerge.results.ranking import Ranking, best
+from evomerge.results.result import selection
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.follow import Follower
