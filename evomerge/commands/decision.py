@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from evomerge.objective.score import DisplayScore, display_score, task_difference
 from evomerge.report import status
 from evomerge.report.words import column_digits, plus_minus, same_decimals, signed
-from evomerge.results.as_json import estimate_to_dict, identity_to_dict, model_to_dict
+from evomerge.results.as_json import card_row, estimate_to_dict, identity_to_dict, model_to_dict
 from evomerge.results.front import Front
 from evomerge.results.pick import Chosen, Reached, weights_text
 from evomerge.results.ranking import best_on
@@ -113,12 +112,8 @@ def scores_for_card(decision: Decision) -> dict[str, Any]:
     """Return the scores for the manifest and the model card of an exported choice."""
     rows: dict[str, Any] = {"choice": f"{decision.sentence} {decision.outscored}".strip()}
     for view in decision.views:
-        score = view.point.score
-        row = {"split": view.front.split, "examples": score.n_examples, "score": score.mean}
-        if isfinite(score.half_width):
-            row["low"], row["high"] = score.interval
-        tasks = {task: value.mean for task, value in view.point.tasks.items()}
-        rows[f"{view.point.label}, {view.front.split}"] = row | tasks
+        row = card_row(view.front.split, view.point.score, view.point.tasks)
+        rows[f"{view.point.label}, {view.front.split}"] = row
     return rows
 
 

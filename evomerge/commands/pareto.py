@@ -10,9 +10,8 @@ from evomerge.commands.decision import export_command
 from evomerge.commands.pick import check_split
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
-from evomerge.report import front_table, status
+from evomerge.report import front_table, status, words
 from evomerge.report.front_plot import plot_front
-from evomerge.report.words import count
 from evomerge.results.as_json import front_to_dict, hypervolume_to_dict, models_to_list, predicted_to_dict
 from evomerge.results.front import Front
 from evomerge.results.predicted import Predicted
@@ -41,7 +40,6 @@ def show_front(
         "study": str(run.folder),
         **front_to_dict(shown),
         "points": models_to_list(shown),
-        **{name: point.label if (point := shown.suggested.get(name)) else None for name in ("knee", "preferred")},
         "selected": run.selected,
         "hypervolume": {f.split: hypervolume_to_dict(f) for f in (searched, held_out)},
         "predicted": [predicted_to_dict(point) for point in beyond],
@@ -67,7 +65,7 @@ def _heading(shown: Front) -> str:
     examples = ", ".join(f"{task} {count}" for task, count in shown.examples.items())
     return (
         f"Front (*) of the {shown.split} split ({examples} examples): {len(shown.on_front)} of "
-        f"{count(len(shown.points), 'model')}, base and parents included; ± is half a 95 % interval."
+        f"{words.count(len(shown.points), 'model')}, base and parents included; ± is half a 95 % interval."
     )
 
 
@@ -103,8 +101,4 @@ def _notes(shown: Front) -> list[str]:
             "Candidates were selected on these examples: expect the best score to be "
             f"{shown.optimism.expected:.2g} too high, and the hypervolume too large; the report split is unbiased."
         )
-    if shown.pending:
-        notes.append(f"{shown.pending} more {'is' if shown.pending == 1 else 'are'} being scored.")
-    if shown.left_out:
-        notes.append(f"Left out, since scored on other examples: {count(shown.left_out, 'model')}.")
-    return notes
+    return notes + words.absent(shown)

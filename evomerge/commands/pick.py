@@ -6,7 +6,7 @@ from evaluators.base import SPLITS
 from evomerge.commands.decision import Decision, reached_line, view
 from evomerge.objective import Objective
 from evomerge.report.status import state_of
-from evomerge.report.words import count, same_decimals
+from evomerge.report.words import absent, same_decimals
 from evomerge.results import pick
 from evomerge.results.front import Front
 from evomerge.results.pick import ChoiceError, Chosen, Wish, preferred_model, read_wish
@@ -130,12 +130,7 @@ def _caveats(deciding: Front) -> list[str]:
         curse = deciding.optimism
         by = f"about {curse.expected:.2g} of " if curse is not None and curse.expected > 0 else ""
         notes.append(f"Chosen on search examples; expect {by}selection optimism.")
-    if deciding.pending:
-        are = "is" if deciding.pending == 1 else "are"
-        notes.append(f"{deciding.pending} more {are} being scored on the {deciding.split} split.")
-    if deciding.left_out:
-        notes.append(f"Left out, since scored on other examples: {count(deciding.left_out, 'model')}.")
-    return notes
+    return notes + absent(deciding)
 
 
 def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:

@@ -11,6 +11,18 @@ from evomerge.report.live import QUIET
 from evomerge.report.terminal import Terminal
 
 
+def counted(progress: Callable[[int, int], None], total: float) -> Callable[[float], None]:
+    """Return a function that adds to what is done, of `total`, and reports it."""
+    done = 0.0
+
+    def step(amount: float) -> None:
+        nonlocal done
+        done += amount
+        progress(round(done), round(total))
+
+    return step
+
+
 @contextmanager
 def progress_bar(title: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int, int], None]]:
     """Show the completed share and the time left on stderr; yield a callback that takes (done, total).

@@ -88,7 +88,6 @@ class RayPool:
         workers: Number of workers, at least 1.
         cpus_per_worker: CPUs, and hence threads, of a worker.
         gpus_per_worker: GPUs of a worker.
-        memory_per_worker: Bytes to reserve on its node.
         address: As for `start`; a Ray instance that is already connected is used and left running.
         startup_timeout: Seconds to wait for workers, at the start and when all are gone.
         trial_timeout: Seconds until a trial counts as hanging; by default derived from earlier trials, see `Deadline`.
@@ -105,7 +104,6 @@ class RayPool:
         workers: int,
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
-        memory_per_worker: int | None = None,
         address: str | None = None,
         startup_timeout: float = 300.0,
         trial_timeout: float | None = None,
@@ -126,7 +124,6 @@ class RayPool:
         actor = ray.remote(Actor).options(
             num_cpus=cpus_per_worker,
             num_gpus=gpus_per_worker,
-            memory=memory_per_worker,
             max_restarts=-1,
             max_task_retries=0,
         )

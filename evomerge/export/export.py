@@ -16,11 +16,12 @@ from evomerge.objective.score import DisplayScore, display_score
 from evomerge.recipe import Merge
 from evomerge.report import status
 from evomerge.report.snapshot import take
+from evomerge.results.as_json import card_row
 from evomerge.results.ranking import SelectionError
 from evomerge.results.result import Selection
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
-from evomerge.statistics import Difference, Estimate
+from evomerge.statistics import Difference
 from evomerge.study import Entry, Study, StudyError
 from evomerge.trial import Origin
 
@@ -105,7 +106,7 @@ def _selection(run: Run) -> Selection:
 
 
 def _standing(model: ScoredModel, lead: Difference | None) -> dict[str, Any]:
-    row = _row("report", model.score, model.tasks)
+    row = card_row("report", model.score, model.tasks)
     if lead is not None:
         row["winner minus this"] = lead.mean
         if lead.has_interval:
@@ -135,7 +136,7 @@ def _on_all_examples(study: Study, label: str, stick: DisplayScore | None) -> di
     if set(found) != set(SPLITS):
         return {}
     whole = {task: _joined([found[split][task] for split in SPLITS]) for task in found[SPLITS[0]]}
-    return {f"{label}{ALL_EXAMPLES}": _row("all", None if stick is None else stick.estimate(whole), whole)}
+    return {f"{label}{ALL_EXAMPLES}": card_row("all", None if stick is None else stick.estimate(whole), whole)}
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
@@ -149,14 +150,4 @@ def _measured(entry: Entry, objective: Objective) -> dict[str, Any]:
         raise StudyError(f"Trial {entry.trial.number} has no scores: it failed or did not finish.")
     scores = entry.outcome.scores
     stick = _in_units(objective, entry)
-    return _row(entry.trial.split, None if stick is None else stick.estimate(scores), scores)
-
-
-def _row(split: str, score: Estimate | None, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
-    """score: None where the tasks do not add up to one."""
-    row: dict[str, Any] = {"split": split}
-    if score is not None:
-        row |= {"examples": score.n_examples, "score": score.mean}
-        if score.has_interval:
-            row["low"], row["high"] = score.interval
-    return row | {task: value.mean for task, value in tasks.items()}
+    return card_row(entry.trial.split, None if stick is None else stick.estimate(scores), scores)

@@ -27,8 +27,9 @@ def planned_trials(
     fixed = []
     for label, merge in baselines(recipe, base.layout().names):
         place = None if label in apart else _place(space, recipe, merge, base)
-        same = _average(recipe, merge, base) if label == UNIFORM and place is None else merge
-        fixed.append(Trial(0, place, merge=same, label=label, seed=seed))
+        # A search by task arithmetic starts at the uniform average up to rounding, which is then scored once.
+        same = _as_searched(recipe, merge, base, up_to_rounding=True) if label == UNIFORM and place is None else None
+        fixed.append(Trial(0, place, merge=same or merge, label=label, seed=seed))
     return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label=START, seed=seed), *fixed)
 
 
@@ -58,17 +59,14 @@ def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:
     return {parent_label(recipe, name) for name in own}
 
 
-def _average(recipe: Recipe, merge: Merge, base: Model) -> Merge:
-    """The uniform average by the searched method where that has it up to rounding, else `merge`.
-
-    A search by task arithmetic starts at this very merge, which is then scored once.
-    """
+def _as_searched(recipe: Recipe, merge: Merge, base: Model, *, up_to_rounding: bool = False) -> Merge | None:
+    """The merge by the searched method with the same coefficients; None where that has other weights."""
     table = completed(merge.table, recipe)
     if table is None:
-        return merge
+        return None
     searched = Merge(recipe, table, merge.seed)
     dimensions = {name: len(base.shape(name)) for name in base.layout().names}
-    return searched if same_weights(searched, merge, dimensions, up_to_rounding=True) else merge
+    return searched if same_weights(searched, merge, dimensions, up_to_rounding=up_to_rounding) else None
 
 
 def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:
@@ -76,13 +74,8 @@ def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> Flo
 
     A merge by another method counts where the searched one gives the same weights with the same coefficients.
     """
-    table = completed(merge.table, recipe)
-    if table is None:
-        return None
-    searched = Merge(recipe, table, merge.seed)
-    if not same_weights(searched, merge, {name: len(base.shape(name)) for name in base.layout().names}):
-        return None
+    searched = _as_searched(recipe, merge, base)
     try:
-        return space.encode(searched.table)
+        return None if searched is None else space.encode(searched.table)
     except SpaceError:
         return None

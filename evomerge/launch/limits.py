@@ -11,7 +11,7 @@ from evomerge.launch.placement import placement
 from evomerge.launch.plan import Plan, build_optimizer
 from evomerge.optimizers.base import Optimizer
 from evomerge.report.status import state_of
-from evomerge.results import Scorings, scorings, selection_seconds
+from evomerge.results.cost import Scorings, scorings, selection_seconds
 from evomerge.results.select import is_complete
 from evomerge.study import Study
 

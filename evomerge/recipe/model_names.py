@@ -33,9 +33,10 @@ def locate_name(text: str, folder: Path) -> tuple[str, str | None]:
     return (local, None) if found is None else (found["name"], found["revision"] or MAIN)
 
 
-def named_input(name: str, text: str, adapter: str | None = None) -> Input:
-    """Parse `MODEL`, `MODEL@REVISION` or `MODEL+ADAPTER` from a command line; `adapter` overrides its adapter."""
-    if adapter is None and "+" in text and not Path(text).expanduser().exists():
+def named_input(name: str, text: str) -> Input:
+    """Parse `MODEL`, `MODEL@REVISION` or `MODEL+ADAPTER` from a command line."""
+    adapter = None
+    if "+" in text and not Path(text).expanduser().exists():
         text, _, adapter = text.partition("+")
     path, revision = _typed(text)
     lora, lora_revision = (None, None) if adapter is None else _typed(adapter)

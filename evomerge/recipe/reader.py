@@ -36,9 +36,7 @@ class RecipeReader(Reader):
                 self.refuse((), f"a recipe needs `{key}`" + (f", version {FORMAT}" if key == "evomerge" else ""))
         if data["evomerge"] != FORMAT:
             self.refuse(("evomerge",), f"format {data['evomerge']!r} is unknown; this version reads {FORMAT}")
-        seed = data.get("seed", 0)
-        if type(seed) is not int or seed < 0:
-            self.refuse(("seed",), f"expected a non-negative integer; got {seed!r}")
+        seed = self.integer(data.get("seed", 0), ("seed",), 0)
         base, inputs = self._model(data["base"], ("base",), "base"), self._inputs(data["inputs"])
         names = [model.name for model in inputs]
         method = self.text(data["method"], ("method",))
@@ -112,8 +110,8 @@ class RecipeReader(Reader):
         path: strict_yaml.Path = ("vocabulary",)
         given = self.mapping(data, path, known=("multiple_of", "missing", "tokens"))
         multiple = given.get("multiple_of")
-        if multiple is not None and (type(multiple) is not int or multiple < 1):
-            self.refuse((*path, "multiple_of"), f"expected a positive integer; got {multiple!r}")
+        if multiple is not None:
+            multiple = self.integer(multiple, (*path, "multiple_of"), 1)
         tokens = {
             token: self._token_row(value, (*path, "tokens", token), models)
             for token, value in self.mapping(given.get("tokens") or {}, (*path, "tokens")).items()
@@ -126,8 +124,8 @@ class RecipeReader(Reader):
         model = self.choice(given.get("model"), (*path, "model"), (None, *models))
         token = None if given.get("token") is None else self.text(given["token"], (*path, "token"))
         number, force = given.get("id"), given.get("force", False)
-        if number is not None and (type(number) is not int or number < 0):
-            self.refuse((*path, "id"), f"expected the number of a token, from 0; got {number!r}")
+        if number is not None:
+            number = self.integer(number, (*path, "id"), 0)
         if type(force) is not bool:
             self.refuse((*path, "force"), f"expected true or false; got {force!r}")
         return TokenRow(model, token, number, force)
@@ -135,12 +133,9 @@ class RecipeReader(Reader):
     def _firsts(self, data: Any, path: strict_yaml.Path) -> dict[str, int]:
         """Return model name -> first block."""
         given = self.mapping(data or {}, path)
-        for name, value in given.items():
-            if type(value) is not int or value < 0:
-                self.refuse((*path, name), f"expected the number of a block, from 0; got {value!r}")
         if not given:
             self.refuse(path, "expected a mapping of at least one model to its first block")
-        return given
+        return {name: self.integer(value, (*path, name), 0) for name, value in given.items()}
 
     def _table(self, data: dict[str, Any], inputs: list[str]) -> CoefficientTable:
         groups: dict[str, tuple[str, ...]] = {"all": ("*",)}

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evomerge.results.as_json import estimate_of
+from evomerge.results.front import Front
 from evomerge.statistics import Z95, Estimate
 
 
@@ -101,6 +102,18 @@ def column(values: Iterable[Estimate]) -> list[str]:
 def count(number: int, noun: str) -> str:
     """`1 worker`, `2 workers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def absent(front: Front) -> list[str]:
+    """Say which models of a split are not compared: they are being scored, or were scored on other examples."""
+    said = []
+    if front.pending:
+        said.append(
+            f"{front.pending} more {'is' if front.pending == 1 else 'are'} being scored on the {front.split} split."
+        )
+    if front.left_out:
+        said.append(f"Left out, since scored on other examples: {count(front.left_out, 'model')}.")
+    return said
 
 
 def tasks(values: Mapping[str, float]) -> str:

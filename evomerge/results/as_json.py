@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluators.base import Scores
 from evomerge.results.front import Front
 from evomerge.results.predicted import Predicted
 from evomerge.results.progress import SearchFront
@@ -76,6 +77,16 @@ def so_far_to_dict(model: ScoredModel, *, gains: bool = False) -> dict[str, Any]
     return data | ({"ahead_of_best_parent": dict(ahead)} if ahead else {})
 
 
+def card_row(split: str, score: Estimate | None, tasks: Mapping[str, Estimate | Scores]) -> dict[str, Any]:
+    """A row of scores of a manifest or model card. score: None where the tasks do not add up to one."""
+    row: dict[str, Any] = {"split": split}
+    if score is not None:
+        row |= {"examples": score.n_examples, "score": score.mean}
+        if score.has_interval:
+            row["low"], row["high"] = score.interval
+    return row | {task: value.mean for task, value in tasks.items()}
+
+
 def search_front_to_dict(front: SearchFront) -> dict[str, Any]:
     """The front of a Pareto search while it runs."""
     best = {
@@ -119,8 +130,7 @@ def front_to_dict(front: Front) -> dict[str, Any]:
         "tasks": {task: "larger" if front.objective.sign(task) > 0 else "smaller" for task in front.tasks},
         "examples": dict(front.examples),
         "choices": [model.label for model in front.choices],
-        "preferred": None if front.preferred is None else front.preferred.label,
-        "knee": None if front.knee is None else front.knee.label,
+        **{name: point.label if (point := front.suggested.get(name)) else None for name in ("preferred", "knee")},
         "reference": None if front.volume_reference is None else dict(front.volume_reference),
         "hypervolume": interval_to_dict(front.hypervolume),
         "hypervolume_of_models": interval_to_dict(front.of_models),
@@ -178,7 +188,6 @@ def claims_to_list(claims: Iterable[Claim]) -> list[dict[str, Any]]:
 
 def selection_to_dict(selection: Selection) -> dict[str, Any]:
     """The result of a study."""
-    repeat = selection.repeat
     return {
         "winner": selection.winner.label,
         "verdict": selection.verdict,
@@ -190,15 +199,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
         "scale": {task: list(ends) for task, ends in selection.scale.items()},
         "standings": [_standing(model, selection.leads) for model in selection.models],
         "by_task": claims_to_list(selection.claims),
-        "scored_twice": None
-        if repeat is None
-        else {
-            "label": repeat.label,
-            "changed": dict(repeat.changed),
-            "examples": dict(repeat.examples),
-            "shifts": dict(repeat.shifts),
-            "moved": repeat.moved,
-        },
+        "scored_twice": None if selection.repeat is None else asdict(selection.repeat),
     }
 
 

@@ -159,8 +159,8 @@ def choose(front: Front, wish: Wish) -> Chosen:
             f"The front of the {front.split} split has no knee: no merge is better than the line between its extremes. "
             "Choose by --prefer or --max."
         )
-    limits = [(each, _limit(front, each)) for each in wish.keep]
-    missed = np.array([[_missed(front, point, each, limit) for each, limit in limits] for point in front.choices])
+    options = [reached(front, point, wish) for point in front.choices]
+    missed = np.array([[each.missed_by for each in option.reached] for option in options])
     kept = (missed <= 0).all(axis=1)
     if kept.any():
         row = int(np.argmin(np.where(kept, _aim(front, wish, losses), np.inf)))
@@ -168,15 +168,16 @@ def choose(front: Front, wish: Wish) -> Chosen:
         ranges = np.ptp(losses, axis=0)
         columns = [front.tasks.index(each.task) for each in wish.keep]
         row = int(np.argmin((missed / np.where(ranges > 0, ranges, 1.0)[columns]).max(axis=1).round(12)))
-    return reached(front, front.choices[row], wish)
+    return options[row]
 
 
 def reached(front: Front, point: ScoredModel, wish: Wish) -> Chosen:
     """Evaluate the constraints of a wish at a point."""
     found = []
     for each in wish.keep:
-        limit = _limit(front, each)
-        found.append(Reached(each, limit, point.tasks[each.task].mean, _missed(front, point, each, limit)))
+        limit, value = _limit(front, each), point.tasks[each.task].mean
+        missed_by = front.objective.sign(each.task) * (limit - value)
+        found.append(Reached(each, limit, value, missed_by if missed_by > _ROUNDING else 0.0))
     return Chosen(point, wish, tuple(found))
 
 
@@ -187,8 +188,7 @@ def preferred_model(front: Front, chosen: Chosen) -> tuple[ScoredModel, float, f
     by the knee no model is better than another.
     """
     wish, point = chosen.wish, chosen.point
-    limits = [(each, _limit(front, each)) for each in wish.keep]
-    models = [m for m in front.parents if not any(_missed(front, m, each, limit) for each, limit in limits)]
+    models = [model for model in front.parents if reached(front, model, wish).met]
     if wish.knee or not models:
         return None
     if wish.best_at is None and wish.weights is None:
@@ -246,11 +246,6 @@ def _limit(front: Front, constraint: Constraint) -> float:
             "give a score or points (-1pt)."
         )
     return floor.limit(score, front.objective.sign(task))
-
-
-def _missed(front: Front, point: ScoredModel, constraint: Constraint, limit: float) -> float:
-    by = front.objective.sign(constraint.task) * (limit - point.tasks[constraint.task].mean)
-    return by if by > _ROUNDING else 0.0
 
 
 def _known(task: str, tasks: Collection[str]) -> str:

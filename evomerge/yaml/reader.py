@@ -33,6 +33,12 @@ class Reader:
             self.refuse(path, f"expected a number; got {data!r}")
         return float(data)
 
+    def integer(self, data: Any, path: Path, least: int) -> int:
+        """Return a whole number of at least `least`."""
+        if type(data) is not int or data < least:
+            self.refuse(path, f"expected a whole number, at least {least}; got {data!r}")
+        return data
+
     def choice(self, data: Any, path: Path, allowed: tuple[Any, ...]) -> Any:
         """Return one of `allowed`."""
         if data not in allowed:

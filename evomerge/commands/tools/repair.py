@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge import __version__
 from evomerge.commands.init import named_inputs
-from evomerge.commands.progress import progress_bar
+from evomerge.commands.progress import counted, progress_bar
 from evomerge.commands.tools.align import source_name, write_changed
 from evomerge.commands.tools.calibrate import Reading, amounts, check_continues_text, load
 from evomerge.merging.models.compatibility import check_compatible, check_finite, tokenizer_differences
@@ -16,9 +16,8 @@ from evomerge.merging.output.staging import check_output
 from evomerge.merging.recipe_models import open_folders, open_named
 from evomerge.prepare.alignment.repair import goal
 from evomerge.prepare.calibration import hidden_units
-from evomerge.prepare.calibration.collect import Progress
 from evomerge.prepare.calibration.data import CollectionError, batches, read_texts
-from evomerge.prepare.calibration.hidden_units import Repaired, Statistics, Step
+from evomerge.prepare.calibration.hidden_units import Repaired, Statistics
 from evomerge.resident.resident import ResidentModel
 
 
@@ -51,7 +50,7 @@ def repair_model(
     hidden_units.check_data(model, checkpoint, examples)
     parts = list(batches(examples, batch_tokens))
     with progress_bar(f"{len(examples)} examples, {len(models)} models") as progress:
-        step = _counted(progress, (len(models) + 3) * sum(example.length for example in examples))
+        step = counted(progress, (len(models) + 3) * sum(example.length for example in examples))
         found = []
         for endpoint in endpoints.values():
             _become(model, endpoint)
@@ -98,17 +97,6 @@ def _become(model: ResidentModel, checkpoint: Model) -> None:
         if name in checkpoint.names and checkpoint.mergeable(name):
             tensor.copy_(checkpoint.tensor(name))
     model.settle()
-
-
-def _counted(progress: Progress, total: int) -> Step:
-    done = 0.0
-
-    def step(tokens: float) -> None:
-        nonlocal done
-        done += tokens
-        progress(round(done), total)
-
-    return step
 
 
 def _result(checkpoint: Model, done: Repaired, wanted: Statistics, *, scale_only: bool) -> dict[str, Any]:

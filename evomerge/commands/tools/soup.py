@@ -10,7 +10,7 @@ import torch
 
 from evaluators.base import content_ids, split_of
 from evomerge.commands.init import named_inputs
-from evomerge.commands.progress import progress_bar
+from evomerge.commands.progress import counted, progress_bar
 from evomerge.commands.tools.calibrate import Reading, check_continues_text
 from evomerge.merging.models.compatibility import tokenizer_differences
 from evomerge.merging.output.manifest import pinned
@@ -84,8 +84,9 @@ def learn_soup(
     answers = all(text.given for text in texts)
     settings = replace(settings, temperature=answers)
     with progress_bar(f"{len(parts.learnt)} examples, {len(inputs)} models") as progress:
-        step = _counted(progress, parts, settings, len(inputs) + 2)
-        learned = learn(soup, parts.learnt, settings, step)
+        learning = _BACK * settings.epochs * sum(example.length for example in parts.learnt)
+        step = counted(progress, learning + (len(inputs) + 2) * sum(example.length for example in parts.held))
+        learned = learn(soup, parts.learnt, settings, lambda tokens: step(_BACK * tokens))
         losses = _held_out(soup, learned.weights, parts.held, settings, step)
     merge = soup.merge(learned.weights)
     if not settings.by_layer:
@@ -124,20 +125,6 @@ def split_examples(examples: Sequence[Example]) -> _Parts:
             "1 and 2 of different content: give more data, or a smaller --length."
         )
     return _Parts(learnt, held)
-
-
-def _counted(progress: Any, parts: _Parts, settings: Settings, n_compared: int) -> Progress:
-    """Return a callback that counts tokens, first of learning, then of comparing, for a progress bar."""
-    learning = settings.epochs * sum(example.length for example in parts.learnt)
-    comparing = n_compared * sum(example.length for example in parts.held)
-    done = 0
-
-    def step(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        progress(min(done, learning) * _BACK + max(done - learning, 0), learning * _BACK + comparing)
-
-    return step
 
 
 def _held_out(

@@ -165,7 +165,7 @@ class _Arranger:
         number, text = source.get("token_id"), source.get("token")
         if (number is None) == (text is None):
             self.reader.refuse(at, "expected either `token` or `token_id`")
-        if number is not None and (type(number) is not int or number < 0):
-            self.reader.refuse((*at, "token_id"), f"expected a token id, at least 0; got {number!r}")
+        if number is not None:
+            number = self.reader.integer(number, (*at, "token_id"), 0)
         model = self.reader.reference(source.get("model"), (*at, "model"))
         return TokenRow(self.label(model, at), text, number, force)

@@ -222,8 +222,8 @@ class FileReader(Reader):
         path: strict_yaml.Path = ("tokenizer",)
         given = self.known(data["tokenizer"], path, ("source", "tokens", "pad_to_multiple_of"))
         multiple = given.get("pad_to_multiple_of")
-        if multiple is not None and (type(multiple) is not int or multiple < 1):
-            self.refuse((*path, "pad_to_multiple_of"), f"expected a positive integer; got {multiple!r}")
+        if multiple is not None:
+            multiple = self.integer(multiple, (*path, "pad_to_multiple_of"), 1)
         tokens = self.mapping(given.get("tokens") or {}, (*path, "tokens"))
         return self.vocabulary_of(given.get("source", "union"), (*path, "source")), tokens, multiple
 

@@ -37,7 +37,6 @@ def materialize(
     *,
     overwrite: bool = False,
     scores: Mapping[str, Any] | None = None,
-    device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -49,7 +48,7 @@ def materialize(
     weights; PluginError, MethodError, SpaceError or MergeError for an invalid merge.
     """
     sources = checked_sources(merge, folder, overwrite=overwrite)
-    engine = sources.engine(dtype=output_dtype(merge.recipe), device=device, threads=threads)
+    engine = sources.engine(dtype=output_dtype(merge.recipe), threads=threads)
     return write_folder(
         merge,
         sources,

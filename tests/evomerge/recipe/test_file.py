@@ -145,7 +145,7 @@ REFUSED = [
         ("method:", "tokenizer: mth\nmethod:"),
         ":4: tokenizer: expected one of 'base', 'union', 'math', 'code'; got 'mth'.",
     ),
-    (("method:", "seed: -1\nmethod:"), ":4: seed: expected a non-negative integer; got -1."),
+    (("method:", "seed: -1\nmethod:"), ":4: seed: expected a whole number, at least 0; got -1."),
     (("method:", "groups: {a: ['*'], b: ['*']}\nmethod:"), ":6: coefficients: "),
     (("method:", "groups: {a: [1]}\nmethod:"), ":4: groups.a.0: expected text; got 1."),
 ]
