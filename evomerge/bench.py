@@ -183,11 +183,11 @@ class Bench:
         model, state = self._scored(trial.label)
         model.coefficients = self._seen(trial, merge).values
         scores = {}
-        for task in self.evaluators:
+        for task in self.evaluators if trial.examples is None else trial.examples:
             with _timed(seconds, f"evaluate:{task}"):
                 self._renew(merge)
                 state.restore()
-                scores[task] = self._evaluate(task, trial.split, model, most)
+                scores[task] = self._evaluate(task, trial, model, most)
         return scores
 
     def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
@@ -226,14 +226,17 @@ class Bench:
         except SpaceError:
             return merge.table
 
-    def _evaluate(self, task: str, split: str, model: ResidentModel, most: int | None) -> Scores:
-        """Score a model on a split, or on its first `most` examples."""
-        key = (task, split)
+    def _evaluate(self, task: str, trial: Trial, model: ResidentModel, most: int | None) -> Scores:
+        """Score a model on the trial's examples, or on the first `most` of its split."""
+        if trial.examples is not None:
+            with torch.inference_mode():
+                return self.evaluators[task].score(model, trial.examples[task])
+        key = (task, trial.split)
         if key not in self._ids:
-            self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split)
+            self._ids[key] = split_ids(self.evaluators[task], trial.split, self.spec.split)
         if not self._ids[key]:
             total = len(self.evaluators[task].example_ids)
-            raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in total): provide more.")
+            raise ValueError(f"Task {task!r} has no example in split {trial.split!r} ({total} in total): provide more.")
         with torch.inference_mode():
             whole = self.evaluators[task].whole_model
             return self.evaluators[task].score(model, self._ids[key] if whole else self._ids[key][:most])

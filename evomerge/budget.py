@@ -9,13 +9,17 @@ from evomerge.study import Entry, Study
 
 #: Number of recent candidates that determine the pace, since the speed of machines changes over time.
 RECENT = 20
+#: Many shares of an evaluation add up to a whole one only up to rounding.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of a search: number of candidates, hours of run time over all sessions, and a wall-clock deadline.
+    """The limits of a search: candidates, hours of run time over all sessions, and a wall-clock deadline.
 
-    Hours and deadline include the selection after the search. now: returns wall-clock seconds.
+    Trials that score only some examples count with their share, and a gradient counts three times: `trials` limits the
+    work, in evaluations of the whole search split. Hours and deadline include the selection after the search.
+    now: returns wall-clock seconds.
     """
 
     trials: int | None = None
@@ -25,7 +29,7 @@ class Budget:
 
     def spent(self, study: Study, reserve: Callable[[], float] = lambda: 0.0) -> bool:
         """Return whether the search must stop asking. reserve: seconds to keep for the selection afterwards."""
-        if self.trials is not None and candidates(study) >= self.trials:
+        if self.trials is not None and evaluations(study) >= self.trials - _ROUNDING:
             return True
         limit = self.seconds(study)
         return limit is not None and limit <= reserve()
@@ -45,15 +49,22 @@ def candidates(study: Study) -> int:
     return sum(entry.trial.counts for entry in study.entries.values())
 
 
+def evaluations(study: Study) -> float:
+    """Return what the search has asked for, in evaluations of the whole search split."""
+    asked = (*study.entries.values(), *study.parts.values())
+    return sum(entry.trial.cost for entry in asked if entry.trial.counts)
+
+
 def recent(study: Study) -> list[Entry]:
-    """Return the last candidates that were actually scored, in order; copies of known scores take no time."""
-    done = [e for e in study.told if e.trial.counts and e.outcome is not None and e.outcome.seconds]
+    """Return the last trials that were actually run, in order; copies of known scores take no time."""
+    done = [e for e in study.ended if e.trial.counts and e.outcome is not None and e.outcome.seconds]
     return done[-RECENT:]
 
 
 def stage_seconds(study: Study) -> Mapping[str, float]:
     """Return recent worker seconds per candidate by stage: "merge", "evaluate:TASK". Empty while unknown."""
-    scored = [e.outcome.seconds for e in recent(study) if e.outcome is not None and e.losses is not None]
+    done = [e for e in study.told if e.trial.counts and e.trial.extends is None and e.losses is not None]
+    scored = [e.outcome.seconds for e in done if e.outcome is not None and e.outcome.seconds][-RECENT:]
     stages = {stage for seconds in scored for stage in seconds}
     return {stage: sum(seconds.get(stage, 0.0) for seconds in scored) / len(scored) for stage in sorted(stages)}
 
@@ -65,8 +76,9 @@ def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = la
     """
     limits = []
     pace = _pace(study)
+    done = sum(e.trial.cost for e in study.ended if e.trial.counts)
     if budget.trials is not None and pace is not None:
-        limits.append((budget.trials - study.completed) * pace + reserve())
+        limits.append((budget.trials - done) * pace + reserve())
     limit = budget.seconds(study)
     if limit is not None:
         limits.append(limit)
@@ -74,8 +86,8 @@ def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = la
 
 
 def _pace(study: Study) -> float | None:
-    """Return the recent seconds between the ends of candidates."""
-    ends = [entry.active for entry in recent(study) if entry.active is not None]
+    """Return the recent seconds per evaluation of the whole search split."""
+    ends = [(entry.active, entry.trial.cost) for entry in recent(study) if entry.active is not None]
     if len(ends) < 2:
-        return study.active_seconds / len(ends) if ends else None
-    return (ends[-1] - ends[0]) / (len(ends) - 1)
+        return study.active_seconds / ends[0][1] if ends else None
+    return (ends[-1][0] - ends[0][0]) / sum(cost for _, cost in ends[1:])

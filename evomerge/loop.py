@@ -17,12 +17,16 @@ from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_
 from evomerge.feedback import Feedback
 from evomerge.objective import NonFiniteScore, Objective
 from evomerge.objective.spec import record_objective
-from evomerge.optimizers.base import Exhausted, Optimizer
+from evomerge.optimizers.base import Exhausted, FloatArray, Optimizer
+from evomerge.racing import Race
+from evomerge.search_examples import SearchExamples
 from evomerge.study import Entry, Study
 from evomerge.trial import CANARY, Failure, Origin, Outcome, Trial
 
 #: Event of a trial that was not run: it is the same model as an earlier one.
 SAME_MODEL = "same_model"
+#: Event of a decision of the optimizer, with its reason.
+DECIDED = "decided"
 #: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
 PATIENCE = 0.5
 
@@ -83,6 +87,8 @@ def search(
     reserve: Callable[[], float] = lambda: 0.0,
     stop: StopRequest | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    examples: SearchExamples | None = None,
+    race: Race | None = None,
 ) -> Ending:
     """Run or resume a search until its budget is spent.
 
@@ -90,12 +96,20 @@ def search(
     that the study has are not run again. seed: of the masks of random methods, one for all candidates.
     same: equal for trials that are the same model; the second of them gets the scores of the first.
     reserve: seconds of a budget of time to keep for the selection.
+    examples: those of the search split, for optimizers that ask for parts of them and for races. race: whether and how
+    candidates are dropped before all examples are scored.
     """
-    feedback = Feedback(optimizer, objective, {trial.label for trial in planned if trial.origin.is_parent})
+    parents = {trial.label for trial in planned if trial.origin.is_parent}
+    feedback = Feedback(optimizer, objective, parents, race=race, examples=examples)
     feedback.replay(study)
     again = forgiven(study)
     asked = {e.trial.label for e in study.entries.values() if not _failed_canary(e) and e.trial.number not in again}
     waiting = deque(trial for trial in planned if trial.label not in asked)
+
+    def take(entry: Entry) -> str | None:
+        problem = feedback.take(entry)
+        _record_decisions(study, optimizer)
+        return problem
 
     def next_trial() -> Trial | None:
         if budget.spent(study, reserve):
@@ -103,28 +117,52 @@ def search(
         number = study.next_number
         if waiting:
             return replace(waiting.popleft(), number=number)
-        pending = {t.number: t.x for t in study.pending if t.split == "search" and t.x is not None}
+        if race is not None and race.waiting:
+            return race.next_look(number)
+        pending = _pending(study, race)
         if feedback.waiting or not optimizer.wants(pending):
             return None
         try:
-            return Trial(number, optimizer.ask(number, pending).x, seed=seed)
+            proposal = optimizer.ask(number, pending)
         except Exhausted:
             return None
+        trial = Trial(number, proposal.x, seed=seed)
+        if proposal.is_whole_candidate:
+            return trial if race is None or proposal.unraced else race.begin(trial)
+        if examples is None:
+            raise ValueError("An optimizer that asks for parts of candidates needs the examples of the search split.")
+        return examples.part(study, proposal, trial)
 
     if feedback.problem:
         return Ending("paused", feedback.problem)
+    _record_decisions(study, optimizer)
     ending = _Drive(
         study,
         executor,
         objective,
         next_trial,
-        feedback.take,
-        Driving(budget, stop, progress, same=same, reserve=reserve),
+        take,
+        Driving(budget, stop, progress, same=same, reserve=reserve, examples=examples),
     ).run()
     failed = failed_on(study, "search")
     if ending.kind == "done" and failed and all(e.losses is None for e in study.told if e.trial.counts):
         return pause(study, diagnose("no candidate has scores", failed))
     return ending
+
+
+def _pending(study: Study, race: Race | None) -> dict[int, FloatArray]:
+    """The points whose losses the optimizer has yet to be told, by the number under which it proposed them."""
+    number = race.first_of if race is not None else lambda trial: trial.number
+    asked = [trial for trial in study.unfinished if trial.split == "search"]
+    pending = {number(trial): trial.x for trial in asked if trial.x is not None}
+    return pending if race is None else pending | race.pending
+
+
+def _record_decisions(study: Study, optimizer: Optimizer) -> None:
+    """Record what the optimizer has decided since the last time, and why."""
+    decisions = optimizer.decisions()
+    for text in decisions[sum(kind == DECIDED for kind, _ in study.events) :] if decisions else ():
+        study.event(DECIDED, text=text)
 
 
 def pause(study: Study, diagnosis: Diagnosis) -> Ending:
@@ -158,7 +196,7 @@ def score_all(
 
 @dataclass(frozen=True)
 class Driving:
-    """Settings of a drive: limits, stop request, progress callback, and the key of equal models."""
+    """Settings of a drive: limits, stop request, progress callback, the key of equal models, the search's examples."""
 
     budget: Budget
     stop: StopRequest | None
@@ -166,6 +204,7 @@ class Driving:
     phase: str = "search"
     same: Callable[[Trial], Hashable | None] = never
     reserve: Callable[[], float] = lambda: 0.0
+    examples: SearchExamples | None = None
 
 
 class _Drive:
@@ -186,7 +225,7 @@ class _Drive:
         self._study, self._executor, self._objective = study, executor, objective
         self._next_trial, self._on_tell, self._driving = next_trial, on_tell, driving
         self._stop = driving.stop or StopRequest()
-        self._again = deque(study.pending)  # asked before a crash, never told: the same candidates, once more
+        self._again = deque(study.unfinished)  # asked before a crash, never told: the same candidates, once more
         self._running: dict[int, Trial] = {}
         self._models = {driving.same(e.trial): e.trial.number for e in study.told if e.losses is not None}
         self._twins: dict[int, list[Trial]] = {}  # by the number of the running trial that is the same model
@@ -238,9 +277,9 @@ class _Drive:
 
     def _start(self, trial: Trial) -> None:
         """Submit a trial, unless it is a model that has scores or is being scored: then it gets those."""
-        if trial.number not in self._study.entries:
+        if trial.number not in self._study.entries and trial.number not in self._study.parts:
             self._study.ask(trial)
-        key = self._driving.same(trial)
+        key = None if trial.is_part else self._driving.same(trial)
         first = None if key is None else self._models.setdefault(key, trial.number)
         if first in self._running:
             self._twins.setdefault(first, []).append(trial)
@@ -248,7 +287,8 @@ class _Drive:
             self._report(self._take(self._copy(trial, first)))
         else:
             self._running[trial.number] = trial
-            self._executor.submit(trial)
+            examples = self._driving.examples
+            self._executor.submit(trial if examples is None else examples.dispatched(self._study, trial))
             self._report(None)
 
     def _copy(self, trial: Trial, first: int) -> Outcome:
@@ -259,16 +299,19 @@ class _Drive:
     def _take(self, outcome: Outcome) -> Outcome:
         """Record an outcome and learn from it; returns it as it was recorded."""
         self._running.pop(outcome.number, None)
-        outcome, losses = _judge(self._objective, outcome, self._study.entries[outcome.number].trial)
+        trial = self._study.asked(outcome.number).trial
+        if self._driving.examples is not None:
+            outcome = self._driving.examples.completed(self._study, trial, outcome)
+        outcome, losses = _judge(self._objective, outcome, trial)
         new = self._study.tell(outcome, losses)
-        entry = self._study.entries[outcome.number]
+        entry = self._study.asked(outcome.number)
         problem = self._on_tell(entry) if new else None
         if problem:  # with the failures that it comes from, so that a resumed study tries those models again
             parents = [e for e in failed_on(self._study, "search") if e.trial.origin.is_parent]
             self._paused = self._paused or replace(diagnose(problem, parents), reason=problem)
         self._paused = self._paused or _fault(entry, self._failures)
         twins = self._twins.pop(outcome.number, [])
-        if entry.losses is None:
+        if entry.losses is None and not trial.is_part:
             self._models = {key: number for key, number in self._models.items() if number != outcome.number}
             self._again.extendleft(reversed(twins))
         else:
@@ -312,10 +355,20 @@ def _judge(objective: Objective, outcome: Outcome, trial: Trial) -> tuple[Outcom
     """Losses of an outcome, None for the canary's; a score that is no number turns it into a failure."""
     if outcome.failure is not None or (trial.origin is Origin.CANARY and not outcome.scores):
         return outcome, None
+    if trial.is_part:
+        return _judged_part(outcome, trial), None
     try:
         return outcome, [float(loss) for loss in objective.losses(outcome.scores)]
     except NonFiniteScore as error:
         return replace(outcome, failure=Failure("nonfinite", str(error))), None
+
+
+def _judged_part(outcome: Outcome, trial: Trial) -> Outcome:
+    """The outcome of a part; a failure where a score is no number. Optimizers skip gradients that are not finite."""
+    broken = [task for task, scores in outcome.scores.items() if not scores.is_complete]
+    if not broken or trial.gradient is not None:
+        return outcome
+    return replace(outcome, failure=Failure("nonfinite", f"Task {broken[0]!r} gave no finite score to some examples."))
 
 
 def _failed_canary(entry: Entry) -> bool:

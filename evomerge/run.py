@@ -10,17 +10,19 @@ from pathlib import Path
 from evaluators.base import SPLITS
 from evomerge import plugins
 from evomerge.config import SearchConfig, load_config
-from evomerge.feedback import new_optimizer, replay
+from evomerge.feedback import measures_of, new_optimizer, replay
 from evomerge.objective import Objective
 from evomerge.objective.spec import objective_of_study
 from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
+from evomerge.racing import make_race
 from evomerge.recipe import Merge, Recipe
 from evomerge.results.front import Front, front
 from evomerge.results.predicted import Predicted, predicted
 from evomerge.results.result import Selection, selection
 from evomerge.results.scored import ScoredModel
 from evomerge.results.table import Table
+from evomerge.search_examples import SearchExamples
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.study.lines import ledger_of
 from evomerge.trial import START, Trial
@@ -112,8 +114,14 @@ class Run:
             dimension=len(next(iter(points.values()))),
             seed=said.get("seed", 0),
             start=points.get(START),
+            measures=measures_of(self.study),
         )
-        replay(self.study, optimizer, self.objective)
+        examples = SearchExamples.of_study(self.study, self.objective.weights)
+        race = None
+        if examples is not None:
+            kind = PluginSpec.read(said["optimizer"]).kind
+            race = make_race(said.get("racing"), kind, examples, self.objective, said.get("seed", 0))
+        replay(self.study, optimizer, self.objective, race=race, examples=examples)
         return optimizer
 
     def scored(self, split: str = "search") -> Front:

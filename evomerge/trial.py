@@ -78,11 +78,23 @@ def number_in(label: str) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One candidate to score on one split.
+    """One candidate to score on one split, or a part of that work: some examples, or a gradient on them.
 
-    number: unique in its study. x: the point of the unit cube, or None when `merge` says it all (baselines).
-    label: what it is, see `Origin`; "search" for an optimizer's proposal.
-    split: "search", "select" or "report". seed: for the masks of random methods.
+    A part is never compared with other models and never selected; only the optimizer that asked for it learns from it.
+
+    Attributes:
+        number: Unique in its study.
+        x: The point of the unit cube, or None when `merge` says it all (baselines).
+        merge: The complete merge of a baseline.
+        label: What it is, see `Origin`; "search" for an optimizer's proposal.
+        split: "search", "select" or "report".
+        seed: For the masks of random methods.
+        examples: Task -> ids of the only examples to score; None for all of the split. A trial with examples is a part.
+        extends: Number of a part of the same point whose scores are kept; only what it lacks is scored. None for none.
+        gradient: Task -> weight of its mean loss; the derivative of their sum by the point is wanted. None for scores.
+        cost: Examples read, as a share of the split's, three times as many where a gradient is wanted.
+        references: Task -> example id -> accepted answer that a baseline wrote, for the losses of generated answers.
+            Follows from earlier trials, so the ledger does not repeat it.
     """
 
     number: int
@@ -91,6 +103,11 @@ class Trial:
     label: str = SEARCH
     split: str = "search"
     seed: int = 0
+    examples: Mapping[str, tuple[str, ...]] | None = None
+    extends: int | None = None
+    gradient: Mapping[str, float] | None = None
+    cost: float = 1.0
+    references: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def origin(self) -> Origin:
@@ -101,6 +118,11 @@ class Trial:
     def counts(self) -> bool:
         """Whether the budget counts the trial: on the search split, and neither the canary nor a recommendation."""
         return self.split == "search" and self.origin not in (Origin.CANARY, Origin.RECOMMENDED)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether only some examples, or only a gradient, are asked for."""
+        return self.examples is not None
 
     @property
     def is_simple_baseline(self) -> bool:
@@ -133,11 +155,13 @@ class Outcome:
     """The outcome of a trial: scores by task, or a failure; and the time by stage.
 
     seconds: stage ("merge", "evaluate:TASK", ...) -> wall seconds. events: what happened on the way
-    (a worker died and the trial ran again), for the ledger.
+    (a worker died and the trial ran again), for the ledger. gradient: of the weighted mean loss by the point,
+    (dimension,), where the trial asks for it; the values of `scores` are then the examples' losses.
     """
 
     number: int
     scores: Mapping[str, Scores] = field(default_factory=dict)
+    gradient: FloatArray | None = None
     failure: Failure | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     worker: str = ""

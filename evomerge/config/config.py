@@ -23,6 +23,7 @@ from evomerge.config.fields import (
     Limits,
     Located,
     Plugin,
+    Racing,
     Section,
     Sought,
     Split,
@@ -79,6 +80,8 @@ class SearchConfig(Section):
     """A validated search file.
 
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
+    racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
+    scored; None for off, unless the optimizer races by itself.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
     so far, and at least ten minutes.
     code: folders of the user's own modules; by default the search file's and the working folder.
@@ -98,6 +101,7 @@ class SearchConfig(Section):
     prefer: Weights | None = None
     keep: Keep | None = None
     optimizer: Plugin = PluginSpec("cma_es")
+    racing: Racing = None
     budget: Limits = Limits(trials=200)
     executor: Literal["ray", "serial"] = "ray"
     ray_address: str | None = None

@@ -253,6 +253,16 @@ def _folders(data: Any, info: ValidationInfo) -> tuple[Path, ...]:
     return tuple(_located(text, info) for text in (data if isinstance(data, list) else [data]))
 
 
+def _racing(given: Any) -> str | None:
+    # YAML reads a bare `off` as false.
+    if given is None or given is False or given == "off":
+        return None
+    if given not in ("safe", "aggressive"):
+        raise ValueError(f"expected off, safe or aggressive; got {given!r}")
+    return str(given)
+
+
+Racing = Annotated[str | None, PlainValidator(_racing)]
 Base = Annotated[Input, PlainValidator(_base)]
 Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]
 Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]

@@ -13,11 +13,12 @@ from evomerge.bench import BenchSpec
 from evomerge.budget import candidates
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
+from evomerge.feedback import record_measures
 from evomerge.launch.limits import budget, finished, time_after
 from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
 from evomerge.launch.placement import COMPUTE_DTYPE, start_executor
-from evomerge.launch.plan import Plan, begun, build_optimizer
+from evomerge.launch.plan import Plan, begun, build_optimizer, build_race
 from evomerge.launch.signals import signals
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
@@ -53,6 +54,7 @@ def run(
         say(f"The study in {config.study} is finished: {nothing_left.text('resume again')}")
         return Ending("done"), selection(over, plan.objective)
     optimizer = build_optimizer(config, plan)
+    race = build_race(config, plan)
     spendable = budget(config)
     stop = StopRequest()
     with ExitStack() as opened:
@@ -62,6 +64,8 @@ def run(
             return Ending("stopped", signal=stop.signal), None
         study, executor = started
         record_coordinates(study, plan.space, plan.allowed)
+        if optimizer.measures is not None:
+            record_measures(study, optimizer.measures)
         reserve = partial(time_after, plan, optimizer, study, lambda: executor.slots)
         with pausing(study):
             ending = search(
@@ -76,6 +80,8 @@ def run(
                 reserve=reserve,
                 stop=stop,
                 progress=progress,
+                examples=plan.search_examples,
+                race=race,
             )
             if ending.kind == "done":
                 if not spendable.spent(study, reserve):

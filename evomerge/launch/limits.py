@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from evomerge.budget import Budget, candidates, stage_seconds
+from evomerge.budget import Budget, stage_seconds
 from evomerge.config import SearchConfig
 from evomerge.feedback import replay
 from evomerge.launch.placement import placement
-from evomerge.launch.plan import Plan, build_optimizer
+from evomerge.launch.plan import Plan, build_optimizer, build_race
 from evomerge.optimizers.base import Optimizer
 from evomerge.report.status import state_of
 from evomerge.results.cost import Scorings, scorings, selection_seconds
@@ -43,10 +43,10 @@ def finished(config: SearchConfig, plan: Plan, study: Study) -> Finished | None:
     trials = config.budget.trials
     of = f"{study.completed} trials" if trials is None else f"{study.completed} of {trials} trials"
     if spent(config, plan, study):
-        limit = "budget.trials" if trials is not None and candidates(study) >= trials else _time_limit(config)
+        limit = "budget.trials" if Budget(trials).spent(study) else _time_limit(config)
         return Finished(f"the budget is spent ({of}) and the winner selected", limit)
     optimizer = build_optimizer(config, plan)
-    replay(study, optimizer, plan.objective)
+    replay(study, optimizer, plan.objective, race=build_race(config, plan), examples=plan.search_examples)
     asked = {entry.trial.label for entry in study.entries.values()}
     if optimizer.wants({}) or any(trial.label not in asked for trial in plan.planned):
         return None

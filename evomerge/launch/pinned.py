@@ -56,7 +56,7 @@ class PinnedExecutor:
         self._files = pins.input_files(recipe)
         self._pins = found
         self._examples = {**examples, **_scored_on(study)}
-        self._splits: dict[int, str] = {}
+        self._trials: dict[int, Trial] = {}
         self._hashed: list[pins.Pins] = []
         self._thread = threading.Thread(target=self._hash, daemon=True)
         if any(pin.sha256 is None for pin in found.values()):
@@ -70,7 +70,7 @@ class PinnedExecutor:
     def submit(self, trial: Trial) -> None:
         """Start a trial."""
         self._check_models()
-        self._splits[trial.number] = trial.split
+        self._trials[trial.number] = trial
         self._executor.submit(trial)
 
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
@@ -109,11 +109,13 @@ class PinnedExecutor:
         self._study.pin(pins.to_dict(found))
 
     def _check_examples(self, outcome: Outcome) -> None:
-        split = self._splits.pop(outcome.number)
+        trial = self._trials.pop(outcome.number)
         for task, scores in outcome.scores.items():
-            before = self._examples.get((task, split), scores.example_ids)
+            before = self._examples.get((task, trial.split), scores.example_ids)
+            if trial.examples is not None:
+                before = trial.examples[task]
             if scores.example_ids != before:
-                raise InputChanged(_other_examples(task, split, before, scores.example_ids))
+                raise InputChanged(_other_examples(task, trial.split, before, scores.example_ids))
 
 
 @contextmanager

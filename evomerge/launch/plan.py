@@ -27,10 +27,12 @@ from evomerge.merging.models.network import check_network
 from evomerge.merging.recipe_models import RecipeModels, open_models
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, rounded
+from evomerge.racing import Race, RacingError, make_race
 from evomerge.recipe import Merge
 from evomerge.resident.parent_configuration import differences, own_configurations
 from evomerge.resident.parent_tokenizer import own_tokenizers
 from evomerge.resident.resident import check_reads_text, check_resident, unloaded
+from evomerge.search_examples import SearchExamples
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from evomerge.trial import Origin, Trial
@@ -62,6 +64,11 @@ class Plan:
     previews: Mapping[str, tuple[str, ...]]
     borrowed: Mapping[str, str]
     same: Callable[[Trial], bytes | None]
+
+    @property
+    def search_examples(self) -> SearchExamples:
+        """The examples of every task on the search split."""
+        return SearchExamples({task: self.ids[task, "search"] for task in self.objective.weights})
 
     @property
     def n_baselines(self) -> int:
@@ -133,6 +140,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         same=partial(model_key, space, recipe, apart) if all(e.deterministic for e in evaluators.values()) else never,
     )
     build_optimizer(config, plan)
+    build_race(config, plan)
     return plan if study is not None else replace(plan, notes=(*plan.notes, *_check_budget(config, plan)))
 
 
@@ -223,6 +231,14 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
         )
     optimizer.identify(partial(candidate_key, plan.space))
     return optimizer
+
+
+def build_race(config: SearchConfig, plan: Plan) -> Race | None:
+    """The race of the candidates, if they race. Raises LaunchError where they cannot."""
+    try:
+        return make_race(config.racing, config.optimizer.kind, plan.search_examples, plan.objective, config.seed)
+    except RacingError as error:
+        raise LaunchError(f"{config.where('racing')}: {error}") from error
 
 
 def candidate_key(space: SearchSpace, x: FloatArray) -> bytes:

@@ -39,11 +39,62 @@ def rounded(values: FloatArray) -> bytes:
     return (np.asarray(values, dtype=np.float32) + np.float32(0.0)).tobytes()
 
 
+#: Rows of examples by task, in the order of the tasks: positions among the examples of the search split.
+Rows = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class TaskExamples:
+    """One task of the search split: the number of its examples and its share of the mean, from 0 to 1.
+
+    no_loss: why its examples have no differentiable loss; None where they have one.
+    """
+
+    name: str
+    n_examples: int
+    share: float
+    no_loss: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What a search can measure besides the scores of whole candidates.
+
+    Attributes:
+        tasks: The tasks in their order.
+        no_gradient: Why the merge has no gradient by its coefficients; None where it has one.
+        coarse: Number of a coarser group of each coordinate, (dimension,), such as the block of a tensor; None if the
+            space has no coarser groups.
+    """
+
+    tasks: tuple[TaskExamples, ...]
+    no_gradient: str | None = None
+    coarse: NDArray[np.int64] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """The next point to evaluate: `x`, (dimension,), in [0, 1], read-only."""
+    """The next measurement.
+
+    Attributes:
+        x: The point to evaluate, (dimension,), in [0, 1], read-only.
+        rows: The only examples to score; None for all of them.
+        extends: Number of an earlier partial trial of the same point; only what it lacks is scored.
+        gradient: Weight of each task's mean loss over `rows`; the derivative of their sum by x is wanted instead of
+            scores. None for scores.
+        unraced: Whether all examples are to be scored even where candidates race.
+    """
 
     x: FloatArray
+    rows: Rows | None = None
+    extends: int | None = None
+    gradient: tuple[float, ...] | None = None
+    unraced: bool = False
+
+    @property
+    def is_whole_candidate(self) -> bool:
+        """Whether this is a new candidate, to be scored on all examples."""
+        return self.rows is None and self.extends is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +104,15 @@ class Observation:
     Attributes:
         number: Number of the trial.
         x: Its point, (dimension,).
-        losses: Its losses, (n_objectives,), smaller is better; None if the trial failed.
+        losses: Its losses, (n_objectives,), smaller is better; None if the trial failed, and for a part.
         proposed: False for points that this optimizer did not propose, such as baselines and the start.
         examples: Per-example losses, one array (n_examples,) per task, in the order of the tasks; empty if unknown.
             Where every task is an objective, the mean of `examples[m]` is `losses[m]`. Duplicate examples are
             dropped, and the loss is then a weighted mean.
+        share: Share of the examples that were scored; below 1 the losses of a candidate are an estimate.
+        rows: The examples that a partial trial asked for; None for a whole one.
+        gradient: The derivative that a partial trial asked for, (dimension,); `examples` are then differentiable
+            losses. None for others, and where the trial failed.
     """
 
     number: int
@@ -65,6 +120,9 @@ class Observation:
     losses: FloatArray | None
     proposed: bool = True
     examples: tuple[FloatArray, ...] = ()
+    share: float = 1.0
+    rows: Rows | None = None
+    gradient: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +165,8 @@ class Optimizer(ABC):
     max_objectives: ClassVar[int | None] = 1
     #: Draws to try in place of a known point before stepping away from it; 0 where further draws are the same.
     redraws: ClassVar[int] = 4
+    #: Whether it asks for parts of a candidate's examples or for gradients, and so needs `measures`.
+    uses_parts: ClassVar[bool] = False
     #: Whether each coordinate is a model's weight, so that 0 leaves the model out and a one-hot point is that model.
     one_coordinate_per_model: ClassVar[bool] = False
 
@@ -131,7 +191,10 @@ class Optimizer(ABC):
         self.preference: FloatArray = np.full(n_objectives, 1.0 / n_objectives)
         #: Upper bounds on the losses of an acceptable point, (n_objectives,); infinite where unconstrained.
         self.limits: FloatArray = np.full(n_objectives, np.inf)
+        #: What can be measured besides whole candidates; None until `inform`.
+        self.measures: Measures | None = None
         self._told: dict[int, Observation] = {}
+        self._told_parts: set[int] = set()
         self._known: set[bytes] = set()
         self._key: Callable[[FloatArray], bytes] = rounded
 
@@ -162,6 +225,7 @@ class Optimizer(ABC):
         """Propose the point for a trial.
 
         A candidate that was told or is pending is never proposed; it is replaced by another draw or a nearby point.
+        Partial trials and gradients may be asked for at known points.
         Asking has no side effects: a point that is never told leaves no trace.
 
         Args:
@@ -177,15 +241,19 @@ class Optimizer(ABC):
         """
         if number < 0:
             raise OptimizerError(f"Trial numbers start at 0; got {number}.")
-        if number in self._told:
+        if number in self._told or number in self._told_parts:
             raise OptimizerError(f"Trial {number} has already been told; ask with a new number.")
         points = {n: self._checked(x) for n, x in sorted((pending or {}).items())}
         taken = self._known.union(map(self.key, points.values()))
-        return Proposal(next(x for x in self._proposals(number, points) if self.key(x) not in taken))
+        proposal = self._ask(number, points)
+        first = self._checked(proposal.x)
+        if not proposal.is_whole_candidate:
+            return replace(proposal, x=first)
+        x = next(x for x in self._proposals(first, number, points) if self.key(x) not in taken)
+        return Proposal(x, unraced=proposal.unraced)
 
-    def _proposals(self, number: int, pending: Mapping[int, FloatArray]) -> Iterator[FloatArray]:
-        """Yield the point from `_ask`, then replacements keyed by the number. Raises Exhausted at the end."""
-        first = self._checked(self._ask(number, pending).x)
+    def _proposals(self, first: FloatArray, number: int, pending: Mapping[int, FloatArray]) -> Iterator[FloatArray]:
+        """Yield the point that was asked for, then replacements keyed by the number. Raises Exhausted at the end."""
         yield first
         for draw in range(1, self.redraws + 1):
             yield self._checked(self._ask(number + draw * _REDRAW, pending).x)
@@ -208,8 +276,12 @@ class Optimizer(ABC):
             OptimizerError: The number was told before, the losses have another shape or are not finite, or the point is
                 outside the cube.
         """
-        if observation.number in self._told:
+        if observation.number in self._told or observation.number in self._told_parts:
             raise OptimizerError(f"Trial {observation.number} has already been told.")
+        if observation.rows is not None:
+            self._told_parts.add(observation.number)
+            self._tell_part(replace(observation, x=self._checked(observation.x)))
+            return
         losses = observation.losses
         if losses is not None:
             losses = np.array(losses, dtype=np.float64)
@@ -225,6 +297,14 @@ class Optimizer(ABC):
         self._told[told.number] = told
         self._known.add(self.key(told.x))
         self._tell(told)
+
+    def inform(self, measures: Measures) -> None:
+        """Tell what can be measured besides whole candidates, before the first `ask`.
+
+        Raises:
+            OptimizerError: The optimizer cannot search with what there is.
+        """
+        self.measures = measures
 
     def prefer(self, weights: Sequence[float]) -> None:
         """Set the relative weight of each objective.
@@ -262,6 +342,10 @@ class Optimizer(ABC):
         """
         return True
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return the decisions taken so far and their reasons, a sentence each, for the log and the report."""
+        return ()
+
     def predictions(self) -> tuple[Prediction, ...]:
         """Return the predicted Pareto front; empty without a model of the losses."""
         return ()
@@ -294,6 +378,9 @@ class Optimizer(ABC):
             raise OptimizerError(f"A point must lie in [0, 1]^{self.dimension}; got {point.tolist()}.")
         point.flags.writeable = False
         return point
+
+    def _tell_part(self, observation: Observation) -> None:  # noqa: B027 - only for optimizers that ask for parts
+        """Learn from a partial trial or a gradient."""
 
     @abstractmethod
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal: ...

@@ -15,9 +15,9 @@ from evomerge.trial import Failure, Outcome, Trial
 CHOICE_DIGITS = 6
 
 
-def trial_to_dict(trial: Trial) -> dict[str, Any]:
-    """Convert a trial to plain data."""
-    return {
+def trial_to_dict(trial: Trial, examples: Callable[[str, tuple[str, ...]], int]) -> dict[str, Any]:
+    """Convert a trial to plain data. `examples` returns the number under which a task's example ids are stored."""
+    data: dict[str, Any] = {
         "number": int(trial.number),
         "x": None if trial.x is None else [float(value) for value in trial.x],
         "merge": None if trial.merge is None else merge_to_dict(trial.merge),
@@ -25,19 +25,38 @@ def trial_to_dict(trial: Trial) -> dict[str, Any]:
         "split": trial.split,
         "seed": int(trial.seed),
     }
+    if trial.examples is not None:
+        data["examples"] = {task: examples(task, ids) for task, ids in trial.examples.items()}
+    if trial.extends is not None:
+        data["extends"] = int(trial.extends)
+    if trial.gradient is not None:
+        data["gradient"] = {task: float(weight) for task, weight in trial.gradient.items()}
+    if trial.cost != 1.0:
+        data["cost"] = float(trial.cost)
+    return data
 
 
-def trial_from_dict(data: Mapping[str, Any]) -> Trial:
-    """Restore a trial from `trial_to_dict`."""
-    x = None if data["x"] is None else _array(data["x"])
-    merge = None if data["merge"] is None else merge_from_dict(data["merge"])
-    return Trial(data["number"], x, merge, data["label"], data["split"], data["seed"])
+def trial_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Trial:
+    """Restore a trial from `trial_to_dict`; `examples[n]` are the ids stored under the number n."""
+    part = data.get("examples")
+    return Trial(
+        number=data["number"],
+        x=None if data["x"] is None else _array(data["x"]),
+        merge=None if data["merge"] is None else merge_from_dict(data["merge"]),
+        label=data["label"],
+        split=data["split"],
+        seed=data["seed"],
+        examples=None if part is None else {task: examples[number] for task, number in part.items()},
+        extends=data.get("extends"),
+        gradient=data.get("gradient"),
+        cost=data.get("cost", 1.0),
+    )
 
 
 def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]], int]) -> dict[str, Any]:
     """Convert an outcome to plain data. `examples` returns the number under which a task's example ids are stored."""
     failure = outcome.failure
-    return {
+    data: dict[str, Any] = {
         "number": int(outcome.number),
         "scores": {
             task: _scores_to_dict(scores, examples(task, scores.example_ids)) for task, scores in outcome.scores.items()
@@ -49,6 +68,9 @@ def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]],
         "worker": outcome.worker,
         "events": [dict(event) for event in outcome.events],
     }
+    if outcome.gradient is not None:
+        data["gradient"] = [_number(float(value)) for value in outcome.gradient]
+    return data
 
 
 def outcome_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Outcome:
@@ -56,6 +78,7 @@ def outcome_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...
     return Outcome(
         number=data["number"],
         scores={task: _scores_from_dict(scores, examples) for task, scores in data["scores"].items()},
+        gradient=_array(data["gradient"]) if "gradient" in data else None,
         failure=None if data["failure"] is None else Failure(**data["failure"]),
         seconds=data["seconds"],
         worker=data["worker"],

@@ -167,7 +167,7 @@ class Study:
             study = cls(folder, contents.records, writer, clock)
             if configuration is not None:
                 study.compare(configuration)
-            study.resumed = Resumed(study.completed, len(study.pending), contents.torn_bytes, study._died())
+            study.resumed = Resumed(study.completed, len(study.unfinished), contents.torn_bytes, study._died())
             study.event("opened", torn_bytes=contents.torn_bytes)
         except BaseException:
             writer.close()
@@ -202,7 +202,7 @@ class Study:
 
     @property
     def entries(self) -> Mapping[int, Entry]:
-        """All trials by number, in the order they were asked."""
+        """All whole trials by number, in the order they were asked; see `parts` for the others."""
         return MappingProxyType(self._state.entries)
 
     @property
@@ -211,14 +211,30 @@ class Study:
         return sum(entry.trial.counts for entry in self._state.told)
 
     @property
+    def parts(self) -> Mapping[int, Entry]:
+        """Trials that score only some examples or ask for a gradient, by number, in the order they were asked."""
+        return MappingProxyType(self._state.parts)
+
+    @property
+    def ended(self) -> list[Entry]:
+        """All told trials, whole ones and parts, in the order they were told."""
+        return list(self._state.ended)
+
+    @property
     def told(self) -> list[Entry]:
-        """The told trials, in the order they were told."""
+        """The told whole trials, in the order they were told."""
         return list(self._state.told)
 
     @property
     def pending(self) -> list[Trial]:
-        """Trials that were asked but not told, in the order they were asked."""
+        """Whole trials that were asked but not told, in the order they were asked."""
         return [entry.trial for entry in self._state.entries.values() if entry.told_at is None]
+
+    @property
+    def unfinished(self) -> list[Trial]:
+        """Whole trials and parts that were asked but not told, by number."""
+        asked = (*self._state.entries.values(), *self._state.parts.values())
+        return sorted((entry.trial for entry in asked if entry.told_at is None), key=lambda trial: trial.number)
 
     @property
     def events(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -228,7 +244,7 @@ class Study:
     @property
     def next_number(self) -> int:
         """Number for the next trial."""
-        return max(self._state.entries, default=-1) + 1
+        return max((*self._state.entries, *self._state.parts), default=-1) + 1
 
     @property
     def active_seconds(self) -> float:
@@ -245,9 +261,9 @@ class Study:
             StudyError: The number was asked before.
             StudyPaused: The disk is full.
         """
-        if trial.number in self._state.entries:
+        if self._asked(trial.number) is not None:
             raise StudyError(f"Trial {trial.number} was asked before; the next number is {self.next_number}.")
-        self._check_reserve(self._append("asked", trial_to_dict(trial)))
+        self._check_reserve(self._append("asked", trial_to_dict(trial, self._example_number)))
 
     def tell(self, outcome: Outcome, losses: Sequence[float] | None) -> bool:
         """Record an outcome; it is durable on return.
@@ -263,7 +279,7 @@ class Study:
             StudyError: The number was never asked, or the losses are not finite or belong to a failure.
             StudyPaused: The disk is full.
         """
-        entry = self._state.entries.get(outcome.number)
+        entry = self._asked(outcome.number)
         if entry is None:
             raise StudyError(f"Trial {outcome.number} was told but never asked; call `ask` first.")
         if entry.told_at is not None:
@@ -280,6 +296,16 @@ class Study:
         data["losses"] = None if losses is None else [float(loss) for loss in losses]
         self._check_reserve(self._append("told", data))
         return True
+
+    def asked(self, number: int) -> Entry:
+        """A whole trial or a part by its number. Raises StudyError where there is none."""
+        entry = self._asked(number)
+        if entry is None:
+            raise StudyError(f"Trial {number} was never asked; the next number is {self.next_number}.")
+        return entry
+
+    def _asked(self, number: int) -> Entry | None:
+        return self._state.parts.get(number) or self._state.entries.get(number)
 
     def event(self, kind: str, **data: Any) -> None:
         """Record an event. Raises StudyError for a kind that is reserved for the study itself."""
@@ -305,7 +331,7 @@ class Study:
     def _died(self) -> tuple[int, ...]:
         """Return the pending trials, unless the last session recorded why it ended."""
         last = next((kind for kind, _ in reversed(self.events) if kind in ("opened", *ENDINGS)), "")
-        return () if last in ENDINGS else tuple(trial.number for trial in self.pending)
+        return () if last in ENDINGS else tuple(trial.number for trial in self.unfinished)
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> bool:
         if self._writer is None:
