@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ SEARCH, RESULTS, MERGE, MORE = "Search", "Results", "Merge without a search", "P
 #: Message shown during imports that take seconds.
 LOADING = "loading torch and transformers"
 
+RunFolder = Annotated[Path, typer.Argument(help="The folder of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Lora = Annotated[int | None, typer.Option(min=1, help="Write a LoRA adapter of this rank instead of full weights.")]
 Whole = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.application import RESULTS, AsJson, Lora, Whole, show
+from evomerge.cli.application import RESULTS, AsJson, Lora, RunFolder, Whole, show
 from evomerge.errors import USAGE
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Folder = Annotated[Path, typer.Argument(help="The folder of the run.")]
 Prefer = Annotated[str | None, typer.Option("--prefer", help="Choose by task weights, such as math=2,chat=1.")]
 BestAt = Annotated[
     str | None, typer.Option("--max", help="Choose the best merge on this task; constrain others with --keep.")
@@ -41,7 +40,7 @@ PredictedPoint = Annotated[
 
 @commands.command(rich_help_panel=RESULTS)
 def pareto(
-    run: Folder,
+    run: RunFolder,
     split: Annotated[str, typer.Option(help="Split to show: search, select or report.")] = "search",
     everything: Annotated[bool, typer.Option("--all", help="Show every scored model.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Plot the front to front.png in the run folder.")] = False,
@@ -66,7 +65,7 @@ def pareto(
 
 @commands.command(rich_help_panel=RESULTS)
 def pick(
-    run: Folder,
+    run: RunFolder,
     prefer: Prefer = None,
     best_at: BestAt = None,
     keep: Keep = None,
@@ -117,7 +116,7 @@ def pick(
 
 @commands.command(rich_help_panel=RESULTS)
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    run: RunFolder,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder, or with --recipe-only the file, to write.")
     ],

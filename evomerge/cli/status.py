@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from evomerge.cli.application import RESULTS, AsJson, say, show
+from evomerge.cli.application import RESULTS, AsJson, RunFolder, say, show
 
 commands = typer.Typer()
 
 
 @commands.command(rich_help_panel=RESULTS)
 def status(
-    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    run: RunFolder,
     plot: Annotated[bool, typer.Option("--plot", help="Plot the progress to progress.png in the run folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +33,7 @@ def status(
 
 @commands.command(rich_help_panel=RESULTS)
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    run: RunFolder,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; by default report.html in the run folder.")
     ] = None,
@@ -60,7 +60,7 @@ def report(
 
 @commands.command(rich_help_panel=RESULTS)
 def dashboard(
-    run: Annotated[Path, typer.Argument(help="The folder of the run.")],
+    run: RunFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; by default only this machine can connect.")

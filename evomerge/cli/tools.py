@@ -8,7 +8,12 @@ import typer
 from evomerge.cli.application import MORE, AsJson, show
 
 commands = typer.Typer()
+
+DataFile = Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")]
+Examples = Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")]
+Length = Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")]
 Separator = Annotated[str, typer.Option(help="Text between prompt and answer.", show_default="a space")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")]
 
 tools = typer.Typer(no_args_is_help=True, help="Align, repair, calibrate and average models without a search.")
 
@@ -39,19 +44,19 @@ def align(
 def repair(
     merged: Annotated[str, typer.Argument(help="The merged model; its tokenizer encodes the data.")],
     models: Annotated[list[str], typer.Argument(help="Its endpoints: the models that were merged.")],
-    data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
+    data: DataFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     weights: Annotated[
         str | None,
         typer.Option(help="Comma-separated weights of the endpoints, as they were merged; equal by default."),
     ] = None,
     rescale: Annotated[bool, typer.Option("--rescale", help="Correct standard deviations only, no biases.")] = False,
-    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
-    length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
+    examples: Examples = None,
+    length: Length = None,
     separator: Separator = " ",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass.")] = 4096,
     dtype: Annotated[str | None, typer.Option(help="Data type to run the models in; float32 by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
+    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -99,14 +104,14 @@ def calibrate(
     through: Annotated[
         Path | None, typer.Option(help="A recipe: collect gram for its inputs through merged layers (RegMean++).")
     ] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
-    length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
+    examples: Examples = None,
+    length: Length = None,
     separator: Separator = " ",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass without gradients.")] = 4096,
     labels: Annotated[str, typer.Option(help="Labels for the gradients: data, or sampled from the model.")] = "data",
     seed: Annotated[int, typer.Option(min=0, help="Random seed for sampled labels.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Data type to load the model in; float32 by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
+    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -146,19 +151,19 @@ def calibrate(
 def soup(
     base: Annotated[str, typer.Argument(help="The base: gives configuration, tokenizer and unmerged tensors.")],
     models: Annotated[list[str], typer.Argument(help="The models to average; the base may be one of them.")],
-    data: Annotated[Path, typer.Option("--data", help="A text file or JSON lines: prompts with answers, or texts.")],
+    data: DataFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
     by_layer: Annotated[bool, typer.Option("--by-layer", help="Learn one weight per model and tensor.")] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training half of the data.")] = 5,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 0.05,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 8,
-    examples: Annotated[int | None, typer.Option(min=1, help="Use at most N examples; all by default.")] = None,
-    length: Annotated[int | None, typer.Option(help="Maximum tokens per example; 512 by default.")] = None,
+    examples: Examples = None,
+    length: Length = None,
     separator: Separator = " ",
     tokenizer: Annotated[str | None, typer.Option(help="If vocabularies differ: base, union, or a model.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the order of examples.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Data type to train in; float32 by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if available).")] = "auto",
+    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing recipe.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -61,7 +61,7 @@ def decide(run: Run, request: Request) -> Decision:
             f"Only finalists are scored on the {deciding.split} split; --split search chooses among all merges."
         )
     if deciding.split == "report" and (chosen.met or request.nearest):
-        notes.append(_count_look(run.study, chosen.point.label, wish.text))
+        notes.append(_record_report_use(run.study, chosen.point.label, wish.text))
     return _decision(run, deciding, chosen, _sentence(deciding, chosen), notes)
 
 
@@ -93,7 +93,7 @@ def _decision(run: Run, deciding: Front, chosen: Chosen, sentence: str, notes: l
         splits.append(run.scored("report"))
     views = (view(deciding, number, split, chosen.wish.weights) for split in splits)
     outscored = _outscored(deciding, chosen)
-    notes = (*notes, *outscored, *_beaten(deciding, chosen.point))
+    notes = (*notes, *outscored, *_dominated(deciding, chosen.point))
     return Decision(chosen, sentence, notes, tuple(v for v in views if v is not None), " ".join(outscored))
 
 
@@ -127,8 +127,8 @@ def _numbered(run: Run, deciding: Front, request: Request) -> tuple[Front, Score
 def _caveats(deciding: Front) -> list[str]:
     notes = []
     if deciding.split == "search":
-        curse = deciding.optimism
-        by = f"about {curse.expected:.2g} of " if curse is not None and curse.expected > 0 else ""
+        optimism = deciding.optimism
+        by = f"about {optimism.expected:.2g} of " if optimism is not None and optimism.expected > 0 else ""
         notes.append(f"Chosen on search examples; expect {by}selection optimism.")
     return notes + absent(deciding)
 
@@ -153,13 +153,13 @@ def _outscored(deciding: Front, chosen: Chosen) -> list[str]:
     return [f"By {measure}, {model.label} scores higher on the {deciding.split} split: {higher} against {lower}."]
 
 
-def _beaten(deciding: Front, point: ScoredModel) -> list[str]:
+def _dominated(deciding: Front, point: ScoredModel) -> list[str]:
     rivals = (model for model in deciding.points if model.number != point.number)
     above = [r.label for r in rivals if (r.losses <= point.losses).all() and (r.losses < point.losses).any()]
     return [f"It is dominated by {', '.join(above[:3])}."] if above else []
 
 
-def _count_look(study: Study, label: str, why: str) -> str:
+def _record_report_use(study: Study, label: str, why: str) -> str:
     """Record that the report split was used for a choice; return the note on it."""
     said = "This choice used the report split, so its scores there are no longer held-out"
     if state_of(study) != "done":

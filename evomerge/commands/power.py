@@ -33,7 +33,7 @@ def detectable_differences(
     measured = list(scores.values()) if len(scores) > 1 else []
     variances = {task: _variance(objective, task, measured) for task in sampled}
     tasks = {task: None if (v := variances[task]) is None else detectable(v, counts[task]) for task in sampled}
-    score = _of_score(objective, tasks) if _adds_up(objective, measured) else None
+    score = _detectable_score(objective, tasks) if _has_one_unit(objective, measured) else None
     total = sum(counts.values())
     needed = {} if score is None else {f"{wanted:g}": round(total * (score / wanted) ** 2) for wanted in WANTED}
     return {
@@ -87,14 +87,14 @@ def _variance(objective: Objective, task: str, measured: list[Mapping[str, Score
     return sum(spreads) / len(spreads)
 
 
-def _adds_up(objective: Objective, measured: list[Mapping[str, Scores]]) -> bool:
+def _has_one_unit(objective: Objective, measured: list[Mapping[str, Scores]]) -> bool:
     """Return whether the score has one unit: that of all tasks, or one that the tasks are scaled to."""
     if measured or objective.kind in ("mean", "chebyshev"):
         return not display_score(objective, measured).scale
     return not objective.lower_is_better and not objective.whole_model
 
 
-def _of_score(objective: Objective, tasks: Mapping[str, float | None]) -> float | None:
+def _detectable_score(objective: Objective, tasks: Mapping[str, float | None]) -> float | None:
     shares = dict(zip(objective.weights, objective.shares, strict=True))
     parts = [None if gap is None else shares[task] * gap for task, gap in tasks.items()]
     known = [part for part in parts if part is not None]

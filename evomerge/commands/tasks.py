@@ -94,7 +94,7 @@ def _of_file(path: Path) -> dict[str, Any]:
     if path.suffix in _JSON_LINES:
         return _of_lines(path, file)
     if path.suffix in _TABLES:
-        raise DraftError(f"{path} is a {path.suffix} file. Expected JSON lines (.jsonl), a text, or a task YAML file.")
+        raise DraftError(f"{path} is a {path.suffix} file. Expected a JSONL, text or task YAML file.")
     return {"evaluator": "perplexity", "file": file}
 
 

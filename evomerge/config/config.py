@@ -18,14 +18,14 @@ from evomerge.config.fields import (
     Count,
     Device,
     Experts,
+    FolderPath,
     Folders,
     Keep,
     Limits,
-    Located,
+    ObjectiveEntry,
     Plugin,
     Racing,
     Section,
-    Sought,
     Split,
     Task,
     Weights,
@@ -97,7 +97,7 @@ class SearchConfig(Section):
     tokenizer: str | None = None
     space: Plugin = PluginSpec("layerwise")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
-    objective: Sought = ObjectiveSpec()
+    objective: ObjectiveEntry = ObjectiveSpec()
     prefer: Weights | None = None
     keep: Keep | None = None
     optimizer: Plugin = PluginSpec("cma_es")
@@ -113,7 +113,7 @@ class SearchConfig(Section):
     split: Split = Split()
     seed: Annotated[int, Field(ge=0)] = 0
     code: Folders = ()
-    study: Located
+    study: FolderPath
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchConfig":

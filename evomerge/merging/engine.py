@@ -212,8 +212,8 @@ class MergeEngine:
         count = candidate.merge(source, out)
         if count:
             dtype = str(out.dtype).removeprefix("torch.")
-            hint = ": overflow? try dtype bfloat16 or float32" if out.dtype == torch.float16 else ""
-            raise MergeError(f"merge produced {count} non-finite values in {source.tensor} (dtype {dtype}{hint})")
+            hint = " An overflow? Try dtype bfloat16 or float32." if out.dtype == torch.float16 else ""
+            raise MergeError(f"The merge has {count} non-finite values in {source.tensor} (dtype {dtype}).{hint}")
 
     def _source(self, candidate: PreparedMerge, name: str, *, keep: bool) -> TensorSource:
         """Return one tensor of all models that have it. keep: whether cached data stays for the next merge."""

@@ -95,8 +95,7 @@ def compare(files: Files, pins: Pins) -> dict[str, Pin]:
     """
     gone, new = sorted(pins.keys() - files.keys()), sorted(files.keys() - pins.keys())
     if gone or new:
-        what = f"has no {gone[0]}" if gone else f"has {new[0]}, which is new"
-        raise _changed(f"an input {what}: its files are others")
+        raise _changed(f"the file {gone[0]} has disappeared" if gone else f"the file {new[0]} was added")
     return {name: _judged(files[name], pin) for name, pin in pins.items()}
 
 
@@ -120,7 +119,7 @@ def check_worker(files: Files, pins: Pins) -> None:
     for name, pin in pins.items():
         file = files.get(name)
         if file is None:
-            raise _changed(f"an input has no {name} here")
+            raise _changed(f"the file {name} has disappeared from this machine")
         if _status(file) != pin.status and (_status(file)[0] != pin.size or _sampled(file) != pin.sample):
             _judged(file, pin)
 

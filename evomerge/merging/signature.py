@@ -96,4 +96,4 @@ def describe(wanted: Any) -> str:
     """Describe an option's type in words."""
     if get_origin(wanted) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(wanted))
-    return {bool: "true or false", float: "a finite number", int: "a whole number", str: "a text"}[wanted]
+    return {bool: "true or false", float: "a finite number", int: "a whole number", str: "text"}[wanted]

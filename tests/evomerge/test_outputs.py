@@ -155,7 +155,7 @@ def test_an_unfinished_export_is_said(searched: Path, place: Path) -> None:
     partial.mkdir()
     (partial / "model.safetensors").write_text("half")
     done = run("export", searched / "study", "-o", place / "out")
-    assert "found unfinished export, restarting (1 weight file(s) of it removed)" in done.stdout
+    assert "found an unfinished export, restarting (1 weight file(s) of it removed)" in done.stdout
     assert not partial.exists()
     again = run("export", searched / "study", "-o", place / "out", "--overwrite")
     assert "found unfinished" not in again.stdout

@@ -27,17 +27,17 @@ from evomerge.statistics import difference
 from search_spaces.base import CoefficientTable, FloatArray
 
 #: Share of the examples to learn from; the others are held out.
-_LEARNT = 0.5
+_TRAINING_SHARE = 0.5
 #: Cost of a forward and backward pass, in forward passes.
-_BACK = 3
+_STEP_COST = 3
 
 
 @dataclass(frozen=True)
 class _Parts:
     """Training and held-out examples, without common content."""
 
-    learnt: list[Example]
-    held: list[Example]
+    training: list[Example]
+    held_out: list[Example]
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def learn_soup(
     parts = split_examples(reading.encode(texts, resident))
     answers = all(text.given for text in texts)
     settings = replace(settings, temperature=answers)
-    with progress_bar(f"{len(parts.learnt)} examples, {len(inputs)} models") as progress:
-        learning = _BACK * settings.epochs * sum(example.length for example in parts.learnt)
-        step = counted(progress, learning + (len(inputs) + 2) * sum(example.length for example in parts.held))
-        learned = learn(soup, parts.learnt, settings, lambda tokens: step(_BACK * tokens))
-        losses = _held_out(soup, learned.weights, parts.held, settings, step)
+    with progress_bar(f"{len(parts.training)} examples, {len(inputs)} models") as progress:
+        learning = _STEP_COST * settings.epochs * sum(example.length for example in parts.training)
+        step = counted(progress, learning + (len(inputs) + 2) * sum(example.length for example in parts.held_out))
+        learned = learn(soup, parts.training, settings, lambda tokens: step(_STEP_COST * tokens))
+        losses = _held_out(soup, learned.weights, parts.held_out, settings, step)
     merge = soup.merge(learned.weights)
     if not settings.by_layer:
         merge = replace(merge, table=CoefficientTable({"all": ("*",)}, merge.table.values))
@@ -116,15 +116,15 @@ def split_examples(examples: Sequence[Example]) -> _Parts:
     Raises SoupError for halves that are too small.
     """
     ids = content_ids([" ".join(map(str, example.tokens)) for example in examples])
-    sides = [split_of(name, (_LEARNT, 0.0, 1.0 - _LEARNT)) for name in ids]
-    learnt = [example for example, side in zip(examples, sides, strict=True) if side == "search"]
+    sides = [split_of(name, (_TRAINING_SHARE, 0.0, 1.0 - _TRAINING_SHARE)) for name in ids]
+    training = [example for example, side in zip(examples, sides, strict=True) if side == "search"]
     held = [example for example, side in zip(examples, sides, strict=True) if side == "report"]
-    if not learnt or len(held) < 2:
+    if not training or len(held) < 2:
         raise SoupError(
-            f"Of {len(examples)} examples, {len(learnt)} are for training and {len(held)} held out; expected at least "
+            f"Of {len(examples)} examples, {len(training)} are for training, {len(held)} held out; expected at least "
             "1 and 2 of different content: give more data, or a smaller --length."
         )
-    return _Parts(learnt, held)
+    return _Parts(training, held)
 
 
 def _held_out(
@@ -153,7 +153,7 @@ def _facts(soup: Soup, learned: Learned, losses: _Losses, parts: _Parts) -> dict
         "weights": {group: dict(zip(soup.names, row, strict=True)) for group, row in rows},
         "temperature": learned.temperature,
         "epochs": list(learned.losses),
-        "examples": {"learned": len(parts.learnt), "held_out": len(parts.held)},
+        "examples": {"learned": len(parts.training), "held_out": len(parts.held_out)},
         "loss": float(losses.soup.mean()),
         "uniform": _compared(losses.uniform, losses.soup),
         "models": {name: _compared(values, losses.soup) for name, values in losses.models.items()},

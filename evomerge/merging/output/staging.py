@@ -60,7 +60,7 @@ def unfinished(folder: Path) -> list[str]:
     if not partial.is_dir() or not any(partial.iterdir()):
         return []
     weights = sum(1 for _ in partial.glob("*.safetensors"))
-    return [f"found unfinished export, restarting ({weights} weight file(s) of it removed)"]
+    return [f"found an unfinished export, restarting ({weights} weight file(s) of it removed)"]
 
 
 def _foreign(folder: Path) -> list[str]:
@@ -152,7 +152,7 @@ def _check_space(folder: Path, nbytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise OutputError(
-            f"need {size(nbytes)} for the export, {size(free)} free on {folder}. "
+            f"The export needs {size(nbytes)}, and {size(free)} are free on the disk of {folder}. "
             "Free some space, or write to another disk."
         )
 

@@ -44,7 +44,7 @@ def done(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_budget_without_candidates_states_what_to_raise(done: Path) -> None:
+def test_a_spent_budget_states_what_to_raise(done: Path) -> None:
     data, line = check(done)
     assert data == {"state": "done", "told": 12, "left": False}
     assert line.startswith("Nothing is left to do: the budget is spent (12 of 12 trials) and the winner selected. ")

@@ -192,7 +192,7 @@ def test_configuration_tokenizer_and_adapter_are_inputs_too(tmp_path: Path) -> N
     (base / "README.md").write_text("changed")
     pins.compare(pins._files(base), found)
     (base / "chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(InputChanged, match=r"has chat_template\.jinja, which is new"):
+    with pytest.raises(InputChanged, match=r"chat_template\.jinja was added"):
         pins.compare(pins._files(base), found)
     (base / "chat_template.jinja").unlink()
     (base / "tokenizer.json").unlink()

@@ -77,7 +77,7 @@ def test_after_an_error_everything_is_written_again() -> None:
     made[1]["c"] += 10
     engine, into = engine_of(made), resident(made)
     engine.apply(two_groups(W), into)
-    with pytest.raises(MergeError, match=r"merge produced \d+ non-finite values in c \(dtype float32\)"):
+    with pytest.raises(MergeError, match=r"The merge has \d+ non-finite values in c \(dtype float32\)\."):
         engine.apply(two_groups([[0, 0, 1], [3e38, 3e38, 3e38]]), into)
     assert engine.apply(two_groups(W), into) == ("a", "b", "c")
     assert same(into, engine, two_groups(W))

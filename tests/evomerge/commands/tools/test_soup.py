@@ -80,11 +80,11 @@ def test_the_recipe_merges_into_the_model_that_was_scored(
         torch.testing.assert_close(tensor.double(), average, rtol=1e-5, atol=1e-6)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny.base)
     parts = split_examples(encode_texts(read_texts(tiny.tasks["sort"]), tokenizer, 512))
-    assert facts["examples"] == {"learned": len(parts.learnt), "held_out": len(parts.held)}
-    assert not set(parts.learnt) & set(parts.held)
-    own = losses_of(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out"), parts.held)
+    assert facts["examples"] == {"learned": len(parts.training), "held_out": len(parts.held_out)}
+    assert not set(parts.training) & set(parts.held_out)
+    own = losses_of(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out"), parts.held_out)
     assert facts["loss"] == pytest.approx(np.mean(own), rel=1e-5)
-    alone = losses_of(transformers.AutoModelForCausalLM.from_pretrained(tiny.experts["count"]), parts.held)
+    alone = losses_of(transformers.AutoModelForCausalLM.from_pretrained(tiny.experts["count"]), parts.held_out)
     compared, gain = facts["models"]["count"], np.subtract(alone, own)
     assert compared["loss"] == pytest.approx(np.mean(alone), rel=1e-5)
     half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain)

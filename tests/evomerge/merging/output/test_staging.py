@@ -104,7 +104,7 @@ def test_says_how_much_space_is_missing(tmp_path: Path) -> None:
         with staged(tmp_path / "out", 10**18):
             pytest.fail("nothing is written without space")
 
-    with pytest.raises(OutputError, match=r"need 1e\+06 TB for the export, [\d.]+ [GT]B free on "):
+    with pytest.raises(OutputError, match=r"needs 1e\+06 TB, and [\d.]+ [GT]B are free on "):
         write()
     assert list(tmp_path.iterdir()) == []
 
