@@ -196,7 +196,7 @@ def test_configuration_tokenizer_and_adapter_are_inputs_too(tmp_path: Path) -> N
         pins.compare(pins._files(base), found)
     (base / "chat_template.jinja").unlink()
     (base / "tokenizer.json").unlink()
-    with pytest.raises(InputChanged, match=r"has no tokenizer\.json"):
+    with pytest.raises(InputChanged, match=r"tokenizer\.json has disappeared"):
         pins.compare(pins._files(base), found)
 
 
