@@ -212,7 +212,7 @@ class MergeEngine:
         count = candidate.merge(source, out)
         if count:
             dtype = str(out.dtype).removeprefix("torch.")
-            hint = " An overflow? Try dtype bfloat16 or float32." if out.dtype == torch.float16 else ""
+            hint = " If this is an overflow, try dtype bfloat16 or float32." if out.dtype == torch.float16 else ""
             raise MergeError(f"The merge has {count} non-finite values in {source.tensor} (dtype {dtype}).{hint}")
 
     def _source(self, candidate: PreparedMerge, name: str, *, keep: bool) -> TensorSource:

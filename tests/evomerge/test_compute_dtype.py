@@ -67,7 +67,7 @@ def test_a_wider_place_holds_the_rounded_values(dtype: torch.dtype, method: str)
 def test_an_overflow_of_float16_is_found_in_float32_too() -> None:
     made = [{"x": torch.full((5,), 100.0)}, *({"x": torch.full((5,), 60000.0)} for _ in range(3))]
     engine = engine_of(made, dtype=torch.float16)
-    with pytest.raises(MergeError, match=r"5 non-finite values in x \(dtype float16: overflow"):
+    with pytest.raises(MergeError, match=r"5 non-finite values in x \(dtype float16\)\. If this is an overflow"):
         engine.apply(make_merge("task_arithmetic", 3, {"weight": [0.4] * 3}), {"x": torch.zeros(5)})
 
 
