@@ -87,9 +87,7 @@ def test_a_value_that_overflows_in_float16_names_the_tensor_and_the_way_out() ->
     base, expert = torch.full((5,), 100.0), torch.full((5,), 60000.0)
     merge = {"weight": [1.2]}
     assert bool(torch.isfinite(merged("task_arithmetic", base, [expert], merge)).all())
-    with pytest.raises(
-        MergeError, match=r"5 non-finite values in x \(dtype float16\)\. If this is an overflow, try dtype bf"
-    ):
+    with pytest.raises(MergeError, match=r"5 non-finite values in x \(dtype float16\)\. If .* overflow, try dtype bf"):
         merged("task_arithmetic", base, [expert], merge, dtype=torch.float16)
     with pytest.raises(MergeError, match="2 non-finite values in x"):  # also where a tensor is only copied
         merged("task_arithmetic", torch.full((2,), 7e4), [expert[:2]], {"weight": [0]}, dtype=torch.float16)
