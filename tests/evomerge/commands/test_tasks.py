@@ -125,5 +125,5 @@ def test_a_line_unlike_the_others_is_named(tmp_path: Path) -> None:
 
 def test_table_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("question,answer\n", encoding="utf-8")
-    with pytest.raises(DraftError, match=r"is a \.csv file. Expected JSON lines"):
+    with pytest.raises(DraftError, match=r"is a \.csv file. Expected a JSONL, text or task YAML file"):
         guess_task(str(tmp_path / "x.csv"))
