@@ -53,7 +53,7 @@ class LanguageModel(MergedModel, Protocol):
         """The transformers tokenizer."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """Scores of one model on one task, per example.
 
@@ -82,6 +82,9 @@ class Scores:
             raise EvaluatorError("Scores need distinct example ids; at least one is repeated.")
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
+
+    def __repr__(self) -> str:
+        return f"Scores({len(self.example_ids)} examples, mean={self.mean:.4g})"
 
     @cached_property
     def is_complete(self) -> bool:

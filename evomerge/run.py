@@ -187,7 +187,7 @@ class Run:
 
     @property
     def selected(self) -> str | None:
-        """The label of the selected winner; None before the selection."""
+        """The label of the selected winner, such as `trial:7`; None before the selection. Its scores are in `best`."""
         labels = [str(data["label"]) for kind, data in self.study.events if kind == "selected"]
         return labels[-1] if labels else None
 

@@ -76,7 +76,7 @@ def number_in(label: str) -> int | None:
     return int(detail) if Origin.of(label) is Origin.CANDIDATE and detail.isdigit() else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trial:
     """One candidate to score on one split, or a part of that work: some examples, or a gradient on them.
 
@@ -108,6 +108,9 @@ class Trial:
     gradient: Mapping[str, float] | None = None
     cost: float = 1.0
     references: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Trial(number={self.number}, label={self.label!r}, split={self.split!r})"
 
     @property
     def origin(self) -> Origin:

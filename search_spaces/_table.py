@@ -29,7 +29,7 @@ class Parameter:
     per_input: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CoefficientTable:
     """Coefficients of a merge, per group of tensors.
 
@@ -43,7 +43,7 @@ class CoefficientTable:
 
     groups: Mapping[str, tuple[str, ...]]
     values: Mapping[str, FloatArray]
-    _group_of: Mapping[str, int] = field(init=False, repr=False)
+    _group_of: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         group_of: dict[str, int] = {}
@@ -57,6 +57,10 @@ class CoefficientTable:
         object.__setattr__(self, "groups", MappingProxyType({k: tuple(v) for k, v in self.groups.items()}))
         object.__setattr__(self, "values", MappingProxyType(frozen))
         object.__setattr__(self, "_group_of", MappingProxyType(group_of))
+
+    def __repr__(self) -> str:
+        shapes = {name: array.shape for name, array in self.values.items()}
+        return f"CoefficientTable({len(self.groups)} groups, values of shapes {shapes})"
 
     def _frozen(self, name: str, value: FloatArray) -> FloatArray:
         array = np.array(value, dtype=np.float64)

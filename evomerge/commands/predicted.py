@@ -39,7 +39,7 @@ def sentence(point: Predicted) -> str:
     return (
         f"predicted {point.number} was not measured; expected on the search split: {expected}. "
         f"The nearest measured model is {point.nearest.label}, at distance {point.distance:.2g}."
-        + (" A measured model is expected to be at least as good on every task." if point.beaten else "")
+        + (" A measured model is expected to be at least as good on every task." if point.dominated else "")
     )
 
 

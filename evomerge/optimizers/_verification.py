@@ -45,10 +45,10 @@ class Volume:
         weights = np.exp(_FOCUS * len(worst) * ((1.0 - sobol) @ tilt))
         weights = weights / weights.sum()
         front = measured[pareto.non_dominated(measured)]
-        beaten = np.zeros(len(points), dtype=np.bool_)
+        dominated = np.zeros(len(points), dtype=np.bool_)
         for losses in front:
-            beaten |= (losses <= points).all(axis=1)
-        return cls(points[~beaten], weights[~beaten], float(weights[beaten].sum()))
+            dominated |= (losses <= points).all(axis=1)
+        return cls(points[~dominated], weights[~dominated], float(weights[dominated].sum()))
 
     def gains(self, losses: FloatArray) -> FloatArray:
         """Return the fraction of weighted hypervolume that each of `losses` (..., n_objectives) adds alone: (...)."""

@@ -84,7 +84,7 @@ class Vocabulary:
     tokens: Mapping[str, TokenRow] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """Base, ordered inputs and merge method.
 
@@ -128,6 +128,9 @@ class Recipe:
                     f"this one has {part.blocks} block(s) of {', '.join(part.inputs) or 'no input'}."
                 )
 
+    def __repr__(self) -> str:
+        return f"Recipe(method={self.method!r}, base={self.base.name!r}, inputs={[m.name for m in self.inputs]})"
+
     @property
     def paths(self) -> tuple[Path, ...]:
         """Return the paths of all models, the base's first."""
@@ -140,13 +143,16 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Merge:
     """A complete candidate, from which anyone can reproduce the same weights bit for bit."""
 
     recipe: Recipe
     table: CoefficientTable
     seed: int = 0
+
+    def __repr__(self) -> str:
+        return f"Merge({self.recipe}, {self.table}, seed={self.seed})"
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def render_predicted(
     front: Front, points: Sequence[Predicted], width: int, *, everything: bool = False
 ) -> RenderableType:
     """Table of predicted points not dominated by a measured one, some or all, with the nearest measured model."""
-    n_open = sum(not point.beaten for point in points)
-    shown = tuple(point for point in points if not point.beaten) if everything else for_table(points)
+    n_open = sum(not point.dominated for point in points)
+    shown = tuple(point for point in points if not point.dominated) if everything else for_table(points)
     rows: list[tuple[str, ...]] = []
     digits = {task: column_digits(point.tasks[task] for point in shown) for task in front.tasks}
     for point in shown:

@@ -172,7 +172,7 @@ def predicted_to_dict(point: Predicted, *, coordinates: bool = True) -> dict[str
         "label": f"predicted {point.number}",
         "number": point.number,
         "tasks": estimates_to_dict(point.tasks),
-        "beaten": point.beaten,
+        "beaten": point.dominated,
         "nearest": point.nearest.label,
         "distance": point.distance,
     }

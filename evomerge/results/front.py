@@ -35,7 +35,7 @@ MANY_POINTS = 500
 N_VOLUMES, FEW_VOLUMES, MANY_TASKS = 500, 40, 6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Front:
     """All models of one split: those on the front first, then the others, each by falling score.
 
@@ -70,6 +70,9 @@ class Front:
     left_out: int = 0
     pending: int = 0
     reruns: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Front(split={self.split!r}, {len(self.on_front)} of {len(self.points)} models non-dominated)"
 
     @property
     def objective(self) -> Objective:

@@ -17,21 +17,25 @@ from evomerge.statistics import Estimate
 MANY = 12
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predicted:
     """A point that was not measured, and the nearest one that was.
 
     number: its place among all that are predicted now, from 1 on; another trial may renumber them. x: (dimension,).
-    tasks: predicted scores as people read them. beaten: whether a measured point is at least as good on every task.
+    tasks: predicted scores as people read them. dominated: whether a measured point is at least as good on every task.
     distance: root mean square difference of the coordinates: 0 is the same point, 1 the opposite corner.
     """
 
     number: int
     x: FloatArray
     tasks: Mapping[str, Estimate]
-    beaten: bool
+    dominated: bool
     nearest: ScoredModel
     distance: float
+
+    def __repr__(self) -> str:
+        tasks = {task: float(f"{value.mean:.4g}") for task, value in self.tasks.items()}
+        return f"Predicted(number={self.number}, {tasks=}, nearest={self.nearest.label!r})"
 
 
 def predicted(searched: Front, predictions: Callable[[], Sequence[Prediction]]) -> tuple[Predicted, ...]:
@@ -52,14 +56,14 @@ def predicted(searched: Front, predictions: Callable[[], Sequence[Prediction]]) 
         means = objective.as_scores(prediction.losses)
         errors = zip(means.items(), prediction.errors, strict=True)
         tasks = {task: Estimate(mean, float(error), 0) for (task, mean), error in errors}
-        beaten = bool((losses <= prediction.losses).all(axis=1).any())
-        found.append(Predicted(number, prediction.x, tasks, beaten, near[row][0], float(distances[row])))
+        dominated = bool((losses <= prediction.losses).all(axis=1).any())
+        found.append(Predicted(number, prediction.x, tasks, dominated, near[row][0], float(distances[row])))
     return tuple(found)
 
 
 def for_table(points: Sequence[Predicted]) -> tuple[Predicted, ...]:
     """Choose at most MANY points not dominated by a measured one, spread over all of them; the first is included."""
-    open_ = [point for point in points if not point.beaten]
+    open_ = [point for point in points if not point.dominated]
     if not open_:
         return ()
     means = np.array([[value.mean for value in point.tasks.values()] for point in open_])

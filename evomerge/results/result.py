@@ -26,7 +26,7 @@ class Selected:
     scale: Mapping[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """The result of a study: the winner's trial on the report split and everything it was compared with.
 
@@ -34,8 +34,8 @@ class Selection:
     is ahead of another model, paired. verdict: the sentences to print and to believe.
     baseline: the best merge on the select split that was not searched, such as `task_arithmetic:0.8`.
     claims: task by task, the winner against the parent that is best on it. keeps: whether the winner keeps what the
-    search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model beats on the
-    select split. range_ends: the coordinates of the winner that lie at an end of what was searched. scale: task ->
+    search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model dominates on
+    the select split. range_ends: the coordinates of the winner that lie at an end of what was searched. scale: task ->
     (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit.
     """
 
@@ -51,6 +51,9 @@ class Selection:
     repeat: Repeat | None = None
     baseline: str | None = None
     range_ends: tuple[RangeEnd, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Selection(winner={self.winner.label!r}, models={len(self.models)})"
 
 
 def was_chosen(study: Study, candidates: int) -> bool:

@@ -20,7 +20,7 @@ _POINTS: Mapping[Origin, Kind] = {Origin.START: "start", Origin.RECOMMENDED: "re
 CANDIDATES: tuple[Kind, ...] = ("candidate", "start", "recommended")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScoredModel:
     """A model as it was scored on one split. Values derived from its scores are computed on first access.
 
@@ -39,6 +39,10 @@ class ScoredModel:
     trial: Trial
     scores: Mapping[str, Scores]
     reference: Reference
+
+    def __repr__(self) -> str:
+        kind, split = self.kind, self.trial.split
+        return f"ScoredModel(label={self.label!r}, {kind=}, {split=}, score={self.score.mean:.4g})"
 
     @property
     def objective(self) -> Objective:

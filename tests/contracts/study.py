@@ -65,7 +65,10 @@ def _describe_entry(entry: Entry) -> object:
     table = None if merge is None else (merge.recipe.fingerprint, repr(merge.table.values), merge.seed)
     if entry.outcome is None:
         return asked, table
-    scores = [(task, repr(s)) for task, s in entry.outcome.scores.items()]
+    scores = [
+        (task, s.example_ids, s.values.tobytes(), [choices.tobytes() for choices in s.choices or ()], s.truncated)
+        for task, s in entry.outcome.scores.items()
+    ]
     told = (entry.losses, entry.told_at, entry.outcome.failure, dict(entry.outcome.seconds), scores)
     return asked, table, told
 

@@ -62,3 +62,19 @@ def test_a_trial_that_is_not_there_is_answered_with_those_that_are(study: Study)
     assert Run.of(study).entry(5).trial.number == 5
     with pytest.raises(StudyError, match=r"night has no trial 99\. It has 0 to 10 \(on the search split\)"):
         Run.of(study).entry(99)
+
+
+def test_everything_that_a_notebook_shows_is_a_line(study: Study) -> None:
+    study.event("selected", label="trial:6", candidates=11)
+    finish(study, {6: (6, 6), "base": (2, 2)}, {6: (6, 6), "base": (2, 2)})
+    run = Run(study.folder)
+    assert run.best is not None
+    assert repr(run.best) == "ScoredModel(label='trial:6', kind='candidate', split='report', score=0.6)"
+    assert len(repr(run.front)) < 100 * len(run.front)
+    assert repr(run.scored()) == "Front(split='search', 7 of 11 models non-dominated)"
+    assert repr(run.selection) == "Selection(winner='trial:6', models=2)"
+    assert repr(run.entry(6).trial) == "Trial(number=6, label='search', split='search')"
+    baseline = next(entry.trial.merge for entry in study.entries.values() if entry.trial.merge is not None)
+    assert repr(baseline).startswith("Merge(Recipe(method='")
+    assert "CoefficientTable(1 groups, values of shapes {'weight': " in repr(baseline)
+    assert max(map(len, map(repr, (baseline, run.entry(6), *run.front, *run.predicted)))) < 400

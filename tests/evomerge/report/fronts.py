@@ -13,7 +13,7 @@ from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
 from tests.evomerge.report.studies import baseline
 
-#: Right answers to (math, chat), of ten each. The merges' front is 5, 6, 7 and 8; 9 is as good as 6, and 10 is beaten.
+#: Right answers to (math, chat), of ten each. The merges' front is 5, 6, 7 and 8; 9 is as good as 6, 10 dominated.
 SEARCH = {
     "base": (2, 2),
     "parent:math": (8, 3),

@@ -87,7 +87,7 @@ def test_without_others_there_is_no_word_of_them(tmp_path: Path, figures: list) 
 
 def test_names_of_two_tasks_say_what_is_suggested_and_selected(tmp_path: Path, figures: list) -> None:
     study = write_front(tmp_path / "a $tudy", SEARCH)
-    # 10 is beaten on this split, and named all the same.
+    # 10 is dominated on this split, and named all the same.
     study.event("selected", label="trial:10", candidates=3)
     study.close()
     shown = front(study, PARETO)

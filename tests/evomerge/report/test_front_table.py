@@ -81,7 +81,7 @@ def test_the_selected_merge_is_marked_and_no_other_is_suggested_on_held_out_exam
         assert (data["selected"], data["preferred"], data["knee"]) == ("trial:8", suggested, suggested)
         assert data["next"][1:] == [f"evomerge export {tmp_path / 'study'} -o DIR"]
         rows = printed(text, 120).splitlines()
-        (row,) = [row for row in rows if "trial:8" in row]  # on report it is beaten, and shown all the same
+        (row,) = [row for row in rows if "trial:8" in row]  # on report it is dominated, and shown all the same
         assert "selected" in row
         assert any("preferred" in row for row in rows) is (suggested is not None)
 

@@ -198,10 +198,10 @@ def test_the_front_is_what_no_other_model_beats(data: dict[str, Any], raw: Raw) 
     on = {point["label"]: point["splits"]["search"] for point in data["points"] if "search" in point["splits"]}
     means = {label: [array.mean() for array in raw.values(label, "search").values()] for label in on}
     for label, mine in means.items():
-        beaten = any(
+        dominated = any(
             all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in means.values()
         )
-        assert on[label]["on_front"] == (not beaten)
+        assert on[label]["on_front"] == (not dominated)
     assert sum(split["on_front"] for split in on.values()) > 1
 
 
@@ -489,7 +489,7 @@ def test_predicted_points_have_coefficients_and_few_stand_in_the_table(mapped: P
     assert not any(row["beaten"] for row in found if row["listed"])
     assert [cells[0] for cells in read(page).tables["predicted"][1:]] == listed
     assert f"{len(found)} points predicted by the optimizer, not measured" in page
-    assert f"12 of {sum(not point.beaten for point in wanted)} not dominated by a measured point" in page
+    assert f"12 of {sum(not point.dominated for point in wanted)} not dominated by a measured point" in page
 
 
 def test_equal_values_have_no_interval() -> None:

@@ -24,7 +24,7 @@ def read(folder: Path, objective: Objective = PARETO, split: str = "search", mod
 
 def test_what_no_other_model_beats_comes_first(tmp_path: Path) -> None:
     found = read(tmp_path / "study")
-    # parent:math (8, 3) is beaten by nobody; base, start, uniform and 10 are.
+    # parent:math (8, 3) is dominated by none; base, start, uniform and 10 are.
     assert [point.label for point in found.points if point.label in found.on_front] == [
         *("trial:6", "trial:9", "parent:math", "trial:8"),
         *("parent:chat", "trial:5", "trial:7"),

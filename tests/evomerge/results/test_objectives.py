@@ -21,7 +21,7 @@ TABLE: Table = {
     "x1": {"a": 0.6, "b": 1.0},  # the best mean
     "x2": {"a": 0.8, "b": 0.6},  # falls 0.1 behind on a
     "x3": {"a": 0.7, "b": 0.7},  # the best worst task
-    "x4": {"a": 0.7, "b": 0.5},  # beaten by x2 and x3
+    "x4": {"a": 0.7, "b": 0.5},  # dominated by x2 and x3
 }
 WEIGHTS = {"a": 1.0, "b": 1.0}
 
@@ -88,7 +88,7 @@ def test_a_pareto_search_reports_its_front_in_one_look(tmp_path: Path) -> None:
     assert on_select == {"x1", "x2", "x3"}, "x4 is not on the front of the search"
     result = selection(study, objective)
     on_report = [e for e in study.told if e.trial.split == "report"]
-    assert {model(e.trial.x) for e in on_report if e.trial.x is not None} == {"x1", "x3"}, "x2 is beaten on select"
+    assert {model(e.trial.x) for e in on_report if e.trial.x is not None} == {"x1", "x3"}, "x2 is dominated on select"
     assert {e.trial.label for e in on_report if e.trial.x is None} == {"parent:a", "parent:b", "uniform"}
     assert (result.looks, len(result.front)) == (1, 2)
     assert result.models[0].label == result.winner.label

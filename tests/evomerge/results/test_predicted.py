@@ -67,19 +67,19 @@ def test_the_nearest_measured_point_stands_beside(study: Study) -> None:
         assert each.distance == pytest.approx(gaps[x])
         assert each.nearest.number == round(8 * x)
         losses = np.array([-value.mean for value in each.tasks.values()])
-        assert each.beaten == any((point.losses <= losses + 1e-12).all() for point in points)
+        assert each.dominated == any((point.losses <= losses + 1e-12).all() for point in points)
 
 
-def test_few_for_a_table_are_spread_and_unbeaten(study: Study) -> None:
+def test_few_for_a_table_are_spread_and_non_dominated(study: Study) -> None:
     found = Run.of(study).predicted
-    open_ = [point for point in found if not point.beaten]
+    open_ = [point for point in found if not point.dominated]
     chosen = for_table(found)
     assert len(open_) > len(chosen) == 12
     assert chosen[0] is open_[0]
-    assert not any(point.beaten for point in chosen)
+    assert not any(point.dominated for point in chosen)
     for task in ("math", "chat"):
         assert max(p.tasks[task].mean for p in chosen) == max(p.tasks[task].mean for p in open_), "an end of the front"
-    assert for_table([point for point in found if point.beaten]) == ()
+    assert for_table([point for point in found if point.dominated]) == ()
 
 
 @pytest.mark.parametrize("optimizer", ["random", "nsga2"])
@@ -106,9 +106,9 @@ def test_torch_is_not_needed(study: Study) -> None:
     assert done.stdout == "True False\n", done.stderr
 
 
-def test_all_that_no_measured_point_beats_are_listed_when_asked_for(study: Study) -> None:
+def test_all_that_no_measured_point_dominates_are_listed_when_asked_for(study: Study) -> None:
     found = Run.of(study).predicted
-    wanted = [f"predicted {point.number}" for point in found if not point.beaten]
+    wanted = [f"predicted {point.number}" for point in found if not point.dominated]
     few, every = (
         re.findall(r"predicted \d+", printed(show_front(Run(study.folder), "search", 200, everything=everything)[1]))
         for everything in (False, True)
