@@ -81,6 +81,14 @@ class Reader:
 
     def score(self, batch: Batch) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return the log-likelihood of every scored token, and whether it is the most likely one."""
+        likelihoods, greedy = self._read(batch)
+        return numbers(likelihoods), greedy.cpu().numpy()
+
+    def likelihoods(self, batch: Batch) -> Tensor:
+        """Return the log-likelihood of every scored token as a differentiable tensor, (n_scored,), in float32."""
+        return self._read(batch)[0]
+
+    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
         options: dict[str, Any] = {"use_cache": False}
         if batch.until is not None:
             mask = _mask(batch.until, len(batch.prefix), self._network.dtype)
@@ -188,7 +196,8 @@ def _mask(until: Tensor, n_before: int, dtype: torch.dtype) -> Tensor:
     return mask
 
 
-def _pick(logits: Tensor, batch: Batch) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _pick(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the log-likelihoods of the scored tokens, and whether each is the most likely one: (n_scored,)."""
     size = max(1, FLOATS_AT_ONCE // logits.shape[-1])
     totals, best = [], []
     for start in range(0, len(logits), size):
@@ -198,7 +207,7 @@ def _pick(logits: Tensor, batch: Batch) -> tuple[FloatArray, NDArray[np.bool_]]:
     chosen = logits[batch.place, batch.target].float()
     likelihoods = chosen - torch.cat(totals)[batch.place]
     greedy = torch.cat(best)[batch.place] == batch.target
-    return numbers(likelihoods), greedy.cpu().numpy()
+    return likelihoods, greedy
 
 
 def numbers(values: Tensor) -> FloatArray:

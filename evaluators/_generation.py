@@ -15,6 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from evaluators._forward import Reader, agree, attempt, numbers
 from evaluators._networks import check_continues_text
 from evaluators._rows import Tokens, prefixes, prepare
+from evaluators._teacher import Teacher
 from evaluators._tokens import batch_limit, batches, encode_prompt, max_length
 from evaluators.base import EvaluatorError, LanguageModel
 
@@ -29,13 +30,15 @@ class Generation:
     """A continuation up to its stop string.
 
     truncated: whether the length limit came first. finite: False if the weights yielded NaN. n_tokens: number of tokens
-    before an end token; the full length of the batch if only a stop string ended it.
+    before an end token; the full length of the batch if only a stop string ended it. tokens: the generated ones up to
+    the end token.
     """
 
     text: str
     truncated: bool
     finite: bool
     n_tokens: int
+    tokens: Tokens
 
 
 class Generator:
@@ -43,7 +46,7 @@ class Generator:
 
     stop: strings that end a continuation and are removed. limited_by: option that max_new_tokens comes from.
     options: further arguments of `transformers.GenerationMixin.generate`. Prompts longer than the context are truncated
-    at the beginning; notes: how many are.
+    at the beginning; notes: how many are. teacher: losses of given answers to the same prompts.
 
     A prefix shared by several prompts of one call (few-shot examples, a chat template) is read once per call, for
     network classes in which this gives the same logits; sampling never shares prefixes. No cache outlives a call.
@@ -83,6 +86,17 @@ class Generator:
         self._prefixes = prefixes([prepare([(p, p[-1:])], context, i) for i, p in enumerate(self._prompts)])
         self._shares: dict[type, bool] = {}
         self._pads: dict[type, bool] = {}
+        ends = sorted(_end_tokens(model.network, model.tokenizer))
+        own = model.tokenizer.eos_token_id
+        self.teacher = Teacher(
+            model.tokenizer,
+            prompts,
+            self._prompts,
+            stop=self._stop,
+            end=own if own is not None else next(iter(ends), None),
+            max_new_tokens=max_new_tokens,
+            batch_tokens=batch_tokens,
+        )
 
     @property
     def samples(self) -> bool:
@@ -242,7 +256,8 @@ class Generator:
         stopped = end is not None or any(stop in text for stop in self._stop)
         for stop in self._stop:
             text = text.split(stop)[0]
-        return Generation(text, not stopped, finite, len(tokens[:end]))
+        upto = None if end is None else end + 1
+        return Generation(text, not stopped, finite, len(tokens[:end]), tuple(tokens[:upto]))
 
     def _pad_token(self) -> int:
         """Return any token: padding is masked, and tokens after the end are dropped."""
@@ -304,6 +319,6 @@ def _too_long(sizes: Sequence[int], context: int, room: int, limited_by: str) ->
 
 
 def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
-    configured = network.generation_config.eos_token_id
+    configured = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
     listed = configured if isinstance(configured, list | tuple) else [configured]
     return frozenset(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None)

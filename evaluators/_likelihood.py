@@ -1,12 +1,17 @@
-"""Log-likelihoods of continuations: tokens, batches and shared prefixes are prepared once, then only forward passes."""
+"""Log-likelihoods of continuations: tokens, batches and shared prefixes are prepared once, then only forward passes.
+
+With gradients, prefixes that several examples share are not cached.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from evaluators._forward import Batch, Reader, agree, attempt, collate
 from evaluators._rows import Example, Row, Tokens, branched_row, by_prefix, packed, plain_rows, prefixes, prepare
@@ -78,6 +83,18 @@ class Likelihoods:
             found.append(Answers(sums[queries], greedy[queries]))
         return found
 
+    def with_gradients(self, network: Any, which: Sequence[int]) -> list[Tensor]:
+        """Return differentiable log-likelihoods of the queries of the examples `which`, each (n_queries,)."""
+        with torch.no_grad():
+            ways = self._ways_of(network)
+        reader = Reader(network, gathers=ways.gathers is not False)
+        examples = [self._examples[i] for i in which]
+        return differentiable(reader, network, examples, branches=bool(ways.shares), batch_tokens=self._batch_tokens)
+
+    def sizes(self, example: int) -> list[int]:
+        """Return the number of tokens of each continuation of an example."""
+        return [len(targets) for _, _, targets in self._examples[example].queries]
+
     def _score(self, reader: Reader, plan: Sequence[Batch]) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return log-likelihood and greediness of every query; 0 and True for those outside the plan."""
         sums, greedy = np.zeros(self._n_queries), np.ones(self._n_queries, dtype=bool)
@@ -97,20 +114,8 @@ class Likelihoods:
 
     def _batches(self, which: Sequence[int], network: Any, sharing: bool) -> list[Batch]:
         """Batch the longest rows first, to run out of memory early; depends on lengths and prefixes only."""
-        device = network.device
-        limit = batch_limit(self._batch_tokens, device)
-        n_logits = LOGITS if device.type == "cpu" else LOGITS_ON_ACCELERATOR
-        places = max(1, n_logits // _vocabulary(network))
-        found = []
-        for prefix, rows in self._rows(which) if sharing else self._plain(which):
-            sizes = [len(row.tokens) for row in rows]
-            scored = [len({one.index for one in row.scored}) for row in rows]
-            groups = batches(sizes, limit, before=len(prefix), places=scored, most_places=places)
-            found += [collate([rows[i] for i in group], prefix, device) for group in groups]
-        return found
-
-    def _plain(self, which: Sequence[int]) -> list[tuple[Tokens, list[Row]]]:
-        return [((), [row for i in which for row in plain_rows(self._examples[i])])]
+        rows = self._rows(which) if sharing else _plain([self._examples[i] for i in which])
+        return _collated(rows, network, self._batch_tokens)
 
     def _rows(self, which: Sequence[int]) -> list[tuple[Tokens, list[Row]]]:
         """Return rows by prefix; without one, rows that need a mask are separate from those that need none."""
@@ -119,9 +124,7 @@ class Likelihoods:
             if prefix:
                 found.append((prefix, packed([branched_row(example, len(prefix)) for example in members])))
                 continue
-            branched = [branched_row(example, 0) for example in members if example.worth_branching]
-            plain = [row for example in members if not example.worth_branching for row in plain_rows(example)]
-            found += [((), rows) for rows in (plain, branched) if rows]
+            found += _branched(members)
         return found
 
     def _ways_of(self, network: Any) -> _Ways:
@@ -166,6 +169,50 @@ class Likelihoods:
             chosen.append(i)
             total += self._examples[i].branched
         return chosen
+
+
+def differentiable(
+    reader: Reader, network: Any, examples: Sequence[Example], *, branches: bool, batch_tokens: int | None
+) -> list[Tensor]:
+    """Return the log-likelihoods of the examples' queries, each (n_queries,), with gradients.
+
+    branches: whether the network can read a prompt once that several answers share.
+    """
+    plan = _collated(_branched(examples) if branches else _plain(examples), network, batch_tokens)
+    tokens = torch.cat([reader.likelihoods(batch) for batch in plan])
+    queries = [example.first + i for example in examples for i in range(len(example.queries))]
+    place = {query: i for i, query in enumerate(queries)}
+    owner = [place[query] for query in chain.from_iterable(batch.query.tolist() for batch in plan)]
+    sums = torch.zeros(len(queries), device=tokens.device).index_add(
+        0, torch.tensor(owner, device=tokens.device), tokens
+    )
+    return list(torch.split(sums, [len(example.queries) for example in examples]))
+
+
+def _plain(examples: Sequence[Example]) -> list[tuple[Tokens, list[Row]]]:
+    return [((), [row for example in examples for row in plain_rows(example)])]
+
+
+def _branched(examples: Sequence[Example]) -> list[tuple[Tokens, list[Row]]]:
+    """Return rows without a prefix; those that need a mask are separate from those that need none."""
+    branched = [branched_row(example, 0) for example in examples if example.worth_branching]
+    plain = [row for example in examples if not example.worth_branching for row in plain_rows(example)]
+    return [((), rows) for rows in (plain, branched) if rows]
+
+
+def _collated(groups: Sequence[tuple[Tokens, list[Row]]], network: Any, batch_tokens: int | None) -> list[Batch]:
+    """Split the rows after each prefix into batches."""
+    device = network.device
+    limit = batch_limit(batch_tokens, device)
+    n_logits = LOGITS if device.type == "cpu" else LOGITS_ON_ACCELERATOR
+    places = max(1, n_logits // _vocabulary(network))
+    found = []
+    for prefix, rows in groups:
+        sizes = [len(row.tokens) for row in rows]
+        scored = [len({one.index for one in row.scored}) for row in rows]
+        parts = batches(sizes, limit, before=len(prefix), places=scored, most_places=places)
+        found += [collate([rows[i] for i in part], prefix, device) for part in parts]
+    return found
 
 
 def _cut(sizes: Sequence[int], max_length: int) -> tuple[str, ...]:

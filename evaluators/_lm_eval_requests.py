@@ -2,17 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from lm_eval import utils
 from lm_eval.models.utils import normalize_gen_kwargs
+from torch import Tensor
 
 from evaluators._generation import Generator
 from evaluators._isolation import preserved_random_states
 from evaluators._likelihood import Likelihoods, Tokens
+from evaluators._lm_eval_losses import Aim
 from evaluators._networks import check_continues_text
+from evaluators._teacher import FileAnswer, Teacher
 from evaluators._tokens import encode, encode_pair, max_length, prefix_token
 from evaluators.base import EvaluatorError, LanguageModel
 
@@ -36,6 +39,15 @@ class Response:
     answers: list[list[Any]]
     finite: bool = True
     truncated: int = 0
+    generated: list[tuple[Teacher, int, Tokens]] = field(default_factory=list)
+
+    @property
+    def verbatim(self) -> str | None:
+        """The only generated answer with what ended it, as a reference; None if there are more, or none."""
+        if len(self.generated) != 1:
+            return None
+        teacher, prompt, tokens = self.generated[0]
+        return teacher.verbatim(prompt, tokens)
 
 
 class Requests:
@@ -68,6 +80,24 @@ class Requests:
         with preserved_random_states(self._settings.seed):
             self._run_generators(network, responses)
         return [responses[document] for document in which]
+
+    def losses(
+        self, network: Any, aims: Mapping[int, Aim], answers: Mapping[int, str | FileAnswer | None]
+    ) -> dict[int, Tensor]:
+        """Return document -> differentiable loss, (). aims: of likelihoods. answers: of generations."""
+        found: dict[int, Tensor] = {}
+        rolling = [document for document, places in self._places["loglikelihood_rolling"].items() for _ in places]
+        for engine, order in ((self._likelihood, list(self._places["loglikelihood"])), (self._rolling, rolling)):
+            wanted = [k for k, document in enumerate(order) if document in aims]
+            values = engine.with_gradients(network, wanted) if wanted else []
+            for k, each in zip(wanted, values, strict=True):
+                found[order[k]] = aims[order[k]](each, engine.sizes(k))
+        for generator, requests in self._generators:
+            asked = {k: document for k, (document, _) in enumerate(requests) if document in answers}
+            if asked:
+                texts = [answers[document] for document in asked.values()]
+                found.update(zip(asked.values(), generator.teacher.losses(network, list(asked), texts), strict=True))
+        return found
 
     def _prepare_likelihood(self, model: LanguageModel) -> Likelihoods:
         pairs = [
@@ -143,6 +173,7 @@ class Requests:
                     document, place = requests[k]
                     response = responses[document]
                     response.answers[place] += [found.text] * (repeats // rounds)
+                    response.generated.append((generator.teacher, k, found.tokens))
                     response.finite &= found.finite
                     response.truncated += found.truncated
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 SPLITS = ("search", "select", "report")
+
+#: No example has a reference besides those of the evaluator itself.
+NO_REFERENCES: Mapping[str, str] = MappingProxyType({})
 
 _COPY = re.compile(r"([0-9a-f]{16})#\d+")
 
@@ -62,15 +66,19 @@ class Scores:
         values: Score of each example, float64, (n_examples,); NaN = not scored, never 0.
         choices: Log-likelihoods of each example's answers in nats, ragged: n_examples arrays of (n_choices,), or None.
         truncated: Number of generations cut by the length limit; None if nothing is generated.
+        accepted: The text that the model generated for each example that got full marks, with the stop string or end
+            token that ended it, as `Evaluator.loss` takes it for a reference; None for the other examples, and None
+            instead of the tuple for tasks that generate no answers.
 
     Raises:
-        EvaluatorError: The number of values differs from the number of ids, or an id is repeated.
+        EvaluatorError: The number of values or texts differs from the number of ids, or an id is repeated.
     """
 
     example_ids: tuple[str, ...]
     values: FloatArray
     choices: tuple[FloatArray, ...] | None = None
     truncated: int | None = None
+    accepted: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         values = np.array(self.values, dtype=np.float64)
@@ -80,6 +88,10 @@ class Scores:
             )
         if len(set(self.example_ids)) != len(self.example_ids):
             raise EvaluatorError("Scores need distinct example ids; at least one is repeated.")
+        if self.accepted is not None and len(self.accepted) != len(self.example_ids):
+            raise EvaluatorError(
+                f"Scores need one accepted text or None per example, {len(self.example_ids)}; got {len(self.accepted)}."
+            )
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
 
@@ -176,6 +188,43 @@ class Evaluator(ABC):
             EvaluatorError: An id is unknown or repeated, or `ids` is empty.
         """
 
+    def loss(self, model: Any, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Any:  # noqa: ARG002
+        """Return a differentiable loss of each example, for gradients of the coefficients.
+
+        It is `(1 - p) / 2 - log(p) / (2 T)`, where p is the probability of the right answer and T its number of tokens
+        (1 among choices): the mean of the expected error and of the negative log-likelihood per token. Metrics that are
+        negative log-likelihoods are their own loss.
+
+        Args:
+            model: As in `score`. Gradients flow into those parameters of the network that require them.
+            ids: Ids of the examples, in any order; all of them among `loss_ids(references)`.
+            references: Example id -> text that a model generated and the metric accepted (`Scores.accepted`), the
+                target of a generated answer instead of the file's; other ids and other tasks ignore it.
+
+        Returns:
+            A torch tensor, float32, (n_ids,), in the evaluator's order; smaller is better whatever
+            `higher_is_better` is.
+
+        Raises:
+            EvaluatorError: The evaluator or one of the examples has no loss, or `ids` is not as `score` expects.
+        """
+        raise EvaluatorError(self.why_no_loss() or f"{type(self).__name__} does not implement `loss`.")
+
+    def why_no_loss(self) -> str | None:
+        """Return why `loss` cannot be used for this task and what to do, as one sentence; None if it can."""
+        return (
+            f"{type(self).__name__} has no differentiable loss: its score does not follow from the probability of a "
+            "right answer. Use an optimizer that needs no gradients for this task."
+        )
+
+    def loss_ids(self, references: Mapping[str, str] = NO_REFERENCES) -> tuple[str, ...]:  # noqa: ARG002
+        """Return the ids of the examples that have a loss, in the evaluator's order.
+
+        A generated answer has one if a text is known that the metric accepts: a reference, or the file's answer as it
+        is. No tokenizer is needed.
+        """
+        return self.example_ids if self.why_no_loss() is None else ()
+
     def preflight(self, model: Any) -> tuple[str, ...]:  # noqa: ARG002 - for evaluators that read or write text
         """Tokenize ahead of scoring and return warnings, e.g. about truncated prompts.
 
@@ -218,6 +267,25 @@ class Evaluator(ABC):
                 "expected at least one, without repetition, or None for all."
             )
         return sorted(position[example_id] for example_id in ids)
+
+    def loss_rows(self, ids: Sequence[str], references: Mapping[str, str]) -> list[int]:
+        """Return the positions of examples whose loss is asked for, in ascending order.
+
+        Raises:
+            EvaluatorError: As for `rows`; or one of the examples has no loss.
+        """
+        why = self.why_no_loss()
+        if why is not None:
+            raise EvaluatorError(why)
+        rows = self.rows(ids)
+        known = set(self.loss_ids(references))
+        missing = [self.example_ids[row] for row in rows if self.example_ids[row] not in known]
+        if missing:
+            raise EvaluatorError(
+                f"{len(missing)} of {len(rows)} examples have no loss, such as {missing[0]!r}: no answer is known that "
+                "the metric accepts; use those of `loss_ids`, or add references."
+            )
+        return rows
 
 
 def content_ids(contents: Sequence[str]) -> tuple[str, ...]:

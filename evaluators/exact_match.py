@@ -8,18 +8,28 @@ tasks:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from evaluators._examples import as_texts, check_limit, read_json_lines
 from evaluators._generation import Generator
-from evaluators._presentation import Presentation, draw_shots
+from evaluators._presentation import DELIMITER, Presentation, draw_shots
 from evaluators._references import unreachable
 from evaluators._seams import trailing_notes
+from evaluators._teacher import FileAnswer
 from evaluators._tokens import PerTokenizer
-from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
+from evaluators.base import (
+    NO_REFERENCES,
+    Evaluator,
+    EvaluatorError,
+    LanguageModel,
+    Preview,
+    Scores,
+    content_ids,
+)
 
 
 class ExactMatch(Evaluator):
@@ -75,9 +85,9 @@ class ExactMatch(Evaluator):
         self._prompts = [prompts[i] for i in rest[:limit]]
         self._references = [references[i] for i in rest[:limit]]
         self._answers = [{self._normal(text) for text in texts} for texts in self._references]
-        self._max_new_tokens = max_new_tokens
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        self._batch_tokens = batch_tokens
+        self._file_answers = [self._file_answer(row) for row in range(len(self._prompts))]
+        self._max_new_tokens, self._batch_tokens = max_new_tokens, batch_tokens
         self._ids = content_ids(self._prompts)
         #: The prompts as read; with a chat template, known once there is a tokenizer.
         self._presented = self._prompts
@@ -112,20 +122,58 @@ class ExactMatch(Evaluator):
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Decode greedily. Weights that yield NaN leave every example unscored."""
         rows = self.rows(ids)
-        written = self._engine.of(model).run(model.network, rows)
+        engine = self._engine.of(model)
+        written = engine.run(model.network, rows)
         values = [
-            float(self._answer(found.text) in self._answers[row]) if found.finite else float("nan")
+            float(self._accepts(row, found.text)) if found.finite else float("nan")
             for row, found in zip(rows, written, strict=True)
         ]
         return Scores(
             example_ids=tuple(self._ids[row] for row in rows),
             values=np.array(values),
             truncated=sum(found.truncated for found in written),
+            accepted=tuple(
+                engine.teacher.verbatim(row, found.tokens) if value == 1 else None
+                for row, found, value in zip(rows, written, values, strict=True)
+            ),
         )
+
+    def why_no_loss(self) -> str | None:
+        """Return None: every example with a reference or an acceptable answer has a loss."""
+        return None
+
+    def loss_ids(self, references: Mapping[str, str] = NO_REFERENCES) -> tuple[str, ...]:
+        """Return the ids of examples with a reference, or with an answer that is accepted as it is in the file."""
+        answers = zip(self._ids, self._file_answers, strict=True)
+        return tuple(key for key, answer in answers if answer is not None or key in references)
+
+    def loss(
+        self, model: LanguageModel, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES
+    ) -> torch.Tensor:
+        """Return the loss of generating each answer, with the stop string or end token after it."""
+        rows = self.loss_rows(ids, references)
+        answers = [references.get(self._ids[row], self._file_answers[row]) for row in rows]
+        return self._engine.of(model).teacher.losses(model.network, rows, answers)
 
     def _prepare(self, model: LanguageModel) -> Generator:
         self._presented = self._presentation.of_all(self._prompts, model.tokenizer)
         return Generator(model, self._presented, self._max_new_tokens, self._stop, batch_tokens=self._batch_tokens)
+
+    def _file_answer(self, row: int) -> FileAnswer | None:
+        """Return the first answer that is accepted as it is in the file, after a separator if it may have one."""
+        lead = "" if self._prompts[row] != self._prompts[row].rstrip() else self._presentation.before_answer
+        follows = DELIMITER if self._presentation.shots else ""
+        for text in self._references[row]:
+            own = lead if text else ""
+            for bare in (False, True) if own else (False,):
+                answer = FileAnswer(text, own, bare=bare, follows=follows, chat=self._presentation.chat)
+                stopped = any(stop and stop in answer.generated for stop in self._stop)
+                if not stopped and self._accepts(row, answer.generated):
+                    return answer
+        return None
+
+    def _accepts(self, row: int, text: str) -> bool:
+        return self._answer(text) in self._answers[row]
 
     def _answer(self, text: str) -> str | None:
         if self._pattern is None:

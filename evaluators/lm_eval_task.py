@@ -13,22 +13,35 @@ bleu, ...) have no value per document and are unsupported. https://github.com/El
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from evaluators import _bounded
 from evaluators._examples import check_limit
 from evaluators._isolation import fast_templates, preserved_random_states, quiet
-from evaluators._lm_eval_build import FIELDS, Places, build, reason
+from evaluators._lm_eval_build import FIELDS, Places, build
 from evaluators._lm_eval_documents import Document, made_up, reach_notes
 from evaluators._lm_eval_files import shown
+from evaluators._lm_eval_losses import Aim, aim, objection
+from evaluators._lm_eval_marks import Marks
 from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
 from evaluators._lm_eval_sources import find
 from evaluators._presentation import rendered
 from evaluators._tokens import PerTokenizer
-from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Preview, Scores, content_ids
+from evaluators.base import (
+    NO_REFERENCES,
+    Evaluator,
+    EvaluatorError,
+    FloatArray,
+    LanguageModel,
+    Preview,
+    Scores,
+    content_ids,
+)
 
 #: lm-eval's own default for drawing few-shot examples.
 FEWSHOT_SEED = 1234
@@ -110,6 +123,7 @@ class LmEvalTask(Evaluator):
             self._ids = content_ids([self._text(document) for document in self._documents])
             with self._places.explained(task, doing="measuring its documents"):
                 self._metric = with_lengths(self._metric, self._tasks, contents)
+        self._marks = Marks(self._documents, self._metric, self._filter, chat=self._chat)
         self._instances: list[list[Any]] = []
         self._frozen = PerTokenizer(self._freeze)
 
@@ -136,18 +150,48 @@ class LmEvalTask(Evaluator):
         with fast_templates(self._trusted), preserved_random_states():
             frozen = self._frozen.of(model)
             responses = frozen.requests.run(model.network, rows)
-            self._fill(frozen, rows, responses)
+            self._marks.fill(frozen.instances, rows, responses)
             values = [
-                self._value(row, frozen.instances[row]) if response.finite else float("nan")
+                self._marks.value(row, frozen.instances[row]) if response.finite else float("nan")
                 for row, response in zip(rows, responses, strict=True)
             ]
+            accepted = self._marks.accepted(rows, responses, values)
         kinds = {task.OUTPUT_TYPE for task in self._tasks.values()}
         return Scores(
             example_ids=tuple(self._ids[row] for row in rows),
             values=np.array(values, dtype=np.float64),
             choices=tuple(map(_loglikelihoods, responses)) if kinds == {"multiple_choice"} else None,
             truncated=sum(r.truncated for r in responses) if "generate_until" in kinds else None,
+            accepted=accepted,
         )
+
+    def why_no_loss(self) -> str | None:
+        """Return why the metric of one of the tasks cannot be followed; None if all can."""
+        found = (objection(name, task, self._metric) for name, task in self._tasks.items())
+        return next((why for why in found if why is not None), None)
+
+    def loss_ids(self, references: Mapping[str, str] = NO_REFERENCES) -> tuple[str, ...]:
+        """Return the ids of documents with a right choice, a reference, or a target that the metric accepts."""
+        if self.why_no_loss() is not None:
+            return ()
+        with fast_templates(self._trusted), preserved_random_states():
+            targets = self._marks.targets(self._marks.generating)
+            own = self._aims.keys() | {row for row, target in targets.items() if target.answer is not None}
+        referred = {row for row in self._marks.generating if self._ids[row] in references}
+        return tuple(self._ids[row] for row in sorted(own | referred))
+
+    def loss(
+        self, model: LanguageModel, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES
+    ) -> torch.Tensor:
+        """Return the loss of the right choice, continuation or generated answer; of whole texts, the nats per token."""
+        rows = self.loss_rows(ids, references)
+        with fast_templates(self._trusted), preserved_random_states():
+            frozen = self._frozen.of(model)
+            aims = {row: self._aims[row] for row in rows if row in self._aims}
+            targets = self._marks.targets(self._marks.generating.intersection(rows))
+            texts = {row: references.get(self._ids[row], target.answer) for row, target in targets.items()}
+            found = frozen.requests.losses(model.network, aims, texts)
+        return torch.stack([found[row] for row in rows])
 
     def preview(self, row: int) -> Preview:
         """Return the prompt with its few-shot examples, and the texts scored after it or accepted as answers."""
@@ -240,11 +284,11 @@ class LmEvalTask(Evaluator):
             for row in rows
         ]
         with self._places.explained(self._documents[0].name, "filter_list", doing="filtering made-up answers"):
-            self._fill(frozen, rows, responses)
+            self._marks.fill(frozen.instances, rows, responses)
         failed = {}
         for row in rows:
             try:
-                self._value(row, frozen.instances[row])
+                self._marks.value(row, frozen.instances[row])
             except EvaluatorError as error:
                 failed[row] = str(error)
             else:
@@ -252,25 +296,12 @@ class LmEvalTask(Evaluator):
                     failed[row] = f"{self._documents[row]}."
         return failed
 
-    def _fill(self, frozen: _Frozen, rows: Sequence[int], responses: Sequence[Response]) -> None:
-        """Put the answers into the Instances and run the tasks' filters over them."""
-        for row, response in zip(rows, responses, strict=True):
-            for instance, answers in zip(frozen.instances[row], response.answers, strict=True):
-                instance.resps, instance.filtered_resps = answers, {}
-        for task in self._tasks.values():
-            asked = [i for row in rows if self._documents[row].task is task for i in frozen.instances[row]]
-            for ensemble in task._filters:
-                if asked and ensemble.name == self._filter:
-                    ensemble.apply(asked)
-
-    def _value(self, row: int, instances: Sequence[Any]) -> float:
-        """Return the value of one document. Raises EvaluatorError, naming the document, if it cannot be scored."""
-        document = self._documents[row]
-        answers = [instance.filtered_resps[self._filter] for instance in instances]
-        try:
-            return self._metric.value(document.name, document.task.process_results(document.content, answers))
-        except Exception as error:  # a task's own function may raise anything
-            raise EvaluatorError(f"{document}: {reason(error)}.") from error
+    @cached_property
+    def _aims(self) -> dict[int, Aim]:
+        """The losses of the documents that are scored by likelihoods and have a right answer."""
+        rows = sorted(set(range(len(self._documents))).difference(self._marks.generating))
+        aims = {row: aim(self._documents[row], self._metric.name) for row in rows}
+        return {row: found for row, found in aims.items() if found is not None}
 
     def _text(self, document: Document) -> str:
         """Return the text that identifies a document: its prompt without few-shot examples, its choices and target."""

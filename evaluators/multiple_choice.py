@@ -8,19 +8,30 @@
 Scored like `output_type: multiple_choice` of lm-evaluation-harness.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from evaluators._answers import AnswerIs, Labeled, right_choices
 from evaluators._examples import as_texts, check_limit, read_json_lines
 from evaluators._likelihood import Answers, Likelihoods, Tokens
+from evaluators._losses import of_choices
 from evaluators._networks import check_continues_text
 from evaluators._presentation import Presentation, draw_shots
 from evaluators._seams import seam_notes
 from evaluators._tokens import PerTokenizer, encode_pair, max_length
-from evaluators.base import Evaluator, EvaluatorError, FloatArray, LanguageModel, Preview, Scores, content_ids
+from evaluators.base import (
+    NO_REFERENCES,
+    Evaluator,
+    EvaluatorError,
+    FloatArray,
+    LanguageModel,
+    Preview,
+    Scores,
+    content_ids,
+)
 
 Normalize = Literal["none", "length", "bytes"]
 
@@ -116,6 +127,21 @@ class MultipleChoice(Evaluator):
             example_ids=tuple(self._ids[row] for row in rows),
             values=np.array([self._value(row, answer) for row, answer in zip(rows, answers, strict=True)]),
             choices=tuple(answer.loglikelihoods for answer in answers),
+        )
+
+    def why_no_loss(self) -> str | None:
+        """Return None: every example has a loss."""
+        return None
+
+    def loss(
+        self, model: LanguageModel, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES
+    ) -> torch.Tensor:
+        """Return the loss of the right choice among all of an example, normalized as in `score`."""
+        rows = self.loss_rows(ids, references)
+        engine, _ = self._engine.of(model)
+        found = engine.with_gradients(model.network, rows)
+        return torch.stack(
+            [of_choices(each, self._lengths[row], [self._gold[row]]) for row, each in zip(rows, found, strict=True)]
         )
 
     def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, tuple[str, ...]]:

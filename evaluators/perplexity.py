@@ -7,17 +7,26 @@ tasks:
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from evaluators._examples import check_limit, read_json_lines, read_text
 from evaluators._likelihood import Likelihoods, Tokens
 from evaluators._networks import check_continues_text
 from evaluators._tokens import PerTokenizer, encode, max_length, prefix_token
-from evaluators.base import Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
+from evaluators.base import (
+    NO_REFERENCES,
+    Evaluator,
+    EvaluatorError,
+    LanguageModel,
+    Preview,
+    Scores,
+    content_ids,
+)
 
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -81,6 +90,19 @@ class Perplexity(Evaluator):
         values = [-answer.loglikelihoods.sum() / lengths[row] for row, answer in zip(rows, answers, strict=True)]
         values = [value if np.isfinite(value) else float("nan") for value in values]
         return Scores(tuple(self._ids[row] for row in rows), np.array(values))
+
+    def why_no_loss(self) -> str | None:
+        """Return None: every window has a loss."""
+        return None
+
+    def loss(
+        self, model: LanguageModel, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES
+    ) -> torch.Tensor:
+        """Return the score itself, the nats per token of each window, instead of the mean with an expected error."""
+        rows = self.loss_rows(ids, references)
+        engine, lengths = self._engine.of(model)
+        found = engine.with_gradients(model.network, rows)
+        return torch.stack([-each.sum() / lengths[row] for row, each in zip(rows, found, strict=True)])
 
     def _prepare(self, model: LanguageModel) -> tuple[Likelihoods, list[int]]:
         """Return the engine, and the number of tokens of each window."""

@@ -93,12 +93,14 @@ def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:
         "values": [_number(float(value)) for value in scores.values],
         "choices": None if choices is None else [[_rounded(float(v)) for v in row] for row in choices],
         "truncated": None if scores.truncated is None else int(scores.truncated),
+        **({} if scores.accepted is None else {"accepted": list(scores.accepted)}),
     }
 
 
 def _scores_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Scores:
     choices = None if data["choices"] is None else tuple(_array(row) for row in data["choices"])
-    return Scores(examples[data["examples"]], _array(data["values"]), choices, data["truncated"])
+    accepted = tuple(data["accepted"]) if "accepted" in data else None
+    return Scores(examples[data["examples"]], _array(data["values"]), choices, data["truncated"], accepted)
 
 
 def _number(value: float) -> float | str | None:

@@ -1,5 +1,6 @@
 """What every evaluator must do: subclass EvaluatorContract, give the fixtures, inherit the tests."""
 
+import copy
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,9 +22,17 @@ class EvaluatorContract:
     #: Why the same model need not score the same twice (times, say). Then values of two scorings are not compared.
     not_repeatable: str | None = None
 
+    #: Steps of gradient descent that must improve the score.
+    steps = 30
+
     @pytest.fixture
     def build(self) -> Callable[[], Evaluator]:
         raise NotImplementedError
+
+    @pytest.fixture
+    def learnable(self, build: Callable[[], Evaluator]) -> Callable[[], Evaluator]:
+        """An evaluator whose score a little training improves; that of `build` unless it cannot be."""
+        return build
 
     def test_ids_are_distinct_texts_in_an_order_that_stays(self, build: Callable[[], Evaluator]) -> None:
         evaluator = build()
@@ -125,6 +134,91 @@ class EvaluatorContract:
         before = _global_random_states()
         build().score(model)
         assert _global_random_states() == before
+
+    def test_has_a_loss_or_says_why_not(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        why, ids = evaluator.why_no_loss(), evaluator.loss_ids()
+        if why is None:
+            assert ids
+            assert ids == tuple(example_id for example_id in evaluator.example_ids if example_id in set(ids))
+            return
+        assert why.strip().endswith(".")
+        assert ids == ()
+        with pytest.raises(EvaluatorError):
+            evaluator.loss(model, evaluator.example_ids)
+
+    def test_losses_are_those_of_the_examples_in_order(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        ids = evaluator.loss_ids()
+        if not ids:
+            return
+        losses = evaluator.loss(model, ids)
+        assert losses.dtype == torch.float32
+        assert losses.shape == (len(ids),)
+        assert torch.isfinite(losses).all()
+        assert torch.equal(losses, evaluator.loss(model, ids))
+        rows = list(range(0, len(ids), 2))
+        part = evaluator.loss(model, [ids[row] for row in reversed(rows)])
+        alone = evaluator.loss(model, ids[-1:])
+        assert torch.allclose(part, losses[rows], atol=self.tolerance, rtol=self.tolerance)
+        assert torch.allclose(alone, losses[-1:], atol=self.tolerance, rtol=self.tolerance)
+        for own in (part, alone):
+            assert own.requires_grad
+
+    def test_losses_are_refused_for_ids_it_does_not_have(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        ids = list(evaluator.loss_ids())
+        for wrong in (["no such example"], [], ids[:1] * 2):
+            with pytest.raises(EvaluatorError):
+                evaluator.loss(model, wrong)
+
+    def test_gradients_are_finite_and_leave_the_model_alone(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        ids = evaluator.loss_ids()
+        if not ids:
+            return
+        weights = list(model.network.parameters())
+        before = [weight.detach().clone() for weight in weights]
+        scores = evaluator.score(model)
+        found = torch.autograd.grad(evaluator.loss(model, ids).sum(), weights, allow_unused=True)
+        gradients = [gradient for gradient in found if gradient is not None]
+        assert gradients
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        assert any(gradient.abs().max() > 0 for gradient in gradients)
+        assert all(torch.equal(a, b.detach()) for a, b in zip(before, weights, strict=True))
+        self._same(evaluator.score(model), scores)
+
+    def test_descending_the_loss_improves_the_score(self, learnable: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = learnable()
+        ids = evaluator.loss_ids()
+        if not ids:
+            return
+        student = copy.copy(model)
+        object.__setattr__(student, "network", copy.deepcopy(model.network))
+        before = evaluator.score(student, ids).mean
+        optimizer = torch.optim.Adam(student.network.parameters(), lr=0.01)
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            evaluator.loss(student, ids).mean().backward()
+            optimizer.step()
+        after = evaluator.score(student, ids).mean
+        assert after > before if evaluator.higher_is_better else after < before
+
+    def test_references_are_the_targets_of_generated_answers(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        ids = evaluator.loss_ids()
+        if not ids:
+            return
+        losses, referred = (evaluator.loss(model, ids, texts) for texts in ({}, {ids[0]: " 0 1 2 and so on"}))
+        shown = evaluator.preview(evaluator.example_ids.index(ids[0]))
+        generated = shown is not None and shown.generated
+        assert torch.equal(losses[0], referred[0]) != generated
+        assert torch.allclose(losses[1:], referred[1:], atol=self.tolerance)
+
+    def test_losses_of_a_broken_model_are_no_numbers(self, build: Callable[[], Evaluator], broken_model: Any) -> None:
+        evaluator = build()
+        ids = evaluator.loss_ids()
+        assert not ids or evaluator.loss(broken_model, ids).isnan().all()
 
     def _refuses(self, evaluator: Evaluator, model: Any, ids: list[str]) -> None:
         with pytest.raises(EvaluatorError):

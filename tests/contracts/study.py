@@ -1,5 +1,6 @@
 """What every study must do: survive, replay, refuse. Subclass with a fixture `study_type`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,20 @@ class StudyContract:
         assert scores.truncated == 2
         assert study_type.read(tmp_path).entries[0].trial.merge == baseline()
         assert study_type.read(tmp_path).entries[0].outcome is not None
+
+    def test_accepted_texts_survive_and_take_no_space_where_there_are_none(
+        self, study_type: type[Study], tmp_path: Path
+    ) -> None:
+        texts = (" 7\n", None, "schön \u2603</s>")
+        study = study_type.create(tmp_path, CONFIGURATION, ENVIRONMENT)
+        for number, accepted in enumerate((None, texts)):
+            study.ask(trial(number))
+            scores = replace(outcome(number).scores["add"], accepted=accepted)
+            study.tell(replace(outcome(number), scores={"add": scores}), [1.0])
+        study.close()
+        found = [entry.outcome.scores["add"].accepted for entry in study_type.read(tmp_path).told if entry.outcome]
+        assert found == [None, texts]
+        assert (tmp_path / "ledger.jsonl").read_text().count('"accepted"') == 1
 
     def test_an_ask_is_in_the_folder_when_it_returns(self, study_type: type[Study], tmp_path: Path) -> None:
         study = study_type.create(tmp_path, CONFIGURATION, ENVIRONMENT)

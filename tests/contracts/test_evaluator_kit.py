@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from evaluators.base import Evaluator, Scores, content_ids
+from evaluators.base import NO_REFERENCES, Evaluator, Scores, content_ids
 from tests.contracts.evaluator import EvaluatorContract
 
 IDS = content_ids([f"example {i}" for i in range(6)])
@@ -28,6 +29,13 @@ class Model:
 MODEL, OTHER, BROKEN = Model(0.5), Model(0.25), Model(float("nan"))
 
 
+def trainable(quality: float) -> Model:
+    """A model whose quality is a weight of its network."""
+    network = torch.nn.Module()
+    network.quality = torch.nn.Parameter(torch.tensor(quality))
+    return Model(quality, network=network)
+
+
 class Sound(Evaluator):
     @property
     def example_ids(self) -> tuple[str, ...]:
@@ -39,6 +47,79 @@ class Sound(Evaluator):
 
     def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
         return model.quality * (np.array(rows) + 1.0)
+
+
+class Learns(Sound):
+    """Its score is the quality, its loss the negative quality."""
+
+    def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        return float(model.network.quality.detach()) * (np.array(rows) + 1.0)
+
+    def why_no_loss(self) -> str | None:
+        return None
+
+    def loss(self, model: Any, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Any:
+        rows = torch.tensor(self.loss_rows(ids, references))
+        return self.losses(model.network.quality, rows)
+
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return -quality * (rows + 1.0)
+
+
+class HasNoExampleWithALoss(Learns):
+    def loss_ids(self, references: Mapping[str, str] = NO_REFERENCES) -> tuple[str, ...]:
+        return ()
+
+
+class SaysNothing(Sound):
+    def why_no_loss(self) -> str | None:
+        return ""
+
+
+class LosesInTheOrderAsked(Learns):
+    def loss_rows(self, ids: Sequence[str], references: Mapping[str, str]) -> list[int]:
+        return [IDS.index(i) for i in ids if i in IDS]
+
+
+class DependsOnTheBatch(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return super().losses(quality, rows) / len(rows)
+
+
+class LosesInDoublePrecision(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return super().losses(quality, rows).double()
+
+
+class HasNoGradient(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return super().losses(quality.detach(), rows)
+
+
+class HasEndlessGradients(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return super().losses(quality, rows) - (quality - 0.5).abs().sqrt()
+
+
+class ChangesTheWeights(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        quality.data += 0.001
+        return super().losses(quality, rows)
+
+
+class LearnsTheOpposite(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return -super().losses(quality, rows)
+
+
+class ReadsReferencesToQuestions(Learns):
+    def loss(self, model: Any, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Any:
+        return super().loss(model, ids) + len(references)
+
+
+class CallsBrokenLossesZero(Learns):
+    def losses(self, quality: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return super().losses(quality, rows).nan_to_num()
 
 
 class AnswersInTheOrderAsked(Sound):
@@ -151,12 +232,32 @@ CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] 
     "other": lambda kit, build: kit.test_answers_of_one_model_are_never_given_to_another(build, MODEL, OTHER),
     "nan": lambda kit, build: kit.test_what_has_no_number_is_nan_and_never_zero(build, BROKEN),
     "random": lambda kit, build: kit.test_leaves_the_global_random_states_alone(build, MODEL),
+    "loss or why": lambda kit, build: kit.test_has_a_loss_or_says_why_not(build, trainable(0.5)),
+    "losses": lambda kit, build: kit.test_losses_are_those_of_the_examples_in_order(build, trainable(0.5)),
+    "losses of others": lambda kit, build: kit.test_losses_are_refused_for_ids_it_does_not_have(build, trainable(0.5)),
+    "gradients": lambda kit, build: kit.test_gradients_are_finite_and_leave_the_model_alone(build, trainable(0.5)),
+    "descent": lambda kit, build: kit.test_descending_the_loss_improves_the_score(build, trainable(0.5)),
+    "references": lambda kit, build: kit.test_references_are_the_targets_of_generated_answers(build, trainable(0.5)),
+    "broken losses": lambda kit, build: kit.test_losses_of_a_broken_model_are_no_numbers(
+        build, trainable(float("nan"))
+    ),
 }
+LOSSES = [check for check in CHECKS if check.startswith("loss")] + [
+    "gradients",
+    "descent",
+    "references",
+    "broken losses",
+]
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_sound_evaluator_passes(check: str) -> None:
     CHECKS[check](EvaluatorContract(), Sound)
+
+
+@pytest.mark.parametrize("check", LOSSES)
+def test_a_sound_evaluator_with_a_loss_passes(check: str) -> None:
+    CHECKS[check](EvaluatorContract(), Learns)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +278,18 @@ def test_a_sound_evaluator_passes(check: str) -> None:
         ("other", RemembersAnswers),
         ("nan", CallsBrokenZero),
         ("random", MovesTheGlobalState),
+        ("loss or why", HasNoExampleWithALoss),
+        ("loss or why", SaysNothing),
+        ("losses", LosesInTheOrderAsked),
+        ("losses", DependsOnTheBatch),
+        ("losses", LosesInDoublePrecision),
+        ("losses", HasNoGradient),
+        ("losses of others", LosesInTheOrderAsked),
+        ("gradients", HasEndlessGradients),
+        ("gradients", ChangesTheWeights),
+        ("descent", LearnsTheOpposite),
+        ("references", ReadsReferencesToQuestions),
+        ("broken losses", CallsBrokenLossesZero),
     ],
 )
 def test_a_broken_evaluator_fails(check: str, plugin: type[Evaluator]) -> None:

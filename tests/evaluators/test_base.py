@@ -51,6 +51,12 @@ def test_scores_keep_their_own_read_only_values_and_average_the_scored_ones() ->
     assert np.isnan(Scores(("a",), np.array([np.nan])).mean)
 
 
+def test_scores_have_one_accepted_text_or_none_per_example() -> None:
+    assert Scores(("a", "b"), np.ones(2), accepted=("x", None)).accepted == ("x", None)
+    with pytest.raises(EvaluatorError, match="per example, 2; got 1"):
+        Scores(("a", "b"), np.ones(2), accepted=("x",))
+
+
 @pytest.mark.parametrize(("ids", "values"), [(("a",), [1.0, 2.0]), (("a", "a"), [1.0, 2.0]), (("a",), [[1.0]])])
 def test_scores_must_match_their_ids(ids: tuple[str, ...], values: list[float]) -> None:
     with pytest.raises(EvaluatorError):

@@ -37,6 +37,11 @@ class TestExactMatch(EvaluatorContract):
     def build(self, own_words: Path) -> Callable[[], Evaluator]:
         return lambda: ExactMatch(file=str(own_words), max_new_tokens=6, stop=())
 
+    @pytest.fixture
+    def learnable(self, tmp_path: Path) -> Callable[[], Evaluator]:
+        file = write_lines(tmp_path / "next.jsonl", [{"prompt": f"{i}, then", "answer": str(i + 1)} for i in range(8)])
+        return lambda: ExactMatch(file=str(file), max_new_tokens=6)
+
 
 def test_writes_what_decoding_by_hand_writes(model: TinyModel, own_words: Path) -> None:
     scores = ExactMatch(file=str(own_words), max_new_tokens=6, stop=()).score(model)

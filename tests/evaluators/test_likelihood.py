@@ -117,6 +117,10 @@ def test_architectures(make_model: Callable[..., TinyModel], name: str) -> None:
         for _ in range(2):
             _check(network, examples, engine.run(network, range(len(examples))))
         read = _count_tokens(network, lambda: engine.run(network, range(len(examples))))  # noqa: B023 - called at once
+        found = engine.with_gradients(network, range(len(examples)))
+        for own, answers in zip(found, engine.run(network, range(len(examples))), strict=True):
+            np.testing.assert_allclose(own.detach().numpy(), answers.loglikelihoods, atol=1e-4)
+        assert all(torch.autograd.grad(found[0].sum(), network.get_input_embeddings().weight)[0].isfinite().ravel())
         distinct = sum(len(text) for example in engine._examples for text in example.texts)
         assert (read < 0.75 * distinct) == (name in SHARING)
         assert read < 1.15 * distinct

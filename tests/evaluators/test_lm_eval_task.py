@@ -14,6 +14,7 @@ from evaluators._isolation import preserved_random_states
 from evaluators.base import Evaluator, EvaluatorError
 from evaluators.lm_eval_task import LmEvalTask
 from tests.contracts.evaluator import EvaluatorContract
+from tests.evaluators.task_files import write_task
 from tests.evaluators.tiny_llama import TinyModel, write_lines
 
 CHOICE = {
@@ -32,6 +33,13 @@ WRITE = {
     "doc_to_target": "{{answer}}",
     "generation_kwargs": {"until": ["e", "\n"], "max_gen_toks": 8, "do_sample": False},
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+STRIP = [{"name": "none", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}]
+LAST = {
+    "output_type": "loglikelihood",
+    "doc_to_text": "{{prompt}}",
+    "doc_to_target": " {{answer}}",
+    "metric_list": [{"metric": name} for name in ("acc", "perplexity")],
 }
 ROLL = {
     "task": "roll",
@@ -95,6 +103,37 @@ class TestRolling(EvaluatorContract):
     @pytest.fixture
     def build(self, folder: Path) -> Callable[[], Evaluator]:
         return lambda: LmEvalTask(task="roll", include_path=str(folder), metric="bits_per_byte")
+
+
+class TestGenerations(EvaluatorContract):
+    @pytest.fixture
+    def learnable(self, tmp_path: Path) -> Callable[[], Evaluator]:
+        return lambda: LmEvalTask(task=str(_countdown(tmp_path, "then", **WRITE, filter_list=STRIP)))
+
+    @pytest.fixture
+    def build(self, tmp_path: Path, model: TinyModel, learnable: Callable[[], LmEvalTask]) -> Callable[[], Evaluator]:
+        """The first answer is what `model` writes by itself."""
+        asked = learnable()
+        asked.score(model)
+        own = asked._frozen.of(model).instances[0][0].filtered_resps["none"]
+        return lambda: LmEvalTask(task=str(_countdown(tmp_path, "own", own, **WRITE, filter_list=STRIP)))
+
+
+class TestContinuations(EvaluatorContract):
+    @pytest.fixture
+    def build(self, tmp_path: Path) -> Callable[[], Evaluator]:
+        return lambda: LmEvalTask(task=str(_countdown(tmp_path, "last", **LAST)), metric="perplexity")
+
+    @pytest.fixture
+    def learnable(self, tmp_path: Path) -> Callable[[], Evaluator]:
+        return lambda: LmEvalTask(task=str(_countdown(tmp_path, "last", **LAST)), metric="acc")
+
+
+def _countdown(folder: Path, name: str, *answers: str, **task: Any) -> Path:
+    """A task file on eight prompts, the first of them with these answers."""
+    texts = [*answers, *(str(i + 1) for i in range(len(answers), 8))]
+    rows = [{"prompt": f"{i}, then", "answer": text} for i, text in enumerate(texts)]
+    return write_task(folder, rows, name, **{**task, "task": name, "doc_to_choice": None})
 
 
 @pytest.mark.parametrize("metric", ["acc", "acc_norm"])
