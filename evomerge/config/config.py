@@ -129,7 +129,7 @@ class SearchConfig(Section):
             _refuse("prefer", "needs `objective: pareto`; other objectives take weights themselves: {task: weight}")
         if isinstance(self.keep, Mapping) and not self.keep.keys() <= self.tasks.keys():
             _refuse(
-                "keep", ". ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
+                "keep", "; ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
             )
         unfit = next((name for name in self.tasks if not is_name(name)), None)
         if unfit is not None:
@@ -307,11 +307,11 @@ def _one_for_each_task(field: str, weights: Mapping[str, float] | None, tasks: M
         missing = [task for task in tasks if task not in weights]
         what_to_do = [unknown_key(name, tasks, "task") for name in weights if name not in tasks] or [
             (
-                f"None is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for a minor task; "
+                f"none is given for {', '.join(missing)}: write `{missing[0]}: 1`, or less for a minor task; "
                 "only `evomerge pick --prefer` treats omitted tasks as weight 0"
             )
         ]
-        _refuse(field, ". ".join([f"needs one weight for each task: {', '.join(tasks)}", *what_to_do]))
+        _refuse(field, f"needs one weight for each task ({', '.join(tasks)}); {'; '.join(what_to_do)}")
 
 
 _SECTIONS: dict[str, type[Section]] = {"budget": Limits, "split": Split}

@@ -139,9 +139,9 @@ MISTAKES = [
     (("report: 0.3", "report: 0.2"), ":15: split: the shares must sum to 1; they sum to 0.9."),
     (
         ("{sort: 1, add: 2}", "{srt: 1, add: 2}"),
-        ":9: objective: needs one weight for each task: add, sort. unknown task 'srt'; did you mean 'sort'?",
+        ":9: objective: needs one weight for each task (add, sort); unknown task 'srt'; did you mean 'sort'?",
     ),
-    (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task: add, sort."),
+    (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task (add, sort); "),
     (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto, chebyshev, retention or a"),
     (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
     (("{sort: 1, add: 2}", "{kind: mxa}"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
@@ -149,7 +149,7 @@ MISTAKES = [
     (("{sort: 1, add: 2}", "{kind: mean, weights: }"), ":9: objective: expected mean, pareto, chebyshev"),
     (
         ("{sort: 1, add: 2}", "{kind: chebyshev, weights: {add: 1}}"),
-        ":9: objective: needs one weight for each task: add, sort.",
+        ":9: objective: needs one weight for each task (add, sort); ",
     ),
     (
         ("{sort: 1, add: 2}", "{kind: pareto, weights: {add: 1, sort: 1}}"),
@@ -165,7 +165,7 @@ MISTAKES = [
     ),
     (
         ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1}"),
-        ":10: prefer: needs one weight for each task: add, sort. None is given for sort: write `sort: 1`, or less",
+        ":10: prefer: needs one weight for each task (add, sort); none is given for sort: write `sort: 1`, or less",
     ),
     (
         ("objective: {sort: 1, add: 2}", "objective: pareto\nprefer: {add: 1, sort: 0}"),
