@@ -184,9 +184,7 @@ def _pick_predicted(run: "Run", request: "Request", output: Path | None, *, over
 
 
 def _say(text: str) -> None:
-    from evomerge.text.printable import printable
-
-    typer.echo(printable(text))
+    show(False, {}, text)
 
 
 def _ask(question: str) -> str:

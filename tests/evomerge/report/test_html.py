@@ -234,6 +234,14 @@ def test_holm_multiplies_by_the_claims_that_are_left(data: dict[str, Any]) -> No
             assert claim["p_holm"] == pytest.approx(largest)
 
 
+def test_only_differences_that_holm_leaves_are_marked(page: str, data: dict[str, Any]) -> None:
+    winner = data["headline"]["winner"]
+    claims = [*data["comparisons"][winner]["claims"], *data["headline"]["claims"]]
+    marked = ["better" if claim["mean"] > 0 else "worse" for claim in claims if claim["p_holm"] < 0.05]
+    assert re.findall(r'<tr class="(better|worse)">', page) == marked
+    assert len(marked) < sum(claim["p"] < 0.05 for claim in claims), "one stands out by itself and not among all"
+
+
 def test_progress_counts_evaluations_and_keeps_the_best(data: dict[str, Any], raw: Raw) -> None:
     searched = [told for told in raw.told if raw.asked[told["number"]]["split"] == "search"]
     rows = data["progress"]
