@@ -1,4 +1,4 @@
-# Every target sets up .venv by itself. `make demo` is the main job from nothing to merged weights.
+# Every target sets up .venv by itself. `make demo` is the complete workflow, from nothing to merged weights.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 .PHONY: demo test slow gpu bench conformance lint format clean
 
 demo: $(READY)
-	@echo "== 1/3  Models: training one base and its experts on CPU (found again at once the next time)"
+	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
 	$(BIN)/python -m experiments.tiny_models --out models
 	@echo "== 2/3  Search: layer-wise coefficients on Ray workers, then the choice on held-out examples"
 	$(BIN)/evomerge search $(DEMO)/search.yaml --resume
