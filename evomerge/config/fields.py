@@ -174,7 +174,7 @@ def _model(data: Any, info: ValidationInfo, name: str | None = None) -> Input:
 
 
 def _with_path(data: Any, what: str, keys: Sequence[str]) -> dict[str, Any]:
-    """A model or an adapter as a mapping of `keys`; a text is its path."""
+    """Return a model or adapter as a mapping of `keys`; a string is its path. Raises ValueError for anything else."""
     if isinstance(data, str):
         data = {"path": data}
     if not isinstance(data, dict) or not isinstance(data.get("path"), str) or not data["path"]:

@@ -298,7 +298,7 @@ class Study:
         return True
 
     def asked(self, number: int) -> Entry:
-        """A whole trial or a part by its number. Raises StudyError where there is none."""
+        """Return a whole or partial trial by its number. Raises StudyError if there is none."""
         entry = self._asked(number)
         if entry is None:
             raise StudyError(f"Trial {number} was never asked; the next number is {self.next_number}.")
