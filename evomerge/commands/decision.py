@@ -100,7 +100,7 @@ def decision_lines(decision: Decision, run: Path) -> list[str]:
             ahead = f", {gaps[task]} against {view.gaps[task][0]}" if task in gaps else ""
             lines.append(f"  {task} {plus_minus(value, digits)}{ahead}")
         chance = view.front.probability[view.point.label]
-        lines.append(f"  score{by} {plus_minus(view.point.score, digits)}, on the front with P = {chance:.2f}")
+        lines.append(f"  score{by} {plus_minus(view.point.score, digits)}, P(front) {chance:.2f}")
     return [
         *lines,
         *(f"note: {note}" for note in decision.notes),

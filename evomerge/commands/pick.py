@@ -99,7 +99,7 @@ def _decision(run: Run, deciding: Front, chosen: Chosen, sentence: str, notes: l
 
 def _sentence(deciding: Front, chosen: Chosen) -> str:
     if chosen.met:
-        return f"{chosen.point.label} is {chosen.wish.text}, on the {deciding.split} split."
+        return f"On the {deciding.split} split, {chosen.point.label} is {chosen.wish.text}."
     asked = " and ".join(constraint.text for constraint in chosen.wish.keep)
     how = (
         ", whose largest violation, relative to the range of its task, is the smallest"

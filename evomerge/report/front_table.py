@@ -57,7 +57,7 @@ def render_predicted(
         ]
         rows.append((f"predicted {point.number}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
     few = f"{len(shown)} of these are shown (all with --all); " if len(shown) < n_open else ""
-    what = "± is half the 95 % interval of the expected score, without sampling error; in brackets the nearest measured"
+    what = "± is half a 95 % interval of the expected score, without sampling error; in brackets the nearest measured"
     said = (
         f"\nPredicted on the search split, not measured: {count(len(points), 'point')}, {n_open} of them not "
         f"dominated by a measured model. {f'{few}{what}.' if rows else ''}"

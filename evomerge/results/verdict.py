@@ -112,12 +112,12 @@ def _headline(
     gap = leads[best.label]
     amount = _amount(gap, shares=shares) + _of(winner, shares=shares) + _by_constants(winner, best, gap)
     beside = _beside(winner, leads, baseline, shown=gap.shown, shares=shares)
+    which = "the best-scoring parent" + (" that meets the constraints" if 0 < len(kept) < len(parents) else "")
     if gap.shown:
         p = p_text(gap.p, "p")
-        which = "the best parent" + (" that meets the constraints" if 0 < len(kept) < len(parents) else "")
         said = f"{winner.label} beats {which}, {best.label}, on held-out examples ({amount}, {p}){beside}."
     else:
-        said = f"No merge was shown to be better than {best.label} on held-out examples ({amount}){beside}."
+        said = f"No merge was shown to be better than {which}, {best.label}, on held-out examples ({amount}){beside}."
     if not kept:
         return f"{said} No parent meets the constraints on held-out examples."
     needed = _needed(gap, shares=shares)

@@ -86,7 +86,7 @@ def test_without_a_terminal_it_is_what_the_study_prefers(study: Path) -> None:
     selected = next(data for kind, data in Study.read(study).events if kind == "selected")
     assert shown["label"] == selected["label"]
     text = run("pick", study)
-    assert text.stdout.startswith(f"{shown['label']} is the study's preferred merge, on the select split.")
+    assert text.stdout.startswith(f"On the select split, {shown['label']} is the study's preferred merge.")
 
 
 def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_terminal_is_asked(study: Path, tmp_path: Path, asked: tuple[Fork, fds
     child.expect("Did you mean 'one'")
     child.expect("or q: ")
     child.sendline("max one")
-    child.expect(r"(\S+) is the best on one, on the select split")
+    child.expect(r"On the select split, (\S+) is the best on one\.")
     label = child.match.group(1)
     child.expect("y or n: ")
     child.sendline("y")

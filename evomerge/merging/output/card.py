@@ -20,6 +20,8 @@ from search_spaces.base import FloatArray
 _TAGS = ["merge", "mergekit", "evomerge"]
 #: Longer coefficient tables are only in recipe.yaml.
 MAX_ROWS = 64
+#: Columns of scores whose names in `evomerge.json` do not say that they are ends of 95 % confidence intervals.
+_HEADINGS = {"low": "95 % low", "high": "95 % high", "from": "difference 95 % low", "to": "difference 95 % high"}
 
 
 def model_card(
@@ -92,8 +94,9 @@ def _score_table(scores: Mapping[str, Any]) -> list[str]:
     given = {name: row for name, row in scores.items() if not isinstance(row, str)}
     rows = {name: row if isinstance(row, Mapping) else {"score": row} for name, row in given.items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    head = [_HEADINGS.get(column, column) for column in columns]
     cells = ([_text(name), *(_text(_cell(row.get(c))) for c in columns)] for name, row in rows.items())
-    return said + _table(("", *map(_text, columns)), cells)
+    return said + _table(("", *map(_text, head)), cells)
 
 
 def _coefficients(merge: Merge) -> list[str]:

@@ -164,7 +164,7 @@ def test_a_dominated_choice_is_noted(tmp_path: Path) -> None:
 
 def test_the_card_states_reason_and_splits(finished: Path) -> None:
     rows = scores_for_card(decide(Run(finished), Request(best_at="math")))
-    assert rows["choice"].startswith("trial:8 is the best on math, on the select split. By this measure, parent:math ")
+    assert rows["choice"].startswith("On the select split, trial:8 is the best on math. By this measure, parent:math ")
     assert rows["trial:8, select"] == {
         "split": "select",
         "examples": 20,

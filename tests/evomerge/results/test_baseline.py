@@ -49,7 +49,7 @@ def test_the_headline_names_the_best_baseline_of_the_select_split(tmp_path: Path
     assert selection_to_dict(found)["baseline"] == "task_arithmetic:0.8"
     labels = {standing.label for standing in found.models}
     assert labels == {found.winner.label, "base", "parent:a", "uniform", "task_arithmetic:0.8"}
-    assert "beats the best parent, parent:a, on held-out examples (+20.0 ± " in found.verdict
+    assert "beats the best-scoring parent, parent:a, on held-out examples (+20.0 ± " in found.verdict
     assert said in found.verdict.split(". ")[0] + "."
 
 
@@ -61,7 +61,7 @@ def test_how_many_examples_would_tell_them_apart(tmp_path: Path) -> None:
 def test_nothing_is_claimed_against_a_baseline_where_no_parent_is_beaten(tmp_path: Path) -> None:
     table = {**GRID, "report/parent:a": {"a": 0.8}, "report/task_arithmetic:0.8": {"a": 0.5}}
     verdict = result(tmp_path, table).verdict
-    assert "No merge was shown to be better than parent:a" in verdict
+    assert "No merge was shown to be better than the best-scoring parent, parent:a," in verdict
     assert "; against the best baseline, task_arithmetic:0.8: +30.0 ± " in verdict
     assert "and the best baseline" not in verdict
 

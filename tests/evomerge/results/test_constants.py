@@ -133,7 +133,7 @@ def test_the_verdict_says_that_a_lead_is_that_of_a_constant() -> None:
     parent = ScoredModel("parent:x", 0, "parent", Trial(0, None), b, reference)
     said = verdict((winner, parent), {"parent:x": stick.difference(a, b)}, (), shares=("count",))
     assert said == (
-        "No merge was shown to be better than parent:x on held-out examples "
+        "No merge was shown to be better than the best-scoring parent, parent:x, on held-out examples "
         "(+0.0186 ± 0.0067 in the weighted mean of all tasks, each in its own unit; all of it comes "
         "from mine, one value per model without sampling error). Keep parent:x."
     )

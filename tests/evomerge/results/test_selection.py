@@ -148,7 +148,7 @@ def reported(folder: Path, winner: list[float], parent: list[float]) -> Study:
 def test_a_clear_winner_is_called_one(tmp_path: Path) -> None:
     study = reported(tmp_path / "s", [1.0] * 60 + [0.0] * 40, [1.0] * 30 + [0.0] * 70)
     verdict = selection(study, OBJECTIVE).verdict
-    assert "trial:3 beats the best parent, parent:a" in verdict
+    assert "trial:3 beats the best-scoring parent, parent:a" in verdict
     assert "+30.0" in verdict
 
 
@@ -156,7 +156,7 @@ def test_an_unclear_winner_is_not(tmp_path: Path) -> None:
     values = [1.0] * 50 + [0.0] * 50
     study = reported(tmp_path / "s", [*values[:1], 1.0, *values[2:]], [0.0, *values[1:]])
     verdict = selection(study, OBJECTIVE).verdict
-    assert "No merge was shown to be better than parent:a" in verdict
+    assert "No merge was shown to be better than the best-scoring parent, parent:a," in verdict
     assert "Keep parent:a, or evaluate on at least" in verdict
 
 

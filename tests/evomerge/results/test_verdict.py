@@ -54,7 +54,7 @@ def test_a_task_alone_keeps_its_unit_without_a_word() -> None:
     rows = {"trial:1": {"text": 9.0}, "parent:a": {"text": 10.0}}
     models = scored_models(Objective({"text": 1.0}, frozenset({"text"})), rows)
     said = verdict(models, {"parent:a": Difference(1.0, 0.1, 100, 1e-9)}, (), shares=())
-    assert "beats the best parent, parent:a, on held-out examples (+1.00 ± 0.20, p < 0.0001)." in said
+    assert "beats the best-scoring parent, parent:a, on held-out examples (+1.00 ± 0.20, p < 0.0001)." in said
 
 
 def test_a_change_of_what_should_be_less_says_which_way_it_went() -> None:
@@ -112,12 +112,16 @@ def test_task_by_task_names_the_split_that_chose_the_parents_and_the_correction(
 @pytest.mark.parametrize(
     ("score_b", "p", "text"),
     [
-        (0.69, 0.001, "trial:1 beats the best parent that meets the constraints, parent:b,"),
-        (0.69, 0.6, "No merge was shown to be better than parent:b on held-out examples (+2.0 ± 9.8 points). Keep"),
+        (0.69, 0.001, "trial:1 beats the best-scoring parent that meets the constraints, parent:b,"),
+        (
+            0.69,
+            0.6,
+            "No merge was shown to be better than the best-scoring parent that meets the constraints, parent:b, on",
+        ),
         (
             0.5,
             0.001,
-            "the best parent, parent:a, on held-out examples (+5.0 ± 9.8 points, p = 0.001). No parent meets",
+            "the best-scoring parent, parent:a, on held-out examples (+5.0 ± 9.8 points, p = 0.001). No parent meets",
         ),
         (0.5, 0.6, "(+5.0 ± 9.8 points). No parent meets the constraints on held-out examples."),
     ],
@@ -154,7 +158,7 @@ def test_a_share_that_was_asked_for_is_one_of_what_the_parent_scores(kept: float
     assert said.startswith(f"trial:1 violates a constraint on held-out examples: {fell}") == said_so
     assert "trial:1 came closest." in said
     assert f"No finalist met all constraints (math {100 * kept:g}%)" in said
-    assert ("the best parent that meets the constraints, parent:a," in said) == said_so  # 0.72 is one, by 89 %
+    assert ("the best-scoring parent that meets the constraints, parent:a," in said) == said_so  # 0.72 is one, by 89 %
 
 
 @pytest.mark.parametrize(("changed", "judged"), [(0, True), (2, True), (3, False)])

@@ -44,6 +44,13 @@ def test_origins_are_listed_unless_they_repeat_the_names() -> None:
     assert "| `base` | `lab/model` |" in card(merged, {"base": "lab/model", "add": "add", "sort": "sort"})
 
 
+def test_ends_of_intervals_are_named_as_such() -> None:
+    row = {"score": 0.75, "low": 0.7, "high": 0.8, "winner minus this": 0.1, "from": 0.05, "to": 0.15}
+    text = card(merge(weight=[[0.25, 0.5], [1.0, -0.5]]), scores={"trial:4": row})
+    intervals = "| score | 95 % low | 95 % high | winner minus this | difference 95 % low | difference 95 % high |"
+    assert intervals in text
+
+
 def test_the_verdict_stands_above_the_scores_and_not_in_the_table() -> None:
     scores = {"verdict": "trial:4 beats the best parent.", "trial:4": {"score": 0.75}, "base": {"score": 0.5}}
     text = card(merge(weight=[[0.25, 0.5], [1.0, -0.5]]), scores=scores)
