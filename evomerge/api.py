@@ -1,4 +1,4 @@
-"""The Python interface: a search and a merge as functions. `evomerge.search` and `evomerge.merge` are these."""
+"""The Python interface: `evomerge.search` and `evomerge.merge`."""
 
 import signal
 from collections.abc import Callable

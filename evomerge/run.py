@@ -1,4 +1,4 @@
-"""Run: the folder of a run, opened once. What commands, reports, exports and trackers know of a search comes from here.
+"""Run: the folder of a run, opened once; commands, reports, exports and trackers read a search through it.
 
 Nothing is read before it is asked for, and torch is loaded only where the models are.
 """
@@ -30,7 +30,7 @@ from search_spaces.base import SearchSpace
 
 
 class Run:
-    """The folder of a run, for reading only.
+    """The results of a run, read from its folder.
 
     Each part is read when it is first asked for and kept, so a run shows one moment of a search that goes on; open the
     folder again to see what has come since.
@@ -60,7 +60,7 @@ class Run:
 
     @classmethod
     def of(cls, study: Study) -> "Run":
-        """The run of a study that is open already: being written, or followed."""
+        """Return the run of a study that is already open for writing or followed."""
         run = cls(study.folder)
         run.study = study
         return run
@@ -72,17 +72,17 @@ class Run:
 
     @cached_property
     def config(self) -> SearchConfig:
-        """The search file as the study keeps it. Raises ConfigError."""
+        """The study's copy of the search file. Raises ConfigError."""
         return load_config(self.folder / SEARCH_FILE)
 
     @cached_property
     def objective(self) -> Objective:
-        """What the search improves, by the ledger."""
+        """The objective of the search, from the ledger."""
         return objective_of_study(self.study)
 
     @cached_property
     def searched(self) -> Recipe:
-        """The models and the method that are searched, without coefficients.
+        """The recipe of the search: models and method, without coefficients.
 
         Raises InputChanged where the models are no longer those that the study began with.
         """
@@ -94,7 +94,7 @@ class Run:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space, over the tensors of the base as it is now. Raises CheckpointError or SpaceError."""
+        """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
         from evomerge.bench import build_space  # with torch
         from evomerge.merging.recipe_models import open_models
 
@@ -103,7 +103,7 @@ class Run:
 
     @cached_property
     def optimizer(self) -> Optimizer:
-        """The optimizer as the ledger leaves it. Raises PluginError or OptimizerError where it cannot be built."""
+        """The optimizer after replaying the ledger. Raises PluginError or OptimizerError if it cannot be built."""
         points = {e.trial.label: e.trial.x for e in self.study.entries.values() if e.trial.x is not None}
         if not points:
             raise StudyError(f"The study in {self.folder} has asked for no candidate yet: its optimizer knows nothing.")
@@ -125,14 +125,14 @@ class Run:
         return optimizer
 
     def scored(self, split: str = "search") -> Front:
-        """Every model that was scored on a split, compared with the others."""
+        """Compare all models scored on a split."""
         if split not in self._fronts:
             self._fronts[split] = front(self.study, self.objective, split)
         return self._fronts[split]
 
     @cached_property
     def predicted(self) -> tuple[Predicted, ...]:
-        """The points that the optimizer expects on the front beyond what was measured; empty where it has no model.
+        """The points that the optimizer predicts on the front; empty if it models no losses.
 
         Raises PluginError or OptimizerError where the optimizer cannot be built.
         """
@@ -140,7 +140,7 @@ class Run:
 
     @property
     def why_unpredicted(self) -> str | None:
-        """Why `predicted` is empty although the optimizer models the losses; None where it is not, or models none."""
+        """Reason why `predicted` is empty although the optimizer models the losses; None otherwise."""
         asks = self.objective.pareto and self.scored().points and self._predicts and not self.predicted
         return self.optimizer.why_no_predictions() if asks else None
 
@@ -174,7 +174,7 @@ class Run:
         return held_out or self.scored("select").by_label.get(self.selected)
 
     def table(self, split: str | None = None) -> Table:
-        """The models that were scored on a split, with confidence intervals; an HTML table in notebooks.
+        """Return the models scored on a split with confidence intervals; an HTML table in notebooks.
 
         Args:
             split: "search", "select" or "report"; by default the last of them with a scored model.
@@ -193,7 +193,7 @@ class Run:
 
     @cached_property
     def selection(self) -> Selection:
-        """The winner on the report split, and everything that it was compared with.
+        """The winner on the report split, and everything it was compared with.
 
         Raises SelectionError while the search is not finished.
         """
@@ -201,11 +201,11 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """What the result shows, in sentences. Raises SelectionError while the search is not finished."""
+        """Sentences that state what the result shows. Raises SelectionError while the search is not finished."""
         return self.selection.verdict
 
     def recipe(self, trial: int | None = None) -> Merge:
-        """The complete recipe of a trial, which `evomerge.merge` writes out as weights.
+        """Return the complete recipe of a trial, which `evomerge.merge` writes out as weights.
 
         Args:
             trial: The number of the trial; by default the selected winner.
@@ -218,21 +218,21 @@ class Run:
         return self.merge_of(self.selection.winner if trial is None else self.entry(trial).trial)
 
     def entry(self, number: int) -> Entry:
-        """A trial by its number. Raises StudyError, with the numbers that there are."""
+        """Return a trial by its number. Raises StudyError, with the existing numbers."""
         entry = self.study.entries.get(number)
         if entry is None:
             raise StudyError(f"{self.folder} has no trial {number}. {_trials(self.study)}")
         return entry
 
     def merge_of(self, trial: Trial) -> Merge:
-        """The complete merge that a trial stands for. Raises as `searched`, or MergeError where none can be written."""
+        """Return the complete merge of a trial. Raises like `searched`, or MergeError if it has none."""
         from evomerge.merging.trial_merge import merge_of  # with torch
 
         return merge_of(trial, self.searched, lambda: self.space)
 
 
 def _trials(study: Study) -> str:
-    """Which trials there are, by what they were scored on."""
+    """List the existing trials by split."""
     if not study.entries:
         return "It has none yet."
     runs = groupby(study.entries.values(), key=lambda entry: entry.trial.split)

@@ -29,7 +29,10 @@ def why_died(said: str, log: str | None, kernel_kills: int) -> str:
         return first
     if kernel_kills:
         return f"{first} The kernel killed {kernel_kills} process(es) for memory meanwhile, probably this one too"
-    return f"{first} It logged no signal, as after SIGKILL: from somebody, or from the kernel for memory (see dmesg)"
+    return (
+        f"{first} It logged no signal, as after SIGKILL from another process, or from the kernel when memory runs out "
+        "(see dmesg)"
+    )
 
 
 def log_tail(path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The trials before the optimizer's own: the canary, the start, and the merges to compare with."""
+"""The trials before the optimizer's proposals: canary, start and baselines."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ DIGITS = 12
 def planned_trials(
     recipe: Recipe, space: SearchSpace, base: Model, seed: int, own: Sequence[str] = ()
 ) -> tuple[Trial, ...]:
-    """Canary, start and baselines, numbered when they are asked; baselines with their points where they have one.
+    """Return canary, start and baselines, with their points in the search space where they have one.
 
     own: models that are scored as their folders say: what a merge with the same weights scores is not known.
     """
@@ -34,7 +34,7 @@ def planned_trials(
 
 
 def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Trial) -> bytes | None:
-    """Equal for trials that are the same model on the same split; None where it is not known.
+    """Return a key that is equal for trials of the same model on the same split; None if unknown.
 
     By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
     of them, and neither is the canary.
@@ -55,12 +55,12 @@ def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Tri
 
 
 def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:
-    """Labels of the parents that are not scored as merges are."""
+    """Return the labels of parents that are scored with their own configuration or tokenizer."""
     return {parent_label(recipe, name) for name in own}
 
 
 def _as_searched(recipe: Recipe, merge: Merge, base: Model, *, up_to_rounding: bool = False) -> Merge | None:
-    """The merge by the searched method with the same coefficients; None where that has other weights."""
+    """Return the same weights as a merge by the searched method; None if it does not give them."""
     table = completed(merge.table, recipe)
     if table is None:
         return None
@@ -70,7 +70,7 @@ def _as_searched(recipe: Recipe, merge: Merge, base: Model, *, up_to_rounding: b
 
 
 def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:
-    """Where a baseline lies in the space, so that the optimizer can learn from it; None outside of it.
+    """Return a baseline's point in the search space, from which the optimizer learns; None outside of it.
 
     A merge by another method counts where the searched one gives the same weights with the same coefficients.
     """

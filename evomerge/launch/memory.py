@@ -1,4 +1,4 @@
-"""Needs: the memory that a search takes, and how much of it there is."""
+"""Estimates of the memory that a search needs."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ SAFE = 0.9
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """Memory in bytes.
+    """Memory needs of a search, in bytes.
 
     inputs: files of all models, mapped once for all workers. worker: of each worker's own: libraries, network,
     embeddings matched by token, activations. folded: what a worker's adapters take when they are kept folded.
@@ -33,21 +33,22 @@ class MemoryNeeds:
     export: int = 0
 
     def total(self, workers: int, kept: int = 0) -> int:
-        """Bytes for a number of workers, each of which keeps `kept` bytes of folded adapters."""
+        """Return the bytes for a number of workers that each keep `kept` bytes of folded adapters."""
         return self.inputs + workers * (self.worker + kept)
 
     def fitting(self, available: int) -> int:
-        """How many workers fit; inputs that do not fit beside them are read from disk again and again."""
+        """Return how many workers fit into memory, at least 1."""
         return max(1, int((SAFE * available - self.inputs) / self.worker))
 
     def room_to_keep(self, workers: int, available: int) -> int:
-        """Bytes that each worker may use to keep adapters folded."""
+        """Return the bytes that each worker may use to keep adapters folded."""
         return max(0, min(self.folded, int((SAFE * available - self.total(workers)) / workers)))
 
 
 def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torch.dtype | None) -> MemoryNeeds:
-    """What a search over these models needs. dtype: of merged weights, None for the base's. compute: of the network,
-    where it is another one.
+    """Estimate the memory needs of a search over these models.
+
+    dtype: of merged weights, None for the base's. compute: of the network if it differs.
     """
     base = sources.base
     stored = {name: dtype if dtype and base.mergeable(name) else base.dtype(name) for name in base.names}
@@ -72,8 +73,10 @@ def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torc
 
 
 def _forward(config: Mapping[str, Any] | None, itemsize: int) -> int:
-    """Bytes at the peak of a forward pass: the widest layer's activations, or logits in the network's type and in
-    float32; nothing for bare weights."""
+    """Return the bytes at the peak of a forward pass; 0 for bare weights.
+
+    They are the widest layer's activations and logits, the latter also in float32.
+    """
     if config is None:
         return 0
     text = config.get("text_config") or config

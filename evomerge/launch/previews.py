@@ -1,4 +1,4 @@
-"""Examples of a task as a model meets them: the prompt, what follows it, and where tokens end."""
+"""Previews of a task's examples as the model sees them: prompt, continuations and ends of tokens."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 def as_text(preview: Preview) -> list[str]:
-    """Lines that show an example, without a tokenizer."""
+    """Format an example as lines, without a tokenizer."""
     return _lines(preview, _shorten([preview.prompt]), [[text] for text in preview.continuations], "")
 
 
 def as_tokens(preview: Preview, tokenizer: Any) -> list[str]:
-    """Lines that show an example with `|` after every token that the model reads or is scored on."""
+    """Format an example as lines, with `|` after every token that is read or scored."""
     if preview.generated or not preview.continuations:
         head = encode_prompt(tokenizer, preview.prompt)
         tails = [[text] for text in preview.continuations]
@@ -33,7 +33,7 @@ def as_tokens(preview: Preview, tokenizer: Any) -> list[str]:
 
 
 def token_texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """The text that each token adds; tokens that only together make a character are one entry."""
+    """Return the text that each token adds; tokens that only together form a character are one entry."""
     texts, done, begun = [], "", 0
     for end in range(1, len(tokens) + 1):
         # Decode from the first token on: the text of a token depends on what precedes it.
@@ -60,7 +60,7 @@ def _lines(preview: Preview, prompt: list[str], continuations: Sequence[list[str
 
 
 def _quoted(texts: Sequence[str], mark: str) -> str:
-    """The texts with a mark between them, control characters and line ends escaped."""
+    """Quote the texts with a mark between them; control characters and line ends are escaped."""
     return "'" + mark.join(_escaped(text) for text in texts) + "'"
 
 
@@ -69,7 +69,7 @@ def _escaped(text: str) -> str:
 
 
 def _shorten(texts: Sequence[str]) -> list[str]:
-    """The texts, without the middle ones where all together are long."""
+    """Drop the middle texts if all together are long."""
     if sum(map(len, texts)) <= SHOWN:
         return list(texts)
     if len(texts) <= 2:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a search runs: what they ask of it, and that they were received."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP during a search."""
 
 import signal
 import threading
@@ -14,10 +14,12 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals(stop: StopRequest, heard: Callable[[StopRequest], None] = lambda _: None) -> Iterator[None]:
-    """Ctrl-C once asks to drain, twice to leave at once; the others leave at once, as does any before the workers run.
+    """Stop a search on signals: the first Ctrl-C drains it; the second, and other signals, stop at once.
 
-    A signal that is ignored stays ignored (SIGHUP under `nohup`). heard: called from the handler, whatever the search
-    is doing: it must be re-entrant. Python handles signals in its main thread only: in another one nothing is done.
+    Before the workers run, every signal stops at once. A signal that is ignored stays ignored (SIGHUP under
+    `nohup`). Python handles signals in its main thread only; in another one nothing is done.
+
+    heard: called with the request in the handler, whatever the search is doing; must be re-entrant.
     """
 
     def interrupted(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The least that a merge has to keep on a task: one type and one parser for `keep` in a search file and for `--keep`.
+"""Constraints on a task: one type and one parser for `keep` in a search file and for `--keep`.
 
 `-1pt` and `-2%` are measured from the best parent: 0.01 below its score, in the task's unit, and 2 % of its score
 below it; `98%` is a share of its score. A number alone is how far a task may fall in a search file (`keep: 0.01`), and
@@ -18,11 +18,11 @@ _DOUBTFUL = 50
 
 @dataclass(frozen=True)
 class Floor:
-    """The least that a merge has to reach on a task.
+    """The lowest result that a merge may have on a task.
 
     Args:
-        amount: What `unit` says; of a fall below 0 the merge has to be ahead of the best parent.
-        unit: `fall`, how far it may fall behind the best parent in the task's unit; `share`, how much it keeps of that
+        amount: Value in the sense of `unit`; a negative fall is a lead over the best parent.
+        unit: `fall`, how far it may fall below the best parent in the task's unit; `share`, how much it keeps of that
             parent's score, 0.98 of it, or 1.02 times it where less is better; or `score`, the score itself.
     """
 
@@ -30,33 +30,33 @@ class Floor:
     unit: Literal["fall", "share", "score"] = "fall"
 
     def allowed(self, best: float) -> float:
-        """How far a task may fall behind the best parent, in its unit; best: that parent's score or loss on it."""
+        """Return the allowed fall below the best parent, in the task's unit. best: that parent's score or loss."""
         return (1 - self.amount) * abs(best) if self.unit == "share" else self.amount
 
     def limit(self, best: float, sign: float) -> float:
-        """The score that is asked for; best: the best parent's score. sign: -1 where less is better, else 1."""
+        """Return the required score. best: the best parent's score. sign: -1 where less is better, else 1."""
         return self.amount if self.unit == "score" else best - sign * self.allowed(best)
 
     @property
     def data(self) -> float | str:
-        """A fall or share as a search file says it: 0.01, or `98%`."""
+        """The fall or share as written in a search file: 0.01, or `98%`."""
         if self.unit != "share":
             return self.amount
         kept = 100 * self.amount
         return f"{kept:.12g}%" if kept >= _DOUBTFUL else f"-{100 - kept:.12g}%"
 
     def text(self, sign: float) -> str:
-        """A fall or share for people: `-0.01` from the best parent, `+2` where less is better, or `98%`."""
+        """Format a fall or share: `-0.01` from the best parent, `+2` where less is better, or `98%`."""
         return str(self.data) if self.unit == "share" else f"{-sign * self.amount:+g}" if self.amount else "0"
 
 
 def hundredths(amount: float) -> float:
-    """Points or a percentage, as people write them, as a number: 1 point is 0.01."""
+    """Convert points or percent to a number: 1 point is 0.01."""
     return amount / 100
 
 
 def read_floor(text: str, sign: float = 1.0) -> Floor | None:
-    """The floor that a text stands for, a number alone being a score; None for other texts.
+    """Parse a constraint, where a number alone is a score; None for other texts.
 
     sign: -1 where less is better, so that `+1pt` is a fall; in a search file a fall has a minus even there.
     """
@@ -73,14 +73,14 @@ def read_floor(text: str, sign: float = 1.0) -> Floor | None:
 
 
 def read_keep(data: Any) -> Floor | dict[str, Floor]:
-    """`keep` of a search file: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
+    """Parse `keep` of a search file: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
     if isinstance(data, Mapping) and data:
         return {task: _read_fall(value) for task, value in data.items()}
     return _read_fall(data)
 
 
 def keep_data(keep: Floor | Mapping[str, Floor]) -> Any:
-    """What `read_keep` reads back."""
+    """Return `keep` as data that `read_keep` reads back."""
     return {task: floor.data for task, floor in keep.items()} if isinstance(keep, Mapping) else keep.data
 
 
@@ -90,7 +90,7 @@ def _read_fall(data: Any) -> Floor:
     floor = read_floor(data) if isinstance(data, str) and "+" not in data else None
     if floor is None:
         raise ValueError(
-            "expected how far a merge may fall behind the best parent, from 0 on, such as 0.01 or -1pt, or what it "
+            "expected how far a merge may fall below the best parent, at least 0, such as 0.01 or -1pt, or what it "
             f"keeps of the parent's score, such as 98%; got {data!r}"
         )
     if floor.unit != "share":

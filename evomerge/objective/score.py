@@ -1,4 +1,4 @@
-"""One number for people: the weighted mean of the tasks, in their own unit or from 0 (worst) to 1 (best model)."""
+"""The displayed score: the weighted mean of the tasks, in their units or scaled from 0 (worst) to 1 (best model)."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from evomerge.statistics import Clusters, Difference, Estimate, clusters_of, dif
 
 @dataclass(frozen=True)
 class DisplayScore:
-    """How the tasks of an objective add up to a score, larger is better.
+    """Weighted mean of an objective's tasks for display; larger is better.
 
     scale: task -> (worst, best) mean of the models compared, which become 0 and 1; empty where tasks keep their unit.
     """
@@ -23,20 +23,20 @@ class DisplayScore:
 
     @property
     def text(self) -> str:
-        """`each task scaled from 0, its worst model, to 1, its best: length 9 to 8.93`; empty if unscaled."""
+        """Description of the scale: `each task scaled from 0, its worst model, ...`; empty if unscaled."""
         ends = ", ".join(f"{task} {worst:.4g} to {best:.4g}" for task, (worst, best) in self.scale.items())
         return f"each task scaled from 0, its worst model, to 1, its best: {ends}" if ends else ""
 
     def score(self, scores: Mapping[str, Scores]) -> float:
-        """The weighted mean. Raises NonFiniteScore."""
+        """Return the weighted mean. Raises NonFiniteScore."""
         return self.of_means(self.objective.means(scores))
 
     def of_means(self, means: Mapping[str, float]) -> float:
-        """The weighted mean, from the mean of every task."""
+        """Return the weighted mean from the mean of every task."""
         return float(sum(self._weighted(task, np.array([mean]))[0] for task, mean in means.items()))
 
     def contributions(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:
-        """Per task, every example's share of the score: the task means of these sum to `score`.
+        """Return every example's contribution to the score by task; the means of the tasks sum to `score`.
 
         What is measured of the whole model has no sampling error: it moves the examples of the first other task.
         """
@@ -50,15 +50,15 @@ class DisplayScore:
 
     @property
     def sizes(self) -> dict[str, float]:
-        """What a right answer adds to a mean, by task with examples; below 0 where less is better."""
+        """Increase of the score per unit of a task's mean, for tasks with examples; negative if less is better."""
         return {task: self._slope(task) for task in self.objective.weights if task not in self.objective.whole_model}
 
     def sampled(self, scores: Mapping[str, Scores]) -> dict[str, FloatArray]:
-        """Per task with examples, their shares of the score up to a constant: what scores 0 stays 0."""
+        """Return the examples' contributions by task, up to a constant: a score of 0 stays 0."""
         return {task: size * scores[task].values for task, size in self.sizes.items()}
 
     def estimate(self, scores: Mapping[str, Scores]) -> Estimate:
-        """The score with its standard error, which values of whole models alone do not tell."""
+        """Return the score with its standard error, which is infinite if only whole models are measured."""
         if not self._is_sampled:
             return Estimate(self.score(scores), math.inf, len(self.objective.weights))
         return estimate(
@@ -66,7 +66,7 @@ class DisplayScore:
         )
 
     def difference(self, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
-        """How far a's score is ahead of b's, paired; nothing is shown where only whole models are measured."""
+        """Return the paired lead of a's score over b's, with p = 1 if only whole models are measured."""
         lead = self._constant(a) - self._constant(b)
         if not self._is_sampled:
             return Difference(lead, math.inf, len(self.objective.weights), 1.0)
@@ -85,7 +85,7 @@ class DisplayScore:
         return share / (best - worst) if best != worst else 0.0
 
     def _constant(self, scores: Mapping[str, Scores]) -> float:
-        """What the score has beside the examples: values of whole models, and where the scale of each task begins."""
+        """Return the constant part of the score: values of whole models, and the offsets of the tasks' scales."""
         whole = [
             float(self._weighted(task, scores[task].values).mean())
             for task in self.objective.weights
@@ -104,7 +104,7 @@ class DisplayScore:
 
 
 def display_score(objective: Objective, models: Iterable[Mapping[str, Scores]]) -> DisplayScore:
-    """The score that fits these models.
+    """Return the score for these models, scaled where their tasks have different units.
 
     A mean, and chebyshev's weighted gaps, are in units that the search file's weights have to fit. Elsewhere tasks that
     are not all shares in [0, 1] are scaled, where there are models to scale them over. Raises NonFiniteScore.
@@ -122,8 +122,10 @@ def display_score(objective: Objective, models: Iterable[Mapping[str, Scores]]) 
 
 
 def task_estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
-    """The mean of one task, without a standard error where one is not told: by one value, or by a value other than 0
-    and 1 that all examples have, such as the size of the model or the length at which every text was cut.
+    """Return the mean of one task, without a standard error if the examples cannot tell one.
+
+    That is so for one value per model, and for a value other than 0 and 1 that all examples have, such as the length
+    at which every text was cut.
     """
     found = np.unique(scores.values[~np.isnan(scores.values)])
     if task in objective.whole_model or (len(found) == 1 and found[0] not in (0.0, 1.0)):
@@ -132,19 +134,19 @@ def task_estimate(objective: Objective, task: str, scores: Scores) -> Estimate:
 
 
 def task_difference(objective: Objective, task: str, a: Mapping[str, Scores], b: Mapping[str, Scores]) -> Difference:
-    """How far a is ahead of b on one task, paired, in its unit: above 0 is better whichever way the task counts."""
+    """Return the paired lead of a over b on one task, in its unit; positive is better, also if less is better."""
     sign = objective.sign(task)
     values = ({task: sign * model[task].values} for model in (a, b))
     return difference(*values, sizes={task: sign}, clusters=clusters({task: a[task]}))
 
 
 def clusters(scores: Mapping[str, Scores]) -> Clusters:
-    """By task, which examples repeat each other."""
+    """Return the clusters of duplicate examples by task."""
     return {task: clusters_of(values.example_ids) for task, values in scores.items()}
 
 
 def are_shares(objective: Objective, task: str, models: Iterable[Mapping[str, Scores]]) -> bool:
-    """Whether a task's values are shares of something good, such as accuracies, and differences of them points."""
+    """Return whether a task's values are shares such as accuracies, whose differences are given in points."""
     if task in objective.lower_is_better or task in objective.whole_model:
         return False
     return all(scores[task].is_share for scores in models)

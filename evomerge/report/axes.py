@@ -1,4 +1,4 @@
-"""Axes: what of a point of the cube is shown to people, few enough to look at, under the names of a search space."""
+"""Axes for displaying points of the unit cube: few enough to look at, named as in the search space."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _NAME = re.compile(r"(?P<parameter>[^\[]+)\[(?P<slot>.*?)(?:, (?P<label>[^,\]]+)
 
 @dataclass(frozen=True)
 class Axis:
-    """One number shown: the mean over `coordinates` of a point, scaled to [low, high]."""
+    """One displayed number: the mean over some coordinates of a point, scaled to [low, high]."""
 
     name: str
     coordinates: tuple[int, ...]
@@ -24,21 +24,21 @@ class Axis:
     high: float = 1.0
 
     def value(self, x: FloatArray) -> float:
-        """What is shown of a point, (dimension,)."""
+        """Return the displayed value of a point, (dimension,)."""
         value = self.low + (self.high - self.low) * float(np.mean(x[list(self.coordinates)]))
         # People read it; and rounding may carry a mean a hair beyond the range that it is declared to have.
         return min(max(float(f"{value:.12g}"), self.low), self.high)
 
 
 def of_points(dimension: int) -> tuple[Axis, ...]:
-    """Axes where no space is at hand: the coordinates by number, in runs of them where there are many."""
+    """Return axes without a search space: coordinates by number, grouped into runs if there are many."""
     width = len(str(max(dimension - 1, 0)))
     runs = np.array_split(np.arange(dimension), min(dimension, MANY))
     return tuple(Axis(_run(int(run[0]), int(run[-1]), width), tuple(map(int, run))) for run in runs)
 
 
 def of_space(space: SearchSpace) -> tuple[Axis, ...]:
-    """The coordinates by name; the mean of every parameter and input over all groups where there are many.
+    """Return axes named by a search space; if there are many, the mean of each parameter and input over all groups.
 
     Coefficients are shown where a coordinate is one but for its range, else the coordinate, from 0 to 1.
     """
@@ -59,7 +59,7 @@ def of_space(space: SearchSpace) -> tuple[Axis, ...]:
 
 
 def _ranges(space: SearchSpace) -> dict[str, tuple[float, float]]:
-    """Parameter -> range, for those whose values are their coordinates stretched to a range."""
+    """Return parameter -> range for the parameters that are linear in their coordinates."""
     at: Sequence[float] = (0.0, 0.25, 1.0)
     tables = [space.decode(np.full(space.dimension, value)).values for value in at]
     ranges = {}
@@ -75,7 +75,7 @@ def _ranges(space: SearchSpace) -> dict[str, tuple[float, float]]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """`weight[block.3, math]` -> weight, math."""
+    """Split `weight[block.3, math]` into `weight` and `math`."""
     found = _NAME.fullmatch(name)
     return (found["parameter"], found["label"] or "") if found else (name, "")
 

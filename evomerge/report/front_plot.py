@@ -1,4 +1,4 @@
-"""The picture of a front: two tasks against each other, or more of them side by side."""
+"""Plot of a front: two tasks against each other, or more tasks on parallel axes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,13 +32,13 @@ def plot_front(run: Run, front: Front, path: Path | None = None) -> Path:
 
 
 def _title(run: Run, front: Front) -> str:
-    """Only points of two tasks have bars."""
+    """Return the title; only plots of two tasks have error bars."""
     name = plain_label(run.folder.absolute().name)
     return f"{name}: {front.split} split" + ("; bars are 95 % intervals" if len(front.tasks) == 2 else "")
 
 
 def _roles(run: Run, front: Front) -> dict[ScoredModel, list[str]]:
-    """What is suggested or was selected, each with why."""
+    """Return the suggested and the selected models, each with its roles."""
     why: dict[ScoredModel, list[str]] = {}
     for name, point in front.suggested.items():
         why.setdefault(point, []).append(name)
@@ -49,7 +49,7 @@ def _roles(run: Run, front: Front) -> dict[ScoredModel, list[str]]:
 
 
 def _draw_pair(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) -> None:
-    """One task over the other; the front as steps, since everything below them is dominated."""
+    """Draw one task against the other, with error bars on the front and on the base and parents."""
     first, second = front.tasks
     rest = [point for point in front.points if not point.is_parent and point not in front.choices]
     axes.plot(
@@ -85,7 +85,7 @@ def _draw_pair(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) 
 
 
 def _label(axes: Any, spot: tuple[float, float], text: str, *, below: bool) -> None:
-    """A name beside its point, towards the middle, where there is room for long ones."""
+    """Draw a name beside its point, toward the middle, where long names have room."""
     left, right = axes.get_xlim()
     side, across = ("right", -4) if spot[0] > (left + right) / 2 else ("left", 4)
     edge, up = ("top", -4) if below else ("bottom", 4)
@@ -93,7 +93,7 @@ def _label(axes: Any, spot: tuple[float, float], text: str, *, below: bool) -> N
 
 
 def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[ScoredModel, list[str]]) -> None:
-    """Parallel axes: every task from the worst (0) to the best (1) of the points shown.
+    """Draw parallel axes, each task scaled from the worst (0) to the best (1) of the models shown.
 
     A line for every point that stands out; the others are strokes on each axis, since dozens of lines hide each other.
     """
@@ -134,7 +134,7 @@ def _draw_side_by_side(axes: Any, front: Front, roles: Mapping[ScoredModel, list
 
 
 def _standing_out(front: Front, roles: Mapping[ScoredModel, list[str]]) -> dict[ScoredModel, list[str]]:
-    """What has a role, and the merge and the model that are best on every task; each with why."""
+    """Return the models to name, each with reasons: a role, or being the best merge or parent on a task."""
     why = {point: list(names) for point, names in roles.items()}
     best_at: dict[ScoredModel, list[str]] = {}
     for points in filter(None, (front.choices, front.parents)):
@@ -147,7 +147,7 @@ def _standing_out(front: Front, roles: Mapping[ScoredModel, list[str]]) -> dict[
 
 
 def _bars(intervals: list[tuple[float, float]], means: list[float]) -> Any:
-    """Lengths below and above, (2, n_points); none where an interval is not known."""
+    """Return the lengths of error bars below and above, (2, n_points); 0 without an interval."""
     lengths = np.abs(np.array(intervals, dtype=float).reshape(-1, 2).T - np.array(means))
     return np.where(np.isfinite(lengths), lengths, 0.0)
 

@@ -1,4 +1,4 @@
-"""The front as a table, or on a narrow terminal as a list."""
+"""A front as a table, or as a list on a narrow terminal."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ TASK_WIDTH, OTHER_WIDTH = 9, 44
 
 
 def render_front(front: Front, width: int, *, selected: str | None = None, everything: bool = False) -> RenderableType:
-    """The points on the front; the selected one, models and averages wherever they are; or all that were scored."""
+    """Render the front, the selected model, parents and baselines; everything: all scored models."""
     named = front.on_front | {selected}
     shown = [point for point in front.points if everything or point.label in named or not point.is_candidate]
     columns = [column(point.tasks[task] for point in shown) for task in front.tasks]
@@ -45,7 +45,7 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
 def render_predicted(
     front: Front, points: Sequence[Predicted], width: int, *, everything: bool = False
 ) -> RenderableType:
-    """Table of predicted points not dominated by a measured one, some or all, with the nearest measured model."""
+    """Render predicted points that no measured one dominates, some or all, each with the nearest measured model."""
     n_open = sum(not point.dominated for point in points)
     shown = tuple(point for point in points if not point.dominated) if everything else for_table(points)
     rows: list[tuple[str, ...]] = []
@@ -67,7 +67,7 @@ def render_predicted(
 
 
 def hypervolume_line(front: Front) -> str:
-    """`hypervolume of all models on the search split: 0.19 [0.12, 0.26]; base and parents alone 0.06 [...]; ...`."""
+    """Format the hypervolume of all models and of the base and parents alone, with intervals and reference point."""
     if front.hypervolume is None or front.of_models is None or front.volume_reference is None:
         return f"hypervolume on the {front.split} split: unknown, since neither the base nor a parent is scored there"
     start = ", ".join(f"{task} {value:.4g}" for task, value in front.volume_reference.items())
@@ -92,7 +92,7 @@ def _remarks(front: Front, point: ScoredModel, selected: str | None) -> str:
 def _table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, n_tasks: int, section: int = -1
 ) -> RenderableType:
-    """A table; where it does not fit, one paragraph per row."""
+    """Render a table, or one paragraph per row where the table does not fit."""
     if width < OTHER_WIDTH + TASK_WIDTH * n_tasks:
         lines = []
         for name, *cells in rows:

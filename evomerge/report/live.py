@@ -23,20 +23,20 @@ from evomerge.results.progress import best_of_families
 
 
 class View(Protocol):
-    """Shows a search while it runs; a context manager."""
+    """Display of a running search; a context manager."""
 
     def __enter__(self) -> "View": ...
 
     def __exit__(self, *error: object) -> None: ...
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show where the search stands now."""
+        """Show the current state of the search."""
 
     def event(self, kind: str, message: str = "", **data: Any) -> None:
-        """Say that something happened. kind: a word; message: a sentence for people; data: for programs."""
+        """Report an event. kind: a word; message: a sentence for people; data: for programs."""
 
     def alive(self) -> None:
-        """Show that the search is alive, where nothing else has for a while."""
+        """Show that the search is alive, if nothing was shown for a while."""
 
 
 #: Seconds without output after which JSON lines say that the search is alive.
@@ -44,7 +44,7 @@ QUIET = 60.0
 
 
 class LiveView:
-    """A table that is drawn over and over on a terminal; messages scroll above it."""
+    """Table redrawn in place on a terminal; messages scroll above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -58,7 +58,7 @@ class LiveView:
         self._live.stop()
 
     def update(self, snapshot: Snapshot) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         with _readers_may_leave(self._console.file):
             self._live.update(table(snapshot, self._console.width), refresh=True)
 
@@ -69,11 +69,11 @@ class LiveView:
                 self._console.print(Text(message), soft_wrap=True)
 
     def alive(self) -> None:
-        """A table or a message is on the screen already."""
+        """Do nothing: a table or message is on the screen already."""
 
 
 class JsonLines:
-    """One line of JSON per event.
+    """Event log with one JSON object per line.
 
     `baseline`: what a baseline scored, once. `progress`: whenever a trial ended or the phase changed, the phase,
     the count of trials, and of the rest of the state what is not as in the line before. `alive`: after QUIET seconds
@@ -92,10 +92,10 @@ class JsonLines:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Every line has been flushed."""
+        """Do nothing: every line was flushed."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Write the baselines that are new, and a progress line if there is progress."""
+        """Write new baselines, and a progress line if anything changed."""
         for baseline in sorted(snapshot.baselines, key=lambda baseline: baseline.number):
             if baseline.number not in self._baselines:
                 self._baselines.add(baseline.number)
@@ -134,7 +134,7 @@ class JsonLines:
 
 @contextmanager
 def _readers_may_leave(stream: IO[str]) -> Iterator[None]:
-    """Go on without output when it cannot be written any more: a search is worth more than its output.
+    """Continue without output when it can no longer be written: a search is worth more than its output.
 
     The pipe has no reader, the terminal was closed or the disk of a redirected file is full. All that follows, and
     what is flushed when Python ends, goes nowhere.
@@ -152,7 +152,7 @@ def _readers_may_leave(stream: IO[str]) -> Iterator[None]:
 
 
 class Interruptible:
-    """A view for signal handlers and several threads: what comes while it writes is written after that.
+    """View for signal handlers and several threads: calls during a write are queued and done after it.
 
     interval: seconds between two looks of its own thread, which lets the view say that the search is alive also while
     the main thread loads models or scores a candidate.
@@ -210,12 +210,12 @@ class Interruptible:
 
 
 def choose(console: Console, *, as_json: bool) -> View:
-    """The table on a terminal, JSON lines elsewhere or where asked for."""
+    """Return the table on a terminal; JSON lines elsewhere or on request."""
     return JsonLines(console.file) if as_json or not console.is_terminal else LiveView(console)
 
 
 def table(snapshot: Snapshot, width: int) -> Table:
-    """The live table: what, how much; `width` in characters."""
+    """Return the live table. width: of the terminal, in characters."""
     rows = Table.grid(padding=(0, 1))
     rows.add_column(style="bold", no_wrap=width >= 40)
     rows.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""The search split of a study as an Optuna study in memory, kept up with its ledger; a view, never the truth."""
+"""The search split of a study as an in-memory Optuna study that follows the ledger; for display only."""
 
 import warnings
 from datetime import datetime
@@ -23,7 +23,7 @@ REASON = 300
 
 
 class OptunaView:
-    """Makes and updates one Optuna study, number 0 of `storage`, from what a mirror sees.
+    """Optuna study number 0 of `storage`, created and updated from a follower of the ledger.
 
     Values are scores as people read them: of every task where the ledger has a loss for each, else their weighted
     mean. axes: the parameters; by number when not given. It is empty until one candidate has been scored.
@@ -49,11 +49,11 @@ class OptunaView:
 
     @property
     def size(self) -> int:
-        """The number of its trials."""
+        """The number of trials in the Optuna study."""
         return len(self._trials)
 
     def update(self) -> None:
-        """Take in what was written since the last call. Raises StudyError as a mirror does."""
+        """Add what was written since the last call. Raises StudyError as `Follower.poll` does."""
         changed: dict[int, None] = {}
         for change in self._mirror.poll():
             if change.number is not None:
@@ -139,7 +139,7 @@ class OptunaView:
         return attributes
 
     def _say(self) -> None:
-        """State and winner, beside the name of the study."""
+        """Store the state and the winner as attributes of the Optuna study."""
         study = self._mirror.study
         winners = [str(data["label"]) for kind, data in study.events if kind == "selected"]
         said = {"folder": str(study.folder), "state": state_of(study), **({"selected": winners[-1]} if winners else {})}
@@ -156,5 +156,5 @@ def _state(entry: Entry) -> TrialState:
 
 
 def _local(at: datetime) -> datetime:
-    """Optuna's times are of this machine's zone and do not say so."""
+    """Convert to local time without a time zone, as Optuna stores it."""
     return at.astimezone().replace(tzinfo=None)

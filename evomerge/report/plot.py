@@ -1,4 +1,4 @@
-"""The progress picture of a study: every candidate, the best merge so far, the baselines as lines."""
+"""Progress plot of a study: candidates, the best merge so far, and baselines as lines."""
 
 from itertools import cycle
 from pathlib import Path
@@ -23,11 +23,11 @@ _LINES = ("#c05621", "#2f855a", "#805ad5", "#b83280", "#718096", "#975a16")
 
 
 class PlotError(EvomergeError):
-    """A picture that cannot be drawn: matplotlib is missing, or there is nothing to show yet."""
+    """A plot that cannot be drawn: matplotlib is missing, or there is nothing to show yet."""
 
 
 def plot_progress(run: Run, path: Path | None = None) -> Path:
-    """Draw the search-split scores in order of finishing; a PNG, `progress.png` in the study by default."""
+    """Draw the search-split scores in order of completion as a PNG, by default `progress.png` in the study."""
     told = run.study.told
     ranking = Ranking(run.study, run.objective, "search") if any(entry.losses is not None for entry in told) else None
     if ranking is None or not ranking.candidates:
@@ -49,14 +49,14 @@ def save(figure: Any, path: Path) -> None:
 
 
 def plain_label(text: str) -> str:
-    """A name that matplotlib shows as it is: no formula, in the legend also with a leading underscore, not too long."""
+    """Return a name, shortened if long, that matplotlib shows literally: no formula, no hidden legend entry."""
     short = one_line(text)
     shown = (short if len(short) <= LONGEST else f"{short[: LONGEST - 3]}...").replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def new_figure(height: float) -> tuple[Any, Any]:
-    """A figure of one plot and its axes; height in inches. Raises PlotError without matplotlib."""
+    """Return a figure and its axes; height in inches. Raises PlotError without matplotlib."""
     try:
         from matplotlib.figure import Figure  # an extra: only pictures need it
     except ImportError as error:
@@ -69,7 +69,7 @@ def new_figure(height: float) -> tuple[Any, Any]:
 
 
 def _draw_candidates(axes: Any, merges: list[ScoredModel]) -> None:
-    """The candidates, and the best merge so far, in telling order."""
+    """Draw the candidates and the best merge so far, in order of completion."""
     own = np.array([merge.is_candidate for merge in merges])
     order = np.arange(1, own.sum() + 1)
     # Baselines have no place on the axis: what they reached counts from the next candidate on, or else the last one.

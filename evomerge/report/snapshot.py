@@ -1,4 +1,4 @@
-"""Snapshot: where a search stands, read off its study; what the live table, `status` and JSON lines show."""
+"""Snapshot of a search, computed from its study, for the live table, `status` and JSON lines."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ WAITING = "waiting"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A search at one moment.
+    """State of a search at one moment.
 
     told: candidates with an outcome. trials: how many the budget allows, None without such a limit.
     seconds: running time over all sessions; left: estimate until the budget is spent, None while unknown.
@@ -43,11 +43,11 @@ class Snapshot:
 
     @property
     def better_baselines(self) -> int | None:
-        """How many of the baselines, parents among them, are better than the best merge; None without one."""
+        """Number of baselines, parents included, that are better than the best merge; None without a merge."""
         return None if self.best is None else sum(baseline.order < self.best.order for baseline in self.baselines)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return the snapshot as plain data for JSON."""
         return {
             "study": self.study,
             "phase": self.phase,
@@ -76,7 +76,7 @@ def take(
     slots: int = 0,
     left: float | None = None,
 ) -> Snapshot:
-    """The state of a run now. trials, phase, busy, slots, left: what only the driver knows."""
+    """Return the current state of a run. trials, phase, busy, slots, left: known to the driver only."""
     study = run.study
     counted = [entry for entry in study.told if entry.trial.counts]
     ranking = Ranking(study, run.objective, "search") if any(e.losses is not None for e in counted) else None
@@ -97,7 +97,7 @@ def take(
 
 
 def _so_far(ranking: Ranking) -> dict[str, Any]:
-    """What leads, and the baselines, best first where they have a score."""
+    """Return the best models or the front, and the baselines, best first if they have one score."""
     baselines = [model for model in ranking.models if not model.is_candidate]
     if ranking.objective.pareto:
         return {"front": search_front(ranking.models), "baselines": tuple(baselines)}
@@ -109,7 +109,7 @@ def _so_far(ranking: Ranking) -> dict[str, Any]:
 
 
 def stages_of(study: Study, slots: int) -> dict[str, float]:
-    """Stage -> seconds of workers; `waiting` is what is left of the time of so many slots, 0: not told."""
+    """Return stage -> seconds of workers. slots: number of workers whose remaining time is `waiting`; 0 for unknown."""
     stages: dict[str, float] = {}
     for entry in study.told:
         for stage, seconds in (entry.outcome.seconds if entry.outcome else {}).items():

@@ -1,4 +1,4 @@
-"""The result of a study: the winner and its rivals, on examples that were never searched on."""
+"""Table of a study's result: the winner and its rivals on held-out examples."""
 
 from math import isfinite
 
@@ -13,7 +13,7 @@ from evomerge.statistics import Difference, Estimate, p_text
 
 
 def render(selection: Selection) -> Group:
-    """The table and the verdict for people: scores with 95 % intervals, and how far the winner is ahead."""
+    """Render the table and the verdict: scores with 95 % intervals, and the winner's lead over each model."""
     rows = Table(
         title="Held-out examples (report split); ± is half a 95 % interval", title_justify="left", pad_edge=False
     )

@@ -24,7 +24,7 @@ from evomerge.trial import Origin, number_in
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Everything about a study as plain data: its state as `state_of` says it, or `running`.
+    """Return the status of a study as plain data; its state is from `state_of`, or `running`.
 
     `next` is the command that resumes it, None while it runs and when it is done.
     """
@@ -52,7 +52,7 @@ def status(run: Run) -> dict[str, Any]:
 
 
 def state_of(study: Study) -> str:
-    """`done`, `paused` by a fault, `stopped` by hand, or `open`: running now, or killed."""
+    """Return the state of a study: `done`, `paused` by a fault, `stopped` by hand, or `open` (running or killed)."""
     kinds = [kind for kind, _ in study.events]
     session = kinds[max((n for n, kind in enumerate(kinds) if kind == "opened"), default=0) :]
     for kind in reversed(session):
@@ -63,7 +63,7 @@ def state_of(study: Study) -> str:
 
 
 def origin(study: Study, label: str | None) -> str:
-    """Where a winner's number comes from when the budget does not say it; else nothing."""
+    """Explain a winner whose trial number exceeds the budget; empty for any other."""
     number = number_in(label or "")
     entry = None if number is None else study.entries.get(number)
     if entry is None or entry.trial.origin is not Origin.RECOMMENDED:
@@ -72,7 +72,7 @@ def origin(study: Study, label: str | None) -> str:
 
 
 def _range_ends(run: Run, best: ScoredModel | None) -> str:
-    """Where the winner, or else the best merge so far, lies at the end of searched ranges; empty elsewhere."""
+    """Say which coordinates of the winner, or else of the best merge, lie at an end of their ranges; empty if none."""
     selected = [entry.trial for entry in run.study.entries.values() if entry.trial.label == run.selected]
     trial = selected[-1] if selected else None if best is None else best.trial
     return "" if trial is None or trial.x is None else ends_text(range_ends(run.study, trial.x), len(trial.x))
@@ -84,12 +84,12 @@ def resume_command(folder: Path) -> str:
 
 
 def export_command(folder: Path) -> str:
-    """The command that writes a merge of the study in `folder`, before its options."""
+    """Return the command, without options, that exports from the study in `folder`."""
     return f"evomerge export {shlex.quote(str(folder))}"
 
 
 def render(data: Mapping[str, Any]) -> Group:
-    """The status for people; `data` is what `status` gave."""
+    """Render the status as text. data: from `status`."""
     rows = Table.grid(padding=(0, 1))
     rows.add_column(style="bold")
     rows.add_column(overflow="fold")
@@ -119,7 +119,7 @@ _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
 def _front(run: Run, front: SearchFront) -> dict[str, Any]:
-    """The numbers of the candidates on the front, and the hypervolume after so many candidates."""
+    """Return the candidates on the front by number, and the hypervolume by number of candidates."""
     models = Ranking(run.study, run.objective, "search").models
     return {
         "numbers": [model.number for model in front.candidates],
@@ -150,7 +150,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def leading_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows with the best merges so far, or the front, for the status and the live table.
+    """Return rows with the best merges so far, or the front, for the status and the live table.
 
     data: from `Snapshot.as_dict`.
     """
@@ -171,7 +171,7 @@ def leading_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _models(data: Mapping[str, Any]) -> list[Table]:
-    """The best merge, the best candidate and the baselines with a column per task; none before a model is scored."""
+    """Return a table of the best merge, best candidate and baselines by task; none before a model is scored."""
     leading = {each["number"]: each for each in (data["best"], data["best_candidate"]) if each is not None}
     models = [*leading.values(), *(each for each in data["baselines"] if each["number"] not in leading)]
     if not models:

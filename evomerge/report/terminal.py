@@ -1,4 +1,4 @@
-"""The terminal that every command writes to: texts are texts, never markup, and never control it."""
+"""Console for all commands; texts are shown literally, without markup or control sequences."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from evomerge.text.printable import printable
 
 
 class Terminal(Console):
-    """A Rich console without markup, emoji codes and highlighting, that shows control characters as escapes."""
+    """Rich console without markup, emoji codes and highlighting; control characters are shown escaped."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)

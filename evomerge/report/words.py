@@ -1,4 +1,4 @@
-"""Numbers in words: durations, scores, stages. Plain ASCII, so that every terminal can show them."""
+"""Formatting of durations, scores, stages and counts for text output."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from evomerge.statistics import Z95, Estimate
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
+    """Format a duration: `45 s`, `12 min`, `3 h 05 min`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -18,14 +18,14 @@ def duration(seconds: float) -> str:
 
 
 def score(model: Mapping[str, Any], digits: int | None = None) -> str:
-    """`0.731 [0.702, 0.760]`, in a Pareto search the tasks; before it, what decides. model: from `so_far_to_dict`."""
+    """Format a score with its interval; in a Pareto search, the tasks. model: from `so_far_to_dict`."""
     if model["score"] is None:
         return tasks(model["tasks"])
     return decisive(model.get("decisive", {}), estimate(estimate_of(model, "score"), digits))
 
 
 def decisive(values: Mapping[str, float], score: str) -> str:
-    """`retention 0.931, score 0.731`, or the score alone where it decides."""
+    """Format what models are ranked by, before the score: `retention 0.931, score 0.731`."""
     return (
         ", ".join([*(f"{name} {deciding(value)}" for name, value in values.items()), f"score {score}"])
         if values
@@ -34,7 +34,7 @@ def decisive(values: Mapping[str, float], score: str) -> str:
 
 
 def deciding(value: float) -> str:
-    """`0.9310`, in which a column of them is aligned."""
+    """Format a value that models are ranked by, with fixed decimals: `0.9310`."""
     return f"{value:z.4f}"
 
 
@@ -51,7 +51,7 @@ def meaning(decides: Iterable[str]) -> list[str]:
 
 
 def estimate(value: Estimate, digits: int | None = None) -> str:
-    """`0.731 [0.702, 0.760]`: a mean with its 95 % interval, or alone if there is none.
+    """Format a mean with its 95 % interval, `0.731 [0.702, 0.760]`, or alone if there is none.
 
     digits: decimals, such as those of a column; by default those that the value is worth.
     """
@@ -62,7 +62,7 @@ def estimate(value: Estimate, digits: int | None = None) -> str:
 
 
 def plus_minus(value: Estimate, digits: int | None = None) -> str:
-    """`0.731 ± 0.029`: a mean and half its 95 % interval; alone where there is none.
+    """Format a mean with half its 95 % interval, `0.731 ± 0.029`, or alone if there is none.
 
     digits: decimals, such as those of a column; by default those that the value is worth.
     """
@@ -73,13 +73,13 @@ def plus_minus(value: Estimate, digits: int | None = None) -> str:
 
 
 def signed(gap: Estimate, digits: int) -> str:
-    """`+0.031 ± 0.029`: a difference like `plus_minus`."""
+    """Format a difference with its sign: `+0.031 ± 0.029`."""
     text = plus_minus(gap, digits)
     return text if text.startswith("-") else f"+{text}"
 
 
 def same_decimals(*values: float) -> list[str]:
-    """`0.99`, `1.00`: numbers to compare, with four significant digits and the decimals of the longest."""
+    """Format numbers to compare with the same decimals, at four significant digits: `0.99`, `1.00`."""
     shown = [f"{value:.4g}" for value in values]
     if not all(text.lstrip("-").replace(".", "").isdigit() for text in shown):  # an exponent
         return shown
@@ -93,14 +93,14 @@ def column_digits(values: Iterable[Estimate]) -> int:
 
 
 def column(values: Iterable[Estimate]) -> list[str]:
-    """The values of a column like `plus_minus`, with the same digits."""
+    """Format the values of a column like `plus_minus`, with the same decimals."""
     shown = list(values)
     digits = column_digits(shown)
     return [plus_minus(value, digits) for value in shown]
 
 
 def count(number: int, noun: str) -> str:
-    """`1 worker`, `2 workers`."""
+    """Format a count: `1 worker`, `2 workers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -117,23 +117,23 @@ def absent(front: Front) -> list[str]:
 
 
 def tasks(values: Mapping[str, float]) -> str:
-    """`math 0.31, chat 0.2`."""
+    """Format task means: `math 0.31, chat 0.2`."""
     return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
 
 
 def task_mean(value: float) -> str:
-    """`0.731`, `12.35`, `1,234`: the mean of a task, without an interval."""
+    """Format the mean of a task without an interval: `0.731`, `12.35`, `1,234`."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def gains(values: Mapping[str, float]) -> str:
-    """`math +0.012, chat -0.003`, the worst first."""
+    """Format gains by task, the smallest first: `chat -0.003, math +0.012`."""
     ranked = sorted(values.items(), key=lambda item: item[1])
     return ", ".join(f"{task} {value:+.3g}" for task, value in ranked)
 
 
 def front(size: int, candidates: int, hypervolume: float | None) -> str:
-    """`7 of 180 candidates not dominated by another merge, hypervolume of the candidates 0.0123`.
+    """Format a front: `7 of 180 candidates not dominated by another merge, hypervolume of the candidates 0.01`.
 
     Candidates leave base, parents and baselines out; merges are candidates and baselines.
     """
@@ -142,7 +142,7 @@ def front(size: int, candidates: int, hypervolume: float | None) -> str:
 
 
 def beside(better: int | None, baselines: int) -> str:
-    """`, 2 of 9 baselines are better`: where a model stands among the baselines; nothing without any."""
+    """Say how many baselines are better than a model: `, 2 of 9 baselines are better`; empty without any."""
     if not baselines or better is None:
         return ""
     return f", {better or 'none'} of {baselines} baselines {'is' if better <= 1 else 'are'} better"
@@ -159,19 +159,19 @@ def decimals(error: float) -> int:
 
 
 def shares(seconds: dict[str, float]) -> str:
-    """`evaluate:add 81 %, merge 12 %, waiting 7 %`, largest first."""
+    """Format shares of time, largest first: `evaluate:add 81 %, merge 12 %, waiting 7 %`."""
     total = sum(seconds.values())
     ranked = sorted(seconds.items(), key=lambda item: -item[1])
     return ", ".join(f"{stage} {100 * part / total:.0f} %" for stage, part in ranked) if total > 0 else "-"
 
 
 def counts(failures: dict[str, int]) -> str:
-    """`nonfinite 2, worker_died 1`."""
+    """Format counts of failures: `nonfinite 2, worker_died 1`."""
     return ", ".join(f"{kind} {count}" for kind, count in failures.items()) or "none"
 
 
 def bar(done: int, total: int, width: int) -> str:
-    """`[#####-----]`, `width` characters in all."""
+    """Draw a progress bar of `width` characters: `[#####-----]`."""
     inner = max(1, width - 2)
     filled = min(inner, inner * done // max(1, total))
     return f"[{'#' * filled}{'-' * (inner - filled)}]"

@@ -1,4 +1,4 @@
-"""What the selection costs: how many models are scored after the search, and how long that takes."""
+"""Cost of the selection: the number of models scored after the search, and the time."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Scorings:
-    """At most how many models are scored after the search, by split: on search what the optimizer recommends."""
+    """Maximum number of models scored after the search, by split; on search, the optimizer's recommendation."""
 
     search: int
     select: int
@@ -22,7 +22,7 @@ class Scorings:
 
 
 def scorings(objective: Objective, baselines: Collection[str], searched: int | None, *, recommends: bool) -> Scorings:
-    """Upper bounds on the number of models that the selection scores.
+    """Return upper bounds on the number of models that the selection scores.
 
     baselines: their labels. searched: number of candidates that the search has had; None for unlimited.
     recommends: whether the optimizer names a point of its own at its end.
@@ -43,7 +43,7 @@ def scorings(objective: Objective, baselines: Collection[str], searched: int | N
 def selection_seconds(
     count: Scorings, stages: Mapping[str, float], examples: Mapping[str, Mapping[str, int]], slots: int
 ) -> float:
-    """How long the selection takes on `slots` workers, from what a candidate of the search takes by stage.
+    """Estimate the seconds of the selection on `slots` workers from the seconds of a candidate by stage.
 
     examples: task -> split -> their number.
     """

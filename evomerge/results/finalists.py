@@ -1,4 +1,4 @@
-"""The models scored on the select split: the best of the search, its recommendation, the strongest baselines."""
+"""Finalists for the select split: the best candidates, the optimizer's recommendation, the strongest baselines."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ GRID_FINALISTS = 2
 
 
 def finalists(study: Study, objective: Objective) -> list[Trial]:
-    """The trials for the select split; one parent comes twice, so that the noise of scoring itself is seen.
+    """Return the trials for the select split; one parent comes twice, to measure the noise of scoring itself.
 
     Raises SelectionError when nothing has scores.
     """
@@ -39,7 +39,7 @@ def finalists(study: Study, objective: Objective) -> list[Trial]:
 
 
 def strongest_baselines(ranking: Ranking, n_grid: int) -> list[ScoredModel]:
-    """The baselines worth scoring on the next split, judged on the ranking's split, in telling order.
+    """Return the baselines to score on the next split, in order of completion.
 
     Always the base and the uniform average. Every expert, unless another one was shown to be better on every task
     (at 5 %). Of the other baselines, which are a grid of task arithmetic, the best `n_grid` by the objective.
@@ -51,14 +51,14 @@ def strongest_baselines(ranking: Ranking, n_grid: int) -> list[ScoredModel]:
 
 
 def _shown_better(model: ScoredModel, other: ScoredModel) -> bool:
-    """Whether the first was shown to be better on every task that has examples."""
+    """Return whether the first model was shown to be better on every task that has examples."""
     objective = model.objective
     tasks = [task for task in objective.weights if task not in objective.whole_model]
     return bool(tasks) and all(task_difference(objective, t, model.scores, other.scores).shown for t in tasks)
 
 
 def _spread(front: list[ScoredModel], parents: list[ScoredModel]) -> list[ScoredModel]:
-    """At most FRONT_FINALISTS of a front: the first, then always the one that adds most to the hypervolume."""
+    """Choose at most FRONT_FINALISTS of a front: the first, then repeatedly the one that adds most hypervolume."""
     if len(front) <= FRONT_FINALISTS:
         return front
     losses, everything = losses_of(front), losses_of([*front, *parents])

@@ -1,4 +1,4 @@
-"""The front of a study on one split: every scored model, which of them are not dominated, and how sure that is."""
+"""Front of a study on one split: all scored models, which are non-dominated, and how certain that is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +37,7 @@ N_VOLUMES, FEW_VOLUMES, MANY_TASKS = 500, 40, 6
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Front:
-    """All models of one split: those on the front first, then the others, each by falling score.
+    """All models of one split: the front first, then the others, each in order of decreasing score.
 
     Args:
         split: "search", "select" or "report".
@@ -86,16 +86,16 @@ class Front:
 
     @cached_property
     def by_label(self) -> Mapping[str, ScoredModel]:
-        """The models by their labels."""
+        """Models by label."""
         return {point.label: point for point in self.points}
 
     def numbered(self, number: int) -> ScoredModel | None:
-        """The model of a trial, by its number on the search split."""
+        """Return the model with a trial number on the search split; None without one."""
         return next((point for point in self.points if point.number == number), None)
 
     @property
     def parents(self) -> tuple[ScoredModel, ...]:
-        """The base and the models that are merged."""
+        """The base and the parents."""
         return tuple(point for point in self.points if point.is_parent)
 
     @property
@@ -105,35 +105,35 @@ class Front:
 
     @cached_property
     def choices(self) -> tuple[ScoredModel, ...]:
-        """The merges that no other merge dominates, by trial number: among them a choice is made."""
+        """The merges that no other merge dominates, by trial number, from which one is picked."""
         merges = sorted((point for point in self.points if not point.is_parent), key=lambda point: point.number)
         return tuple(non_dominated(merges))
 
     @property
     def preferred(self) -> ScoredModel | None:
-        """The choice that the study's own objective prefers."""
+        """The choice that the study's own objective ranks first."""
         return best(self.choices)
 
     @property
     def knee(self) -> ScoredModel | None:
-        """The choice that bulges most, see `knee_distances`; None where none lies before the line of the extremes."""
+        """The choice farthest from the plane of the extremes, see `knee_distances`; None if no point bulges."""
         distances = knee_distances(losses_of(self.choices)) if self.choices else np.zeros(0)
         return self.choices[int(np.argmax(distances))] if len(distances) and distances.max() > 1e-9 else None
 
     @property
     def suggested(self) -> Mapping[str, ScoredModel]:
-        """`knee` and `preferred`; nothing on the report split, whose examples are held out and choose nothing."""
+        """The choices by name, `knee` and `preferred`; empty on the report split, which must not select."""
         named = {} if self.split == "report" else {"knee": self.knee, "preferred": self.preferred}
         return {name: point for name, point in named.items() if point is not None}
 
     def shown_by(self, display: DisplayScore) -> "Front":
-        """The same front with other scores."""
+        """Return the front with another display score."""
         points = tuple(point.shown_by(display) for point in self.points)
         return replace(self, points=points, reference=replace(self.reference, display=display))
 
 
 def knee_distances(losses: FloatArray) -> FloatArray:
-    """How far each point of a front lies before the plane of the extremes, (n_points,), in ranges of the front.
+    """Return each point's distance from the plane through the extremes, (n_points,), in ranges of the front.
 
     losses: (n_points, n_objectives). Every objective is scaled to [0, 1]; the plane goes through the points that are
     best in one objective and worst in all others: with two, it is the line between the extremes. The knee is the point
@@ -149,7 +149,7 @@ def knee_distances(losses: FloatArray) -> FloatArray:
 
 
 def front(study: Study, objective: Objective, split: str = "search") -> Front:
-    """All that was scored on a split, compared; without points for a split on which nothing was scored yet."""
+    """Compare all models scored on a split; without points if there are none."""
     ranking = Ranking(study, objective, split)
     models = sorted(ranking.models, key=lambda model: model.trial.number)
     pending = sum(trial.split == split and trial.origin is not Origin.CANARY for trial in study.pending)
@@ -185,7 +185,7 @@ def front(study: Study, objective: Objective, split: str = "search") -> Front:
 
 
 def _optimism(candidates: Sequence[ScoredModel]) -> tuple[Optimism | None, dict[str, float]]:
-    """The winner's curse among the better half of the candidates, and their shrunk scores by label.
+    """Return the selection optimism among the better half of the candidates, and their shrunk scores by label.
 
     What a search tried in its first steps spreads far more than what it chose from, and would hide its optimism.
     """
@@ -202,7 +202,7 @@ def _optimism(candidates: Sequence[ScoredModel]) -> tuple[Optimism | None, dict[
 def _volumes(
     gains: Mapping[str, FloatArray], repeats: Clusters, means: FloatArray, losses: FloatArray, models: BoolArray
 ) -> tuple[Interval | None, Interval | None, FloatArray | None]:
-    """Hypervolume of all points and of the models alone, and the reference, (n_tasks,), that both count from."""
+    """Return the hypervolumes of all points and of base and parents alone, and their reference point, (n_tasks,)."""
     if not models.any():
         return None, None, None
     reference = losses[models].max(axis=0)

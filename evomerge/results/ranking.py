@@ -1,4 +1,4 @@
-"""Which models were scored on one split, on the same examples, and how they compare by the study's objective."""
+"""Models scored on the same examples of one split, ranked by the study's objective."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ class SelectionError(EvomergeError):
 
 
 class Ranking:
-    """The models scored on one split, each once, without the canary and without what was scored a second time.
+    """The models scored on one split, each once; canaries and reruns are left out.
 
     Args:
         study: The study that they are of.
@@ -33,7 +33,7 @@ class Ranking:
         display: The score to show; by default the one that fits these models.
 
     Attributes:
-        models: In telling order. Only what was scored on the same examples can be compared: of several sets of examples
+        models: In order of completion. Only scores on the same examples can be compared: of several sets of examples
             the largest counts.
         left_out: Number of further models, scored on other examples.
         reference: The best parent on every task.
@@ -50,53 +50,53 @@ class Ranking:
 
     @property
     def merges(self) -> list[ScoredModel]:
-        """The models that one may choose: candidates and baselines that are merges."""
+        """The merges: candidates, and baselines that are not parents."""
         return [model for model in self.models if not model.is_parent]
 
     @property
     def candidates(self) -> list[ScoredModel]:
-        """The points of the search."""
+        """The points of the search space."""
         return [model for model in self.models if model.is_candidate]
 
     @property
     def parents(self) -> list[ScoredModel]:
-        """The base and the models that are merged."""
+        """The base and the parents."""
         return [model for model in self.models if model.is_parent]
 
     @property
     def averages(self) -> list[ScoredModel]:
-        """The merges that were not searched: the uniform average, task arithmetic."""
+        """The merges that are not searched for: the uniform average and the task-arithmetic grid."""
         return [model for model in self.models if model.kind == "average"]
 
 
 def best(models: Iterable[ScoredModel]) -> ScoredModel | None:
-    """The best of these models; None without any."""
+    """Return the best of these models; None without any."""
     return min(models, key=lambda model: model.rank, default=None)
 
 
 def ranked(models: Iterable[ScoredModel]) -> list[ScoredModel]:
-    """These models, best first."""
+    """Sort models, best first."""
     return sorted(models, key=lambda model: model.rank)
 
 
 def losses_of(models: Iterable[ScoredModel]) -> FloatArray:
-    """Losses by task, (n_models, n_tasks)."""
+    """Return the losses by task, (n_models, n_tasks)."""
     return np.array([model.losses for model in models])
 
 
 def non_dominated(models: Sequence[ScoredModel]) -> list[ScoredModel]:
-    """Those of these models that no other of them dominates."""
+    """Return the models that no other of them dominates."""
     kept = pareto.non_dominated(losses_of(models)) if models else ()
     return [model for model, keep in zip(models, kept, strict=True) if keep]
 
 
 def best_on(column: int, models: Iterable[ScoredModel]) -> ScoredModel | None:
-    """The model with the smallest loss on a task, by its place in the search file; of equal ones the earlier trial."""
+    """Return the model with the smallest loss on a task, the earlier of equals; column: the task's index."""
     return min(models, key=lambda model: (float(model.losses[column]), model.number), default=None)
 
 
 def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_Row], int]:
-    """The scored trials of a split that can be compared, and how many more were scored on other examples."""
+    """Return the comparable trials of a split, and the number of those scored on other examples."""
     found: dict[object, _Row] = {}
     for entry in study.told:
         trial = entry.trial
@@ -115,17 +115,17 @@ def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_R
 
 
 def _count(scores: Mapping[str, Scores]) -> int:
-    """On how many examples a trial was scored."""
+    """Count the examples that a trial was scored on."""
     return sum(len(each.example_ids) for each in scores.values())
 
 
 def _same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
-    """Whether two trials were scored on the same examples, which a study holds once."""
+    """Return whether two trials were scored on the same examples."""
     return all(a[task].example_ids is b[task].example_ids or a[task].example_ids == b[task].example_ids for task in a)
 
 
 def _reference(study: Study, split: str, rows: Sequence[_Row], display: DisplayScore) -> Reference:
-    """The best parents among these trials.
+    """Return the best parent of every task among these trials.
 
     In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
     """

@@ -1,4 +1,4 @@
-"""The result of a study, read off its ledger."""
+"""The result of a study, from its ledger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from evomerge.trial import MERGES_TOKENIZER, Origin, Trial, detail_of
 
 @dataclass(frozen=True)
 class Selected:
-    """What was selected. front, keeps, scale: see `Selection`."""
+    """The recorded choice of a winner. front, keeps, scale: see `Selection`."""
 
     label: str
     front: tuple[str, ...]
@@ -57,12 +57,12 @@ class Selection:
 
 
 def was_chosen(study: Study, candidates: int) -> bool:
-    """Whether a winner was selected among so many candidates."""
+    """Return whether a winner was selected among this number of candidates."""
     return any(kind == "selected" and data["candidates"] == candidates for kind, data in study.events)
 
 
 def chosen(study: Study) -> Selected:
-    """The last choice. Raises SelectionError while there is none."""
+    """Return the last choice. Raises SelectionError while there is none."""
     data = next((data for kind, data in reversed(study.events) if kind == "selected"), None)
     if data is None:
         raise SelectionError("No winner has been selected yet: the search is not finished.")
@@ -71,7 +71,7 @@ def chosen(study: Study) -> Selected:
 
 
 def selection(study: Study, objective: Objective) -> Selection:
-    """Read the result off the ledger. Raises SelectionError while there is none."""
+    """Read the result from the ledger. Raises SelectionError while there is none."""
     choice = chosen(study)
     stick = DisplayScore(objective, choice.scale)
     ranking, on_select = Ranking(study, objective, "report", stick), Ranking(study, objective, "select")
@@ -113,7 +113,7 @@ def selection(study: Study, objective: Objective) -> Selection:
 
 
 def _borrowed(study: Study) -> str:
-    """Which parents were scored with the merge's tokenizer, though their own makes a difference; also weak ones."""
+    """Name the parents that were scored with the merge's tokenizer although their own reads the tasks differently."""
     why: Mapping[str, str] = study.environment.get(MERGES_TOKENIZER, {})
     if not why:
         return ""
@@ -122,7 +122,7 @@ def _borrowed(study: Study) -> str:
 
 
 def _claims(winner: ScoredModel, reported: Mapping[str, ScoredModel], on_select: Ranking) -> tuple[Claim, ...]:
-    """The winner against the best parent of every task, found on the select split so that its score is not biased."""
+    """Compare the winner with the best parent of every task, chosen on the select split to avoid bias."""
     objective = winner.objective
     parents = [model for model in on_select.parents if model.label in reported]
     if len(objective.weights) < 2:
@@ -138,7 +138,7 @@ def _claims(winner: ScoredModel, reported: Mapping[str, ScoredModel], on_select:
 
 
 def _repeat(study: Study, stick: DisplayScore) -> Repeat | None:
-    """The last model that was scored twice on the select split."""
+    """Return the last rerun on the select split; None without one."""
     on_select = {e.trial.label: e for e in study.told if e.trial.split == "select" and e.losses is not None}
     reruns = [entry for entry in on_select.values() if entry.trial.origin is Origin.RERUN]
     pairs = [(on_select.get(detail_of(again.trial.label)), again) for again in reruns]

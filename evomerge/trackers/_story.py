@@ -1,4 +1,4 @@
-"""What a run says of itself in numbers, record by record; the same for every tracker."""
+"""Metrics and facts of a run, record by record, for every tracker."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -19,25 +19,25 @@ FEW_OBJECTIVES = 4
 
 
 class Story:
-    """Turns what a mirror saw into points and facts.
+    """Converter from changes of the ledger to metrics and facts.
 
-    Of every trial told on the search split: `task/...`, `trial` (its number), `told`, `failures` so far,
-    `seconds/...` by stage, and what its objective goes by: `score`, where that is the mean of the tasks; `chebyshev` or
-    `retention` (see `Reference.decisive`), where the worst task decides; and of these `best`, that of the best merge so
-    far, baselines included.
-    Of a Pareto search of few objectives it is `hypervolume`, of the candidates so far. What is measured against the
-    parents begins with the first candidate that an optimizer proposed, before which all of them were asked for.
-    Of the run as a whole: every baseline's scores.
+    Metrics of each completed trial on the search split:
+    `trial` (its number), `task/...`, `seconds/...` by stage, and so far the counts `completed` and `failures`;
+    `score`, where the mean of the tasks decides; `chebyshev` or `retention`, where the worst task decides (see
+    `Reference.decisive`); `best`, of the best merge so far, baselines included; in a Pareto search of few objectives
+    `hypervolume` instead, of the candidates so far. What is relative to the parents begins with the optimizer's first
+    proposal, as all parents were asked for before it.
+    Facts of the run: the scores of every baseline.
     """
 
     def __init__(self, follower: Follower) -> None:
         self._run = Run.of(follower.study)
-        self._told = self._failures = 0
+        self._completed = self._failures = 0
         self._best: float | None = None
         self._models: tuple[ScoredModel, ...] | None = None
 
     def tell(self, changes: Iterable[Change]) -> tuple[list[Point], dict[str, Value]]:
-        """Points and facts of these changes."""
+        """Return the metrics and facts of these changes."""
         points, facts = [], dict[str, Value]()
         self._models = None
         for change in changes:
@@ -48,7 +48,7 @@ class Story:
         return points, facts
 
     def outcome(self, result: Mapping[str, Any]) -> dict[str, Value]:
-        """Who won, and what all that were compared scored on the report split; `result` is that of the search."""
+        """Return the winner and the scores on the report split. result: from `selection_to_dict`."""
         objective = self._run.objective
         facts: dict[str, Value] = {"winner": result["winner"], "verdict": result["verdict"]}
         for standing in result["standings"]:
@@ -66,7 +66,7 @@ class Story:
         return facts
 
     def _point(self, entry: Entry, at: datetime, facts: dict[str, Value]) -> Point:
-        self._told += entry.trial.counts
+        self._completed += entry.trial.counts
         values: dict[str, float] = {"trial": float(entry.trial.number)}
         if entry.losses is None or entry.outcome is None:
             self._failures += 1
@@ -82,13 +82,13 @@ class Story:
                 values |= self._aimed_at(entry, objective)
         if self._best is not None:
             values["best"] = self._best
-        values |= {"told": float(self._told), "failures": float(self._failures)}
+        values |= {"completed": float(self._completed), "failures": float(self._failures)}
         if entry.outcome is not None:
             values |= {f"seconds/{stage}": seconds for stage, seconds in entry.outcome.seconds.items()}
         return Point(entry.told_at or 0, at, values)
 
     def _aimed_at(self, entry: Entry, objective: Objective) -> dict[str, float]:
-        """What the objective goes by beside scores; notes the best."""
+        """Return the metrics of the objective other than scores, and update the best so far."""
         relative = objective.needs_parents or objective.pareto
         if relative and (entry.trial.origin is not Origin.SEARCH or not self._parents_came_before(entry)):
             return {}
@@ -107,7 +107,7 @@ class Story:
         return dict(so_far[-1].decisive)
 
     def _parents_came_before(self, entry: Entry) -> bool:
-        """Whether all parents had been told; the study may know more by now than when the entry was told."""
+        """Return whether all parents were completed before this entry, whatever the study holds by now."""
         entries = self._run.study.entries.values()
         parents = [e for e in entries if e.trial.origin.is_parent and e.trial.split == "search"]
         return all(e.told_at is not None and e.told_at < (entry.told_at or 0) for e in parents)

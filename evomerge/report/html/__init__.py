@@ -1,1 +1,1 @@
-"""One HTML file that holds the whole report of a study: its data first, then the page that shows them."""
+"""The report of a study as one HTML file: its data, and the page that shows them."""

@@ -1,4 +1,4 @@
-"""Coefficients and recipes of the points that can be chosen, small enough to travel in one file."""
+"""Coefficients and recipes of the report's models, limited so that the file stays small."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _SEAM = "\ncoefficients:"
 
 
 def coefficients_data(study: Study, sources: PageSources, numbers: Iterable[int]) -> dict[str, Any]:
-    """Tables, recipes and points by trial number, as many of `numbers`, the most wanted first, as there is room for.
+    """Return coefficient tables, recipes and points by trial number, as many as there is room for.
 
     values: parameter -> rows of groups, in the order of layouts[layout]. recipes: head + tail is the file's text.
     points: coordinates, in place of what `missing` says is not there.
@@ -36,7 +36,7 @@ def coefficients_data(study: Study, sources: PageSources, numbers: Iterable[int]
 
 
 def predicted_coefficients(sources: PageSources, points: Mapping[int, FloatArray]) -> dict[str, Any]:
-    """Layouts, tables and points of predicted points by their number, as many as there is room for.
+    """Return coefficient tables and points of predicted points by number, as many as there is room for.
 
     points: number -> point of the cube, (dimension,), the most wanted first.
     """
@@ -45,7 +45,7 @@ def predicted_coefficients(sources: PageSources, points: Mapping[int, FloatArray
 
 
 def _tables(found: Iterable[tuple[int, CoefficientTable | None, FloatArray | None]], room: int) -> dict[str, Any]:
-    """Tables by number, or coordinates where there is no table, of at most `room` values."""
+    """Return tables by number, or coordinates where there is no table, of at most `room` values."""
     layouts: list[list[str]] = []
     tables: dict[str, dict[str, Any]] = {}
     points: dict[str, list[float]] = {}
@@ -66,7 +66,7 @@ def _tables(found: Iterable[tuple[int, CoefficientTable | None, FloatArray | Non
 
 
 def _short(array: FloatArray) -> Any:
-    """A list of the numbers rounded for display: the recipe has all digits."""
+    """Return the numbers rounded for display; the recipe has all digits."""
     return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])(array).tolist()
 
 

@@ -1,4 +1,4 @@
-"""The one object behind a report: every number on the page is in it, and it travels with the page as JSON."""
+"""The data of a report: every number on the page, embedded in it as JSON."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ FORMAT = 3
 
 
 def document(run: Run, sources: PageSources) -> dict[str, Any]:
-    """Everything that a report of the run says, as plain data."""
+    """Return everything that the report of a run shows, as plain data."""
     study, objective = run.study, run.objective
     fronts = {split: run.scored(split) for split in SPLITS}
     result, head = headline(run)
@@ -67,7 +67,7 @@ def document(run: Run, sources: PageSources) -> dict[str, Any]:
 
 
 def _on_splits(fronts: Mapping[str, Front]) -> list[dict[str, Any]]:
-    """Every model with its scores on the splits, those on the search front first."""
+    """Return every model with its scores by split, those on the search front first."""
     found: dict[str, dict[str, Any]] = {}
     for split, front in fronts.items():
         for model in front.points:
@@ -84,7 +84,7 @@ def _predicted(run: Run) -> tuple[Predicted, ...]:
 
 
 def wanted_points(fronts: Mapping[str, Front], winner: str | None) -> list[ScoredModel]:
-    """Every model once, those that people ask for first: winner, front, finalists, baselines, then by score."""
+    """Return every model once: the winner, then the front, finalists and baselines, then by score."""
     found: dict[str, ScoredModel] = {}
     for split in reversed(SPLITS):
         found |= {label: point for label, point in fronts[split].by_label.items() if label not in found}
@@ -100,7 +100,7 @@ def wanted_points(fronts: Mapping[str, Front], winner: str | None) -> list[Score
 
 
 def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
-    """The points whose comparisons are shown: what was scored on held-out examples, and the search's front."""
+    """Return the labels with comparisons to show: models scored on held-out examples, and the search's front."""
     shown = {point.label for point in fronts["search"].choices}
     for split in ("select", "report"):
         shown |= {point.label for point in fronts[split].points if not point.is_parent}
@@ -108,7 +108,7 @@ def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
 
 
 def _importance(searched: Front, sources: PageSources) -> dict[str, Any]:
-    """For the score and, where there are several, every task; points in the order in which they were asked."""
+    """Return the importance of coefficients for the score and, if there are several, for every task."""
     own = [point for point in searched.points if point.is_candidate]
     own = sorted((point for point in own if point.number in sources.tables), key=lambda point: point.number)
     if not own and sources.missing:

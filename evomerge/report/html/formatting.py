@@ -1,4 +1,4 @@
-"""Numbers and tables of the page as people read them, before any markup."""
+"""Formatting of the page's numbers, and the rows of its tables."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ NOTHING = "-"
 
 
 def estimate(value: Mapping[str, Any] | None) -> str:
-    """`0.784 [0.755, 0.813]`; a dash for nothing."""
+    """Format an estimate with its interval: `0.784 [0.755, 0.813]`; a dash for None."""
     if value is None or value["mean"] is None:
         return NOTHING
     found = estimate_of(value)
@@ -23,38 +23,38 @@ def estimate(value: Mapping[str, Any] | None) -> str:
 
 
 def plus_minus(value: Mapping[str, Any]) -> str:
-    """`0.784 ± 0.029`."""
+    """Format an estimate with half its interval: `0.784 ± 0.029`."""
     found = estimate_of(value)
     return words.plus_minus(found) if found.has_interval else estimate(value)
 
 
 def mean(value: Mapping[str, Any] | None) -> str:
-    """`0.784`, without its interval but with the digits that one is worth."""
+    """Format a mean, `0.784`, with the decimals that its interval justifies."""
     return estimate(value).partition(" ")[0]
 
 
 def gain(value: Mapping[str, Any]) -> str:
-    """`+0.135 [0.102, 0.168]`."""
+    """Format a difference with its sign and interval: `+0.135 [0.102, 0.168]`."""
     text = estimate(value)
     return text if value["mean"] < 0 else f"+{text}"
 
 
 def percent(value: float) -> str:
-    """`42 %`; what is neither none nor all is not rounded to it."""
+    """Format a share: `42 %`; only 0 and 1 are shown as 0 % and 100 %."""
     if 0 < value < 0.01:
         return "<1 %"
     return ">99 %" if 0.99 < value < 1 else f"{100 * value:.0f} %"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, whole numbers whole; a dash for nothing."""
+    """Format a number with three significant digits, large ones whole; a dash for None."""
     if value is None:
         return NOTHING
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def tables(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of the tables that are made of several parts of the data."""
+    """Return the rows of tables that combine several parts of the data."""
     winner = data["headline"]["winner"]
     points = data["points"]
     finalists = {row["label"] for row in data["luck"]["finalists"]}

@@ -11,7 +11,7 @@ from evomerge.trial import UNIFORM
 
 
 def headline(run: Run) -> tuple[Selection | None, dict[str, Any]]:
-    """The result, and: verdict, the winner's held-out score and its lead; without a winner, why there is none.
+    """Return the result and the headline: verdict, held-out score, leads; without a winner, the reason.
 
     scale: task -> worst and best score that are 0 and 1, where tasks have different units.
     """
@@ -37,7 +37,7 @@ def headline(run: Run) -> tuple[Selection | None, dict[str, Any]]:
 
 
 def _bought(found: Selection) -> list[dict[str, Any]]:
-    """Paired differences of the winner to the best parent, the best baseline and the uniform average."""
+    """Return the winner's paired differences to the best-scoring parent, best baseline and uniform average."""
     by_label = {model.label: model for model in found.models}
     parents = [model for model in found.models if model.is_parent]
     rivals = {"best parent": max(parents, key=lambda model: model.score.mean)} if parents else {}

@@ -1,4 +1,4 @@
-"""The page: data, style, script and plotly.js in one file that asks the network for nothing.
+"""The report page: data, style, scripts and plotly.js in one file that loads nothing from the network.
 
 Everything that a study brings is escaped: by Jinja in the tables, in the JSON by writing `<`, `>` and `&` as escapes.
 Scripts run only if their hash is in the page's own security policy. https://www.w3.org/TR/CSP3/
@@ -25,7 +25,7 @@ _SCRIPTS = ("tools.js", "front.js", "progress.js", "chosen.js", "page.js")
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """The HTML file of a report; `data` is what `document` gave."""
+    """Render a report as HTML. data: from `document`."""
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "."),
         autoescape=True,
@@ -59,13 +59,13 @@ def page(data: Mapping[str, Any]) -> str:
 
 
 def embedded(data: Mapping[str, Any]) -> str:
-    """JSON that may stand inside of a script element: no text in it can end the element or begin a comment."""
+    """Encode data as JSON for a script element, so that no text in it can end the element or begin a comment."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
 def _policy(*scripts: str) -> str:
-    """Nothing is loaded from anywhere and no script runs but these. Plotly sets styles and makes pictures."""
+    """Return the content security policy: only these scripts run, and nothing is loaded; Plotly sets styles."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (

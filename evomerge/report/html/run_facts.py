@@ -11,7 +11,7 @@ from evomerge.study import SEARCH_FILE, Study
 
 
 def failures(study: Study) -> list[dict[str, Any]]:
-    """One item per kind of failure, the most frequent first, with the message of the first."""
+    """Return the kinds of failures, most frequent first, each with its count and first message."""
     found: dict[str, dict[str, Any]] = {}
     for entry in study.told:
         failure = None if entry.outcome is None else entry.outcome.failure
@@ -23,7 +23,7 @@ def failures(study: Study) -> list[dict[str, Any]]:
 
 
 def truncated(study: Study) -> list[dict[str, Any]]:
-    """Per task that generates: how many generations of all trials the length limit cut, and the worst trial."""
+    """Return, for every task with generated answers, how many the length limit cut, and the worst trial."""
     found: dict[str, dict[str, Any]] = {}
     for entry in study.told:
         for task, scores in (entry.outcome.scores if entry.outcome else {}).items():
@@ -39,7 +39,7 @@ def truncated(study: Study) -> list[dict[str, Any]]:
 
 
 def cost(study: Study) -> dict[str, Any]:
-    """Seconds of workers by stage, and per worker; waiting is what is left of the time that the search ran."""
+    """Return the workers' seconds by stage and by worker; the rest of the search's time is waiting."""
     workers: dict[str, dict[str, Any]] = {}
     for outcome in (entry.outcome for entry in study.told if entry.outcome is not None):
         if not outcome.worker:  # a copy of known scores, which no worker made
@@ -66,7 +66,7 @@ def commands(study: Study, winner: str | None) -> list[dict[str, str]]:
 
 
 def study_data(run: Run) -> dict[str, Any]:
-    """What kind of search it was and how far it came; told: candidates, as `evomerge status` counts them."""
+    """Return the configuration and state of a search; counts as in `evomerge status`."""
     said, objective = run.study.configuration, run.objective
     told = status.status(run)
     return {

@@ -1,4 +1,4 @@
-"""What a report shows beside the ledger: found out by whoever can read the models' headers and the search file."""
+"""What a report needs beyond the ledger: coefficients, recipes and the search file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from search_spaces.base import CoefficientTable, FloatArray
 
 @dataclass(frozen=True, eq=False)
 class PageSources:
-    """Everything is by the number of a trial on the search split.
+    """Coefficients and recipes by trial number on the search split, and the search file.
 
     inputs: names of the merged models. tables: coefficients. decode: from a point of the cube to its coefficients;
-    None where that cannot be told. recipes: the text of a recipe file. missing: why there are no tables and recipes,
+    None if that is unknown. recipes: the text of a recipe file. missing: why there are no tables and recipes,
     else empty. configuration: the search file as it ran.
     """
 

@@ -15,7 +15,7 @@ LOW = "Task was killed due to the node running low on memory.\n"
         (f"{SAID} The process receives a SIGTERM.", "", 0, "it ended with SIGTERM"),
         (LOW, "", 0, "Ray killed it because its machine ran low on memory"),
         (SAID, "", 1, "task. The kernel killed 1 process(es) for memory meanwhile, probably this one too"),
-        (SAID, "", 0, "as after SIGKILL: from somebody, or from the kernel for memory (see dmesg)"),
+        (SAID, "", 0, "as after SIGKILL from another process, or from the kernel when memory runs out (see dmesg)"),
         (SAID, None, 1, "The actor died unexpectedly before finishing this task."),
     ],
 )

@@ -420,7 +420,7 @@ def test_a_search_with_one_objective_leads_with_comparison_and_progress(
     data: dict[str, Any], pareto: bool, order: str
 ) -> None:
     shown = make_page({**data, "study": {**data["study"], "pareto": pareto}})
-    places = [shown.index(f'<section id="{name}">') for name in ("verdict", *order.split(), "luck")]
+    places = [shown.index(f'<section id="{name}">') for name in ("verdict", *order.split(), "sampling-error")]
     assert places == sorted(places)
     links = shown.partition('<nav aria-label="Sections">')[2].partition("</nav>")[0]
     assert [links.index(f'href="#{name}"') for name in order.split()] == sorted(
