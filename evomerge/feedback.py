@@ -170,7 +170,8 @@ def record_measures(study: Study, measures: Measures) -> None:
             for task in measures.tasks
         }
         coarse = None if measures.coarse is None else measures.coarse.tolist()
-        study.event(MEASURES, tasks=tasks, no_gradient=measures.no_gradient, coarse=coarse)
+        no_gradient, no_parts = measures.no_gradient, measures.no_parts
+        study.event(MEASURES, tasks=tasks, no_gradient=no_gradient, coarse=coarse, no_parts=no_parts)
 
 
 def measures_of(study: Study) -> Measures | None:
@@ -179,7 +180,8 @@ def measures_of(study: Study) -> Measures | None:
     if said is None:
         return None
     tasks = tuple(TaskExamples(name, t["examples"], t["share"], t["no_loss"]) for name, t in said["tasks"].items())
-    return Measures(tasks, said["no_gradient"], None if said["coarse"] is None else np.array(said["coarse"]))
+    coarse = None if said["coarse"] is None else np.array(said["coarse"])
+    return Measures(tasks, said["no_gradient"], coarse, said.get("no_parts"))
 
 
 def replay(

@@ -14,7 +14,8 @@ import numpy as np
 from evomerge.errors import EvomergeError
 from evomerge.objective import Objective
 from evomerge.optimizers.base import FloatArray
-from evomerge.search_examples import SearchExamples
+from evomerge.search_examples import SearchExamples, why_no_parts
+from evomerge.statistics.stratified import interleaved
 from evomerge.study import Entry
 from evomerge.trial import Origin, Trial
 
@@ -71,7 +72,7 @@ class Race:
         if reason:
             raise RacingError(reason)
         self._examples, self._objective, self._z = examples, objective, z
-        self._order = _interleaved([len(names) for names in examples.ids.values()], seed)
+        self._order = interleaved([len(names) for names in examples.ids.values()], seed)
         shares = dict(zip(objective.weights, objective.shares, strict=True))
         self._scale = {
             task: objective.sign(task) * shares[task] * examples.total / len(names)
@@ -196,11 +197,9 @@ def make_race(
 
 def why_no_race(examples: SearchExamples, objective: Objective) -> str | None:
     """Return why candidates cannot race; None where they can."""
-    if objective.kind != "mean" or objective.keep:
-        return "Racing compares candidates by the mean of the tasks: it needs `objective: mean` and no `keep`."
-    if objective.whole_model:
-        names = ", ".join(sorted(objective.whole_model))
-        return f"Racing scores examples one block after the other, and {names} gives one value per model."
+    reason = why_no_parts(objective)
+    if reason is not None:
+        return reason
     if not _looks(examples.total):
         return (
             f"Racing needs at least {2 * BLOCK} examples on the search split; there are {examples.total}. "
@@ -213,13 +212,3 @@ def _looks(total: int) -> tuple[int, ...]:
     """Numbers of examples after which a candidate is compared; less than half of a block is not left for the end."""
     first = max(BLOCK, round(total * FIRST_SHARE))
     return tuple(range(first, total - BLOCK // 2, BLOCK)) if total >= 2 * BLOCK else ()
-
-
-def _interleaved(sizes: list[int], seed: int) -> list[tuple[int, int]]:
-    """Pairs (task, row) in one random order per task, the tasks in proportion in every prefix."""
-    keyed = []
-    for task, size in enumerate(sizes):
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, 0x7ACE, task))))
-        for place, row in enumerate(rng.permutation(size)):
-            keyed.append(((place + 0.5) / size, task, int(row)))
-    return [(task, row) for _, task, row in sorted(keyed)]

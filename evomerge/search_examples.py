@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from evaluators.base import Scores
+from evomerge.objective import Objective
 from evomerge.optimizers.base import Proposal, Rows
 from evomerge.study import Study
 from evomerge.trial import Outcome, Trial
@@ -122,3 +123,16 @@ class SearchExamples:
             None if choices is None else tuple(choices[place] for place in order),
             truncated,
         )
+
+
+def why_no_parts(objective: Objective) -> str | None:
+    """Return why candidates cannot be compared on some of the examples; None where they can."""
+    if objective.kind != "mean" or objective.keep:
+        return (
+            "Candidates are compared on some of the examples by the mean of the tasks, which needs `objective: mean` "
+            "and no `keep`."
+        )
+    if objective.whole_model:
+        names = ", ".join(sorted(objective.whole_model))
+        return f"Candidates are scored on some of the examples first, and {names} gives one value per model."
+    return None

@@ -65,11 +65,13 @@ class Measures:
         no_gradient: Why the merge has no gradient by its coefficients; None where it has one.
         coarse: Number of a coarser group of each coordinate, (dimension,), such as the block of a tensor; None if the
             space has no coarser groups.
+        no_parts: Why candidates cannot be compared by their losses on some of the examples; None where they can.
     """
 
     tasks: tuple[TaskExamples, ...]
     no_gradient: str | None = None
     coarse: NDArray[np.int64] | None = None
+    no_parts: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
