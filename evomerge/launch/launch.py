@@ -23,12 +23,12 @@ from evomerge.launch.signals import signals
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
 from evomerge.merging.pins import Pins
+from evomerge.objective.spec import record_objective
 from evomerge.results.range_ends import record_coordinates
 from evomerge.results.result import Selection, selection
 from evomerge.results.select import select
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
-from evomerge.study.writer import is_being_written
 from evomerge.trial import MERGES_TOKENIZER
 
 
@@ -41,18 +41,18 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     heard: Callable[[StopRequest], None] = lambda _: None,
 ) -> tuple[Ending, Selection | None]:
-    """Run or resume the whole study: search, select, report. A finished one is read only, without workers.
+    """Run or resume the whole study: search, select, report. For a finished one no workers are started.
 
     heard: called with every signal, from its handler. Raises StudyExists without `resume` where there is a study,
     ConfigurationChanged when it is another search, StudyBusy while another process runs it, ExecutorError when no
     worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
     """
-    over = begun(config) if resume and not is_being_written(config.study) else None
-    nothing_left = None if over is None else finished(config, plan, over)
-    if over is not None and nothing_left is not None:
-        _keep_search_file(config)
+    study = begun(config) if resume else None
+    nothing_left = None if study is None else finished(config, plan, study)
+    if nothing_left is not None:
+        found = _finished_selection(config, plan, say)
         say(f"The study in {config.study} is finished: {nothing_left.text('resume again')}")
-        return Ending("done"), selection(over, plan.objective)
+        return Ending("done"), found
     optimizer = build_optimizer(config, plan)
     race = build_race(config, plan)
     spendable = budget(config)
@@ -129,6 +129,18 @@ def _start(
     opened.enter_context(closing(pool))
     study = study or opened.enter_context(closing(open_study(config, plan, resume=resume, inputs=found)))
     return study, PinnedExecutor(pool, study, recipe, found, plan.ids)
+
+
+def _finished_selection(config: SearchConfig, plan: Plan, say: Callable[[str], None]) -> Selection:
+    """Return the result of a finished study, after recording what ledgers of earlier versions lack.
+
+    Raises StudyBusy and InputChanged.
+    """
+    with closing(open_study(config, plan, resume=True)) as study:
+        pin_models(study, plan.spec.recipe, say)
+        record_coordinates(study, plan.space, plan.allowed)
+        record_objective(study, plan.objective)
+        return selection(study, plan.objective)
 
 
 def _workers(config: SearchConfig, spec: BenchSpec, needs: MemoryNeeds, stop: StopRequest) -> Executor | None:

@@ -265,7 +265,7 @@ class Optimizer(ABC):
             yield self._checked(np.clip(1.0 - np.abs(1.0 - moved), 0.0, 1.0))  # reflected at the faces of the cube
         for _ in range(_N_RANDOM):
             yield self._checked(rng.random(self.dimension))
-        raise Exhausted(f"{type(self).__name__} found no new candidate; {len(self._told)} have been told.")
+        raise Exhausted(f"{type(self).__name__} found no new candidate; {len(self._told)} are completed.")
 
     @one_thread
     def tell(self, observation: Observation) -> None:

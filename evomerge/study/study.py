@@ -281,7 +281,7 @@ class Study:
         """
         entry = self._asked(outcome.number)
         if entry is None:
-            raise StudyError(f"Trial {outcome.number} was told but never asked; call `ask` first.")
+            raise StudyError(f"Trial {outcome.number} has an outcome but was never asked for; call `ask` first.")
         if entry.told_at is not None:
             self.event("duplicate", number=outcome.number, worker=outcome.worker)
             return False

@@ -1,15 +1,32 @@
 """Yesterday's studies read as they did: the same numbers, sentences and recipes from the same ledgers."""
 
 import gzip
+import json
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.golden.runs import FOLDER, MADE_IN, READ_IN, RUNS, differences, frozen, normalized, read, says, write
+from evomerge.cli import app
+from tests.golden.runs import (
+    FOLDER,
+    MADE_IN,
+    READ_IN,
+    RUNS,
+    differences,
+    frozen,
+    ledger,
+    normalized,
+    read,
+    restore,
+    says,
+    write,
+)
 
 #: See `reading`.
 Reading = Callable[[str], tuple[Path, dict[str, Any]]]
@@ -51,6 +68,15 @@ def test_a_predicted_front_is_the_same_wherever_it_is_read(reading: Reading) -> 
 
 def _means(predicted: dict[str, Any]) -> dict[str, float]:
     return {task: value["mean"] for task, value in predicted["tasks"].items()}
+
+
+def test_a_finished_run_is_resumed_without_scoring_and_its_models_are_recorded(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER / "models", tmp_path / "models")  # copies, whose time the ledger does not know
+    run = restore("mean_keep", tmp_path)
+    done = CliRunner().invoke(app, ["search", str(run / "search.yaml"), "--resume"])
+    assert (done.exit_code, "is finished: the budget is spent (20 of 20 trials)" in done.stdout) == (0, True)
+    added = (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()[len(ledger("mean_keep")) :]
+    assert [json.loads(line)["kind"] for line in added] == ["opened", "inputs"]
 
 
 def test_no_golden_file_names_a_folder_of_a_real_machine() -> None:
