@@ -4,7 +4,7 @@ Every tensor goes through `_merge` in either case, so that an export equals what
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from evomerge.merging.factors import Factors
 from evomerge.merging.method import BASE
 from evomerge.merging.models.model import Model
 from evomerge.merging.prepared import MergeError, PreparedMerge
+from evomerge.merging.slopes import Slopes
 from evomerge.merging.tiles import Moments, TensorSource, Workers
 from evomerge.recipe import Merge
 
@@ -171,6 +172,24 @@ class MergeEngine:
                 yield name, out.cpu()
             else:
                 yield name, self._models[0].tensor(name)
+
+    def slopes(self, merge: Merge) -> Slopes:
+        """Differentiate a merge by its coefficients, at fixed masks and elected signs.
+
+        Args:
+            merge: The candidate.
+
+        Returns:
+            A function from the name and gradient of each merged tensor to the slopes of its coefficients.
+
+        Raises:
+            MergeError: The merge does not match the models.
+            MethodError: The method is not differentiated by any of its parameters, and why.
+        """
+        candidate = self._candidate(merge)
+        candidate.survey(_Sources(self, candidate, keep=True))
+        source = partial(self._source, candidate, keep=True)
+        return Slopes(candidate, source, self._present, len(self._names))
 
     def check(self, merge: Merge) -> None:
         """Check a recipe, its coefficients and statistics without reading weights. Raises like `apply`."""

@@ -17,6 +17,11 @@ from torch import Tensor
 
 from evaluators._nearest import did_you_mean
 from evomerge.errors import EvomergeError
+from evomerge.merging.gradient_rules import Affine as Affine
+from evomerge.merging.gradient_rules import Combination as Combination
+from evomerge.merging.gradient_rules import Contraction as Contraction
+from evomerge.merging.gradient_rules import GradientRule
+from evomerge.merging.gradient_rules import NoGradient as NoGradient
 from evomerge.merging.signature import SHARE as SHARE
 from evomerge.merging.signature import Bounds as Bounds
 from evomerge.merging.signature import Declared, describe, fits
@@ -44,6 +49,8 @@ class CopyOf:
     model: int
 
 
+_UNDECLARED = "does not declare how its result is differentiated (`gradient` of @merge_method)"
+
 OperatesOn = Literal["deltas", "weights"]
 Prepare = Callable[..., Any]
 Kernel = Callable[..., Tensor]
@@ -69,6 +76,7 @@ class MergeMethod:
             thread, and may request `source` (its cache and statistics).
         allowed: Parameter -> smallest and largest valid value.
         linear_in: Parameters in which the merged delta is linear while the others are fixed.
+        gradient: How the result is differentiated by its parameters.
         needs: Kinds of statistics required of every input; "a|b" requires one of the two.
         random: Whether the result depends on the seed.
     """
@@ -85,9 +93,11 @@ class MergeMethod:
     random: bool
     whole: bool
     linear_in: tuple[str, ...]
+    gradient: GradientRule
     needs: tuple[str, ...]
     kernel: Kernel = field(repr=False)
     kernel_takes: frozenset[str] = field(repr=False)
+    gradient_takes: frozenset[str] = field(repr=False)
     prepare: Prepare | None = field(repr=False)
     prepare_takes: frozenset[str] = field(repr=False)
     survey: Survey | None = field(repr=False)
@@ -108,6 +118,11 @@ class MergeMethod:
                 raise MethodError(
                     f"{self.name}: {option} must be {describe(wanted_type)}; it is {value!r}.", ("options", option)
                 )
+
+    def why_no_gradient(self, options: Mapping[str, Any]) -> str | None:
+        """Return why the result is not differentiated by any parameter with these options; None if it is."""
+        reason = self.gradient.unless(**{**self.options, **options})
+        return None if reason is None else f"{self.name} {reason}"
 
     def arguments(
         self, coefficients: Mapping[str, FloatArray], inputs: Sequence[str], group: str = "all"
@@ -176,6 +191,7 @@ def merge_method(
     min_inputs: int = 1,
     max_inputs: int | None = None,
     linear_in: tuple[str, ...] = (),
+    gradient: GradientRule | None = None,
     needs: tuple[str, ...] = (),
     random: bool = False,
 ) -> Callable[[Kernel], MergeMethod]:
@@ -190,6 +206,7 @@ def merge_method(
         min_inputs: Minimum number of inputs.
         max_inputs: Maximum number of inputs; None for no limit.
         linear_in: Parameters in which the merged delta is linear.
+        gradient: How the result is differentiated by its parameters; by default by those of `linear_in`, `Affine`.
         needs: Kinds of statistics required of every input.
         random: Whether the result depends on the seed.
 
@@ -216,10 +233,12 @@ def merge_method(
         if first != operates_on:
             raise TypeError(f"{kernel.__name__} operates on {operates_on}: rename its first argument {first!r}.")
         declared = Declared()
-        takes = [declared.read(function) for function in (kernel, prepare, survey)]
-        stranger = next((name for name in linear_in if name not in declared.parameters), None)
-        if stranger is not None:
-            raise TypeError(f"{kernel.__name__} has linear_in {stranger!r}, which is not one of its parameters.")
+        rule = gradient or (Affine(linear_in) if linear_in else NoGradient(_UNDECLARED))
+        takes = [declared.read(function) for function in (kernel, prepare, survey, rule.function)]
+        for named, names in (("linear_in", linear_in), ("gradient", rule.parameters)):
+            stranger = next((name for name in names if name not in declared.parameters), None)
+            if stranger is not None:
+                raise TypeError(f"{kernel.__name__} has {named} {stranger!r}, which is not one of its parameters.")
         return MergeMethod(
             name=kernel.__name__,
             module=kernel.__module__,
@@ -233,9 +252,11 @@ def merge_method(
             random=random,
             whole=whole,
             linear_in=linear_in,
+            gradient=rule,
             needs=needs,
             kernel=kernel,
             kernel_takes=takes[0],
+            gradient_takes=takes[3],
             prepare=prepare,
             prepare_takes=takes[1],
             survey=survey,

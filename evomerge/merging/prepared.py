@@ -72,8 +72,8 @@ class PreparedMerge:
         """Write the merged tensor to `out`, contiguous and of the target dtype; return how many of its values
         are not finite.
         """
-        given = {**self._at(source.tensor), **self._options, "surveyed": self._surveyed}
-        prepared = source.alone(lambda: self._prepare(source, given))
+        given = self.given(source.tensor)
+        prepared = self.prepare(source, given)
         if isinstance(prepared, CopyOf):
             out.copy_(source.whole(prepared.model))
             doubtful = [not _sum_is_finite(out)]
@@ -86,14 +86,37 @@ class PreparedMerge:
         # Large finite values may overflow only in the sum.
         return int((~torch.isfinite(out)).sum()) if any(doubtful) else 0
 
-    def _at(self, tensor: str) -> dict[str, Any]:
-        """Return the arguments for a tensor, for the inputs that have it."""
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the groups of the coefficients, with the tensors in each."""
+        return self._table.groups
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Return the options of the method."""
+        return self._options
+
+    def given(self, tensor: str) -> dict[str, Any]:
+        """Return the keywords of a tensor: parameters, for the inputs that have it, options, and `surveyed`."""
         arguments: dict[str, Any] = self._arguments[self._first[tensor]]
         indices = self._present[tensor]
-        return {
+        here = {
             name: tuple(value[index] for index in indices) if isinstance(value, tuple) else value
             for name, value in arguments.items()
         }
+        return {**here, **self._options, "surveyed": self._surveyed}
+
+    def prepare(self, source: TensorSource, given: Mapping[str, Any]) -> Any:
+        """Return what the method prepares for a tensor with these keywords, or CopyOf."""
+        return source.alone(lambda: self._prepare(source, given))
+
+    def operands(self, source: TensorSource, tile: Tile) -> tuple[list[Tensor], Tensor | None]:
+        """Return the tile of each input that kernels get, and the base's tile if they may need it."""
+        if self.method.operates_on == "deltas":
+            base = source.base(tile)
+            return [source.deltas(index, tile, base) for index in range(len(source.input_names))], base
+        weights = [source.weights(index, tile) for index in range(len(source.input_names))]
+        return weights, source.base(tile) if "base" in self.method.kernel_takes else None
 
     def _same_everywhere(self) -> dict[str, Any]:
         """Return the parameters that the survey takes. Raises MethodError if they differ between tensors."""
@@ -109,7 +132,7 @@ class PreparedMerge:
             found[name] = values[0]
         return found
 
-    def _prepare(self, source: TensorSource, given: dict[str, Any]) -> Any:
+    def _prepare(self, source: TensorSource, given: Mapping[str, Any]) -> Any:
         method = self.method
         if method.operates_on == "deltas" and source.identical:
             return CopyOf(BASE)
@@ -127,19 +150,16 @@ class PreparedMerge:
         return merged.add(source.whole(BASE)) if deltas else merged
 
     def _run(self, source: TensorSource, given: dict[str, Any], out: Tensor) -> list[bool]:
-        method, n_inputs = self.method, len(source.input_names)
+        method = self.method
         fixed = _only(given, method.kernel_takes)
         takes_base, takes_tile = "base" in method.kernel_takes, "tile" in method.kernel_takes
 
         def write(tile: Tile) -> bool:
             keywords = {**fixed, "tile": tile} if takes_tile else fixed
-            if method.operates_on == "deltas":
-                base = source.base(tile)
-                deltas = [source.deltas(index, tile, base) for index in range(n_inputs)]
-                merged = method.kernel(deltas, **keywords, **({"base": base} if takes_base else {})).add_(base)
-            else:
-                weights = [source.weights(index, tile) for index in range(n_inputs)]
-                merged = method.kernel(weights, **keywords, **({"base": source.base(tile)} if takes_base else {}))
+            models, base = self.operands(source, tile)
+            merged = method.kernel(models, **keywords, **({"base": base} if takes_base else {}))
+            if base is not None and method.operates_on == "deltas":
+                merged.add_(base)
             place = out[tile.start : tile.stop].copy_(merged)
             # Only float16 has a range so much smaller that rounding can overflow where float32 did not.
             return not _sum_is_finite(place if place.dtype == torch.float16 else merged)
@@ -147,7 +167,7 @@ class PreparedMerge:
         return source.map(write)
 
 
-def _only(given: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+def _only(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in names}
 
 

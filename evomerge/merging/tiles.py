@@ -127,6 +127,16 @@ def total(values: Tensor) -> float:
     return sum(float(step.sum(dtype=torch.float64)) for step in steps)
 
 
+def dot(a: Tensor, b: Tensor) -> float:
+    """Return the dot product of two flat float32 tensors: the same for any number of threads.
+
+    Summed in float32 over pieces of the size of a tile (64 tiles off the CPU), in float64 over the pieces.
+    """
+    size = TILE if a.device.type == "cpu" else 64 * TILE
+    with _torch_threads(1):
+        return sum(torch.dot(x, y).item() for x, y in zip(torch.split(a, size), torch.split(b, size), strict=True))
+
+
 class TensorSource:
     """One tensor of all models that have it, whole or tile by tile, in float32.
 

@@ -135,6 +135,8 @@ class MergeMethodContract:
     local: ClassVar[bool] = True
     #: P10: with these options the result is linear in the parameters that the method says.
     linear: ClassVar[bool] = True
+    #: P15: signs and masks do not depend on the coefficients that have a gradient, so that it is a derivative.
+    smooth: ClassVar[bool] = True
     #: P11: on average over the masks, the merged delta is that of task arithmetic with `values`' weights.
     unbiased: ClassVar[bool] = False
     #: P14: rotating all deltas from the left and from the right rotates the merged delta.
@@ -347,6 +349,62 @@ class MergeMethodContract:
         wide = self.merge(base.float(), [model.float() for model in inputs])
         assert result.dtype == torch.bfloat16
         assert torch.equal(result, wide.bfloat16())
+
+    @examples
+    @given(seed=seeds, dtype=dtypes)
+    def test_p15_slopes(self, seed: int, dtype: torch.dtype) -> None:
+        reason = self.method.why_no_gradient(self.options)
+        if reason is not None or not self.smooth:
+            assert reason is None or reason.startswith(f"{self.name} ")
+            pytest.skip(reason or "declared: elected signs depend on the coefficients")
+        base, *inputs = random_models(seed, self.n_inputs, dtype)
+        gradient = torch.randn(base.shape, generator=torch.Generator().manual_seed(seed))
+        parameters = {parameter.name: parameter for parameter in self.method.parameters}
+        values = {
+            name: np.broadcast_to(
+                np.asarray(self.values.get(name, parameter.default), float),
+                self.n_inputs if parameter.per_input else 1,
+            )
+            for name, parameter in parameters.items()
+        }
+
+        def value(name: str, index: int, change: float) -> float:
+            moved = {**values, name: values[name] + change * np.eye(len(values[name]))[index]}
+            lists = {key: row.tolist() for key, row in moved.items()}
+            result = self.merge(base, inputs, values=lists, dtype=torch.float32)
+            return float((gradient.double() * result.double()).sum())
+
+        for name, slopes in self.slopes(base, inputs, gradient).items():
+            step = 1e-2 * min((parameters[name].high - parameters[name].low) or 1.0, 1.0)
+            # Differences of fourth order: float32 results allow no smaller step.
+            expected = [
+                sum(
+                    factor * value(name, index, n * step) / (12 * step)
+                    for n, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1))
+                )
+                for index in range(len(slopes))
+            ]
+            np.testing.assert_allclose(slopes, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max() + 2e-3)
+
+    def slopes(self, base: Tensor, inputs: Sequence[Tensor], gradient: Tensor, **given: Any) -> dict[str, Any]:
+        """The slopes of a tensor's coefficients, which are `values`."""
+        models = [{"x": tensor} for tensor in (base, *inputs)]
+        engine = make_engine(models[0], models[1:], **self.engine_settings(models[1:]))
+        merge = make_merge(self.name, len(inputs), {**self.values, **given}, options=self.options)
+        return engine.slopes(merge)("x", gradient)
+
+    def test_p15_slopes_of_any_tiles_threads_and_layout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if self.method.why_no_gradient(self.options) is not None:
+            pytest.skip("declared: no gradient")
+        base, *inputs = random_models(7, self.n_inputs, torch.bfloat16, (30, 1201))
+        gradient = torch.randn(1201, 30, generator=torch.Generator().manual_seed(1)).T
+        expected = self.slopes(base, inputs, gradient)
+        again = self.slopes(base, inputs, gradient.double().contiguous())
+        assert all(np.array_equal(again[name], row) for name, row in expected.items())
+        monkeypatch.setattr(tiles, "TILE", 1009)
+        for name, row in self.slopes(base, inputs, gradient).items():
+            np.testing.assert_allclose(row, expected[name], rtol=1e-3, atol=1e-4 * np.abs(row).max() + 1e-6)
+        assert not any(row.any() for row in self.slopes(base, inputs, torch.zeros_like(gradient)).values())
 
     def test_inputs_are_only_read(self) -> None:
         models = random_models(1, self.n_inputs, torch.float32, (40, 1300))

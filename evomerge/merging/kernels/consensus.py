@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from evomerge.merging.tiles import Tile
+from evomerge.merging.tiles import Tile, dot
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ Compat = Literal["mergekit", "peft"]
 RULES: Mapping[Compat, Rule] = {"mergekit": Rule(), "peft": Rule(weighted_votes=False, weighted_mean=False)}
 #: "total": the sum decides. "frequency": the number of inputs with each sign decides.
 Election = Literal["total", "frequency"]
+
+
+class ElectionSlopes(TypedDict):
+    """Derivatives by the weights (n_inputs) and by the scale."""
+
+    weight: list[float]
+    scale: float
+
 
 _SIGN_BIT = -(2**31)
 #: Smallest positive float32: divides an empty sum, which is zero, without changing any other.
@@ -62,6 +70,51 @@ def elect(
     if divisor is not None:
         total.div_(divisor.clamp_min_(_SMALLEST))
     return _flip(total if decided is None else total.mul_(decided), minus)
+
+
+def elect_slopes(
+    deltas: Sequence[Tensor],
+    weights: Sequence[float],
+    gradient: Tensor,
+    tile: Tile,
+    *,
+    normalize: bool,
+    rule: Rule = RULES["mergekit"],
+    election: Election = "total",
+    scale: float = 1.0,
+) -> ElectionSlopes:
+    """Contract a gradient with the derivative of `scale` times what `elect` returns, at fixed signs.
+
+    deltas: n_inputs tiles, overwritten. gradient: read-only. An element that only inputs without weight agree on has
+    no derivative, since any weight would change a normalized sum at once.
+    """
+    votes = ballot(deltas, weights, tile, rule=rule, election=election)
+    signed = tile.scratch("signed gradient", votes).copy_(gradient)
+    if rule.undecided == 0:
+        signed.mul_(tile.scratch("decided", votes).copy_(votes).sign_().abs_())
+    minus = _minus(votes, rule)
+    _flip(signed, minus)
+    total = tile.scratch("total", votes).zero_()
+    divisor = tile.scratch("divisor", votes).zero_()
+    for delta, weight in zip(deltas, weights, strict=True):
+        share = abs(weight)
+        total.add_(_flip(delta, minus).relu_(), alpha=share)
+        if normalize:
+            agrees = torch.sign(delta, out=tile.scratch("agrees", delta))
+            divisor.add_(agrees, alpha=share if rule.weighted_mean else 1.0)
+    if normalize:
+        signed.mul_(torch.gt(divisor, 0, out=tile.scratch("agrees", divisor)))
+        signed.div_(divisor.clamp_min_(_SMALLEST))
+        mean = total.div_(divisor)
+    slopes = []
+    for delta, weight in zip(deltas, weights, strict=True):
+        slope = dot(signed, delta)
+        if normalize and rule.weighted_mean:
+            # The quotient's second term: a larger weight is also a larger divisor.
+            slope -= dot(signed, delta.sign_().mul_(mean))
+        slopes.append(scale * (-slope if weight < 0 else slope))
+    value = dot(signed, total.mul_(divisor) if normalize else total)
+    return {"weight": slopes, "scale": value}
 
 
 def ballot(

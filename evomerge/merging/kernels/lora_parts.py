@@ -15,8 +15,11 @@ from torch import Tensor
 from evomerge.merging.factors import Factors
 from evomerge.merging.kernels.consensus import Election
 from evomerge.merging.kernels.sparsify import drop_at_random
-from evomerge.merging.method import MethodError
+from evomerge.merging.method import MethodError, NoGradient
 from evomerge.merging.tiles import TILE, TensorSource, Tile
+
+#: How the methods on factors are differentiated.
+NO_GRADIENT = NoGradient("has no gradient: factors are merged with roots of the weights, infinitely steep at 0")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.method import BASE, Affine, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 from search_spaces.base import Layout
 
@@ -28,6 +28,7 @@ def _is_linear_layer(source: TensorSource) -> bool:
     operates_on="deltas",
     reference="https://arxiv.org/abs/2309.06256",
     prepare=_exact,
+    gradient=Affine(("alpha",)),
     max_inputs=1,
 )
 def ama(deltas: Sequence[Tensor], *, alpha: Alpha) -> Tensor:

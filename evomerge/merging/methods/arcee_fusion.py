@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.thresholds import Ranking
-from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, CopyOf, NoGradient, Shared, merge_method
 from evomerge.merging.tiles import TILE, TensorSource, Tile
 
 _SMOOTHING = 1e-8
@@ -52,6 +52,7 @@ def _importance(delta: Tensor, divergence: Tensor, length: int, tile: Tile) -> T
 @merge_method(
     operates_on="weights",
     reference="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
+    gradient=NoGradient("has no gradient: its parameter only moves a threshold"),
     prepare=_threshold,
     max_inputs=1,
 )

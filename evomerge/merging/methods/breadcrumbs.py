@@ -1,13 +1,14 @@
 """Model Breadcrumbs: the middle of a delta (Davari & Belilovsky, 2024). https://arxiv.org/abs/2312.06795."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
-from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -43,11 +44,16 @@ def _coefficients(
     return _Prepared(middles, tuple(value * factor for value, factor in zip(weights, factors, strict=True)))
 
 
+def _kept(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) -> list[Tensor]:
+    return [found.keep(delta, tile) for found, delta in zip(prepared.middles, deltas, strict=True)]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2312.06795",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_kept, coefficients=attrgetter("coefficients")),
 )
 def breadcrumbs(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times each delta's middle: the `density` largest below its `gamma` largest.
@@ -56,5 +62,4 @@ def breadcrumbs(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) ->
     compat: "official" counts int(n * gamma) and int(n * density) elements in every row; "mergekit" counts in the whole
     tensor, keeps int(n * density) elements even if fewer outliers are then removed, and all at density 1.
     """
-    kept = [found.keep(delta, tile) for found, delta in zip(prepared.middles, deltas, strict=True)]
-    return combine(kept, prepared.coefficients)
+    return combine(_kept(deltas, prepared=prepared, tile=tile), prepared.coefficients)

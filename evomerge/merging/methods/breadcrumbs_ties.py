@@ -6,9 +6,9 @@ from typing import Annotated, NamedTuple
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import elect
+from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -41,11 +41,30 @@ def _middles(
     return alone or _Prepared(middles, middle_factors(source, middles, rescale))
 
 
+def _kept(deltas: Sequence[Tensor], prepared: _Prepared, tile: Tile) -> list[Tensor]:
+    return [found.keep(delta, tile).mul_(factor) for found, factor, delta in zip(*prepared, deltas, strict=True)]
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    weight: Weight,
+    scale: Scale,
+    normalize: bool = False,
+    prepared: _Prepared,
+    tile: Tile,
+) -> ElectionSlopes:
+    kept = _kept(deltas, prepared, tile)
+    return elect_slopes(kept, weight, gradient, tile, normalize=normalize, scale=scale)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2312.06795",
     prepare=_middles,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
 )
 def breadcrumbs_ties(
     deltas: Sequence[Tensor],
@@ -60,5 +79,4 @@ def breadcrumbs_ties(
 
     compat: counts in rows ("official") or whole tensors ("mergekit"), see `breadcrumbs`.
     """
-    kept = [found.keep(delta, tile).mul_(factor) for found, factor, delta in zip(*prepared, deltas, strict=True)]
-    return elect(kept, weight, tile, normalize=normalize).mul_(scale)
+    return elect(_kept(deltas, prepared, tile), weight, tile, normalize=normalize).mul_(scale)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Annotated, Literal
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.remembered import remembered
 from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Largest
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile, total
 
 #: The paper's alpha times the merge weight. Published: 0.5 to 10, larger for fewer kept elements.
@@ -77,12 +78,18 @@ def _prepared(
     return tuple(value * size for value, size in zip(weights, sizes, strict=True)), cuts
 
 
+def _compressed(deltas: Sequence[Tensor], *, values: Values = "std", prepared: Prepared, tile: Tile) -> list[Tensor]:
+    kept = [trim(delta, cut, tile) for delta, cut in zip(deltas, prepared[1], strict=True)]
+    return kept if values == "prune" else [delta.sign_() for delta in kept]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.13171",
     prepare=_prepared,
     survey=_Deltas,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_compressed, coefficients=itemgetter(0)),
 )
 def compeft(deltas: Sequence[Tensor], *, values: Values = "std", prepared: Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times compressed delta: the signs of its largest elements times one number.
@@ -92,6 +99,4 @@ def compeft(deltas: Sequence[Tensor], *, values: Values = "std", prepared: Prepa
     (sparse ternary compression); "prune" keeps the elements unchanged. The authors' code uses the signed mean
     for "stc", which can invert the whole delta; this is unsupported.
     """
-    coefficients, cuts = prepared
-    kept = [trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)]
-    return combine(kept if values == "prune" else [delta.sign_() for delta in kept], coefficients)
+    return combine(_compressed(deltas, values=values, prepared=prepared, tile=tile), prepared[0])

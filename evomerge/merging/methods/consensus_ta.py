@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -27,12 +27,24 @@ def _coefficients(
     return (one_model(coefficients) if everything else None) or coefficients
 
 
+def _needed(
+    deltas: Sequence[Tensor], *, threshold: Threshold, votes: int = 2, task: str = "", tile: Tile
+) -> list[Tensor]:
+    """Set the elements that too few models need to zero, in place."""
+    total = tile.scratch("sum", deltas[0]).zero_()
+    for delta in deltas:
+        total.add_(delta)
+    mask = kept(deltas, total, threshold, tile, votes=votes, task=task)
+    return [delta.mul_(mask) for delta in deltas]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2405.07813",
     prepare=_coefficients,
     survey=check_task,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_needed),
 )
 def consensus_ta(
     deltas: Sequence[Tensor],

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.kernels.consensus import elect
+from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes
 from evomerge.merging.kernels.sparsify import Cut, trim
 from evomerge.merging.kernels.thresholds import Largest
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._tall_masks import check_task, kept
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -37,12 +37,36 @@ def _cuts(
     return surveyed.cuts(source, density)
 
 
+def _trimmed(deltas: Sequence[Tensor], cuts: Sequence[Cut | None], tile: Tile) -> list[Tensor]:
+    """Return trimmed copies of the deltas."""
+    parts = enumerate(zip(deltas, cuts, strict=True))
+    return [trim(tile.scratch(("trimmed", index), delta).copy_(delta), cut, tile) for index, (delta, cut) in parts]
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    weight: Weight,
+    threshold: Threshold,
+    scale: Scale,
+    votes: int = 2,
+    task: str = "",
+    prepared: tuple[Cut | None, ...],
+    tile: Tile,
+) -> ElectionSlopes:
+    merged = elect(_trimmed(deltas, prepared, tile), weight, tile, normalize=True)
+    masked = kept(deltas, merged, threshold, tile, votes=votes, task=task).mul_(gradient)
+    return elect_slopes(_trimmed(deltas, prepared, tile), weight, masked, tile, normalize=True, scale=scale)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2405.07813",
     prepare=_cuts,
     survey=_largest,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
 )
 def consensus_ties(
     deltas: Sequence[Tensor],
@@ -63,10 +87,6 @@ def consensus_ties(
     with equal magnitudes at the threshold, all of which they keep, and for sums of exactly zero, which are positive
     here.
     """
-    trimmed = [
-        trim(tile.scratch(("trimmed", index), delta).copy_(delta), cut, tile)
-        for index, (delta, cut) in enumerate(zip(deltas, prepared, strict=True))
-    ]
-    merged = elect(trimmed, weight, tile, normalize=True)
+    merged = elect(_trimmed(deltas, prepared, tile), weight, tile, normalize=True)
     mask = kept(deltas, merged, threshold, tile, votes=votes, task=task)
     return merged.mul_(mask).mul_(scale)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.lora_parts import pairs
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, NoGradient, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(2.0, 0.0, 3.0)]
@@ -41,6 +41,7 @@ def _sole(source: TensorSource, *, weight: Weight) -> CopyOf | None:
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2502.17159",
+    gradient=NoGradient("has no gradient: it merges the factors of adapters, not their changes"),
     prepare=_sole,
     whole=True,
 )

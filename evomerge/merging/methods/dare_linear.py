@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
-from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -32,11 +32,16 @@ def _coefficients(
     return (one_model(coefficients) if kept_whole else None) or coefficients
 
 
+def _thinned(deltas: Sequence[Tensor], *, density: Density, tile: Tile) -> list[Tensor]:
+    return [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.03099",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_thinned),
     random=True,
 )
 def dare_linear(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:
@@ -44,5 +49,4 @@ def dare_linear(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[f
 
     rescale: "paper" divides by the density (unbiased), "mergekit" restores each delta's L1 norm per tensor.
     """
-    thinned = [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
-    return combine(thinned, prepared)
+    return combine(_thinned(deltas, density=density, tile=tile), prepared)

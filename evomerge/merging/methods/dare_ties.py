@@ -6,9 +6,9 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import RULES, Compat, Election, elect
+from evomerge.merging.kernels.consensus import RULES, Compat, Election, ElectionSlopes, elect, elect_slopes
 from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -33,11 +33,34 @@ def _factors(
     return alone or rescale_factors(source, density, rescale)
 
 
+def _thinned(deltas: Sequence[Tensor], density: Sequence[float], factors: Sequence[float], tile: Tile) -> list[Tensor]:
+    parts = enumerate(zip(deltas, density, factors, strict=True))
+    return [drop_at_random(delta, tile, index, share).mul_(factor) for index, (delta, share, factor) in parts]
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    weight: Weight,
+    density: Density,
+    scale: Scale,
+    normalize: bool = False,
+    compat: Compat = "mergekit",
+    election: Election = "total",
+    prepared: tuple[float, ...],
+    tile: Tile,
+) -> ElectionSlopes:
+    thinned, rule = _thinned(deltas, density, prepared, tile), RULES[compat]
+    return elect_slopes(thinned, weight, gradient, tile, normalize=normalize, rule=rule, election=election, scale=scale)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.03099",
     prepare=_factors,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
     random=True,
 )
 def dare_ties(
@@ -56,7 +79,5 @@ def dare_ties(
 
     compat: voters and divisor of a normalized sum, "mergekit" or "peft" as for `ties`.
     """
-    thinned = [
-        drop_at_random(delta, tile, index, density[index]).mul_(prepared[index]) for index, delta in enumerate(deltas)
-    ]
+    thinned = _thinned(deltas, density, prepared, tile)
     return elect(thinned, weight, tile, normalize=normalize, rule=RULES[compat], election=election).mul_(scale)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.sparsify import drop_at_random
-from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 #: The same direction as inverse_q, hence not searched.
@@ -32,11 +32,16 @@ def _coefficients(
     return (one_model(coefficients) if kept_whole else None) or coefficients
 
 
+def _thinned(deltas: Sequence[Tensor], *, density: Density, tile: Tile) -> list[Tensor]:
+    return [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2410.09344",
     prepare=_coefficients,
     linear_in=("weight", "inverse_q", "scale"),
+    gradient=Combination(("weight", "inverse_q", "scale"), terms=_thinned),
     random=True,
 )
 def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:
@@ -45,8 +50,7 @@ def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float
     inverse_q = 1 / density is DARE. A smaller value is biased but has a smaller error, which helps if few
     elements are kept. `analytic_q` estimates q from data.
     """
-    thinned = [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
-    return combine(thinned, prepared)
+    return combine(_thinned(deltas, density=density, tile=tile), prepared)
 
 
 def analytic_q(

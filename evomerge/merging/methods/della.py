@@ -6,10 +6,10 @@ from typing import Annotated, NamedTuple
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import elect
+from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -43,11 +43,34 @@ def _prunes(
     return _Prepared(prunes, magprune_factors(source, prunes, rescale))
 
 
+def _thinned(deltas: Sequence[Tensor], prepared: _Prepared, rescale: Rescale, tile: Tile) -> list[Tensor]:
+    return [
+        prune.drop(delta, tile, index, rescale=rescale == "paper").mul_(factor)
+        for index, (prune, factor, delta) in enumerate(zip(*prepared, deltas, strict=True))
+    ]
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    weight: Weight,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    normalize: bool = True,
+    prepared: _Prepared,
+    tile: Tile,
+) -> ElectionSlopes:
+    thinned = _thinned(deltas, prepared, rescale, tile)
+    return elect_slopes(thinned, weight, gradient, tile, normalize=normalize, scale=scale)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2406.11617",
     prepare=_prunes,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
     random=True,
 )
 def della(
@@ -65,8 +88,5 @@ def della(
     compat: "mergekit" rejects an epsilon that gives probabilities outside (0, 1); "official" clips it.
     mergekit's own rescaling is `rescale: mergekit`.
     """
-    thinned = [
-        prune.drop(delta, tile, index, rescale=rescale == "paper").mul_(factor)
-        for index, (prune, factor, delta) in enumerate(zip(*prepared, deltas, strict=True))
-    ]
+    thinned = _thinned(deltas, prepared, rescale, tile)
     return elect(thinned, weight, tile, normalize=normalize).mul_(scale)

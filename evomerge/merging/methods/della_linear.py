@@ -1,6 +1,7 @@
 """DELLA without election: drop small deltas at random and add (Deep et al., 2024). https://arxiv.org/abs/2406.11617."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
-from evomerge.merging.method import SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -44,11 +45,17 @@ def _coefficients(
     return _Prepared(prunes, tuple(value * factor for value, factor in zip(weights, factors, strict=True)))
 
 
+def _thinned(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepared: _Prepared, tile: Tile) -> list[Tensor]:
+    pairs = zip(prepared.prunes, deltas, strict=True)
+    return [prune.drop(d, tile, i, rescale=rescale == "paper") for i, (prune, d) in enumerate(pairs)]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2406.11617",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_thinned, coefficients=attrgetter("coefficients")),
     random=True,
 )
 def della_linear(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepared: _Prepared, tile: Tile) -> Tensor:
@@ -61,6 +68,4 @@ def della_linear(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepar
     compat: "mergekit" rejects an epsilon that gives probabilities outside (0, 1); "official" clips it.
     mergekit's own rescaling is `rescale: mergekit`.
     """
-    pairs = zip(prepared.prunes, deltas, strict=True)
-    thinned = [prune.drop(d, tile, i, rescale=rescale == "paper") for i, (prune, d) in enumerate(pairs)]
-    return combine(thinned, prepared.coefficients)
+    return combine(_thinned(deltas, rescale=rescale, prepared=prepared, tile=tile), prepared.coefficients)

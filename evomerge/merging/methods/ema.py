@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
-from evomerge.merging.method import SHARE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Rate = Annotated[Shared, Bounds(0.5, 0.0, 1.0, allowed=SHARE)]
@@ -26,6 +26,7 @@ def _coefficients(source: TensorSource, *, rate: Rate) -> CopyOf | tuple[float, 
     operates_on="weights",
     reference="https://arxiv.org/abs/2404.02241",
     prepare=_coefficients,
+    gradient=Combination(("rate",)),
 )
 def ema(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Checkpoints in the order of the inputs, averaged as in training: average = rate * average + (1 - rate) * next.

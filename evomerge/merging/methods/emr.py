@@ -1,13 +1,13 @@
 """EMR: elect, mask and rescale (Huang et al., 2024). https://arxiv.org/abs/2405.17461."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import normalized
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile, total
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -69,12 +69,21 @@ def _coefficients(
     return coefficients if any(coefficients) else CopyOf(BASE)
 
 
+def _of_tasks(deltas: Sequence[Tensor], *, masks: bool = True, tile: Tile) -> Iterator[Tensor]:
+    """Yield the delta of the model of each task."""
+    largest, sign = _unify(deltas, tile)
+    unified = sign.mul_(largest)
+    for delta in deltas:
+        yield delta.sign_().mul_(unified) if masks else unified
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2405.17461",
     prepare=_coefficients,
     survey=_rescalers,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_of_tasks),
 )
 def emr(deltas: Sequence[Tensor], *, masks: bool = True, prepared: tuple[float, ...], tile: Tile) -> Tensor:
     """Weighted average of EMR's models of the individual tasks; a one-hot weight gives that task's model.

@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.method import Affine, Bounds, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Alpha = Annotated[Shared, Bounds(0.3, 0.0, 1.0)]
@@ -20,6 +20,7 @@ def _exact(_source: TensorSource, *, alpha: Alpha) -> CopyOf | None:
     operates_on="deltas",
     reference="https://arxiv.org/abs/2404.16792",
     prepare=_exact,
+    gradient=Affine(("alpha",)),
     max_inputs=1,
 )
 def expo(deltas: Sequence[Tensor], *, alpha: Alpha) -> Tensor:

@@ -1,16 +1,48 @@
 """Fisher-weighted averaging (Matena and Raffel, 2021). https://arxiv.org/abs/2111.09832."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Literal
 
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine
 from evomerge.merging.kernels.information import Average, average, scales
-from evomerge.merging.method import merge_method
+from evomerge.merging.method import Combination, merge_method
 from evomerge.merging.tiles import Tile
 
 Compat = Literal["official", "mergelm"]
+
+
+def _information(weights: Sequence[Tensor], compat: Compat, prepared: Average, tile: Tile) -> Iterator[Tensor]:
+    """Yield the information of each model, floored, in memory that the next one reuses."""
+    for moment, floor in zip(prepared.fishers, prepared.floors, strict=True):
+        part = tile.scratch("part", weights[0]).copy_(moment[tile.start : tile.stop])
+        yield part.clamp_min_(floor) if compat == "official" else part.clamp_min_(0.0).add_(floor)
+
+
+def _by_coefficient(
+    weights: Sequence[Tensor], *, compat: Compat = "official", prepared: Average, tile: Tile
+) -> Iterator[Tensor]:
+    """Yield the derivative of the average by each coefficient: its share times the distance from the average."""
+    if not prepared.fishers:
+        yield from weights
+        return
+    average, divisor = _sums(weights, compat, prepared, tile)
+    average.div_(divisor)
+    for model, part in zip(weights, _information(weights, compat, prepared, tile), strict=True):
+        yield model.sub_(average).mul_(part).div_(divisor)
+
+
+def _sums(weights: Sequence[Tensor], compat: Compat, prepared: Average, tile: Tile) -> tuple[Tensor, Tensor]:
+    """Return the sum of coefficient times information times model, and that of coefficient times information."""
+    divisor = tile.scratch("divisor", weights[0]).zero_()
+    merged = tile.scratch("merged", weights[0]).zero_()
+    parts = _information(weights, compat, prepared, tile)
+    for model, part, coefficient in zip(weights, parts, prepared.coefficients, strict=True):
+        divisor.add_(part.mul_(coefficient))
+        merged.addcmul_(part, model)
+    return merged, divisor
 
 
 @merge_method(
@@ -18,6 +50,7 @@ Compat = Literal["official", "mergelm"]
     reference="https://arxiv.org/abs/2111.09832",
     survey=scales,
     prepare=average,
+    gradient=Combination(("weight",), terms=_by_coefficient, coefficients=attrgetter("coefficients")),
     needs=("fisher",),
 )
 def fisher(weights: Sequence[Tensor], *, compat: Compat = "official", prepared: Average, tile: Tile) -> Tensor:
@@ -33,13 +66,5 @@ def fisher(weights: Sequence[Tensor], *, compat: Compat = "official", prepared: 
     """
     if not prepared.fishers:
         return combine(weights, prepared.coefficients)
-    part, divisor = tile.scratch("part", weights[0]), tile.scratch("divisor", weights[0]).zero_()
-    merged = tile.scratch("merged", weights[0]).zero_()
-    for model, moment, coefficient, floor in zip(
-        weights, prepared.fishers, prepared.coefficients, prepared.floors, strict=True
-    ):
-        part.copy_(moment[tile.start : tile.stop])
-        part = part.clamp_min_(floor) if compat == "official" else part.clamp_min_(0.0).add_(floor)
-        divisor.add_(part.mul_(coefficient))
-        merged.addcmul_(part, model)
+    merged, divisor = _sums(weights, compat, prepared, tile)
     return merged.div_(divisor)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import FloatArray, gram
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -69,6 +69,8 @@ def _length(units: FloatArray, coefficients: FloatArray) -> float:
     operates_on="weights",
     reference="https://arxiv.org/abs/2603.04972",
     prepare=_coefficients,
+    # A tighter tolerance, so that the number of steps does not change between nearby weights.
+    gradient=Combination(("weight",), options={"tol": 1e-12}),
 )
 def karcher(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Per tensor, the weighted mean direction on the sphere times the weighted mean length.

@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
-from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.method import Bounds, Combination, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -27,6 +27,7 @@ def _coefficients(source: TensorSource, *, weight: Weight, normalize: bool = Tru
     reference="https://arxiv.org/abs/2203.05482",
     prepare=_coefficients,
     linear_in=("weight",),
+    gradient=Combination(("weight",)),
 )
 def linear(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Sum of weight times model, divided by the sum of the weights unless `normalize` is false."""

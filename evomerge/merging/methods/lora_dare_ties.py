@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.consensus import Election
-from evomerge.merging.kernels.lora_parts import elected, merge_parts, thinned
+from evomerge.merging.kernels.lora_parts import NO_GRADIENT, elected, merge_parts, thinned
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -21,6 +21,7 @@ def _none(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.03099",
+    gradient=NO_GRADIENT,
     prepare=_none,
     whole=True,
     random=True,

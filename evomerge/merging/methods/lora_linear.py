@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.lora_parts import merge_parts, weighted
+from evomerge.merging.kernels.lora_parts import NO_GRADIENT, merge_parts, weighted
 from evomerge.merging.method import Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -20,6 +20,7 @@ def _sole(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
 @merge_method(
     operates_on="deltas",
     reference="https://github.com/huggingface/peft",
+    gradient=NO_GRADIENT,
     prepare=_sole,
     whole=True,
 )

@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.lora_parts import Part, keep_largest, merge_parts, weighted
+from evomerge.merging.kernels.lora_parts import NO_GRADIENT, Part, keep_largest, merge_parts, weighted
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -23,6 +23,7 @@ def _sole(_source: TensorSource, *, weight: Weight, density: Density) -> CopyOf 
 @merge_method(
     operates_on="deltas",
     reference="https://github.com/huggingface/peft",
+    gradient=NO_GRADIENT,
     prepare=_sole,
     whole=True,
 )

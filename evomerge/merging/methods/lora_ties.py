@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.consensus import Election
-from evomerge.merging.kernels.lora_parts import Part, elected, keep_largest, merge_parts
+from evomerge.merging.kernels.lora_parts import NO_GRADIENT, Part, elected, keep_largest, merge_parts
 from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -21,6 +21,7 @@ def _none(_source: TensorSource, *, weight: Weight) -> CopyOf | None:
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2306.01708",
+    gradient=NO_GRADIENT,
     prepare=_none,
     whole=True,
 )

@@ -1,13 +1,14 @@
 """Magnitude pruning of deltas (PEFT's magnitude_prune; Han et al., 2015). https://arxiv.org/abs/1506.02626."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Annotated
 
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.sparsify import Cut, largest, trim
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -27,16 +28,20 @@ def _cuts(source: TensorSource, *, weight: Weight, density: Density, scale: Scal
     return alone or (coefficients, cuts)
 
 
+def _trimmed(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> list[Tensor]:
+    return [trim(delta, cut, tile) for delta, cut in zip(deltas, prepared[1], strict=True)]
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/1506.02626",
     prepare=_cuts,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale"), terms=_trimmed, coefficients=itemgetter(0)),
 )
 def magnitude_prune(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times the int(density * numel) largest elements of each delta, per tensor.
 
     PEFT prunes the two factors of an adapter separately; this prunes the delta itself.
     """
-    coefficients, cuts = prepared
-    return combine([trim(delta, cut, tile) for delta, cut in zip(deltas, cuts, strict=True)], coefficients)
+    return combine(_trimmed(deltas, prepared=prepared, tile=tile), prepared[0])

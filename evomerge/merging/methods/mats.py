@@ -8,7 +8,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import normalized, sole_input
 from evomerge.merging.kernels.normal_equations import KINDS, Objective, conjugate_gradients, operators, total
 from evomerge.merging.kernels.spectral import weighted_sum
-from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import Bounds, CopyOf, MethodError, NoGradient, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -35,6 +35,7 @@ def _shares(
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2312.04339",
+    gradient=NoGradient("has no gradient: every coefficient would need another solution of each layer's equations"),
     prepare=_shares,
     whole=True,
     needs=("gram|fisher",),

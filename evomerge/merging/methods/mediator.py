@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.remembered import remembered
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
 from evomerge.merging.tiles import TensorSource, Tile, total
 
@@ -73,6 +73,7 @@ def _cancelled(deltas: Sequence[Tensor]) -> tuple[float, float]:
     operates_on="deltas",
     reference="https://arxiv.org/abs/2502.04411",
     prepare=_choice,
+    gradient=Combination(("weight",)),
 )
 def mediator(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Average a tensor over the models if their conflict is at most `threshold`; above it, use that of one model.

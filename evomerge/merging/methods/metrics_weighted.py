@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
-from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import Bounds, Combination, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 #: A known property of a checkpoint, not searched.
@@ -45,6 +45,7 @@ def _merits(source: TensorSource, metric: Sequence[float], by: By) -> list[float
     operates_on="weights",
     reference="https://arxiv.org/abs/2504.18580",
     prepare=_coefficients,
+    gradient=Combination(("penalty",)),
 )
 def metrics_weighted(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Average of checkpoints, each weighted by its metric raised to the power of `penalty`; 0 is the plain average.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import FloatArray, gram
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -44,10 +44,15 @@ def _direction_times_length(products: FloatArray, weights: FloatArray) -> tuple[
     return tuple((shares * (weights @ lengths) / direction).tolist())
 
 
+def _models(weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False) -> Sequence[Tensor]:
+    return [model.sub_(base) for model in weights] if relative_to_base else weights
+
+
 @merge_method(
     operates_on="weights",
     reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
     prepare=_coefficients,
+    gradient=Combination(("weight",), terms=_models),
 )
 def multislerp(
     weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False, prepared: tuple[float, ...]
@@ -61,6 +66,5 @@ def multislerp(
     given a base model it works on deltas (`relative_to_base: true`). It rejects three or more models
     whose directions cancel, such as those that leave a tensor unchanged.
     """
-    if not relative_to_base:
-        return combine(weights, prepared)
-    return combine([model.sub_(base) for model in weights], prepared).add_(base)
+    merged = combine(_models(weights, base=base, relative_to_base=relative_to_base), prepared)
+    return merged.add_(base) if relative_to_base else merged

@@ -1,13 +1,13 @@
 """NearSwap (alchemonaut, 2024): toward another model by at most t. https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, Shared, merge_method
-from evomerge.merging.tiles import TensorSource, Tile
+from evomerge.merging.method import BASE, Bounds, Contraction, CopyOf, MethodError, Shared, merge_method
+from evomerge.merging.tiles import TensorSource, Tile, dot
 
 #: In units of the weights.
 T = Annotated[Shared, Bounds(1e-3, 1e-5, 1e-2)]
@@ -19,10 +19,17 @@ def _exact(source: TensorSource, *, t: T) -> CopyOf | None:
     return CopyOf(BASE) if t == 0 or source.identical else None
 
 
+def _slopes(weights: Sequence[Tensor], gradient: Tensor, *, base: Tensor, t: T) -> Mapping[str, float]:
+    away = weights[0].sub_(base)
+    # hardshrink zeroes what is at most t away: there the result is the other model.
+    return {"t": dot(gradient, torch.hardshrink(away, t).sign_())}
+
+
 @merge_method(
     operates_on="weights",
     reference="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
     prepare=_exact,
+    gradient=Contraction(("t",), _slopes),
     max_inputs=1,
 )
 def nearswap(weights: Sequence[Tensor], *, base: Tensor, t: T, tile: Tile) -> Tensor:

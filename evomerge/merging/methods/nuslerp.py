@@ -1,7 +1,7 @@
 """NuSLERP (mergekit, 2024): slerp of two models or deltas by weight. https://github.com/arcee-ai/mergekit."""
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine
 from evomerge.merging.kernels.gram import FloatArray, Of, cosines, gram, line_grams
 from evomerge.merging.kernels.lines import Lines
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -55,10 +55,19 @@ def _arc(products: FloatArray, t: float) -> FloatArray:
     return np.stack([np.where(curved, np.sin(share * angle) / sine, share) for share in (1 - t, t)])
 
 
+def _models(weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False) -> Sequence[Tensor]:
+    return [model.sub_(base) for model in weights] if relative_to_base else weights
+
+
+def _unless(*, flatten: bool, **_options: Any) -> str | None:
+    return None if flatten else "has no gradient with an angle for every row or column (flatten: false)"
+
+
 @merge_method(
     operates_on="weights",
     reference="https://github.com/arcee-ai/mergekit",
     prepare=_coefficients,
+    gradient=Combination(("weight",), terms=_models, unless=_unless),
     min_inputs=2,
     max_inputs=2,
 )
@@ -72,7 +81,7 @@ def nuslerp(
     compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here, and with a base model it always
     means `relative_to_base: true`. Opposite models are interpolated linearly; mergekit gives rounding noise there.
     """
-    models = [model.sub_(base) for model in weights] if relative_to_base else weights
+    models = _models(weights, base=base, relative_to_base=relative_to_base)
     if isinstance(prepared, _PerLine):
         lines, factors = prepared
         merged = lines.scale(models[0], factors[0], tile).add_(lines.scale(models[1], factors[1], tile))

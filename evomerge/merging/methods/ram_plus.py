@@ -1,6 +1,6 @@
 """RAM+: RAM with amplified unique changes (Yuan et al., 2026). https://arxiv.org/abs/2601.13572."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
 from evomerge.merging.kernels.remembered import remembered
-from evomerge.merging.method import BASE, Bounds, CopyOf, PerInput, Shared, merge_method
-from evomerge.merging.methods._overlap import average_of_changes, changed
+from evomerge.merging.method import BASE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.methods._overlap import average_of_changes, changed, slopes_of_changes
 from evomerge.merging.methods._weights import taking_part
 from evomerge.merging.tiles import TensorSource, Tile, total
 
@@ -58,11 +58,41 @@ def _overlaps(source: TensorSource, part: tuple[int, ...], epsilon: float) -> li
     return [(sum(t[i][0] for t in tiles), sum(t[i][1] for t in tiles)) for i in range(n_inputs)]
 
 
+def _amplified(
+    deltas: Sequence[Tensor], weight: Sequence[float], prepared: Sequence[float], epsilon: float, tile: Tile
+) -> Tensor:
+    """Return the factor of each element, more than 1 where a single model changes it."""
+    contributors = tile.scratch("contributors", deltas[0]).zero_()
+    more = tile.scratch("more", deltas[0]).zero_()
+    for delta, value, amplified in zip(deltas, weight, prepared, strict=True):
+        if value > 0:
+            mask = changed(delta, epsilon, tile)
+            contributors.add_(mask)
+            more.add_(mask, alpha=amplified)
+    return more.mul_(torch.eq(contributors, 1, out=contributors)).add_(1.0)
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    weight: Weight,
+    scale: Scale,
+    epsilon: Epsilon,
+    prepared: tuple[float, ...],
+    tile: Tile,
+) -> Mapping[str, float | list[float]]:
+    by_average = _amplified(deltas, weight, prepared, epsilon, tile).mul_(gradient)
+    by_weight, by_scale = slopes_of_changes(deltas, weight, by_average, epsilon, tile)
+    return {"weight": [scale * slope for slope in by_weight], "scale": by_scale}
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2601.13572",
     prepare=_amplification,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
 )
 def ram_plus(
     deltas: Sequence[Tensor],
@@ -79,12 +109,4 @@ def ram_plus(
     `ramplus_tl`. The published method has neither weights nor scale: they are 1.
     """
     merged = average_of_changes(deltas, weight, epsilon, tile)
-    contributors = tile.scratch("contributors", merged).zero_()
-    more = tile.scratch("more", merged).zero_()
-    for delta, value, amplified in zip(deltas, weight, prepared, strict=True):
-        if value > 0:
-            mask = changed(delta, epsilon, tile)
-            contributors.add_(mask)
-            more.add_(mask, alpha=amplified)
-    alone = torch.eq(contributors, 1, out=contributors)
-    return merged.mul_(more.mul_(alone).add_(1.0)).mul_(scale)
+    return merged.mul_(_amplified(deltas, weight, prepared, epsilon, tile)).mul_(scale)

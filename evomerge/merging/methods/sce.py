@@ -1,14 +1,14 @@
 """SCE: select elements, calculate weights, erase minorities (Wan et al., 2024). https://arxiv.org/abs/2408.07990."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from torch import Tensor
 
-from evomerge.merging.kernels.consensus import Rule, elect
+from evomerge.merging.kernels.consensus import Rule, elect, elect_slopes
 from evomerge.merging.kernels.disagreement import mean_squares, select, selection
 from evomerge.merging.kernels.sparsify import Cut
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -23,6 +23,7 @@ _SMALL = 1e-6
 
 class _Prepared(NamedTuple):
     cut: Cut | None
+    shares: tuple[float, ...]
     weights: tuple[float, ...]
 
 
@@ -35,8 +36,24 @@ def _prepare(
     squares = mean_squares(source, select_topk)
     whole = sum(squares)
     uniform = whole < _SMALL if compat == "mergekit" else whole == 0
-    shares = [1 / len(squares) if uniform else square / whole for square in squares]
-    return _Prepared(cut, tuple(value * share for value, share in zip(weight, shares, strict=True)))
+    shares = tuple(1 / len(squares) if uniform else square / whole for square in squares)
+    return _Prepared(cut, shares, tuple(value * share for value, share in zip(weight, shares, strict=True)))
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    scale: Scale,
+    compat: Compat = "official",
+    prepared: _Prepared,
+    tile: Tile,
+) -> Mapping[str, float | list[float]]:
+    if compat == "mergekit":
+        select(deltas, prepared.cut, tile)
+    found = elect_slopes(deltas, prepared.weights, gradient, tile, normalize=True, rule=_RULE, scale=scale)
+    by_weight = zip(found["weight"], prepared.shares, strict=True)
+    return {"weight": [slope * share for slope, share in by_weight], "scale": found["scale"]}
 
 
 @merge_method(
@@ -44,6 +61,7 @@ def _prepare(
     reference="https://arxiv.org/abs/2408.07990",
     prepare=_prepare,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
 )
 def sce(
     deltas: Sequence[Tensor],

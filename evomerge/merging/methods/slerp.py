@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.gram import gram
-from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 #: Above this cosine the sine in the denominator is noise: interpolate linearly. Also for opposite models.
@@ -31,10 +31,15 @@ def _coefficients(source: TensorSource, *, t: Annotated[Shared, Bounds(0.5, 0.0,
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
+def _ends(weights: Sequence[Tensor], *, base: Tensor) -> tuple[Tensor, Tensor]:
+    return base, weights[0]
+
+
 @merge_method(
     operates_on="weights",
     reference="https://doi.org/10.1145/325334.325242",
     prepare=_coefficients,
+    gradient=Combination(("t",), terms=_ends),
     max_inputs=1,
 )
 def slerp(weights: Sequence[Tensor], *, base: Tensor, prepared: tuple[float, float]) -> Tensor:

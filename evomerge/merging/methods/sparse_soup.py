@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
 from evomerge.merging.kernels.remembered import remembered
-from evomerge.merging.method import Bounds, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.method import Bounds, Combination, CopyOf, MethodError, PerInput, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -55,10 +55,30 @@ def _differing(source: TensorSource, part: tuple[int, ...]) -> dict[int, int]:
     return {index: sum(column) for index, column in zip(part, counts, strict=True)}
 
 
+def _kept(weights: Sequence[Tensor], prepared: Sequence[float], tile: Tile) -> Tensor:
+    """Return 1 where no model with a weight is zero, else 0, in memory that the next call reuses."""
+    kept = tile.scratch("kept", weights[0]).fill_(1.0)
+    nonzero = tile.scratch("nonzero", weights[0])
+    for weight, share in zip(weights, prepared, strict=True):
+        if share:
+            kept.mul_(torch.ne(weight, 0, out=nonzero))
+    return kept
+
+
+def _masked(
+    weights: Sequence[Tensor], *, prepared: tuple[float, ...], masks: Masks = "equal", tile: Tile
+) -> Sequence[Tensor]:
+    if masks != "intersect":
+        return weights
+    kept = _kept(weights, prepared, tile)
+    return [weight.mul_(kept) for weight in weights]
+
+
 @merge_method(
     operates_on="weights",
     reference="https://arxiv.org/abs/2306.16788",
     prepare=_coefficients,
+    gradient=Combination(("weight",), terms=_masked),
 )
 def sparse_soup(
     weights: Sequence[Tensor], *, prepared: tuple[float, ...], masks: Masks = "equal", tile: Tile
@@ -70,9 +90,5 @@ def sparse_soup(
     """
     if masks != "intersect":
         return combine(weights, prepared)
-    kept = tile.scratch("kept", weights[0]).fill_(1.0)
-    nonzero = tile.scratch("nonzero", weights[0])
-    for weight, share in zip(weights, prepared, strict=True):
-        if share:
-            kept.mul_(torch.ne(weight, 0, out=nonzero))
+    kept = _kept(weights, prepared, tile)
     return combine(weights, prepared).mul_(kept)

@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
-from evomerge.merging.method import Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import Bounds, Combination, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -27,6 +27,7 @@ def _coefficients(
     reference="https://arxiv.org/abs/2212.04089",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
+    gradient=Combination(("weight", "scale")),
 )
 def task_arithmetic(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
     """Base + scale * sum of weight times delta; a negative weight unlearns a task."""

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, NamedTuple
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import RULES, Election, Rule, elect
+from evomerge.merging.kernels.consensus import RULES, Election, ElectionSlopes, Rule, elect, elect_slopes
 from evomerge.merging.kernels.sparsify import Cut, largest, restoring_factor, trim
 from evomerge.merging.kernels.whole_ties import WholeModel
-from evomerge.merging.method import BASE, SHARE, Bounds, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -66,12 +66,33 @@ def _factors(source: TensorSource, cuts: Sequence[Cut | None], rescale: Rescale)
     return tuple(factor(index, cut) for index, cut in enumerate(cuts))
 
 
+def _trimmed(deltas: Sequence[Tensor], prepared: _Prepared, tile: Tile) -> list[Tensor]:
+    parts = zip(deltas, prepared.cuts, prepared.factors, strict=True)
+    return [trim(delta, cut, tile).mul_(factor) for delta, cut, factor in parts]
+
+
+def _slopes(
+    deltas: Sequence[Tensor],
+    gradient: Tensor,
+    *,
+    weight: Weight,
+    scale: Scale,
+    normalize: bool = True,
+    election: Election = "total",
+    prepared: _Prepared,
+    tile: Tile,
+) -> ElectionSlopes:
+    trimmed, rule = _trimmed(deltas, prepared, tile), prepared.rule
+    return elect_slopes(trimmed, weight, gradient, tile, normalize=normalize, rule=rule, election=election, scale=scale)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2306.01708",
     prepare=_cuts,
     survey=_whole,
     linear_in=("scale",),
+    gradient=Contraction(("weight", "scale"), _slopes),
 )
 def ties(
     deltas: Sequence[Tensor],
@@ -93,7 +114,6 @@ def ties(
     "peft", and replaces votes of zero by the sign that wins most elements of the model. "mergelm" rounds the
     number of dropped instead of kept elements, and keeps nothing if the model's vote is undecided too.
     """
-    parts = zip(deltas, prepared.cuts, prepared.factors, strict=True)
-    trimmed = [trim(delta, cut, tile).mul_(factor) for delta, cut, factor in parts]
+    trimmed = _trimmed(deltas, prepared, tile)
     merged = elect(trimmed, weight, tile, normalize=normalize, rule=prepared.rule, election=election)
     return merged.mul_(scale)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import gram, means
-from evomerge.merging.method import BASE, Bounds, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, Shared, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -52,10 +53,19 @@ def _affine(
     return _Affine(tuple(factor * share for share in shares), (1 - factor) * mean)
 
 
+def _models_and_ones(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [*weights, torch.ones_like(weights[0])]
+
+
+def _all_coefficients(prepared: _Affine) -> tuple[float, ...]:
+    return (*prepared.coefficients, prepared.constant)
+
+
 @merge_method(
     operates_on="weights",
     reference="https://arxiv.org/abs/2404.04616",
     prepare=_affine,
+    gradient=Combination(("weight", "base_share"), terms=_models_and_ones, coefficients=_all_coefficients),
 )
 def variance_corrected(weights: Sequence[Tensor], *, prepared: _Affine) -> Tensor:
     """Weighted average, with each tensor stretched around its mean to the variance of the models.

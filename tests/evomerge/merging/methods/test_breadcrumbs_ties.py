@@ -13,12 +13,14 @@ WHOLE = fixed({"density": [1.0] * 3, "gamma": [0.0] * 3})
 
 class TestBreadcrumbsTies(MergeMethodContract):
     name = "breadcrumbs_ties"
+    smooth = False  # weights decide elections
     values = VALUES
     one_hot = WHOLE
 
 
 class TestBreadcrumbsTiesAsMergekit(MergeMethodContract):
     name = "breadcrumbs_ties"
+    smooth = False  # weights decide elections
     options = fixed({"compat": "mergekit", "normalize": True, "rescale": "mergekit"})
     values = VALUES
     one_hot = WHOLE

@@ -9,6 +9,7 @@ from tests.evomerge.merging.vectors import check, merged_delta
 
 class TestConsensusTies(MergeMethodContract):
     name = "consensus_ties"
+    smooth = False  # weights decide elections
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [0.4, 0.7, 1.0], "threshold": [0.3, 0.4, 0.6], "scale": 0.8})
     one_hot = None  # the masks compare all deltas
     local = False  # the largest of the whole model
@@ -16,6 +17,7 @@ class TestConsensusTies(MergeMethodContract):
 
 class TestTies(MergeMethodContract):
     name = "consensus_ties"
+    smooth = False  # weights decide elections
     options = fixed({"votes": 0})
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [1.0, 1.0, 1.0]})
     one_hot = None  # the base is added back, so the last bit may differ

@@ -10,12 +10,14 @@ WHOLE = fixed({"density": [1.0] * 3})
 
 class TestDareTies(MergeMethodContract):
     name = "dare_ties"
+    smooth = False  # weights decide elections
     values = VALUES
     one_hot = WHOLE
 
 
 class TestDareTiesAsMergekit(MergeMethodContract):
     name = "dare_ties"
+    smooth = False  # weights decide elections
     options = fixed({"rescale": "mergekit", "normalize": True})
     values = VALUES
     one_hot = WHOLE

@@ -13,12 +13,14 @@ WHOLE = fixed({"density": [1.0] * 3})
 
 class TestDella(MergeMethodContract):
     name = "della"
+    smooth = False  # weights decide elections
     values = VALUES
     one_hot = WHOLE
 
 
 class TestDellaAsMergekit(MergeMethodContract):
     name = "della"
+    smooth = False  # weights decide elections
     options = fixed({"rescale": "mergekit", "normalize": False})
     values = VALUES
     one_hot = WHOLE

@@ -7,6 +7,7 @@ from tests.contracts.merge_method import MergeMethodContract, fixed, merged, ran
 
 class TestNearSwap(MergeMethodContract):
     name = "nearswap"
+    smooth = False  # elements reach the other model at some t
     n_inputs = 1
     values = fixed({"t": 0.03})
     one_hot = fixed({"t": 10.0})

@@ -29,12 +29,14 @@ ONE = {"weight": [1, 1, 1]}
 
 class TestTies(MergeMethodContract):
     name = "ties"
+    smooth = False  # weights decide elections
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [0.4, 0.7, 1.0], "scale": 0.8})
     one_hot = fixed({"density": [1.0, 1.0, 1.0], "scale": 1.0})
 
 
 class TestTiesWholeDeltas(MergeMethodContract):
     name = "ties"
+    smooth = False  # weights decide elections
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [1.0, 1.0, 1.0]})
     one_hot = fixed({"density": [1.0, 1.0, 1.0]})
     averages = True
@@ -43,6 +45,7 @@ class TestTiesWholeDeltas(MergeMethodContract):
 
 class TestTiesRescaled(MergeMethodContract):
     name = "ties"
+    smooth = False  # weights decide elections
     options = fixed({"rescale": "mergekit"})
     values = fixed({"weight": [0.3, 0.9, 0.5], "density": [0.4, 0.7, 1.0], "scale": 0.8})
     one_hot = fixed({"density": [1.0, 1.0, 1.0], "scale": 1.0})
