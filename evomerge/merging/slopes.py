@@ -116,7 +116,7 @@ class Slopes:
             raise ValueError(
                 f"{name}: expected a gradient of shape {tuple(source.shape)}; got {tuple(gradient.shape)}."
             )
-        found = _contract(_Place(self._candidate, source), gradient.detach())
+        found = _contract(_Place(self._candidate, source), gradient.detach().to(source.device))
         result = {}
         for parameter, width in self.widths.items():
             result[parameter] = np.zeros(width)

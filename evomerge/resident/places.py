@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -176,6 +177,35 @@ class Staged:
             name: torch.zeros(shapes[name], dtype=like.dtype, device=like.device) for name, _ in conversion.sources
         }
         self._seen: list[int] = []
+
+    @property
+    def targets(self) -> Mapping[str, Tensor]:
+        """Name -> live tensor of the network that is made from the tensors here."""
+        return self._live
+
+    @cached_property
+    def rearranges(self) -> bool:
+        """Whether every element of the network's tensors is an element of those here, unchanged."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in self.tensors.values()])
+        return all(torch.equal(value.reshape(-1), flat[self._origins[name]]) for name, _, value in self.made())
+
+    def pull_back(self, target: str, gradient: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of the tensors here, given the one of a tensor of the network made from them."""
+        sizes = [tensor.numel() for tensor in self.tensors.values()]
+        flat = torch.zeros(sum(sizes), dtype=gradient.dtype, device=gradient.device)
+        flat.index_add_(0, self._origins[target], gradient.reshape(-1))
+        parts = zip(self.tensors.items(), torch.split(flat, sizes), strict=True)
+        return {name: part.view(tensor.shape) for (name, tensor), part in parts}
+
+    @cached_property
+    def _origins(self) -> dict[str, Tensor]:
+        """Return target -> place of each of its elements in the tensors here, one after the other and flat."""
+        places, start = {}, 0
+        for name, tensor in self.tensors.items():
+            end = start + tensor.numel()
+            places[name] = torch.arange(start, end, device=tensor.device).view(tensor.shape)
+            start = end
+        return {name: value.reshape(-1) for name, value in self._conversion(places, self._network).items()}
 
     def made(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield name, live tensor, and the value converted from the tensors here."""

@@ -65,6 +65,11 @@ class ResidentModel:
         """Names of the tensors that reach the network only through `settle`."""
         return tuple(name for staged in self._staged for name in staged.tensors)
 
+    @property
+    def conversions(self) -> tuple[Staged, ...]:
+        """The conversions through which `staged` tensors reach the network."""
+        return self._staged
+
     def settle(self) -> None:
         """Propagate writes to `tensors` to the network: call it after every write, before a forward pass."""
         for staged in self._staged:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from evomerge.prepare.calibration.data import CollectionError
+from evomerge.resident.parts import Part, parts_of
 from evomerge.resident.resident import ResidentModel
 
 KINDS = frozenset(("fisher", "gram", "gram_out", "transposed"))
@@ -43,28 +44,6 @@ class Collected(dict[str, Tensor]):
         return self.get(f"{kind}/{name}")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A tensor of the checkpoint within a parameter of the network: all of it, or a view of a fused one."""
-
-    parameter: Tensor
-    place: Tensor
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the parameter is this tensor and no other."""
-        return self.place.shape == self.parameter.shape and self.place.stride() == self.parameter.stride()
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The tensor's own gradient, or None if there is none yet."""
-        gradient = self.parameter.grad
-        if gradient is None or self.is_whole:
-            return gradient
-        offset = self.place.storage_offset() - self.parameter.storage_offset()
-        return gradient.contiguous().as_strided(self.place.shape, self.place.stride(), offset)
-
-
 def parts(model: ResidentModel) -> dict[str, Part]:
     """Return the checkpoint's tensors within the network's parameters, by name.
 
@@ -75,9 +54,7 @@ def parts(model: ResidentModel) -> dict[str, Part]:
             f"{type(model.network).__name__}: transformers rearranges {', '.join(model.staged[:3])} when it loads "
             "them, so that gradients and statistics have other names: this model can only be merged and searched."
         )
-    owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.network.parameters()}
-    places = {name: (owners.get(place.untyped_storage().data_ptr()), place) for name, place in model.tensors.items()}
-    return {name: Part(owner, place) for name, (owner, place) in places.items() if owner is not None}
+    return parts_of(model)
 
 
 def linear_layers(model: ResidentModel) -> list[LinearLayer]:
