@@ -138,6 +138,19 @@ def test_only_scored_places_reach_the_head(make_model: Callable[..., TinyModel])
     assert rows <= sum(len(continuation) for pairs in examples for _, continuation in pairs)
 
 
+def test_only_scored_places_reach_the_head_with_gradients(model: TinyModel) -> None:
+    examples = _examples()
+    engine = Likelihoods(examples, 256, None)
+    head = model.network.get_output_embeddings()
+    engine.with_gradients(model.network, [0])  # tries the head
+    rows = _count(
+        head,
+        lambda: engine.with_gradients(model.network, range(len(examples))),
+        lambda _, logits: logits[..., 0].numel(),
+    )
+    assert rows <= sum(len(continuation) for pairs in examples for _, continuation in pairs)
+
+
 def test_prompts_of_different_lengths_are_read_once(model: TinyModel) -> None:
     examples = [pairs for pairs in _examples(40) if len(pairs) > 1]
     engine = Likelihoods(examples, 256, None)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from evaluators._generation import Generator
 from evaluators._losses import mixed, of_choices
@@ -276,6 +278,29 @@ def test_text_after_a_stop_string_and_half_characters_are_no_reference(model: Ti
     assert teacher.verbatim(0, ()) is None
 
 
+def test_only_scored_places_of_answers_reach_the_head(model: TinyModel, tmp_path: Path) -> None:
+    evaluator = _exact(tmp_path, ANSWERS, max_new_tokens=16)
+    sizes: list[int] = []
+    hook = model.network.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, logits: sizes.append(logits[..., 0].numel())
+    )
+    for _ in range(2):
+        sizes.clear()
+        evaluator.loss(model, evaluator.example_ids)
+    hook.remove()
+    assert sum(sizes) == sum(len(row["answer"]) + 2 for row in ANSWERS) - 2  # two have no space before them
+
+
+def test_losses_of_16_bit_models_are_float32(model: TinyModel, tmp_path: Path, questions: Path) -> None:
+    network = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.bfloat16).eval()
+    half = TinyModel(network, model.tokenizer, model.folder)
+    for evaluator in (_exact(tmp_path, ANSWERS), MultipleChoice(file=str(questions))):
+        losses = evaluator.loss(half, evaluator.example_ids)
+        assert losses.dtype == torch.float32
+        whole = _numbers(evaluator.loss(model, evaluator.example_ids)).mean()
+        assert _numbers(losses).mean() == pytest.approx(whole, rel=0.1)
+
+
 def test_an_answer_without_tokens_is_refused(model: TinyModel, tmp_path: Path) -> None:
     evaluator = _exact(tmp_path, ANSWERS[:1])
     with pytest.raises(EvaluatorError, match="has no tokens: it is empty"):
@@ -345,7 +370,7 @@ def own(doc, results):
     return {"mine": float(results[0].strip() == "the " + doc["answer"])}
 
 def grade(doc, results):
-    return {"mine": 100.0 * (results[0].strip() == doc["answer"])}
+    return {"mine": 100.0 if results[0].strip() == doc["answer"].strip() else 50.0}
 
 def pick(doc, results):
     return {"acc": 1.0}
@@ -375,6 +400,19 @@ def test_a_functions_own_verdict_decides_on_the_target(model: TinyModel, tmp_pat
     assert graded._marks.targets([0])[0].full == 100
 
 
+def test_full_marks_are_those_of_the_target(model: TinyModel, tmp_path: Path) -> None:
+    """On a scale from 0 to 100, half marks are more than 1."""
+    rows = [{"prompt": f"Say {'so ' * i}{i}", "answer": "?"} for i in range(4)]
+    asked = LmEvalTask(task=str(write_task(tmp_path, rows, "ask", **WRITE)))
+    asked.score(model)
+    own = [instances[0].filtered_resps["none"] for instances in asked._frozen.of(model).instances]
+    rows[1]["answer"], rows[3]["answer"] = own[1], own[3]
+    scores = _coded(tmp_path, rows, "grade", **MINE).score(model)
+    assert scores.values.tolist() == [50, 100, 50, 100]
+    assert scores.accepted is not None
+    assert [text is not None for text in scores.accepted] == [False, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
@@ -398,3 +436,26 @@ def test_choices_that_a_function_scores_cannot_be_followed(tmp_path: Path) -> No
     why = _coded(tmp_path, rows, "pick").why_no_loss()
     assert why is not None
     assert "computes its metric 'acc' itself" in why
+
+
+def _sentence_piece(model: TinyModel) -> TinyModel:
+    """A tokenizer that turns white space into a mark and drops the first one of a text when decoding."""
+    words = ["<s>", "</s>", "<unk>", "\u2581Q:", "\u2581now?", "\u2581yes", "\u2581", "\u2581no", "\n", "\u2581\n"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    split = [pre_tokenizers.Metaspace(), pre_tokenizers.Split("\n", behavior="isolated")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.decoder = decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return TinyModel(model.network, fast, model.folder)
+
+
+def test_white_space_that_decoding_drops_is_kept(model: TinyModel, tmp_path: Path) -> None:
+    other = _sentence_piece(model)
+    tokenizer = other.tokenizer
+    written = tokenizer.convert_tokens_to_ids(["\u2581yes", "\n"])
+    assert tokenizer.decode(written) == "yes\n"
+    evaluator = _exact(tmp_path, [{"prompt": "Q: now?", "answer": "yes"}], strip=False)
+    teacher = evaluator._engine.of(other).teacher
+    assert teacher.verbatim(0, tuple(written)) == " yes\n"
+    assert list(teacher.answer_tokens(0, " yes\n")) == written
+    assert list(teacher.answer_tokens(0, evaluator._file_answers[0])) == written
