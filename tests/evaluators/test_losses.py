@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from evaluators._generation import Generator
@@ -440,9 +440,9 @@ def test_choices_that_a_function_scores_cannot_be_followed(tmp_path: Path) -> No
 
 def _sentence_piece(model: TinyModel) -> TinyModel:
     """A tokenizer that turns white space into a mark and drops the first one of a text when decoding."""
-    words = ["<s>", "</s>", "<unk>", "\u2581Q:", "\u2581now?", "\u2581yes", "\u2581", "\u2581no", "\n", "\u2581\n"]
+    words = ["<s>", "</s>", "<unk>", "\u2581now", "?", "\u2581yes", "yes", "\n"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    split = [pre_tokenizers.Metaspace(), pre_tokenizers.Split("\n", behavior="isolated")]
+    split = [pre_tokenizers.Metaspace(), pre_tokenizers.Split(Regex(r"\?|\n"), behavior="isolated")]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
     tokenizer.decoder = decoders.Metaspace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
