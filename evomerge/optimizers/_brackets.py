@@ -47,7 +47,7 @@ class Brackets:
 
     def __init__(self, brackets: Sequence[Bracket], top: int, eta: int) -> None:
         self._brackets, self._top, self._eta = tuple(brackets), top, eta
-        self._cycle = [bracket.entry for bracket in brackets for _ in range(bracket.size)]
+        self._schedule = Schedule(tuple(bracket.entry for bracket in brackets for _ in range(bracket.size)))
 
     def climber(
         self, candidates: Collection[Candidate], new: Collection[int], climbing: Collection[Candidate]
@@ -59,7 +59,7 @@ class Brackets:
             new: Numbers of the pending trials of new candidates.
             climbing: Candidates whose next result is pending.
         """
-        for bracket, members in self._full(entries(candidates, new, self._cycle)):
+        for bracket, members in self._full(entries(candidates, new, self._schedule)):
             found = bracket.climber(members, self._top, self._eta, climbing)
             if found is not None:
                 return found
@@ -67,7 +67,8 @@ class Brackets:
 
     def entry(self, candidates: Collection[Candidate], new: Collection[int]) -> int:
         """Return the rung on which the next candidate enters."""
-        return free_slot(self._cycle, Counter(rung for rung, _ in entries(candidates, new, self._cycle)))
+        taken = Counter(rung for rung, _ in entries(candidates, new, self._schedule))
+        return self._schedule.rung(self._schedule.free(taken))
 
     def _full(self, entered: Sequence[tuple[int, Candidate | None]]) -> Iterator[tuple[Bracket, list[Candidate]]]:
         """Yield the brackets that are full, oldest first, with their candidates."""
@@ -83,14 +84,14 @@ class Brackets:
 
 
 def entries(
-    candidates: Collection[Candidate], new: Collection[int], cycle: Sequence[int]
+    candidates: Collection[Candidate], new: Collection[int], schedule: "Schedule"
 ) -> list[tuple[int, Candidate | None]]:
     """Return entry rung and candidate, None while its first result is pending, in the order of the trials' numbers.
 
     Args:
         candidates: All candidates so far.
         new: Numbers of the pending trials of new candidates.
-        cycle: Rungs of the slots of an endless schedule, see `free_slot`.
+        schedule: The slots that candidates take.
     """
     told = {candidate.number: candidate for candidate in candidates if candidate.entered is not None}
     taken: Counter[int] = Counter()
@@ -98,28 +99,41 @@ def entries(
     for number in sorted({*told, *new}):
         candidate = told.get(number)
         rung = None if candidate is None else candidate.entered
-        rung = free_slot(cycle, taken) if rung is None else rung
+        rung = schedule.rung(schedule.free(taken)) if rung is None else rung
         taken[rung] += 1
         found.append((rung, candidate))
     return found
 
 
-def free_slot(cycle: Sequence[int], taken: Mapping[int, int]) -> int:
-    """Return the rung of the first free slot of a schedule that is repeated without end.
-
-    Args:
-        cycle: Rungs of the slots.
-        taken: Number of candidates by the rung on which they entered: they take the slots of that rung in turn.
+@dataclass(frozen=True)
+class Schedule:
+    """Slots for new candidates, each on a rung: those of `first`, then those of `cycle`, repeated without end.
 
     Example:
-        >>> free_slot([0, 0, 1], {}), free_slot([0, 0, 1], {0: 2}), free_slot([0, 0, 1], {0: 2, 1: 1})
-        (0, 1, 0)
+        >>> schedule = Schedule(cycle=(0, 0, 1))
+        >>> schedule.free({}), schedule.free({0: 2}), schedule.free({0: 2, 1: 1})
+        (0, 2, 3)
+        >>> schedule.rung(3)
+        0
     """
-    return min(set(cycle), key=lambda rung: _place(cycle, rung, taken.get(rung, 0)))
 
+    cycle: tuple[int, ...]
+    first: tuple[int, ...] = ()
 
-def _place(cycle: Sequence[int], rung: int, index: int) -> int:
-    """Return the place of slot `index` of a rung."""
-    places = [place for place, other in enumerate(cycle) if other == rung]
-    rounds, within = divmod(index, len(places))
-    return rounds * len(cycle) + places[within]
+    def free(self, taken: Mapping[int, int]) -> int:
+        """Return the place of the first free slot, given the number of candidates by rung; they take slots in turn."""
+        return min(self._place(rung, taken.get(rung, 0)) for rung in {*self.first, *self.cycle})
+
+    def rung(self, place: int) -> int:
+        """Return the rung of a slot."""
+        n_first = len(self.first)
+        return self.first[place] if place < n_first else self.cycle[(place - n_first) % len(self.cycle)]
+
+    def _place(self, rung: int, index: int) -> int:
+        """Return the place of slot `index` of a rung."""
+        once = [place for place, other in enumerate(self.first) if other == rung]
+        if index < len(once):
+            return once[index]
+        again = [place for place, other in enumerate(self.cycle) if other == rung]
+        rounds, within = divmod(index - len(once), len(again))
+        return len(self.first) + rounds * len(self.cycle) + again[within]

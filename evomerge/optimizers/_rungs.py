@@ -8,7 +8,7 @@ https://arxiv.org/abs/1502.07943); rung 0 is the lowest. A failed candidate has 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
@@ -246,3 +246,24 @@ def best(members: Sequence[Candidate], rung: int, n: int) -> list[Candidate]:
     """Return the n best members on a rung, best first; equal ones in the order of their numbers, failed ones never."""
     succeeded = [member for member in members if math.isfinite(member.losses.get(rung, math.inf))]
     return sorted(succeeded, key=lambda member: (member.losses[rung], member.number))[:n]
+
+
+def promoted(
+    candidates: Collection[Candidate], top: int, eta: int, climbing: Collection[Candidate]
+) -> Candidate | None:
+    """Return the candidate that climbs next without waiting for others; None where there is none.
+
+    From the highest rung down, the best of the candidates in the best 1/eta of those on its rung that has not climbed.
+
+    Args:
+        candidates: All candidates so far.
+        top: The rung of all examples.
+        eta: Ratio of the sizes of two neighboring rungs.
+        climbing: Candidates whose next result is pending.
+    """
+    for rung in reversed(range(top)):
+        here = [candidate for candidate in candidates if rung in candidate.losses]
+        for candidate in best(here, rung, len(here) // eta):
+            if rung + 1 not in candidate.losses and candidate not in climbing:
+                return candidate
+    return None
