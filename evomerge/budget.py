@@ -10,7 +10,7 @@ from evomerge.study import Entry, Study
 #: Number of recent candidates that determine the pace, since the speed of machines changes over time.
 RECENT = 20
 #: Many shares of an evaluation add up to a whole one only up to rounding.
-_ROUNDING = 1e-9
+_ROUNDING, _DIGITS = 1e-9, 9
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,37 @@ def evaluations(study: Study) -> float:
     return sum(entry.trial.cost for entry in asked if entry.trial.counts)
 
 
+@dataclass(frozen=True)
+class Spending:
+    """What a search has spent on trials that have ended.
+
+    evaluations: of the whole search split; an example counts with its share, a gradient three times. gradient_steps:
+    number of gradients. on_part: candidates that were scored on some of the examples and not on all of them.
+    """
+
+    evaluations: float = 0.0
+    gradient_steps: int = 0
+    on_part: int = 0
+
+
+def spending(study: Study) -> Spending:
+    """Return what a search has spent so far."""
+    ended = [entry.trial for entry in study.ended if entry.trial.counts]
+    begun = sum(trial.is_part and trial.extends is None and trial.gradient is None for trial in ended)
+    in_full = sum(trial.extends is not None and not trial.is_part for trial in ended)
+    return Spending(
+        evaluations=round(sum(trial.cost for trial in ended), _DIGITS),
+        gradient_steps=sum(trial.gradient is not None for trial in ended),
+        on_part=begun - in_full,
+    )
+
+
+def spent_of(study: Study, trials: int | None) -> str:
+    """Return `15 of 40 trials`, and `12.4 of 40 evaluations` where some trials are parts. trials: of the budget."""
+    spent, unit = (f"{spending(study).evaluations:.1f}", "evaluations") if study.parts else (study.completed, "trials")
+    return f"{spent} {unit}" if trials is None else f"{spent} of {trials} {unit}"
+
+
 def recent(study: Study) -> list[Entry]:
     """Return the last trials that were actually run, in order; copies of known scores take no time."""
     done = [e for e in study.ended if e.trial.counts and e.outcome is not None and e.outcome.seconds]
@@ -76,9 +107,8 @@ def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = la
     """
     limits = []
     pace = _pace(study)
-    done = sum(e.trial.cost for e in study.ended if e.trial.counts)
     if budget.trials is not None and pace is not None:
-        limits.append((budget.trials - done) * pace + reserve())
+        limits.append((budget.trials - spending(study).evaluations) * pace + reserve())
     limit = budget.seconds(study)
     if limit is not None:
         limits.append(limit)

@@ -160,9 +160,14 @@ def _pending(study: Study, race: Race | None) -> dict[int, FloatArray]:
 
 def _record_decisions(study: Study, optimizer: Optimizer) -> None:
     """Record what the optimizer has decided since the last time, and why."""
-    decisions = optimizer.decisions()
-    for text in decisions[sum(kind == DECIDED for kind, _ in study.events) :] if decisions else ():
+    made = optimizer.decisions()
+    for text in made[len(decisions(study)) :] if made else ():
         study.event(DECIDED, text=text)
+
+
+def decisions(study: Study) -> tuple[str, ...]:
+    """Return what the optimizer has decided so far, and why."""
+    return tuple(data["text"] for kind, data in study.events if kind == DECIDED)
 
 
 def pause(study: Study, diagnosis: Diagnosis) -> Ending:

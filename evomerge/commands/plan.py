@@ -138,12 +138,12 @@ def _time(
     known |= {"selection_seconds": None, "selection_models": models}
     if measured is None:
         return known
-    left = trials if study["left"] else study["told"]
+    left = trials if study["left"] else study["evaluations"]
     after = selection_seconds(count, measured.stages, plan.examples, workers)
     return known | {
         "source": measured.source,
         "candidate_seconds": measured.seconds,
-        "search_seconds": None if left is None else max(0, left - study["told"]) * measured.seconds / workers,
+        "search_seconds": None if left is None else max(0.0, left - study["evaluations"]) * measured.seconds / workers,
         "selection_seconds": after if study["left"] else 0.0,
     }
 

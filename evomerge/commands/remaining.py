@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from evomerge.budget import spending, spent_of
 from evomerge.config import SearchConfig
 from evomerge.launch.limits import finished, spent
 from evomerge.launch.plan import Plan, begun
@@ -14,23 +15,24 @@ from evomerge.study.writer import is_being_written
 def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, Any], str]:
     """Describe the remaining work as plain data and as text: the command to continue with, or why nothing is left.
 
-    Data: state (`new`, else that of `evomerge status`), told (`Study.completed`), left (whether to resume).
+    Data: state (`new`, else that of `evomerge status`), told (`Study.completed`), evaluations (spent so far),
+    left (whether to resume).
     """
     command = f"evomerge search {shlex.quote(str(file))}"
     study = begun(config)
     if study is None:
         searches = config.budget.trials is None or plan.n_proposed(config.budget.trials) > 0
         ready = "Ready" if searches else "Ready, but the budget covers baselines only (see the last note)"
-        return {"state": "new", "told": 0, "left": True}, f"{ready}: {command}"
+        return {"state": "new", "told": 0, "evaluations": 0.0, "left": True}, f"{ready}: {command}"
     state, trials = state_of(study), config.budget.trials
-    data = {"state": state, "told": study.completed, "left": True}
+    data = {"state": state, "told": study.completed, "left": True, "evaluations": spending(study).evaluations}
     if state == "open" and is_being_written(config.study):
         running = f"It is running: evomerge status {config.study}"
         return data | {"state": "running", "left": False}, running
     nothing = finished(config, plan, study)
     if nothing is not None:
         return data | {"left": False}, f"Nothing is left to do: {nothing.text(f'run {command} --resume')}"
-    of = f"{study.completed} trials" if trials is None else f"{study.completed} of {trials} trials"
+    of = spent_of(study, trials)
     if spent(config, plan, study):
         ends = f"finishes the study: its budget is spent ({of}), but its result is missing"
         return data, f"Ready: {command} --resume {ends}"

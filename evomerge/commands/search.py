@@ -13,12 +13,13 @@ from evomerge.config import SearchConfig
 from evomerge.errors import DONE, PAUSED, SIGNAL, STOPPED
 from evomerge.launch import launch
 from evomerge.launch.plan import prepare
-from evomerge.loop import SAME_MODEL, Ending, Progress, StopRequest
+from evomerge.loop import DECIDED, SAME_MODEL, Ending, Progress, StopRequest, decisions
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
 from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
+from evomerge.study import Study
 from evomerge.study.lines import FILE
 
 #: Phases that the budget limits.
@@ -63,13 +64,17 @@ def run_search(
 
 
 class _Watcher:
-    """Turns the driver's progress into snapshots and events; draws at most once per PAUSE between outcomes."""
+    """Turns the driver's progress into snapshots and events.
+
+    Draws whenever a whole trial has ended, and else at most once per PAUSE.
+    """
 
     def __init__(self, view: View, trackers: Trackers) -> None:
         self._view = view
         self._sinks = trackers
         self._drawn: tuple[str, float] = ("", 0.0)
         self._busy = 0
+        self._decisions: int | None = None
 
     def heard(self, stop: StopRequest) -> None:
         """Acknowledge a signal at once; called from its handler."""
@@ -83,11 +88,13 @@ class _Watcher:
         self._busy = progress.busy
         if progress.outcome is not None:
             self._tell(progress.outcome)
+        self._decided(progress.study)
         for message in self._sinks.news(progress.study.folder):
             self._view.event("sink", message)
         phase, drawn = self._drawn
         now = time.monotonic()
-        if progress.outcome is None and phase == progress.phase and now - drawn < PAUSE:
+        whole = progress.outcome is not None and progress.outcome.number in progress.study.entries
+        if not whole and phase == progress.phase and now - drawn < PAUSE:
             return
         self._drawn = progress.phase, now
         searching = progress.phase in SEARCHING
@@ -103,6 +110,14 @@ class _Watcher:
             )
         )
 
+    def _decided(self, study: Study) -> None:
+        """Tell the optimizer's decisions of this session."""
+        if self._decisions is None:
+            self._decisions = _decided_before(study)
+        for text in decisions(study)[self._decisions :]:
+            self._decisions += 1
+            self._view.event("decided", text)
+
     def _tell(self, outcome: Any) -> None:
         for event in outcome.events:
             if event.get("event") == SAME_MODEL:
@@ -113,6 +128,13 @@ class _Watcher:
         if outcome.failure is not None:
             message = f"trial {outcome.number} failed: {outcome.failure.kind}: {outcome.failure.message}"
             self._view.event("failed", message, number=outcome.number, failure=outcome.failure.kind)
+
+
+def _decided_before(study: Study) -> int:
+    """Return the number of decisions of the sessions before this one."""
+    kinds = [kind for kind, _ in study.events]
+    sessions = [place for place, kind in enumerate(kinds) if kind == "opened"]
+    return kinds[: sessions[-1]].count(DECIDED) if sessions else 0
 
 
 def _rest(event: dict[str, Any]) -> dict[str, Any]:

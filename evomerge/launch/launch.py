@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.bench import BenchSpec
-from evomerge.budget import candidates
+from evomerge.budget import candidates, spending
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.feedback import record_measures
@@ -85,7 +85,8 @@ def run(
             )
             if ending.kind == "done":
                 if not spendable.spent(study, reserve):
-                    say(f"{config.optimizer.kind} needs no more trials after {candidates(study)}")
+                    spent = f"evaluations after {spending(study).evaluations:.1f}" if study.parts else None
+                    say(f"{config.optimizer.kind} needs no more {spent or f'trials after {candidates(study)}'}")
                 recommended = optimizer.recommend()
                 if recommended is not None and optimizer.knows(recommended):
                     recommended = None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from evomerge.budget import Budget, stage_seconds
+from evomerge.budget import Budget, spent_of, stage_seconds
 from evomerge.config import SearchConfig
 from evomerge.feedback import replay
 from evomerge.launch.placement import placement
@@ -41,7 +41,7 @@ def finished(config: SearchConfig, plan: Plan, study: Study) -> Finished | None:
     if state_of(study) != "done" or not is_complete(study, plan.objective):
         return None
     trials = config.budget.trials
-    of = f"{study.completed} trials" if trials is None else f"{study.completed} of {trials} trials"
+    of = spent_of(study, trials)
     if spent(config, plan, study):
         limit = "budget.trials" if Budget(trials).spent(study) else _time_limit(config)
         return Finished(f"the budget is spent ({of}) and the winner selected", limit)
@@ -50,7 +50,8 @@ def finished(config: SearchConfig, plan: Plan, study: Study) -> Finished | None:
     asked = {entry.trial.label for entry in study.entries.values()}
     if optimizer.wants({}) or any(trial.label not in asked for trial in plan.planned):
         return None
-    return Finished(f"{config.optimizer.kind} needs no more trials ({of}) and the winner is selected")
+    units = "evaluations" if study.parts else "trials"
+    return Finished(f"{config.optimizer.kind} needs no more {units} ({of}) and the winner is selected")
 
 
 def _time_limit(config: SearchConfig) -> str:

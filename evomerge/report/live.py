@@ -41,6 +41,8 @@ class View(Protocol):
 
 #: Seconds without output after which JSON lines say that the search is alive.
 QUIET = 60.0
+#: Seconds between two JSON lines while only parts of candidates and gradients end.
+BETWEEN = 5.0
 
 
 class LiveView:
@@ -75,9 +77,10 @@ class LiveView:
 class JsonLines:
     """Event log with one JSON object per line.
 
-    `baseline`: what a baseline scored, once. `progress`: whenever a trial ended or the phase changed, the phase,
-    the count of trials, and of the rest of the state what is not as in the line before. `alive`: after QUIET seconds
-    without a line, in every phase. clock: seconds of a monotonic clock.
+    `baseline`: what a baseline scored, once. `progress`: whenever a whole trial ended or the phase changed, the phase,
+    the count of trials, and of the rest of the state what is not as in the line before; for parts of candidates and
+    gradients, once they have ended, at most every BETWEEN seconds. `alive`: after QUIET seconds without a line, in
+    every phase. clock: seconds of a monotonic clock.
     """
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,7 +107,7 @@ class JsonLines:
         del state["baselines"]
         self._enter(state["phase"])
         now = {"phase": state["phase"], "told": state["told"]}
-        if now.items() <= self._state.items():
+        if now.items() <= self._state.items() and not self._is_news(state):
             return
         changed = {key: value for key, value in state.items() if key not in self._state or self._state[key] != value}
         self._state = state
@@ -120,6 +123,10 @@ class JsonLines:
         if self._clock() - self._written >= QUIET:
             seconds = round(self._clock() - self._phase_began, 1)
             self._write({"event": "alive", "phase": self._phase, "phase_seconds": seconds})
+
+    def _is_news(self, state: Mapping[str, Any]) -> bool:
+        """Whether parts of candidates have ended, and the last line is old enough."""
+        return state["evaluations"] != self._state["evaluations"] and self._clock() - self._written >= BETWEEN
 
     def _enter(self, phase: str) -> None:
         if phase != self._phase:
@@ -225,8 +232,17 @@ def table(snapshot: Snapshot, width: int) -> Table:
 
 
 def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
-    rows = [("study", snapshot.study), ("phase", snapshot.phase), ("trials", _trials(snapshot, width))]
-    rows += leading_rows(snapshot.as_dict())
+    rows = [("study", snapshot.study), ("phase", snapshot.phase)]
+    data = snapshot.as_dict()
+    if snapshot.has_parts:
+        rows += [
+            ("trials", str(snapshot.told)),
+            ("spent", _spent(snapshot, width)),
+            ("besides", ", ".join(words.partial(data))),
+        ]
+    else:
+        rows.append(("trials", _trials(snapshot, width)))
+    rows += leading_rows(data)
     listed = snapshot.baselines if snapshot.front is not None else best_of_families(snapshot.baselines)
     rows += [(baseline.label, words.score(so_far_to_dict(baseline))) for baseline in listed]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
@@ -243,6 +259,15 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
 def _trials(snapshot: Snapshot, width: int) -> str:
     if snapshot.trials is None:
         return str(snapshot.told)
-    room = min(30, width - 40)
-    drawn = f" {words.bar(snapshot.told, snapshot.trials, room)}" if room >= 10 else ""
-    return f"{snapshot.told} of {snapshot.trials}{drawn}"
+    return f"{snapshot.told} of {snapshot.trials}{_bar(snapshot.told, snapshot.trials, width - 40)}"
+
+
+def _spent(snapshot: Snapshot, width: int) -> str:
+    spent, limit = snapshot.spending.evaluations, snapshot.trials
+    said = words.evaluations(spent, limit)
+    return said if limit is None else f"{said}{_bar(int(spent), limit, width - 52)}"
+
+
+def _bar(done: int, total: int, room: int) -> str:
+    """A bar after its numbers, of at most 30 characters; nothing where there is no room for one."""
+    return f" {words.bar(done, total, min(30, room))}" if room >= 10 else ""

@@ -1,6 +1,7 @@
 """The search split of a study as an in-memory Optuna study that follows the ledger; for display only."""
 
 import warnings
+from dataclasses import asdict
 from datetime import datetime
 from math import isfinite
 
@@ -11,7 +12,9 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.budget import spending
 from evomerge.objective.score import DisplayScore
+from evomerge.report import words
 from evomerge.report.axes import Axis, of_points
 from evomerge.report.status import state_of
 from evomerge.run import Run
@@ -66,8 +69,9 @@ class OptunaView:
             self._begin()
             changed = dict.fromkeys(study.entries)
         for number in changed:
-            if study.entries[number].trial.split == "search":
-                self._put(study.entries[number])
+            entry = study.entries.get(number)  # parts are no candidates
+            if entry is not None and entry.trial.split == "search":
+                self._put(entry)
         self._say()
 
     def _begin(self) -> None:
@@ -143,6 +147,9 @@ class OptunaView:
         study = self._mirror.study
         winners = [str(data["label"]) for kind, data in study.events if kind == "selected"]
         said = {"folder": str(study.folder), "state": state_of(study), **({"selected": winners[-1]} if winners else {})}
+        if study.parts:
+            spent = spending(study)
+            said["spent"] = ", ".join([words.evaluations(spent.evaluations), *words.partial(asdict(spent))])
         for name, text in said.items():
             if self._said.get(name) != text and self._study_id is not None:
                 self.storage.set_study_user_attr(self._study_id, name, text)

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from evomerge.budget import Spending, spending
+from evomerge.loop import decisions
 from evomerge.results.as_json import search_front_to_dict, so_far_to_dict
 from evomerge.results.progress import SearchFront, search_front
 from evomerge.results.ranking import Ranking, best, ranked
@@ -20,7 +22,8 @@ WAITING = "waiting"
 class Snapshot:
     """State of a search at one moment.
 
-    told: candidates with an outcome. trials: how many the budget allows, None without such a limit.
+    told: candidates with an outcome. trials: how many evaluations the budget allows, None without such a limit.
+    spending: what was spent in evaluations, where some trials are parts of candidates.
     seconds: running time over all sessions; left: estimate until the budget is spent, None while unknown.
     best: the merge that the objective likes most, candidate or baseline. A Pareto search has a front instead.
     stages: stage -> seconds of workers ("merge", "evaluate:TASK", "waiting"). failures: kind -> count.
@@ -40,11 +43,18 @@ class Snapshot:
     baselines: tuple[ScoredModel, ...] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)
+    spending: Spending = field(default_factory=Spending)
+    decisions: tuple[str, ...] = ()
 
     @property
     def better_baselines(self) -> int | None:
         """Number of baselines, parents included, that are better than the best merge; None without a merge."""
         return None if self.best is None else sum(baseline.order < self.best.order for baseline in self.baselines)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether some trials scored only some of the examples, or asked for a gradient."""
+        return self.spending.gradient_steps > 0 or self.spending.on_part > 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain data for JSON."""
@@ -53,6 +63,7 @@ class Snapshot:
             "phase": self.phase,
             "told": self.told,
             "trials": self.trials,
+            **asdict(self.spending),
             "busy": self.busy,
             "slots": self.slots,
             "seconds": round(self.seconds, 3),
@@ -64,6 +75,7 @@ class Snapshot:
             "baselines": [so_far_to_dict(baseline) for baseline in self.baselines],
             "failures": dict(self.failures),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
+            "decisions": list(self.decisions),
         }
 
 
@@ -80,7 +92,7 @@ def take(
     study = run.study
     counted = [entry for entry in study.told if entry.trial.counts]
     ranking = Ranking(study, run.objective, "search") if any(e.losses is not None for e in counted) else None
-    failures = Counter(e.outcome.failure.kind for e in study.told if e.outcome and e.outcome.failure)
+    failures = Counter(e.outcome.failure.kind for e in study.ended if e.outcome and e.outcome.failure)
     return Snapshot(
         study=str(study.folder),
         told=len(counted),
@@ -93,6 +105,8 @@ def take(
         **({} if ranking is None else _so_far(ranking)),
         failures=dict(sorted(failures.items())),
         stages=stages_of(study, slots),
+        spending=spending(study),
+        decisions=decisions(study),
     )
 
 
@@ -111,7 +125,7 @@ def _so_far(ranking: Ranking) -> dict[str, Any]:
 def stages_of(study: Study, slots: int) -> dict[str, float]:
     """Return stage -> seconds of workers. slots: number of workers whose remaining time is `waiting`; 0 for unknown."""
     stages: dict[str, float] = {}
-    for entry in study.told:
+    for entry in study.ended:
         for stage, seconds in (entry.outcome.seconds if entry.outcome else {}).items():
             stages[stage] = stages.get(stage, 0.0) + seconds
     if slots:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evomerge.config import ConfigError
 from evomerge.report import words
 from evomerge.report.snapshot import take
 from evomerge.results.as_json import estimate_of
@@ -29,7 +30,7 @@ def status(run: Run) -> dict[str, Any]:
     `next` is the command that resumes it, None while it runs and when it is done.
     """
     study, snapshot = run.study, take(run)
-    failed = [e for e in study.told if e.outcome is not None and e.outcome.failure is not None]
+    failed = [e for e in study.ended if e.outcome is not None and e.outcome.failure is not None]
     last = failed[-1].outcome.failure if failed and failed[-1].outcome is not None else None
     state = state_of(study)
     if state == "open" and is_being_written(study.folder):
@@ -39,7 +40,8 @@ def status(run: Run) -> dict[str, Any]:
         "state": state,
         **{key: value for key, value in shown.items() if key not in _LIVE_ONLY},
         "front": None if snapshot.front is None else shown["front"] | _front(run, snapshot.front),
-        "pending": len(study.pending),
+        "pending": len(study.unfinished),
+        "budget": _budget(run),
         "failed": len(failed),
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
         "paused_because": _reason(study) if state == "paused" else None,
@@ -49,6 +51,14 @@ def status(run: Run) -> dict[str, Any]:
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
         "next": None if state in ("done", "running") else resume_command(study.folder),
     }
+
+
+def _budget(run: Run) -> int | None:
+    """Return the evaluations that the search file allows; None without a limit, and where it cannot be read."""
+    try:
+        return run.config.budget.trials
+    except ConfigError:
+        return None
 
 
 def state_of(study: Study) -> str:
@@ -132,6 +142,9 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     trials = f"{data['told']} completed{failed}, {data['pending']} pending"
     state = data["state"] + _STATES.get(data["state"], "")
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
+    besides = words.partial(data)
+    if besides:
+        rows.append(("spent", ", ".join([words.evaluations(data["evaluations"], data["budget"]), *besides])))
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
     rows += leading_rows(data)
@@ -140,6 +153,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("selected", data["selected"] + origin_))
     if data["range_ends"]:
         rows.append(("ranges", f"{'the winner' if data['selected'] else 'the best merge'} is {data['range_ends']}"))
+    rows += [("decided", text) for text in data["decisions"]]
     rows.append(("time", words.duration(data["seconds"])))
     if data["stages"]:
         rows.append(("stages", words.shares(data["stages"])))

@@ -126,6 +126,23 @@ def task_mean(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
+def evaluations(spent: float, of: int | None = None) -> str:
+    """`12.4 of 250 evaluations`. of: the budget, None without one."""
+    return f"{spent:.1f} evaluations" if of is None else f"{spent:.1f} of {of} evaluations"
+
+
+def partial(data: Mapping[str, Any]) -> list[str]:
+    """`60 gradient steps`, `75 candidates on part of the examples`: what trials there are besides whole ones.
+
+    data: from `Snapshot.as_dict`.
+    """
+    on_part = f"{count(data['on_part'], 'candidate')} on part of the examples"
+    return [
+        *([count(data["gradient_steps"], "gradient step")] if data["gradient_steps"] else []),
+        *([on_part] if data["on_part"] else []),
+    ]
+
+
 def gains(values: Mapping[str, float]) -> str:
     """Format gains by task, the smallest first: `chat -0.003, math +0.012`."""
     ranked = sorted(values.items(), key=lambda item: item[1])
