@@ -16,7 +16,7 @@ from evomerge.objective import Objective
 from evomerge.optimizers.base import FloatArray
 from evomerge.search_examples import SearchExamples, why_no_parts
 from evomerge.statistics.stratified import interleaved
-from evomerge.study import Entry
+from evomerge.study import Entry, Study
 from evomerge.trial import Origin, Trial
 
 #: Standard errors by which a candidate must be behind to be dropped: few truly better ones are lost (4 % of those 2
@@ -137,6 +137,14 @@ class Race:
             return None
         estimated = np.array([-(self._best + mean)])
         return Dropped(runner.first, trial.x, estimated, size / self._examples.total)
+
+    def replay(self, study: Study) -> None:
+        """Take what a study holds, to see who waits; the optimizer is told by `feedback.replay`."""
+        for entry in study.ended:
+            if entry.trial.split == "search":
+                self.take(entry)
+        for entry in (*study.parts.values(), *study.entries.values()):
+            self.asked(entry.trial)
 
     def _crown(self, trial: Trial, scores: Mapping[str, FloatArray]) -> None:
         """Make a whole candidate the incumbent if it is the best one so far."""

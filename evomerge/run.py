@@ -3,9 +3,11 @@
 Nothing is read before it is asked for, and torch is loaded only where the models are.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from evaluators.base import SPLITS
 from evomerge import plugins
@@ -15,9 +17,10 @@ from evomerge.objective import Objective
 from evomerge.objective.spec import objective_of_study
 from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
-from evomerge.racing import make_race
+from evomerge.racing import Race, make_race
 from evomerge.recipe import Merge, Recipe
 from evomerge.results.front import Front, front
+from evomerge.results.partial import gradients, part_way
 from evomerge.results.predicted import Predicted, predicted
 from evomerge.results.result import Selection, selection
 from evomerge.results.scored import ScoredModel
@@ -117,12 +120,27 @@ class Run:
             measures=measures_of(self.study),
         )
         examples = SearchExamples.of_study(self.study, self.objective.weights)
-        race = None
-        if examples is not None:
-            kind = PluginSpec.read(said["optimizer"]).kind
-            race = make_race(said.get("racing"), kind, examples, self.objective, said.get("seed", 0))
-        replay(self.study, optimizer, self.objective, race=race, examples=examples)
+        replay(self.study, optimizer, self.objective, race=self._race(), examples=examples)
         return optimizer
+
+    def _race(self) -> Race | None:
+        """Return the race of the candidates before it began; None where they do not race, or nothing is scored."""
+        said, examples = self.study.configuration, SearchExamples.of_study(self.study, self.objective.weights)
+        if examples is None or "optimizer" not in said:
+            return None
+        kind = PluginSpec.read(said["optimizer"]).kind
+        return make_race(said.get("racing"), kind, examples, self.objective, said.get("seed", 0))
+
+    @cached_property
+    def partial(self) -> Mapping[str, Any]:
+        """The trials besides whole candidates: `gradients` and `part_way` of `results/partial.py`, None for none."""
+        study, race = self.study, self._race() if self.study.parts else None
+        if race is not None:
+            race.replay(study)
+        return {
+            "gradients": gradients(study, self.objective),
+            "part_way": part_way(study, self.objective, () if race is None else race.pending),
+        }
 
     def scored(self, split: str = "search") -> Front:
         """Compare all models scored on a split."""

@@ -55,6 +55,7 @@ def write_report(
         "winner": data["headline"]["winner"],
         "verdict": data["headline"]["verdict"],
         "points": len(data["points"]),
+        **{name: data[name] for name in ("gradients", "part_way", "decisions")},
         "note": sources.missing,
     }
 

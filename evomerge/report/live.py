@@ -235,11 +235,8 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows = [("study", snapshot.study), ("phase", snapshot.phase)]
     data = snapshot.as_dict()
     if snapshot.has_parts:
-        rows += [
-            ("trials", str(snapshot.told)),
-            ("spent", _spent(snapshot, width)),
-            ("besides", ", ".join(words.partial(data))),
-        ]
+        trials = ", ".join([f"{snapshot.told} in full", *words.partial(data)])
+        rows += [("spent", _spent(snapshot, width)), ("trials", trials)]
     else:
         rows.append(("trials", _trials(snapshot, width)))
     rows += leading_rows(data)

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.durable import replacing
 from evomerge.errors import EvomergeError
+from evomerge.results.history import spent_after
 from evomerge.results.progress import best_of_families, leaders
 from evomerge.results.ranking import Ranking
 from evomerge.results.scored import ScoredModel
@@ -34,8 +36,15 @@ def plot_progress(run: Run, path: Path | None = None) -> Path:
         raise PlotError(f"The study in {run.folder} has no scored candidate yet: nothing to draw.")
     baselines = best_of_families(model for model in ranking.models if not model.is_candidate)
     figure, axes = new_figure(height=4.2)
-    _draw_candidates(axes, ranking.merges)
-    _draw_baselines(axes, baselines, len(ranking.candidates))
+    order, title = np.arange(1, len(ranking.candidates) + 1), "candidates"
+    ends = 0.5, len(order) + 0.5
+    if run.study.parts:  # candidates differ in what they cost
+        spent = spent_after(run.study, run.objective)
+        order = np.array([spent[merge.number] for merge in ranking.candidates])
+        title, ends = "evaluations of the search split", (0.0, 1.02 * max(spent.values()))
+    _draw_candidates(axes, ranking.merges, order)
+    _draw_baselines(axes, baselines, ends)
+    axes.set_xlabel(title, color=_INK)
     _tidy(axes)
     path = run.folder / FILE if path is None else path
     save(figure, path)
@@ -68,10 +77,9 @@ def new_figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _draw_candidates(axes: Any, merges: list[ScoredModel]) -> None:
+def _draw_candidates(axes: Any, merges: list[ScoredModel], order: NDArray[Any]) -> None:
     """Draw the candidates and the best merge so far, in order of completion."""
     own = np.array([merge.is_candidate for merge in merges])
-    order = np.arange(1, own.sum() + 1)
     # Baselines have no place on the axis: what they reached counts from the next candidate on, or else the last one.
     last = np.append(np.flatnonzero(own)[:-1], len(own) - 1)
     scores = [merge.score.mean for merge in merges if merge.is_candidate]
@@ -85,15 +93,14 @@ def _draw_candidates(axes: Any, merges: list[ScoredModel]) -> None:
         axes.fill_between(since, low, high, color=_ACCENT, alpha=0.12, linewidth=0, label="95 % interval")
 
 
-def _draw_baselines(axes: Any, baselines: list[ScoredModel], count: int) -> None:
+def _draw_baselines(axes: Any, baselines: list[ScoredModel], ends: tuple[float, float]) -> None:
     for color, baseline in zip(cycle(_LINES), baselines, strict=False):
         axes.axhline(baseline.score.mean, color=color, linewidth=1, linestyle="--", label=plain_label(baseline.label))
-    axes.set_xlim(0.5, count + 0.5)
+    axes.set_xlim(*ends)
 
 
 def _tidy(axes: Any) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("candidates", color=_INK)
     axes.set_ylabel("score on the search split", color=_INK)
     axes.grid(axis="y", color="#eeeeee")
     axes.set_axisbelow(True)

@@ -46,6 +46,7 @@ def status(run: Run) -> dict[str, Any]:
         "last_failure": None if last is None else {"kind": last.kind, "message": last.message},
         "paused_because": _reason(study) if state == "paused" else None,
         "range_ends": _range_ends(run, snapshot.best),
+        **run.partial,
         "selected": run.selected,
         "selected_is": origin(study, run.selected),
         "events": dict(sorted(Counter(kind for kind, _ in study.events).items())),
@@ -59,6 +60,12 @@ def _budget(run: Run) -> int | None:
         return run.config.budget.trials
     except ConfigError:
         return None
+
+
+def spent(data: Mapping[str, Any]) -> str:
+    """Return what a search with partial trials has spent, of its budget; nothing for one of whole trials."""
+    besides = words.partial(data)
+    return ", ".join([words.evaluations(data["evaluations"], data["budget"]), *besides]) if besides else ""
 
 
 def state_of(study: Study) -> str:
@@ -142,9 +149,8 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     trials = f"{data['told']} completed{failed}, {data['pending']} pending"
     state = data["state"] + _STATES.get(data["state"], "")
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
-    besides = words.partial(data)
-    if besides:
-        rows.append(("spent", ", ".join([words.evaluations(data["evaluations"], data["budget"]), *besides])))
+    if spent(data):
+        rows.append(("spent", spent(data)))
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
     rows += leading_rows(data)

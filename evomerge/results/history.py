@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from evomerge.objective import Objective
 from evomerge.results.as_json import number
 from evomerge.results.front import Front
 from evomerge.results.ranking import losses_of
+from evomerge.search_examples import SearchExamples
 from evomerge.statistics import pareto
 from evomerge.study import Entry, Study
 from evomerge.trial import Origin
@@ -16,27 +18,26 @@ CANARY_COST = 2.0
 
 
 def history(study: Study, front: Front) -> dict[str, Any]:
-    """Columns with one item per trial of the search split, in the order of finishing.
+    """Columns with one item per whole trial of the search split, in the order of finishing.
 
     front: of the search split. seconds: that the search had run when it ended. evaluations: how many times the whole
-    search split was scored so far, failed trials counted whole. best: the score of the best merge so far, baselines
-    included; leader: its trial. hypervolume: of all points so far, baselines too, from the worst of the models on; only
-    where every task is an objective.
+    search split was scored so far, failed trials counted whole, parts of candidates included. best: the score of the
+    best merge so far, baselines included; leader: its trial. hypervolume: of all points so far, baselines too, from the
+    worst of the models on; only where every task is an objective.
     """
     models = {point.number: point for point in front.points}
-    examples = sum(front.examples.values())
+    spent = spent_after(study, front.objective)
     told = [entry for entry in study.told if entry.trial.split == "search"]
     names = ("number", "label", "evaluations", "seconds", "score", "best", "leader")
     rows: dict[str, list[Any]] = {name: [] for name in names}
-    spent, best = 0.0, None
+    best = None
     for entry in told:
-        spent += _cost(entry, examples)
         point = None if entry.trial.origin is Origin.CANARY else models.get(entry.trial.number)
         if point is not None and not point.is_parent and (best is None or point.rank < best.rank):
             best = point
         rows["number"].append(entry.trial.number)
         rows["label"].append(None if point is None else point.label)
-        rows["evaluations"].append(spent)
+        rows["evaluations"].append(spent[entry.trial.number])
         rows["seconds"].append(entry.active)
         rows["score"].append(None if point is None else number(point.score.mean))
         rows["best"].append(None if best is None else number(best.score.mean))
@@ -44,7 +45,21 @@ def history(study: Study, front: Front) -> dict[str, Any]:
     return {**rows, "hypervolume": _hypervolume(front, rows["label"]) if front.objective.pareto else None}
 
 
+def spent_after(study: Study, objective: Objective) -> dict[int, float]:
+    """Return the evaluations spent when each trial of the search split ended, parts included, by its number."""
+    examples = SearchExamples.of_study(study, objective.weights)
+    n_examples = 0 if examples is None else examples.total
+    found, spent = dict[int, float](), 0.0
+    for entry in study.ended:
+        if entry.trial.split == "search":
+            spent += _cost(entry, n_examples)
+            found[entry.trial.number] = spent
+    return found
+
+
 def _cost(entry: Entry, examples: int) -> float:
+    if entry.trial.is_part or entry.trial.extends is not None:
+        return entry.trial.cost
     if entry.trial.origin is Origin.CANARY:
         return CANARY_COST if entry.outcome is not None and entry.outcome.scores else 0.0
     if entry.outcome is None or not entry.outcome.scores or not examples:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from evomerge.objective import Objective
+from evomerge.results.partial import step_loss
 from evomerge.results.progress import search_front
 from evomerge.results.ranking import Ranking, best
 from evomerge.results.scored import ScoredModel
@@ -26,13 +28,17 @@ class Story:
     `score`, where the mean of the tasks decides; `chebyshev` or `retention`, where the worst task decides (see
     `Reference.decisive`); `best`, of the best merge so far, baselines included; in a Pareto search of few objectives
     `hypervolume` instead, of the candidates so far. What is relative to the parents begins with the optimizer's first
-    proposal, as all parents were asked for before it.
+    proposal, as all parents were asked for before it. Where some trials are parts, also `evaluations`, spent so far,
+    and `gradient/loss`, the mean loss of the gradient steps since the trial before.
     Facts of the run: the scores of every baseline.
     """
 
     def __init__(self, follower: Follower) -> None:
         self._run = Run.of(follower.study)
         self._completed = self._failures = 0
+        self._spent = 0.0
+        self._has_parts = False
+        self._losses: list[float] = []
         self._best: float | None = None
         self._models: tuple[ScoredModel, ...] | None = None
 
@@ -42,8 +48,13 @@ class Story:
         self._models = None
         for change in changes:
             if change.kind == "told" and change.number is not None:
-                entry = self._run.study.entries[change.number]
-                if entry.trial.split == "search":
+                entry = self._run.study.asked(change.number)
+                if entry.trial.counts:
+                    self._spent += entry.trial.cost
+                if entry.trial.is_part:
+                    self._has_parts = True
+                    self._losses += [step_loss(entry)] if entry.trial.gradient is not None else []
+                elif entry.trial.split == "search":
                     points.append(self._point(entry, change.at, facts))
         return points, facts
 
@@ -83,6 +94,11 @@ class Story:
         if self._best is not None:
             values["best"] = self._best
         values |= {"completed": float(self._completed), "failures": float(self._failures)}
+        if self._has_parts:
+            values["evaluations"] = self._spent
+        losses, self._losses = [loss for loss in self._losses if isfinite(loss)], []
+        if losses:
+            values["gradient/loss"] = sum(losses) / len(losses)
         if entry.outcome is not None:
             values |= {f"seconds/{stage}": seconds for stage, seconds in entry.outcome.seconds.items()}
         return Point(entry.told_at or 0, at, values)

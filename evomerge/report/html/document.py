@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.base import SPLITS
+from evomerge.loop import decisions
 from evomerge.objective.score import DisplayScore
 from evomerge.optimizers.base import OptimizerError
 from evomerge.plugins import PluginError
@@ -50,6 +51,8 @@ def document(run: Run, sources: PageSources) -> dict[str, Any]:
         "comparisons": comparisons(fronts, compared, None if result is None else result.baseline),
         "luck": sampling_error(fronts, head["winner"]),
         "progress": history(study, fronts["search"]),
+        **run.partial,
+        "decisions": list(decisions(study)),
         "coefficients": {
             **coefficients_data(study, sources, [point.number for point in wanted]),
             "predicted": predicted_coefficients(sources, {point.number: point.x for point in (*listed, *beyond)}),

@@ -3,6 +3,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const redraw = () => {
   drawFront();
   drawProgress();
+  drawDescent();
   drawImportance();
   if (chosen) showCoefficients(points.get(chosen) || foretold.get(chosen));
 };
@@ -62,6 +63,7 @@ if (data.points.length) {
   fillPoints();
   choose([asked, winner, data.headline.best, data.points[0].label].find(isKnown));
 }
+drawDescent();
 drawImportance();
 for (const table of document.querySelectorAll("section .scroll > table")) shorten(table);
 document.documentElement.dataset.ready = "yes";

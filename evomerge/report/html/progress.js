@@ -56,6 +56,35 @@ const drawProgress = () => {
   }
 };
 
+const drawDescent = () => {
+  if (!byId("descent-plot")) return;
+  const { steps, checks } = data.gradients;
+  // A line for each descent: a null between two of them breaks it.
+  const apart = (values) => values.flatMap((value, n) => (n && steps.descent[n] !== steps.descent[n - 1] ? [null, value] : [value]));
+  const known = steps.smoothed.filter((value) => value !== null);
+  const top = Math.max(...known);
+  const labels = checks.map((check) => data.points.find((point) => point.number === check.number)?.label);
+  draw("descent-plot", [
+    {
+      type: "scatter", mode: "markers", name: "one step", x: steps.evaluations, y: steps.loss,
+      hovertext: steps.number.map((number, n) => `trial ${number}, ${steps.examples[n]} examples`), hoverinfo: "text+y",
+      marker: { size: 4, color: color("others"), opacity: 0.6 },
+    },
+    {
+      type: "scatter", mode: "lines", name: `mean of ${data.gradients.smoothed} steps`, x: apart(steps.evaluations), y: apart(steps.smoothed),
+      line: { color: color("accent"), width: 2.5 }, hoverinfo: "skip",
+    },
+    {
+      type: "scatter", mode: "markers", name: "checks", x: checks.map((check) => check.evaluations), y: checks.map(() => top),
+      customdata: labels, hovertext: checks.map((check) => `trial ${check.number}${check.score === null ? "" : `: score ${check.score.toPrecision(4)}`}`), hoverinfo: "text",
+      marker: { symbol: "diamond", size: 11, color: color("chosen") },
+    },
+  ], layout({
+    xaxis: axis("search-split evaluations", { rangemode: "tozero" }), yaxis: axis("mean loss"),
+    shapes: checks.map((check) => ({ type: "line", x0: check.evaluations, x1: check.evaluations, yref: "paper", y0: 0, y1: 1, line: { color: color("line"), width: 1, dash: "dot" } })),
+  }));
+};
+
 const drawImportance = () => {
   if (!byId("importance-plot")) return;
   const found = data.importance.targets[byId("target").value];

@@ -13,7 +13,7 @@ from evomerge.study import SEARCH_FILE, Study
 def failures(study: Study) -> list[dict[str, Any]]:
     """Return the kinds of failures, most frequent first, each with its count and first message."""
     found: dict[str, dict[str, Any]] = {}
-    for entry in study.told:
+    for entry in study.ended:
         failure = None if entry.outcome is None else entry.outcome.failure
         if failure is not None:
             fresh = {"kind": failure.kind, "count": 0, "number": entry.trial.number, "message": failure.message}
@@ -41,7 +41,7 @@ def truncated(study: Study) -> list[dict[str, Any]]:
 def cost(study: Study) -> dict[str, Any]:
     """Return the workers' seconds by stage and by worker; the rest of the search's time is waiting."""
     workers: dict[str, dict[str, Any]] = {}
-    for outcome in (entry.outcome for entry in study.told if entry.outcome is not None):
+    for outcome in (entry.outcome for entry in study.ended if entry.outcome is not None):
         if not outcome.worker:  # a copy of known scores, which no worker made
             continue
         worker = workers.setdefault(outcome.worker, {"trials": 0, "seconds": 0.0})
@@ -75,6 +75,7 @@ def study_data(run: Run) -> dict[str, Any]:
         "state": told["state"],
         "paused_because": told["paused_because"],
         "told": told["told"],
+        "spent": status.spent(told),
         "pending": told["pending"],
         "failed": told["failed"],
         "objective": said.get("objective", "mean"),
