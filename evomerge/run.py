@@ -134,7 +134,10 @@ class Run:
     @cached_property
     def partial(self) -> Mapping[str, Any]:
         """The trials besides whole candidates: `gradients` and `part_way` of `results/partial.py`, None for none."""
-        study, race = self.study, self._race() if self.study.parts else None
+        study = self.study
+        if not study.parts:
+            return {"gradients": None, "part_way": None}
+        race = self._race()
         if race is not None:
             race.replay(study)
         return {

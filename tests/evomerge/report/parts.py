@@ -39,7 +39,9 @@ def whole(study: Study, trial: Trial, right: int) -> None:
     study.ask(trial)
     values = (np.arange(8) < right).astype(np.float64)
     scores = {"one": Scores(IDS, values)}
-    study.tell(Outcome(trial.number, scores, seconds={"merge": 0.5, "evaluate:one": 1.0}, worker="w"), ONE.losses(scores))
+    study.tell(
+        Outcome(trial.number, scores, seconds={"merge": 0.5, "evaluate:one": 1.0}, worker="w"), ONE.losses(scores)
+    )
 
 
 def step(study: Study, number: int, loss: float, *, gradient: float = 1.0) -> None:

@@ -115,7 +115,7 @@ def test_candidates_that_were_stopped_and_when(race: Path) -> None:
     assert (found["candidates"], found["in_full"]) == (len(begun), len(in_full))
     assert found["stopped"] + found["in_full"] + found["waiting"] == found["candidates"]
     assert found["stopped"] > 10
-    assert [row["examples"] for row in found["by_examples"]][0] == 50
+    assert next(row["examples"] for row in found["by_examples"]) == 50
     assert sum(row["stopped"] for row in found["by_examples"]) == found["stopped"]
     assert found["saved"] == pytest.approx(sum(1 - row["share"] for row in found["numbers"]))
     # Without the race all candidates would have been scored in full.
