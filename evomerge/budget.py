@@ -57,7 +57,7 @@ def evaluations(study: Study) -> float:
 
 @dataclass(frozen=True)
 class Spending:
-    """What a search has spent on trials that have ended.
+    """Amount of work of the trials that have ended.
 
     evaluations: of the whole search split; an example counts with its share, a gradient three times. gradient_steps:
     number of gradients. on_part: candidates that were scored on some of the examples and not on all of them.
