@@ -3,7 +3,7 @@
 import hashlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,12 @@ from evomerge.merging.baselines import completed, parent_label
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.recipe_models import open_models
+from evomerge.merging.slopes import why_no_gradient
+from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import read_merge
+from evomerge.resident.gradients import GradientHooks
 from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
@@ -78,6 +81,15 @@ class BenchSpec:
         """Build the bench; executors call this factory in each worker."""
         look_in(self.code)
         return Bench(self)
+
+
+def chosen_space(space: PluginSpec, optimizer: PluginSpec, recipe: Recipe) -> PluginSpec:
+    """Return the space that `auto` stands for; any other as it is."""
+    if space.kind != "auto":
+        return space
+    kind: type[Optimizer] = plugins.load("optimizer", optimizer.kind, Optimizer)
+    fine = kind.follows_gradients and why_no_gradient(recipe) is None
+    return PluginSpec("tensorwise" if fine else "layerwise", space.options)
 
 
 def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
@@ -144,6 +156,8 @@ class Bench:
         self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
+        #: Whether memory ran out before: gradients then recompute activations instead of keeping them.
+        self._sparing = False
 
     def run(self, trial: Trial) -> Outcome:
         """Score one candidate. Any error it causes becomes a failure in the outcome.
@@ -155,11 +169,14 @@ class Bench:
             return outcome
         free_memory()
         event = {"event": OUT_OF_MEMORY, "trial": trial.number, "reason": outcome.failure.message}
+        self._sparing = True
         return replace(self._attempt(trial), events=(event,))
 
     def _attempt(self, trial: Trial) -> Outcome:
         seconds: dict[str, float] = {}
         try:
+            if trial.gradient is not None:
+                return self._gradient(trial, trial.gradient, seconds)
             if trial.origin is Origin.CANARY:
                 self._canary(trial, seconds)
                 return Outcome(trial.number, seconds=seconds)
@@ -189,6 +206,41 @@ class Bench:
                 state.restore()
                 scores[task] = self._evaluate(task, trial, model, most)
         return scores
+
+    def _gradient(self, trial: Trial, weights: Mapping[str, float], seconds: dict[str, float]) -> Outcome:
+        """Return the losses of the trial's examples, and the derivative of their weighted mean by the point.
+
+        Examples without a loss are left out, such as generated answers that neither a baseline nor the file gives in a
+        form that the metric accepts.
+        """
+        merge = self.merge_of(trial)
+        with _timed(seconds, "merge"):
+            self._become(merge)
+        self.model.coefficients = merge.table.values
+        hooks = GradientHooks(self.model, self.engine, checkpointing=self._sparing)
+        scores = {}
+        with hooks.of(merge, self.space.searched) as found:
+            for task, ids in (trial.examples or {}).items():
+                with _timed(seconds, f"gradient:{task}"):
+                    self._state.restore()
+                    losses = self._losses(task, ids, trial.references.get(task, {}), weights[task])
+                    if losses is not None:
+                        scores[task] = losses
+        if trial.x is None:
+            raise ValueError(f"Trial {trial.number} asks for a gradient and has no point to take it at.")
+        return Outcome(trial.number, scores, self.space.pull_back(trial.x, found.values), seconds=seconds)
+
+    def _losses(self, task: str, ids: Sequence[str], references: Mapping[str, str], weight: float) -> Scores | None:
+        """Add the gradient of one task's weighted mean loss; return the losses, None where no example has one."""
+        evaluator = self.evaluators[task]
+        known = frozenset(ids)
+        usable = [name for name in evaluator.loss_ids(references) if name in known]
+        if not usable:
+            return None
+        losses = evaluator.loss(self.model, usable, references)
+        if losses.requires_grad:
+            (weight * losses.mean()).backward()
+        return Scores(tuple(usable), losses.detach().double().cpu().numpy())
 
     def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
         """Return the network that uses the resident weights: for some parents one configured by their folder."""

@@ -120,8 +120,9 @@ def search(
         if race is not None and race.waiting:
             return race.next_look(number)
         pending = _pending(study, race)
-        if feedback.waiting or not optimizer.wants(pending):
-            return None
+        baselines = optimizer.uses_parts and any(trial.merge is not None for trial in study.unfinished)
+        if baselines or feedback.waiting or not optimizer.wants(pending):
+            return None  # gradients need the baselines' answers
         try:
             proposal = optimizer.ask(number, pending)
         except Exhausted:

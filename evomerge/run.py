@@ -98,11 +98,12 @@ class Run:
     @cached_property
     def space(self) -> SearchSpace:
         """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
-        from evomerge.bench import build_space  # with torch
+        from evomerge.bench import build_space, chosen_space  # with torch
         from evomerge.merging.recipe_models import open_models
 
         recipe = self.config.recipe()
-        return build_space(self.config.space, recipe, open_models(recipe).base.layout())
+        space = chosen_space(self.config.space, self.config.optimizer, recipe)
+        return build_space(space, recipe, open_models(recipe).base.layout())
 
     @cached_property
     def optimizer(self) -> Optimizer:

@@ -92,7 +92,13 @@ class SearchExamples:
         )
 
     def dispatched(self, study: Study, trial: Trial) -> Trial:
-        """Return the trial as a worker gets it: one that completes a part with the examples that are left."""
+        """Return the trial as a worker gets it.
+
+        One that completes a part comes with the examples that are left, one that asks for a gradient with the answers
+        that baselines gave to its examples and the metric accepted.
+        """
+        if trial.gradient is not None and trial.examples is not None:
+            return replace(trial, references=_references(study, trial.examples))
         if trial.extends is None or trial.is_part:
             return trial
         return replace(trial, examples=self.rest(study, trial.extends))
@@ -136,3 +142,24 @@ def why_no_parts(objective: Objective) -> str | None:
         names = ", ".join(sorted(objective.whole_model))
         return f"Candidates are scored on some of the examples first, and {names} gives one value per model."
     return None
+
+
+def _references(study: Study, examples: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, str]]:
+    """Return, by task and example, an accepted answer of the parent or baseline that has most of them."""
+    baselines = [
+        entry.outcome.scores
+        for entry in study.told
+        if entry.trial.split == "search"
+        and entry.trial.merge is not None
+        and entry.losses
+        and entry.outcome is not None
+    ]
+    found: dict[str, dict[str, str]] = {}
+    for task, ids in examples.items():
+        written = [scores[task] for scores in baselines if scores[task].accepted is not None]
+        answers: dict[str, str] = {}
+        for scores in sorted(written, key=lambda each: sum(text is not None for text in each.accepted or ())):
+            pairs = zip(scores.example_ids, scores.accepted or (), strict=True)
+            answers |= {name: text for name, text in pairs if text is not None}  # later models have more of them
+        found[task] = {name: answers[name] for name in ids if name in answers}
+    return found

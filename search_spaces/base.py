@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces._columns import Blend, build_column, one_slot_each
+from search_spaces._columns import Blend, IntArray, build_column, one_slot_each
 from search_spaces._freedom import frozen, tied, with_ranges
 from search_spaces._layout import Layout, block_of, in_block
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
@@ -40,12 +40,15 @@ class Design:
         groups: Group name -> its tensors; every tensor of the layout is in exactly one group.
         blend: Maps the searched groups (without frozen and tied ones) to the slots that they share.
         scales: Parameter name -> its scale, where that is not a range of values.
+        coarse: Larger groups, label -> their tensors, whose coefficients an optimizer may move together at first; None
+            where the groups are as large as they should be.
         notes: Sentences about what the groups do not tell apart, shown by `evomerge check`.
     """
 
     groups: Mapping[str, tuple[str, ...]]
     blend: Callable[[Sequence[str]], Blend] = one_slot_each
     scales: Mapping[str, Scale] = field(default_factory=dict)
+    coarse: Mapping[str, tuple[str, ...]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -102,6 +105,7 @@ class SearchSpace(ABC):
         design = self._design(layout)
         self.notes = design.notes
         self._tensors = layout.names
+        self._coarse = {} if design.coarse is None else {t: label for label, ts in design.coarse.items() for t in ts}
         self._groups = {group: tuple(members) for group, members in design.groups.items()}
         self._check_design(design, parameters, ranges or {})
         bounded = with_ranges(parameters, ranges)
@@ -137,6 +141,24 @@ class SearchSpace(ABC):
     def dimension(self) -> int:
         """Number of searched coordinates."""
         return len(self._names)
+
+    @property
+    def coarse(self) -> IntArray | None:
+        """Number of the larger group of each coordinate, (dimension,); None if the space has no larger groups.
+
+        Coordinates of one number belong to the same parameter and input, and to tensors of the same larger group. Tied
+        groups keep a number of their own.
+        """
+        if not self._coarse:
+            return None
+        labels = [
+            (column.parameter.name, self._coarse[self._groups[slot][0]] if slot in self._groups else slot, label)
+            for column in self._columns
+            for slot in column.blend.slots
+            for label in column.labels
+        ]
+        number = {label: n for n, label in enumerate(dict.fromkeys(labels))}
+        return np.array([number[label] for label in labels], dtype=np.int64)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:

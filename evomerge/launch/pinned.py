@@ -114,6 +114,8 @@ class PinnedExecutor:
             before = self._examples.get((task, trial.split), scores.example_ids)
             if trial.examples is not None:
                 before = trial.examples[task]
+                if trial.gradient is not None:  # only those that have a loss
+                    before = tuple(name for name in before if name in set(scores.example_ids))
             if scores.example_ids != before:
                 raise InputChanged(_other_examples(task, trial.split, before, scores.example_ids))
 

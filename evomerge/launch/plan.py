@@ -9,7 +9,7 @@ import torch
 
 from evaluators.base import Evaluator
 from evomerge import plugins
-from evomerge.bench import BenchSpec, build_space
+from evomerge.bench import BenchSpec, build_space, chosen_space
 from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
@@ -25,8 +25,9 @@ from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
 from evomerge.merging.models.network import check_network
 from evomerge.merging.recipe_models import RecipeModels, open_models
+from evomerge.merging.slopes import why_no_gradient
 from evomerge.objective import Objective
-from evomerge.optimizers.base import Optimizer, rounded
+from evomerge.optimizers.base import Measures, Optimizer, TaskExamples, rounded
 from evomerge.racing import Race, RacingError, make_race
 from evomerge.recipe import Merge
 from evomerge.resident.parent_configuration import differences, own_configurations
@@ -47,7 +48,8 @@ class LaunchError(EvomergeError):
 class Plan:
     """A validated search, before any merge or score.
 
-    same: `first_trials.model_key`, or None for every trial where scores vary.
+    same: `first_trials.model_key`, or None for every trial where scores vary. no_loss: task -> why it has no
+    differentiable loss, None where it has one.
     """
 
     spec: BenchSpec
@@ -64,11 +66,26 @@ class Plan:
     previews: Mapping[str, tuple[str, ...]]
     borrowed: Mapping[str, str]
     same: Callable[[Trial], bytes | None]
+    no_loss: Mapping[str, str | None]
 
     @property
     def search_examples(self) -> SearchExamples:
         """The examples of every task on the search split."""
         return SearchExamples({task: self.ids[task, "search"] for task in self.objective.weights})
+
+    @property
+    def measures(self) -> Measures:
+        """What an optimizer can measure besides whole candidates."""
+        shares = zip(self.objective.weights, self.objective.shares, strict=True)
+        tasks = [TaskExamples(t, len(self.ids[t, "search"]), float(share), self.no_loss[t]) for t, share in shares]
+        return Measures(tuple(tasks), self._why_no_gradient(), self.space.coarse)
+
+    def _why_no_gradient(self) -> str | None:
+        if self.objective.kind not in ("mean", "pareto") or self.objective.keep:
+            return (
+                "Gradients follow means of the tasks' losses: they need `objective: mean` or `pareto`, without `keep`."
+            )
+        return why_no_gradient(self.spec.recipe)
 
     @property
     def n_baselines(self) -> int:
@@ -137,6 +154,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         notes=(*notes, *reading.notes(recipe)),
         previews=previews,
         borrowed=reading.borrowed(recipe),
+        no_loss={task: evaluator.why_no_loss() for task, evaluator in evaluators.items()},
         same=partial(model_key, space, recipe, apart) if all(e.deterministic for e in evaluators.values()) else never,
     )
     build_optimizer(config, plan)
@@ -170,7 +188,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         compute, said = scoring_dtype(config, sources.base, study)
     spec = BenchSpec(
         config.recipe(),
-        config.space,
+        chosen_space(config.space, config.optimizer, config.recipe()),
         dict(config.tasks),
         config.split.shares,
         config.device,
@@ -210,7 +228,15 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
     with placed(config, "optimizer"):
         checks.check_objectives(config, plan.objective.n_objectives)
         dimension, start = plan.space.dimension, plan.space.default()
-        optimizer = new_optimizer(config.optimizer, plan.objective, dimension=dimension, seed=config.seed, start=start)
+        kind: type[Optimizer] = plugins.load("optimizer", config.optimizer.kind, Optimizer)
+        optimizer = new_optimizer(
+            config.optimizer,
+            plan.objective,
+            dimension=dimension,
+            seed=config.seed,
+            start=start,
+            measures=plan.measures if kind.uses_parts else None,
+        )
     n_models = len(plan.spec.recipe.inputs)
     if optimizer.one_coordinate_per_model and dimension != n_models:
         raise LaunchError(

@@ -169,6 +169,8 @@ class Optimizer(ABC):
     redraws: ClassVar[int] = 4
     #: Whether it asks for parts of a candidate's examples or for gradients, and so needs `measures`.
     uses_parts: ClassVar[bool] = False
+    #: Whether it asks for gradients, so that any number of coordinates costs the same.
+    follows_gradients: ClassVar[bool] = False
     #: Whether each coordinate is a model's weight, so that 0 leaves the model out and a one-hot point is that model.
     one_coordinate_per_model: ClassVar[bool] = False
 
