@@ -109,7 +109,9 @@ def test_auto_beats_every_baseline_at_a_fraction_of_the_budget(finished: Path) -
     best = on_search.preferred
     baselines = [point for point in on_search.points if not point.is_candidate]
     assert best.is_candidate
-    assert all(best.score.mean > baseline.score.mean + 0.05 for baseline in baselines)
+    means = {baseline.label: baseline.score.mean for baseline in baselines}
+    assert best.score.mean > max(means.values()), means
+    assert best.score.mean > means["uniform"] + 0.1
     decided = [str(data["text"]) for kind, data in study.events if kind == "decided"]
     assert decided == list(run.optimizer.decisions())  # a report replays what the search decided
 
@@ -179,13 +181,15 @@ def test_hostile_references_do_not_mislead_a_search(tiny: TinyModels, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"method": "iso_c", "space": "uniform"}, "iso_c"),
+        ({"method": "arcee_fusion", "space": "uniform", "experts": ("sort",)}, "arcee_fusion has no gradient"),
         ({"objective": "retention"}, "objective: mean"),
     ],
 )
 def test_check_says_why_a_descent_cannot_begin(
     changes: dict[str, object], why: str, tiny: TinyModels, tmp_path: Path
 ) -> None:
+    if "experts" in changes:
+        changes = {**changes, "experts": {name: str(tiny.experts[name]) for name in changes["experts"]}}  # type: ignore[attr-defined]
     file = write_search(tmp_path, tiny, optimizer="gradient", **changes)
     with pytest.raises(OptimizerError, match=f"{why}.*optimizer: auto"):
         prepare(load_config(file))
