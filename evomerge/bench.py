@@ -204,7 +204,9 @@ class Bench:
             with _timed(seconds, f"evaluate:{task}"):
                 self._renew(merge)
                 state.restore()
-                scores[task] = self._evaluate(task, trial, model, most)
+                scored = self._evaluate(task, trial, model, most)
+                # Only what baselines wrote is used again, as targets of gradients.
+                scores[task] = scored if trial.merge is not None else replace(scored, accepted=None)
         return scores
 
     def _gradient(self, trial: Trial, weights: Mapping[str, float], seconds: dict[str, float]) -> Outcome:
