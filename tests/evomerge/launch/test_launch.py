@@ -231,7 +231,7 @@ def test_a_study_is_begun_only_when_workers_have_started(configured: Configured)
                 "tasks": {f"task{n}": {"evaluator": "synthetic", "task": n} for n in range(5)},
             },
             OptimizerError,
-            r"search\.yaml:\d+: optimizer: gp handles up to 4 objectives, .* makes 5 .*, or one of map, ",
+            r"search\.yaml:\d+: optimizer: gp handles up to 4 objectives, .* makes 5 .*, or one of auto, .*map, ",
         ),
         (
             {"optimizer": "motpe"},
