@@ -44,6 +44,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_merge
 	$(BIN)/python -m tests.benchmarks.bench_evaluation
 	$(BIN)/python -m tests.benchmarks.bench_driver
+	$(BIN)/python -m tests.benchmarks.bench_gradient
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -79,6 +79,7 @@ def _rows(item: Entry) -> dict[str, str]:
         "needs": ", ".join(item.needs),
         "coefficients": "\n".join(coefficients(item)) or "none",
         "linear in": ", ".join(item.linear_in) or "none",
+        "gradient by": ", ".join(item.gradient_by) or "none",
         "options": "\n".join(item.options) or "none",
         "compat": item.compat,
     }

@@ -19,6 +19,7 @@ COLUMNS = (
     "needs",
     "coefficients [search bounds]",
     "linear in",
+    "gradient by",
     "compat and options",
 )
 
@@ -36,6 +37,7 @@ class Entry:
     needs: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     linear_in: tuple[str, ...]
+    gradient_by: tuple[str, ...]
     options: tuple[str, ...]
     compat: str
 
@@ -59,6 +61,7 @@ def entry(name: str) -> Entry:
         needs=_needs(method),
         parameters=method.parameters,
         linear_in=method.linear_in,
+        gradient_by=method.gradient.parameters,
         options=tuple(
             option_text(option, value, method.option_types[option]) for option, value in method.options.items()
         ),
@@ -96,6 +99,7 @@ def markdown(entries: Sequence[Entry]) -> str:
                     ", ".join(found.needs),
                     "<br>".join(coefficients(found)) or "none",
                     ", ".join(found.linear_in) or "none",
+                    ", ".join(found.gradient_by) or "none",
                     "<br>".join(remarks),
                 ]
             )

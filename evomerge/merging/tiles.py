@@ -134,6 +134,8 @@ def dot(a: Tensor, b: Tensor) -> float:
     """
     size = TILE if a.device.type == "cpu" else 64 * TILE
     with _torch_threads(1):
+        if len(a) <= size:
+            return torch.dot(a, b).item()
         return sum(torch.dot(x, y).item() for x, y in zip(torch.split(a, size), torch.split(b, size), strict=True))
 
 
@@ -207,7 +209,11 @@ class TensorSource:
 
     def deltas(self, index: int, tile: Tile, base: Tensor | None = None) -> Tensor:
         """Return input `index` minus the base: float32, flat."""
-        return self.weights(index, tile).sub_(self.base(tile) if base is None else base)
+        base = self.base(tile) if base is None else base
+        stored = self._stored(index + 1, tile)
+        if stored.dtype != torch.float32:
+            return self.weights(index, tile).sub_(base)
+        return torch.sub(stored, base, out=self._workers.memory.get(index + 1, len(stored), stored.device))
 
     def moment(self, kind: str, model: int) -> Tensor | None:
         """Return a statistic of an input, or of the base (-1), for this tensor, as stored; read-only."""
@@ -249,7 +255,10 @@ class TensorSource:
         return all(torch.equal(base, self.weights(index, tile)) for index in range(len(self.input_names)))
 
     def _values(self, model: int, tile: Tile) -> Tensor:
+        values = self._stored(model, tile)
+        return self._workers.memory.get(model, len(values), values.device).copy_(values)
+
+    def _stored(self, model: int, tile: Tile) -> Tensor:
         if model not in self._flat:
             self._flat[model] = self._shaped[model].reshape(-1)
-        values = self._flat[model][tile.start : tile.stop]
-        return self._workers.memory.get(model, len(values), values.device).copy_(values)
+        return self._flat[model][tile.start : tile.stop]

@@ -63,13 +63,13 @@ class Case:
         self.engine.apply(self.merge(x), self.model.tensors)
         self.model.settle()
 
-    def loss(self, part: slice = slice(None)) -> Tensor:
-        """Negative log-likelihood of the first class, or of the next token."""
+    def loss(self, part: slice = slice(None), **options: Any) -> Tensor:
+        """Negative log-likelihood of some classes or tokens."""
         dtype = next(self.model.network.parameters()).dtype
         inputs = {n: v.to(dtype) if v.is_floating_point() else v for n, v in KINDS[self.kind].inputs().items()}
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            found = self.model.network(**inputs)
+            found = self.model.network(**inputs, **options)
         logits = found.logits if "logits" in found else found.last_hidden_state
         return -logits.double().log_softmax(-1)[..., part.start or 0 : part.stop].sum() / logits[..., 0].numel()
 
@@ -219,10 +219,16 @@ def test_checkpointed_layers_are_recomputed(folders: Folders) -> None:
     calls: list[int] = []
     norm = one.model.network.model.layers[0].input_layernorm
     handle = norm.register_forward_hook(lambda *_: calls.append(1))
+    x = np.full(one.space.dimension, 0.4)
+    one.become(x)
+    found = []
     for checkpointing, times in ((False, 1), (True, 2)):
         calls.clear()
-        one.gradient(np.full(one.space.dimension, 0.4), checkpointing=checkpointing)
+        with GradientHooks(one.model, one.engine, checkpointing=checkpointing).of(one.merge(x)) as gradient:
+            one.loss(use_cache=True).backward()
         assert len(calls) == times
+        found.append(gradient.values["weight"])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-9)
     handle.remove()
 
 
