@@ -40,14 +40,14 @@ def run(file: Path) -> None:
 def done(tmp_path: Path) -> Path:
     """The search file of a study that is done."""
     file = write(tmp_path, budget={"trials": 12})
-    assert check(file) == ({"state": "new", "told": 0, "left": True}, f"Ready: evomerge search {file}")
+    assert check(file) == ({"state": "new", "told": 0, "evaluations": 0.0, "left": True}, f"Ready: evomerge search {file}")
     run(file)
     return file
 
 
 def test_a_spent_budget_states_what_to_raise(done: Path) -> None:
     data, line = check(done)
-    assert data == {"state": "done", "told": 12, "left": False}
+    assert data == {"state": "done", "told": 12, "evaluations": 12.0, "left": False}
     assert line.startswith("Nothing is left to do: the budget is spent (12 of 12 trials) and the winner selected. ")
     assert f"raise budget.trials and run evomerge search {done} --resume" in line
     data, line = check(write(done.parent, budget={"trials": 14}))
@@ -101,7 +101,7 @@ def test_selection_may_remain_after_the_budget_is_spent(done: Path) -> None:
     first = next(n for n, line in enumerate(lines) if '"split":"select"' in line.replace(" ", ""))
     ledger.write_text("".join(lines[:first]))
     data, line = check(done)
-    assert data == {"state": "open", "told": 12, "left": True}
+    assert data == {"state": "open", "told": 12, "evaluations": 12.0, "left": True}
     assert line.endswith(
         "--resume finishes the study: its budget is spent (12 of 12 trials), but its result is missing"
     )
