@@ -24,10 +24,10 @@ def gradients(study: Study, objective: Objective) -> dict[str, Any] | None:
     """Return the steps along gradients and the points on whose scores they were checked; None without a step.
 
     steps: columns with one item per step: `loss` is the weighted mean loss of its examples, `smoothed` the mean over
-    the last `smoothed` steps of its descent, `descent` counts from 0. checks: the whole candidates at which the steps
-    arrived. skipped: steps without a finite gradient.
+    the last `smoothed` steps since the check before, `checks` the number of checks before. checks: the whole candidates
+    at which the steps arrived. skipped: steps without a finite gradient.
     """
-    names = ("number", "descent", "evaluations", "examples", "loss", "smoothed")
+    names = ("number", "checks", "evaluations", "examples", "loss", "smoothed")
     steps: dict[str, list[Any]] = {name: [] for name in names}
     checks: list[dict[str, Any]] = []
     recent: list[float] = []

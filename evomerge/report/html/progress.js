@@ -59,8 +59,8 @@ const drawProgress = () => {
 const drawDescent = () => {
   if (!byId("descent-plot")) return;
   const { steps, checks } = data.gradients;
-  // A line for each descent: a null between two of them breaks it.
-  const apart = (values) => values.flatMap((value, n) => (n && steps.descent[n] !== steps.descent[n - 1] ? [null, value] : [value]));
+  // A line from check to check: a null between two of them breaks it.
+  const apart = (values) => values.flatMap((value, n) => (n && steps.checks[n] !== steps.checks[n - 1] ? [null, value] : [value]));
   const known = steps.smoothed.filter((value) => value !== null);
   const top = Math.max(...known);
   const labels = checks.map((check) => data.points.find((point) => point.number === check.number)?.label);

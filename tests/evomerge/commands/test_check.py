@@ -40,7 +40,10 @@ def run(file: Path) -> None:
 def done(tmp_path: Path) -> Path:
     """The search file of a study that is done."""
     file = write(tmp_path, budget={"trials": 12})
-    assert check(file) == ({"state": "new", "told": 0, "evaluations": 0.0, "left": True}, f"Ready: evomerge search {file}")
+    assert check(file) == (
+        {"state": "new", "told": 0, "evaluations": 0.0, "left": True},
+        f"Ready: evomerge search {file}",
+    )
     run(file)
     return file
 

@@ -82,8 +82,8 @@ def test_the_losses_of_steps_and_the_checks(tmp_path: Path) -> None:
     steps = found["steps"]
     assert steps["number"] == [3, 4, 5, 7]
     assert steps["loss"] == pytest.approx([1.0, 0.75, 0.5, 4.0])
-    assert steps["smoothed"] == pytest.approx([1.0, 0.875, 0.75, 4.0]), "the mean begins anew with a descent"
-    assert steps["descent"] == [0, 0, 0, 1]
+    assert steps["smoothed"] == pytest.approx([1.0, 0.875, 0.75, 4.0]), "the mean begins anew after a check"
+    assert steps["checks"] == [0, 0, 0, 1]
     assert steps["examples"] == [2] * 4
     assert steps["evaluations"] == pytest.approx([3.75, 4.5, 5.25, 7.0])
     assert found["checks"] == [
