@@ -104,7 +104,7 @@ class JsonLines:
                 self._baselines.add(baseline.number)
                 self._write({"event": "baseline", **so_far_to_dict(baseline)})
         state = snapshot.as_dict()
-        del state["baselines"]
+        del state["baselines"], state["decisions"]  # they are events
         self._enter(state["phase"])
         now = {"phase": state["phase"], "told": state["told"]}
         if now.items() <= self._state.items() and not self._is_news(state):
