@@ -1,9 +1,9 @@
 """Racing: a candidate that is clearly worse than the best one so far is dropped after some of the examples.
 
 A candidate is scored on growing prefixes of one fixed order of the search examples. After each prefix, the paired
-differences from the incumbent decide whether it goes on (Hoeffding races, Maron and Moore, 1993; the test and its
-constants are measured in experiments/LOG.md). A dropped candidate is told to the optimizer with the incumbent's
-score plus the mean difference: its own mean would compare different examples.
+differences from the incumbent decide whether it continues (Hoeffding races, Maron and Moore, 1993; the test and its
+constants are measured in experiments/LOG.md). The optimizer gets an estimate of a dropped candidate: the incumbent's
+score plus the mean difference, because its own mean would compare different examples.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Race:
         examples: Examples of the search split.
         objective: A weighted mean of tasks with examples.
         seed: Key of the order of the examples.
-        z: Standard errors behind the incumbent at which a candidate is dropped.
+        z: A candidate is dropped if it is worse than the incumbent by this many standard errors.
 
     Raises:
         RacingError: The objective or the number of examples does not allow it.

@@ -1,4 +1,4 @@
-"""The examples of the search split, for trials that score some of them and go on with the rest."""
+"""The examples of the search split, for trials that score some of them and for those that score the rest."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

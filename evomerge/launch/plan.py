@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def measures(self) -> Measures:
-        """What an optimizer can measure besides whole candidates."""
+        """Measurements that an optimizer can ask for besides the scores of whole candidates."""
         shares = zip(self.objective.weights, self.objective.shares, strict=True)
         tasks = [TaskExamples(t, len(self.ids[t, "search"]), float(share), self.no_loss[t]) for t, share in shares]
         return Measures(tuple(tasks), self._why_no_gradient(), self.space.coarse)

@@ -4,7 +4,7 @@
                  │ no loss, or the metric says no                      │ some tasks have no loss
                  └──────────────▶ CMA-ES from the best baseline        └─▶ CMA-ES around the best point
 
-With several objectives, descents for a lattice of preferences take the place of the stages, and TPE that of CMA-ES.
+For a Pareto front, descents for a lattice of preferences take the place of the stages, and TPE that of CMA-ES.
 Each decision is taken on the true metric over all search examples, and explained by `decisions`.
 """
 
@@ -26,6 +26,8 @@ from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimize
 
 #: Evaluations of the descent in coarse groups, of that in all coordinates, and of the long one at the end.
 _COARSE, _FINE, _LONG = 5.0, 5.0, 25.0
+#: Gradients that may fail before black-box search takes over, if none has succeeded.
+_TRIES = 3
 #: Standard deviations of CMA-ES, in cube widths: around a point that a descent found, and around the best baseline.
 _NEAR, _FAR = 0.05, 0.13
 
@@ -66,6 +68,7 @@ class Auto(Optimizer):
         self._best: Observation | None = None
         self._best_groups: NDArray[np.int64] | None = None
         self._descent: Descent | None = None
+        self._n_gradients = 0
         self._ended = False
         self._decisions: list[str] = []
 
@@ -117,8 +120,13 @@ class Auto(Optimizer):
         return Proposal(run.x, rows=run.rows(), gradient=run.weights)
 
     def _tell_part(self, observation: Observation) -> None:
-        if self._black_box is None:
-            self._running.take(observation.gradient)
+        if self._black_box is not None:
+            return
+        self._running.take(observation.gradient)
+        self._n_gradients += observation.gradient is not None
+        if not self._n_gradients and self._running.skipped == _TRIES:
+            self._sweep = None
+            self._search_blindly(f"The first {_TRIES} gradients failed: black-box search from the best baseline")
 
     def _tell(self, observation: Observation) -> None:
         if self._black_box is not None:
@@ -189,7 +197,7 @@ class Auto(Optimizer):
             said += ". Kept as the best point" if self._best is not None else ""
             self._best, self._best_groups = end, stage.groups
         else:
-            said += ". The point before it scores at least as well and is kept"
+            said += ". The earlier point scores at least as high and is kept"
         self._decisions.append(said)
         if self._stages:
             self._descend()

@@ -58,7 +58,7 @@ class TaskExamples:
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """What a search can measure besides the scores of whole candidates.
+    """Measurements that a search offers besides the scores of whole candidates.
 
     Attributes:
         tasks: The tasks in their order.
@@ -195,7 +195,7 @@ class Optimizer(ABC):
         self.preference: FloatArray = np.full(n_objectives, 1.0 / n_objectives)
         #: Upper bounds on the losses of an acceptable point, (n_objectives,); infinite where unconstrained.
         self.limits: FloatArray = np.full(n_objectives, np.inf)
-        #: What can be measured besides whole candidates; None until `inform`.
+        #: Measurements that the search offers besides whole candidates; None until `inform`.
         self.measures: Measures | None = None
         self._told: dict[int, Observation] = {}
         self._told_parts: set[int] = set()
@@ -303,7 +303,7 @@ class Optimizer(ABC):
         self._tell(told)
 
     def inform(self, measures: Measures) -> None:
-        """Tell what can be measured besides whole candidates, before the first `ask`.
+        """Learn which measurements the search offers, before the first `ask`.
 
         Raises:
             OptimizerError: The optimizer cannot search with what there is.

@@ -160,7 +160,7 @@ def test_generated_answers_of_baselines_are_the_targets_of_a_descent(finished: P
 
 
 def test_hostile_references_do_not_mislead_a_search(tiny: TinyModels, tmp_path: Path) -> None:
-    """The file's answers are spelt as no model writes them, and the metric accepts the models' spelling."""
+    """The file's answers are spelled as no model writes them, and the metric accepts the models' spelling."""
     rows = [json.loads(line) for line in tiny.tasks["sort"].read_text().splitlines()]
     data = tmp_path / "hostile.jsonl"
     for row in rows:

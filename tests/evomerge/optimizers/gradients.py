@@ -57,7 +57,7 @@ class World:
         return 1 - float(np.mean([wrong.mean() for wrong in self.wrong(x)]))
 
     def observed(self, number: int, proposal: Proposal, *, proposed: bool = True) -> Observation:
-        """What a search would tell of a proposal."""
+        """The observation that a search makes of a proposal."""
         x = proposal.x
         if proposal.rows is None:
             wrong = self.wrong(x)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evomerge.optimizers.auto import Auto
-from evomerge.optimizers.base import Measures
+from evomerge.optimizers.base import Measures, Observation
 from tests.evomerge.optimizers.gradients import Run, World, run
 
 COARSE = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3)
@@ -57,6 +57,18 @@ def test_a_misleading_loss_hands_over_to_black_box_search_from_the_best_baseline
     assert optimizer.recommend() is not None
 
 
+def test_gradients_that_all_fail_end_the_descent() -> None:
+    world = World(coarse=COARSE)
+    optimizer = made(world)
+    optimizer.inform(world.measures)
+    for number in range(2, 5):
+        proposal = optimizer.ask(number)
+        assert proposal.gradient is not None
+        optimizer.tell(Observation(number, proposal.x, None, rows=proposal.rows))
+    assert optimizer.ask(5).rows is None
+    assert "The first 3 gradients failed" in optimizer.decisions()[-1]
+
+
 @pytest.mark.parametrize("why", ["no loss", "no gradient"])
 def test_without_losses_or_gradients_it_is_black_box_search_and_says_why(why: str) -> None:
     world = World(blind=frozenset({"task0", "task1"}) if why == "no loss" else frozenset())
@@ -97,7 +109,7 @@ def test_the_finer_point_is_kept_only_if_the_metric_says_so() -> None:
                 told_of = world.observed(number, type(proposal)(np.full(world.dimension, 0.45)))
         optimizer.tell(told_of)
         number += 1
-    assert "The point before it scores at least as well and is kept" in optimizer.decisions()[2]
+    assert "The earlier point scores at least as high and is kept" in optimizer.decisions()[2]
     long = optimizer.ask(number)
     assert long.x.tolist() == optimizer.start.tolist()
     optimizer.tell(world.observed(number, long))
