@@ -107,6 +107,8 @@ class SearchExamples:
         """Return the outcome of a trial with the scores of the part that it completes."""
         if trial.extends is None or trial.is_part or outcome.failure is not None:
             return outcome
+        if all(len(scores.values) == len(self.ids[task]) for task, scores in outcome.scores.items()):
+            return outcome  # the scores of another trial of the same model
         before = self.scored(study, trial.extends)
         joined = {
             task: self._joined(task, before[task], outcome.scores[task])

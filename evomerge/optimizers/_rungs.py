@@ -67,7 +67,7 @@ class Rungs:
         below = 0
         while total >= lowest * eta ** (below + 1):
             below += 1
-        self.sizes = tuple(round(total / eta**rung) for rung in range(below, -1, -1))
+        self.sizes: tuple[int, ...] = tuple(round(total / eta**rung) for rung in range(below, -1, -1))
         if not below:
             raise OptimizerError(
                 f"Rungs need at least {lowest * eta} examples on the search split, so that {lowest} tell candidates "
