@@ -120,7 +120,7 @@ def search(
         if race is not None and race.waiting:
             return race.next_look(number)
         pending = _pending(study, race)
-        baselines = optimizer.uses_parts and any(trial.merge is not None for trial in study.unfinished)
+        baselines = optimizer.follows_gradients and any(trial.merge is not None for trial in study.unfinished)
         if baselines or feedback.waiting or not optimizer.wants(pending):
             return None  # gradients need the baselines' answers
         try:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evomerge import plugins
 from evomerge.errors import EvomergeError
 from evomerge.objective import Objective
-from evomerge.optimizers.base import FloatArray
+from evomerge.optimizers.base import FloatArray, Optimizer
 from evomerge.search_examples import SearchExamples, why_no_parts
 from evomerge.statistics.stratified import interleaved
 from evomerge.study import Entry, Study
@@ -198,6 +199,11 @@ def make_race(
         RacingError: The search file asks for a race that cannot be held.
     """
     if racing is not None:
+        kind: type[Optimizer] = plugins.load("optimizer", optimizer, Optimizer)
+        if kind.uses_parts and not kind.follows_gradients:
+            raise RacingError(
+                f"{optimizer} decides by itself which candidates are scored on more examples. Remove `racing`."
+            )
         return Race(examples, objective, seed, LEVELS[racing])
     by_itself = optimizer == "auto" and examples.total >= ENOUGH and why_no_race(examples, objective) is None
     return Race(examples, objective, seed, LEVELS["safe"]) if by_itself else None

@@ -33,7 +33,7 @@ from evomerge.recipe import Merge
 from evomerge.resident.parent_configuration import differences, own_configurations
 from evomerge.resident.parent_tokenizer import own_tokenizers
 from evomerge.resident.resident import check_reads_text, check_resident, unloaded
-from evomerge.search_examples import SearchExamples
+from evomerge.search_examples import SearchExamples, why_no_parts
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from evomerge.trial import Origin, Trial
@@ -78,7 +78,8 @@ class Plan:
         """Measurements that an optimizer can ask for besides the scores of whole candidates."""
         shares = zip(self.objective.weights, self.objective.shares, strict=True)
         tasks = [TaskExamples(t, len(self.ids[t, "search"]), float(share), self.no_loss[t]) for t, share in shares]
-        return Measures(tuple(tasks), self._why_no_gradient(), self.space.coarse)
+        no_gradient, no_parts = self._why_no_gradient(), why_no_parts(self.objective)
+        return Measures(tuple(tasks), no_gradient, self.space.coarse, no_parts)
 
     def _why_no_gradient(self) -> str | None:
         if self.objective.kind not in ("mean", "pareto") or self.objective.keep:

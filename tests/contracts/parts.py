@@ -61,12 +61,15 @@ class World:
                 found += weight * np.mean(2 * (proposal.x - optima[list(rows)]) / self.dimension, axis=0)
         return found
 
-    def observed(self, number: int, proposal: Proposal, *, fails: bool = False, proposed: bool = True) -> Observation:
-        """What the loop tells of a proposal."""
+    def observed(
+        self, number: int, proposal: Proposal, *, n_objectives: int, fails: bool = False, proposed: bool = True
+    ) -> Observation:
+        """What the loop tells of a proposal: one loss, or one per task."""
         x, rows = proposal.x, proposal.rows
         wrong = self.wrong(x)
         if rows is None:
-            losses = np.array([sum(share * w.mean() for share, w in zip(self.shares, wrong, strict=True))])
+            by_task = np.array([of_task.mean() for of_task in wrong])
+            losses = by_task if n_objectives > 1 else np.array([by_task @ self.shares])
             return Observation(number, x, None if fails else losses, proposed, () if fails else wrong)
         examples = tuple(w[list(of_task)] for w, of_task in zip(wrong, rows, strict=True))
         gradient = None if fails or proposal.gradient is None else self.gradient(proposal)
@@ -131,8 +134,8 @@ def simulate(
 
     def tell(number: int, proposal: Proposal, *, proposed: bool = True) -> None:
         fail = proposed and fails(number)
-        optimizer.tell(world.observed(number, proposal, fails=fail, proposed=proposed))
-        run.events.append(world.observed(number, proposal, fails=fail, proposed=proposed))  # nobody has touched it
+        for take in (optimizer.tell, run.events.append):  # each its own arrays
+            take(world.observed(number, proposal, n_objectives=optimizer.n_objectives, fails=fail, proposed=proposed))
 
     for number, x in enumerate((optimizer.start, rng.random(optimizer.dimension))):
         tell(number, Proposal(x), proposed=False)
@@ -176,6 +179,7 @@ class PartsContract:
     #: options given to the plug-in in every test
     options: ClassVar[Mapping[str, Any]] = {}
     dimensions: ClassVar[tuple[int, ...]] = (1, 7, 56)
+    n_objectives: ClassVar[int] = 1
     #: trials of a simulated run
     n_trials: ClassVar[int] = 90
     #: trials of a run that are asked for again after each event
@@ -192,7 +196,7 @@ class PartsContract:
             metafunc.parametrize("dimension", metafunc.cls.dimensions)
 
     def make(self, dimension: int, seed: int = 0, start: FloatArray | None = None) -> Optimizer:
-        return self.plugin(dimension, 1, seed, start, **self.options)
+        return self.plugin(dimension, self.n_objectives, seed, start, **self.options)
 
     def run(self, dimension: int, slots: int = 1, seed: int = 0, **given: Any) -> Run:
         return simulate(self.make(dimension, seed), slots, self.n_trials, **given)

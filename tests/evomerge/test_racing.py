@@ -16,7 +16,7 @@ from evomerge.objective import Floor, Objective
 from evomerge.optimizers.base import Observation, Optimizer
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
-from evomerge.racing import LEVELS, Race, RacingError
+from evomerge.racing import LEVELS, Race, RacingError, make_race
 from evomerge.recipe import Input, Recipe
 from evomerge.search_examples import SearchExamples
 from evomerge.study import Entry, Study
@@ -215,3 +215,13 @@ def test_a_search_that_cannot_race_is_refused(objective: Objective, n_examples: 
     ids = SearchExamples({"one": tuple(map(str, range(n_examples)))})
     with pytest.raises(RacingError, match=why):
         Race(ids, objective, 0, 1.0)
+
+
+@pytest.mark.parametrize("optimizer", ["hyperband", "asha", "gradient", "cma_es"])
+def test_optimizers_that_score_parts_of_candidates_by_themselves_hold_no_race(optimizer: str) -> None:
+    ids = SearchExamples({"one": tuple(map(str, range(300)))})
+    if optimizer in ("gradient", "cma_es"):
+        assert make_race("safe", optimizer, ids, Objective({"one": 1.0}), 0) is not None
+    else:
+        with pytest.raises(RacingError, match=f"{optimizer} decides by itself.*Remove `racing`"):
+            make_race("safe", optimizer, ids, Objective({"one": 1.0}), 0)

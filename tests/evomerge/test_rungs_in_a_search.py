@@ -18,7 +18,7 @@ from evomerge.optimizers.base import Measures, Optimizer, TaskExamples
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
 from evomerge.search_examples import SearchExamples, why_no_parts
-from evomerge.study import Study
+from evomerge.study import Entry, Study
 from evomerge.trial import CANARY, Outcome, Trial
 from tests.toys import write_toys
 
@@ -100,71 +100,89 @@ def records(study: Study) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+#: Evaluations of the searches that are compared with others.
+TRIALS = 7
+
+
+@dataclass
+class Finished:
+    """A search that was not interrupted, and the number of examples that it scored."""
+
+    name: str
+    study: Study
+    optimizer: Optimizer
+    scored: int
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def finished(
+    request: pytest.FixtureRequest, bench: CountingBench, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    before = bench.scored
+    study, optimizer = run(tmp_path_factory.mktemp("finished") / "s", bench, request.param, TRIALS)
+    return Finished(request.param, study, optimizer, bench.scored - before)
+
+
+def completing(study: Study) -> list[Entry]:
+    """The trials that scored all that earlier parts had left."""
+    return [entry for entry in study.told if entry.trial.extends is not None]
+
+
 def test_a_search_that_is_cut_anywhere_goes_on_as_if_it_had_not_been(
-    name: str, bench: CountingBench, tmp_path: Path
+    finished: Finished, bench: CountingBench, tmp_path: Path
 ) -> None:
-    whole, _ = run(tmp_path / "whole", bench, name, 7)
-    assert any(entry.trial.extends is not None and not entry.trial.is_part for entry in whole.ended)
-    for trials in (1, 1.3, 2, 2.6, 3.1, 4, 5.5):
-        run(tmp_path / "cut", bench, name, trials)
-    cut, _ = run(tmp_path / "cut", bench, name, 7)
-    assert records(cut) == records(whole)
+    for trials in (1, 1.3, 2, 2.6, 4, 5.5, TRIALS):
+        cut, _ = run(tmp_path / "cut", bench, finished.name, trials)
+    assert completing(cut)
+    assert records(cut) == records(finished.study)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(name: str, bench: CountingBench, tmp_path: Path) -> None:
-    whole, _ = run(tmp_path / "whole", bench, name, 6)
-    completes = next(entry for entry in whole.ended if entry.trial.extends is not None and not entry.trial.is_part)
-    goes_on = next(entry for entry in whole.ended if entry.trial.extends is not None and entry.trial.is_part)
-    for case, entry in (("completes", completes), ("goes_on", goes_on)):
-        spent = sum(e.trial.cost for e in whole.ended if e.trial.counts and e.trial.number < entry.trial.number)
-        run(tmp_path / case, bench, name, spent)
-        with closing(Study.open(tmp_path / case)) as study:
-            assert study.next_number == entry.trial.number
-            study.ask(entry.trial)
-        cut, _ = run(tmp_path / case, bench, name, 6)
-        assert records(cut) == records(whole)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(
+    last: bool, finished: Finished, bench: CountingBench, tmp_path: Path
+) -> None:
+    """last: whether it scores all that is left, or the examples that one rung adds."""
+    ended = finished.study.ended
+    trial = next(e.trial for e in ended if e.trial.extends is not None and e.trial.is_part is not last)
+    spent = sum(e.trial.cost for e in ended if e.trial.counts and e.trial.number < trial.number)
+    run(tmp_path / "cut", bench, finished.name, spent)
+    with closing(Study.open(tmp_path / "cut")) as study:
+        assert study.next_number == trial.number
+        study.ask(trial)
+    cut, _ = run(tmp_path / "cut", bench, finished.name, TRIALS)
+    assert records(cut) == records(finished.study)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_replay_from_the_ledger_alone_proposes_what_the_search_would_have(
-    name: str, bench: CountingBench, tmp_path: Path
+    finished: Finished, bench: CountingBench
 ) -> None:
-    study, optimizer = run(tmp_path / "s", bench, name, 7)
-    again = made(name, bench)
-    measures, examples = measures_of(study), SearchExamples.of_study(study, OBJECTIVE.weights)
+    again = made(finished.name, bench)
+    measures = measures_of(finished.study)
+    examples = SearchExamples.of_study(finished.study, OBJECTIVE.weights)
     assert measures is not None
     again.inform(measures)
-    replay(study, again, OBJECTIVE, examples=examples)
-    proposals = [each.ask(10_000) for each in (optimizer, again)]
+    replay(finished.study, again, OBJECTIVE, examples=examples)
+    proposals = [each.ask(10_000) for each in (finished.optimizer, again)]
     assert proposals[0].x.tolist() == proposals[1].x.tolist()
     assert (proposals[0].rows, proposals[0].extends) == (proposals[1].rows, proposals[1].extends)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_budget_counts_every_example_that_was_scored_and_no_other(
-    name: str, bench: CountingBench, tmp_path: Path
-) -> None:
-    bench.scored = 0
-    study, _ = run(tmp_path / "s", bench, name, 7)
+def test_the_budget_counts_every_example_that_was_scored_and_no_other(finished: Finished, bench: CountingBench) -> None:
+    study = finished.study
     canary = next(entry for entry in study.ended if entry.trial.label == CANARY)
     assert canary.outcome is not None
-    scored = bench.scored - sum(len(scores.values) for scores in canary.outcome.scores.values())
+    scored = finished.scored - sum(len(scores.values) for scores in canary.outcome.scores.values())
     assert evaluations(study) == pytest.approx(scored / bench.examples.total)
-    assert 7 <= evaluations(study) < 8
+    assert TRIALS <= evaluations(study) < TRIALS + 1
     candidates = [e for e in (*study.entries.values(), *study.parts.values()) if e.trial.counts]
-    assert sum(entry.trial.extends is None for entry in candidates) > 9
+    assert sum(entry.trial.extends is None for entry in candidates) > TRIALS + 2
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_finished_candidates_have_the_scores_of_one_trial_of_all_examples(
-    name: str, bench: CountingBench, tmp_path: Path
+    finished: Finished, bench: CountingBench
 ) -> None:
-    study, _ = run(tmp_path / "s", bench, name, 7)
-    finished = [entry for entry in study.told if entry.trial.extends is not None]
-    assert finished
-    for entry in finished:
+    assert completing(finished.study)
+    for entry in completing(finished.study):
         again = bench.bench.run(Trial(0, entry.trial.x, seed=3)).scores
         assert entry.outcome is not None
         assert entry.losses == tuple(OBJECTIVE.losses(again))
@@ -204,7 +222,7 @@ def test_a_candidate_that_turns_out_to_be_a_known_model_is_finished_with_its_sco
             same=lambda _: "one model",
             examples=bench.examples,
         )
-    copies = [entry for entry in study.told if entry.trial.extends is not None]
+    copies = completing(study)
     first = next(entry for entry in study.told if entry.trial.label == "start")
     assert copies
     assert first.outcome is not None
