@@ -100,15 +100,24 @@ def stage_seconds(study: Study) -> Mapping[str, float]:
     return {stage: sum(seconds.get(stage, 0.0) for seconds in scored) / len(scored) for stage in sorted(stages)}
 
 
-def seconds_left(study: Study, budget: Budget, reserve: Callable[[], float] = lambda: 0.0) -> float | None:
+def seconds_left(
+    study: Study,
+    budget: Budget,
+    reserve: Callable[[], float] = lambda: 0.0,
+    needed: float | None = None,
+) -> float | None:
     """Estimate the seconds until the study is done from the recent pace; None while it is unknown.
 
-    reserve: seconds that the selection takes after the search.
+    reserve: seconds that the selection takes after the search. needed: evaluations after which the search ends by
+    itself; None where only the budget ends it.
     """
     limits = []
     pace = _pace(study)
-    if budget.trials is not None and pace is not None:
-        limits.append((budget.trials - spending(study).evaluations) * pace + reserve())
+    wanted = [needed] if needed is not None else []
+    if budget.trials is not None:
+        wanted.append(budget.trials - spending(study).evaluations)
+    if wanted and pace is not None:
+        limits.append(min(wanted) * pace + reserve())
     limit = budget.seconds(study)
     if limit is not None:
         limits.append(limit)

@@ -7,7 +7,7 @@ of memory, a crash loses at most running work, and a resumed search proposes wha
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,6 +59,7 @@ class Progress:
     """State of a search, passed to its viewer after each step.
 
     outcome: the trial that just ended, if one did. reserve: seconds that the selection takes after the search.
+    needed: evaluations after which the search ends by itself, None where only the budget ends it.
     """
 
     study: Study
@@ -68,6 +69,7 @@ class Progress:
     phase: str = "search"
     outcome: Outcome | None = None
     reserve: Callable[[], float] = lambda: 0.0
+    needed: float | None = None
 
 
 def never(trial: Trial) -> None:
@@ -143,12 +145,24 @@ def search(
         objective,
         next_trial,
         take,
-        Driving(budget, stop, progress, same=same, reserve=reserve, examples=examples),
+        Driving(budget, stop, _needing(progress, optimizer, waiting), same=same, reserve=reserve, examples=examples),
     ).run()
     failed = failed_on(study, "search")
     if ending.kind == "done" and failed and all(e.losses is None for e in study.told if e.trial.counts):
         return pause(study, diagnose("no candidate has scores", failed))
     return ending
+
+
+def _needing(
+    progress: Callable[[Progress], None], optimizer: Optimizer, waiting: Collection[Trial]
+) -> Callable[[Progress], None]:
+    """Return `progress` for states that say how much the search still needs. waiting: trials before the optimizer's."""
+
+    def tell(state: Progress) -> None:
+        left = optimizer.evaluations_left()
+        progress(state if left is None else replace(state, needed=left + len(waiting)))
+
+    return tell
 
 
 def _pending(study: Study, race: Race | None) -> dict[int, FloatArray]:

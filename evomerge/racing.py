@@ -72,7 +72,7 @@ class Race:
         reason = why_no_race(examples, objective)
         if reason:
             raise RacingError(reason)
-        self._examples, self._objective, self._z = examples, objective, z
+        self._examples, self._objective, self.z = examples, objective, z
         self._order = interleaved([len(names) for names in examples.ids.values()], seed)
         shares = dict(zip(objective.weights, objective.shares, strict=True))
         self._scale = {
@@ -133,7 +133,7 @@ class Race:
         mean = float(ahead.mean())
         # One difference more than was seen, so that none at all is no certainty.
         error = np.sqrt((size * float(ahead.var()) + float((ahead**2).max(initial=0.0))) / size / size)
-        if mean + self._z * error >= 0:
+        if mean + self.z * error >= 0:
             self._waiting[trial.number] = trial
             return None
         estimated = np.array([-(self._best + mean)])

@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from evomerge.commands.partial_trials import partial_lines, partial_trials
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
 from evomerge.launch.plan import Plan, prepare
@@ -22,9 +23,11 @@ def check_search(
     """
     plan = prepare(config, say=say)
     study, last = remaining(config, plan, file)
+    parts = partial_trials(config, plan)
     data = {
         "method": config.method.kind,
         "space": config.space.kind,
+        "space_used": plan.spec.space.kind,
         "optimizer": config.optimizer.kind,
         "objective": {
             "kind": plan.objective.kind,
@@ -41,21 +44,29 @@ def check_search(
         "baselines": plan.n_baselines,
         "proposed": None if config.budget.trials is None else plan.n_proposed(config.budget.trials),
         "model_bytes": plan.model_bytes,
+        **parts,
         "notes": list(plan.notes),
         "previews": {task: list(shown) for task, shown in plan.previews.items()},
         "study": study,
     }
     lines = [
         f"{config.method.kind} of {len(config.experts)} experts, {size(plan.model_bytes)} each",
-        f"{plan.space.dimension} coefficients to search ({config.space.kind}), optimizer {config.optimizer.kind}",
+        f"{plan.space.dimension} coefficients to search ({_space(config, plan)}), optimizer {config.optimizer.kind}",
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",
         f"first trials: {', '.join(trial.label for trial in plan.planned)}",
         _first(plan, config),
+        *partial_lines(parts, config.optimizer.kind),
         *(f"note: {note}" for note in plan.notes),
         last,
     ]
     return data, lines
+
+
+def _space(config: SearchConfig, plan: Plan) -> str:
+    """Return the name of the space, with the one that `auto` stands for."""
+    used = plan.spec.space.kind
+    return used if config.space.kind == used else f"{config.space.kind}: {used}"
 
 
 def _task(plan: Plan, task: str) -> list[str]:

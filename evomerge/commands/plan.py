@@ -1,5 +1,6 @@
 """`evomerge plan`: estimates of time, memory, disk and statistical power."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -9,12 +10,15 @@ from typing import Any
 
 from evaluators.base import Scores
 from evomerge.budget import stage_seconds
+from evomerge.commands.partial_trials import memory_line, partial_lines, partial_trials
 from evomerge.commands.power import detectable_differences, power_lines
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
+from evomerge.feedback import replay
 from evomerge.launch.limits import selection_count
 from evomerge.launch.placement import placement
-from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, prepare
+from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, build_race, prepare
+from evomerge.optimizers.base import Optimizer
 from evomerge.report import words
 from evomerge.resident.free_memory import available_memory
 from evomerge.results.cost import selection_seconds
@@ -66,10 +70,11 @@ def plan_search(
             {} if measured is None else measured.scores,
             None if measured is None else measured.source,
         ),
+        **partial_trials(config, plan),
         "notes": list(plan.notes),
         "study": study,
     }
-    return data, [*_lines(data), *([] if study["state"] == "new" else [last])]
+    return data, [*_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
 
 
 def _from_study(study: Study | None) -> Evidence | None:
@@ -132,32 +137,54 @@ def _time(
     trials = config.budget.trials
     baselines = plan.n_baselines
     searched = None if trials is None else max(0, trials - baselines)
-    count = selection_count(plan, build_optimizer(config, plan), searched)
+    optimizer = build_optimizer(config, plan)
+    count = selection_count(plan, optimizer, searched)
     models = {"select": count.select, "report": count.report}
     known: dict[str, Any] = {"source": None, "candidate_seconds": None, "search_seconds": None}
     known |= {"selection_seconds": None, "selection_models": models}
     if measured is None:
         return known
-    left = trials if study["left"] else study["evaluations"]
+    rounds = _rounds(config, plan, optimizer, workers, study) if study["left"] else 0.0
     after = selection_seconds(count, measured.stages, plan.examples, workers)
     return known | {
         "source": measured.source,
         "candidate_seconds": measured.seconds,
-        "search_seconds": None if left is None else max(0.0, left - study["evaluations"]) * measured.seconds / workers,
+        "search_seconds": None if rounds is None else rounds * measured.seconds,
         "selection_seconds": after if study["left"] else 0.0,
     }
 
 
-def _lines(data: Mapping[str, Any]) -> list[str]:
+def _rounds(
+    config: SearchConfig, plan: Plan, optimizer: Optimizer, workers: int, study: Mapping[str, Any]
+) -> float | None:
+    """Return how many evaluations follow each other until the search ends; None where only time limits it.
+
+    Steps along gradients use one worker, everything else all of them.
+    """
+    trials, old = config.budget.trials, begun(config)
+    left = math.inf if trials is None else max(0.0, trials - study["evaluations"])
+    if old is not None:
+        race, examples = build_race(config, plan), plan.search_examples
+        replay(old, optimizer, plan.objective, race=race, examples=examples)
+    steps = optimizer.evaluations_left()
+    if steps is None:
+        return None if trials is None else left / workers
+    asked = set() if old is None else {entry.trial.label for entry in old.entries.values()}
+    first = min(left, sum(trial.counts and trial.label not in asked for trial in plan.planned))
+    return first / workers + min(left - first, steps)
+
+
+def _lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
     workers, disk, spent, shown = data["workers"], data["disk"], data["time"], data["power"]
     on = f"{workers['gpus']:g} GPU" if workers["gpus"] else f"{words.count(workers['threads'], 'core')}"
     staff = f"{words.count(workers['count'], 'worker')} with {on}{' each' * (workers['count'] > 1)}"
     free = size(disk["free_bytes"])
     lines = [
         f"{words.count(data['coefficients'], 'coefficient')}, {staff} of {words.count(os.cpu_count() or 1, 'core')}",
-        _memory_line(data["memory"]),
+        _memory_line(data["memory"]) + memory_line(data),
         f"disk: ledger up to {size(disk['ledger_bytes'])}, an export {size(disk['export_bytes'])}, free {free}",
     ]
+    lines += partial_lines(data, optimizer)
     if spent["source"] is None:
         lines.append("time: unknown until a candidate has been scored; --measure scores two")
     else:

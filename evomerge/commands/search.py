@@ -98,7 +98,8 @@ class _Watcher:
             return
         self._drawn = progress.phase, now
         searching = progress.phase in SEARCHING
-        left = seconds_left(progress.study, progress.budget, progress.reserve) if searching else None
+        study, budget, reserve, needed = progress.study, progress.budget, progress.reserve, progress.needed
+        left = seconds_left(study, budget, reserve, needed) if searching else None
         self._view.update(
             take(
                 Run.of(progress.study),

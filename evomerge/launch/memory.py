@@ -24,6 +24,7 @@ class MemoryNeeds:
     inputs: files of all models, mapped once for all workers. worker: of each worker's own: libraries, network,
     embeddings matched by token, activations. folded: what a worker's adapters take when they are kept folded.
     device: of each worker's own on a GPU: the network and copies of all models. export: the merged weights on disk.
+    largest: the largest tensor of the network, whose gradient is held for a moment.
     """
 
     inputs: int
@@ -31,6 +32,7 @@ class MemoryNeeds:
     folded: int = 0
     device: int = 0
     export: int = 0
+    largest: int = 0
 
     def total(self, workers: int, kept: int = 0) -> int:
         """Return the bytes for a number of workers that each keep `kept` bytes of folded adapters."""
@@ -53,7 +55,8 @@ def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torc
     base = sources.base
     stored = {name: dtype if dtype and base.mergeable(name) else base.dtype(name) for name in base.names}
     sizes = {name: math.prod(base.shape(name)) for name in base.names}
-    network = sum(size * (compute or stored[name]).itemsize for name, size in sizes.items())
+    tensors = {name: size * (compute or stored[name]).itemsize for name, size in sizes.items()}
+    network = sum(tensors.values())
     held = sum(model.held_bytes for model in sources.models)
     folded = sum(
         math.prod(model.shape(name)) * model.dtype(name).itemsize
@@ -68,6 +71,7 @@ def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torc
         worker=LIBRARIES + network + held + _forward(base.config, widest),
         folded=folded,
         device=network + sum(model.nbytes for model in sources.models) + 8 * _forward(base.config, widest),
+        largest=max(tensors.values(), default=0),
         export=sum(size * stored[name].itemsize for name, size in sizes.items()),
     )
 

@@ -69,6 +69,16 @@ class Descent:
         """Whether all steps have been taken."""
         return self.step >= self.n_steps
 
+    @property
+    def share(self) -> float:
+        """The share of all examples that the tasks with a loss have."""
+        return sum(self._sizes[i] for i in self._used) / sum(self._sizes)
+
+    @property
+    def evaluations_left(self) -> float:
+        """What the steps to come cost, in evaluations of the whole search split by all tasks."""
+        return _PASSES * (self.n_steps - self.step) * self._batch / sum(self._sizes)
+
     def rows(self) -> Rows:
         """Return the examples of the next step: every task in turn, each in a new random order per epoch."""
         chosen: list[list[int]] = [[] for _ in self._sizes]

@@ -56,6 +56,14 @@ class Sweep:
         """Whether all preferences have their point."""
         return self.n_solved == len(self.preferences)
 
+    @property
+    def evaluations_left(self) -> float:
+        """What the steps to come cost, and one score at the end of each descent."""
+        if self.finished:
+            return 0.0
+        rest = len(self.preferences) - self.n_solved - 1
+        return self.descent.evaluations_left + 1 + rest * (self._budgets[1] * self.descent.share + 1)
+
     def next(self) -> None:
         """Keep the point of the descent that is done, and begin the next one."""
         self._solved.append((self.preferences[self.n_solved], self.descent.x))

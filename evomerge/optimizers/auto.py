@@ -103,6 +103,20 @@ class Auto(Optimizer):
         """Return whether another trial would help now; steps of a descent follow each other."""
         return not self._ended and (self._black_box is not None or not pending)
 
+    def evaluations_left(self) -> float | None:
+        """Return what the descents to come and their checks cost if the metric follows the loss; None for black box."""
+        if self._ended:
+            return 0.0
+        if self._sweep is not None:
+            return self._sweep.evaluations_left
+        if self._descent is None or self._black_box is not None or _blind(self._known_measures):
+            return None
+        later = [stage.evaluations for stage in self._stages[1:]]
+        if not self._stages[0].afresh:
+            later.append(self._evaluations)
+        left = self._descent.evaluations_left + 1
+        return left + sum(evaluations * self._descent.share + 1 for evaluations in later)
+
     def recommend(self) -> FloatArray | None:
         """Return the mean of the black-box search; None while there is none."""
         return None if self._black_box is None else self._black_box.recommend()

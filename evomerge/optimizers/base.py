@@ -346,6 +346,13 @@ class Optimizer(ABC):
         """
         return True
 
+    def evaluations_left(self) -> float | None:
+        """Return the evaluations of the search split that the optimizer still takes before it ends by itself.
+
+        None where it goes on as long as the budget allows.
+        """
+        return None
+
     def decisions(self) -> tuple[str, ...]:
         """Return the decisions taken so far and their reasons, a sentence each, for the log and the report."""
         return ()

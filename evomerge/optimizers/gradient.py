@@ -85,6 +85,14 @@ class Gradient(Optimizer):
         """Return whether the next step can be taken: one at a time, until the last point is scored."""
         return not pending and not self._ended
 
+    def evaluations_left(self) -> float:
+        """Return what the steps to come and their checks cost."""
+        if self._ended:
+            return 0.0
+        run = self._run
+        half_way = run.n_steps >= _ENOUGH_FOR_HALVES and not self._checks
+        return run.evaluations_left + 1 + half_way
+
     def decisions(self) -> tuple[str, ...]:
         """Return which tasks have no loss, and what the guard found."""
         return tuple(self._decisions)

@@ -57,6 +57,10 @@ class GradientFront(Optimizer):
         """Return whether the next step can be taken: one at a time, until every preference has its point."""
         return not pending and not self._running.finished
 
+    def evaluations_left(self) -> float:
+        """Return what the descents to come cost, with one score for each."""
+        return self._running.evaluations_left
+
     def decisions(self) -> tuple[str, ...]:
         """Return how many preferences there are."""
         n_preferences = len(self._running.preferences)

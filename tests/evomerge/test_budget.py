@@ -113,3 +113,7 @@ def test_the_time_left_follows_the_recent_pace(tmp_path: Path) -> None:
     assert seconds_left(study, Budget(trials=60), lambda: 700.0) == pytest.approx(10 * 100.0 + 700.0)
     hours = (study.active_seconds + 500.0) / 3600
     assert seconds_left(study, Budget(trials=60, hours=hours), lambda: 700.0) == pytest.approx(500.0)
+    # The search ends by itself: after 4 more evaluations, or not before its budget.
+    assert seconds_left(study, Budget(trials=60), lambda: 700.0, needed=4.0) == pytest.approx(4 * 100.0 + 700.0)
+    assert seconds_left(study, Budget(trials=60), needed=40.0) == pytest.approx(10 * 100.0)
+    assert seconds_left(study, Budget(hours=100.0), needed=4.0) == pytest.approx(4 * 100.0)

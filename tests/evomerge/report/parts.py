@@ -19,8 +19,8 @@ IDS = tuple(f"{n:016x}" for n in range(8))
 ONE = Objective({"one": 1.0})
 
 
-def raced(folder: Path, **changes: object) -> Path:
-    """The folder of a finished search whose candidates race, on 420 search examples at most."""
+def raced_file(folder: Path, **changes: object) -> Path:
+    """The search file of a race on 439 search examples."""
     tasks = {
         "one": {"evaluator": "synthetic", "n_examples": 400, "noise": "binomial"},
         "two": {"evaluator": "synthetic", "n_examples": 200, "noise": "binomial", "task": 1},
@@ -30,7 +30,12 @@ def raced(folder: Path, **changes: object) -> Path:
     file = folder / "search.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(strict_yaml.dump(search_file(folder, **settings)), encoding="utf-8")  # type: ignore[arg-type]
-    run_here(file)
+    return file
+
+
+def raced(folder: Path, **changes: object) -> Path:
+    """The folder of a finished search whose candidates race."""
+    run_here(raced_file(folder, **changes))
     return folder / "study"
 
 
