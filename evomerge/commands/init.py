@@ -64,7 +64,6 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "experts": _block({model.name: _model(model, folder) for model in inputs}),
         "dtype": _dtype(opened),
         "tokenizer": tokenizer or "null",
-        "space": "layerwise" if opened.layout().n_blocks > 1 else "uniform",
         "tasks": _block({name: _task(entry, folder) for name, entry in entries}),
         "optimizers": _listed("optimizer"),
         "weights": _inline({name: 1 if number else 2 for number, (name, _) in enumerate(entries)}),
@@ -196,12 +195,12 @@ dtype: {dtype}
 # name. null: the base's, without matching rows.
 tokenizer: {tokenizer}
 
-# The search space: uniform (one coefficient per expert), layerwise, blockwise (separate for attention, mlp, norms),
-# expertwise (separate for every expert of a mixture), tensorwise, smooth (a few control points along the depth),
-# simplex (non-negative weights that sum to 1).
+# The search space: auto (tensorwise for gradients, else layerwise), uniform (one coefficient per expert), layerwise,
+# blockwise (separate for attention, mlp, norms), expertwise (separate for every expert of a mixture), tensorwise,
+# smooth (a few control points along the depth), simplex (non-negative weights that sum to 1).
 # With options: {{kind: smooth, points: 4}}
 # ranges: bounds of each coefficient; a weight below 0 subtracts an expert's task vector, one above 1 amplifies it.
-space: {{kind: {space}, ranges: {{weight: [0, 1]}}}}
+space: {{kind: auto, ranges: {{weight: [0, 1]}}}}
 
 # The tasks that score a merge. The examples of each are split by content, see `split`.
 tasks:
@@ -216,10 +215,11 @@ objective: mean
 # search: used by the optimizer (train). select: chooses the winner (validation). report: held out (test).
 split: {{search: 0.5, select: 0.2, report: 0.3}}
 
-# The optimizer that proposes candidates.
-{optimizers}optimizer: cma_es
+# The optimizer that proposes candidates. auto: gradients where the tasks have losses, black-box search elsewhere.
+{optimizers}optimizer: auto
 
-# The search stops at the first limit reached: trials (including baselines), hours, until (a time such as 07:00).
+# The search stops at the first limit reached: trials (evaluations of all search examples, baselines included), hours,
+# until (a time such as 07:00).
 budget: {{trials: 200}}
 
 # ray (several workers) or serial (this process). device: auto uses a GPU if available.

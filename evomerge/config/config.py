@@ -95,12 +95,12 @@ class SearchConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     compute_dtype: Literal["float32", "stored"] | None = None
     tokenizer: str | None = None
-    space: Plugin = PluginSpec("layerwise")
+    space: Plugin = PluginSpec("auto")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     objective: ObjectiveEntry = ObjectiveSpec()
     prefer: Weights | None = None
     keep: Keep | None = None
-    optimizer: Plugin = PluginSpec("cma_es")
+    optimizer: Plugin = PluginSpec("auto")
     racing: Racing = None
     budget: Limits = Limits(trials=200)
     executor: Literal["ray", "serial"] = "ray"

@@ -32,7 +32,7 @@ def test_the_draft_loads_and_names_models_and_tasks(tmp_path: Path, models: tupl
     assert {model.name: model.path for model in config.experts} == dict(zip("ab", models[1], strict=True))
     assert config.tasks["say"].options == {"file": str(tmp_path / "say.txt")}
     assert config.tasks["gsm8k"].options == {"task": "gsm8k"}
-    assert (config.dtype, config.space.kind, config.study) == ("float32", "layerwise", tmp_path / "runs/x")
+    assert (config.dtype, config.space.kind, config.study) == ("float32", "auto", tmp_path / "runs/x")
     assert drafted.facts == "bare weights, 0.000192M parameters, 3 blocks, float32"
     assert drafted.facts in drafted.text
 

@@ -74,8 +74,8 @@ def test_a_small_search_file_has_defaults(tmp_path: Path) -> None:
     assert config.tasks["one"] == PluginSpec("synthetic")
     assert (config.method.kind, config.space.kind, config.optimizer.kind) == (
         "task_arithmetic",
-        "layerwise",
-        "cma_es",
+        "auto",
+        "auto",
     )
     assert config.objective_for((), ()) == Objective({"one": 1.0})
     assert (config.workers, config.threads, config.gpus_per_worker) == ("auto", "auto", "auto")

@@ -214,22 +214,29 @@ def test_checkpointing_changes_memory_only(kind: str, folders: Folders) -> None:
     assert layers == [1]  # only layers are computed twice
 
 
-def test_checkpointed_layers_are_recomputed(folders: Folders) -> None:
+def test_checkpointed_layers_are_recomputed_without_a_cache(folders: Folders) -> None:
+    """A recomputed layer would write the same tokens to a cache twice."""
     one = case(folders("Llama"), "Llama", Blockwise)
-    calls: list[int] = []
-    norm = one.model.network.model.layers[0].input_layernorm
-    handle = norm.register_forward_hook(lambda *_: calls.append(1))
     x = np.full(one.space.dimension, 0.4)
     one.become(x)
+    calls: list[int] = []
+    caches: list[Any] = []
+    norm = one.model.network.model.layers[0].input_layernorm
+    handles = [
+        norm.register_forward_hook(lambda *_: calls.append(1)),
+        one.model.network.register_forward_hook(lambda *given: caches.append(given[2].past_key_values)),
+    ]
     found = []
-    for checkpointing, times in ((False, 1), (True, 2)):
-        calls.clear()
+    for checkpointing in (False, True):
         with GradientHooks(one.model, one.engine, checkpointing=checkpointing).of(one.merge(x)) as gradient:
             one.loss(use_cache=True).backward()
-        assert len(calls) == times
         found.append(gradient.values["weight"])
+    assert len(calls) == 1 + 2
+    assert caches[0].get_seq_length() > 0
+    assert caches[1].get_seq_length() == 0
     np.testing.assert_allclose(found[0], found[1], rtol=1e-9)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
 
 
 def test_networks_without_layers_to_recompute_are_refused_by_name(folders: Folders) -> None:
