@@ -8,7 +8,7 @@ from evomerge import plugins
 from evomerge.failures import forgiven
 from evomerge.objective import Objective
 from evomerge.objective.reference import Reference
-from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, TaskExamples
+from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, Positions, TaskExamples
 from evomerge.plugins import PluginSpec
 from evomerge.racing import Race
 from evomerge.search_examples import SearchExamples
@@ -171,7 +171,11 @@ def record_measures(study: Study, measures: Measures) -> None:
         }
         coarse = None if measures.coarse is None else measures.coarse.tolist()
         no_gradient, no_parts = measures.no_gradient, measures.no_parts
-        study.event(MEASURES, tasks=tasks, no_gradient=no_gradient, coarse=coarse, no_parts=no_parts)
+        places = measures.positions
+        positions = None if places is None else {"series": places.series.tolist(), "depths": places.depths.tolist()}
+        study.event(
+            MEASURES, tasks=tasks, no_gradient=no_gradient, coarse=coarse, no_parts=no_parts, positions=positions
+        )
 
 
 def measures_of(study: Study) -> Measures | None:
@@ -181,7 +185,9 @@ def measures_of(study: Study) -> Measures | None:
         return None
     tasks = tuple(TaskExamples(name, t["examples"], t["share"], t["no_loss"]) for name, t in said["tasks"].items())
     coarse = None if said["coarse"] is None else np.array(said["coarse"])
-    return Measures(tasks, said["no_gradient"], coarse, said.get("no_parts"))
+    places = said.get("positions")
+    positions = None if places is None else Positions(np.array(places["series"]), np.array(places["depths"]))
+    return Measures(tasks, said["no_gradient"], coarse, said.get("no_parts"), positions)
 
 
 def replay(

@@ -60,6 +60,8 @@ SEARCHERS = {
 #: So many points of a predicted front are scored, to see how far off it is; more after the first cost, where the front
 #: is known well enough to say what share of it they cover.
 N_SCORED, N_COVERING = 40, 250
+#: Searchers that get fewer evaluations where there are more to be had: they take seconds to ask.
+MOST = {"gp": 40}
 
 
 def run(land: Landscape, name: str, seed: int, out: Path) -> None:
@@ -69,17 +71,18 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
         return
     config = configuration(land, SEARCHERS[name], seed, out, name)
     plan = prepare(config)
+    most = MOST.get(name, land.costs[-1]) if land.deep else land.costs[-1]
     with closing(open_study(config, plan, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
         planned = [trial for trial in plan.planned if trial.merge is None]
         optimizer = build_optimizer(config, plan)
-        ending = search(study, optimizer, executor, plan.objective, planned, Budget(trials=land.costs[-1]), seed=seed)
+        ending = search(study, optimizer, executor, plan.objective, planned, Budget(trials=most), seed=seed)
         if ending.kind != "done":
             raise RuntimeError(f"{land.name} {name} {seed}: {ending.message}")
         measured = [e for e in study.told if e.losses is not None and e.trial.label in ("start", "search")]
         ends = sorted({min(land.costs[0], len(measured)), len(measured)})
         aside = config.model_copy(update={"study": Path(f"{config.study}-forecasts")})  # no trials of the search
         with closing(open_study(aside, plan, resume=True)) as checked:
-            known = land.synthetic or land.n_experts in LEVELS
+            known = land.synthetic or land.on_grid
             looks = zip(ends, (N_COVERING if known else N_SCORED, N_SCORED), strict=False)
             forecasts = [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
     data = {
@@ -141,7 +144,7 @@ def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
     data = json.loads((out / f"{land.name}-{name}-{seed}.json").read_text())
     config = configuration(land, SEARCHERS[name], seed, out, name)
     points, losses = np.array(data["points"]), np.array(data["losses"])
-    front = true_front(land, config) if land.synthetic else measured_front(land, out)
+    front = true_front(land, config) if land.synthetic else measured_front(land, seed, out)
     best, worst = front.min(axis=0), front.max(axis=0)
     reference = worst + 0.1 * (worst - best)
     whole = hypervolume(front, reference)
@@ -222,16 +225,12 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     lands = [LANDSCAPES[name] for name in given.landscapes]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        jobs = {
-            pool.submit(score_grid, land, out): f"{land.name} grid"
-            for land in lands
-            if not land.synthetic and land.n_experts in LEVELS
-        }
+        jobs = {pool.submit(score_grid, land, out): f"{land.name} grid" for land in lands if land.on_grid}
         jobs |= {
             pool.submit(run, land, name, seed, out): f"{land.name} {name} {seed}"
             for land in lands
-            for name in searchers_for(land, given.only)
             for seed in range(given.seeds)
+            for name in searchers_for(land, given.only)
         }
         for number, done in enumerate(as_completed(jobs), 1):
             done.result()

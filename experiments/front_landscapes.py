@@ -1,7 +1,8 @@
 """The landscapes on which fronts are compared, and where their fronts are.
 
 `synthetic-M`: bowls of M objectives over four coefficients, seen through examples that are right or wrong.
-`real-K`: the demo models with K experts and K tasks.
+`real-K`: the demo models with K experts and K tasks. `deep-D`: the demo models with D coefficients, one per group of
+layers and expert, and three tasks; every seed has a third of the examples to itself.
 """
 
 import json
@@ -27,23 +28,41 @@ EXPERTS = {
 }
 #: Levels per coordinate of the grids.
 LEVELS = {2: 21, 3: 9}
+#: Options of generation tasks on deep landscapes.
+_SHORT = {"max_new_tokens": 10}
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """n_objectives tasks over n_experts coefficients; synthetic ones have a front in closed form."""
+    """n_objectives tasks over the coefficients of n_experts; synthetic ones have a front in closed form.
+
+    space: what has a coefficient per expert. evaluations: costs at which deep ones are looked at.
+    """
 
     name: str
     n_experts: int
     n_objectives: int
+    space: str = "uniform"
+    evaluations: tuple[int, ...] = ()
 
     @property
     def synthetic(self) -> bool:
         return self.name.startswith("synthetic")
 
     @property
+    def deep(self) -> bool:
+        return self.name.startswith("deep")
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether its front is that of a grid."""
+        return not (self.synthetic or self.deep) and self.n_experts in LEVELS
+
+    @property
     def costs(self) -> tuple[int, ...]:
         """Evaluations at which the front is looked at: as many as a quadratic needs and 10, then more."""
+        if self.deep:
+            return self.evaluations
         first = (self.n_experts + 1) * (self.n_experts + 2) // 2 + 10
         return (first, 40, 60) if self.synthetic else (first, 40)
 
@@ -53,6 +72,9 @@ LANDSCAPES = {
     for land in [
         *(Landscape(f"synthetic-{m}", 4, m) for m in (2, 3, 4, 5)),
         *(Landscape(f"real-{k}", k, k) for k in EXPERTS),
+        Landscape("deep-4", 4, 3, "uniform", (20, 40)),
+        Landscape("deep-24", 3, 3, "layerwise", (40, 100)),
+        Landscape("deep-72", 4, 3, "blockwise", (40, 100)),
     ]
 }
 
@@ -69,11 +91,26 @@ def configuration(land: Landscape, searcher: PluginSpec, seed: int, out: Path, l
             for m in range(land.n_objectives)
         }
     else:
-        files = {name: str(FILE.parents[2] / "models" / "data" / f"{name}.jsonl") for name in names}
-        kinds = {name: "multiple_choice" if name in ("count", "find") else "exact_match" for name in names}
-        tasks = {name: PluginSpec(kinds[name], {"file": files[name]}) for name in names}
-    given = {"experts": experts, "tasks": tasks, "optimizer": searcher, "seed": seed}
+        asked = EXPERTS[land.n_objectives]
+        files = {name: FILE.parents[2] / "models" / "data" / f"{name}.jsonl" for name in asked}
+        if land.deep:
+            files = {name: _third(file, seed, out) for name, file in files.items()}
+        kinds = {name: "multiple_choice" if name in ("count", "find") else "exact_match" for name in asked}
+        tasks = {name: PluginSpec(kinds[name], {"file": str(files[name])}) for name in asked}
+        if land.deep:  # the answers have 9 tokens at most; bad merges would generate to the limit
+            tasks |= {
+                n: PluginSpec(t.kind, {**t.options, **_SHORT}) for n, t in tasks.items() if t.kind == "exact_match"
+            }
+    space = PluginSpec(land.space, config.space.options)
+    given = {"experts": experts, "tasks": tasks, "space": space, "optimizer": searcher, "seed": seed}
     return config.model_copy(update=given | {"study": out / f"{land.name}-{label}-{seed}"})
+
+
+def _third(file: Path, seed: int, out: Path) -> Path:
+    """Every third line of a file, from line `seed`."""
+    part = out / f"{file.stem}-{seed % 3}.jsonl"
+    part.write_text("".join(file.read_text().splitlines(keepends=True)[seed % 3 :: 3]))
+    return part
 
 
 def evaluators_of(config: SearchConfig) -> list[Synthetic]:
@@ -104,8 +141,9 @@ def true_front(land: Landscape, config: SearchConfig) -> FloatArray:
     return losses[non_dominated(losses)]
 
 
-def measured_front(land: Landscape, out: Path) -> FloatArray:
-    """The front of the grid; for more experts than a grid can hold, of all that the searchers measured."""
-    files = [out / f"{land.name}-grid.json"] if land.n_experts in LEVELS else sorted(out.glob(f"{land.name}-*.json"))
+def measured_front(land: Landscape, seed: int, out: Path) -> FloatArray:
+    """The front of the grid; where there is none, of all that the searchers measured, on deep ones with this seed."""
+    pattern = f"{land.name}-*-{seed}.json" if land.deep else f"{land.name}-*.json"
+    files = [out / f"{land.name}-grid.json"] if land.on_grid else sorted(out.glob(pattern))
     losses = np.concatenate([np.array(json.loads(file.read_text())["losses"]) for file in files])
     return losses[non_dominated(losses)]

@@ -50,6 +50,14 @@ class Blend:
         np.add.at(slots, self.upper, fraction * gradient)
         return slots
 
+    def mean_by_slot(self, values: FloatArray) -> FloatArray:
+        """Return the mean of values of groups (n_groups,) over the groups of each slot, by its part in them."""
+        total, weight = np.zeros(len(self.slots)), np.zeros(len(self.slots))
+        for index, part in ((self.lower, 1.0 - self.fraction), (self.upper, self.fraction)):
+            np.add.at(total, index, part * values)
+            np.add.at(weight, index, part)
+        return np.asarray(total / weight)
+
     def with_ties(self, ties: Mapping[str, int]) -> "Blend":
         """Return this blend with one more slot per tie at the end; ties: label -> number of groups sharing it."""
         first = len(self.slots)

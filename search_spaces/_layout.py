@@ -90,6 +90,16 @@ def in_block(name: str, number: int) -> str:
     return name if found is None else f"{name[: found.start(1)]}{number}{name[found.end(1) :]}"
 
 
+def tensor_depths(layout: Layout) -> dict[str, float]:
+    """Return tensor -> depth: 0 for embeddings, 1 for other tensors outside blocks, blocks evenly in between."""
+    places = zip(layout.names, layout.blocks, layout.components, strict=True)
+    last = layout.n_blocks + 1
+    return {
+        name: float(component != "embedding") if block is None else (block + 1) / last
+        for name, block, component in places
+    }
+
+
 def _depth_key(place: tuple[str, int]) -> tuple[bool, str, int]:
     stack, number = place
     return _LATER_STACK.search(stack) is not None, stack, number

@@ -13,7 +13,7 @@ import numpy as np
 
 from search_spaces._columns import Blend, IntArray, build_column, one_slot_each
 from search_spaces._freedom import frozen, tied, with_ranges
-from search_spaces._layout import Layout, block_of, in_block
+from search_spaces._layout import Layout, block_of, in_block, tensor_depths
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
 from search_spaces._transforms import TOLERANCE, Box, Scale
 
@@ -106,6 +106,7 @@ class SearchSpace(ABC):
         self.notes = design.notes
         self._tensors = layout.names
         self._coarse = {} if design.coarse is None else {t: label for label, ts in design.coarse.items() for t in ts}
+        self._depths = tensor_depths(layout)
         self._groups = {group: tuple(members) for group, members in design.groups.items()}
         self._check_design(design, parameters, ranges or {})
         bounded = with_ranges(parameters, ranges)
@@ -159,6 +160,23 @@ class SearchSpace(ABC):
         ]
         number = {label: n for n, label in enumerate(dict.fromkeys(labels))}
         return np.array([number[label] for label in labels], dtype=np.int64)
+
+    @property
+    def positions(self) -> tuple[IntArray, FloatArray]:
+        """Where each coordinate acts: its series and its depth, (dimension,) each.
+
+        A series holds the coordinates of one parameter and input, and has a number. Depths go from 0, the embedding, to
+        1, the head; that of a slot is the mean over its groups and their tensors.
+        """
+        series: list[int] = []
+        depths: list[float] = []
+        for column in self._columns:
+            by_group = [np.mean([self._depths[t] for t in self._groups[self.groups[row]]]) for row in column.rows]
+            by_slot = column.blend.mean_by_slot(np.array(by_group))
+            first = max(series, default=-1) + 1
+            series += [first + n for _ in by_slot for n in range(len(column.labels))]
+            depths += [float(depth) for depth in by_slot for _ in column.labels]
+        return np.array(series, dtype=np.int64), np.array(depths)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:

@@ -27,7 +27,7 @@ from evomerge.merging.models.network import check_network
 from evomerge.merging.recipe_models import RecipeModels, open_models
 from evomerge.merging.slopes import why_no_gradient
 from evomerge.objective import Objective
-from evomerge.optimizers.base import Measures, Optimizer, TaskExamples, rounded
+from evomerge.optimizers.base import Measures, Optimizer, Positions, TaskExamples, rounded
 from evomerge.racing import Race, RacingError, make_race
 from evomerge.recipe import Merge
 from evomerge.resident.parent_configuration import differences, own_configurations
@@ -75,11 +75,11 @@ class Plan:
 
     @property
     def measures(self) -> Measures:
-        """Measurements that an optimizer can ask for besides the scores of whole candidates."""
+        """Measurements that an optimizer can ask for besides whole candidates, and the coordinates' positions."""
         shares = zip(self.objective.weights, self.objective.shares, strict=True)
         tasks = [TaskExamples(t, len(self.ids[t, "search"]), float(share), self.no_loss[t]) for t, share in shares]
         no_gradient, no_parts = self._why_no_gradient(), why_no_parts(self.objective)
-        return Measures(tuple(tasks), no_gradient, self.space.coarse, no_parts)
+        return Measures(tuple(tasks), no_gradient, self.space.coarse, no_parts, Positions(*self.space.positions))
 
     def _why_no_gradient(self) -> str | None:
         if self.objective.kind not in ("mean", "pareto") or self.objective.keep:
@@ -236,7 +236,7 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             dimension=dimension,
             seed=config.seed,
             start=start,
-            measures=plan.measures if kind.uses_parts else None,
+            measures=plan.measures if kind.uses_parts or kind.uses_positions else None,
         )
     n_models = len(plan.spec.recipe.inputs)
     if optimizer.one_coordinate_per_model and dimension != n_models:

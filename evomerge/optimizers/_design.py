@@ -7,7 +7,8 @@ from math import comb
 import numpy as np
 
 from evomerge.optimizers._quasi_random import sobol_point
-from evomerge.optimizers.base import FloatArray
+from evomerge.optimizers._regions import one_hot
+from evomerge.optimizers.base import FloatArray, Positions
 
 #: Largest default design, unless the dimension requires more points to separate the coordinates.
 _LARGEST = 45
@@ -31,6 +32,19 @@ def design(start: FloatArray, seed: int, size: int) -> Iterator[FloatArray]:
     for index in count():
         yield sobol_point(dimension, seed, index)
         yield from islice(given, 1)
+
+
+def tied_design(start: FloatArray, seed: int, size: int, positions: Positions) -> Iterator[FloatArray]:
+    """Yield design points without end for a space of many coordinates, most of them with one value per series.
+
+    `start` comes first; then `design` for the series, in turn as it is and halfway to the start's means, as good points
+    are few in a large cube and the start is often one of them. size: design size.
+    """
+    spread = one_hot(positions)
+    center = spread @ start / spread.sum(axis=1)
+    yield start
+    for index, z in enumerate(islice(design(center, seed, size), 1, None)):
+        yield (z if index % 2 else (z + center) / 2.0) @ spread
 
 
 def n_distinct(points: Iterable[FloatArray]) -> int:

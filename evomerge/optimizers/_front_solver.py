@@ -25,6 +25,8 @@ Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 _N_STARTS = 3
 #: Points from which the starting points are selected; a power of two.
 _N_CANDIDATES = 512
+#: Steps of the solver from each set of starting points.
+_STEPS = 80
 #: Sharpness of the smooth maximum, in the first round and in the second.
 _SHARPNESS = (15.0, 80.0)
 #: Weight of the mean of all objectives relative to the worst one, so that no objective is sacrificed needlessly.
@@ -69,33 +71,52 @@ class _Problem:
     def _excess(self, losses: FloatArray) -> FloatArray:
         return np.asarray(_PENALTY * (np.maximum(0.0, losses - self.limits) / self.span) ** 2)
 
-    def improve(self, points: FloatArray) -> FloatArray:
-        """Move each row's point (n_rows, dimension) to a nearby minimum."""
+    def improve(self, points: FloatArray, reach: float = 1.0, steps: int = _STEPS) -> FloatArray:
+        """Move each row's point (n_rows, dimension) to a nearby minimum, by at most `reach` in each coordinate."""
         dimension = points.shape[1]
+        low, high = np.maximum(points.ravel() - reach, 0.0), np.minimum(points.ravel() + reach, 1.0)
         found = minimize(
             self.value,
             points.ravel(),
             args=(dimension,),
             jac=True,
             method="L-BFGS-B",
-            bounds=[(0.0, 1.0)] * points.size,
-            options={"maxiter": 80, "maxcor": 20},
+            bounds=np.stack([low, high], axis=1),
+            options={"maxiter": steps, "maxcor": 20},
         )
         return np.asarray(np.clip(found.x.reshape(-1, dimension), 0.0, 1.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Search near good points: points (n, dimension) to start from besides the known ones, the largest change of a
+    coordinate in each of two rounds, and the steps of a round."""
+
+    points: FloatArray
+    reach: float
+    steps: int
+
+
 def solve(
-    model: Model, known: FloatArray, seed: int, preference: FloatArray, limits: FloatArray, n_weights: int
+    model: Model,
+    known: FloatArray,
+    seed: int,
+    preference: FloatArray,
+    limits: FloatArray,
+    n_weights: int,
+    near: Near | None = None,
 ) -> FloatArray:
     """Return non-dominated points (n, dimension) of the cube under `model`.
 
     n_weights: maximum number of scalarizations (exceeded only with more objectives than that); each finds one point.
     known: starting points (n_known, dimension) in addition to a scrambled Sobol set keyed by `seed`. preference:
     weights (n_objectives,); the first point minimizes the sum of the losses under them.
-    limits: losses (n_objectives,) above which a penalty applies.
+    limits: losses (n_objectives,) above which a penalty applies. near: where to look instead of the whole cube.
     """
     dimension, n_objectives = known.shape[1], len(preference)
-    candidates = np.vstack([known, sobol_points(dimension, seed, _N_CANDIDATES)])
+    elsewhere = sobol_points(dimension, seed, _N_CANDIDATES) if near is None else near.points
+    n_starts, reach, steps = (_N_STARTS, 1.0, _STEPS) if near is None else (1, near.reach, near.steps)
+    candidates = np.vstack([known, elsewhere])
     losses, _ = model(candidates)
     ideal = losses.min(axis=0)
     span = np.maximum(losses[pareto.non_dominated(losses)].max(axis=0) - ideal, 1e-3 * np.ptp(losses, axis=0) + 1e-12)
@@ -108,13 +129,13 @@ def solve(
         sharp = np.where(is_linear, 1e-3, sharpness)
         augmentation = np.where(is_linear, 0.0, _AUGMENTATION)
         problem = _Problem(model, weights, sharp, augmentation, ideal, span, limits)
-        starts = 1 if sharpness == _SHARPNESS[-1] else _N_STARTS
+        starts = 1 if sharpness == _SHARPNESS[-1] else n_starts
         chosen = _starts(problem.scalars(model(points)[0]), starts)
         rows_of = np.repeat(np.arange(len(weights)), starts)
         repeated = replace(
             problem, weights=weights[rows_of], sharpness=sharp[rows_of], augmentation=augmentation[rows_of]
         )
-        points = np.vstack([points, repeated.improve(points[chosen])])
+        points = np.vstack([points, repeated.improve(points[chosen], reach, steps)])
     final = points[-len(weights) :]
     return _front(final, model(final)[0], limits)
 

@@ -25,6 +25,7 @@ class Kernel:
 
     The first three terms are the prior of a quadratic with independent normal coefficients: a ridge regression whose
     cost does not depend on the number of coefficients. lengths: length scales of the Matern term, (dimension,).
+    warp: linear map around the center of the cube, (dimension, dimension), applied to all points first.
     """
 
     constant: float
@@ -32,9 +33,11 @@ class Kernel:
     square: float
     amplitude: float
     lengths: FloatArray
+    warp: FloatArray | None = None
 
     def __call__(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Return the covariances (n_a, n_b)."""
+        a, b = self._warped(a), self._warped(b)
         t = mixed(a, b)
         k = self.constant + (self.linear + self.square * t) * t
         if self.amplitude:
@@ -44,11 +47,13 @@ class Kernel:
 
     def diagonal(self, a: FloatArray) -> FloatArray:
         """Return the variances (n_a,)."""
+        a = self._warped(a)
         t = np.sum((2.0 * a - 1.0) ** 2, axis=1) / a.shape[1]
         return np.asarray(self.constant + (self.linear + self.square * t) * t + self.amplitude)
 
     def weighted(self, a: FloatArray, b: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return k(a, b) @ weights, (n_a,), and its gradient in a, (n_a, dimension); weights: (n_b,)."""
+        a, b = self._warped(a), self._warped(b)
         t = mixed(a, b)
         values = (self.constant + (self.linear + self.square * t) * t) @ weights
         gradient = ((self.linear + 2.0 * self.square * t) * weights) @ (2.0 * (2.0 * b - 1.0) / a.shape[1])
@@ -58,7 +63,10 @@ class Kernel:
             values = values + ((1.0 + r + r * r / 3.0) * decay).sum(axis=1)
             pull = 5.0 / 3.0 * (1.0 + r) * decay
             gradient = gradient - (a * pull.sum(axis=1)[:, None] - pull @ b) / self.lengths**2
-        return values, gradient
+        return values, gradient if self.warp is None else gradient @ self.warp.T
+
+    def _warped(self, points: FloatArray) -> FloatArray:
+        return points if self.warp is None else 0.5 + (points - 0.5) @ self.warp
 
     def scaled(self, factor: float) -> "Kernel":
         """Return the same shape with `factor` times the variance."""

@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from evomerge.optimizers._front_solver import solve
+from evomerge.optimizers._regions import Region, Whole
 from evomerge.optimizers._surrogates import FAMILIES, FEWEST, Choice, Surrogates, fit
-from evomerge.optimizers.base import FloatArray, Observation, OptimizerError, Prediction
+from evomerge.optimizers.base import FloatArray, Observation, OptimizerError, Positions, Prediction
 
 #: Scalarizations for selecting the next measurement, and for the reported front: with three objectives, a few dozen
 #: points cover a tenth less hypervolume.
@@ -23,13 +23,14 @@ BEYOND_LIMITS = "no point is expected to stay within what `keep` allows"
 class PredictedFront:
     """Models of the losses, and their predicted non-dominated points.
 
-    preference, limits: (n_objectives,).
+    preference, limits: (n_objectives,). region: where its points lie.
     """
 
     surrogates: Surrogates
     seed: int
     preference: FloatArray
     limits: FloatArray
+    region: Region
 
     @cached_property
     def x(self) -> FloatArray:
@@ -47,8 +48,24 @@ class PredictedFront:
         )
 
     def _solve(self, n_weights: int) -> FloatArray:
-        known = self.surrogates.models[0].data.x
-        return solve(self.surrogates.losses_and_gradients, known, self.seed, self.preference, self.limits, n_weights)
+        return self.region.solve(
+            self.surrogates.losses_and_gradients,
+            *self.measured,
+            seed=self.seed,
+            preference=self.preference,
+            limits=self.limits,
+            n_weights=n_weights,
+        )
+
+    def elsewhere(self, key: int) -> FloatArray:
+        """Return points off the front, (n, dimension), that may be worth measuring."""
+        return self.region.elsewhere(*self.measured, key)
+
+    @property
+    def measured(self) -> tuple[FloatArray, FloatArray]:
+        """Points (n_points, dimension) and losses (n_points, n_objectives) that the models were fitted to."""
+        models = self.surrogates.models
+        return models[0].data.x, np.stack([model.data.losses for model in models], axis=1)
 
 
 class Forecaster:
@@ -63,15 +80,26 @@ class Forecaster:
         if choice != "auto" and choice not in FAMILIES:
             raise OptimizerError(f"surrogate must be one of auto, {', '.join(FAMILIES)}; it is {choice!r}.")
         self.initial = initial
+        #: Where the coordinates act, if the surrogates are to know.
+        self.positions: Positions | None = None
         self._seed, self._choice = seed, choice
         self._latest: tuple[tuple[int, bytes, bytes], PredictedFront] | None = None
 
-    def front(self, succeeded: Sequence[Observation], preference: FloatArray, limits: FloatArray) -> PredictedFront:
-        """Predict the front from at least FEWEST successful observations, to which later calls may add."""
+    def front(
+        self,
+        succeeded: Sequence[Observation],
+        preference: FloatArray,
+        limits: FloatArray,
+        region: Region = Whole(),  # noqa: B008 - frozen
+    ) -> PredictedFront:
+        """Predict the front from at least FEWEST successful observations, to which later calls may add.
+
+        region: a function of the observations.
+        """
         state = (len(succeeded), preference.tobytes(), limits.tobytes())
         if self._latest is None or self._latest[0] != state:
-            surrogates = fit(succeeded, len(preference), self._choice)
-            self._latest = state, PredictedFront(surrogates, self._seed, preference, limits)
+            surrogates = fit(succeeded, len(preference), self._choice, self.positions)
+            self._latest = state, PredictedFront(surrogates, self._seed, preference, limits, region)
         return self._latest[1]
 
 

@@ -9,14 +9,16 @@ quadratic, the process added to it shrinks to almost zero.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from evomerge.optimizers._depth_process import fit_depth_process
 from evomerge.optimizers._links import Data, read
 from evomerge.optimizers._process import Process, fit_process
 from evomerge.optimizers._quadratic import fit_quadratic
-from evomerge.optimizers.base import FloatArray, Observation
+from evomerge.optimizers.base import FloatArray, Observation, Positions
 
 Choice = Literal["auto", "quadratic", "gp", "quadratic_gp"]
 #: Minimum number of measurements for fitting a surrogate.
@@ -61,6 +63,12 @@ class Surrogate:
         mean, deviation = self.process.mean(points), self.process.deviation(points)
         return self.data.link.losses(mean), self.calibration * self._doubt(mean, deviation)
 
+    @property
+    def r_squared(self) -> float:
+        """Leave-one-out R^2 of the losses; 0 where they do not vary."""
+        variance = float(self.data.losses.var())
+        return 1.0 - self.error**2 / variance if variance else 0.0
+
     def _doubt(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         # Half the distance between the ends: for a curved link, the slope at the mean underestimates the error.
         ends = [self.data.link.losses(mean + side * deviation) for side in (-1.0, 1.0)]
@@ -97,20 +105,25 @@ class Surrogates:
         return Surrogates(tuple(replace(m, process=m.process.believing(added)) for m in self.models))
 
 
-def fit(observations: Sequence[Observation], n_objectives: int, choice: Choice = "auto") -> Surrogates:
+def fit(
+    observations: Sequence[Observation], n_objectives: int, choice: Choice = "auto", positions: Positions | None = None
+) -> Surrogates:
     """Fit the family `choice` to each objective; "auto" selects the process with the smallest leave-one-out error. The
     link is selected the same way.
 
-    observations: at least FEWEST successful ones.
+    observations: at least FEWEST successful ones. positions: where the coordinates act, if there are many of them;
+    "auto" then selects the process that relates neighboring depths.
     """
-    names = _HONEST if choice == "auto" else (choice,)
-    return Surrogates(tuple(_fit_one(read(observations, m), names) for m in range(n_objectives)))
+    families = {name: FAMILIES[name] for name in (_HONEST if choice == "auto" else (choice,))}
+    if positions is not None and choice == "auto":
+        families = {"depth": partial(fit_depth_process, positions=positions)}
+    return Surrogates(tuple(_fit_one(read(observations, m), families) for m in range(n_objectives)))
 
 
-def _fit_one(suitable: Sequence[Data], names: Sequence[str]) -> Surrogate:
+def _fit_one(suitable: Sequence[Data], families: Mapping[str, Callable[[Data], Process]]) -> Surrogate:
     # Links are compared by their quadratics, which are the cheapest fits.
     data = suitable[0]
     if len(suitable) > 1:
         data = min(suitable, key=lambda each: Surrogate.of("quadratic", each, fit_quadratic(each)[0]).error)
-    fitted = [Surrogate.of(name, data, FAMILIES[name](data)) for name in names]
+    fitted = [Surrogate.of(name, data, family(data)) for name, family in families.items()]
     return min(fitted, key=lambda surrogate: surrogate.error)

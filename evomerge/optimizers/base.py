@@ -57,8 +57,26 @@ class TaskExamples:
 
 
 @dataclass(frozen=True, eq=False)
+class Positions:
+    """The parameter, input and depth of each coordinate.
+
+    Attributes:
+        series: Number of its parameter and input, (dimension,); coordinates of a series differ in their tensors only.
+        depths: Depth of its tensors, (dimension,): 0 for the embedding, 1 for the head.
+    """
+
+    series: NDArray[np.int64]
+    depths: FloatArray
+
+    @property
+    def n_series(self) -> int:
+        """Number of series."""
+        return int(self.series.max()) + 1
+
+
+@dataclass(frozen=True, eq=False)
 class Measures:
-    """Measurements that a search offers besides the scores of whole candidates.
+    """Measurements that a search offers besides whole candidates' scores, and the coordinates' positions.
 
     Attributes:
         tasks: The tasks in their order.
@@ -66,12 +84,14 @@ class Measures:
         coarse: Number of a coarser group of each coordinate, (dimension,), such as the block of a tensor; None if the
             space has no coarser groups.
         no_parts: Why candidates cannot be compared by their losses on some of the examples; None where they can.
+        positions: Where the coordinates act; None if unknown.
     """
 
     tasks: tuple[TaskExamples, ...]
     no_gradient: str | None = None
     coarse: NDArray[np.int64] | None = None
     no_parts: str | None = None
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +191,8 @@ class Optimizer(ABC):
     uses_parts: ClassVar[bool] = False
     #: Whether it asks for gradients, so that any number of coordinates costs the same.
     follows_gradients: ClassVar[bool] = False
+    #: Whether it uses where the coordinates act, and so needs `measures`.
+    uses_positions: ClassVar[bool] = False
     #: Whether each coordinate is a model's weight, so that 0 leaves the model out and a one-hot point is that model.
     one_coordinate_per_model: ClassVar[bool] = False
 

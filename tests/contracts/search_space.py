@@ -296,6 +296,18 @@ class SearchSpaceContract:
         }
         assert space.searched == {name: groups for name, groups in moved.items() if groups}
 
+    def test_positions_tell_series_and_depths_apart(self) -> None:
+        space = self.build()
+        series, depths = space.positions
+        assert series.shape == depths.shape == (space.dimension,)
+        assert ((depths >= 0.0) & (depths <= 1.0)).all()
+        kept: dict[tuple[str, str], int] = {}
+        for name, number in zip(space.names, series.tolist(), strict=True):
+            parameter, _, rest = name.partition("[")
+            label = rest.rstrip("]").rpartition(", ")[2] if ", " in rest else ""
+            assert kept.setdefault((parameter, label), number) == number
+        assert sorted(kept.values()) == list(range(len(kept)))
+
     def test_unknown_names_are_refused_with_what_there_is(self) -> None:
         first = self.build().groups[0]
         near = first[:-1]

@@ -1,14 +1,16 @@
 """What the optimizer is told, and when; losses against the parents worked out by hand."""
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.feedback import Feedback
+from evomerge.feedback import MEASURES, Feedback, measures_of, record_measures
 from evomerge.objective import Floor, Objective
-from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Proposal
+from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, Positions, Proposal, TaskExamples
 from evomerge.study.state import Entry
 from evomerge.trial import CANARY, Failure, Outcome, Trial
 
@@ -143,3 +145,30 @@ def test_the_canary_and_other_splits_teach_nothing() -> None:
     feedback.take(entry(objective, 0, CANARY, 0.5, 0.5))
     feedback.take(entry(objective, 1, "trial:9", 0.5, 0.5, split="select"))
     assert not optimizer.heard
+
+
+class Events:
+    """A study that has events only."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, kind: str, **data: Any) -> None:
+        self.events.append((kind, json.loads(json.dumps(data))))
+
+
+def test_positions_are_read_as_they_were_written_and_may_be_missing() -> None:
+    positions = Positions(np.array([0, 1, 0, 1]), np.array([0.0, 0.0, 1.0, 1.0]))
+    study = Events()
+    record_measures(study, Measures((TaskExamples("one", 5, 1.0),), positions=positions))
+    known = measures_of(study)
+    assert known is not None
+    assert known.positions is not None
+    assert known.positions.series.tolist() == [0, 1, 0, 1]
+    assert known.positions.depths.tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert known.positions.n_series == 2
+    del study.events[0][1]["positions"]  # as older versions wrote it
+    older = measures_of(study)
+    assert older is not None
+    assert older.positions is None
+    assert study.events[0][0] == MEASURES

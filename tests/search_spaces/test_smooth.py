@@ -18,6 +18,14 @@ class TestSmooth(SearchSpaceContract):
         expected = [0.0, 0.2, 0.4, 0.6, 0.5, 0.4, 0.3]
         np.testing.assert_allclose(values.values["weight"][rows, 0], expected, atol=1e-15)
 
+    def test_the_depth_of_a_point_is_the_mean_over_its_blocks(self) -> None:
+        space = self.build(model(5), points=3, **LINE)
+        _, depths = space.positions
+        names = [f"weight[mlp.point.{n}, math]" for n in range(3)]
+        # Blocks lie at 1/6 to 5/6; the first point has all of block 0 and half of block 1.
+        expected = [(1 + 0.5 * 2) / 1.5 / 6, 0.5, (5 + 0.5 * 4) / 1.5 / 6]
+        np.testing.assert_allclose(depths[[space.names.index(name) for name in names]], expected)
+
     def test_a_component_changes_alone(self) -> None:
         space = self.build(DEEP)
         before = space.decode(np.full(space.dimension, 0.5)).values["weight"]
