@@ -163,6 +163,13 @@ class MultiFidelity(Optimizer):
         self._all_rungs = Rungs(measures.tasks, self.seed, self._eta, self._least)
         super().inform(measures)
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return the sizes of the rungs, once they are known."""
+        if self.measures is None:
+            return ()
+        *lower, last = map(str, self._rungs.sizes)
+        return (f"Candidates are scored on {', '.join(lower)} and {last} search examples, the better ones on more",)
+
     @property
     def _rungs(self) -> Rungs:
         if self.measures is None:
@@ -253,7 +260,7 @@ def promoted(
 ) -> Candidate | None:
     """Return the candidate that climbs next without waiting for others; None where there is none.
 
-    From the highest rung down, the best of the candidates in the best 1/eta of those on its rung that has not climbed.
+    Rungs are searched from the highest down for a candidate in the best 1/eta that has not climbed yet.
 
     Args:
         candidates: All candidates so far.

@@ -141,6 +141,15 @@ def test_hyperband_enters_on_every_rung_in_turn() -> None:
     ]
 
 
+def test_the_sizes_of_the_rungs_are_said_once_they_are_known() -> None:
+    optimizer = Hyperband(3, 1, 0, least=30)
+    assert optimizer.decisions() == ()
+    optimizer.inform(Measures(TASKS))
+    assert optimizer.decisions() == (
+        "Candidates are scored on 30, 90 and 270 search examples, the better ones on more",
+    )
+
+
 def test_the_start_is_the_first_candidate_unless_it_is_known() -> None:
     start = np.full(3, 0.25)
     fresh, told = (SuccessiveHalving(3, 1, 0, start) for _ in range(2))
