@@ -167,8 +167,8 @@ def scored(number: int, values: dict[str, list[float]], ids: SearchExamples, **o
     return Entry(trial, outcome, told_at=0)
 
 
-@pytest.mark.parametrize(("worse_by", "is_dropped"), [(0, False), (6, True)])
-def test_no_difference_is_no_certainty_and_a_loss_is_estimated_from_the_incumbents_full_score(
+@pytest.mark.parametrize(("worse_by", "is_dropped"), [(0, False), (1, False), (4, True)])
+def test_one_difference_is_no_certainty_and_a_loss_is_estimated_from_the_incumbents_full_score(
     worse_by: int, is_dropped: bool
 ) -> None:
     ids = SearchExamples({"one": tuple(f"{i:03}" for i in range(300))})
