@@ -11,7 +11,7 @@ from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimize
 class GradientFront(Optimizer):
     """Descends the tasks' losses for every preference of a lattice; two or more objectives, one trial at a time.
 
-    Two tasks have 5 preferences, three have 10, four have 21. The first descent takes 4 evaluations of the search split,
+    Two tasks have 5 preferences, three have 10, four have 21. The first descent takes 4 evaluations of the split,
     each other one 2, and each point is scored once. It is made for many coefficients; with fewer than ten, `map` and
     `gp` find as much.
 
