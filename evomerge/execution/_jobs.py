@@ -26,7 +26,7 @@ class Deadline:
         self._taken: deque[float] = deque(maxlen=100)
 
     def note(self, seconds: float) -> None:
-        """Record the duration of a finished trial."""
+        """Record the duration of a finished whole trial."""
         self._taken.append(seconds)
 
     @property

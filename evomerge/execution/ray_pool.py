@@ -230,7 +230,8 @@ class RayPool:
             if job is None:
                 worker.answered(*value)
             else:
-                self._deadline.note(self._clock() - worker.since)
+                if not job.trial.is_part:  # parts are so much shorter that whole trials would time out
+                    self._deadline.note(self._clock() - worker.since)
                 self._finish(worker, job, value)
 
     def _retry(self, worker: Worker, job: Job, outcome: Outcome | None) -> None:

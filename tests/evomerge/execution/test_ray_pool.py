@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -164,6 +165,16 @@ def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path:
     assert len(list(tmp_path.glob("0-*"))) == 2
     assert second.failure is None
     assert [event["event"] for event in second.events] == ["timeout"]
+    pool.close()
+
+
+def test_short_parts_leave_whole_trials_their_time(ray_here: None, tmp_path: Path) -> None:
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=2)
+    steps = [replace(trial(number), examples={"one": ("a",)}) for number in range(20)]
+    run_all(pool, steps)
+    assert pool._deadline.seconds is None
+    run_all(pool, [trial(number) for number in range(20, 26)])
+    assert pool._deadline.seconds is not None
     pool.close()
 
 
