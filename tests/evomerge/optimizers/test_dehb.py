@@ -76,22 +76,32 @@ def test_children_come_from_the_best_of_the_rung_and_the_member_that_they_may_re
     assert 0.2 < np.mean(kept) < 0.8  # crossover takes half of the coordinates from the mutant
 
 
-@pytest.mark.parametrize(("loss", "coordinate"), [(-1.0, 0.875), (5.0, 0.625)])
-def test_a_child_replaces_a_member_of_its_rung_only_if_it_is_better_there(loss: float, coordinate: float) -> None:
-    """Five rounds of brackets: children on the middle rung have results, those on the other rungs fail."""
+def bred_on_the_middle_rung(loss: float, children: tuple[int, int, int]) -> set[float]:
+    """Coordinate 1 of what is bred for the middle rung after `children` on each rung, which have 0.875 there.
+
+    Those on the middle rung have a loss, the others fail.
+    """
     optimizer, _ = first_bracket()
-    middle = optimizer.ask(13).rows
-    lowest = Dehb(4, 1, 0, least=LEAST)
-    lowest.inform(Measures(TASKS))
-    rows = {0: lowest.ask(0).rows, 1: middle, 2: None}
+    middle, other = optimizer.ask(13).rows, Dehb(4, 1, 0, least=LEAST)
+    other.inform(Measures(TASKS))
     number = 13
-    for rung, n in ((1, 30), (2, 25), (0, 45)):
+    for rows, n in zip((other.ask(0).rows, middle, None), children, strict=True):
         for _ in range(n):
-            x = np.array([number / 1000, 0.875, 0.5, 0.5])
-            proposal = Proposal(x, rows=rows[rung])
-            failed = Observation(number, x, None, rows=proposal.rows)
-            optimizer.tell(told(number, proposal, loss) if rung == 1 else failed)
+            child = Proposal(np.array([number / 1000, 0.875, 0.5, 0.5]), rows=rows)
+            failed = Observation(number, child.x, None, rows=rows)
+            optimizer.tell(told(number, child, loss) if rows == middle else failed)
             number += 1
     bred = [optimizer.ask(number + more) for more in range(10)]
     assert all(proposal.rows == middle for proposal in bred)
-    assert {float(proposal.x[1]) for proposal in bred} == {coordinate}
+    return {float(proposal.x[1]) for proposal in bred}
+
+
+@pytest.mark.parametrize(("loss", "coordinate"), [(-1.0, 0.875), (5.0, 0.625)])
+def test_a_child_replaces_a_member_of_its_rung_only_if_it_is_better_there(loss: float, coordinate: float) -> None:
+    """After five rounds of brackets, the next one begins on the middle rung, and breeds from its own members."""
+    assert bred_on_the_middle_rung(loss, children=(45, 30, 25)) == {coordinate}
+
+
+def test_the_second_rung_of_a_bracket_breeds_from_the_best_of_the_rung_below() -> None:
+    """The best of the lowest rung have 0.625, the members of the middle rung, with which children compete, 0.875."""
+    assert bred_on_the_middle_rung(-1.0, children=(54, 33, 29)) == {0.625, 0.875}
