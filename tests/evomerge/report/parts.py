@@ -26,7 +26,7 @@ def raced_file(folder: Path, **changes: object) -> Path:
         "two": {"evaluator": "synthetic", "n_examples": 200, "noise": "binomial", "task": 1},
     }
     split = {"search": 0.7, "select": 0.15, "report": 0.15}
-    settings = {"racing": "aggressive", "tasks": tasks, "split": split, "budget": {"trials": 14}} | changes
+    settings = {"racing": "aggressive", "tasks": tasks, "split": split, "budget": {"trials": 20}} | changes
     file = folder / "search.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(strict_yaml.dump(search_file(folder, **settings)), encoding="utf-8")  # type: ignore[arg-type]

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from evomerge.budget import evaluations, spending, spent_of
+from evomerge.cli import app
 from evomerge.objective import Objective
+from evomerge.report import plot
 from evomerge.report.html.document import document
 from evomerge.report.html.sources import PageSources
 from evomerge.report.live import BETWEEN, JsonLines, table
@@ -115,6 +118,8 @@ def test_candidates_that_were_stopped_and_when(race: Path) -> None:
     assert (found["candidates"], found["in_full"]) == (len(begun), len(in_full))
     assert found["stopped"] + found["in_full"] + found["waiting"] == found["candidates"]
     assert found["stopped"] > 10
+    assert found["in_full"] > 0
+    assert len(found["by_examples"]) > 1
     assert next(row["examples"] for row in found["by_examples"]) == 50
     assert sum(row["stopped"] for row in found["by_examples"]) == found["stopped"]
     assert found["saved"] == pytest.approx(sum(1 - row["share"] for row in found["numbers"]))
@@ -194,6 +199,41 @@ def test_the_dashboard_and_trackers_read_a_race(race: Path) -> None:
     points, _ = story.tell(again.poll())
     assert [int(p.values["trial"]) for p in points] == [e.trial.number for e in study.told if e.trial.split == "search"]
     assert points[-1].values["evaluations"] == pytest.approx(evaluations(study))
+
+
+def test_a_dashboard_that_watches_takes_no_part_for_a_candidate(tmp_path: Path) -> None:
+    study = descended(tmp_path / "s")
+    view = OptunaView(Follower(tmp_path / "s"))
+    view.update()
+    number = study.next_number
+    step(study, number, 1.0)
+    whole(study, Trial(number + 1, np.array([0.2])), 3)
+    before = view.size
+    view.update()
+    assert view.size == before + 1
+    assert view.storage.get_all_studies()[0].user_attrs["spent"] == "9.8 evaluations, 5 gradient steps"
+
+
+def test_a_report_prints_what_the_page_and_the_status_have(race: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(race), "--json"])
+    assert done.exit_code == 0, done.output
+    said, page = json.loads(done.stdout), (race / "report.html").read_text(encoding="utf-8")
+    known = json.loads(json.dumps(status(Run(race))))
+    assert said["part_way"] == known["part_way"]
+    assert (said["gradients"], said["decisions"]) == (None, [])
+    found = said["part_way"]
+    assert f"{found['stopped']} of {found['candidates']} candidates were stopped before all 439 examples" in page
+    assert f'<th scope="row">50 examples</th><td>11 %</td><td>{found["by_examples"][0]["stopped"]} ' in page
+
+
+def test_a_plot_goes_by_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    seen: list[Any] = []
+    monkeypatch.setattr(plot, "_tidy", seen.append)
+    plot.plot_progress(Run.of(descended(tmp_path / "s")), tmp_path / "p.png")
+    lines = {line.get_label(): list(line.get_xdata()) for line in seen[0].get_lines()}
+    assert lines["candidates"] == pytest.approx([3.0, 6.25, 8.0])
+    assert seen[0].get_xlabel() == "evaluations of the search split"
 
 
 def test_trackers_are_told_the_loss_of_the_steps(tmp_path: Path) -> None:
