@@ -35,7 +35,8 @@ def finalists(study: Study, objective: Objective) -> list[Trial]:
     trials = [replace(model.trial, label=model.label) for model in named]
     experts = [model.trial for model in named if model.kind == "parent"]
     again = [replace(trial, label=Origin.RERUN.label(trial.label)) for trial in experts[:1]]
-    return [replace(trial, split="select") for trial in trials + again]
+    # On this split nothing is scored yet that a trial could extend.
+    return [replace(trial, split="select", extends=None, cost=1.0) for trial in trials + again]
 
 
 def strongest_baselines(ranking: Ranking, n_grid: int) -> list[ScoredModel]:

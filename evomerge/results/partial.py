@@ -88,7 +88,7 @@ def part_way(study: Study, objective: Objective, waiting: Collection[int] = ()) 
             whole.add(begun)
     if not scored:
         return None
-    running = {first[trial.extends] for trial in study.unfinished if trial.extends in first}
+    running = {first[trial.extends] for trial in study.unfinished if trial.split == "search" and trial.extends in first}
     waiting = running | scored.keys() & set(waiting)
     total = max(1, _total(study, objective))
     stopped = [n for n in scored if n not in whole and n not in failed and n not in waiting]

@@ -115,6 +115,7 @@ def test_candidates_that_were_stopped_and_when(race: Path) -> None:
     assert found is not None
     begun = [e for e in study.parts.values() if e.trial.extends is None]
     in_full = [e for e in study.told if e.trial.extends is not None]
+    assert {e.trial.split for e in in_full} == {"search"}
     assert (found["candidates"], found["in_full"]) == (len(begun), len(in_full))
     assert found["stopped"] + found["in_full"] + found["waiting"] == found["candidates"]
     assert found["stopped"] > 10
