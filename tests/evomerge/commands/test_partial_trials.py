@@ -68,8 +68,18 @@ def test_decisions_are_told_once_when_they_are_taken(searched: tuple[Path, dict[
     assert place[made[0]] < place[made[1]] < max(steps)
     spent = spending(Study.read(file.parent / "study")).evaluations
     assert f"auto needs no more evaluations after {spent:.1f}" in place
-    again = [line["event"] for line in run_here(file, "--resume")]
-    assert "decided" not in again
+
+
+def test_a_resumed_search_tells_its_new_decisions_only(tiny: TinyModels, tmp_path: Path) -> None:
+    file = write_search(tmp_path, tiny, optimizer={"kind": "auto", "evaluations": 1})
+
+    def told(*options: object) -> list[str]:
+        return [line["message"] for line in run_here(file, *options) if line["event"] == "decided"]
+
+    first, then = told("--trials", 17), told("--resume", "--trials", 23)
+    assert first
+    assert then
+    assert [*first, *then] == list(decisions(Study.read(tmp_path / "study")))
 
 
 def test_the_steps_of_a_real_descent_are_shown(searched: tuple[Path, dict[str, Any], str, list[Any]]) -> None:
