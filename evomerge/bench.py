@@ -281,9 +281,12 @@ class Bench:
             return merge.table
 
     def _evaluate(self, task: str, trial: Trial, model: ResidentModel, most: int | None) -> Scores:
-        """Score a model on the trial's examples, or on the first `most` of its split."""
+        """Score a model on the trial's examples, or on the first `most` of its split.
+
+        Not in inference mode: what networks and evaluators keep from it could not be used in a backward pass.
+        """
         if trial.examples is not None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return self.evaluators[task].score(model, trial.examples[task])
         key = (task, trial.split)
         if key not in self._ids:
@@ -291,7 +294,7 @@ class Bench:
         if not self._ids[key]:
             total = len(self.evaluators[task].example_ids)
             raise ValueError(f"Task {task!r} has no example in split {trial.split!r} ({total} in total): provide more.")
-        with torch.inference_mode():
+        with torch.no_grad():
             whole = self.evaluators[task].whole_model
             return self.evaluators[task].score(model, self._ids[key] if whole else self._ids[key][:most])
 
