@@ -5,10 +5,19 @@ import pytest
 
 from evomerge.optimizers.auto import Auto
 from evomerge.optimizers.base import Measures, Observation
+from tests.contracts.parts import PartsContract
 from tests.evomerge.optimizers.gradients import Run, World, run
 
 COARSE = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3)
 START = 0.3
+
+
+class TestAuto(PartsContract):
+    plugin = Auto
+    n_trials = 150
+    ends = True
+    learns = True
+    budget = 40.0
 
 
 def made(world: World, seed: int = 0) -> Auto:

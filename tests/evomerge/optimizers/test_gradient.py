@@ -6,7 +6,14 @@ import pytest
 from evomerge.optimizers._descent import Descent
 from evomerge.optimizers.base import Measures, Observation, OptimizerError, TaskExamples
 from evomerge.optimizers.gradient import Gradient
+from tests.contracts.parts import PartsContract
 from tests.evomerge.optimizers.gradients import World, run
+
+
+class TestGradient(PartsContract):
+    plugin = Gradient
+    ends = True
+    learns = True
 
 
 def made(world: World, seed: int = 0, **options: object) -> Gradient:

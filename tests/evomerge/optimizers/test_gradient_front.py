@@ -8,6 +8,7 @@ from evomerge.optimizers.auto import Auto
 from evomerge.optimizers.base import Observation, Optimizer, OptimizerError, Proposal
 from evomerge.optimizers.gradient_front import GradientFront
 from evomerge.statistics.pareto import hypervolume
+from tests.contracts.parts import PartsContract
 from tests.evomerge.optimizers.gradients import Run, World
 
 
@@ -25,6 +26,13 @@ class FrontWorld(World):
             return told
         means = np.array([wrong.mean() for wrong in told.examples])
         return Observation(number, told.x, means, proposed, told.examples)
+
+
+class TestGradientFront(PartsContract):
+    plugin = GradientFront
+    n_objectives = 2
+    n_trials = 400
+    ends = True
 
 
 def made(kind: type[Optimizer], world: World) -> Optimizer:
