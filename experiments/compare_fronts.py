@@ -56,6 +56,7 @@ SEARCHERS = {
     "map_released": PluginSpec("map_released"),
     "map_bayesian": PluginSpec("map_bayesian"),
     "map_nested": PluginSpec("map_nested"),
+    "gradient_front": PluginSpec("gradient_front"),
 }
 #: So many points of a predicted front are scored, to see how far off it is; more after the first cost, where the front
 #: is known well enough to say what share of it they cover.
@@ -75,7 +76,8 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
     with closing(open_study(config, plan, resume=True)) as study, closing(SerialExecutor(plan.spec)) as executor:
         planned = [trial for trial in plan.planned if trial.merge is None]
         optimizer = build_optimizer(config, plan)
-        ending = search(study, optimizer, executor, plan.objective, planned, Budget(trials=most), seed=seed)
+        budget, examples = Budget(trials=most), plan.search_examples
+        ending = search(study, optimizer, executor, plan.objective, planned, budget, seed=seed, examples=examples)
         if ending.kind != "done":
             raise RuntimeError(f"{land.name} {name} {seed}: {ending.message}")
         measured = [e for e in study.told if e.losses is not None and e.trial.label in ("start", "search")]
@@ -84,10 +86,17 @@ def run(land: Landscape, name: str, seed: int, out: Path) -> None:
         with closing(open_study(aside, plan, resume=True)) as checked:
             known = land.synthetic or land.on_grid
             looks = zip(ends, (N_COVERING if known else N_SCORED, N_SCORED), strict=False)
-            forecasts = [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
+            forecasts = (
+                [forecast(config, plan, checked, executor, measured[:n], most) for n, most in looks]
+                if optimizer.why_no_predictions() is not None
+                else []
+            )
+        costs = np.cumsum([e.trial.cost * e.trial.counts for e in study.ended])
+        spent = dict(zip((e.trial.number for e in study.ended), costs, strict=True))
     data = {
         "points": [e.trial.x.tolist() for e in measured if e.trial.x is not None],
         "losses": [e.losses for e in measured],
+        "costs": [float(spent[e.trial.number]) for e in measured],
         "forecasts": [one for one in forecasts if one["points"]],
     }
     result.write_text(json.dumps(data))
@@ -125,14 +134,14 @@ def forecast(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Per cost the share of the front's hypervolume and the IGD+, of what was measured by then.
+    """Per cost, in evaluations of the search split, the share of the front's hypervolume and the IGD+ measured by then.
 
     promised: the same share after the first cost with the front predicted then, its points scored for real, taken in.
     gap: mean absolute difference of predicted and real losses, in points, the largest of the tasks, after the first
     cost and at the end. NaN for searchers that predict nothing.
     """
 
-    used: int
+    used: float
     hypervolume: FloatArray
     igd_plus: FloatArray
     promised: float
@@ -143,15 +152,16 @@ def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
     """What one study found, against the known front (synthetic: without noise) or the measured one."""
     data = json.loads((out / f"{land.name}-{name}-{seed}.json").read_text())
     config = configuration(land, SEARCHERS[name], seed, out, name)
-    points, losses = np.array(data["points"]), np.array(data["losses"])
+    points, losses, costs = (np.array(data[key]) for key in ("points", "losses", "costs"))
     front = true_front(land, config) if land.synthetic else measured_front(land, seed, out)
     best, worst = front.min(axis=0), front.max(axis=0)
     reference = worst + 0.1 * (worst - best)
     whole = hypervolume(front, reference)
     reached = []
     for cost in land.costs:
-        chosen = non_dominated(losses[:cost])
-        reached.append(truth(config, points[:cost][chosen]) if land.synthetic else losses[:cost][chosen])
+        n = int(np.sum(costs <= cost + 1e-6))
+        chosen = non_dominated(losses[:n])
+        reached.append(truth(config, points[:n][chosen]) if land.synthetic else losses[:n][chosen])
     promised, gaps = np.nan, [np.nan]
     if data["forecasts"]:
         actual = [
@@ -165,7 +175,7 @@ def judge(land: Landscape, name: str, seed: int, out: Path) -> Verdict:
         ]
     shares = np.array([hypervolume(one, reference) / whole for one in reached])
     return Verdict(
-        len(losses), shares, np.array([igd_plus(one, front) for one in reached]), promised, (gaps[0], gaps[-1])
+        float(costs[-1]), shares, np.array([igd_plus(one, front) for one in reached]), promised, (gaps[0], gaps[-1])
     )
 
 
@@ -204,9 +214,14 @@ def table(land: Landscape, names: Sequence[str], seeds: int, out: Path) -> str:
 
 
 def searchers_for(land: Landscape, names: Sequence[str]) -> list[str]:
-    """The searchers that take so many objectives."""
-    most = {name: plugins.load("optimizer", SEARCHERS[name].kind, Optimizer).max_objectives for name in names}
-    return [name for name in names if land.n_objectives <= (most[name] or land.n_objectives)]
+    """The searchers that take so many objectives, and have gradients if they follow them."""
+    kinds = {name: plugins.load("optimizer", SEARCHERS[name].kind, Optimizer) for name in names}
+    return [
+        name
+        for name, kind in kinds.items()
+        if land.n_objectives <= (kind.max_objectives or land.n_objectives)
+        and not (land.synthetic and kind.follows_gradients)
+    ]
 
 
 def _mean(values: Sequence[float], digits: int) -> str:

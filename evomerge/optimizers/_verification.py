@@ -59,6 +59,13 @@ class Volume:
             gains[at : at + 512] = ahead @ self.weights
         return gains.reshape(losses.shape[:-1])
 
+    def joint_gain(self, losses: FloatArray) -> float:
+        """Return the fraction of weighted hypervolume that `losses` (n, n_objectives) add together."""
+        ahead = np.zeros(len(self.open), dtype=np.bool_)
+        for each in losses:
+            ahead |= (each <= self.open).all(axis=1)
+        return float(self.weights[ahead].sum())
+
     def expected_gains(self, losses: FloatArray, errors: FloatArray) -> FloatArray:
         """Return the expectation of `gains` over normal losses with standard `errors`, both (n, n_objectives): (n,)."""
         draws = ndtri(sobol_points(losses.shape[1], 0, _N_DRAWS).clip(1e-3, 1 - 1e-3))

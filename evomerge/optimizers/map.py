@@ -41,6 +41,8 @@ _FEW = 10
 _N_TIED = 20
 #: Smallest leave-one-out R^2 of every objective with which fronts may be said to agree.
 _RELIABLE = 0.9
+#: What the whole predicted front may add, in tolerances, where the coordinates are many.
+_TOGETHER = 5.0
 #: Measurements after which `decisions` first tells of it.
 _FIRST_REPORT = 25
 
@@ -67,7 +69,8 @@ class Map(Optimizer):
         stop: Whether to end once the predicted and the measured front agree: at least 4 points were measured after the
             design (and with all coordinates free), the leave-one-out R^2 of every objective is above 0.9, the latest
             points match their predictions within the sampling error of their examples or `tolerance` of the range, and
-            no point is expected to add more than `tolerance` of the hypervolume.
+            no point is expected to add more than `tolerance` of the hypervolume (and with more than 10 coordinates, the
+            predicted front as a whole no more than 5 times that).
         tolerance: Accepted disagreement of the fronts, as a fraction between 0 and 1.
     """
 
@@ -236,8 +239,20 @@ class Map(Optimizer):
             gap = np.abs(model.left_out - model.data.losses)[verified].mean()
             if gap > max(model.data.loss_noise[verified].mean(), self._tolerance * width):
                 return False
+        if self.dimension > _FEW and self._left_over() > _TOGETHER * self._tolerance:
+            return False
         _, gains = self._promising(pending)
         return not len(gains) or bool(gains[0] <= self._tolerance)
+
+    def _left_over(self) -> float:
+        """Return the fraction of the hypervolume that the predicted front is expected to add as a whole.
+
+        Where fronts are long, no single point adds much.
+        """
+        belief, measured = self._belief(), self._measured()
+        losses, _ = belief.surrogates.predict(belief.x)
+        volume = Volume.beyond(measured, losses, self._worst(), self.preference, self.seed)
+        return volume.joint_gain(losses) / max(volume.covered, 1e-9)
 
     def _unreliable(self, surrogates: Surrogates) -> list[int]:
         """Return the objectives whose leave-one-out R^2 is too small for a claim.

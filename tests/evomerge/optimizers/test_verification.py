@@ -22,6 +22,14 @@ def test_gains_are_those_of_the_hypervolume() -> None:
     assert volume.gains(new)[2:].tolist() == [0.0, 0.0]  # dominated, and measured already
 
 
+def test_the_joint_gain_is_that_of_all_points_together() -> None:
+    new = np.array([[0.3, 0.5], [0.1, 0.9], [0.6, 0.6], [0.25, 0.6]])
+    volume = Volume.beyond(MEASURED, np.zeros((1, 2)), WORST, EQUAL, 0)
+    together = pareto.hypervolume(np.vstack([MEASURED, new]), WORST) - pareto.hypervolume(MEASURED, WORST)
+    assert volume.joint_gain(new) == pytest.approx(together, abs=0.01)
+    assert volume.joint_gain(new) < volume.gains(new).sum()
+
+
 def test_expected_gains_of_one_objective_are_expected_improvement() -> None:
     measured, losses, errors = np.array([[0.5], [0.7]]), np.array([[0.45], [0.55]]), np.array([[0.1], [0.1]])
     volume = Volume.beyond(measured, np.zeros((1, 1)), np.ones(1), np.ones(1), 0)
