@@ -52,6 +52,7 @@ class BenchSpec:
         space: The search space.
         tasks: Task name -> evaluator.
         split: Shares of the search (train), select (validation) and report (test) splits.
+        salt: Key of the division into splits.
         device: Torch device, or "auto".
         threads: Number of threads for merging and torch.
         gpus: GPUs per worker; above 1 a candidate's layers are spread over them.
@@ -76,6 +77,7 @@ class BenchSpec:
     code: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     own_tokenizers: tuple[str, ...] = ()
+    salt: str = ""
 
     def __call__(self) -> "Bench":
         """Build the bench; executors call this factory in each worker."""
@@ -124,11 +126,13 @@ def build_evaluator(spec: PluginSpec) -> Evaluator:
     return evaluator
 
 
-def split_ids(evaluator: Evaluator, split: str, fractions: tuple[float, float, float]) -> tuple[str, ...]:
+def split_ids(
+    evaluator: Evaluator, split: str, fractions: tuple[float, float, float], salt: str = ""
+) -> tuple[str, ...]:
     """Return the examples of a split, in the evaluator's order; whole-model values belong to every split."""
     if evaluator.whole_model:
         return evaluator.example_ids
-    return tuple(name for name in evaluator.example_ids if split_of(name, fractions) == split)
+    return tuple(name for name in evaluator.example_ids if split_of(name, fractions, salt) == split)
 
 
 class Bench:
@@ -290,7 +294,7 @@ class Bench:
                 return self.evaluators[task].score(model, trial.examples[task])
         key = (task, trial.split)
         if key not in self._ids:
-            self._ids[key] = split_ids(self.evaluators[task], trial.split, self.spec.split)
+            self._ids[key] = split_ids(self.evaluators[task], trial.split, self.spec.split, self.spec.salt)
         if not self._ids[key]:
             total = len(self.evaluators[task].example_ids)
             raise ValueError(f"Task {task!r} has no example in split {trial.split!r} ({total} in total): provide more.")

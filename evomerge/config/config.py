@@ -189,7 +189,7 @@ class SearchConfig(Section):
             "objective": self.objective.data,
             "optimizer": plugin_data(self.optimizer),
             "budget": self.budget.model_dump(exclude_none=True),
-            "split": self.split.model_dump(),
+            "split": self.split.model_dump(exclude_none=True),
             "study": str(self.study),
         }
         rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}

@@ -79,11 +79,12 @@ class Limits(Section):
 
 
 class Split(Section):
-    """Shares of each task's examples for search, selection and report."""
+    """Shares of each task's examples for search, selection and report. salt: key of another division by hash."""
 
     search: Annotated[float, Field(gt=0, lt=1)] = 0.5
     select: Annotated[float, Field(gt=0, lt=1)] = 0.2
     report: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    salt: Annotated[str | None, Field(min_length=1)] = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Split":

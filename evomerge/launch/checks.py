@@ -69,10 +69,10 @@ def count_examples(
     notes: gets where they are few, and how many repeat another one.
     """
     examples: dict[str, dict[str, int]] = {}
-    shares = config.split.shares
+    shares, salt = config.split.shares, config.split.salt or ""
     distinct = count_distinct(config, evaluators)
     for task, evaluator in evaluators.items():
-        examples[task] = {split: len(split_ids(evaluator, split, shares)) for split in SPLITS}
+        examples[task] = {split: len(split_ids(evaluator, split, shares, salt)) for split in SPLITS}
         for split, count in examples[task].items():
             if count == 0:
                 raise ConfigError(
@@ -124,9 +124,9 @@ def floor_notes(config: SearchConfig, objective: Objective) -> list[str]:
 
 def count_distinct(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> dict[str, dict[str, int]]:
     """Distinct examples of every task on every split: what intervals, tests and power count."""
-    shares = config.split.shares
+    shares, salt = config.split.shares, config.split.salt or ""
     return {
-        task: {split: len(set(map(content_of, split_ids(evaluator, split, shares)))) for split in SPLITS}
+        task: {split: len(set(map(content_of, split_ids(evaluator, split, shares, salt)))) for split in SPLITS}
         for task, evaluator in evaluators.items()
     }
 

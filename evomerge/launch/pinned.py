@@ -20,8 +20,8 @@ Examples = Mapping[tuple[str, str], tuple[str, ...]]
 
 def examples_of(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Examples:
     """The examples of every task on every split, now."""
-    shares = config.split.shares
-    return {(task, split): split_ids(one, split, shares) for task, one in evaluators.items() for split in SPLITS}
+    shares, salt = config.split.shares, config.split.salt or ""
+    return {(task, split): split_ids(one, split, shares, salt) for task, one in evaluators.items() for split in SPLITS}
 
 
 def compare_examples(study: Study, examples: Examples, config: SearchConfig) -> None:

@@ -196,6 +196,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         1 if config.threads == "auto" else config.threads,
         compute_dtype=compute,
         code=config.code_folders,
+        salt=config.split.salt or "",
     )
     return spec, said
 

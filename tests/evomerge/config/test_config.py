@@ -255,6 +255,13 @@ def test_the_identity_leaves_out_what_may_change(tmp_path: Path) -> None:
     assert config.identity() != load(tmp_path, FULL.replace("seed: 0", "seed: 1")).identity()
 
 
+def test_a_salt_belongs_to_the_identity_where_it_is_given(tmp_path: Path) -> None:
+    salted = load(tmp_path, FULL.replace("report: 0.3}", "report: 0.3, salt: b}"))
+    assert salted.split.salt == "b"
+    assert salted.identity()["split"] == {"search": 0.5, "select": 0.2, "report": 0.3, "salt": "b"}
+    assert "salt" not in load(tmp_path, FULL).identity()["split"], "earlier studies can be resumed"
+
+
 def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
     config = load(tmp_path, FULL)
     assert config.with_budget(trials=7, hours=None).budget.model_dump() == {

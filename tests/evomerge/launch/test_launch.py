@@ -90,6 +90,20 @@ def test_a_baseline_scores_what_a_candidate_with_the_same_weights_does(configure
         np.testing.assert_array_equal(found["uniform"][task].values, scores.values)
 
 
+def test_a_salt_divides_the_examples_otherwise_everywhere(configured: Configured) -> None:
+    shares = {"search": 0.5, "select": 0.2, "report": 0.3}
+    plain, salted = (prepare(configured(split=shares | salt)) for salt in ({}, {"salt": "b"}))
+    assert plain.ids.keys() == salted.ids.keys()
+    assert all(set(plain.ids[key]) != set(ids) for key, ids in salted.ids.items())
+    sizes = {task: {split: len(salted.ids[task, split]) for split in shares} for task in salted.examples}
+    assert salted.examples == salted.distinct_examples == sizes
+    start = next(trial for trial in salted.planned if trial.label == "start")
+    scored = salted.spec().run(start).scores
+    assert {task: scores.example_ids for task, scores in scored.items()} == {
+        task: salted.ids[task, "search"] for task in salted.examples
+    }
+
+
 def test_baselines_of_the_searched_method_are_points_of_the_space(configured: Configured) -> None:
     config = configured()
     plan = prepare(config)
