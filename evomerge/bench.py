@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evaluators._own_code import look_in
 from evaluators.base import Evaluator, FloatArray, Scores, split_of
@@ -224,29 +224,32 @@ class Bench:
             self._become(merge)
         self.model.coefficients = merge.table.values
         hooks = GradientHooks(self.model, self.engine, checkpointing=self._sparing)
-        scores = {}
+        scores: dict[str, Scores] = {}
+        forwarded: list[Tensor] = []
         with hooks.of(merge, self.space.searched) as found:
             for task, ids in (trial.examples or {}).items():
                 with _timed(seconds, f"gradient:{task}"):
+                    if self._sparing or self._state.changed:  # a backward pass refuses buffers that were restored
+                        _backward(forwarded)
                     self._state.restore()
-                    losses = self._losses(task, ids, trial.references.get(task, {}), weights[task])
+                    losses = self._losses(task, ids, trial.references.get(task, {}))
                     if losses is not None:
-                        scores[task] = losses
+                        scores[task] = Scores(losses[0], losses[1].detach().double().cpu().numpy())
+                        forwarded.append(weights[task] * losses[1].mean())
+            with _timed(seconds, "gradient"):
+                _backward(forwarded)
         if trial.x is None:
             raise ValueError(f"Trial {trial.number} asks for a gradient and has no point to take it at.")
         return Outcome(trial.number, scores, self.space.pull_back(trial.x, found.values), seconds=seconds)
 
-    def _losses(self, task: str, ids: Sequence[str], references: Mapping[str, str], weight: float) -> Scores | None:
-        """Add the gradient of one task's weighted mean loss; return the losses, None where no example has one."""
+    def _losses(
+        self, task: str, ids: Sequence[str], references: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], Tensor] | None:
+        """Return the examples of one task that have a loss, and their losses; None where there are none."""
         evaluator = self.evaluators[task]
         known = frozenset(ids)
-        usable = [name for name in evaluator.loss_ids(references) if name in known]
-        if not usable:
-            return None
-        losses = evaluator.loss(self.model, usable, references)
-        if losses.requires_grad:
-            (weight * losses.mean()).backward()
-        return Scores(tuple(usable), losses.detach().double().cpu().numpy())
+        usable = tuple(name for name in evaluator.loss_ids(references) if name in known)
+        return (usable, evaluator.loss(self.model, usable, references)) if usable else None
 
     def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
         """Return the network that uses the resident weights: for some parents one configured by their folder."""
@@ -363,6 +366,14 @@ class Bench:
                 seen.update(np.asarray(choices).tobytes())
         computed = None if outputs is None else hashlib.sha256(outputs.tobytes()).hexdigest()
         return weights.hexdigest(), computed, seen.hexdigest()
+
+
+def _backward(losses: list[Tensor]) -> None:
+    """Backpropagate the sum of some losses, and forget them: every weight's gradient is contracted once."""
+    followed = [loss for loss in losses if loss.requires_grad]
+    losses.clear()
+    if followed:
+        torch.autograd.backward(followed)
 
 
 @contextmanager

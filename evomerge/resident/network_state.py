@@ -62,6 +62,13 @@ class NetworkState:
             not torch.equal(tensor, seen) for tensor, seen in zip(self._merged_buffers, self._values, strict=True)
         )
 
+    @property
+    def changed(self) -> bool:
+        """Return whether a pass changed buffers or plain attributes, so that `restore` would write to them."""
+        return any(_plain(module) != kept for module, kept in self._plain) or any(
+            place[name] is not tensor or not torch.equal(tensor, value) for place, name, tensor, value in self._tensors
+        )
+
     def restore(self) -> None:
         """Restore buffers and plain attributes."""
         for module, kept in self._plain:
@@ -72,7 +79,8 @@ class NetworkState:
                 vars(module).update(kept)
         for place, name, tensor, value in self._tensors:
             place[name] = tensor
-            tensor.copy_(value)
+            if not torch.equal(tensor, value):  # a backward pass still needs what a forward pass read
+                tensor.copy_(value)
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:

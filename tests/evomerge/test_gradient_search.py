@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.bench import Bench
@@ -14,6 +15,7 @@ from evomerge.budget import evaluations
 from evomerge.config import load_config
 from evomerge.launch.plan import prepare
 from evomerge.optimizers.base import OptimizerError
+from evomerge.resident.gradients import CoefficientGradient
 from evomerge.run import Run
 from evomerge.search_examples import SearchExamples
 from evomerge.study import Study
@@ -225,3 +227,40 @@ def test_a_gradient_that_runs_out_of_memory_is_computed_again_with_less(tiny: Ti
     assert again.failure is None
     assert plain.gradient is not None
     assert again.gradient == pytest.approx(plain.gradient, rel=1e-3, abs=1e-6)
+
+
+def test_each_weight_is_contracted_once_for_all_tasks(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, examples = bench_of(write_search(tmp_path, tiny))
+    real, contracted = CoefficientGradient.add, []
+
+    def add(self: CoefficientGradient, name: str, gradient: Tensor) -> None:
+        contracted.append(name)
+        real(self, name, gradient)
+
+    monkeypatch.setattr(CoefficientGradient, "add", add)
+    bench.run(Trial(0, bench.space.default(), examples=batch(examples), gradient={"count": 0.5, "sort": 0.5}))
+    assert len(contracted) == len(set(contracted)) > 10
+
+
+def test_buffers_that_a_pass_changes_are_restored_between_tasks(tiny: TinyModels, tmp_path: Path) -> None:
+    bench, examples = bench_of(write_search(tmp_path, tiny))
+    network = bench.model.network
+    frequencies = network.model.rotary_emb.inv_freq
+    network.lm_head.register_forward_hook(lambda _, __, output: output * frequencies[:1])
+
+    def change(*_: object) -> None:
+        frequencies.mul_(1.5)
+
+    network.register_forward_pre_hook(change)
+
+    def gradient(*tasks: str) -> np.ndarray:
+        chosen = {task: examples.ids[task][:2] for task in tasks}
+        outcome = bench.run(Trial(0, bench.space.default(), examples=chosen, gradient=dict.fromkeys(chosen, 0.5)))
+        assert outcome.failure is None, outcome.failure
+        assert outcome.gradient is not None
+        return outcome.gradient
+
+    gradient("count", "sort")  # a task's first loss prepares with a pass of its own
+    assert gradient("count", "sort") == pytest.approx(gradient("count") + gradient("sort"), rel=1e-4, abs=1e-6)

@@ -13,6 +13,7 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.output.materialize import materialize
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
+from evomerge.resident.network_state import NetworkState
 from evomerge.resident.resident import load_resident
 from evomerge.trial import CANARY, Outcome, Trial
 from tests.evomerge.networks import write_network
@@ -87,3 +88,18 @@ def test_a_module_that_was_left_in_training_is_put_back(tmp_path: Path) -> None:
     with torch.no_grad():
         bench.model.network(pixel_values=torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     np.testing.assert_array_equal(run(bench, [0.3, 0.8]).scores["mine"].values, before.values)
+
+
+def test_restoring_unchanged_buffers_writes_nothing() -> None:
+    network = torch.nn.BatchNorm1d(3)
+    state, mean = NetworkState(network, ()), network.running_mean
+    assert mean is not None
+    version = mean._version
+    assert not state.changed
+    state.restore()
+    assert mean._version == version, "backward passes refuse buffers that were written to"
+    mean.add_(1.0)
+    assert state.changed
+    state.restore()
+    assert not state.changed
+    assert mean.tolist() == [0.0, 0.0, 0.0]
