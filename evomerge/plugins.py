@@ -118,7 +118,13 @@ def build(what: str, spec: PluginSpec, contract: type, **given: Any) -> Any:
     missing = [p.name for p in named if p.default is p.empty and p.name not in {**given, **spec.options}]
     if missing:
         raise PluginError(f"{what} {spec.kind!r} needs {', '.join(map(repr, missing))}; give it as an option.")
-    return plugin(**given, **spec.options)
+    try:
+        return plugin(**given, **spec.options)
+    except TypeError as error:  # an option of another type than the plug-in computes with
+        options = ", ".join(f"{name}: {value!r}" for name, value in spec.options.items())
+        raise PluginError(
+            f"{what} {spec.kind!r} does not accept its options ({options or 'none'}): {error}."
+        ) from error
 
 
 def _is_concrete(value: Any, contract: type) -> bool:

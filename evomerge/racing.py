@@ -23,6 +23,8 @@ from evomerge.trial import Origin, Trial
 #: Standard errors by which a candidate must be behind to be dropped: few truly better ones are lost (4 % of those 2
 #: points ahead), or more (14 %), which an optimizer with hundreds of candidates can afford.
 LEVELS = {"safe": 1.64, "aggressive": 1.0}
+#: Name in the search file of no race at all.
+OFF = "off"
 #: Examples of every look after the first, and the fewest of the first.
 BLOCK = 50
 #: The first look comes after this share of the examples at the earliest.
@@ -189,7 +191,7 @@ def make_race(
     """Return the race that a search file asks for; `auto` races by itself where there are enough examples.
 
     Args:
-        racing: Name of a level in LEVELS; None if the search file does not say.
+        racing: Name of a level in LEVELS, or OFF; None if the search file does not say.
         optimizer: Name of the optimizer.
         examples: Examples of the search split.
         objective: The objective.
@@ -198,6 +200,8 @@ def make_race(
     Raises:
         RacingError: The search file asks for a race that cannot be held.
     """
+    if racing == OFF:
+        return None
     if racing is not None:
         kind: type[Optimizer] = plugins.load("optimizer", optimizer, Optimizer)
         if kind.uses_parts and not kind.follows_gradients:

@@ -242,6 +242,11 @@ class Run:
     def entry(self, number: int) -> Entry:
         """Return a trial by its number. Raises StudyError, with the existing numbers."""
         entry = self.study.entries.get(number)
+        if entry is None and number in self.study.parts:
+            raise StudyError(
+                f"Trial {number} of {self.folder} is a gradient step, or some of a candidate's examples, and no "
+                f"merge to choose. Whole trials are listed by `evomerge pareto {self.folder} --all`."
+            )
         if entry is None:
             raise StudyError(f"{self.folder} has no trial {number}. {_trials(self.study)}")
         return entry

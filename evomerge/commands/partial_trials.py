@@ -1,12 +1,13 @@
 """What a search file has to say of trials that are no whole candidates: gradients and races, before any is spent."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from evomerge.config import SearchConfig
 from evomerge.launch.plan import Plan, build_optimizer, build_race
 from evomerge.optimizers.base import Optimizer
-from evomerge.racing import ENOUGH, LEVELS
+from evomerge.racing import ENOUGH, LEVELS, OFF
 from evomerge.search_examples import why_no_parts
 from evomerge.text.sizes import size
 
@@ -15,30 +16,33 @@ def partial_trials(config: SearchConfig, plan: Plan) -> dict[str, Any]:
     """Describe gradients and races as plain data: None for what the optimizer never does.
 
     gradients: `no_loss` (task -> why it has no differentiable loss, None where it has one), `no_gradient` (why the
-    merge has none), `evaluations` that the optimizer takes before it ends by itself (None: the budget ends it), and
-    `largest_tensor_bytes`. racing: `level`, None where candidates do not race, and `why_not`. decisions: what the
-    optimizer has decided already.
+    merge has none), `evaluations` that the optimizer takes before it ends by itself (None: the budget ends it),
+    `budget` that is left for them (None: unlimited), and `largest_tensor_bytes`. racing: `level`, None where candidates
+    do not race, and `why_not`. decisions: what the optimizer has decided already.
     """
     optimizer = build_optimizer(config, plan)
     return {
-        "gradients": _gradients(plan, optimizer) if optimizer.follows_gradients else None,
+        "gradients": _gradients(plan, optimizer, config.budget.trials) if optimizer.follows_gradients else None,
         "racing": _racing(config, plan),
         "decisions": list(optimizer.decisions()),
     }
 
 
-def _gradients(plan: Plan, optimizer: Optimizer) -> dict[str, Any]:
+def _gradients(plan: Plan, optimizer: Optimizer, trials: int | None) -> dict[str, Any]:
     return {
         "no_loss": {task.name: task.no_loss for task in plan.measures.tasks},
         "no_gradient": plan.measures.no_gradient,
         "evaluations": optimizer.evaluations_left(),
+        "budget": None if trials is None else plan.n_proposed(trials),
         "largest_tensor_bytes": plan.needs.largest,
     }
 
 
 def _racing(config: SearchConfig, plan: Plan) -> dict[str, Any] | None:
-    if config.racing is None and config.optimizer.kind != "auto":
+    if config.racing in (None, OFF) and config.optimizer.kind != "auto":
         return None
+    if config.racing == OFF:
+        return {"level": None, "why_not": "The search file says so."}
     race, total = build_race(config, plan), plan.search_examples.total
     if race is not None:
         return {"level": next(name for name, z in LEVELS.items() if z == race.z), "why_not": None}
@@ -61,6 +65,12 @@ def partial_lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
                 "included (a gradient counts three times its examples), then the search ends. The steps follow each "
                 "other and use one worker"
             )
+            if found["budget"] is not None and found["budget"] < found["evaluations"]:
+                missing = ceil(found["evaluations"] - found["budget"])
+                lines.append(
+                    f"gradients: the budget leaves {found['budget']} evaluations, so the search is cut short; to "
+                    f"let it end by itself, add {missing} to `budget.trials`"
+                )
     if race is not None:
         lines.append(f"racing: {race['level']}" if race["level"] else f"racing: off. {race['why_not']}")
     return lines

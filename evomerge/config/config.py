@@ -81,7 +81,7 @@ class SearchConfig(Section):
 
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
     racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
-    scored; None for off, unless the optimizer races by itself.
+    scored: "off", "safe" or "aggressive"; None for what the optimizer does by itself.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
     so far, and at least ten minutes.
     code: folders of the user's own modules; by default the search file's and the working folder.

@@ -256,8 +256,10 @@ def _folders(data: Any, info: ValidationInfo) -> tuple[Path, ...]:
 
 def _racing(given: Any) -> str | None:
     # YAML reads a bare `off` as false.
-    if given is None or given is False or given == "off":
+    if given is None:
         return None
+    if given is False or given == "off":
+        return "off"
     if given not in ("safe", "aggressive"):
         raise ValueError(f"expected off, safe or aggressive; got {given!r}")
     return str(given)

@@ -90,6 +90,8 @@ def run(
                 recommended = optimizer.recommend()
                 if recommended is not None and optimizer.knows(recommended):
                     recommended = None
+                if recommended is not None and optimizer.follows_gradients and spendable.spent(study, reserve):
+                    say("the budget ended during the search; its current point is scored in addition")
                 ending = select(
                     study,
                     executor,

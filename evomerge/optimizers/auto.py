@@ -1,11 +1,11 @@
-"""auto: coefficient gradients where the tasks have losses, black-box search where they have none or mislead.
+"""auto: coefficient gradients where the tasks have losses, black-box search where there are none or they mislead.
 
     start ─▶ descent in coarse groups ─▶ descent in every tensor ─▶ long descent ─▶ done
                  │ no loss, or the metric says no                      │ some tasks have no loss
                  └──────────────▶ CMA-ES from the best baseline        └─▶ CMA-ES around the best point
 
 For a Pareto front, descents for a lattice of preferences take the place of the stages, and TPE that of CMA-ES.
-Each decision is taken on the true metric over all search examples, and explained by `decisions`.
+Each decision is taken on the true metric over all search examples, and told with its reason.
 """
 
 from collections.abc import Mapping
@@ -118,8 +118,11 @@ class Auto(Optimizer):
         return left + sum(evaluations * self._descent.share + 1 for evaluations in later)
 
     def recommend(self) -> FloatArray | None:
-        """Return the mean of the black-box search; None while there is none."""
-        return None if self._black_box is None else self._black_box.recommend()
+        """Return the mean of the black-box search, or the current point of a descent that has not ended."""
+        if self._black_box is not None:
+            return self._black_box.recommend()
+        begun = not self._ended and (self._sweep is not None or self._descent is not None) and self._running.step > 0
+        return self._running.x if begun else None
 
     def decisions(self) -> tuple[str, ...]:
         """Return what was decided so far, and why."""
@@ -145,7 +148,7 @@ class Auto(Optimizer):
     def _tell(self, observation: Observation) -> None:
         if self._black_box is not None:
             self._black_box.tell(observation)
-        elif not observation.proposed:
+        elif not observation.proposed and not self._ends_a_descent(observation):
             if self._start is None and observation.x.tolist() == self.start.tolist() and observation.losses is not None:
                 self._start = observation
             self._found.append(observation)
@@ -154,6 +157,12 @@ class Auto(Optimizer):
             self._follow(self._sweep, observation)
         else:
             self._decide(observation)
+
+    def _ends_a_descent(self, observation: Observation) -> bool:
+        """Whether a recommendation, scored where a budget ended, is the point that a descent ends with."""
+        if self._ended or (self._sweep is None and self._descent is None) or not self._running.finished:
+            return False
+        return bool(observation.x.tolist() == self._running.x.tolist())
 
     @property
     def _running(self) -> Descent:
@@ -208,7 +217,7 @@ class Auto(Optimizer):
                 return
             self._stages = []
         elif self._best is None or self._best.losses is None or end.losses[0] < self._best.losses[0]:
-            said += ". Kept as the best point" if self._best is not None else ""
+            said += ". Kept as the best point"
             self._best, self._best_groups = end, stage.groups
         else:
             said += ". The earlier point scores at least as high and is kept"
@@ -230,7 +239,7 @@ class Auto(Optimizer):
         if not blind or self._best is None:
             self._ended = True
             self._decisions.append(
-                "All tasks have a loss that the metric follows: further candidates would add nothing"
+                "The search ends: after descents that the metric follows, black-box search has not been seen to gain"
             )
             return
         self._decisions.append(

@@ -1,8 +1,8 @@
 """Coefficient gradients: one backward pass gives the derivative of the tasks' losses by every coefficient at once.
 
 The derivative of a merge by a coefficient is its task vector, so the gradient of the weights, contracted with the task
-vectors, is that of the coefficients (AdaMerging, https://arxiv.org/abs/2310.02575, does it with entropy). The loss is
-the evaluators' (see `Evaluator.loss`), the steps are those of `_descent`, and the true metric guards both.
+vectors, is that of the coefficients (AdaMerging, https://arxiv.org/abs/2310.02575, does it with entropy). The losses
+are the evaluators', the steps are Adam's on small batches of examples, and the true metric guards both.
 """
 
 from collections.abc import Mapping
@@ -97,6 +97,20 @@ class Gradient(Optimizer):
         """Return which tasks have no loss, and what the guard found."""
         return tuple(self._decisions)
 
+    def recommend(self) -> FloatArray | None:
+        """Return the current point of a descent that has not ended, (dimension,)."""
+        run = self._descent
+        return None if run is None or self._ended or run.step == 0 else run.x
+
+    @property
+    def _check_is_due(self) -> bool:
+        """Whether the true metric is wanted at the current point: half-way and at the end."""
+        run = self._descent
+        if run is None:
+            return False
+        half_way = run.step == run.n_steps // 2 and run.n_steps >= _ENOUGH_FOR_HALVES and not self._checks
+        return run.finished or half_way
+
     @property
     def _run(self) -> Descent:
         if self._descent is None:
@@ -107,8 +121,7 @@ class Gradient(Optimizer):
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - contract
         run = self._run
-        half_way = run.step == run.n_steps // 2 and run.n_steps >= _ENOUGH_FOR_HALVES and not self._checks
-        if run.finished or half_way:
+        if self._check_is_due:
             return Proposal(run.x, unraced=True)
         return Proposal(run.x, rows=run.rows(), gradient=run.weights)
 
@@ -116,7 +129,9 @@ class Gradient(Optimizer):
         self._run.take(observation.gradient)
 
     def _tell(self, observation: Observation) -> None:
-        if not observation.proposed:
+        # A budget that ended just before a check leaves the point scored as a recommendation.
+        is_check = self._check_is_due and observation.x.tolist() == self._run.x.tolist()
+        if not observation.proposed and not is_check:
             if observation.x.tolist() == self.start.tolist() and observation.losses is not None:
                 self._start = self._start or observation
             return

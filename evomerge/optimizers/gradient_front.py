@@ -66,6 +66,11 @@ class GradientFront(Optimizer):
         n_preferences = len(self._running.preferences)
         return (f"One descent for each of {n_preferences} preferences among {self.n_objectives} tasks",)
 
+    def recommend(self) -> FloatArray | None:
+        """Return the current point of a descent that has not ended, (dimension,)."""
+        sweep = self._sweep
+        return None if sweep is None or sweep.finished or sweep.descent.step == 0 else sweep.descent.x
+
     @property
     def _running(self) -> Sweep:
         if self._sweep is None:
@@ -82,5 +87,9 @@ class GradientFront(Optimizer):
         self._running.descent.take(observation.gradient)
 
     def _tell(self, observation: Observation) -> None:
-        if observation.proposed:
-            self._running.next()
+        if self._sweep is None or self._sweep.finished:
+            return
+        # A budget that ended just before the score leaves the point scored as a recommendation.
+        descent = self._sweep.descent
+        if observation.proposed or (descent.finished and observation.x.tolist() == descent.x.tolist()):
+            self._sweep.next()

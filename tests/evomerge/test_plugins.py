@@ -190,6 +190,14 @@ def test_build_refuses_an_option_that_there_is_not(option: str, message: str) ->
         _build("smooth", **{"points": 3, option: 1})
 
 
+@pytest.mark.parametrize("options", [{"peak": "high"}, {"batch": "big"}])
+def test_build_refuses_an_option_of_another_type(options: dict[str, str]) -> None:
+    with pytest.raises(PluginError, match=r"optimizer 'gradient' does not accept its options .*'(high|big)'"):
+        plugins.build(
+            "optimizer", PluginSpec("gradient", options), Optimizer, dimension=2, n_objectives=1, seed=0, start=None
+        )
+
+
 def test_build_names_a_missing_option_and_passes_variadic_ones(package: Callable[..., str]) -> None:
     package(half=PLUGIN_FILE.format(name="Half"))
     with pytest.raises(PluginError, match="thing 'half' needs 'size'"):

@@ -225,3 +225,11 @@ def test_optimizers_that_score_parts_of_candidates_by_themselves_hold_no_race(op
     else:
         with pytest.raises(RacingError, match=f"{optimizer} decides by itself.*Remove `racing`"):
             make_race("safe", optimizer, ids, Objective({"one": 1.0}), 0)
+
+
+@pytest.mark.parametrize(("racing", "z"), [(None, LEVELS["safe"]), ("off", None), ("aggressive", LEVELS["aggressive"])])
+def test_auto_races_by_itself_unless_the_search_file_says_otherwise(racing: str | None, z: float | None) -> None:
+    ids = SearchExamples({"one": tuple(map(str, range(400)))})
+    race = make_race(racing, "auto", ids, Objective({"one": 1.0}), 0)
+    assert (None if race is None else race.z) == z
+    assert make_race(None, "cma_es", ids, Objective({"one": 1.0}), 0) is None

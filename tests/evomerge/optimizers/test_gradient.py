@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from evomerge.optimizers._descent import Descent
-from evomerge.optimizers.base import Measures, Observation, OptimizerError, TaskExamples
+from evomerge.optimizers.auto import Auto
+from evomerge.optimizers.base import Measures, Observation, Optimizer, OptimizerError, Proposal, TaskExamples
 from evomerge.optimizers.gradient import Gradient
 from tests.contracts.parts import PartsContract
 from tests.evomerge.optimizers.gradients import World, run
@@ -140,3 +141,26 @@ def test_a_failed_check_is_worse_than_any_score() -> None:
         number += 1
     optimizer.tell(Observation(number, proposal.x, None))
     assert not optimizer.wants({})
+
+
+@pytest.mark.parametrize("kind", [Gradient, Auto])
+def test_where_the_budget_ends_in_a_descent_its_point_is_recommended_and_a_resume_takes_it_for_the_check(
+    kind: type[Optimizer],
+) -> None:
+    world = World(sizes=(150, 90))
+    whole = run(kind(world.dimension, 1, 0, np.full(world.dimension, 0.3)), world)
+    checks = [i for i, told in enumerate(whole.observations) if told.rows is None and told.proposed]
+    for told in (checks[0] - 3, checks[0]):  # in the middle of the steps, and just before the check
+        cut = kind(world.dimension, 1, 0, np.full(world.dimension, 0.3))
+        cut.inform(world.measures)
+        assert cut.recommend() is None
+        for observation in whole.observations[:told]:
+            cut.tell(observation)
+        found = cut.recommend()
+        assert found is not None
+        assert found.tolist() == whole.proposals[told - 2].x.tolist()
+        cut.tell(world.observed(told, Proposal(found), proposed=False))
+        following = whole.proposals[told - 2 + (told == checks[0])]
+        again = cut.ask(told + 1)
+        assert again.x.tolist() == following.x.tolist()
+        assert again.rows == following.rows
