@@ -23,6 +23,11 @@ class Comparison:
     worse: tuple[str, ...]
 
     @property
+    def unmoved(self) -> bool:
+        """Whether no example is scored differently."""
+        return self.gain == 0.0 and self.error == 0.0
+
+    @property
     def passed(self) -> bool:
         """Whether the point is not worse than the start by more than one standard error."""
         return self.gain >= -_LEVEL * self.error

@@ -209,9 +209,10 @@ class Auto(Optimizer):
         said = f"Descent {stage.name}, {run.n_steps} steps: "
         if found is not None:
             said += f"score {found.gain:+.4f} from the start's (standard error {found.error:.4f}){skipped}"
-        if end.losses is None or (found is not None and not found.passed):
+        if end.losses is None or (found is not None and (found.unmoved or not found.passed)):
             worse = f" on {', '.join(found.worse)}" if found is not None and found.worse else ""
-            said += f". The loss does not follow the metric{worse}"
+            unmoved = found is not None and found.unmoved
+            said += ". No example is scored differently" if unmoved else f". The loss does not follow the metric{worse}"
             if self._best is None:
                 self._search_blindly(f"{said}: black-box search from the best baseline")
                 return

@@ -66,6 +66,14 @@ def test_a_misleading_loss_hands_over_to_black_box_search_from_the_best_baseline
     assert optimizer.recommend() is not None
 
 
+def test_a_descent_that_changes_no_score_hands_over_to_black_box_search() -> None:
+    world = World(coarse=COARSE)
+    world.thresholds = [np.full(size, -1.0) for size in world.sizes]  # no example is ever right
+    optimizer, found = searched(world, 15)
+    assert "No example is scored differently: black-box search" in optimizer.decisions()[-1]
+    assert len(found.whole) > 5
+
+
 def test_gradients_that_all_fail_end_the_descent() -> None:
     world = World(coarse=COARSE)
     optimizer = made(world)
