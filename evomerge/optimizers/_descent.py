@@ -126,5 +126,5 @@ def why_no_descent(measures: Measures) -> str | None:
         return measures.no_gradient
     if not sum(loss_weights(measures)) > 0:
         reasons = [f"{task.name}: {task.no_loss}" for task in measures.tasks if task.no_loss is not None]
-        return f"No task with a weight has a differentiable loss ({'; '.join(reasons)})."
+        return f"No task with a weight has a differentiable loss. {' '.join(reasons)}"
     return None

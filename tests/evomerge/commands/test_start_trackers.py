@@ -79,7 +79,7 @@ def test_both_trackers_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Pat
         assert [point.get("score") for point in points] == scores
         assert [point["trial"] for point in points] == [entry.trial.number for entry in searched]
         assert points[-1]["best"] == best.score.mean
-        assert points[-1]["told"] == TRIALS
+        assert points[-1]["completed"] == TRIALS
         assert points[-1]["failures"] == scores.count(None)
     baselines = {model.label: model.means["two"] for model in take(Run.of(study)).baselines}
     for facts in (run.data.tags, summary):
