@@ -1,7 +1,7 @@
 """auto: coefficient gradients where the tasks have losses, black-box search where there are none or they mislead.
 
     start ─▶ descent in coarse groups ─▶ descent in every tensor ─▶ long descent ─▶ done
-                 │ no loss, or the metric says no                      │ some tasks have no loss
+                 │ no loss, the metric says no, or a baseline is ahead │ some tasks have no loss
                  └──────────────▶ CMA-ES from the best baseline        └─▶ CMA-ES around the best point
 
 For a Pareto front, descents for a lattice of preferences take the place of the stages, and TPE that of CMA-ES.
@@ -225,7 +225,7 @@ class Auto(Optimizer):
         self._decisions.append(said)
         if self._stages:
             self._descend()
-        elif stage.afresh or end.losses is None:
+        elif stage.afresh or end.losses is None or self._behind:
             self._finish()
         elif all(task.no_loss is None or task.share == 0 for task in measures.tasks):
             self._stages = [_Stage("at length", self._evaluations, groups=self._best_groups, afresh=True)]
@@ -233,9 +233,20 @@ class Auto(Optimizer):
         else:
             self._finish()
 
+    @property
+    def _behind(self) -> bool:
+        """Whether a baseline scores higher than every descent: these have stalled, as they do on normalized TIES."""
+        if self._best is None or self._best.losses is None:
+            return False
+        reached = self._best.losses[0]
+        return any(told.losses is not None and told.losses[0] < reached for told in self._found)
+
     def _finish(self) -> None:
-        """End, or search on by black box where the descent could not see every task."""
+        """End, or search on by black box where descents stalled or could not see every task."""
         measures = self._known_measures
+        if self._behind:
+            self._search_blindly("A baseline scores higher than every descent: black-box search from the best baseline")
+            return
         blind = _blind(measures)
         if not blind or self._best is None:
             self._ended = True

@@ -66,6 +66,20 @@ def test_a_misleading_loss_hands_over_to_black_box_search_from_the_best_baseline
     assert optimizer.recommend() is not None
 
 
+def test_descents_that_stay_below_a_baseline_hand_over_to_black_box_search_from_it() -> None:
+    world = World(coarse=COARSE)
+    optimizer = made(world)
+    ahead = np.full(world.dimension, 0.75)
+    optimizer.tell(Observation(999, ahead, np.array([-1.0]), False))
+    found = run(optimizer, world, 60)
+    said = optimizer.decisions()
+    assert said[-1].startswith("A baseline scores higher than every descent: black-box search")
+    assert not any("at length" in text for text in said)
+    later = found.whole[2:]  # the ends of both descents come first
+    assert len(later) > 40
+    assert np.mean([told.x for told in later[:10]], axis=0) == pytest.approx(ahead, abs=0.15)
+
+
 def test_a_descent_that_changes_no_score_hands_over_to_black_box_search() -> None:
     world = World(coarse=COARSE)
     world.thresholds = [np.full(size, -1.0) for size in world.sizes]  # no example is ever right
