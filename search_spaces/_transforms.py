@@ -123,7 +123,7 @@ class Simplex:
         power = 1.0 / self._to_come()
         share = points**power
         slope = power * np.maximum(points, _STEEPEST) ** (power - 1.0)
-        # By what is left after each input: its piece shrinks, the next one's grows.
+        # The gradient by what is left after each input: its piece shrinks, the next one's grows.
         by_left = gradient[:, 1:] - gradient[:, :-1]
         result = np.zeros_like(points)
         for coordinate in range(points.shape[1]):

@@ -76,7 +76,7 @@ class MergeMethod:
             thread, and may request `source` (its cache and statistics).
         allowed: Parameter -> smallest and largest valid value.
         linear_in: Parameters in which the merged delta is linear while the others are fixed.
-        gradient: How the result is differentiated by its parameters.
+        gradient: Rule by which the result is differentiated by its parameters.
         needs: Kinds of statistics required of every input; "a|b" requires one of the two.
         random: Whether the result depends on the seed.
     """

@@ -173,7 +173,7 @@ def scored_by(run: Run, part: int | None) -> list[set[int]]:
 
 
 class PartsContract:
-    """What every optimizer promises that asks for parts or gradients."""
+    """The promises of every optimizer that asks for parts or gradients."""
 
     plugin: ClassVar[type[Optimizer]]
     #: options given to the plug-in in every test
@@ -380,7 +380,7 @@ class PartsContract:
                 assert _described(untouched.ask(500)) == _described(touched.ask(500))
 
     def test_beats_random_search_at_equal_cost(self) -> None:
-        """By the distance of the best whole candidate from the optimum; medians over nine seeds."""
+        """Judged by the distance of the best whole candidate from the optimum; medians over nine seeds."""
         if not self.learns:
             pytest.skip("does not claim to learn")
         ours, random = [], []

@@ -65,7 +65,7 @@ class Silent(Sound):
 
 
 class Presuming(Sound):
-    """Asks for examples that nobody told it of."""
+    """Asks for examples that do not exist."""
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         return super()._ask(number, pending) if self.measures else Proposal(self.start, rows=FIRST)
@@ -171,7 +171,7 @@ class Elsewhere(Sound):
 
 
 class Forward(Sound):
-    """Goes on with a trial that nobody told it of."""
+    """Extends a trial that it was never told."""
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         proposal = super()._ask(number, pending)
@@ -264,7 +264,7 @@ class Greedy(Sound):
 
 
 class Ignorant(Sound):
-    """Claims to learn, and goes on with every candidate."""
+    """Claims to learn, and continues every candidate."""
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         return Proposal(self._new(number, {self.key(x) for x in pending.values()}))

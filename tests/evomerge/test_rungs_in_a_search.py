@@ -206,7 +206,7 @@ def test_all_candidates_of_a_rung_are_compared_on_the_same_examples(bench: Count
 def test_a_candidate_that_turns_out_to_be_a_known_model_is_finished_with_its_scores(
     bench: CountingBench, tmp_path: Path
 ) -> None:
-    """All trials are said to be the same model, so every one that scores all that is left is a copy of the start."""
+    """All trials count as the same model, so every one that scores all that is left is a copy of the start."""
     study = Study.create(tmp_path / "s", {}, {})
     start, optimizer = bench.space.default(), made("asha", bench)
     planned = [Trial(0, start, label="start", seed=3)]

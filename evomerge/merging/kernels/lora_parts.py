@@ -18,7 +18,7 @@ from evomerge.merging.kernels.sparsify import drop_at_random
 from evomerge.merging.method import MethodError, NoGradient
 from evomerge.merging.tiles import TILE, TensorSource, Tile
 
-#: How the methods on factors are differentiated.
+#: Gradient rule of the methods that merge factors: none.
 NO_GRADIENT = NoGradient("has no gradient: factors are merged with roots of the weights, infinitely steep at 0")
 
 

@@ -272,7 +272,7 @@ def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
     assert config.budget.trials == 200
 
 
-#: What is to be done about a path that is not there.
+#: The remedy for a path that does not exist.
 remedy = "correct the path, which starts at this file's folder if it is relative"
 
 

@@ -30,7 +30,7 @@ def test_a_candidate_climbs_as_soon_as_it_is_in_the_best_third_while_others_are_
     for number, loss in ((0, 0.5), (1, 0.2)):
         tell(optimizer, number, proposals[number], loss)
         del pending[number]
-    assert optimizer.ask(6, pending).extends is None  # a third of two is nobody
+    assert optimizer.ask(6, pending).extends is None  # a third of two is none
     tell(optimizer, 2, proposals[2], 0.9)
     del pending[2]
     climber = optimizer.ask(6, pending)

@@ -40,7 +40,7 @@ def followed(n: int, point: Callable[[int, FloatArray], FloatArray] = lambda _, 
 
 
 def counts(proposals: list[Proposal]) -> list[tuple[int, bool]]:
-    """Number of examples, 0 for all that are left, and whether the trial goes on with an earlier one."""
+    """Number of examples, 0 for all that are left, and whether the trial extends an earlier one."""
     return [(sum(map(len, p.rows or ())), p.extends is not None) for p in proposals]
 
 
