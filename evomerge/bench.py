@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,21 +16,18 @@ from evaluators.base import Evaluator, FloatArray, Scores, split_of
 from evomerge import plugins
 from evomerge.errors import PAUSED, EvomergeError
 from evomerge.merging.baselines import completed, parent_label
-from evomerge.merging.method import MergeMethod
 from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.recipe_models import open_models
-from evomerge.merging.slopes import why_no_gradient
-from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
-from evomerge.recipe.file import read_merge
 from evomerge.resident.gradients import GradientHooks
 from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
+from evomerge.space import build_space
 from evomerge.trial import OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
-from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
+from search_spaces.base import CoefficientTable, SpaceError
 
 #: Examples per task that the canary scores; all of them only if these do not distinguish two points.
 CANARY_EXAMPLES = 8
@@ -83,41 +79,6 @@ class BenchSpec:
         """Build the bench; executors call this factory in each worker."""
         look_in(self.code)
         return Bench(self)
-
-
-def chosen_space(space: PluginSpec, optimizer: PluginSpec, recipe: Recipe) -> PluginSpec:
-    """Return the space that `auto` stands for; any other as it is."""
-    if space.kind != "auto":
-        return space
-    kind: type[Optimizer] = plugins.load("optimizer", optimizer.kind, Optimizer)
-    fine = kind.follows_gradients and why_no_gradient(recipe) is None
-    return PluginSpec("tensorwise" if fine else "layerwise", space.options)
-
-
-def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
-    """Build the search space for the recipe's method over the tensors of `layout`."""
-    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
-    names = tuple(model.name for model in recipe.inputs)
-    method.check(recipe.options, len(names))
-    options = dict(spec.options)
-    if isinstance(options.get("start"), str):
-        options["start"] = read_merge(Path(options["start"]), allow_code=True).table.bind(layout.names)
-    space: SearchSpace = plugins.build(
-        "search space",
-        PluginSpec(spec.kind, options),
-        SearchSpace,
-        layout=layout,
-        inputs=names,
-        parameters=[_at_average(parameter, len(names)) for parameter in method.parameters],
-    )
-    return space
-
-
-def _at_average(parameter: Parameter, n_inputs: int) -> Parameter:
-    # The method's default weight of 1 per model would sum all models; a search starts at their mean.
-    if parameter.name == "weight" and parameter.per_input:
-        return replace(parameter, default=1.0 / n_inputs)
-    return parameter
 
 
 def build_evaluator(spec: PluginSpec) -> Evaluator:

@@ -98,8 +98,8 @@ class Run:
     @cached_property
     def space(self) -> SearchSpace:
         """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
-        from evomerge.bench import build_space, chosen_space  # with torch
         from evomerge.merging.recipe_models import open_models
+        from evomerge.space import build_space, chosen_space  # with torch
 
         recipe = self.config.recipe()
         space = chosen_space(self.config.space, self.config.optimizer, recipe)

@@ -14,10 +14,10 @@ import numpy as np
 
 from evaluators.base import FloatArray
 from evaluators.synthetic import Synthetic
-from evomerge.bench import build_space
 from evomerge.config import SearchConfig, load_config
 from evomerge.merging.recipe_models import open_models
 from evomerge.plugins import PluginSpec
+from evomerge.space import build_space
 from evomerge.statistics.pareto import non_dominated
 
 FILE = Path(__file__).parent / "02-pareto" / "search.yaml"

@@ -9,7 +9,7 @@ import torch
 
 from evaluators.base import Evaluator
 from evomerge import plugins
-from evomerge.bench import BenchSpec, build_space, chosen_space
+from evomerge.bench import BenchSpec
 from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
@@ -34,6 +34,7 @@ from evomerge.resident.parent_configuration import differences, own_configuratio
 from evomerge.resident.parent_tokenizer import own_tokenizers
 from evomerge.resident.resident import check_reads_text, check_resident, unloaded
 from evomerge.search_examples import SearchExamples, why_no_parts
+from evomerge.space import build_space, chosen_space
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from evomerge.trial import Origin, Trial

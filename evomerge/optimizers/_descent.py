@@ -1,6 +1,7 @@
 """One descent by coefficient gradients: Adam on small batches of examples, with the steps of a cosine schedule.
 
-The constants hold for every set of models that was measured and are not tuned per search (experiments/LOG.md).
+One set of constants serves every search. experiments/LOG.md says which of them were measured again and which were taken
+over from an earlier study.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 
 from evomerge.optimizers.base import FloatArray, Measures, Rows, TaskExamples
 
-#: Largest step, as a share of a coefficient's range. 0.05 and 0.1 end alike, 0.025 up to 0.7 points lower.
+#: Largest step, as a share of a coefficient's range: half or twice as much ends within a point.
 PEAK = 0.05
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.95, 1e-12
-#: Steps wanted: fewer than 25 lose points, and more and smaller batches beat fewer and larger ones at equal cost.
+#: Steps wanted: at equal cost, more and smaller batches beat fewer and larger ones.
 _STEPS = 60
 _LEAST_BATCH, _MOST_BATCH = 8, 32
 #: What a forward and a backward pass cost, in forward passes.

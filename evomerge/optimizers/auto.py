@@ -9,7 +9,7 @@ Each decision is taken on the true metric over all search examples, and told wit
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import cmaes
@@ -251,7 +251,7 @@ class Auto(Optimizer):
         if not blind or self._best is None:
             self._ended = True
             self._decisions.append(
-                "The search ends: after descents that the metric follows, black-box search has not been seen to gain"
+                "The search ends: where the metric follows the descents, black-box search gained nothing in experiments"
             )
             return
         self._decisions.append(
@@ -269,13 +269,14 @@ class Auto(Optimizer):
             self._black_box.tell(told)
 
 
+@dataclass(frozen=True, eq=False)
 class _Stage:
     """A descent to come. groups: coordinates that move together. afresh: from the start, not from the best point."""
 
-    def __init__(
-        self, name: str, evaluations: float, *, groups: NDArray[np.int64] | None = None, afresh: bool = False
-    ) -> None:
-        self.name, self.evaluations, self.groups, self.afresh = name, evaluations, groups, afresh
+    name: str
+    evaluations: float
+    groups: NDArray[np.int64] | None = None
+    afresh: bool = False
 
 
 class _FrontBlackBox:

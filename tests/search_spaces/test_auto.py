@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.bench import chosen_space
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
+from evomerge.space import chosen_space
 from search_spaces.auto import Auto
 from tests.contracts.search_space import SearchSpaceContract, model
 

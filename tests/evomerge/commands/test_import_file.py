@@ -12,13 +12,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 from evaluators import _strict_yaml as strict_yaml
-from evomerge.bench import build_space
 from evomerge.cli import app
 from evomerge.commands.import_file import import_file
 from evomerge.config import load_config
 from evomerge.merging.mergekit.configuration import InteropError
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.recipe.file import read_merge, read_own
+from evomerge.space import build_space
 from tests.evomerge.merging.folders import bare, llama, tokenizer
 
 MODELS = ("base", "math", "code")

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import EvaluatorError
-from evomerge.bench import build_space
 from evomerge.budget import candidates
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
@@ -36,6 +35,7 @@ from evomerge.resident.resident import ModelError
 from evomerge.results.as_json import selection_to_dict
 from evomerge.results.result import selection
 from evomerge.run import Run
+from evomerge.space import build_space
 from evomerge.study import ConfigurationChanged, Study, StudyExists
 from evomerge.trial import number_in
 from search_spaces.base import SpaceError
