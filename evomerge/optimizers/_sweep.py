@@ -3,13 +3,13 @@
 Weighted sums reach the convex parts of a front only; many coefficients make up for that (experiments/LOG.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
 
 from evomerge.optimizers._descent import Descent, loss_weights
-from evomerge.optimizers.base import FloatArray, Measures
+from evomerge.optimizers.base import FloatArray, Measures, Observation, Proposal
 
 #: Evaluations of the descent at the center of the preferences, and of each of the others, which begins at a neighbor's.
 CENTER, OTHERS = 4.0, 2.0
@@ -18,7 +18,10 @@ _STEPS, _EVENLY = 3, 0.05
 
 
 class Sweep:
-    """Descents for all preferences, one after the other; each begins at the nearest point that is there.
+    """Descents for all preferences; each begins where that of the nearest preference before it ended.
+
+    What a descent begins from does not depend on the number of workers, so that several descents can run at once.
+    Trials are told apart by their points and examples.
 
     Args:
         start: Point to start from, (dimension,).
@@ -39,12 +42,17 @@ class Sweep:
         center: float = CENTER,
         others: float = OTHERS,
     ) -> None:
-        self._start, self._measures, self._seed = start, measures, seed
+        self._measures, self._seed = measures, seed
         self._budgets = center, others
         usable = np.array([weight > 0 for weight in loss_weights(measures)])
         self.preferences = _lattice(usable, preference)
-        self._solved: list[tuple[FloatArray, FloatArray]] = []
-        self.descent: Descent = self._begun()
+        self._descents: dict[int, Descent] = {0: self._descent(0, start)}
+        self._solved: set[int] = set()
+
+    @property
+    def center(self) -> Descent:
+        """The first descent; the others begin when its point is scored."""
+        return self._descents[0]
 
     @property
     def n_solved(self) -> int:
@@ -59,23 +67,84 @@ class Sweep:
     @property
     def evaluations_left(self) -> float:
         """What the steps to come cost, and one score at the end of each descent."""
-        if self.finished:
-            return 0.0
-        rest = len(self.preferences) - self.n_solved - 1
-        return self.descent.evaluations_left + 1 + rest * (self._budgets[1] * self.descent.share + 1)
+        running = sum(descent.evaluations_left + 1 for descent in self._open.values())
+        rest = len(self.preferences) - len(self._descents)
+        return running + rest * (self._budgets[1] * self.center.share + 1)
 
-    def next(self) -> None:
-        """Keep the point of the descent that is done, and begin the next one."""
-        self._solved.append((self.preferences[self.n_solved], self.descent.x))
-        if not self.finished:
-            self.descent = self._begun()
+    @property
+    def furthest(self) -> FloatArray | None:
+        """The current point of the descent that has taken most steps and whose end is not scored; None before any."""
+        begun = [descent for descent in self._open.values() if descent.step > 0]
+        return max(begun, key=lambda descent: descent.step).x if begun else None
 
-    def _begun(self) -> Descent:
-        wanted, begin = self.preferences[self.n_solved], self._start
-        if self._solved:
-            begin = min(self._solved, key=lambda solved: float(np.abs(solved[0] - wanted).sum()))[1]
-        evaluations = self._budgets[bool(self._solved)]
-        return Descent(begin, self._measures.tasks, wanted.tolist(), evaluations, (self._seed, 2, self.n_solved))
+    def ask(self, pending: Mapping[int, FloatArray]) -> Proposal | None:
+        """Return the next step, or the score at the end, of the first descent that has no trial among `pending`."""
+        idle = self._idle(list(pending.values()))
+        if idle is None:
+            return None
+        if idle.finished:
+            return Proposal(idle.x, unraced=True)
+        return Proposal(idle.x, rows=idle.rows(), gradient=idle.weights)
+
+    def take(self, step: Observation) -> None:
+        """Take a step of the descent that asked for this gradient."""
+        for descent in self._open.values():
+            if not descent.finished and _same(descent.x, step.x) and descent.rows() == step.rows:
+                descent.take(step.gradient)
+                return
+
+    def ends(self, x: FloatArray) -> bool:
+        """Whether a point is the one with which a descent ends, and is not scored yet."""
+        return any(descent.finished and _same(descent.x, x) for descent in self._open.values())
+
+    def solve(self, x: FloatArray) -> None:
+        """Take note that the end of a descent was scored at a point, and begin the descents that waited for it."""
+        ended = [number for number, descent in self._open.items() if descent.finished]
+        if not ended:
+            return
+        number = min(ended, key=lambda i: _distance(self._descents[i].x, x))  # a known point is asked for beside it
+        self._solved.add(number)
+        for other in range(1, len(self.preferences)):
+            if self._before(other) == number:
+                self._descents[other] = self._descent(other, self._descents[number].x)
+
+    @property
+    def _open(self) -> dict[int, Descent]:
+        """The descents that have begun and whose ends are not scored, by the number of their preference."""
+        return {number: self._descents[number] for number in sorted(self._descents) if number not in self._solved}
+
+    def _idle(self, pending: list[FloatArray]) -> Descent | None:
+        """Return the first descent that waits for no trial. Siblings begin at one point, and wait in their order."""
+        idle = list(self._open.values())
+        elsewhere = []
+        for x in pending:
+            waits = next((descent for descent in idle if _same(descent.x, x)), None)
+            if waits is None:
+                elsewhere.append(x)
+            else:
+                idle.remove(waits)
+        for x in elsewhere:
+            ended = [descent for descent in idle if descent.finished]
+            if ended:
+                idle.remove(min(ended, key=lambda descent: _distance(descent.x, x)))
+        return idle[0] if idle else None
+
+    def _before(self, number: int) -> int:
+        """Return the preference at whose point a descent begins: the nearest one before it in the lattice."""
+        wanted = self.preferences[number]
+        return min(range(number), key=lambda other: _distance(self.preferences[other], wanted))
+
+    def _descent(self, number: int, begin: FloatArray) -> Descent:
+        evaluations, weights = self._budgets[number > 0], self.preferences[number].tolist()
+        return Descent(begin, self._measures.tasks, weights, evaluations, (self._seed, 2, number))
+
+
+def _same(a: FloatArray, b: FloatArray) -> bool:
+    return bool(np.array_equal(a, b))
+
+
+def _distance(a: FloatArray, b: FloatArray) -> float:
+    return float(np.abs(a - b).sum())
 
 
 def _lattice(usable: Sequence[bool] | FloatArray, preference: FloatArray) -> list[FloatArray]:

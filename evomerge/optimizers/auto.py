@@ -22,7 +22,14 @@ from evomerge.optimizers._generations import Generations
 from evomerge.optimizers._guard import compare
 from evomerge.optimizers._optuna_view import OptunaView
 from evomerge.optimizers._sweep import Sweep
-from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, OptimizerError, Proposal
+from evomerge.optimizers.base import (
+    FloatArray,
+    Measures,
+    Observation,
+    Optimizer,
+    OptimizerError,
+    Proposal,
+)
 
 #: Evaluations of the descent in coarse groups, of that in all coordinates, and of the long one at the end.
 _COARSE, _FINE, _LONG = 5.0, 5.0, 25.0
@@ -36,8 +43,8 @@ class Auto(Optimizer):
     """Chooses the search by what the tasks allow: gradients in stages, then black box where something is left to find.
 
     With losses for all tasks it ends by itself, after about 40 evaluations of the search split; the first answer comes
-    after 12. A Pareto front takes about 3 for each preference, of which three tasks have ten. Gradient steps follow
-    each other, so several workers help only the black-box search.
+    after 12. A Pareto front takes about 3 for each preference, of which three tasks have ten. The steps of a descent
+    follow each other, so several workers help where a front has several descents, and the black-box search.
 
     Args:
         evaluations: Budget of the last, long descent, in evaluations of the search split.
@@ -101,7 +108,9 @@ class Auto(Optimizer):
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
         """Return whether another trial would help now; steps of a descent follow each other."""
-        return not self._ended and (self._black_box is not None or not pending)
+        if self._ended or self._black_box is not None:
+            return not self._ended
+        return not pending if self._sweep is None else self._sweep.ask(pending) is not None
 
     def evaluations_left(self) -> float | None:
         """Return what the descents to come and their checks cost if the metric follows the loss; None for black box."""
@@ -121,7 +130,9 @@ class Auto(Optimizer):
         """Return the mean of the black-box search, or the current point of a descent that has not ended."""
         if self._black_box is not None:
             return self._black_box.recommend()
-        begun = not self._ended and (self._sweep is not None or self._descent is not None) and self._running.step > 0
+        if self._sweep is not None:
+            return self._sweep.furthest
+        begun = not self._ended and self._descent is not None and self._descent.step > 0
         return self._running.x if begun else None
 
     def decisions(self) -> tuple[str, ...]:
@@ -131,6 +142,8 @@ class Auto(Optimizer):
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         if self._black_box is not None:
             return Proposal(self._black_box.ask(self._seed32(number), pending))
+        if self._sweep is not None:
+            return self._sweep.ask(pending) or Proposal(self._sweep.center.x, unraced=True)
         run = self._running
         if run.finished:
             return Proposal(run.x, unraced=True)
@@ -139,9 +152,13 @@ class Auto(Optimizer):
     def _tell_part(self, observation: Observation) -> None:
         if self._black_box is not None:
             return
-        self._running.take(observation.gradient)
+        if self._sweep is not None:
+            self._sweep.take(observation)
+        else:
+            self._running.take(observation.gradient)
         self._n_gradients += observation.gradient is not None
-        if not self._n_gradients and self._running.skipped == _TRIES:
+        skipped = (self._running if self._sweep is None else self._sweep.center).skipped
+        if not self._n_gradients and skipped == _TRIES:
             self._sweep = None
             self._search_blindly(f"The first {_TRIES} gradients failed: black-box search from the best baseline")
 
@@ -160,14 +177,14 @@ class Auto(Optimizer):
 
     def _ends_a_descent(self, observation: Observation) -> bool:
         """Whether a recommendation, scored where a budget ended, is the point that a descent ends with."""
-        if self._ended or (self._sweep is None and self._descent is None) or not self._running.finished:
+        if self._sweep is not None:
+            return self._sweep.ends(observation.x)
+        if self._ended or self._descent is None or not self._descent.finished:
             return False
-        return bool(observation.x.tolist() == self._running.x.tolist())
+        return bool(observation.x.tolist() == self._descent.x.tolist())
 
     @property
     def _running(self) -> Descent:
-        if self._sweep is not None:
-            return self._sweep.descent
         if self._descent is None:
             raise OptimizerError("auto needs to know the examples of the search: call `inform` first.")
         return self._descent
@@ -187,7 +204,7 @@ class Auto(Optimizer):
                 self._sweep = None
                 self._search_blindly(f"The loss does not follow the metric{worse}: black-box search")
                 return
-        sweep.next()
+        sweep.solve(end.x)
         if sweep.finished:
             self._ended = True
             self._decisions.append(f"All {sweep.n_solved} preferences have their point")

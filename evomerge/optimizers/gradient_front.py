@@ -5,15 +5,22 @@ from typing import ClassVar
 
 from evomerge.optimizers._descent import why_no_descent
 from evomerge.optimizers._sweep import CENTER, OTHERS, Sweep
-from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, OptimizerError, Proposal
+from evomerge.optimizers.base import (
+    FloatArray,
+    Measures,
+    Observation,
+    Optimizer,
+    OptimizerError,
+    Proposal,
+)
 
 
 class GradientFront(Optimizer):
-    """Descends the tasks' losses for every preference of a lattice; two or more objectives, one trial at a time.
+    """Descends the tasks' losses for every preference of a lattice; two or more objectives.
 
     Two tasks have 5 preferences, three have 10, four have 21. The first descent takes 4 evaluations of the split,
-    each other one 2, and each point is scored once. It is made for many coefficients; with fewer than ten, `map` and
-    `gp` find as much.
+    each other one 2, and each point is scored once. Several workers take several descents, with the same points as one
+    worker. It is made for many coefficients; with fewer than ten, `map` and `gp` find as much.
 
     Args:
         center: Evaluations of the first descent, in which the tasks are weighted as in `prefer`.
@@ -54,8 +61,8 @@ class GradientFront(Optimizer):
         self._sweep = Sweep(self.start, measures, self.preference, self.seed, center=center, others=others)
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
-        """Return whether the next step can be taken: one at a time, until every preference has its point."""
-        return not pending and not self._running.finished
+        """Return whether a descent can take its next step; the steps of one descent follow each other."""
+        return self._running.ask(pending) is not None
 
     def evaluations_left(self) -> float:
         """Return what the descents to come cost, with one score for each."""
@@ -68,8 +75,7 @@ class GradientFront(Optimizer):
 
     def recommend(self) -> FloatArray | None:
         """Return the current point of a descent that has not ended, (dimension,)."""
-        sweep = self._sweep
-        return None if sweep is None or sweep.finished or sweep.descent.step == 0 else sweep.descent.x
+        return None if self._sweep is None else self._sweep.furthest
 
     @property
     def _running(self) -> Sweep:
@@ -78,18 +84,13 @@ class GradientFront(Optimizer):
         return self._sweep
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:  # noqa: ARG002 - contract
-        descent = self._running.descent
-        if descent.finished:
-            return Proposal(descent.x, unraced=True)
-        return Proposal(descent.x, rows=descent.rows(), gradient=descent.weights)
+        # Where it wants nothing it may still be asked; the contract then moves away from this known point.
+        return self._running.ask(pending) or Proposal(self._running.center.x, unraced=True)
 
     def _tell_part(self, observation: Observation) -> None:
-        self._running.descent.take(observation.gradient)
+        self._running.take(observation)
 
     def _tell(self, observation: Observation) -> None:
-        if self._sweep is None or self._sweep.finished:
-            return
         # A budget that ended just before the score leaves the point scored as a recommendation.
-        descent = self._sweep.descent
-        if observation.proposed or (descent.finished and observation.x.tolist() == descent.x.tolist()):
-            self._sweep.next()
+        if self._sweep is not None and (observation.proposed or self._sweep.ends(observation.x)):
+            self._sweep.solve(observation.x)

@@ -128,3 +128,51 @@ def test_a_resume_continues_exactly_where_it_stopped(kind: type[Optimizer]) -> N
         again, before = resumed.ask(told), found.proposals[told - 2]
         assert again.x.tolist() == before.x.tolist()
         assert (again.rows, again.gradient) == (before.rows, before.gradient)
+
+
+@pytest.mark.parametrize("kind", [GradientFront, Auto])
+@pytest.mark.parametrize("slots", [2, 4])
+def test_several_workers_are_busy_and_find_the_points_of_one_worker(kind: type[Optimizer], slots: int) -> None:
+    world = FrontWorld(sizes=(60, 60, 60))
+    _, alone = searched(kind, world)
+    optimizer = made(kind, world)
+    optimizer.inform(world.measures)
+    for observation in alone.observations[:2]:
+        optimizer.tell(observation)
+    rng = np.random.default_rng(0)
+    running: dict[int, Proposal] = {}
+    points, most, number = set(), 0, 2
+    while running or optimizer.wants({}):
+        while len(running) < slots and optimizer.wants({n: p.x for n, p in running.items()}):
+            running[number] = optimizer.ask(number, {n: p.x for n, p in running.items()})
+            number += 1
+        most = max(most, len(running))
+        ended = int(rng.choice(list(running)))
+        told = world.observed(ended, running.pop(ended))
+        optimizer.tell(told)
+        if told.rows is None:
+            points.add(tuple(told.x))
+    assert most == slots
+    assert points == {tuple(told.x) for told in alone.whole}
+
+
+def test_siblings_that_begin_at_one_point_run_at_once_and_are_told_apart_by_their_examples() -> None:
+    world = FrontWorld(sizes=(60, 60, 60))
+    sweep = Sweep(np.full(12, 0.3), world.measures, np.full(3, 1 / 3), 0)
+    while not sweep.center.finished:
+        assert sweep.ask({0: sweep.center.x}) is None
+        proposal = sweep.ask({})
+        assert proposal is not None
+        sweep.take(world.observed(1, proposal))
+    sweep.solve(sweep.center.x)
+    pending: dict[int, Proposal] = {}
+    while (proposal := sweep.ask({n: p.x for n, p in pending.items()})) is not None:
+        pending[len(pending)] = proposal
+    assert len(pending) > 1
+    assert len({tuple(p.x) for p in pending.values()}) == 1
+    assert len({p.gradient for p in pending.values()}) == len(pending)
+    last = max(pending)
+    sweep.take(world.observed(last, pending.pop(last)))
+    again = sweep.ask({n: p.x for n, p in pending.items()})
+    assert again is not None
+    assert again.x.tolist() != sweep.center.x.tolist()
