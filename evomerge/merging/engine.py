@@ -141,7 +141,8 @@ class MergeEngine:
         if changed:
             candidate.survey(_Sources(self, candidate, keep=True))
         for name in changed:
-            self._write(candidate, self._source(candidate, name, keep=True), into[name].detach())
+            source = self._source(candidate, name, keep=True)
+            self._merge(candidate, source, into[name].detach(), self._target(source.whole(BASE)))
         self._applied = after
         return changed
 
@@ -168,7 +169,7 @@ class MergeEngine:
             if name in self._present:
                 source = self._source(candidate, name, keep=False)
                 out = torch.empty(source.shape, dtype=self._target(source.whole(BASE)), device=self._device)
-                self._merge(candidate, source, out)
+                self._merge(candidate, source, out, out.dtype)
                 yield name, out.cpu()
             else:
                 yield name, self._models[0].tensor(name)
@@ -212,27 +213,21 @@ class MergeEngine:
                     )
         return candidate
 
-    def _write(self, candidate: PreparedMerge, source: TensorSource, place: Tensor) -> None:
+    def _merge(self, candidate: PreparedMerge, source: TensorSource, place: Tensor, dtype: torch.dtype) -> None:
         """Merge into a tensor that may be transposed or of another dtype than the result.
 
         Its values are those of the result rounded to its dtype first, as in a loaded export.
         """
-        dtype = self._target(source.whole(BASE))
-        if place.dtype == dtype and place.is_contiguous():
-            self._merge(candidate, source, place)
-            return
-        if dtype not in self._rounded or self._rounded[dtype].numel() < source.numel:
-            self._rounded[dtype] = torch.empty(source.numel, dtype=dtype, device=self._device)
-        result = self._rounded[dtype][: source.numel].view(source.shape)
-        self._merge(candidate, source, result)
-        place.copy_(result)
-
-    def _merge(self, candidate: PreparedMerge, source: TensorSource, out: Tensor) -> None:
-        count = candidate.merge(source, out)
+        count = candidate.merge(source, place, dtype, self._memory)
         if count:
-            dtype = str(out.dtype).removeprefix("torch.")
-            hint = " If this is an overflow, try dtype bfloat16 or float32." if out.dtype == torch.float16 else ""
-            raise MergeError(f"The merge has {count} non-finite values in {source.tensor} (dtype {dtype}).{hint}")
+            name = str(dtype).removeprefix("torch.")
+            hint = " If this is an overflow, try dtype bfloat16 or float32." if dtype == torch.float16 else ""
+            raise MergeError(f"The merge has {count} non-finite values in {source.tensor} (dtype {name}).{hint}")
+
+    def _memory(self, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+        if dtype not in self._rounded or self._rounded[dtype].numel() < shape.numel():
+            self._rounded[dtype] = torch.empty(shape.numel(), dtype=dtype, device=self._device)
+        return self._rounded[dtype][: shape.numel()].view(shape)
 
     def _source(self, candidate: PreparedMerge, name: str, *, keep: bool) -> TensorSource:
         """Return one tensor of all models that have it. keep: whether cached data stays for the next merge."""

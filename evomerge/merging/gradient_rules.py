@@ -25,7 +25,7 @@ class Combination:
     Attributes:
         parameters: Parameters that the coefficients depend on smoothly.
         terms: terms(models, *, ...) -> the derivative of the result by each coefficient, with the keywords of a
-            kernel: the term, for a sum. None if the terms are the models themselves.
+            kernel: the term, for a sum. None if `prepare` returns a `SumOf`, whose terms are models.
         coefficients: Function from the result of `prepare` to the coefficients.
         options: Options that are set while differentiating, such as a tolerance.
         unless: unless(**options) -> why there is no gradient with these options of the method, or None.

@@ -9,7 +9,7 @@ A keyword with a plain default is an option: fixed for the whole merge. Both may
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -47,6 +47,27 @@ class CopyOf:
     """The result of `prepare` if the merged tensor equals one model's: an input's index, or BASE."""
 
     model: int
+
+
+@dataclass(frozen=True)
+class SumOf:
+    """The result of `prepare` if the merged tensor is a sum of models times coefficients, in the order of the inputs.
+
+    It is then written, and differentiated, in one compiled pass over the models. Kernel and pass agree bit for bit:
+    every product and every sum is rounded to float32.
+
+    Attributes:
+        coefficients: One per model.
+        of: "operands": what the kernel operates on, weights, or deltas, to which the base is added. "deltas": these
+            also if it operates on weights. "base and weights": with the base's coefficient first.
+    """
+
+    coefficients: tuple[float, ...]
+    of: Literal["operands", "deltas", "base and weights"] = "operands"
+
+    def __iter__(self) -> Iterator[float]:
+        """Iterate over the coefficients."""
+        return iter(self.coefficients)
 
 
 _UNDECLARED = "does not declare how its result is differentiated (`gradient` of @merge_method)"

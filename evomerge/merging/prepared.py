@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,13 @@ from torch import Tensor
 
 from evomerge import plugins
 from evomerge.errors import EvomergeError
-from evomerge.merging.method import BASE, CopyOf, MergeMethod, MethodError
+from evomerge.merging.fused.tensors import write_sum
+from evomerge.merging.method import BASE, CopyOf, MergeMethod, MethodError, SumOf
 from evomerge.merging.tiles import Models, TensorSource, Tile
 from evomerge.recipe import Merge
+
+#: memory(dtype, shape) -> a contiguous tensor with arbitrary values.
+Memory = Callable[[torch.dtype, torch.Size], Tensor]
 
 
 class MergeError(EvomergeError):
@@ -68,12 +72,42 @@ class PreparedMerge:
         state: Mapping[str, Any] | None = getattr(self._surveyed, "state", None)
         return state
 
-    def merge(self, source: TensorSource, out: Tensor) -> int:
-        """Write the merged tensor to `out`, contiguous and of the target dtype; return how many of its values
-        are not finite.
+    def merge(self, source: TensorSource, place: Tensor, dtype: torch.dtype, memory: Memory) -> int:
+        """Write the merged tensor, rounded to `dtype`, and return how many of its values are not finite.
+
+        Args:
+            source: The tensor of all models.
+            place: Where to write to; of any dtype and memory layout.
+            dtype: The target dtype; its values are written, even if `place` has another dtype.
+            memory: memory(dtype, shape) -> a contiguous tensor for results before they are copied to such a place.
+
+        Returns:
+            The number of results that are not finite; `place` then has arbitrary values.
         """
         given = self.given(source.tensor)
         prepared = self.prepare(source, given)
+        if isinstance(prepared, SumOf) and self._fused(source, prepared, place, dtype):
+            return 0
+        if place.dtype == dtype and place.is_contiguous():
+            return self._merge(source, given, prepared, place)
+        out = memory(dtype, source.shape)
+        count = self._merge(source, given, prepared, out)
+        place.copy_(out)
+        return count
+
+    def summands(self, source: TensorSource, prepared: SumOf) -> tuple[tuple[int, ...], bool]:
+        """Return the models of a sum, the base as -1, and whether it is of their deltas."""
+        inputs = tuple(range(len(source.input_names)))
+        if prepared.of == "base and weights":
+            return (BASE, *inputs), False
+        return inputs, prepared.of == "deltas" or self.method.operates_on == "deltas"
+
+    def _fused(self, source: TensorSource, prepared: SumOf, place: Tensor, dtype: torch.dtype) -> bool:
+        members, relative = self.summands(source, prepared)
+        models, base = [source.whole(model) for model in members], source.whole(BASE) if relative else None
+        return write_sum(models, prepared.coefficients, base, place, dtype, source.pieces)
+
+    def _merge(self, source: TensorSource, given: dict[str, Any], prepared: Any, out: Tensor) -> int:
         if isinstance(prepared, CopyOf):
             out.copy_(source.whole(prepared.model))
             doubtful = [not _sum_is_finite(out)]
@@ -160,9 +194,8 @@ class PreparedMerge:
             merged = method.kernel(models, **keywords, **({"base": base} if takes_base else {}))
             if base is not None and method.operates_on == "deltas":
                 merged.add_(base)
-            place = out[tile.start : tile.stop].copy_(merged)
-            # Only float16 has a range so much smaller that rounding can overflow where float32 did not.
-            return not _sum_is_finite(place if place.dtype == torch.float16 else merged)
+            # Not the unrounded values: rounding can overflow.
+            return not _sum_is_finite(out[tile.start : tile.stop].copy_(merged))
 
         return source.map(write)
 

@@ -190,15 +190,10 @@ def _contract(place: _Place, gradient: Tensor) -> Found:
 
 def _by_coefficients(place: _Place, rule: Combination, gradient: Tensor) -> Found:
     jacobian = [_coefficient_slopes(place, rule, name, index) for name, index in place.coordinates]
-    terms: Callable[..., Any] | None = None
-    if rule.terms is not None:
-        given, prepared = place.away()
-        if isinstance(prepared, CopyOf):
-            return {}
-        terms = partial(rule.terms, **_taken(place.method.gradient_takes, {**given, "prepared": prepared}))
-    if all(row is None for row in jacobian):
+    given, prepared = place.away()
+    if isinstance(prepared, CopyOf) or all(row is None for row in jacobian):
         return {}
-    dots = np.array(_sum_tiles(place, gradient, partial(_term_dots, place, terms)))
+    dots = np.array(_dots(place, rule, {**given, "prepared": prepared}, gradient))
     with np.errstate(invalid="ignore"):  # of a gradient that is not finite
         return _by_parameter(place, [0.0 if row is None else float(row @ dots) for row in jacobian])
 
@@ -227,15 +222,26 @@ def _coefficients(place: _Place, rule: Combination, given: Given | None) -> Floa
     return None if isinstance(prepared, CopyOf) else np.array(rule.coefficients(prepared), dtype=np.float64)
 
 
-def _term_dots(place: _Place, terms: Callable[..., Any] | None, gradient: Tensor, tile: Tile) -> list[float]:
-    if terms is not None:
-        models, here = _operands(place, tile)
-        return [dot(gradient, term.reshape(-1)) for term in terms(models, **_taken(place.method.gradient_takes, here))]
+def _dots(place: _Place, rule: Combination, given: Given, gradient: Tensor) -> list[float]:
+    """Return the dot products of the gradient with the terms."""
+    if rule.terms is not None:
+        terms = partial(rule.terms, **_taken(place.method.gradient_takes, given))
+        return _sum_tiles(place, gradient, partial(_term_dots, place, terms))
+    members, relative = place.candidate.summands(place.source, given["prepared"])
+    return _sum_tiles(place, gradient, partial(_model_dots, place.source, members, relative))
+
+
+def _term_dots(place: _Place, terms: Callable[..., Any], gradient: Tensor, tile: Tile) -> list[float]:
+    models, here = _operands(place, tile)
+    return [dot(gradient, term.reshape(-1)) for term in terms(models, **_taken(place.method.gradient_takes, here))]
+
+
+def _model_dots(
+    source: TensorSource, members: Sequence[int], relative: bool, gradient: Tensor, tile: Tile
+) -> list[float]:
     # One model at a time: off the CPU, tiles are whole tensors.
-    source = place.source
-    base = source.base(tile) if _of_deltas(place) else None
-    read = source.weights if base is None else partial(source.deltas, base=base)
-    return [dot(gradient, read(index, tile)) for index in range(len(source.input_names))]
+    read = partial(source.deltas, base=source.base(tile)) if relative else source.weights
+    return [dot(gradient, read(model, tile)) for model in members]
 
 
 def _by_the_method(place: _Place, rule: Contraction, gradient: Tensor) -> Found:

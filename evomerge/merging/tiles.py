@@ -1,6 +1,7 @@
 """Tiles: pieces of a tensor of all models that fit into the cache, the same for any number of threads."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,8 @@ BASE = -1
 TILE = 262144
 #: Elements that torch sums without dividing them among threads, which would change the last bits of the result.
 STEP = 16384
+#: Elements of a piece that a compiled kernel works on in one thread: a millisecond, of which a call takes a hundredth.
+PIECE = 4 * TILE
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -88,6 +91,7 @@ class Workers:
     """Runs tiles one after the other; `threads` of torch share the work within each operation.
 
     Python threads would contend for the interpreter lock between such short operations: two were slower than one.
+    Compiled kernels, which run outside of that lock, divide a tensor in `pieces` among Python threads instead.
     Work that is not on tiles (decompositions, matrix products) runs `alone`, since its bits depend on the threads.
     """
 
@@ -96,6 +100,17 @@ class Workers:
             raise ValueError(f"A merge needs at least one thread; got {threads}.")
         self.memory = Scratch()
         self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)  # starts a thread when one is needed
+
+    def pieces(self, function: Callable[[int, int], T], size: int) -> list[T]:
+        """Call function(start, stop), which releases the interpreter lock, for all pieces of `size` elements.
+
+        Returns its results in order. The pieces are the same for any number of threads.
+        """
+        starts = range(0, size, PIECE)
+        stops = [min(start + PIECE, size) for start in starts]
+        run = map if self._threads == 1 or len(stops) < 2 else self._pool.map
+        return list(run(function, starts, stops))
 
     def map(self, function: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
         """Apply `function` to every item, in order."""
@@ -238,6 +253,10 @@ class TensorSource:
     def alone(self, function: Callable[[], T]) -> T:
         """Call `function` in one thread, as required for anything but element-wise work on tiles."""
         return self._workers.alone(function)
+
+    def pieces(self, function: Callable[[int, int], T]) -> list[T]:
+        """Call a compiled kernel for all pieces (start, stop) of the flat tensor; return its results in order."""
+        return self._workers.pieces(function, self.numel)
 
     def map(self, function: Callable[[Tile], T]) -> list[T]:
         """Apply `function` to every tile, in order, for a reduction."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from evomerge.merging.method import BASE, CopyOf
+from evomerge.merging.method import BASE, CopyOf, SumOf
 
 
 def normalized(weights: Sequence[float]) -> tuple[float, ...]:
@@ -28,8 +28,18 @@ def one_model(coefficients: Sequence[float]) -> CopyOf | None:
 
 
 def combine(models: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
-    """Sum coefficient times model in the order of the inputs, in the first model's memory."""
+    """Sum coefficient times model in the order of the inputs, in the models' memory, the result in the first one's.
+
+    Every product and every sum is rounded: `add_(alpha=)` rounds once where the CPU can, and nowhere else.
+    """
     total = models[0].mul_(coefficients[0])
     for model, coefficient in zip(models[1:], coefficients[1:], strict=True):
-        total.add_(model, alpha=coefficient)
+        total.add_(model.mul_(coefficient))
     return total
+
+
+def sum_of(weights: Sequence[Tensor], base: Tensor, prepared: SumOf) -> Tensor:
+    """Return the sum that a method which operates on weights has prepared, in the memory of the models."""
+    if prepared.of == "deltas":
+        return combine([model.sub_(base) for model in weights], prepared.coefficients).add_(base)
+    return combine([base, *weights] if prepared.of == "base and weights" else weights, prepared.coefficients)

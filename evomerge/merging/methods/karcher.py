@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, sole_input
 from evomerge.merging.kernels.gram import FloatArray, gram
-from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -17,9 +17,7 @@ Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
 _OPPOSITE = 1e-4
 
 
-def _coefficients(
-    source: TensorSource, *, weight: Weight, max_iter: int = 10, tol: float = 1e-5
-) -> CopyOf | tuple[float, ...]:
+def _coefficients(source: TensorSource, *, weight: Weight, max_iter: int = 10, tol: float = 1e-5) -> CopyOf | SumOf:
     if max_iter < 0 or tol <= 0:
         raise MethodError(f"karcher needs max_iter >= 0 and tol > 0; they are {max_iter} and {tol}.")
     if abs(sum(weight)) < 1e-8:
@@ -33,12 +31,12 @@ def _coefficients(
     used = [i for i, share in enumerate(shares) if lengths[i] > tol and share]
     weights = np.array(shares)[used]
     if weights.sum() == 0:
-        return shares
+        return SumOf(shares)
     units = products[np.ix_(used, used)] / np.outer(lengths[used], lengths[used])
     mean = _mean(units, weights / weights.sum(), max_iter, tol)
     coefficients = np.zeros(len(shares))
     coefficients[used] = mean / lengths[used] * (np.array(shares) @ lengths)
-    return tuple(coefficients.tolist())
+    return SumOf(tuple(coefficients.tolist()))
 
 
 def _mean(units: FloatArray, weights: FloatArray, max_iter: int, tol: float) -> FloatArray:
@@ -72,7 +70,7 @@ def _length(units: FloatArray, coefficients: FloatArray) -> float:
     # A tighter tolerance, so that the number of steps does not change between nearby weights.
     gradient=Combination(("weight",), options={"tol": 1e-12}),
 )
-def karcher(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+def karcher(weights: Sequence[Tensor], *, prepared: SumOf) -> Tensor:
     """Per tensor, the weighted mean direction on the sphere times the weighted mean length.
 
     At most `max_iter` steps, until one is shorter than `tol`. A model whose tensor is shorter than `tol` contributes
@@ -80,4 +78,4 @@ def karcher(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor
 
     compat: mergekit's weights are all equal, the default here; if no model has a direction it returns zeros.
     """
-    return combine(weights, prepared)
+    return combine(weights, prepared.coefficients)

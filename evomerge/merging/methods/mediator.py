@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
 from evomerge.merging.kernels.remembered import remembered
-from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, Shared, SumOf, merge_method
 from evomerge.merging.methods._weights import in_proportion, taking_part
 from evomerge.merging.tiles import TensorSource, Tile, total
 
@@ -25,9 +25,7 @@ class _Conflict(NamedTuple):
     squares: tuple[float, ...]
 
 
-def _choice(
-    source: TensorSource, *, weight: Weight, threshold: Threshold, score: Score = "signs"
-) -> CopyOf | tuple[float, ...]:
+def _choice(source: TensorSource, *, weight: Weight, threshold: Threshold, score: Score = "signs") -> CopyOf | SumOf:
     part = taking_part(source, weight)
     if not part:
         return CopyOf(BASE)
@@ -36,7 +34,7 @@ def _choice(
     if (found.signs if score == "signs" else found.magnitudes) > threshold:
         lengths = [share * square**0.5 for share, square in zip(shares, found.squares, strict=True)]
         return CopyOf(lengths.index(max(lengths)))
-    return one_model(shares) or shares
+    return one_model(shares) or SumOf(shares)
 
 
 def _conflict(source: TensorSource, part: tuple[int, ...]) -> _Conflict:
@@ -75,7 +73,7 @@ def _cancelled(deltas: Sequence[Tensor]) -> tuple[float, float]:
     prepare=_choice,
     gradient=Combination(("weight",)),
 )
-def mediator(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+def mediator(deltas: Sequence[Tensor], *, prepared: SumOf) -> Tensor:
     """Average a tensor over the models if their conflict is at most `threshold`; above it, use that of one model.
 
     That model has the largest weight times delta length.
@@ -84,4 +82,4 @@ def mediator(deltas: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor
     Only the decision whether to average is Mediator's; it routes its input to one of several experts, whereas this
     method selects one permanently, and its own score and threshold are not known here.
     """
-    return combine(deltas, prepared)
+    return combine(deltas, prepared.coefficients)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, sole_input
-from evomerge.merging.method import Bounds, Combination, CopyOf, MethodError, PerInput, Shared, merge_method
+from evomerge.merging.method import Bounds, Combination, CopyOf, MethodError, PerInput, Shared, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource
 
 #: A known property of a checkpoint, not searched.
@@ -16,16 +16,14 @@ Penalty = Annotated[Shared, Bounds(1.0, 0.0, 10.0)]
 By = Literal["loss", "exponential", "step", "rank"]
 
 
-def _coefficients(
-    source: TensorSource, *, metric: Metric, penalty: Penalty, by: By = "loss"
-) -> CopyOf | tuple[float, ...]:
+def _coefficients(source: TensorSource, *, metric: Metric, penalty: Penalty, by: By = "loss") -> CopyOf | SumOf:
     if source.identical:
         return CopyOf(0)
     logarithms = [penalty * value for value in _merits(source, metric, by)]
     shares = [math.exp(value - max(logarithms)) for value in logarithms]
     coefficients = tuple(share / sum(shares) for share in shares)
     sole = sole_input(coefficients)
-    return coefficients if sole is None else CopyOf(sole)
+    return SumOf(coefficients) if sole is None else CopyOf(sole)
 
 
 def _merits(source: TensorSource, metric: Sequence[float], by: By) -> list[float]:
@@ -47,11 +45,11 @@ def _merits(source: TensorSource, metric: Sequence[float], by: By) -> list[float
     prepare=_coefficients,
     gradient=Combination(("penalty",)),
 )
-def metrics_weighted(weights: Sequence[Tensor], *, prepared: tuple[float, ...]) -> Tensor:
+def metrics_weighted(weights: Sequence[Tensor], *, prepared: SumOf) -> Tensor:
     """Average of checkpoints, each weighted by its metric raised to the power of `penalty`; 0 is the plain average.
 
     by: "loss" (1 / metric) ** penalty, "exponential" exp(-penalty * metric), "step" metric ** penalty, "rank"
     (1 / rank) ** penalty with rank 1 for the smallest metric. The paper weights by training loss and by step with
     a single penalty factor; whether its formula is one of these could not be verified.
     """
-    return combine(weights, prepared)
+    return combine(weights, prepared.coefficients)

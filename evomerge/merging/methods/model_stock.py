@@ -11,7 +11,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine
 from evomerge.merging.kernels.gram import FloatArray, cosines, gram, line_grams
 from evomerge.merging.kernels.lines import Lines
-from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, CopyOf, Shared, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Compat = Literal["paper", "mergekit"]
@@ -34,10 +34,11 @@ def _ratio(
     filter_wise: bool = False,
     clamp: bool = True,
     compat: Compat = "paper",
-) -> CopyOf | float | _PerRow:
+) -> CopyOf | SumOf | _PerRow:
     if not filter_wise:
         ratio = scale * float(_stock(gram(source, "deltas"), clamp, compat))
-        return ratio if ratio else CopyOf(BASE)
+        n_inputs = len(source.input_names)
+        return SumOf((ratio / n_inputs,) * n_inputs) if ratio else CopyOf(BASE)
     lines = Lines.of(source.shape, "row")
     ratios = scale * _stock(line_grams(source, "deltas", lines), clamp, compat)
     return _PerRow(lines, torch.from_numpy(ratios).to(source.device, torch.float32))
@@ -64,7 +65,7 @@ def _stock(products: FloatArray, clamp: bool, compat: Compat) -> FloatArray:
     min_inputs=2,
     linear_in=("scale",),
 )
-def model_stock(deltas: Sequence[Tensor], *, prepared: float | _PerRow, tile: Tile) -> Tensor:
+def model_stock(deltas: Sequence[Tensor], *, prepared: SumOf | _PerRow, tile: Tile) -> Tensor:
     """Base + scale * t * mean delta, t = n cos / (1 + (n - 1) cos) from the angle between the n deltas of a tensor.
 
     filter_wise: an angle per row instead. clamp: restrict t to [0, 1], so that opposing deltas give the base.
@@ -72,5 +73,7 @@ def model_stock(deltas: Sequence[Tensor], *, prepared: float | _PerRow, tile: Ti
     compat: "paper" takes the cosine of the mean angle, "mergekit" the mean of the cosines, in which a product of
     lengths below 1e-6 counts as 1e-6. mergekit never clamps: `clamp: false`.
     """
+    if isinstance(prepared, SumOf):
+        return combine(deltas, prepared.coefficients)
     mean = combine(deltas, [1.0 / len(deltas)] * len(deltas))
-    return mean.mul_(prepared) if isinstance(prepared, float) else prepared.lines.scale(mean, prepared.ratios, tile)
+    return prepared.lines.scale(mean, prepared.ratios, tile)

@@ -6,9 +6,9 @@ from typing import Annotated
 import numpy as np
 from torch import Tensor
 
-from evomerge.merging.kernels.combination import combine, normalized, sole_input
+from evomerge.merging.kernels.combination import normalized, sole_input, sum_of
 from evomerge.merging.kernels.gram import FloatArray, gram
-from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, MethodError, PerInput, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -20,7 +20,7 @@ _CANCELLED = 1e-4
 
 def _coefficients(
     source: TensorSource, *, weight: Weight, relative_to_base: bool = False, normalize: bool = True
-) -> CopyOf | tuple[float, ...]:
+) -> CopyOf | SumOf:
     if relative_to_base and not any(weight):
         return CopyOf(BASE)
     if normalize and abs(sum(weight)) < 1e-8:
@@ -32,7 +32,8 @@ def _coefficients(
     if source.identical and (normalize or relative_to_base):
         return CopyOf(BASE)
     products = gram(source, "deltas" if relative_to_base else "weights")
-    return _direction_times_length(products, np.array(weights))
+    coefficients = _direction_times_length(products, np.array(weights))
+    return SumOf(coefficients, "deltas" if relative_to_base else "operands")
 
 
 def _direction_times_length(products: FloatArray, weights: FloatArray) -> tuple[float, ...]:
@@ -44,19 +45,13 @@ def _direction_times_length(products: FloatArray, weights: FloatArray) -> tuple[
     return tuple((shares * (weights @ lengths) / direction).tolist())
 
 
-def _models(weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False) -> Sequence[Tensor]:
-    return [model.sub_(base) for model in weights] if relative_to_base else weights
-
-
 @merge_method(
     operates_on="weights",
     reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
     prepare=_coefficients,
-    gradient=Combination(("weight",), terms=_models),
+    gradient=Combination(("weight",)),
 )
-def multislerp(
-    weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False, prepared: tuple[float, ...]
-) -> Tensor:
+def multislerp(weights: Sequence[Tensor], *, base: Tensor, prepared: SumOf) -> Tensor:
     """Per tensor, the direction of the weighted sum of unit vectors times the weighted sum of lengths.
 
     relative_to_base: apply it to the deltas, and add the base. normalize: divide weights by their sum.
@@ -66,5 +61,4 @@ def multislerp(
     given a base model it works on deltas (`relative_to_base: true`). It rejects three or more models
     whose directions cancel, such as those that leave a tensor unchanged.
     """
-    merged = combine(_models(weights, base=base, relative_to_base=relative_to_base), prepared)
-    return merged.add_(base) if relative_to_base else merged
+    return sum_of(weights, base, prepared)

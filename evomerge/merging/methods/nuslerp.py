@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.merging.kernels.combination import combine
+from evomerge.merging.kernels.combination import sum_of
 from evomerge.merging.kernels.gram import FloatArray, Of, cosines, gram, line_grams
 from evomerge.merging.kernels.lines import Lines
-from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, PerInput, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -27,7 +27,7 @@ class _PerLine(NamedTuple):
     factors: tuple[Tensor, ...]
 
 
-Prepared = tuple[float, ...] | _PerLine
+Prepared = SumOf | _PerLine
 
 
 def _coefficients(
@@ -41,7 +41,8 @@ def _coefficients(
         return CopyOf(int(t))
     of: Of = "deltas" if relative_to_base else "weights"
     if flatten:
-        return tuple(_arc(gram(source, of), t).tolist())
+        coefficients = tuple(_arc(gram(source, of), t).tolist())
+        return SumOf(coefficients, "deltas" if relative_to_base else "operands")
     lines = Lines.of(source.shape, "row" if row_wise else "column")
     factors = torch.from_numpy(_arc(line_grams(source, of, lines), t)).to(source.device, torch.float32)
     return _PerLine(lines, tuple(factors))
@@ -55,10 +56,6 @@ def _arc(products: FloatArray, t: float) -> FloatArray:
     return np.stack([np.where(curved, np.sin(share * angle) / sine, share) for share in (1 - t, t)])
 
 
-def _models(weights: Sequence[Tensor], *, base: Tensor, relative_to_base: bool = False) -> Sequence[Tensor]:
-    return [model.sub_(base) for model in weights] if relative_to_base else weights
-
-
 def _unless(*, flatten: bool, **_options: Any) -> str | None:
     return None if flatten else "has no gradient with an angle for every row or column (flatten: false)"
 
@@ -67,7 +64,7 @@ def _unless(*, flatten: bool, **_options: Any) -> str | None:
     operates_on="weights",
     reference="https://github.com/arcee-ai/mergekit",
     prepare=_coefficients,
-    gradient=Combination(("weight",), terms=_models, unless=_unless),
+    gradient=Combination(("weight",), unless=_unless),
     min_inputs=2,
     max_inputs=2,
 )
@@ -81,10 +78,9 @@ def nuslerp(
     compat: mergekit's `nuslerp_row_wise: true` means columns, `row_wise: false` here, and with a base model it always
     means `relative_to_base: true`. Opposite models are interpolated linearly; mergekit gives rounding noise there.
     """
-    models = _models(weights, base=base, relative_to_base=relative_to_base)
-    if isinstance(prepared, _PerLine):
-        lines, factors = prepared
-        merged = lines.scale(models[0], factors[0], tile).add_(lines.scale(models[1], factors[1], tile))
-    else:
-        merged = combine(models, prepared)
+    if isinstance(prepared, SumOf):
+        return sum_of(weights, base, prepared)
+    lines, factors = prepared
+    models = [model.sub_(base) for model in weights] if relative_to_base else weights
+    merged = lines.scale(models[0], factors[0], tile).add_(lines.scale(models[1], factors[1], tile))
     return merged.add_(base) if relative_to_base else merged

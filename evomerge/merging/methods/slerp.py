@@ -6,8 +6,9 @@ from typing import Annotated
 
 from torch import Tensor
 
+from evomerge.merging.kernels.combination import sum_of
 from evomerge.merging.kernels.gram import gram
-from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, Shared, merge_method
+from evomerge.merging.method import BASE, Bounds, Combination, CopyOf, Shared, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource
 
 #: Above this cosine the sine in the denominator is noise: interpolate linearly. Also for opposite models.
@@ -15,7 +16,7 @@ COLINEAR = 0.9995
 _SHORT = 1e-8
 
 
-def _coefficients(source: TensorSource, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]) -> CopyOf | tuple[float, float]:
+def _coefficients(source: TensorSource, *, t: Annotated[Shared, Bounds(0.5, 0.0, 1.0)]) -> CopyOf | SumOf:
     if t == 0 or source.identical:
         return CopyOf(BASE)
     if t == 1:
@@ -26,22 +27,19 @@ def _coefficients(source: TensorSource, *, t: Annotated[Shared, Bounds(0.5, 0.0,
     lengths = [norm if norm > _SHORT else 1.0 for norm in norms]
     cosine = ab / (lengths[0] * lengths[1])
     if abs(cosine) > COLINEAR:
-        return 1 - t, t
+        return SumOf((1 - t, t), "base and weights")
     angle = math.acos(cosine)
-    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
-
-
-def _ends(weights: Sequence[Tensor], *, base: Tensor) -> tuple[Tensor, Tensor]:
-    return base, weights[0]
+    ends = math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+    return SumOf(ends, "base and weights")
 
 
 @merge_method(
     operates_on="weights",
     reference="https://doi.org/10.1145/325334.325242",
     prepare=_coefficients,
-    gradient=Combination(("t",), terms=_ends),
+    gradient=Combination(("t",)),
     max_inputs=1,
 )
-def slerp(weights: Sequence[Tensor], *, base: Tensor, prepared: tuple[float, float]) -> Tensor:
+def slerp(weights: Sequence[Tensor], *, base: Tensor, prepared: SumOf) -> Tensor:
     """Spherical interpolation per tensor: t = 0 is the base, 1 the other model; beyond, it extrapolates."""
-    return weights[0].mul_(prepared[1]).add_(base, alpha=prepared[0])
+    return sum_of(weights, base, prepared)

@@ -5,24 +5,25 @@ from typing import Annotated
 
 from torch import Tensor
 
-from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.method import Bounds, CopyOf, Shared, merge_method
+from evomerge.merging.kernels.combination import combine, one_model
+from evomerge.merging.method import Bounds, Combination, CopyOf, Shared, SumOf, merge_method
 from evomerge.merging.tiles import TensorSource
 
 T = Annotated[Shared, Bounds(0.5, 0.0, 1.0)]
 
 
-def _exact(_source: TensorSource, *, t: T) -> CopyOf | None:
-    return one_model((t,))
+def _coefficient(_source: TensorSource, *, t: T) -> CopyOf | SumOf:
+    return one_model((t,)) or SumOf((t,))
 
 
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2109.01903",
-    prepare=_exact,
+    prepare=_coefficient,
     max_inputs=1,
     linear_in=("t",),
+    gradient=Combination(("t",)),
 )
-def wise_ft(deltas: Sequence[Tensor], *, t: T) -> Tensor:
+def wise_ft(deltas: Sequence[Tensor], *, prepared: SumOf) -> Tensor:
     """(1 - t) * base + t * model: 0 is the base, 1 the fine-tuned model, both bit for bit; beyond 1 extrapolates."""
-    return deltas[0].mul_(t)
+    return combine(deltas, prepared.coefficients)

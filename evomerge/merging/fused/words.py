@@ -1,0 +1,124 @@
+"""Floating-point values in memory as compiled kernels read and write them: bfloat16, float16 and float32.
+
+A kernel gets addresses, and for each a kind: a scalar whose type says how values are stored there, since Numba has no
+bfloat16 and no float16 on the CPU. Arithmetic is in float32 and is never fused or reordered.
+
+Numba recompiles a kernel when its own file has changed, not when this one has: kernels' files name its digest.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: Kinds: bits of a bfloat16, bits of a float16, a float32.
+BFLOAT16, FLOAT16, FLOAT32 = np.uint16(0), np.int16(0), np.float32(0)
+
+_WORDS = {types.uint16: ir.IntType(16), types.int16: ir.IntType(16), types.float32: ir.FloatType()}
+_BITS = ir.IntType(32)
+
+
+def compiled(function: Function) -> Function:
+    """Compile a kernel on first use: outside the interpreter lock, cached on disk where a folder can be written."""
+    settings = {"nogil": True, "error_model": "numpy"}
+    try:
+        kernel: Function = numba.njit(cache=True, **settings)(function)
+    except RuntimeError:  # neither the installation nor the user's cache can be written
+        kernel = numba.njit(**settings)(function)
+    return kernel
+
+
+def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    made: Callable[..., Any] = intrinsic(function)
+    return made
+
+
+@_intrinsic
+def load(_context: Any, address: Any, index: Any, kind: Any) -> Any:
+    """Return the value at a position as float32."""
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _widened(builder, builder.load(_pointer(builder, arguments, kind), align=1), kind)
+
+    return types.float32(address, index, kind), generate
+
+
+@_intrinsic
+def store(_context: Any, address: Any, index: Any, kind: Any, value: Any, rounding: Any) -> Any:
+    """Round a float32 to the kind `rounding`, to nearest and ties to even, and write it; `kind` is the same or float32.
+
+    Values that are not finite, before or after rounding, give arbitrary bits: see `largest`.
+    """
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = _narrowed(builder, arguments[3], rounding)
+        if kind != rounding:
+            word = _widened(builder, word, rounding)
+        builder.store(word, _pointer(builder, arguments, kind), align=1)
+        return _target.get_dummy_value()
+
+    return types.void(address, index, kind, value, rounding), generate
+
+
+@_intrinsic
+def magnitude(_context: Any, value: Any) -> Any:
+    """Return the bits of a float32 without its sign, which order as its absolute value does, NaN last."""
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.and_(builder.bitcast(arguments[0], _BITS), _BITS(0x7FFFFFFF))
+
+    return types.uint32(value), generate
+
+
+@_intrinsic
+def add_terms(_context: Any, total: Any, models: Any, coefficients: Any, index: Any, kinds: Any, origin: Any) -> Any:
+    """Return total + (model - origin) * coefficient + ..., rounded after each step, in the order of the models.
+
+    models, coefficients, kinds: tuples of one length. origin: a float32, or None to multiply the models themselves.
+    """
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        result, addresses, factors, place, _, subtracted = arguments
+        for number, kind in enumerate(kinds):
+            address = builder.extract_value(addresses, number)
+            value = _widened(builder, builder.load(_pointer(builder, (address, place), kind), align=1), kind)
+            if not isinstance(origin, types.NoneType):
+                value = builder.fsub(value, subtracted)
+            result = builder.fadd(result, builder.fmul(value, builder.extract_value(factors, number)))
+        return result
+
+    return types.float32(total, models, coefficients, index, kinds, origin), generate
+
+
+#: Kind -> the smallest magnitude that is not finite after rounding: halfway beyond the largest finite value.
+OVERFLOWS = {np.uint16: 0x7F7F8000, np.int16: 0x477FF000, np.float32: 0x7F800000}
+
+
+def _pointer(builder: Any, arguments: Any, kind: Any) -> Any:
+    start = builder.inttoptr(arguments[0], _WORDS[kind].as_pointer())
+    return builder.gep(start, [arguments[1]], source_etype=_WORDS[kind])
+
+
+def _widened(builder: Any, word: Any, kind: Any) -> Any:
+    if kind == types.float32:
+        return word
+    if kind == types.int16:
+        return builder.fpext(builder.bitcast(word, ir.HalfType()), ir.FloatType())
+    return builder.bitcast(builder.shl(builder.zext(word, _BITS), _BITS(16)), ir.FloatType())
+
+
+def _narrowed(builder: Any, value: Any, kind: Any) -> Any:
+    if kind == types.float32:
+        return value
+    if kind == types.int16:
+        return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
+    bits = builder.bitcast(value, _BITS)
+    odd = builder.and_(builder.lshr(bits, _BITS(16)), _BITS(1))
+    rounded = builder.add(builder.add(bits, _BITS(0x7FFF)), odd)
+    return builder.trunc(builder.lshr(rounded, _BITS(16)), ir.IntType(16))
