@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evomerge import plugins
+from evomerge.merging.fused.tensors import model_dots
 from evomerge.merging.method import (
     BASE,
     Combination,
@@ -227,8 +228,14 @@ def _dots(place: _Place, rule: Combination, given: Given, gradient: Tensor) -> l
     if rule.terms is not None:
         terms = partial(rule.terms, **_taken(place.method.gradient_takes, given))
         return _sum_tiles(place, gradient, partial(_term_dots, place, terms))
-    members, relative = place.candidate.summands(place.source, given["prepared"])
-    return _sum_tiles(place, gradient, partial(_model_dots, place.source, members, relative))
+    source = place.source
+    members, relative = place.candidate.summands(source, given["prepared"])
+    models, base = [source.whole(model) for model in members], source.whole(BASE) if relative else None
+    plain = gradient.contiguous() if gradient.dtype != torch.float64 else gradient.float().contiguous()
+    found = model_dots(models, base, plain, source.pieces)
+    if found is not None:
+        return found
+    return _sum_tiles(place, gradient, partial(_model_dots, source, members, relative))
 
 
 def _term_dots(place: _Place, terms: Callable[..., Any], gradient: Tensor, tile: Tile) -> list[float]:

@@ -1,6 +1,6 @@
 """Compiled kernels of sums of models times coefficients; every step is rounded to float32, the result once more.
 
-Digest of words.py: a6ba28567e5c4e9d
+Digest of words.py: e4fd218121d7c3b4
 """
 
 from typing import Any

@@ -129,3 +129,30 @@ def write_sum(
         return largest
 
     return max(pieces(write), default=0) < overflow(dtype)
+
+
+def model_dots(models: Sequence[Tensor], base: Tensor | None, gradient: Tensor, pieces: Pieces) -> list[float] | None:
+    """Return the dot product of a gradient with each model, or each delta, in one pass; None if a tensor is unsuitable.
+
+    Args:
+        models: Tensors of one shape.
+        base: What is subtracted from the models, or None.
+        gradient: A tensor of that shape.
+        pieces: Divides the tensors among threads.
+    """
+    dots = kernels("dots", *models, gradient, *(() if base is None else (base,)))
+    if dots is None:
+        return None
+    addresses, kinds = Words.of(models)
+    origin = (None, None) if base is None else (base.data_ptr(), kind(base.dtype))
+    factors = gradient.data_ptr(), kind(gradient.dtype)
+
+    def sums(start: int, stop: int) -> list[float]:
+        found: list[float] = []
+        for first in range(0, len(models), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            zeros = (0.0,) * len(addresses[some])
+            found += dots.add_dots(zeros, addresses[some], kinds[some], *origin, *factors, start, stop)
+        return found
+
+    return [sum(column) for column in zip(*pieces(sums), strict=True)]

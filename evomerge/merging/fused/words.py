@@ -96,6 +96,30 @@ def add_terms(_context: Any, total: Any, models: Any, coefficients: Any, index: 
     return types.float32(total, models, coefficients, index, kinds, origin), generate
 
 
+@_intrinsic
+def add_products(_context: Any, sums: Any, models: Any, index: Any, kinds: Any, origin: Any, factor: Any) -> Any:
+    """Return sums + (model - origin) * factor, one sum per model, in float64, where such a product is exact.
+
+    The additions may be reordered, into vectors. sums, models, kinds: tuples of one length. origin: a float32, or None
+    to multiply the models themselves. factor: a float32.
+    """
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        result, addresses, place, _, subtracted, weight = arguments
+        weight = builder.fpext(weight, ir.DoubleType())
+        for number, kind in enumerate(kinds):
+            address = builder.extract_value(addresses, number)
+            value = _widened(builder, builder.load(_pointer(builder, (address, place), kind), align=1), kind)
+            if not isinstance(origin, types.NoneType):
+                value = builder.fsub(value, subtracted)
+            product = builder.fmul(builder.fpext(value, ir.DoubleType()), weight)
+            sum_of_one = builder.fadd(builder.extract_value(result, number), product, flags=("reassoc",))
+            result = builder.insert_value(result, sum_of_one, number)
+        return result
+
+    return sums(sums, models, index, kinds, origin, factor), generate
+
+
 #: Kind -> the smallest magnitude that is not finite after rounding: halfway beyond the largest finite value.
 OVERFLOWS = {np.uint16: 0x7F7F8000, np.int16: 0x477FF000, np.float32: 0x7F800000}
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,3 +220,52 @@ def test_kernels_files_name_the_digest_of_words() -> None:
     assert others
     for path in others:
         assert f"Digest of words.py: {digest}\n" in path.read_text(), f"{path.name}: write {digest}"
+
+
+@pytest.mark.parametrize("of_gradient", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_slopes_of_sums_are_those_in_float64(dtype: torch.dtype, of_gradient: torch.dtype) -> None:
+    size = tiles.PIECE + 4097
+    for n_inputs, method in ((1, "task_arithmetic"), (5, "task_arithmetic"), (3, "linear")):
+        models = [t.to(dtype) for t in random_models(0, n_inputs, torch.float32, (size,))]
+        gradient = torch.randn(size, generator=torch.Generator().manual_seed(1)).to(of_gradient)
+        base = models[0].float() if method == "task_arithmetic" else torch.zeros(())
+        expected = [float((gradient.double() * (t.float() - base).double()).sum()) for t in models[1:]]
+        merge = make_merge(method, n_inputs, {"weight": [0.4] * n_inputs}, options={"normalize": False})
+        found = []
+        for threads in (1, 2):
+            engine = make_engine({"x": models[0]}, [{"x": t} for t in models[1:]], threads=threads)
+            found.append(engine.slopes(merge)("x", gradient)["weight"])
+        assert np.array_equal(found[0], found[1])
+        np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+        with torch_only():  # sums of a tile in float32
+            np.testing.assert_allclose(engine.slopes(merge)("x", gradient)["weight"], expected, rtol=1e-3)
+
+
+def test_numba_is_imported_by_the_first_merge() -> None:
+    program = (
+        "import sys\n"
+        "import evomerge.merging.engine, evomerge.merging.methods.linear\n"
+        "from tests.contracts.merge_method import merged, random_models\n"
+        "assert 'numba' not in sys.modules\n"
+        "models = random_models(0, 2, evomerge.merging.engine.torch.float32)\n"
+        "merged('linear', models[0], models[1:], {'weight': [0.3, 0.7]})\n"
+        "assert 'numba' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
+
+
+def test_without_numba_pytorch_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)  # an import then raises ImportError
+    for name in ("words", "sums"):
+        monkeypatch.delitem(sys.modules, f"evomerge.merging.fused.{name}", raising=False)
+    tensors._module.cache_clear()
+    models = models_of(100, 2, torch.bfloat16)
+    place = torch.zeros(100, dtype=torch.bfloat16)
+    try:
+        assert tensors.kernels("sums") is None
+        found = written("task_arithmetic", models, {"weight": [0.3, 0.4]}, {}, place.clone())
+    finally:
+        tensors._module.cache_clear()
+    with torch_only():
+        assert torch.equal(bits(found), bits(written("task_arithmetic", models, {"weight": [0.3, 0.4]}, {}, place)))
