@@ -11,6 +11,7 @@ from evomerge import plugins
 from evomerge.bench import build_evaluator, split_ids
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.launch.previews import as_tokens
+from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.checkpoint import ModelNotFound
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, OptimizerError
@@ -40,6 +41,19 @@ def placed_models(config: SearchConfig) -> Iterator[None]:
         yield
     except ModelNotFound as error:
         error.args = (f"{config.where_model(error.name)}: {error}",)
+        raise
+
+
+def check_method(config: SearchConfig) -> None:
+    """Check the options of the merge method. Raises PluginError or MethodError, with its place in the search file."""
+    recipe = config.recipe()
+    with placed(config, "method"):
+        method = plugins.load("merge method", recipe.method, MergeMethod)
+    try:
+        method.check(recipe.options, len(recipe.inputs))
+    except MethodError as error:
+        option = error.place[1:] if error.place[:1] == ("options",) else ()
+        error.args = (f"{config.where('method', *option)}: {error}",)
         raise
 
 

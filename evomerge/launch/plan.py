@@ -111,6 +111,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         with placed_models(config):
             pins.compare_models(study, recipe)
     check_device(config)
+    checks.check_method(config)
     say("checking the models")
     with placed_models(config):
         sources = open_models(recipe)

@@ -194,6 +194,12 @@ class MergeMethod:
                 )
 
     def _known(self, section: str, name: str, known: tuple[str, ...]) -> None:
+        if section == "options" and any(name == parameter.name for parameter in self.parameters):
+            raise MethodError(
+                f"{name} of {self.name} is no option but a parameter. A recipe gives it under `coefficients`; a search "
+                f"file fixes it with `space: {{ranges: {{{name}: [VALUE, VALUE]}}}}` (there with `kind`).",
+                (section, name),
+            )
         if name not in known:
             what = {"options": "option", "coefficients": "parameter"}[section]
             there_are = f"It has {', '.join(known)}" if known else "It has none"

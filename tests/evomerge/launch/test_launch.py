@@ -21,6 +21,7 @@ from evomerge.execution.base import ExecutorError
 from evomerge.export.export import choose
 from evomerge.launch.launch import environment, run
 from evomerge.launch.plan import build_optimizer, prepare
+from evomerge.merging.method import MethodError
 from evomerge.merging.models.checkpoint import CheckpointError
 from evomerge.merging.output.card import model_card
 from evomerge.merging.output.manifest import Manifest
@@ -233,6 +234,21 @@ def test_a_study_is_begun_only_when_workers_have_started(configured: Configured)
         ({"optimizer": {"kind": "cma_es", "sigm": 1}}, PluginError, "sigm"),
         ({"space": {"kind": "layerwise", "freeze": {"blok.1": "default"}}}, SpaceError, "blok.1"),
         ({"method": "tyes"}, ConfigError, "ties"),
+        (
+            {"method": {"kind": "ties", "normalise": False}},
+            MethodError,
+            r"search\.yaml:\d+: method\.normalise: ties has no option 'normalise'. Did you mean 'normalize'",
+        ),
+        (
+            {"method": {"kind": "ties", "density": 0.5}},
+            MethodError,
+            r"search\.yaml:\d+: method\.density: density of ties is no option .*ranges: \{density: \[VALUE, VALUE\]",
+        ),
+        (
+            {"method": {"kind": "slerp", "normalize": 3}},
+            MethodError,
+            r"search\.yaml:\d+: method",
+        ),
         (
             {"objective": "pareto"},
             OptimizerError,
