@@ -12,6 +12,7 @@ from evomerge import plugins
 from evomerge.merging.engine import MergeEngine, MergeError
 from evomerge.merging.factors import Factors
 from evomerge.merging.method import MergeMethod, MethodError
+from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
 from evomerge.trial import BASE, UNIFORM, Origin
@@ -105,7 +106,7 @@ class _MadeUp(Model):
     def tensor(self, name: str) -> Tensor:
         return self._tensors[name]
 
-    def sha256(self) -> dict[str, str]:
+    def sha256(self, digest: Digest = digest_of) -> dict[str, str]:  # noqa: ARG002
         return {}
 
     def factors(self, name: str, base: Model) -> Factors | None:  # noqa: ARG002

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evomerge.merging.factors import Factors
 from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.lora_config import CONFIG, LoraConfig, read_lora_config
 from evomerge.merging.models.model import Model
@@ -128,10 +129,10 @@ class Adapted(Model):
             return Factors.none(self.shape(name))
         return self._factors(pair) if pair.magnitude is None else None
 
-    def sha256(self) -> dict[str, str]:
+    def sha256(self, digest: Digest = digest_of) -> dict[str, str]:
         """Return the SHA-256 of every file by name."""
         config = hashlib.sha256((self.folder / CONFIG).read_bytes()).hexdigest()
-        return {**self._base.sha256(), CONFIG: config, **self._adapter.sha256()}
+        return {**self._base.sha256(digest), CONFIG: config, **self._adapter.sha256(digest)}
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the base and of the adapter with its settings."""

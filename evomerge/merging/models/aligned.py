@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.factors import Factors
+from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.model import Model
 
@@ -95,9 +96,9 @@ class Aligned(Model):
             return None
         return self._model.factors(name, base._model)
 
-    def sha256(self) -> dict[str, str]:
+    def sha256(self, digest: Digest = digest_of) -> dict[str, str]:
         """Return the SHA-256 of every file by name."""
-        return self._model.sha256()
+        return self._model.sha256(digest)
 
     def _aligned(self, name: str) -> Tensor:
         plan = self._alignment

@@ -1,6 +1,5 @@
 """Checkpoint: a model on disk, opened lazily and memory-mapped; unmergeable models raise an error."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.header import CheckpointError, TensorEntry, read_header, shown
 from evomerge.merging.models.model import SPEAKING, Model
 from evomerge.merging.models.shards import read_folder, read_json
@@ -135,12 +135,11 @@ class Checkpoint(Model):
         self._mapped += tensor.nbytes
         return tensor
 
-    def sha256(self) -> dict[str, str]:
+    def sha256(self, digest: Digest = digest_of) -> dict[str, str]:
         """Return the SHA-256 of every weight file by name; reads each once: several adapters may share a model."""
         for file in self._shards:
             if file.name not in self._hashes:
-                with file.open("rb") as stream:
-                    self._hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+                self._hashes[file.name] = digest(file)
         return dict(self._hashes)
 
 

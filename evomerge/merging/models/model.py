@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.factors import Factors
+from evomerge.merging.models.hashing import Digest, digest_of
 from search_spaces.base import Layout
 
 # Tensors that a network computes instead of learning, stored in older checkpoints.
@@ -55,8 +56,8 @@ class Model(ABC):
         """Return a tensor on the CPU; read-only."""
 
     @abstractmethod
-    def sha256(self) -> dict[str, str]:
-        """Return the SHA-256 of every file by name; reads all of them."""
+    def sha256(self, digest: Digest = digest_of) -> dict[str, str]:
+        """Return the SHA-256 of every file by name. digest: computes that of a weight file, by reading it."""
 
     def factors(self, name: str, base: "Model") -> Factors | None:  # noqa: ARG002
         """Return a matrix's change relative to `base` as factors if stored that way (rank 0: no change), or None."""

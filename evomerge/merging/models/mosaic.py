@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.factors import Factors
+from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Recipe, Slice
@@ -64,10 +65,10 @@ class Mosaic(Model):
         model, source = self._pieces[name]
         return model.factors(source, base._pieces[name][0])
 
-    def sha256(self) -> dict[str, str]:
+    def sha256(self, digest: Digest = digest_of) -> dict[str, str]:
         """Return the SHA-256 of every file by name."""
         models = dict.fromkeys(model for model, _ in self._pieces.values())
-        return {name: digest for model in models for name, digest in model.sha256().items()}
+        return {name: found for model in models for name, found in model.sha256(digest).items()}
 
 
 def assemble(recipe: Recipe, models: Mapping[str, Model]) -> dict[str, Model]:

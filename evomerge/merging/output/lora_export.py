@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evomerge.merging.models.adapter import WEIGHTS, Adapted
 from evomerge.merging.models.checkpoint import Checkpoint
+from evomerge.merging.models.compatibility import check_finite
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.models.lora_config import CONFIG
 from evomerge.merging.output.card import model_card
@@ -46,6 +47,7 @@ def export_lora(
     if rank < 1:
         raise ValueError(f"The rank of a LoRA must be a positive integer; it is {rank}.")
     sources = checked_sources(merge, folder, overwrite=overwrite)
+    check_finite({merge.recipe.base.name: sources.base, **sources.inputs})
     if not isinstance(sources.base, Checkpoint):
         raise CheckpointError(
             "A LoRA needs a base as stored on disk; this recipe's base is constructed (an adapter on it, another "
@@ -66,7 +68,7 @@ def export_lora(
         _write_json(partial / CONFIG, dict(sorted({**weights.settings(), **origin}.items())))
         Adapted(sources.base, partial)  # raises for a mismatch before the folder appears
         check_peft_names(sources.base, partial)
-        manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS), scores)
+        manifest = make_manifest(merge, sources, Checkpoint.open(partial / WEIGHTS).sha256(), scores)
         _write_json(partial / MARK, {**asdict(manifest), "lora": asdict(report)})
         write_merge(merge, partial / "recipe.yaml", folder)
         again = f" --lora {rank}" + (" --modules-to-save" if modules_to_save else "")

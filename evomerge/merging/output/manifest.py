@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from evomerge import __version__
-from evomerge.merging.models.checkpoint import Checkpoint, locate
+from evomerge.merging.models.checkpoint import locate
+from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.recipe_models import RecipeModels
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.recipe.model_names import cached_by_name
@@ -69,9 +70,13 @@ def _commit(name: str, revision: str | None) -> str:
 
 
 def make_manifest(
-    merge: Merge, sources: RecipeModels, written: Checkpoint, scores: Mapping[str, Any] | None
+    merge: Merge,
+    sources: RecipeModels,
+    outputs: Mapping[str, str],
+    scores: Mapping[str, Any] | None,
+    digest: Digest = digest_of,
 ) -> Manifest:
-    """Return the manifest of the checkpoint `written`; reads all files.
+    """Return the manifest of a merge. outputs: file -> SHA-256; digest: computes that of a file of the models.
 
     Raises CheckpointError if an input changed since it was opened.
     """
@@ -88,11 +93,11 @@ def make_manifest(
                 **({"adapter": _source(model.adapter)} if model.adapter else {}),
                 "revision": model.revision,
                 **({"adapter_revision": model.adapter_revision} if model.adapter_revision else {}),
-                "sha256": models[model.name].sha256(),
+                "sha256": models[model.name].sha256(digest),
             }
             for model in (recipe.base, *recipe.inputs)
         },
-        outputs=written.sha256(),
+        outputs=outputs,
         scores=scores,
     )
 

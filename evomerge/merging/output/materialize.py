@@ -16,6 +16,7 @@ from evomerge.merging.mergekit import write
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.compatibility import check_finite
+from evomerge.merging.models.hashing import Digest, Hashing, digest_of
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import check_network
 from evomerge.merging.output.assets import companions, write_chat_template, write_config
@@ -49,27 +50,32 @@ def materialize(
     """
     sources = checked_sources(merge, folder, overwrite=overwrite)
     engine = sources.engine(dtype=output_dtype(merge.recipe), threads=threads)
-    return write_folder(
-        merge,
-        sources,
-        engine.stream(merge),
-        folder,
-        overwrite=overwrite,
-        scores=scores,
-        progress=progress,
-        max_shard_bytes=max_shard_bytes,
-        state=lambda: engine.state,
-    )
+    with Hashing(sources.statuses) as digest:
+        check_finite({merge.recipe.base.name: sources.base, **sources.inputs})
+        return write_folder(
+            merge,
+            sources,
+            engine.stream(merge),
+            folder,
+            overwrite=overwrite,
+            scores=scores,
+            progress=progress,
+            max_shard_bytes=max_shard_bytes,
+            state=lambda: engine.state,
+            digest=digest,
+        )
 
 
 def checked_sources(merge: Merge, folder: Path, *, overwrite: bool) -> RecipeModels:
-    """Open and check the models of a merge to be written to `folder`. Raises like `materialize`."""
+    """Open the models of a merge that is written to `folder`, and check them without reading weights.
+
+    Raises like `materialize`.
+    """
     check_method(merge)  # a misspelled name is reported before any model is opened
     sources = open_models(merge.recipe, passing=True)
     check_output(folder, sources.models, overwrite=overwrite)
     sources.engine().check(merge)
     check_network(sources.base)
-    check_finite({merge.recipe.base.name: sources.base, **sources.inputs})
     return sources
 
 
@@ -84,10 +90,11 @@ def write_folder(
     progress: Progress | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     state: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    digest: Digest = digest_of,
 ) -> Manifest:
     """Write merged tensors (any order, every tensor of the base once) and all accompanying files.
 
-    state: called after the last tensor for the manifest's `state`.
+    state: called after the last tensor for the manifest's `state`. digest: computes the hash of a file of the models.
     Raises like `materialize`.
     """
     check_output(folder, sources.models, overwrite=overwrite)
@@ -103,9 +110,11 @@ def write_folder(
         if recipe.chat_template is not None:
             write_chat_template(partial, recipe.chat_template)
         written = Checkpoint.open(partial, passing=True)
-        check_weights(written, plan, sums)
-        check_network(written)
-        manifest = replace(make_manifest(replace(merge, recipe=recipe), sources, written, scores), state=state())
+        with Hashing(written.files) as outputs:
+            check_weights(written, plan, sums)
+            check_network(written)
+            manifest = make_manifest(replace(merge, recipe=recipe), sources, written.sha256(outputs), scores, digest)
+        manifest = replace(manifest, state=state())
         _write_text(partial / MARK, json.dumps(asdict(manifest), indent=2, allow_nan=False))
         _write_recipes(replace(merge, recipe=recipe), base, partial, folder)
         _write_text(partial / "README.md", model_card(merge, folder.absolute().name, manifest, scores))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.errors import PAUSED, EvomergeError
@@ -20,11 +17,11 @@ from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import ITEM_BYTES, shown
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import INDEX, SINGLE
+from evomerge.merging.output.write_behind import WriteBehind, Written, checksum_of
 
 #: Shards are closed before they exceed this size, as in transformers.
 MAX_SHARD_BYTES = 5_000_000_000
 
-_CHUNK_BYTES = 1 << 26
 _CODES: Mapping[torch.dtype, str] = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -87,8 +84,9 @@ def write_weights(
     metadata: Mapping[str, str] = MappingProxyType({}),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write `tensors`, in any order, as the shards (and index) of `plan`; one tensor in memory at a time.
+    """Write `tensors`, in any order, as the shards (and index) of `plan`, in a thread while the next ones are computed.
 
+    Tensors that are not written yet must not change; there are a few of them, see `WAITING_BYTES`.
     metadata: for every file. progress: called with bytes written and bytes in total. Returns each tensor's CRC-32, for
     `check_weights`. Raises WriteError for a tensor that is unplanned, missing, repeated, or of another shape
     or dtype.
@@ -98,16 +96,24 @@ def write_weights(
     place = {name: shard for shard in shards for name in shard.offsets}
     total, done = sum(tensor.nbytes for tensor in planned.values()), 0
     sums: dict[str, int] = {}
-    with ExitStack() as stack:
-        files = {shard.file: stack.enter_context(_create(folder / shard.file, shard)) for shard in shards}
-        for name, tensor in tensors:
-            _check_tensor(name, tensor, planned, sums)
-            file = files[place[name].file]
-            file.seek(place[name].offsets[name])
-            sums[name] = _write_tensor(file, tensor)
-            done += planned[name].nbytes
+    seen: set[str] = set()
+
+    def note(written: list[Written]) -> None:
+        nonlocal done
+        for tensor in written:
+            sums[tensor.name] = tensor.checksum
+            done += tensor.nbytes
             if progress is not None:
                 progress(done, total)
+
+    with ExitStack() as stack:
+        files = {shard.file: stack.enter_context(_create(folder / shard.file, shard)) for shard in shards}
+        writing = stack.enter_context(WriteBehind())
+        for name, tensor in tensors:
+            _check_tensor(name, tensor, planned, seen)
+            seen.add(name)
+            note(writing.put(name, tensor, files[place[name].file], place[name].offsets[name]))
+        note(writing.finish())
         missing = [name for name in planned if name not in sums]
         if missing:
             raise WriteError(f"{len(missing)} tensors were not merged, the first being {shown(missing[0])}.")
@@ -126,7 +132,7 @@ def check_weights(checkpoint: Checkpoint, plan: Iterable[Planned], sums: Mapping
         raise WriteError(f"{checkpoint.path} contains {len(checkpoint.names)} of {len(planned)} tensors.")
     for name, wanted in planned.items():
         found = Planned(name, checkpoint.shape(name), checkpoint.dtype(name))
-        if found != wanted or _checksum(checkpoint.tensor(name)) != sums[name]:
+        if found != wanted or checksum_of(checkpoint.tensor(name)) != sums[name]:
             raise WriteError(
                 f"{checkpoint.path}: tensor {shown(name)} was read back differently from what was written. "
                 "Check the disk and the memory of this machine."
@@ -175,36 +181,15 @@ def _create(path: Path, shard: _Shard) -> BinaryIO:
     return file
 
 
-def _check_tensor(name: str, tensor: Tensor, planned: Mapping[str, Planned], written: Mapping[str, int]) -> None:
-    if name not in planned or name in written:
-        raise WriteError(f"Tensor {shown(name)} was merged {'twice' if name in written else 'without a plan'}.")
+def _check_tensor(name: str, tensor: Tensor, planned: Mapping[str, Planned], seen: set[str]) -> None:
+    if name not in planned or name in seen:
+        raise WriteError(f"Tensor {shown(name)} was merged {'twice' if name in seen else 'without a plan'}.")
     found = Planned(name, tuple(tensor.shape), tensor.dtype)
     if found != planned[name]:
         raise WriteError(
             f"Tensor {shown(name)} was merged as {tensor.dtype} {tuple(tensor.shape)}; "
             f"expected {planned[name].dtype} {planned[name].shape}."
         )
-
-
-def _chunks(tensor: Tensor) -> Iterable[NDArray[np.uint8]]:
-    flat: NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    for start in range(0, len(flat), _CHUNK_BYTES):
-        yield flat[start : start + _CHUNK_BYTES]
-
-
-def _write_tensor(file: BinaryIO, tensor: Tensor) -> int:
-    checksum = 0
-    for chunk in _chunks(tensor):
-        file.write(chunk.data)
-        checksum = zlib.crc32(chunk.data, checksum)
-    return checksum
-
-
-def _checksum(tensor: Tensor) -> int:
-    checksum = 0
-    for chunk in _chunks(tensor):
-        checksum = zlib.crc32(chunk.data, checksum)
-    return checksum
 
 
 def _write_index(folder: Path, shards: list[_Shard], total: int) -> None:

@@ -3,6 +3,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -312,6 +313,16 @@ def test_weights_that_change_on_the_way_to_the_disk_are_noticed(
     with pytest.raises(WriteError, match="was read back differently"):
         write_folder(merge, open_models(merge.recipe), stand_in(merge), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, merge: Merge) -> None:
+    def progress(_done: int, _total: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        materialize(merge, tmp_path / "out", progress=progress)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["add", "base", "sort"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("writing", "hashing"))]
 
 
 def test_progress(tmp_path: Path, merge: Merge) -> None:

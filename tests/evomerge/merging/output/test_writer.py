@@ -1,5 +1,9 @@
+import errno
 import hashlib
 import json
+import os
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +14,7 @@ from safetensors.torch import load_file
 
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.shards import INDEX
+from evomerge.merging.output import write_behind
 from evomerge.merging.output.writer import Planned, WriteError, check_weights, plan_tensors, write_weights
 from tests.contracts.other_process import OtherProcess
 from tests.evomerge.merging.folders import bare
@@ -91,18 +96,58 @@ def test_same_bytes_in_any_order_and_any_process(tmp_path: Path, other_process: 
     assert len(list((tmp_path / "here").iterdir())) > 2
 
 
-def test_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
+def test_a_slow_disk_keeps_few_tensors_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "WAITING_BYTES", 40)
+    monkeypatch.setattr(write_behind, "SYNC_BYTES", 1)
+    monkeypatch.setattr(os, "fdatasync", lambda _: time.sleep(0.01))
     made: list[weakref.ref[torch.Tensor]] = []
+    alive = []
 
     def stream() -> Iterator[tuple[str, torch.Tensor]]:
-        for n in range(6):
+        for n in range(12):
             tensor = torch.ones(4)
             made.append(weakref.ref(tensor))
             yield f"t{n}", tensor
-            assert sum(reference() is not None for reference in made) == 1
+            alive.append(sum(reference() is not None for reference in made))
 
-    write_weights(tmp_path, [Planned(f"t{n}", (4,), torch.float32) for n in range(6)], stream())
-    assert len(made) == 6
+    write_weights(tmp_path, [Planned(f"t{n}", (4,), torch.float32) for n in range(12)], stream())
+    assert len(made) == 12
+    assert max(alive) <= 4, "two that wait, one that the thread is about to release, and the last one"
+
+
+def test_the_next_tensor_is_merged_while_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "SYNC_BYTES", 1)
+    second = threading.Event()
+    overlapped = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: overlapped.append(second.wait(60)))
+
+    def stream() -> Iterator[tuple[str, torch.Tensor]]:
+        yield "a", torch.ones(2)
+        second.set()
+        yield "b", torch.ones(2)
+
+    write_weights(tmp_path, plan({"a": torch.ones(2), "b": torch.ones(2)}), stream())
+    assert overlapped == [True, True]
+
+
+def test_a_full_disk_stops_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write_behind, "WAITING_BYTES", 1)
+    monkeypatch.setattr(write_behind, "SYNC_BYTES", 1)
+    monkeypatch.setattr(os, "fdatasync", full)
+    merged = []
+
+    def stream() -> Iterator[tuple[str, torch.Tensor]]:
+        for n in range(12):
+            merged.append(n)
+            yield f"t{n}", torch.ones(4)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_weights(tmp_path, [Planned(f"t{n}", (4,), torch.float32) for n in range(12)], stream())
+    assert len(merged) == 2, "the tensor that could not be written, and the one merged in the meantime"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("writing")]
 
 
 def test_progress_counts_bytes(tmp_path: Path) -> None:
