@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from evaluators._examples import check_limit
 from evaluators.base import Evaluator, EvaluatorError, FloatArray, MergedModel, Scores, content_ids
 
 Noise = Literal["none", "binomial"]
@@ -32,6 +33,7 @@ class Synthetic(Evaluator):
         seed: Key of optima and examples.
         delay: Seconds per call.
         fail: Fraction of the candidates that raise an error, keyed by their coefficients.
+        limit: Use at most N examples.
     """
 
     needs_language_model = False
@@ -48,7 +50,9 @@ class Synthetic(Evaluator):
         seed: int = 0,
         delay: float = 0.0,
         fail: float = 0.0,
+        limit: int | None = None,
     ) -> None:
+        check_limit(limit)
         if n_examples < 1 or noise not in get_args(Noise):
             raise EvaluatorError(
                 f"n_examples is {n_examples}, noise {noise!r}; expected 1 or more, one of {get_args(Noise)}."
@@ -56,10 +60,11 @@ class Synthetic(Evaluator):
         self._key = f"{seed}/{task}"
         self._noise, self._curvature, self._range = noise, curvature, (low, high)
         self._delay, self._fail = delay, fail
-        self._ids = content_ids([f"synthetic {self._key} example {i}" for i in range(n_examples)])
-        draws = np.array([_uniform(f"{self._key}/{example_id}") for example_id in self._ids])
-        self._thresholds = draws
-        self._grades = 1.0 + SPREAD * (draws - draws.mean())
+        every = content_ids([f"synthetic {self._key} example {i}" for i in range(n_examples)])
+        draws = np.array([_uniform(f"{self._key}/{example_id}") for example_id in every])
+        self._ids = every[:limit]
+        self._thresholds = draws[:limit]
+        self._grades = 1.0 + SPREAD * (self._thresholds - draws.mean())
 
     @property
     def example_ids(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Feedback to the optimizer: point, losses and per-example values of each trial, once they are known."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -13,24 +15,54 @@ from evomerge.plugins import PluginSpec
 from evomerge.racing import Race
 from evomerge.search_examples import SearchExamples
 from evomerge.statistics import clusters_of, sample
-from evomerge.study import Entry, Study
-from evomerge.trial import Origin
+from evomerge.study import Entry, Growth, Study
+from evomerge.trial import Origin, Trial
 
 #: Event that records what an optimizer can measure besides whole candidates.
 MEASURES = "measures"
 
 
+class Listener(Protocol):
+    """What is told of trials: an optimizer."""
+
+    def tell(self, observation: Observation) -> None:
+        """Take the result of a trial."""
+
+    def limit(self, losses: Sequence[float]) -> None:
+        """Take upper bounds on the losses."""
+
+
+class Recorder:
+    """Keeps what an optimizer was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Observation] = []
+
+    def tell(self, observation: Observation) -> None:
+        """Keep an observation."""
+        self.told.append(observation)
+
+    def limit(self, losses: Sequence[float]) -> None:
+        """Take upper bounds on the losses, which follow from the parents and are set anew."""
+
+
 class Feedback:
     """Reports trials to the optimizer: points of its cube, scored on the search split.
 
-    Losses relative to the parents are held back until all parents have ended. So what an optimizer
-    is told, and in which order, follows from the ledger alone. problem: why nothing can be told, if so.
+    Losses relative to the parents are held back until all parents have ended, and everything until the models that are
+    extended have ended, after examples were added. So what an optimizer is told, and in which order, follows from the
+    ledger alone. problem: why nothing can be told, if so.
     race: the race of the candidates, if they do. examples: those of the search split, where parts are asked for.
+
+    After examples were added, an optimizer that asks for whole candidates is told all candidates of before again, under
+    their numbers: with their new losses if they were extended, else with those of before plus the mean change of the
+    extended models, since scores on some of the examples cannot be compared with scores on all. One that asks for parts
+    starts afresh, and is told of the extended models as of baselines.
     """
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Listener,
         objective: Objective,
         parents: Collection[str],
         *,
@@ -43,24 +75,58 @@ class Feedback:
         self._parents: list[FloatArray] = []
         self._reference: Reference | None = None
         self._held: list[Entry] = []
+        self._before: list[Observation] = []
+        self._extended: frozenset[int] = frozenset()
+        self._extending: set[int] = set()
+        self._told_as: dict[int, int] = {}
+        self._share = 1.0
         self.problem: str | None = None
         if objective.needs_parents and not parents:
             self.problem = "The objective is relative to the parents, and none of them is among the planned trials."
 
     @property
     def waiting(self) -> bool:
-        """Whether the parents are still being scored."""
-        return bool(self._missing)
+        """Whether the parents, or the models that are extended, are still being scored."""
+        return bool(self._missing or self._extending)
 
     def replay(self, study: Study) -> None:
         """Take what a study holds, but for the failures of a systematic fault: those trials run again."""
-        again = forgiven(study)
-        for entry in study.ended:
-            if entry.trial.number not in again or entry.trial.merge is None:
-                self.take(entry)
+        self._replay(study.growths, study.ended, forgiven(study))
         for trial in (entry.trial for asked in (study.parts, study.entries) for entry in asked.values()):
             if self._race is not None:
                 self._race.asked(trial)
+
+    def _replay(self, growths: Sequence[Growth], ended: Sequence[Entry], again: Collection[int]) -> None:
+        if growths:
+            self._resume_after(growths, again)
+            ended = ended[len(growths[-1].before) :]
+        for entry in ended:
+            if entry.trial.number not in again or entry.trial.merge is None:
+                self.take(entry)
+
+    def _resume_after(self, growths: Sequence[Growth], again: Collection[int]) -> None:
+        """Recall what was told before examples were added, and which models are extended."""
+        last = growths[-1]
+        self._extended, self._extending, self._share = frozenset(last.extends), set(last.extends), last.share
+        if self._starts_afresh:
+            return
+        recorder, race = Recorder(), None if self._race is None else self._race.on(SearchExamples(last.old))
+        earlier = Feedback(recorder, self._objective, self._missing, race=race)
+        earlier._replay(growths[:-1], last.before, again)
+        self._before = recorder.told
+        self._told_as = {
+            e.trial.number: earlier._number(e.trial) for e in last.before if e.trial.number in self._extended
+        }
+
+    @property
+    def _starts_afresh(self) -> bool:
+        return isinstance(self._optimizer, Optimizer) and self._optimizer.uses_parts
+
+    def _number(self, trial: Trial) -> int:
+        """Return the number under which the optimizer knows a trial."""
+        if trial.extends in self._told_as:
+            return self._told_as[trial.extends]
+        return trial.number if self._race is None else self._race.first_of(trial)
 
     def take(self, entry: Entry) -> str | None:
         """Tell of a trial, now or when the parents are known; returns `problem`."""
@@ -73,11 +139,35 @@ class Feedback:
                 self._parents.append(self._objective.by_task(entry.outcome.scores))
             if not self._missing:
                 self._compare()
-        if not self._missing and self.problem is None:
+        if entry.trial.extends is not None:
+            self._extending.discard(entry.trial.extends)
+        if not self.waiting and self.problem is None:
             held, self._held = self._held, []
+            again = self._tell_before(held)
             for each in held:
-                self._tell(each)
+                self._tell(each, again)
         return self.problem
+
+    def _tell_before(self, held: Sequence[Entry]) -> frozenset[int]:
+        """Tell what was told before examples were added; returns the numbers.
+
+        held: trials since then, the extended models among them.
+        """
+        before, self._before = self._before, []
+        known = {told.number: told.losses for told in before if told.losses is not None}
+        extended = {self._number(e.trial): e for e in held if e.trial.extends in self._told_as and e.losses is not None}
+        new = {number: self._losses(entry) for number, entry in extended.items()}
+        changes = [losses - known[number] for number, losses in new.items() if number in known]
+        change = np.mean(changes, axis=0) if changes else 0.0
+        for told in before:
+            if told.number in extended:
+                self._tell_whole(extended[told.number], told.number, told.x, told.proposed)
+            elif told.losses is None:
+                self._optimizer.tell(told)
+            else:
+                share = told.share * self._share
+                self._optimizer.tell(replace(told, losses=told.losses + change, examples=(), share=share))
+        return frozenset(told.number for told in before)
 
     def _compare(self) -> None:
         self._reference = Reference.of(self._objective, self._parents)
@@ -85,17 +175,26 @@ class Feedback:
         if self._objective.pareto and self.problem is None:
             self._optimizer.limit(self._reference.limits.tolist())
 
-    def _tell(self, entry: Entry) -> None:
+    def _tell(self, entry: Entry, again: Collection[int]) -> None:
         trial = entry.trial
-        number, dropped = trial.number, None
-        if self._race is not None:
-            dropped, number = self._race.take(entry), self._race.first_of(trial)
+        dropped = None if self._race is None else self._race.take(entry)
+        number = self._number(trial)
+        if trial.extends in self._told_as and number in again:
+            return
         if dropped is not None:
             self._optimizer.tell(Observation(number, dropped.x, dropped.losses, share=dropped.share))
         elif trial.is_part and (self._race is None or trial.gradient is not None):
             self._tell_part(entry)
         elif trial.x is not None and not (trial.is_part and entry.outcome and entry.outcome.failure is None):
-            self._tell_whole(entry, number, trial.x)
+            extended = trial.extends in self._extended
+            candidate = trial.origin is Origin.SEARCH
+            # Descents start anew; a candidate of before would look like a baseline that they do not reach.
+            if not (extended and candidate and self._descends):
+                self._tell_whole(entry, number, trial.x, candidate and not extended)
+
+    @property
+    def _descends(self) -> bool:
+        return isinstance(self._optimizer, Optimizer) and self._optimizer.follows_gradients
 
     def _tell_part(self, entry: Entry) -> None:
         trial, outcome = entry.trial, entry.outcome
@@ -120,19 +219,22 @@ class Feedback:
             )
         )
 
-    def _tell_whole(self, entry: Entry, number: int, x: FloatArray) -> None:
+    def _losses(self, entry: Entry) -> FloatArray:
+        """Return the losses of a scored trial as they are told."""
+        if self._reference is None or entry.outcome is None:
+            return np.array(entry.losses, dtype=np.float64)
+        return self._reference.told(self._objective.by_task(entry.outcome.scores))
+
+    def _tell_whole(self, entry: Entry, number: int, x: FloatArray, proposed: bool) -> None:
         losses: FloatArray | None = None
         examples: tuple[FloatArray, ...] = ()
         if entry.losses is not None and entry.outcome is not None:
             scores = entry.outcome.scores
-            losses = np.array(entry.losses, dtype=np.float64)
+            losses = self._losses(entry)
             examples = tuple(
                 sample(values, clusters_of(scores[task].example_ids)).values
                 for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
             )
-            if self._reference is not None:
-                losses = self._reference.told(self._objective.by_task(scores))
-        proposed = entry.trial.origin is Origin.SEARCH
         self._optimizer.tell(Observation(number, x, losses, proposed, examples))
 
 
@@ -163,8 +265,11 @@ def new_optimizer(
 
 
 def record_measures(study: Study, measures: Measures) -> None:
-    """Write down, once, what an optimizer was told that it can measure: reports build it anew without the models."""
-    if all(kind != MEASURES for kind, _ in study.events):
+    """Write down, once for the same examples, what an optimizer was told that it can measure.
+
+    Reports build it anew without the models.
+    """
+    if all(kind != MEASURES for kind, _ in study.events_since):
         tasks = {
             task.name: {"examples": task.n_examples, "share": task.share, "no_loss": task.no_loss}
             for task in measures.tasks
@@ -180,7 +285,7 @@ def record_measures(study: Study, measures: Measures) -> None:
 
 def measures_of(study: Study) -> Measures | None:
     """What the optimizer of a study was told that it can measure; None where it asks for whole candidates only."""
-    said = next((data for kind, data in study.events if kind == MEASURES), None)
+    said = next((data for kind, data in reversed(study.events) if kind == MEASURES), None)
     if said is None:
         return None
     tasks = tuple(TaskExamples(name, t["examples"], t["share"], t["no_loss"]) for name, t in said["tasks"].items())
@@ -199,6 +304,7 @@ def replay(
     examples: SearchExamples | None = None,
 ) -> None:
     """Tell an optimizer what the study holds."""
-    on_search = (entry.trial for entry in study.entries.values() if entry.trial.split == "search")
+    asked = (*study.entries.values(), *study.parts.values())
+    on_search = (entry.trial for entry in asked if entry.trial.split == "search")
     parents = {trial.label for trial in on_search if trial.origin.is_parent}
     Feedback(optimizer, objective, parents, race=race, examples=examples).replay(study)

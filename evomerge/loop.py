@@ -106,7 +106,9 @@ def search(
     feedback.replay(study)
     again = forgiven(study)
     asked = {e.trial.label for e in study.entries.values() if not _failed_canary(e) and e.trial.number not in again}
-    waiting = deque(trial for trial in planned if trial.label not in asked)
+    extensions = _extensions(study, examples, again)
+    asked |= {trial.label for trial in extensions}
+    waiting = deque([*extensions, *(trial for trial in planned if trial.label not in asked)])
 
     def take(entry: Entry) -> str | None:
         problem = feedback.take(entry)
@@ -114,7 +116,8 @@ def search(
         return problem
 
     def next_trial() -> Trial | None:
-        if budget.spent(study, reserve):
+        extends = waiting and waiting[0].extends is not None  # without these, nothing could be selected
+        if not extends and budget.spent(study, reserve):
             return None
         number = study.next_number
         if waiting:
@@ -153,6 +156,14 @@ def search(
     return ending
 
 
+def _extensions(study: Study, examples: SearchExamples | None, again: Collection[int]) -> list[Trial]:
+    """Return the trials that score models of before on the examples that were added last, as far as not asked yet."""
+    if not study.growths or examples is None:
+        return []
+    asked = {e.trial.extends for e in study.entries.values() if e.trial.number not in again or e.trial.merge is None}
+    return [examples.extension(study, number) for number in study.growths[-1].extends if number not in asked]
+
+
 def _needing(
     progress: Callable[[Progress], None], optimizer: Optimizer, waiting: Collection[Trial]
 ) -> Callable[[Progress], None]:
@@ -176,7 +187,8 @@ def _pending(study: Study, race: Race | None) -> dict[int, FloatArray]:
 def _record_decisions(study: Study, optimizer: Optimizer) -> None:
     """Record what the optimizer has decided since the last time, and why."""
     made = optimizer.decisions()
-    for text in made[len(decisions(study)) :] if made else ():
+    recorded = sum(kind == DECIDED for kind, _ in study.events_since) if made else 0
+    for text in made[recorded:]:
         study.event(DECIDED, text=text)
 
 

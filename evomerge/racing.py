@@ -74,7 +74,7 @@ class Race:
         reason = why_no_race(examples, objective)
         if reason:
             raise RacingError(reason)
-        self._examples, self._objective, self.z = examples, objective, z
+        self._examples, self._objective, self._seed, self.z = examples, objective, seed, z
         self._order = interleaved([len(names) for names in examples.ids.values()], seed)
         shares = dict(zip(objective.weights, objective.shares, strict=True))
         self._scale = {
@@ -86,6 +86,10 @@ class Race:
         self._best = -np.inf
         self._runners: dict[int, _Runner] = {}
         self._waiting: dict[int, Trial] = {}
+
+    def on(self, examples: SearchExamples) -> "Race":
+        """Return a race over other examples that no trial has been shown to, with the same rules."""
+        return Race(examples, self._objective, self._seed, self.z)
 
     def begin(self, candidate: Trial) -> Trial:
         """Return the first part of a candidate; the whole candidate while there is no incumbent."""
@@ -143,7 +147,7 @@ class Race:
 
     def replay(self, study: Study) -> None:
         """Take what a study holds, to see who waits; the optimizer is told by `feedback.replay`."""
-        for entry in study.ended:
+        for entry in study.ended_since:
             if entry.trial.split == "search":
                 self.take(entry)
         for entry in (*study.parts.values(), *study.entries.values()):

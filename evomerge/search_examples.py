@@ -37,6 +37,8 @@ class SearchExamples:
     @classmethod
     def of_study(cls, study: Study, tasks: Iterable[str]) -> "SearchExamples | None":
         """Return the examples that a study's whole trials were scored on; None before the first one."""
+        if study.growths:
+            return cls({task: study.growths[-1].new[task] for task in tasks})
         for entry in study.told:
             outcome = entry.outcome
             if entry.trial.split == "search" and entry.losses is not None and outcome is not None:
@@ -67,7 +69,11 @@ class SearchExamples:
             entry = study.parts[part]
             outcome = entry.outcome
             for task, scores in ({} if outcome is None else outcome.scores).items():
-                found[task] = self._joined(task, found[task], scores) if task in found else scores
+                if task not in found:
+                    found[task] = scores
+                # A candidate that was whole before examples were added holds the scores of the parts it completed.
+                elif not set(scores.example_ids) <= set(found[task].example_ids):
+                    found[task] = self._joined(task, found[task], scores)
             part = entry.trial.extends
         return found
 
@@ -90,6 +96,11 @@ class SearchExamples:
             gradient=None if weights is None else dict(zip(self.ids, weights, strict=True)),
             cost=self.cost(chosen, gradient=weights is not None),
         )
+
+    def extension(self, study: Study, number: int) -> Trial:
+        """Return the trial, yet without a number of its own, that scores an earlier model on the added examples."""
+        before = study.parts[number].trial
+        return replace(before, number=-1, examples=None, extends=number, cost=self.cost(self.rest(study, number)))
 
     def dispatched(self, study: Study, trial: Trial) -> Trial:
         """Return the trial as a worker gets it.
@@ -125,11 +136,13 @@ class SearchExamples:
         values = np.concatenate([a.values, b.values])
         choices = None if a.choices is None or b.choices is None else (*a.choices, *b.choices)
         truncated = None if a.truncated is None or b.truncated is None else a.truncated + b.truncated
+        accepted = None if a.accepted is None or b.accepted is None else (*a.accepted, *b.accepted)
         return Scores(
             tuple(ids[place] for place in order),
             values[order],
             None if choices is None else tuple(choices[place] for place in order),
             truncated,
+            None if accepted is None else tuple(accepted[place] for place in order),
         )
 
 

@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any
 
 from evomerge.config import SearchConfig
+from evomerge.launch.growth import Added
 from evomerge.launch.plan import Plan, build_optimizer, build_race
 from evomerge.optimizers.base import Optimizer
 from evomerge.racing import ENOUGH, LEVELS, OFF
@@ -18,13 +19,26 @@ def partial_trials(config: SearchConfig, plan: Plan) -> dict[str, Any]:
     gradients: `no_loss` (task -> why it has no differentiable loss, None where it has one), `no_gradient` (why the
     merge has none), `evaluations` that the optimizer takes before it ends by itself (None: the budget ends it),
     `budget` that is left for them (None: unlimited), and `largest_tensor_bytes`. racing: `level`, None where candidates
-    do not race, and `why_not`. decisions: what the optimizer has decided already.
+    do not race, and `why_not`. decisions: what the optimizer has decided already. added: the examples that the study
+    lacks so far: `examples` (task -> numbers on the search split before and now), `leaders` (names of the candidates to
+    be scored on the added ones), `extends` (numbers of all trials to be), `evaluations` that this takes, and `text`.
     """
     optimizer = build_optimizer(config, plan)
     return {
         "gradients": _gradients(plan, optimizer, config.budget.trials) if optimizer.follows_gradients else None,
         "racing": _racing(config, plan),
         "decisions": list(optimizer.decisions()),
+        "added": None if plan.added is None else _added(plan.added),
+    }
+
+
+def _added(added: Added) -> dict[str, Any]:
+    return {
+        "examples": {task: list(counts) for task, counts in added.counts.items()},
+        "leaders": list(added.leaders),
+        "extends": list(added.extends),
+        "evaluations": added.evaluations,
+        "text": added.text,
     }
 
 
@@ -53,7 +67,8 @@ def _racing(config: SearchConfig, plan: Plan) -> dict[str, Any] | None:
 def partial_lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
     """Say in sentences what `partial_trials` gave. optimizer: its name."""
     found, race = data["gradients"], data["racing"]
-    lines = [f"{optimizer}: {text}" for text in data["decisions"]]
+    lines = [] if data["added"] is None else [data["added"]["text"]]
+    lines += [f"{optimizer}: {text}" for text in data["decisions"]]
     if found is not None:
         lines += [f"no gradient on {task}: {why}" for task, why in found["no_loss"].items() if why is not None]
         if found["no_gradient"] is not None:

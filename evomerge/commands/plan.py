@@ -17,7 +17,7 @@ from evomerge.config import SearchConfig
 from evomerge.feedback import replay
 from evomerge.launch.limits import selection_count
 from evomerge.launch.placement import placement
-from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, build_race, prepare
+from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, build_race, prepare, resumed
 from evomerge.optimizers.base import Optimizer
 from evomerge.report import words
 from evomerge.resident.free_memory import available_memory
@@ -161,7 +161,7 @@ def _rounds(
 
     Steps along gradients use one worker, everything else all of them.
     """
-    trials, old = config.budget.trials, begun(config)
+    trials, old = config.budget.trials, resumed(config, plan)
     left = math.inf if trials is None else max(0.0, trials - study["evaluations"])
     if old is not None:
         race, examples = build_race(config, plan), plan.search_examples

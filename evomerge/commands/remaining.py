@@ -7,7 +7,7 @@ from typing import Any
 from evomerge.budget import spending, spent_of
 from evomerge.config import SearchConfig
 from evomerge.launch.limits import finished, spent
-from evomerge.launch.plan import Plan, begun
+from evomerge.launch.plan import Plan, resumed
 from evomerge.report.status import state_of
 from evomerge.study.writer import is_being_written
 
@@ -19,7 +19,7 @@ def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, A
     left (whether to resume).
     """
     command = f"evomerge search {shlex.quote(str(file))}"
-    study = begun(config)
+    study = resumed(config, plan)
     if study is None:
         searches = config.budget.trials is None or plan.n_proposed(config.budget.trials) > 0
         ready = "Ready" if searches else "Ready, but the budget covers baselines only (see the last note)"

@@ -18,7 +18,7 @@ from evomerge.launch.limits import budget, finished, time_after
 from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
 from evomerge.launch.placement import COMPUTE_DTYPE, start_executor
-from evomerge.launch.plan import Plan, begun, build_optimizer, build_race
+from evomerge.launch.plan import Plan, build_optimizer, build_race, resumed
 from evomerge.launch.signals import signals
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
@@ -47,7 +47,7 @@ def run(
     ConfigurationChanged when it is another search, StudyBusy while another process runs it, ExecutorError when no
     worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
     """
-    study = begun(config) if resume else None
+    study = resumed(config, plan) if resume else None
     nothing_left = None if study is None else finished(config, plan, study)
     if nothing_left is not None:
         found = _finished_selection(config, plan, say)
@@ -117,6 +117,8 @@ def _start(
     study, recipe = None, plan.spec.recipe
     if (Path(config.study) / FILE).exists():  # its refusals come before workers are started
         study = opened.enter_context(closing(open_study(config, plan, resume=resume)))
+        if plan.added is not None:
+            say(plan.added.text)
         say(f"resumed {config.study}: {study.resumed}")
         found = pin_models(study, recipe, say)
     else:
@@ -164,6 +166,9 @@ def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins |
     folder = Path(config.study)
     if resume and (folder / FILE).exists():
         study = Study.open(folder, config.identity())
+        if plan.added is not None:
+            plan.added.record(study)
+            config.write(folder / SEARCH_FILE)
         _keep_search_file(config)
         return study
     known = None if inputs is None else pins.to_dict(inputs)

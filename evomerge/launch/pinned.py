@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from evaluators.base import SPLITS, Evaluator
 from evomerge.bench import split_ids
-from evomerge.config import ConfigError, SearchConfig
+from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.merging import pins
 from evomerge.merging.pins import InputChanged
@@ -22,14 +22,6 @@ def examples_of(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Ex
     """The examples of every task on every split, now."""
     shares, salt = config.split.shares, config.split.salt or ""
     return {(task, split): split_ids(one, split, shares, salt) for task, one in evaluators.items() for split in SPLITS}
-
-
-def compare_examples(study: Study, examples: Examples, config: SearchConfig) -> None:
-    """Raises ConfigError where trials of the study were scored on other examples than there are now."""
-    for (task, split), before in _scored_on(study).items():
-        now = examples.get((task, split), ())
-        if before != now:
-            raise ConfigError(f"{config.where('tasks', task)}: {_other_examples(task, split, before, now)}")
 
 
 def pin_models(study: Study, recipe: Recipe, say: Callable[[str], None]) -> pins.Pins:
@@ -55,7 +47,7 @@ class PinnedExecutor:
         self._study = study
         self._files = pins.input_files(recipe)
         self._pins = found
-        self._examples = {**examples, **_scored_on(study)}
+        self._examples = {**examples, **scored_on(study)}
         self._trials: dict[int, Trial] = {}
         self._hashed: list[pins.Pins] = []
         self._thread = threading.Thread(target=self._hash, daemon=True)
@@ -117,7 +109,7 @@ class PinnedExecutor:
                 if trial.gradient is not None:  # only those that have a loss
                     before = tuple(name for name in before if name in set(scores.example_ids))
             if scores.example_ids != before:
-                raise InputChanged(_other_examples(task, trial.split, before, scores.example_ids))
+                raise InputChanged(other_examples(task, trial.split, before, scores.example_ids))
 
 
 @contextmanager
@@ -130,20 +122,27 @@ def pausing(study: Study) -> Iterator[None]:
         raise
 
 
-def _scored_on(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The examples on which the first trial of each split was scored."""
+def scored_on(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return, by (task, split), the examples that a study is scored on; those that no trial was scored on are left out.
+
+    They are those that were added last, or those of the first trial of each split.
+    """
     found: dict[tuple[str, str], tuple[str, ...]] = {}
+    if study.growths:
+        examples = study.growths[-1].examples
+        return {(task, split): ids for split, by_task in examples.items() for task, ids in by_task.items()}
     for entry in study.told:
         for task, scores in (entry.outcome.scores if entry.outcome is not None else {}).items():
             found.setdefault((task, entry.trial.split), scores.example_ids)
     return found
 
 
-def _other_examples(task: str, split: str, before: tuple[str, ...], now: tuple[str, ...]) -> str:
+def other_examples(task: str, split: str, before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """Explain that a task's examples are not those of the study."""
     same = len(set(before) & set(now))
     how = "in another order" if same == len(before) == len(now) else f"{same} of them the same"
     return (
         f"the examples of task {task!r} differ from those at the start of the study: on the {split} split it had "
         f"{len(before)}, now there are {len(now)}, {how}. Scores on different examples cannot be compared: put the old "
-        "examples back, or begin a new study in another folder (`study`)."
+        "examples back, adding only new ones, or begin a new study in another folder (`study`)."
     )

@@ -16,8 +16,9 @@ from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
 from evomerge.launch.checks import placed, placed_models
 from evomerge.launch.first_trials import model_key, planned_trials
+from evomerge.launch.growth import Added, added
 from evomerge.launch.memory import MemoryNeeds, memory_needs
-from evomerge.launch.pinned import Examples, compare_examples, examples_of
+from evomerge.launch.pinned import Examples, examples_of
 from evomerge.launch.placement import check_device, check_own_networks, memory_notes, scoring_dtype
 from evomerge.loop import never
 from evomerge.merging import pins
@@ -50,7 +51,7 @@ class Plan:
     """A validated search, before any merge or score.
 
     same: `first_trials.model_key`, or None for every trial where scores vary. no_loss: task -> why it has no
-    differentiable loss, None where it has one.
+    differentiable loss, None where it has one. added: the examples that the study of the search file lacks so far.
     """
 
     spec: BenchSpec
@@ -68,6 +69,7 @@ class Plan:
     borrowed: Mapping[str, str]
     same: Callable[[Trial], bytes | None]
     no_loss: Mapping[str, str | None]
+    added: Added | None
 
     @property
     def search_examples(self) -> SearchExamples:
@@ -130,15 +132,13 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     say("reading the tasks")
     evaluators = checks.read_tasks(config)
     examples = checks.count_examples(config, evaluators, notes)
-    ids = examples_of(config, evaluators)
-    if study is not None:
-        compare_examples(study, ids, config)
+    ids, objective = examples_of(config, evaluators), _objective(config, evaluators)
+    beyond = None if study is None else added(study, ids, config, objective)
     reader = unloaded(base, sources.tokenizer) if base.config is not None else None
     previews: dict[str, tuple[str, ...]] = {}
     if reader is not None and checks.reads_text(config):
         notes += checks.preflight(config, evaluators, reader)
         previews = checks.previews(evaluators, reader.tokenizer)
-    objective = _objective(config, evaluators)
     notes += checks.floor_notes(config, objective)
     reading = own_tokenizers(reader, sources, recipe, evaluators, own)
     check_own_networks(config, needs, {**own, **reading.scored})
@@ -159,6 +159,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         borrowed=reading.borrowed(recipe),
         no_loss={task: evaluator.why_no_loss() for task, evaluator in evaluators.items()},
         same=partial(model_key, space, recipe, apart) if all(e.deterministic for e in evaluators.values()) else never,
+        added=beyond,
     )
     build_optimizer(config, plan)
     build_race(config, plan)
@@ -224,6 +225,14 @@ def begun(config: SearchConfig) -> Study | None:
         return None
     study = Study.read(config.study)
     study.compare(config.identity())
+    return study
+
+
+def resumed(config: SearchConfig, plan: Plan) -> Study | None:
+    """The study that the search file resumes, for reading, as it will be with the examples that were added to it."""
+    study = begun(config)
+    if study is not None and plan.added is not None:
+        plan.added.record(study)
     return study
 
 

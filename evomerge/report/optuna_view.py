@@ -145,7 +145,7 @@ class OptunaView:
     def _say(self) -> None:
         """Store the state and the winner as attributes of the Optuna study."""
         study = self._mirror.study
-        winners = [str(data["label"]) for kind, data in study.events if kind == "selected"]
+        winners = [str(data["label"]) for kind, data in study.events_since if kind == "selected"]
         said = {"folder": str(study.folder), "state": state_of(study), **({"selected": winners[-1]} if winners else {})}
         if study.parts:
             spent = spending(study)

@@ -78,8 +78,8 @@ def part_way(study: Study, objective: Objective, waiting: Collection[int] = ()) 
     failed: set[int] = set()
     for entry in _ended(study):
         trial = entry.trial
-        if trial.gradient is not None or not (trial.is_part or trial.extends is not None):
-            continue
+        if trial.merge is not None or trial.gradient is not None or not (trial.is_part or trial.extends is not None):
+            continue  # a baseline, too, is a part after examples were added
         begun = first[trial.number] = trial.number if trial.extends is None else first[trial.extends]
         scored[begun] = scored.get(begun, 0) + _n_examples(trial)
         if entry.outcome is None or entry.outcome.failure is not None:

@@ -58,12 +58,12 @@ class Selection:
 
 def was_chosen(study: Study, candidates: int) -> bool:
     """Return whether a winner was selected among this number of candidates."""
-    return any(kind == "selected" and data["candidates"] == candidates for kind, data in study.events)
+    return any(kind == "selected" and data["candidates"] == candidates for kind, data in study.events_since)
 
 
 def chosen(study: Study) -> Selected:
     """Return the last choice. Raises SelectionError while there is none."""
-    data = next((data for kind, data in reversed(study.events) if kind == "selected"), None)
+    data = next((data for kind, data in reversed(study.events_since) if kind == "selected"), None)
     if data is None:
         raise SelectionError("No winner has been selected yet: the search is not finished.")
     scale = {task: (float(worst), float(best)) for task, (worst, best) in data.get("scale", {}).items()}

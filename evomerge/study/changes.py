@@ -8,8 +8,9 @@ from typing import Any
 from evomerge.study.lines import StudyError
 
 _ABSENT = "(not there)"
-#: Task options that may change on resuming, since they affect only the memory for scoring.
-_FREE = re.compile(r"tasks\..+\.batch_tokens")
+#: Task options that may change on resuming: one affects only the memory for scoring, the other which examples there
+#: are, which are compared by themselves.
+_FREE = re.compile(r"tasks\..+\.(batch_tokens|limit)")
 
 
 class ConfigurationChanged(StudyError):

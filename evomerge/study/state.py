@@ -8,13 +8,13 @@ from typing import Any
 
 from evomerge.study.codec import outcome_from_dict, trial_from_dict
 from evomerge.study.lines import Record, StudyError
-from evomerge.trial import Outcome, Trial
+from evomerge.trial import Origin, Outcome, Trial
 
 #: 2 has trials that score only some examples; ledgers of 1 are read as they are.
 SCHEMA = 2
 
 #: Kinds of records that define the state; a record of any other kind is an event.
-STATE_KINDS = ("created", "inputs", "examples", "asked", "told")
+STATE_KINDS = ("created", "inputs", "examples", "asked", "told", "grown")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,32 @@ class Entry:
     losses: tuple[float, ...] | None = None
     told_at: int | None = None
     active: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """A point at which examples were added to the tasks: what was whole before is a part of the new whole.
+
+    old: task -> ids of the search split before. examples: split -> task -> ids after. extends: numbers of the trials of
+    before that are scored on the added examples. before: all trials that had ended, in order, as they were then.
+    events: how many there were.
+    """
+
+    old: Mapping[str, tuple[str, ...]]
+    examples: Mapping[str, Mapping[str, tuple[str, ...]]]
+    extends: tuple[int, ...]
+    before: tuple[Entry, ...]
+    events: int
+
+    @property
+    def new(self) -> Mapping[str, tuple[str, ...]]:
+        """Task -> ids of the search split after."""
+        return self.examples["search"]
+
+    @property
+    def share(self) -> float:
+        """The share of the examples of after that there were before."""
+        return sum(map(len, self.old.values())) / sum(map(len, self.new.values()))
 
 
 class State:
@@ -49,6 +75,8 @@ class State:
         self.parts: dict[int, Entry] = {}
         self.ended: list[Entry] = []
         self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.growths: list[Growth] = []
+        self._n_told = 0
         self.examples: list[tuple[str, ...]] = []
         self.example_numbers: dict[tuple[str, tuple[str, ...]], int] = {}
         self.active_seconds = 0.0
@@ -69,6 +97,8 @@ class State:
             (self.parts if trial.is_part else self.entries)[trial.number] = Entry(trial)
         elif record.kind == "told":
             self._tell(record.data, record.active)
+        elif record.kind == "grown":
+            self._grow(record.data)
         else:
             self.events.append((record.kind, MappingProxyType(dict(record.data))))
 
@@ -92,11 +122,53 @@ class State:
         losses = None if data["losses"] is None else tuple(data["losses"])
         asked = self.asked(outcome.number)
         part = asked.trial.is_part
-        entry = replace(asked, outcome=outcome, losses=losses, told_at=len(self.told), active=active)
+        entry = replace(asked, outcome=outcome, losses=losses, told_at=self._n_told, active=active)
         (self.parts if part else self.entries)[outcome.number] = entry
         self.ended.append(entry)
         if not part:
             self.told.append(entry)
+            self._n_told += 1
         for event in outcome.events:
             rest = {key: value for key, value in event.items() if key != "event"}
             self.events.append((str(event["event"]), MappingProxyType(rest)))
+
+    @property
+    def _searched(self) -> Mapping[str, tuple[str, ...]]:
+        """The examples of the search split: those that were added last, or those of the first whole trial."""
+        if self.growths:
+            return self.growths[-1].new
+        outcomes = (entry.outcome for entry in self.told if entry.trial.split == "search" and entry.losses is not None)
+        first = next((outcome for outcome in outcomes if outcome is not None), None)
+        return {} if first is None else {task: scores.example_ids for task, scores in first.scores.items()}
+
+    def _grow(self, data: Mapping[str, Any]) -> None:
+        """Turn all trials but the canary into parts: they were scored on examples that are no longer all."""
+        self.configuration = MappingProxyType({**self.configuration, "tasks": data["tasks"]})
+        examples = {
+            split: {task: tuple(ids) for task, ids in by_task.items()} for split, by_task in data["examples"].items()
+        }
+        growth = Growth(self._searched, examples, tuple(data["extends"]), tuple(self.ended), len(self.events))
+        self.growths.append(growth)
+        kept = {number: entry for number, entry in self.entries.items() if entry.trial.origin is Origin.CANARY}
+        for entry in (*self.entries.values(), *self.parts.values()):
+            if entry.trial.number not in kept:
+                self.parts[entry.trial.number] = _before(entry, growth.share)
+        self.parts = dict(sorted(self.parts.items()))
+        self.ended = [kept.get(n) or self.parts[n] for n in (entry.trial.number for entry in self.ended)]
+        self.entries = kept
+        self.told = [entry for entry in self.told if entry.trial.number in kept]
+        self.events.append(("grown", MappingProxyType(dict(data))))
+
+
+def _before(entry: Entry, share: float) -> Entry:
+    """Return a trial as a part of the grown split; one that has not ended is given up, and has cost nothing.
+
+    share: that of the examples that it could be scored on.
+    """
+    scores = {} if entry.outcome is None else entry.outcome.scores
+    examples = entry.trial.examples
+    if examples is None:
+        examples = {task: of_task.example_ids for task, of_task in scores.items()}
+    ended = entry.told_at is not None
+    trial = replace(entry.trial, examples=examples, cost=entry.trial.cost * share if ended else 0.0)
+    return replace(entry, trial=trial, losses=None, told_at=entry.told_at if ended else -1)

@@ -14,7 +14,7 @@ from evomerge.durable import OutputError, free_space
 from evomerge.study.changes import ConfigurationChanged, differences
 from evomerge.study.codec import outcome_to_dict, trial_to_dict
 from evomerge.study.lines import FILE, SEARCH_FILE, Record, StudyBusy, StudyError, StudyExists, StudyPaused, read
-from evomerge.study.state import SCHEMA, STATE_KINDS, Entry, State
+from evomerge.study.state import SCHEMA, STATE_KINDS, Entry, Growth, State
 from evomerge.study.writer import Files, Ledger
 from evomerge.text.masking import masked_data
 from evomerge.trial import Outcome, Trial
@@ -23,6 +23,7 @@ __all__ = [
     "SEARCH_FILE",
     "ConfigurationChanged",
     "Entry",
+    "Growth",
     "Resumed",
     "Study",
     "StudyBusy",
@@ -242,6 +243,23 @@ class Study:
         return list(self._state.events)
 
     @property
+    def growths(self) -> list[Growth]:
+        """The points at which examples were added to the tasks, in order."""
+        return list(self._state.growths)
+
+    @property
+    def ended_since(self) -> list[Entry]:
+        """All told trials, whole ones and parts, since examples were last added, in the order they were told."""
+        before = len(self._state.growths[-1].before) if self._state.growths else 0
+        return self._state.ended[before:]
+
+    @property
+    def events_since(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """All events since examples were last added, in order."""
+        before = self._state.growths[-1].events if self._state.growths else 0
+        return self._state.events[before:]
+
+    @property
     def next_number(self) -> int:
         """Number for the next trial."""
         return max((*self._state.entries, *self._state.parts), default=-1) + 1
@@ -312,6 +330,26 @@ class Study:
         if kind in STATE_KINDS:
             raise StudyError(f"An event cannot be named {kind!r}; {', '.join(STATE_KINDS)} are reserved.")
         self._check_reserve(self._append(kind, masked_data(data)))
+
+    def grow(
+        self,
+        tasks: Mapping[str, Any],
+        examples: Mapping[str, Mapping[str, Sequence[str]]],
+        extends: Sequence[int],
+    ) -> None:
+        """Add examples to the tasks: all trials but the canary become parts. A reader does so for itself only.
+
+        Args:
+            tasks: The tasks' configuration, as plain data.
+            examples: Split -> task -> ids of all examples from now on.
+            extends: Numbers of the trials to be scored on the added examples.
+        """
+        ids = {split: {task: list(names) for task, names in by_task.items()} for split, by_task in examples.items()}
+        data = {"tasks": dict(tasks), "examples": ids, "extends": [int(number) for number in extends]}
+        if self._writer is None:
+            self._state.apply(Record(0, 0, "grown", data, self.active_seconds))
+        else:
+            self._check_reserve(self._append("grown", data))
 
     def pin(self, inputs: Mapping[str, Any]) -> None:
         """Record the fingerprints of the models' files, as far as they are known now."""

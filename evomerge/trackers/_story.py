@@ -37,6 +37,7 @@ class Story:
         self._run = Run.of(follower.study)
         self._completed = self._failures = 0
         self._spent = 0.0
+        self._paid: list[int] = []
         self._has_parts = False
         self._losses: list[float] = []
         self._best: float | None = None
@@ -51,11 +52,14 @@ class Story:
                 entry = self._run.study.asked(change.number)
                 if entry.trial.counts:
                     self._spent += entry.trial.cost
+                    self._paid.append(change.number)
                 if entry.trial.is_part:
                     self._has_parts = True
                     self._losses += [step_loss(entry)] if entry.trial.gradient is not None else []
                 elif entry.trial.split == "search":
                     points.append(self._point(entry, change.at, facts))
+            elif change.kind == "grown":  # what was spent counts in evaluations of the larger split
+                self._spent = sum(self._run.study.asked(number).trial.cost for number in self._paid)
         return points, facts
 
     def outcome(self, result: Mapping[str, Any]) -> dict[str, Value]:
