@@ -153,6 +153,10 @@ class Events:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
 
+    @property
+    def events_since(self) -> list[tuple[str, dict[str, Any]]]:
+        return self.events
+
     def event(self, kind: str, **data: Any) -> None:
         self.events.append((kind, json.loads(json.dumps(data))))
 
