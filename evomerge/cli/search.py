@@ -89,6 +89,23 @@ def plan(
 
 
 @commands.command(rich_help_panel=SEARCH)
+def bench(
+    place: Annotated[Path, typer.Argument(metavar="FILE_OR_RUN", help="A search file, or the folder of a run.")],
+    examples: Annotated[int, typer.Option(min=1, help="Score at most so many examples of each task.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Measure where the time of a candidate goes.
+
+    Scores three candidates and compares their speed with this machine's limits.
+    """
+    say(LOADING)
+    from evomerge.commands.bench import bench_search
+
+    data, lines = bench_search(place, examples, say=say)
+    show(as_json, data, *lines)
+
+
+@commands.command(rich_help_panel=SEARCH)
 def search(
     file: Annotated[Path, typer.Argument(help="The search file.")],
     resume: Annotated[bool, typer.Option("--resume", help="Resume the study where it stopped.")] = False,
