@@ -244,8 +244,8 @@ class Run:
         entry = self.study.entries.get(number)
         if entry is None and number in self.study.parts:
             raise StudyError(
-                f"Trial {number} of {self.folder} is a gradient step, or some of a candidate's examples, and no "
-                f"merge to choose. Whole trials are listed by `evomerge pareto {self.folder} --all`."
+                f"Trial {number} of {self.folder} is a gradient step, or was scored on some of the examples only, "
+                f"and is no merge to choose. Whole trials are listed by `evomerge pareto {self.folder} --all`."
             )
         if entry is None:
             raise StudyError(f"{self.folder} has no trial {number}. {_trials(self.study)}")

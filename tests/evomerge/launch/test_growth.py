@@ -24,7 +24,8 @@ from evomerge.objective import Objective
 from evomerge.optimizers.base import Observation
 from evomerge.plugins import PluginSpec
 from evomerge.results.finalists import FINALISTS
-from evomerge.study import Entry, Study
+from evomerge.run import Run
+from evomerge.study import Entry, Study, StudyError
 from tests.toys import search_file
 
 OBJECTIVE = Objective({"one": 1.0, "two": 1.0})
@@ -300,3 +301,13 @@ def test_check_and_plan_say_what_will_be_extended_and_what_it_costs(tmp_path: Pa
     kept = load_config(tmp_path / "study" / "search.yaml")
     assert kept.tasks["one"].options["limit"] == 200
     assert study.configuration["tasks"]["one"]["limit"] == 200
+
+
+def test_a_candidate_of_before_is_no_merge_to_choose_and_its_extension_is(grown: Path) -> None:
+    study = Run(grown.parent / "study")
+    growth = study.study.growths[-1]
+    left = next(n for n, e in study.study.parts.items() if e.trial.label == "search" and n not in growth.extends)
+    with pytest.raises(StudyError, match="some of the examples only"):
+        study.entry(left)
+    extended = next(e for e in study.study.told if e.trial.extends is not None and e.trial.label == "search")
+    assert study.entry(extended.trial.number) is not None
