@@ -57,6 +57,7 @@ SEARCHERS = {
     "map_bayesian": PluginSpec("map_bayesian"),
     "map_nested": PluginSpec("map_nested"),
     "gradient_front": PluginSpec("gradient_front"),
+    "auto": PluginSpec("auto"),
 }
 #: So many points of a predicted front are scored, to see how far off it is; more after the first cost, where the front
 #: is known well enough to say what share of it they cover.

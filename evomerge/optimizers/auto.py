@@ -4,23 +4,22 @@
                  │ no loss, the metric says no, or a baseline is ahead │ some tasks have no loss
                  └──────────────▶ CMA-ES from the best baseline        └─▶ CMA-ES around the best point
 
-For a Pareto front, descents for a lattice of preferences take the place of the stages, and TPE that of CMA-ES.
+For a Pareto front, descents for a lattice of preferences take the place of the stages, and `map` that of CMA-ES; it
+also completes the front that the descents found.
 Each decision is taken on the true metric over all search examples, and told with its reason.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import cmaes
 import numpy as np
 from numpy.typing import NDArray
-from optuna.samplers import TPESampler
 
 from evomerge.optimizers._descent import Descent, loss_weights, why_no_descent
 from evomerge.optimizers._generations import Generations
 from evomerge.optimizers._guard import compare
-from evomerge.optimizers._optuna_view import OptunaView
 from evomerge.optimizers._sweep import Sweep
 from evomerge.optimizers.base import (
     FloatArray,
@@ -28,8 +27,10 @@ from evomerge.optimizers.base import (
     Observation,
     Optimizer,
     OptimizerError,
+    Prediction,
     Proposal,
 )
+from evomerge.optimizers.map import Map
 
 #: Evaluations of the descent in coarse groups, of that in all coordinates, and of the long one at the end.
 _COARSE, _FINE, _LONG = 5.0, 5.0, 25.0
@@ -43,8 +44,9 @@ class Auto(Optimizer):
     """Chooses the search by what the tasks allow: gradients in stages, then black box where something is left to find.
 
     With losses for all tasks it ends by itself, after about 40 evaluations of the search split; the first answer comes
-    after 12. A Pareto front takes about 3 for each preference, of which three tasks have ten. The steps of a descent
-    follow each other, so several workers help where a front has several descents, and the black-box search.
+    after 12. A Pareto front takes about 3 for each preference, of which three tasks have ten; then `map` models the
+    front from these points and measures what it predicts, until the two agree. The steps of a descent follow each
+    other, so several workers help where a front has several descents, and the black-box search.
 
     Args:
         evaluations: Budget of the last, long descent, in evaluations of the search split.
@@ -52,6 +54,7 @@ class Auto(Optimizer):
 
     uses_parts: ClassVar[bool] = True
     follows_gradients: ClassVar[bool] = True
+    uses_positions: ClassVar[bool] = True
     max_objectives: ClassVar[int | None] = None
 
     def __init__(
@@ -68,7 +71,8 @@ class Auto(Optimizer):
             raise OptimizerError(f"evaluations must be above 0; it is {evaluations}.")
         self._evaluations = evaluations
         self._stages: list[_Stage] = []
-        self._black_box: _BlackBox | _FrontBlackBox | None = None
+        self._black_box: _BlackBox | None = None
+        self._front: Map | None = None
         self._sweep: Sweep | None = None
         self._start: Observation | None = None
         self._found: list[Observation] = []
@@ -108,16 +112,21 @@ class Auto(Optimizer):
 
     def wants(self, pending: Mapping[int, FloatArray]) -> bool:
         """Return whether another trial would help now; steps of a descent follow each other."""
-        if self._ended or self._black_box is not None:
-            return not self._ended
+        if self._ended:
+            return False
+        if self._front is not None:
+            return self._front.wants(pending)
+        if self._black_box is not None:
+            return True
         return not pending if self._sweep is None else self._sweep.ask(pending) is not None
 
     def evaluations_left(self) -> float | None:
-        """Return what the descents to come and their checks cost if the metric follows the loss; None for black box."""
+        """Return what the descents to come and their checks cost if the metric follows the loss.
+
+        None for fronts and black box, which go on as long as they find something.
+        """
         if self._ended:
             return 0.0
-        if self._sweep is not None:
-            return self._sweep.evaluations_left
         if self._descent is None or self._black_box is not None or _blind(self._known_measures):
             return None
         later = [stage.evaluations for stage in self._stages[1:]]
@@ -128,6 +137,8 @@ class Auto(Optimizer):
 
     def recommend(self) -> FloatArray | None:
         """Return the mean of the black-box search, or the current point of a descent that has not ended."""
+        if self._front is not None:
+            return self._front.recommend()
         if self._black_box is not None:
             return self._black_box.recommend()
         if self._sweep is not None:
@@ -137,11 +148,35 @@ class Auto(Optimizer):
 
     def decisions(self) -> tuple[str, ...]:
         """Return what was decided so far, and why."""
-        return tuple(self._decisions)
+        return (*self._decisions, *(() if self._front is None else self._front.decisions()))
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """Return the front that `map` predicts; empty before it takes over."""
+        return () if self._front is None else self._front.predictions()
+
+    def why_no_predictions(self) -> str | None:
+        """Return why there is no predicted front; None for one objective, whose losses are not modeled."""
+        if self._front is not None:
+            return self._front.why_no_predictions()
+        return None if self.n_objectives == 1 else "auto predicts a front once every preference has its point"
+
+    def prefer(self, weights: Sequence[float]) -> None:
+        """Set the relative weight of each objective."""
+        super().prefer(weights)
+        if self._front is not None:
+            self._front.prefer(weights)
+
+    def limit(self, losses: Sequence[float]) -> None:
+        """Set upper bounds on the losses of an acceptable point."""
+        super().limit(losses)
+        if self._front is not None:
+            self._front.limit(losses)
 
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
+        if self._front is not None:
+            return self._front.ask(number, pending)
         if self._black_box is not None:
-            return Proposal(self._black_box.ask(self._seed32(number), pending))
+            return Proposal(self._black_box.ask(self._seed32(number)))
         if self._sweep is not None:
             return self._sweep.ask(pending) or Proposal(self._sweep.center.x, unraced=True)
         run = self._running
@@ -150,7 +185,7 @@ class Auto(Optimizer):
         return Proposal(run.x, rows=run.rows(), gradient=run.weights)
 
     def _tell_part(self, observation: Observation) -> None:
-        if self._black_box is not None:
+        if self._black_box is not None or self._front is not None:
             return
         if self._sweep is not None:
             self._sweep.take(observation)
@@ -163,7 +198,9 @@ class Auto(Optimizer):
             self._search_blindly(f"The first {_TRIES} gradients failed: black-box search from the best baseline")
 
     def _tell(self, observation: Observation) -> None:
-        if self._black_box is not None:
+        if self._front is not None:
+            self._front.tell(observation)
+        elif self._black_box is not None:
             self._black_box.tell(observation)
         elif not observation.proposed and not self._ends_a_descent(observation):
             if self._start is None and observation.x.tolist() == self.start.tolist() and observation.losses is not None:
@@ -206,8 +243,9 @@ class Auto(Optimizer):
                 return
         sweep.solve(end.x)
         if sweep.finished:
-            self._ended = True
-            self._decisions.append(f"All {sweep.n_solved} preferences have their point")
+            self._sweep = None
+            self._decisions.append(f"All {sweep.n_solved} preferences have their point: map completes the front")
+            self._model_the_front()
 
     def _descend(self) -> None:
         """Begin the next stage, from the best point of the stages before; the long one from the start."""
@@ -279,11 +317,20 @@ class Auto(Optimizer):
     def _search_blindly(self, reason: str) -> None:
         self._decisions.append(reason)
         if self.n_objectives > 1:
-            self._black_box = _FrontBlackBox(self.dimension, self.n_objectives)
-        else:
-            self._black_box = _BlackBox(self.start, self._known_measures.coarse, around=None)
+            self._model_the_front()
+            return
+        self._black_box = _BlackBox(self.start, self._known_measures.coarse, around=None)
         for told in self._found:
             self._black_box.tell(told)
+
+    def _model_the_front(self) -> None:
+        self._front = Map(self.dimension, self.n_objectives, self.seed, self.start)
+        self._front.identify(self.key)
+        self._front.prefer(self.preference.tolist())
+        self._front.limit(self.limits.tolist())
+        self._front.inform(self._known_measures)
+        for told in self._found:
+            self._front.tell(told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,25 +341,6 @@ class _Stage:
     evaluations: float
     groups: NDArray[np.int64] | None = None
     afresh: bool = False
-
-
-class _FrontBlackBox:
-    """TPE with several objectives."""
-
-    def __init__(self, dimension: int, n_objectives: int) -> None:
-        self._view = OptunaView(dimension, n_objectives)
-
-    def ask(self, seed: int, pending: Mapping[int, FloatArray]) -> FloatArray:
-        """Return the point that the estimator draws with a seed, (dimension,)."""
-        return self._view.suggest(TPESampler(constant_liar=True, seed=seed), pending)
-
-    def tell(self, observation: Observation) -> None:
-        """Learn from a candidate or a baseline."""
-        self._view.tell(observation)
-
-    def recommend(self) -> FloatArray | None:
-        """Return None: a front has no single best point."""
-        return None
 
 
 class _BlackBox:
@@ -327,7 +355,7 @@ class _BlackBox:
         else:
             self._generations = Generations(cmaes.CMA, np.full(len(self._first), 0.5), _NEAR, None)
 
-    def ask(self, seed: int, pending: Mapping[int, FloatArray]) -> FloatArray:  # noqa: ARG002 - as for fronts
+    def ask(self, seed: int) -> FloatArray:
         """Return the point that the distribution draws with a seed, (dimension,)."""
         return self._outward(self._generations.sample(seed))
 

@@ -7,6 +7,7 @@ from evomerge.optimizers._sweep import Sweep
 from evomerge.optimizers.auto import Auto
 from evomerge.optimizers.base import Observation, Optimizer, OptimizerError, Proposal
 from evomerge.optimizers.gradient_front import GradientFront
+from evomerge.optimizers.map import Map
 from evomerge.statistics.pareto import hypervolume
 from tests.contracts.parts import PartsContract
 from tests.evomerge.optimizers.gradients import Run, World
@@ -39,6 +40,11 @@ def made(kind: type[Optimizer], world: World) -> Optimizer:
     return kind(world.dimension, len(world.sizes), 0, np.full(world.dimension, 0.3))
 
 
+def swept(optimizer: Optimizer) -> bool:
+    """Whether every preference has its point; `auto` goes on from there with `map`."""
+    return not optimizer.wants({}) or any("map completes the front" in said for said in optimizer.decisions())
+
+
 def searched(kind: type[Optimizer], world: World, most: float = 100) -> tuple[Optimizer, Run]:
     optimizer = made(kind, world)
     optimizer.inform(world.measures)
@@ -46,7 +52,7 @@ def searched(kind: type[Optimizer], world: World, most: float = 100) -> tuple[Op
     for number, x in enumerate((optimizer.start, np.full(world.dimension, 0.4))):
         found.observations.append(world.observed(number, Proposal(x), proposed=False))
         optimizer.tell(found.observations[-1])
-    while optimizer.wants({}) and found.cost < most:
+    while found.cost < most and not swept(optimizer):
         number = len(found.observations)
         proposal = optimizer.ask(number)
         found.proposals.append(proposal)
@@ -82,7 +88,7 @@ def test_every_preference_gets_a_point_at_the_stated_cost(kind: type[Optimizer])
     points = found.whole
     assert len(points) == 10
     assert found.cost == pytest.approx(4 + 9 * 2 + 10, abs=2)
-    assert not optimizer.wants({})
+    assert optimizer.wants({}) == (kind is Auto)
     losses = np.array([told.losses for told in points])
     front = np.array([row for row in losses if not ((losses <= row).all(1) & (losses < row).any(1)).any()])
     assert len(front) >= 4
@@ -104,6 +110,33 @@ def test_auto_searches_a_front_by_black_box_where_the_first_point_says_that_the_
     assert "does not follow the metric" in optimizer.decisions()[-1]
     assert len(found.whole) > 10
     assert optimizer.wants({9: np.zeros(12)})
+
+
+def test_auto_completes_a_front_with_map_which_learns_from_the_descents() -> None:
+    world = FrontWorld(sizes=(60, 60))
+    optimizer, found = searched(Auto, world)
+    assert "completes the front" in optimizer.decisions()[-1]
+    assert optimizer.why_no_predictions()
+    numbers = range(len(found.observations), len(found.observations) + 12)
+    for number in numbers:
+        proposal = optimizer.ask(number)
+        assert proposal.is_whole_candidate
+        optimizer.tell(world.observed(number, proposal))
+    assert optimizer.predictions()
+    lone = Map(world.dimension, 2, 0, optimizer.start)
+    lone.inform(world.measures)
+    for told in (*found.observations[:2], *found.whole):
+        lone.tell(told)
+    assert lone.ask(numbers[0]).x.tolist() == made_after(found, world).ask(numbers[0]).x.tolist()
+
+
+def made_after(found: Run, world: World) -> Optimizer:
+    """An `auto` that was told all of a run."""
+    optimizer = made(Auto, world)
+    optimizer.inform(world.measures)
+    for observation in found.observations:
+        optimizer.tell(observation)
+    return optimizer
 
 
 def test_a_task_without_a_loss_is_refused_by_the_front_and_searched_by_auto() -> None:
@@ -142,8 +175,8 @@ def test_several_workers_are_busy_and_find_the_points_of_one_worker(kind: type[O
     rng = np.random.default_rng(0)
     running: dict[int, Proposal] = {}
     points, most, number = set(), 0, 2
-    while running or optimizer.wants({}):
-        while len(running) < slots and optimizer.wants({n: p.x for n, p in running.items()}):
+    while running or not swept(optimizer):
+        while not swept(optimizer) and len(running) < slots and optimizer.wants({n: p.x for n, p in running.items()}):
             running[number] = optimizer.ask(number, {n: p.x for n, p in running.items()})
             number += 1
         most = max(most, len(running))
