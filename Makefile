@@ -43,6 +43,7 @@ bench: $(READY)
 	@echo "== Benchmarks: every figure is a ratio of two things measured in this run"
 	$(BIN)/python -m tests.benchmarks.bench_merge
 	$(BIN)/python -m tests.benchmarks.bench_evaluation
+	$(BIN)/python -m tests.benchmarks.bench_generation
 	$(BIN)/python -m tests.benchmarks.bench_driver
 	$(BIN)/python -m tests.benchmarks.bench_gradient
 

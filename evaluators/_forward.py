@@ -95,7 +95,7 @@ class Reader:
             options |= {"attention_mask": mask, "position_ids": batch.positions}
         if batch.prefix:
             options |= {"past_key_values": self.behind(batch.prefix, len(batch.tokens)), "use_cache": True}
-        return _pick(self._logits(batch, options), batch)
+        return _pick(self.logits(batch.tokens, batch.rows, batch.columns, options), batch)
 
     def cache(self, tokens: Tokens) -> Any:
         """Return the network's cache for one text; None if it has none."""
@@ -132,18 +132,21 @@ class Reader:
         cache.batch_repeat_interleave(n_rows)
         return cache
 
-    def _logits(self, batch: Batch, options: dict[str, Any]) -> Tensor:
-        """Return the logits at the batch's positions, (n_places, vocabulary), from the network's own forward."""
+    def logits(self, tokens: Tensor, rows: Tensor, columns: Tensor, options: dict[str, Any]) -> Tensor:
+        """Return the logits at some positions, (n_places, vocabulary), from the network's own forward.
+
+        tokens: (n_rows, width). rows, columns: positions, (n_places,). options: other arguments of the forward.
+        """
         if self._head is not None:
-            with _gathering(self._head, batch.rows, batch.columns, batch.tokens.shape):
-                logits: Tensor = self._network(input_ids=batch.tokens, **options).logits
+            with _gathering(self._head, rows, columns, tokens.shape):
+                logits: Tensor = self._network(input_ids=tokens, **options).logits
             return logits[0]
-        columns, column = torch.unique(batch.columns, return_inverse=True)
+        different, column = torch.unique(columns, return_inverse=True)
         if "logits_to_keep" in self._takes:
-            kept: Tensor = self._network(input_ids=batch.tokens, logits_to_keep=columns, **options).logits
-            return kept[batch.rows, column]
-        whole: Tensor = self._network(input_ids=batch.tokens, **options).logits
-        return whole[batch.rows, batch.columns]
+            kept: Tensor = self._network(input_ids=tokens, logits_to_keep=different, **options).logits
+            return kept[rows, column]
+        whole: Tensor = self._network(input_ids=tokens, **options).logits
+        return whole[rows, columns]
 
 
 def agree(plain: FloatArray, short: FloatArray, dtype: torch.dtype) -> bool | None:

@@ -1,18 +1,20 @@
-"""Greedy continuations of fixed prompts: tokenized once, batched by length, shared prefixes read once.
+"""Continuations of fixed prompts: tokenized once, decoded with continuous batching, shared prefixes read once.
 
-Prompts are padded on the left, or between the shared prefix and the rest of each prompt. The prefix's
-key-value cache is repeated for every batch.
+`generate` of transformers, in batches of similar length with padding on the left, writes what continuous batching
+cannot: samples, beams, and texts of networks whose logits differ, e.g. because their caches hold states or windows.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from evaluators._continuous import Row, Rules, Writer
 from evaluators._forward import Reader, agree, attempt, numbers
+from evaluators._generation_settings import effective, end_tokens, is_greedy
 from evaluators._networks import check_continues_text
 from evaluators._rows import Tokens, prefixes, prepare
 from evaluators._teacher import Teacher
@@ -30,8 +32,8 @@ class Generation:
     """A continuation up to its stop string.
 
     truncated: whether the length limit came first. finite: False if the weights yielded NaN. n_tokens: number of tokens
-    before an end token; the full length of the batch if only a stop string ended it. tokens: the generated ones up to
-    the end token.
+    before an end token, with tokens after a stop string if only that ended it. tokens: the generated ones up to the end
+    token.
     """
 
     text: str
@@ -48,8 +50,8 @@ class Generator:
     options: further arguments of `transformers.GenerationMixin.generate`. Prompts longer than the context are truncated
     at the beginning; notes: how many are. teacher: losses of given answers to the same prompts.
 
-    A prefix shared by several prompts of one call (few-shot examples, a chat template) is read once per call, for
-    network classes in which this gives the same logits; sampling never shares prefixes. No cache outlives a call.
+    With continuous batching, a prefix shared by several prompts of one call (few-shot examples, a chat template) is
+    read once per call. No cache outlives a call.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Generator:
             raise EvaluatorError(f"The prompt {empty[0]!r} has no tokens; expected some text.")
         self._max_new_tokens = max_new_tokens
         self._stop = tuple(text for text in stop if text)
+        encoded = [model.tokenizer.encode(text, add_special_tokens=False) for text in self._stop]
+        self._window = max(map(len, encoded), default=0) + LOOK_BACK
         self._batch_tokens = batch_tokens
         self._options = dict(options or {})
         self._prefixes = prefixes([prepare([(p, p[-1:])], context, i) for i, p in enumerate(self._prompts)])
-        self._shares: dict[type, bool] = {}
+        self._streams: dict[type, bool] = {}
         self._pads: dict[type, bool] = {}
-        ends = sorted(_end_tokens(model.network, model.tokenizer))
+        ends = sorted(end_tokens(model.network, model.tokenizer))
         own = model.tokenizer.eos_token_id
         self.teacher = Teacher(
             model.tokenizer,
@@ -106,25 +110,92 @@ class Generator:
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Generation]:
         """Return the continuations of the prompts `which`, in that order."""
-        reader = Reader(network, gathers=False)
+        if len(which) > 1 and self._may_stream(network, which):
+            return self._stream(network, which)
         limit = batch_limit(self._batch_tokens, network.device)
-        groups = self._by_prefix(which)
-        if any(groups) and not self._may_share(reader, network):
-            groups = {(): list(which)}
-        planned = [
-            (prefix, batch) for prefix, members in groups.items() for batch in self._batches(prefix, members, limit)
-        ]
-        if any(len(set(map(self._size, batch))) > 1 for _, batch in planned) and not self._may_pad(network, which):
+        planned = self._batches(which, limit)
+        if any(len(set(map(self._size, batch))) > 1 for batch in planned) and not self._may_pad(network, which):
             by_size = [[i for i in which if self._size(i) == size] for size in sorted(set(map(self._size, which)))]
-            planned = [((), batch) for members in by_size for batch in self._batches((), members, limit)]
+            planned = [batch for members in by_size for batch in self._batches(members, limit)]
         found: dict[int, Generation] = {}
-        for prefix, batch in planned:
-            found.update(zip(batch, self._generate(reader, network, prefix, batch), strict=True))
+        for batch in planned:
+            found.update(zip(batch, self._generate(network, batch), strict=True))
         return [found[prompt] for prompt in which]
 
-    def _batches(self, prefix: Tokens, members: Sequence[int], limit: int) -> list[list[int]]:
-        sizes = [self._size(i) - len(prefix) + self._max_new_tokens for i in members]
-        return [[members[k] for k in group] for group in batches(sizes, limit, before=len(prefix))]
+    def _stream(self, network: Any, which: Sequence[int]) -> list[Generation]:
+        """Return the continuations of the prompts `which`, with continuous batching."""
+        rows = self._write(network, self._by_prefix(which), self._max_new_tokens)
+        ends = end_tokens(network, self._tokenizer)
+        found = {row.number: self._finish(row.written, ends, row.finite) for row in rows}
+        return [found[prompt] for prompt in which]
+
+    def _write(
+        self, network: Any, groups: Mapping[Tokens, Sequence[int]], n_new: int, watch: "_ScoreKeeper | None" = None
+    ) -> list[Row]:
+        """Return the rows of prompts by prefix, the groups with the longest prompts first."""
+        reader = Reader(network, gathers=self.teacher.may_gather(network))
+        ends = end_tokens(network, self._tokenizer)
+        rules = Rules(n_new, ends, self._stopped, effective(network, self._options).repetition_penalty or 1.0)
+        limit = batch_limit(self._batch_tokens, network.device)
+        ordered = [(prefix, sorted(group, key=lambda i: (-self._size(i), i))) for prefix, group in groups.items()]
+        ordered.sort(key=lambda each: -self._size(each[1][0]))
+        prompts = [(i, prefix, self._prompts[i][len(prefix) :]) for prefix, group in ordered for i in group]
+        return Writer(reader, network, rules, limit, None if watch is None else watch.see).write(prompts)
+
+    def _may_stream(self, network: Any, which: Sequence[int]) -> bool:
+        """Return whether continuous batching gives the logits of `generate`; tested once per network class.
+
+        Broken weights give no verdict.
+        """
+        known = self._streams.get(type(network))
+        if known is None:
+            if not is_greedy(network, self._options):
+                return False
+            known = attempt(lambda: self._agrees(network, which))
+            if known is not None:
+                self._streams[type(network)] = known
+        return bool(known)
+
+    def _agrees(self, network: Any, which: Sequence[int]) -> bool | None:
+        """Return whether the logits are equal either way: for the longest and shortest prompt of every kind.
+
+        Each row is compared as long as both ways generated the same tokens, since logits within the tolerance may rank
+        two nearly equal tokens differently.
+        """
+        longest = self._prompts[max(which, key=self._size)]
+        # A sliding window must cover the generated tokens.
+        if not Reader(network, gathers=False).can_branch(longest + longest[-1:] * self._max_new_tokens):
+            return False
+        n_new = min(TRIED, self._max_new_tokens)
+        tried = {}
+        for prefix, members in self._by_prefix(which).items():
+            ordered = sorted(members, key=self._size)
+            tried[prefix] = tuple(dict.fromkeys((ordered[-1], ordered[0])))
+        short = _ScoreKeeper()
+        written = {row.number: row.written for row in self._write(network, tried, n_new, short)}
+        for prompt in written:
+            plain = _ScoreKeeper()
+            expected = self._write_by_generate(network, [prompt], n_new, plain)[0].tolist()
+            for step, scores in enumerate(short.scores[prompt]):
+                a, b = plain.steps[step][0], scores
+                known = ~(a.isneginf() & b.isneginf())
+                verdict = agree(numbers(a[known]), numbers(b[known]), network.dtype)
+                if not verdict:
+                    return verdict
+                if written[prompt][step] != expected[step]:
+                    break
+        return True
+
+    def _stopped(self, written: Sequence[Sequence[int]]) -> list[bool]:
+        """Return whether each continuation contains a stop string."""
+        if not self._stop or not written:
+            return [False] * len(written)
+        texts = self._tokenizer.batch_decode([tokens[-self._window :] for tokens in written])
+        return [any(stop in text for stop in self._stop) for text in texts]
+
+    def _batches(self, members: Sequence[int], limit: int) -> list[list[int]]:
+        sizes = [self._size(i) + self._max_new_tokens for i in members]
+        return [[members[k] for k in group] for group in batches(sizes, limit)]
 
     def _may_pad(self, network: Any, which: Sequence[int]) -> bool:
         """Return whether padding leaves the logits after a prompt unchanged; tested once per network class.
@@ -161,82 +232,33 @@ class Generator:
 
     def _by_prefix(self, which: Sequence[int]) -> dict[Tokens, list[int]]:
         """Group prompts by the prefix read before them; a prompt that shares its prefix with no other is read whole."""
-        own = {i: self._prompts[i][: 0 if self.samples else self._prefixes[i]] for i in which}
+        own = {i: self._prompts[i][: self._prefixes[i]] for i in which}
         members = Counter(own.values())
         groups: dict[Tokens, list[int]] = {}
         for i, prefix in own.items():
             groups.setdefault(prefix if members[prefix] > 1 else (), []).append(i)
         return groups
 
-    def _may_share(self, reader: Reader, network: Any) -> bool:
-        """Return whether a prefix may be read once; tested once per network class. Broken weights give no verdict."""
-        known = self._shares.get(type(network))
-        if known is None:
-            known = attempt(lambda: self._agrees(reader, network))
-            if known is not None:
-                self._shares[type(network)] = known
-        return bool(known)
-
-    def _agrees(self, reader: Reader, network: Any) -> bool | None:
-        """Return whether the logits are equal either way, for the longest prompt and for the widest padding."""
-        groups = [
-            sorted(group, key=self._size)
-            for prefix, group in self._by_prefix(range(len(self._prompts))).items()
-            if prefix
-        ]
-        longest = max(groups, key=lambda group: self._size(group[-1]))
-        widest = max(groups, key=lambda group: self._size(group[-1]) - self._size(group[0]))
-        text = self._prompts[longest[-1]]
-        # A sliding window counts padding too, and must cover the generated tokens.
-        if not reader.can_branch(text + text[-1:] * self._max_new_tokens):
-            return False
-        tried = dict.fromkeys((group[-1], group[0]) for group in (longest, widest))
-        found = [self._agrees_on(reader, network, pair) for pair in tried]
-        return None if None in found else all(found)
-
-    def _agrees_on(self, reader: Reader, network: Any, members: Sequence[int]) -> bool | None:
-        """Compare the two ways step by step, each row as long as both generated the same tokens.
-
-        Logits within the tolerance may rank two nearly equal tokens differently.
-        """
-        plain, short = _ScoreKeeper(), _ScoreKeeper()
-        prefix = self._prompts[members[0]][: self._prefixes[members[0]]]
-        n_new = min(TRIED, self._max_new_tokens)
-        expected = self._write(reader, network, (), members, n_new, plain)
-        written = self._write(reader, network, prefix, members, n_new, short)
-        same = torch.ones(len(members), dtype=torch.bool, device=network.device)
-        for step, (a, b) in enumerate(zip(plain.scores, short.scores, strict=False)):
-            known = same[:, None] & ~(a.isneginf() & b.isneginf())
-            verdict = agree(numbers(a[known]), numbers(b[known]), network.dtype)
-            if not verdict:
-                return verdict
-            same &= expected[:, step] == written[:, step]
-        return True
-
     def _size(self, prompt: int) -> int:
         return len(self._prompts[prompt])
 
-    def _generate(self, reader: Reader, network: Any, prefix: Tokens, members: Sequence[int]) -> list[Generation]:
+    def _generate(self, network: Any, members: Sequence[int]) -> list[Generation]:
         watch = _NumberWatch(torch.zeros(len(members), dtype=torch.bool, device=network.device))
-        written = self._write(reader, network, prefix, members, self._max_new_tokens, watch)
-        ends = _end_tokens(network, self._tokenizer)
+        written = self._write_by_generate(network, members, self._max_new_tokens, watch)
+        ends = end_tokens(network, self._tokenizer)
         broken = watch.broken.tolist()
         return [self._finish(row, ends, not nan) for row, nan in zip(written.tolist(), broken, strict=True)]
 
-    def _write(
-        self, reader: Reader, network: Any, prefix: Tokens, members: Sequence[int], n_new: int, watch: LogitsProcessor
+    def _write_by_generate(
+        self, network: Any, members: Sequence[int], n_new: int, watch: LogitsProcessor
     ) -> torch.Tensor:
-        """Return the generated tokens, (n_rows, n_steps). prefix: common beginning of the prompts, read once."""
-        before = len(prefix)
-        rests = [self._prompts[i][before:] for i in members]
-        own = max(map(len, rests))
+        """Return the generated tokens, (n_rows, n_steps)."""
+        width = max(map(self._size, members))
         pad = self._pad_token()
-        tokens = [(*prefix, *(pad,) * (own - len(rest)), *rest) for rest in rests]
-        mask = [(*(1,) * before, *(0,) * (own - len(rest)), *(1,) * len(rest)) for rest in rests]
-        width = before + own
-        stops = [_StopStrings(self._tokenizer, self._stop, width)] if self._stop else []
-        # `generate` reads what the cache lacks; it derives positions from the mask, so padding in the middle has none.
-        cache = {"past_key_values": reader.behind(prefix, len(rests))} if prefix else {}
+        padding = [width - self._size(i) for i in members]
+        tokens = [((pad,) * n + self._prompts[i]) for i, n in zip(members, padding, strict=True)]
+        mask = [((0,) * n + (1,) * (width - n)) for n in padding]
+        stops = [_StopStrings(self._stopped, width)] if self._stop else []
         written: torch.Tensor = network.generate(
             input_ids=torch.tensor(tokens, device=network.device),
             attention_mask=torch.tensor(mask, device=network.device),
@@ -245,7 +267,6 @@ class Generator:
             use_cache=True,
             stopping_criteria=StoppingCriteriaList(stops),
             logits_processor=LogitsProcessorList([watch]),
-            **cache,
             **{"do_sample": False, **self._options},
         )
         return written[:, width:]
@@ -272,16 +293,12 @@ class Generator:
 class _StopStrings(StoppingCriteria):  # type: ignore[misc] # transformers has no types
     """Ends each row as soon as its continuation contains one of the strings."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], width: int) -> None:
-        self._tokenizer = tokenizer
-        self._stop = stop
+    def __init__(self, stopped: Callable[[Sequence[Sequence[int]]], list[bool]], width: int) -> None:
+        self._stopped = stopped
         self._width = width
-        self._window = max(len(tokenizer.encode(s, add_special_tokens=False)) for s in stop) + LOOK_BACK
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002 - given by generate
-        recent = input_ids[:, max(self._width, input_ids.shape[1] - self._window) :]
-        texts = self._tokenizer.batch_decode(recent)
-        return torch.tensor([any(s in text for s in self._stop) for text in texts], device=input_ids.device)
+        return torch.tensor(self._stopped(input_ids[:, self._width :].tolist()), device=input_ids.device)
 
 
 class _NumberWatch(LogitsProcessor):  # type: ignore[misc] # transformers has no types
@@ -296,14 +313,21 @@ class _NumberWatch(LogitsProcessor):  # type: ignore[misc] # transformers has no
 
 
 class _ScoreKeeper(LogitsProcessor):  # type: ignore[misc] # transformers has no types
-    """Keeps the log-probabilities of every step, each (n_rows, vocabulary)."""
+    """Keeps log-probabilities: steps: of `generate`, each (n_rows, vocabulary); scores: of each prompt's steps."""
 
     def __init__(self) -> None:
-        self.scores: list[torch.Tensor] = []
+        self.steps: list[torch.Tensor] = []
+        self.scores: dict[int, list[torch.Tensor]] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        self.scores.append(scores.float().log_softmax(-1))
+        self.steps.append(scores.float().log_softmax(-1))
         return scores
+
+    def see(self, rows: Sequence[Row], scores: torch.Tensor) -> None:
+        """Keep the log-probabilities of the rows that have not ended."""
+        for row, each in zip(rows, scores, strict=True):
+            if not row.ended:
+                self.scores.setdefault(row.number, []).append(each)
 
 
 def _too_long(sizes: Sequence[int], context: int, room: int, limited_by: str) -> tuple[str, ...]:
@@ -316,9 +340,3 @@ def _too_long(sizes: Sequence[int], context: int, room: int, limited_by: str) ->
         f"the {context} that the model reads, {limited_by}: {context - room} leaves {room}; reduce it"
     )
     return (note,)
-
-
-def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
-    configured = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
-    listed = configured if isinstance(configured, list | tuple) else [configured]
-    return frozenset(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None)

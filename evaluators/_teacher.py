@@ -78,7 +78,7 @@ class Teacher:
             prepare([(self._tokens[prompt], found)], context, number)
             for number, (prompt, found) in enumerate(zip(which, wanted, strict=True))
         ]
-        reader = Reader(network, gathers=self._may_gather(network))
+        reader = Reader(network, gathers=self.may_gather(network))
         sums = torch.cat(differentiable(reader, network, examples, branches=False, batch_tokens=self._batch_tokens))
         return mixed(sums, torch.tensor([len(found) for found in wanted], dtype=sums.dtype, device=sums.device))
 
@@ -148,7 +148,7 @@ class Teacher:
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
-    def _may_gather(self, network: Any) -> bool:
+    def may_gather(self, network: Any) -> bool:
         """Return whether the head may read only the scored positions; tested once per network class."""
         known = self._gathers.get(type(network))
         if known is None:
