@@ -112,7 +112,7 @@ class Generator:
         """Return the continuations of the prompts `which`, in that order."""
         if len(which) > 1 and self._may_stream(network, which):
             return self._stream(network, which)
-        limit = batch_limit(self._batch_tokens, network.device)
+        limit = batch_limit(self._batch_tokens, network)
         planned = self._batches(which, limit)
         if any(len(set(map(self._size, batch))) > 1 for batch in planned) and not self._may_pad(network, which):
             by_size = [[i for i in which if self._size(i) == size] for size in sorted(set(map(self._size, which)))]
@@ -136,7 +136,7 @@ class Generator:
         reader = Reader(network, gathers=self.teacher.may_gather(network))
         ends = end_tokens(network, self._tokenizer)
         rules = Rules(n_new, ends, self._stopped, effective(network, self._options).repetition_penalty or 1.0)
-        limit = batch_limit(self._batch_tokens, network.device)
+        limit = batch_limit(self._batch_tokens, network)
         ordered = [(prefix, sorted(group, key=lambda i: (-self._size(i), i))) for prefix, group in groups.items()]
         ordered.sort(key=lambda each: -self._size(each[1][0]))
         prompts = [(i, prefix, self._prompts[i][len(prefix) :]) for prefix, group in ordered for i in group]

@@ -65,7 +65,7 @@ class Likelihoods:
         self._n_queries = firsts[-1]
         self._batch_tokens = batch_tokens
         self.notes = _cut([example.longest for example in self._examples], max_length)
-        self._plans: dict[tuple[tuple[int, ...], str, bool], list[Batch]] = {}
+        self._plans: dict[tuple[tuple[int, ...], str, int, bool], list[Batch]] = {}
         self._ways: dict[type, _Ways] = {}
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class Likelihoods:
         return sums, greedy
 
     def _plan(self, which: tuple[int, ...], network: Any, sharing: bool) -> list[Batch]:
-        key = (which, str(network.device), sharing)
+        key = (which, str(network.device), batch_limit(self._batch_tokens, network), sharing)
         if key not in self._plans:
             if len(self._plans) >= KEPT_PLANS:
                 self._plans.pop(next(iter(self._plans)))
@@ -203,7 +203,7 @@ def _branched(examples: Sequence[Example]) -> list[tuple[Tokens, list[Row]]]:
 def _collated(groups: Sequence[tuple[Tokens, list[Row]]], network: Any, batch_tokens: int | None) -> list[Batch]:
     """Split the rows after each prefix into batches."""
     device = network.device
-    limit = batch_limit(batch_tokens, device)
+    limit = batch_limit(batch_tokens, network)
     n_logits = LOGITS if device.type == "cpu" else LOGITS_ON_ACCELERATOR
     places = max(1, n_logits // _vocabulary(network))
     found = []

@@ -87,11 +87,11 @@ def max_length(network: Any, tokenizer: Any, limit: int | None = None) -> int:
     return int(value) if value is not None and value < NO_LIMIT else DEFAULT_MAX_LENGTH
 
 
-def batch_limit(batch_tokens: int | None, device: Any) -> int:
-    """Return tokens per batch: the option, else a size that suits a CPU's caches or an accelerator's cores."""
+def batch_limit(batch_tokens: int | None, network: Any) -> int:
+    """Return tokens per batch: the option, else the network's own `batch_tokens`, else a constant for its device."""
     if batch_tokens is not None and batch_tokens < 1:
         raise EvaluatorError(f"batch_tokens is {batch_tokens}; expected at least 1.")
-    return batch_tokens or (4096 if device.type == "cpu" else 32768)
+    return batch_tokens or getattr(network, "batch_tokens", None) or (4096 if network.device.type == "cpu" else 32768)
 
 
 def batches(

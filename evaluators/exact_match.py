@@ -51,7 +51,7 @@ class ExactMatch(Evaluator):
         separator: Text between prompt and answer in solved examples.
         system: Message before everything else.
         apply_chat_template: Whether to present prompts as a chat, with solved examples as its turns.
-        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
+        batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class GeneratedTokens(Evaluator):
         template: Format string over the fields, instead of a prompt field.
         max_new_tokens: Length at which a continuation is cut, and its count in that case.
         limit: Use at most N examples.
-        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
+        batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
     """
 
     higher_is_better = False

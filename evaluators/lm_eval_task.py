@@ -72,7 +72,7 @@ class LmEvalTask(Evaluator):
         system_instruction: As in lm-eval.
         gen_kwargs: As in lm-eval.
         max_length: Context length in tokens, as in lm-eval.
-        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
+        batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
         metadata: Metadata passed to the tasks.
         seed: Seed of the few-shot examples and of sampled generations.
         allow_code: Whether local task files may run the Python code that they name.

@@ -54,7 +54,7 @@ class MultipleChoice(Evaluator):
         num_fewshot: Number of solved examples before every prompt, selected by their content and never scored.
         system: Message before everything else.
         apply_chat_template: Whether to present prompts as a chat, with solved examples as its turns and no separator.
-        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
+        batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
     """
 
     def __init__(

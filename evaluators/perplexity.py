@@ -39,7 +39,7 @@ class Perplexity(Evaluator):
         field: Field with the text, for JSON lines.
         window: Window size in characters, cut at white space, so that examples do not depend on a tokenizer.
         limit: Use at most N windows.
-        batch_tokens: Maximum tokens per batch; by default a size that suits the device.
+        batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
     """
 
     higher_is_better = False

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,13 +21,14 @@ from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.recipe_models import open_models
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
+from evomerge.resident.batch_budget import BatchBudget
 from evomerge.resident.gradients import GradientHooks
 from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
 from evomerge.space import build_space
-from evomerge.trial import OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
+from evomerge.trial import BATCH_TOKENS, OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, SpaceError
 
 #: Examples per task that the canary scores; all of them only if these do not distinguish two points.
@@ -58,6 +60,8 @@ class BenchSpec:
         code: Folders in which the user's own modules are looked up.
         own: Parents scored with the configuration and tokenizer of their own folders instead of the merge's.
         own_tokenizers: Those among them that use their own tokenizer.
+        batch_tokens: Tokens per batch for tasks that set none; "auto" measures them with the canary, None does so on
+            accelerators only.
     """
 
     recipe: Recipe
@@ -74,6 +78,7 @@ class BenchSpec:
     own: tuple[str, ...] = ()
     own_tokenizers: tuple[str, ...] = ()
     salt: str = ""
+    batch_tokens: int | Literal["auto"] | None = None
 
     def __call__(self) -> "Bench":
         """Build the bench; executors call this factory in each worker."""
@@ -123,19 +128,28 @@ class Bench:
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
         #: Whether memory ran out before: gradients then recompute activations instead of keeping them.
         self._sparing = False
+        wanted = self.model.has_network and any(each.needs_language_model for each in self.evaluators.values())
+        self._budget = BatchBudget(self.model.network, spec.batch_tokens) if wanted else None
 
     def run(self, trial: Trial) -> Outcome:
         """Score one candidate. Any error it causes becomes a failure in the outcome.
 
-        A candidate that runs out of memory is scored once more after freeing all memory that can be freed.
+        A candidate that runs out of memory is scored once more after freeing all memory that can be freed, in batches
+        of half the size unless the user has set it.
         """
-        outcome = self._attempt(trial)
+        events: tuple[Mapping[str, object], ...] = ()
+        if self._budget is not None:
+            found = self._budget.begin(trial.batch_tokens, first=trial.origin is Origin.CANARY)
+            events = () if found is None else ({"event": BATCH_TOKENS, **found},)
+        outcome = replace(self._attempt(trial), events=events)
         if outcome.failure is None or outcome.failure.kind != OUT_OF_MEMORY:
             return outcome
         free_memory()
         event = {"event": OUT_OF_MEMORY, "trial": trial.number, "reason": outcome.failure.message}
         self._sparing = True
-        return replace(self._attempt(trial), events=(event,))
+        if self._budget is not None:
+            self._budget.halve()
+        return replace(self._attempt(trial), events=(*events, event))
 
     def _attempt(self, trial: Trial) -> Outcome:
         seconds: dict[str, float] = {}
@@ -219,6 +233,8 @@ class Bench:
         if label not in self._under_own:
             name = self._parents[label]
             model = as_its_folder(self._folders[name], self.model, tokenizer=name in self.spec.own_tokenizers)
+            if self._budget is not None:
+                self._budget.share(model.network)
             self._under_own[label] = model, NetworkState(model.network, ())
         return self._under_own[label]
 

@@ -74,7 +74,7 @@ def short_of_memory(study: Study, outcome: Outcome) -> Diagnosis | None:
     return Diagnosis(
         f"memory ran out twice while trial {outcome.number} was scored: {first}\n"
         "It is scored again on resume, and fails only if memory runs out again. Before resuming, reduce "
-        "`batch_tokens` of the tasks (32768 on a GPU and 4096 on a CPU by default), use fewer `workers`, "
+        "`batch_tokens` (4096 on a CPU by default, measured on a GPU), use fewer `workers`, "
         "spread the model over several GPUs (`gpus_per_worker: 2`), or stop other programs that use the memory.",
         failure.trace,
     )

@@ -21,7 +21,7 @@ from evomerge.optimizers.base import Exhausted, FloatArray, Optimizer
 from evomerge.racing import Race
 from evomerge.search_examples import SearchExamples
 from evomerge.study import Entry, Study
-from evomerge.trial import CANARY, Failure, Origin, Outcome, Trial
+from evomerge.trial import BATCH_TOKENS, CANARY, Failure, Origin, Outcome, Trial
 
 #: Event of a trial that was not run: it is the same model as an earlier one.
 SAME_MODEL = "same_model"
@@ -197,6 +197,19 @@ def decisions(study: Study) -> tuple[str, ...]:
     return tuple(data["text"] for kind, data in study.events if kind == DECIDED)
 
 
+def batch_budgets(study: Study) -> dict[str, int]:
+    """Return the tokens per batch by kind of device, as first measured.
+
+    They are recorded with the canary's outcome, before any candidate is submitted, and never change: scores depend on
+    them by rounding, so a resumed study would otherwise differ from an uninterrupted one.
+    """
+    found: dict[str, int] = {}
+    for kind, data in study.events:
+        if kind == BATCH_TOKENS:
+            found.setdefault(data["device"], data["tokens"])
+    return found
+
+
 def pause(study: Study, diagnosis: Diagnosis) -> Ending:
     """Record that a study pauses, and why."""
     study.event("paused", reason=diagnosis.reason, trace=diagnosis.trace, trials=list(diagnosis.trials))
@@ -320,6 +333,7 @@ class _Drive:
         else:
             self._running[trial.number] = trial
             examples = self._driving.examples
+            trial = replace(trial, batch_tokens=batch_budgets(self._study))
             self._executor.submit(trial if examples is None else examples.dispatched(self._study, trial))
             self._report(None)
 

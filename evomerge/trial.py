@@ -95,6 +95,7 @@ class Trial:
         cost: Examples read, as a share of the split's, three times as many where a gradient is wanted.
         references: Task -> example id -> accepted answer that a baseline wrote, for the losses of generated answers.
             Follows from earlier trials, so the ledger does not repeat it.
+        batch_tokens: Kind of device -> tokens per batch, as the canary measured them; also not repeated.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Trial:
     gradient: Mapping[str, float] | None = None
     cost: float = 1.0
     references: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    batch_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, label={self.label!r}, split={self.split!r})"
@@ -135,6 +137,8 @@ class Trial:
 
 #: Kind of the failure of a trial that memory ran out under, again after all that can be given back was.
 OUT_OF_MEMORY = "out_of_memory"
+#: Event of the canary: the tokens per batch that its worker found for its kind of device.
+BATCH_TOKENS = "batch_tokens"
 
 
 @dataclass(frozen=True)

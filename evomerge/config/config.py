@@ -56,6 +56,7 @@ FREE = (
     "gpus_per_worker",
     "threads",
     "trial_timeout",
+    "batch_tokens",
     "code",
     "study",
 )
@@ -84,6 +85,7 @@ class SearchConfig(Section):
     scored: "off", "safe" or "aggressive"; None for what the optimizer does by itself.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
     so far, and at least ten minutes.
+    batch_tokens: tokens per batch of tasks that set none; "auto" measures them once per study, None on GPUs only.
     code: folders of the user's own modules; by default the search file's and the working folder.
     """
 
@@ -109,6 +111,7 @@ class SearchConfig(Section):
     gpus_per_worker: Amount = "auto"
     threads: Count = "auto"
     trial_timeout: Annotated[float | None, Field(gt=0)] = None
+    batch_tokens: Count | None = None
     device: Device = "auto"
     split: Split = Split()
     seed: Annotated[int, Field(ge=0)] = 0

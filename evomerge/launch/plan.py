@@ -200,6 +200,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         compute_dtype=compute,
         code=config.code_folders,
         salt=config.split.salt or "",
+        batch_tokens=config.batch_tokens,
     )
     return spec, said
 

@@ -1,0 +1,151 @@
+"""Tokens per batch: measured once, recorded before any candidate is scored, and kept for the whole study."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evaluators import _strict_yaml as strict_yaml
+from evaluators.multiple_choice import MultipleChoice
+from evomerge.bench import Bench
+from evomerge.config import load_config
+from evomerge.launch.launch import run
+from evomerge.launch.plan import prepare
+from evomerge.resident import batch_budget
+from evomerge.resident.batch_budget import BatchBudget, find_budget, forward_seconds
+from evomerge.study import Study
+from evomerge.trial import BATCH_TOKENS, Trial
+from tests.conftest import TinyModels
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({512: 1.0, 1024: 1.0, 2048: 1.9}, 1024),
+        ({512: 1.0, 1024: 1.9}, 512),
+        ({512: 1.0, 1024: 1.8, 2048: 2.0, 4096: 4.0}, 2048),
+    ],
+)
+def test_batches_grow_until_they_gain_less_than_a_tenth(seconds: dict[int, float], expected: int) -> None:
+    assert find_budget(None, lambda _, tokens: seconds[tokens]) == expected
+
+
+def test_half_of_what_fits_is_used_where_memory_is_the_limit(tiny: TinyModels) -> None:
+    network = AutoModelForCausalLM.from_pretrained(tiny.base).eval()
+
+    def refuse(_module: Any, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].numel() > 2048:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    network.get_input_embeddings().register_forward_pre_hook(refuse)
+
+    def faster_and_faster(network: Any, tokens: int) -> float:
+        assert forward_seconds(network, tokens) > 0
+        return 1.0
+
+    assert find_budget(network, faster_and_faster) == 1024
+
+
+def test_a_budget_is_halved_for_one_trial_unless_the_user_set_it(tiny: TinyModels) -> None:
+    network = AutoModelForCausalLM.from_pretrained(tiny.base)
+    found, given = BatchBudget(network, None), BatchBudget(network, 64)
+    for budget, recorded, expected in ((found, {"cpu": 1000}, [1000, 500, 1000]), (given, {"cpu": 1000}, [64, 64, 64])):
+        assert budget.begin(recorded, first=False) is None
+        seen = [network.batch_tokens]
+        budget.halve()
+        seen.append(network.batch_tokens)
+        budget.begin(recorded, first=False)
+        assert [*seen, network.batch_tokens] == expected
+    assert found.begin({"another device": 1000}, first=True) is None
+    assert network.batch_tokens is None
+    found.halve()
+    assert network.batch_tokens == 2048
+
+
+@contextmanager
+def _budgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int | None]]]:
+    """Yield a list that gets the label of every trial, and the budget with which it was scored."""
+    seen: list[tuple[str, int | None]] = []
+    attempt = Bench._attempt
+
+    def watched(self: Bench, trial: Trial) -> Any:
+        seen.append((trial.label, getattr(self.model.network, "batch_tokens", None)))
+        return attempt(self, trial)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bench, "_attempt", watched)
+        yield seen
+
+
+def _search(tiny: TinyModels, folder: Path, trials: int, **changes: object) -> Study:
+    data = {
+        "base": str(tiny.base),
+        "experts": {name: str(path) for name, path in list(tiny.experts.items())[:2]},
+        "tasks": {"count": {"evaluator": "multiple_choice", "file": str(tiny.tasks["count"]), "limit": 60}},
+        "optimizer": "random",
+        "budget": {"trials": trials},
+        "executor": "serial",
+        "device": "cpu",
+        "study": str(folder / "study"),
+    }
+    file = folder / "search.yaml"
+    file.write_text(strict_yaml.dump({**data, **changes}))
+    config = load_config(file)
+    assert run(config, prepare(config), resume=True)[0].kind == "done"
+    return Study.read(folder / "study")
+
+
+def test_a_study_measures_once_and_keeps_the_number(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _budgets(monkeypatch) as seen:
+        study = _search(tiny, tmp_path, 6, batch_tokens="auto")
+    (event,) = (data for kind, data in study.events if kind == BATCH_TOKENS)
+    assert event["device"] == "cpu"
+    assert event["tokens"] >= batch_budget.LEAST
+    assert {budget for _, budget in seen} == {event["tokens"]}
+    canary = study.told[0]
+    assert canary.trial.label == "canary"
+    assert canary.outcome is not None
+    assert [each["event"] for each in canary.outcome.events] == [BATCH_TOKENS]
+
+    monkeypatch.setattr(batch_budget, "find_budget", lambda _: pytest.fail("measured again"))
+    with _budgets(monkeypatch) as seen:
+        _search(tiny, tmp_path, 8, batch_tokens="auto")
+    assert len(seen) > 1
+    assert {budget for _, budget in seen} == {event["tokens"]}
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, None), ({"batch_tokens": 300}, 300)])
+def test_a_cpu_measures_only_if_it_is_told_to(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, int], expected: int | None
+) -> None:
+    monkeypatch.setattr(batch_budget, "find_budget", lambda _: pytest.fail("measured"))
+    with _budgets(monkeypatch) as seen:
+        study = _search(tiny, tmp_path, 5, **given)
+    assert {budget for _, budget in seen} == {expected}
+    assert BATCH_TOKENS not in [kind for kind, _ in study.events]
+
+
+def test_an_evaluator_follows_the_networks_number_unless_it_has_its_own(tiny: TinyModels) -> None:
+    class Model:
+        network = AutoModelForCausalLM.from_pretrained(tiny.base).eval()
+        tokenizer = AutoTokenizer.from_pretrained(tiny.base)
+
+    shapes: list[int] = []
+    Model.network.get_input_embeddings().register_forward_hook(lambda _, inputs, __: shapes.append(len(inputs[0])))
+    own = MultipleChoice(file=str(tiny.tasks["count"]), limit=40, batch_tokens=40)
+    free = MultipleChoice(file=str(tiny.tasks["count"]), limit=40)
+    sizes = []
+    for task, tokens in ((free, None), (free, 40), (free, None), (own, 4096)):
+        Model.network.batch_tokens = tokens
+        task.score(Model)
+        shapes.clear()
+        task.score(Model)
+        sizes.append(list(shapes))
+    assert sizes[0] == sizes[2] != sizes[1] == sizes[3]
+    assert max(sizes[1]) < max(sizes[0])
