@@ -5,6 +5,7 @@ The results agree with https://github.com/EleutherAI/lm-evaluation-harness
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from evaluators.base import EvaluatorError, LanguageModel
 
@@ -14,6 +15,9 @@ Prepared = TypeVar("Prepared")
 DEFAULT_MAX_LENGTH = 2048
 #: Maximum fraction of padding in a batch.
 PADDING = 1 / 8
+#: Tokens per batch by network, where a worker has chosen them. An attribute of the network would be lost when its state
+#: is restored before each scoring.
+_CHOSEN: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 #: transformers' "no limit" is 1e30; no tokenizer has a real limit above this.
 NO_LIMIT = 10**9
 
@@ -88,10 +92,17 @@ def max_length(network: Any, tokenizer: Any, limit: int | None = None) -> int:
 
 
 def batch_limit(batch_tokens: int | None, network: Any) -> int:
-    """Return tokens per batch: the option, else the network's own `batch_tokens`, else a constant for its device."""
+    """Return tokens per batch: the option, else those chosen for the network, else a constant for its device."""
     if batch_tokens is not None and batch_tokens < 1:
         raise EvaluatorError(f"batch_tokens is {batch_tokens}; expected at least 1.")
-    return batch_tokens or getattr(network, "batch_tokens", None) or (4096 if network.device.type == "cpu" else 32768)
+    return batch_tokens or _CHOSEN.get(network) or (4096 if network.device.type == "cpu" else 32768)
+
+
+def choose_batch_tokens(network: Any, tokens: int | None) -> None:
+    """Choose the tokens per batch of tasks that set none, for one network; None for the constant of its device."""
+    _CHOSEN.pop(network, None)
+    if tokens is not None:
+        _CHOSEN[network] = tokens
 
 
 def batches(

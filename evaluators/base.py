@@ -50,11 +50,7 @@ class LanguageModel(MergedModel, Protocol):
 
     @property
     def network(self) -> Any:
-        """The transformers model, in evaluation mode, on its device.
-
-        Its attribute `batch_tokens`, if it has one and it is not None, is the number of tokens per batch for tasks that
-        set none.
-        """
+        """The transformers model, in evaluation mode, on its device."""
 
     @property
     def tokenizer(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from evaluators._tokens import batch_limit
+from evaluators._tokens import batch_limit, choose_batch_tokens
 from evomerge.resident.memory import free_memory, is_out_of_memory
 
 #: First and last number of tokens that is tried.
@@ -26,12 +26,13 @@ class BatchBudget:
     from then on by every worker with the same kind of device; a worker with another kind uses the evaluators' constant.
 
     Args:
-        network: The network; evaluators read its attribute `batch_tokens`.
+        network: The network that evaluators run.
         given: The user's setting: a number, "auto", or None to measure on accelerators only.
     """
 
     def __init__(self, network: Any, given: int | Literal["auto"] | None) -> None:
         self._networks, self._given = [network], given
+        self._tokens: int | None = None
         device: torch.device = network.device
         self._kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         self._measures = given == "auto" or (given is None and device.type != "cpu")
@@ -42,9 +43,9 @@ class BatchBudget:
         recorded: kind of device -> tokens per batch in this study. first: whether no trial was scored before.
         """
         tokens = self._given if isinstance(self._given, int) else recorded.get(self._kind)
-        measured = tokens is None and first and self._measures
-        self._use(find_budget(self._networks[0]) if measured else tokens)
-        return {"device": self._kind, "tokens": self._networks[0].batch_tokens} if measured else None
+        measured = _find(self._networks[0]) if tokens is None and first and self._measures else None
+        self._use(tokens if measured is None else measured)
+        return None if measured is None else {"device": self._kind, "tokens": measured}
 
     def halve(self) -> None:
         """Halve the budget until the next trial, unless it is the user's."""
@@ -52,13 +53,14 @@ class BatchBudget:
             self._use(max(1, batch_limit(None, self._networks[0]) // 2))
 
     def share(self, network: Any) -> None:
-        """Use the same budget for a second network."""
+        """Use the same budget for a second network from now on."""
         self._networks.append(network)
-        network.batch_tokens = self._networks[0].batch_tokens
+        choose_batch_tokens(network, self._tokens)
 
     def _use(self, tokens: int | None) -> None:
+        self._tokens = tokens
         for network in self._networks:
-            network.batch_tokens = tokens
+            choose_batch_tokens(network, tokens)
 
 
 def find_budget(network: Any, seconds: Callable[[Any, int], float] | None = None) -> int:
@@ -103,3 +105,11 @@ def forward_seconds(network: Any, tokens: int) -> float:
 
     timed()
     return statistics.median(timed() for _ in range(N_RUNS))
+
+
+def _find(network: Any) -> int | None:
+    """Return the budget; None for a network that cannot read tokens alone, whatever it raises then."""
+    try:
+        return find_budget(network)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+        return None

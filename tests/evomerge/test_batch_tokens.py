@@ -9,17 +9,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluators import _likelihood
 from evaluators import _strict_yaml as strict_yaml
+from evaluators._tokens import batch_limit, choose_batch_tokens
 from evaluators.multiple_choice import MultipleChoice
-from evomerge.bench import Bench
 from evomerge.config import load_config
 from evomerge.launch.launch import run
 from evomerge.launch.plan import prepare
 from evomerge.resident import batch_budget
 from evomerge.resident.batch_budget import BatchBudget, find_budget, forward_seconds
 from evomerge.study import Study
-from evomerge.trial import BATCH_TOKENS, Trial
+from evomerge.trial import BATCH_TOKENS
 from tests.conftest import TinyModels
+
+#: Tokens per batch on a CPU.
+DEFAULT = 4096
 
 
 @pytest.mark.parametrize(
@@ -55,29 +59,29 @@ def test_a_budget_is_halved_for_one_trial_unless_the_user_set_it(tiny: TinyModel
     found, given = BatchBudget(network, None), BatchBudget(network, 64)
     for budget, recorded, expected in ((found, {"cpu": 1000}, [1000, 500, 1000]), (given, {"cpu": 1000}, [64, 64, 64])):
         assert budget.begin(recorded, first=False) is None
-        seen = [network.batch_tokens]
+        seen = [batch_limit(None, network)]
         budget.halve()
-        seen.append(network.batch_tokens)
+        seen.append(batch_limit(None, network))
         budget.begin(recorded, first=False)
-        assert [*seen, network.batch_tokens] == expected
+        assert [*seen, batch_limit(None, network)] == expected
     assert found.begin({"another device": 1000}, first=True) is None
-    assert network.batch_tokens is None
+    assert batch_limit(None, network) == DEFAULT
     found.halve()
-    assert network.batch_tokens == 2048
+    assert batch_limit(None, network) == DEFAULT // 2
 
 
 @contextmanager
-def _budgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int | None]]]:
-    """Yield a list that gets the label of every trial, and the budget with which it was scored."""
-    seen: list[tuple[str, int | None]] = []
-    attempt = Bench._attempt
+def _budgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Yield a list that gets the budget of every evaluation, as its batches follow it."""
+    seen: list[int] = []
+    collated = _likelihood._collated
 
-    def watched(self: Bench, trial: Trial) -> Any:
-        seen.append((trial.label, getattr(self.model.network, "batch_tokens", None)))
-        return attempt(self, trial)
+    def watched(groups: Any, network: Any, batch_tokens: int | None) -> Any:
+        seen.append(batch_limit(batch_tokens, network))
+        return collated(groups, network, batch_tokens)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "_attempt", watched)
+        patched.setattr(_likelihood, "_collated", watched)
         yield seen
 
 
@@ -107,7 +111,7 @@ def test_a_study_measures_once_and_keeps_the_number(
     (event,) = (data for kind, data in study.events if kind == BATCH_TOKENS)
     assert event["device"] == "cpu"
     assert event["tokens"] >= batch_budget.LEAST
-    assert {budget for _, budget in seen} == {event["tokens"]}
+    assert set(seen) == {event["tokens"]}
     canary = study.told[0]
     assert canary.trial.label == "canary"
     assert canary.outcome is not None
@@ -116,18 +120,18 @@ def test_a_study_measures_once_and_keeps_the_number(
     monkeypatch.setattr(batch_budget, "find_budget", lambda _: pytest.fail("measured again"))
     with _budgets(monkeypatch) as seen:
         _search(tiny, tmp_path, 8, batch_tokens="auto")
-    assert len(seen) > 1
-    assert {budget for _, budget in seen} == {event["tokens"]}
+    assert seen
+    assert set(seen) == {event["tokens"]}
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, None), ({"batch_tokens": 300}, 300)])
+@pytest.mark.parametrize(("given", "expected"), [({}, DEFAULT), ({"batch_tokens": 300}, 300)])
 def test_a_cpu_measures_only_if_it_is_told_to(
-    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, int], expected: int | None
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, int], expected: int
 ) -> None:
     monkeypatch.setattr(batch_budget, "find_budget", lambda _: pytest.fail("measured"))
     with _budgets(monkeypatch) as seen:
         study = _search(tiny, tmp_path, 5, **given)
-    assert {budget for _, budget in seen} == {expected}
+    assert set(seen) == {expected}
     assert BATCH_TOKENS not in [kind for kind, _ in study.events]
 
 
@@ -142,7 +146,7 @@ def test_an_evaluator_follows_the_networks_number_unless_it_has_its_own(tiny: Ti
     free = MultipleChoice(file=str(tiny.tasks["count"]), limit=40)
     sizes = []
     for task, tokens in ((free, None), (free, 40), (free, None), (own, 4096)):
-        Model.network.batch_tokens = tokens
+        choose_batch_tokens(Model.network, tokens)
         task.score(Model)
         shapes.clear()
         task.score(Model)
