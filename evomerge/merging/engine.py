@@ -104,7 +104,8 @@ class MergeEngine:
         self._device = torch.device(device)
         self._workers = Workers(threads)
         self._caches: dict[str, dict[Hashable, Any]] = {name: {} for name in self._present}
-        self._on_device: dict[str, list[Tensor]] = {}
+        #: Tensor -> those of the models: mapped from files, which takes time to find; off the CPU, copies.
+        self._found: dict[str, list[Tensor]] = {}
         #: Results before they are copied into tensors of another dtype or memory layout.
         self._rounded: dict[torch.dtype, Tensor] = {}
         self._kept: dict[tuple[int, str], Tensor] = {}
@@ -265,11 +266,13 @@ class MergeEngine:
         return _Reading(len(present) + 1, read)
 
     def _resident(self, name: str) -> Sequence[Tensor]:
-        if self._device.type == "cpu":
+        if name in self._found:
+            return self._found[name]
+        members = (0, *(index + 1 for index in self._present[name]))
+        if self._device.type == "cpu" and any(_made(self._models[member], name) for member in members):
             return self._load(name, self._read_or_kept)
-        if name not in self._on_device:
-            self._on_device[name] = list(self._load(name, self._read))
-        return self._on_device[name]
+        self._found[name] = list(self._load(name, self._read))
+        return self._found[name]
 
     def _read(self, model: int, name: str) -> Tensor:
         return self._models[model].tensor(name)
@@ -278,8 +281,8 @@ class MergeEngine:
         """Return a tensor of the base (0) or an input; computed ones are cached while there is room."""
         if (model, name) in self._kept:
             return self._kept[model, name]
-        tensor, owner = self._read(model, name), self._models[model]
-        if isinstance(owner, Model) and owner.made(name) and tensor.nbytes <= self._room:
+        tensor = self._read(model, name)
+        if _made(self._models[model], name) and tensor.nbytes <= self._room:
             self._kept[model, name] = tensor
             self._room -= tensor.nbytes
         return tensor
@@ -290,13 +293,17 @@ class MergeEngine:
     def _check_place(self, name: str, place: Tensor | None) -> None:
         if place is None:
             raise MergeError(f"The resident model has no tensor {name!r}.")
-        shape = tuple(self._models[0].tensor(name).shape)
+        shape = tuple(self._resident(name)[0].shape)
         wanted, found = (shape, self._device.type), (tuple(place.shape), place.device.type)
         if found != wanted or not place.dtype.is_floating_point:
             raise MergeError(
                 f"{name}: the resident tensor must have shape {wanted[0]} on {wanted[1]} and a floating dtype; it "
                 f"is {str(place.dtype).removeprefix('torch.')} of shape {found[0]} on {found[1]}."
             )
+
+
+def _made(model: Weights, name: str) -> bool:
+    return isinstance(model, Model) and model.made(name)
 
 
 class _Reading(Sequence[Tensor]):

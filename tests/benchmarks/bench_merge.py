@@ -2,6 +2,9 @@
 
 Merges three experts into a model, resident (`apply`), streamed (`stream`) and to a folder (`materialize`), and
 compares with a triad (c = a + s * b) that moves the same bytes on the same machine in the same run.
+Merge and triad take turns; printed are the median seconds and the median of their ratios, the part of the triad's
+bandwidth that a merge reaches. Seconds are CPU time with one thread, since other processes may use the cores, and wall
+time with more.
 """
 
 import argparse
@@ -18,8 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from evomerge.merging.engine import MergeEngine
@@ -72,11 +77,17 @@ def write_models(folder: Path, megabytes: int, dtype: str) -> list[Path]:
     return paths
 
 
+#: Methods that take a density per input, and those that do not read the base.
+DENSE, BASELESS = ("ties", "dare_linear"), ("linear", "karcher", "multislerp")
+
+
 def merge(method: str, names: tuple[str, ...], weight: float, density: float = 0.5) -> Merge:
     """A candidate with one group; other weights and densities make another candidate."""
     n_inputs = len(EXPERTS)
     values = {"weight": np.array([[weight + 0.1 * i for i in range(n_inputs)]])}
-    if method in ("ties", "dare_linear"):
+    if method == "model_stock":
+        values = {"scale": np.array([[weight]])}
+    if method in DENSE:
         values["density"] = np.full((1, n_inputs), density)
     recipe = Recipe(Input("base", "base"), tuple(Input(name, name) for name in EXPERTS), method)
     return Merge(recipe, CoefficientTable({"all": names}, values))
@@ -85,18 +96,36 @@ def merge(method: str, names: tuple[str, ...], weight: float, density: float = 0
 def triad(nbytes: int, threads: int) -> Callable[[], None]:
     """c = a + s * b in float32 over arrays that make `nbytes` of reads and writes together."""
     size = nbytes // 12 // threads
-    parts = [(torch.ones(size), torch.ones(size), torch.empty(size)) for _ in range(threads)]
-
-    def part(arrays: tuple[torch.Tensor, ...]) -> None:
-        for start in range(0, size, 32768):  # no torch thread is started for pieces of this size
-            a, b, c = (array[start : start + 32768] for array in arrays)
-            torch.add(a, b, alpha=0.3, out=c)
+    # In PyTorch's memory, like the merge: NumPy asks for huge pages.
+    parts = [[torch.ones(size).numpy() for _ in "abc"] for _ in range(threads)]
 
     def run() -> None:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, parts))
+            list(pool.map(add_scaled, *zip(*parts, strict=True)))
 
     return run
+
+
+@numba.njit(nogil=True)
+def add_scaled(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> None:
+    for i in range(len(c)):
+        c[i] = a[i] + np.float32(0.3) * b[i]
+
+
+def in_turns(
+    run: Callable[[int], object], plain: Callable[[], None], rounds: int, threads: int
+) -> tuple[float, float, float]:
+    """Median seconds of `run`, of the triad, and the median ratio of the triad's to those of the run before it."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    times = np.zeros((rounds, 3))
+    for number in range(rounds):
+        times[number, 0] = clock()
+        run(number)
+        times[number, 1] = clock()
+        plain()
+        times[number, 2] = clock()
+    seconds, reference = np.diff(times, axis=1).T
+    return float(np.median(seconds)), float(np.median(reference)), float(np.median(reference / seconds))
 
 
 def best(run: Callable[[int], object], rounds: int) -> float:
@@ -128,9 +157,9 @@ def breakdown(run: Callable[[], object]) -> str:
 def measure(base: Checkpoint, experts: list[Checkpoint], method: str, threads: int, rounds: int) -> None:
     """Print the rows of one method."""
     into = {name: base.tensor(name).clone() for name in base.names}
-    moved = base.nbytes * (len(experts) + 1 + (method != "linear"))  # the others also read the base
+    moved = base.nbytes * (len(experts) + 1 + (method not in BASELESS))
     plain = triad(moved, threads)
-    reference = best(lambda _: plain(), rounds)
+    plain()
     engine = MergeEngine(base, experts, names=EXPERTS, threads=threads)
 
     def apply(number: int, density: float) -> None:
@@ -140,15 +169,14 @@ def measure(base: Checkpoint, experts: list[Checkpoint], method: str, threads: i
         for _ in engine.stream(merge(method, base.names, 0.2 + 0.01 * number)):
             pass
 
-    rows = {"first": best(lambda _: apply(99, 0.45), 1)}
-    if method in ("ties", "dare_linear"):
-        rows["resident, other densities"] = best(lambda n: apply(n, 0.51 + 0.01 * n), rounds)
-    rows["resident"] = best(lambda n: apply(n, 0.5), rounds)
-    rows["streamed"] = best(stream, rounds)
-    print(f"{'triad of the same bytes':40}{threads:>8}{reference:>9.3f}{moved / reference / 1e9:>7.1f}")
-    for way, seconds in rows.items():
-        rate, ratio = moved / seconds / 1e9, seconds / reference
-        print(f"{method + ', ' + way:40}{threads:>8}{seconds:>9.3f}{rate:>7.1f}{ratio:>9.2f}")
+    rows = {"first": in_turns(lambda _: apply(99, 0.45), plain, 1, threads)}
+    if method in DENSE:
+        rows["resident, other densities"] = in_turns(lambda n: apply(n, 0.51 + 0.01 * n), plain, rounds, threads)
+    rows["resident"] = in_turns(lambda n: apply(n, 0.5), plain, rounds, threads)
+    rows["streamed"] = in_turns(stream, plain, rounds, threads)
+    for way, (seconds, reference, ratio) in rows.items():
+        rate = moved / seconds / 1e9
+        print(f"{method + ', ' + way:40}{threads:>8}{seconds:>9.3f}{reference:>9.3f}{rate:>7.1f}{ratio:>9.0%}")
     if threads == 1:
         print(f"    {breakdown(lambda: apply(77, 0.77))}")
 
@@ -159,15 +187,16 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=500, help="size of the model in its type")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=["linear", "task_arithmetic", "ties", "dare_linear"])
+    parser.add_argument("--rounds", type=int, default=5)
+    methods = ["linear", "task_arithmetic", "multislerp", "karcher", "model_stock", "ties", "dare_linear"]
+    parser.add_argument("--methods", nargs="+", default=methods)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base, *experts = (Checkpoint.open(path) for path in write_models(folder, given.megabytes, given.dtype))
         print(f"{base.nbytes / 2**20:.0f} MiB {given.dtype}, {len(base.names)} tensors, {len(experts)} experts")
-        print(f"{'':40}{'threads':>8}{'seconds':>9}{'GB/s':>7}{'x triad':>9}")
+        print(f"{'':40}{'threads':>8}{'seconds':>9}{'triad':>9}{'GB/s':>7}{'of triad':>9}")
         for threads in given.threads:
             for method in given.methods:
                 measure(base, experts, method, threads, given.rounds)

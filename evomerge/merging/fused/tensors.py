@@ -37,11 +37,9 @@ def torch_only() -> Iterator[None]:
         _enabled = before
 
 
-def kernels(name: str, *tensors: Tensor) -> ModuleType | None:
-    """Return a module of compiled kernels; None without Numba, or if a tensor is not suitable: see `Words`."""
-    dtypes = (torch.bfloat16, torch.float16, torch.float32)
-    suitable = all(t.device.type == "cpu" and t.dtype in dtypes and t.is_contiguous() for t in tensors)
-    return _module(name) if _enabled and suitable else None
+def kernels(name: str) -> ModuleType | None:
+    """Return a module of compiled kernels; None without Numba."""
+    return _module(name) if _enabled else None
 
 
 @cache
@@ -62,22 +60,42 @@ class Words(NamedTuple):
     kinds: tuple[Any, ...]
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> "Words":
-        """Return those of tensors that are suitable for kernels."""
-        return cls(tuple(t.data_ptr() for t in tensors), tuple(kind(t.dtype) for t in tensors))
+    def of(cls, tensors: Sequence[Tensor]) -> "Words | None":
+        """Return those of some tensors; None if a kernel cannot read one of them."""
+        kinds = _kinds()
+        if all(t.is_cpu and t.dtype in kinds and t.is_contiguous() for t in tensors):
+            return cls(tuple([t.data_ptr() for t in tensors]), tuple([kinds[t.dtype] for t in tensors]))
+        return None
+
+    @property
+    def first(self) -> tuple[int, Any]:
+        """Return address and kind of the first tensor."""
+        return self.addresses[0], self.kinds[0]
+
+    @property
+    def last(self) -> tuple[int, Any]:
+        """Return address and kind of the last tensor."""
+        return self.addresses[-1], self.kinds[-1]
+
+    def of_models(self, count: int) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+        """Return addresses and kinds of the tensors after the first."""
+        return self.addresses[1 : count + 1], self.kinds[1 : count + 1]
+
+
+def _optional(tensor: Tensor | None) -> tuple[Tensor, ...]:
+    return () if tensor is None else (tensor,)
 
 
 @cache
-def kind(dtype: torch.dtype) -> Any:
-    """Return the kind of values of a dtype."""
+def _kinds() -> dict[torch.dtype, Any]:
     words = import_module("evomerge.merging.fused.words")
-    return {torch.bfloat16: words.BFLOAT16, torch.float16: words.FLOAT16, torch.float32: words.FLOAT32}[dtype]
+    return {torch.bfloat16: words.BFLOAT16, torch.float16: words.FLOAT16, torch.float32: words.FLOAT32}
 
 
 @cache
 def overflow(dtype: torch.dtype) -> int:
     """Return the smallest magnitude of a float32, as its bits, that is not finite in this dtype."""
-    limit: int = import_module("evomerge.merging.fused.words").OVERFLOWS[type(kind(dtype))]
+    limit: int = import_module("evomerge.merging.fused.words").OVERFLOWS[type(_kinds()[dtype])]
     return limit
 
 
@@ -102,15 +120,15 @@ def write_sum(
     Returns:
         Whether all results are written and finite. If not, `place` has arbitrary values.
     """
-    own = (*models, place) if base is None else (*models, place, base)
-    sums = kernels("sums", *own)
-    if sums is None or place.dtype not in (dtype, torch.float32) or not models:
+    sums = kernels("sums")
+    words = Words.of([place, *models, *_optional(base)]) if sums and models else None
+    if sums is None or words is None or place.dtype not in (dtype, torch.float32):
         return False
+    addresses, kinds = words.of_models(len(models))
+    origin = words.last if base is not None else (None, None)
+    result = (*words.first, _kinds()[dtype])
     with np.errstate(over="ignore"):
-        factors = tuple(np.float32(value) for value in coefficients)
-    addresses, kinds = Words.of(models)
-    origin = (None, None) if base is None else (base.data_ptr(), kind(base.dtype))
-    result = (place.data_ptr(), kind(place.dtype), kind(dtype))
+        factors = tuple(np.array(coefficients, dtype=np.float32))
     *early, last = range(0, len(models), _AT_ONCE)
 
     def write(start: int, stop: int) -> int:
@@ -140,19 +158,19 @@ def model_dots(models: Sequence[Tensor], base: Tensor | None, gradient: Tensor, 
         gradient: A tensor of that shape.
         pieces: Divides the tensors among threads.
     """
-    dots = kernels("dots", *models, gradient, *(() if base is None else (base,)))
-    if dots is None:
+    dots = kernels("dots")
+    words = Words.of([gradient, *models, *_optional(base)]) if dots else None
+    if dots is None or words is None:
         return None
-    addresses, kinds = Words.of(models)
-    origin = (None, None) if base is None else (base.data_ptr(), kind(base.dtype))
-    factors = gradient.data_ptr(), kind(gradient.dtype)
+    addresses, kinds = words.of_models(len(models))
+    origin = words.last if base is not None else (None, None)
 
     def sums(start: int, stop: int) -> list[float]:
         found: list[float] = []
         for first in range(0, len(models), _AT_ONCE):
             some = slice(first, first + _AT_ONCE)
             zeros = (0.0,) * len(addresses[some])
-            found += dots.add_dots(zeros, addresses[some], kinds[some], *origin, *factors, start, stop)
+            found += dots.add_dots(zeros, addresses[some], kinds[some], *origin, *words.first, start, stop)
         return found
 
     return [sum(column) for column in zip(*pieces(sums), strict=True)]

@@ -64,7 +64,7 @@ def elect(
     divisor = tile.scratch("divisor", deltas[0]).zero_() if normalize else None
     for delta, share in zip(deltas, shares, strict=True):
         _flip(delta, minus).relu_()
-        total.add_(delta, alpha=share)
+        total.add_(_times(delta, share, tile))
         if divisor is not None:
             divisor.add_(delta.sign_(), alpha=share if rule.weighted_mean else 1.0)
     if divisor is not None:
@@ -98,7 +98,7 @@ def elect_slopes(
     divisor = tile.scratch("divisor", votes).zero_()
     for delta, weight in zip(deltas, weights, strict=True):
         share = abs(weight)
-        total.add_(_flip(delta, minus).relu_(), alpha=share)
+        total.add_(_times(_flip(delta, minus).relu_(), share, tile))
         if normalize:
             agrees = torch.sign(delta, out=tile.scratch("agrees", delta))
             divisor.add_(agrees, alpha=share if rule.weighted_mean else 1.0)
@@ -129,8 +129,13 @@ def ballot(
         if election == "frequency":
             votes.add_(delta.sign(), alpha=1.0 if share else 0.0)
         else:
-            votes.add_(delta, alpha=share)
+            votes.add_(_times(delta, share, tile))
     return votes
+
+
+def _times(delta: Tensor, share: float, tile: Tile) -> Tensor:
+    """Return the product in memory that the next one reuses; `alpha` of add rounds it or not, depending on the CPU."""
+    return torch.mul(delta, share, out=tile.scratch("product", delta))
 
 
 def _minus(votes: Tensor, rule: Rule) -> Tensor:

@@ -68,5 +68,5 @@ def _variance(deltas: Sequence[Tensor], tile: Tile) -> Tensor:
     mean.div_(len(deltas)).add_(deltas[0])
     variance.zero_()
     for delta in deltas:
-        variance.addcmul_(torch.sub(delta, mean, out=away), away)
+        variance.add_(torch.sub(delta, mean, out=away).square_())
     return variance.div_(len(deltas))

@@ -84,7 +84,7 @@ def weighted(part: Part) -> Tensor:
     """Return the weighted sum."""
     total = part.values[0].mul_(part.weights[0])
     for value, weight in zip(part.values[1:], part.weights[1:], strict=True):
-        total.add_(value, alpha=weight)
+        total.add_(value.mul_(weight))
     return total
 
 
@@ -100,7 +100,7 @@ def elected(part: Part, election: Election) -> Tensor:
     total, count = torch.zeros_like(votes), torch.zeros_like(votes)
     for value, weight in zip(part.values, part.weights, strict=True):
         agrees = value.sign().eq_(wanted)
-        total.add_(value.mul_(agrees), alpha=weight)
+        total.add_(value.mul_(agrees).mul_(weight))
         count.add_(agrees)
     return total.div_(count.clamp_min_(1.0))
 

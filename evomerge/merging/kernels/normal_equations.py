@@ -149,8 +149,8 @@ def conjugate_gradients(
         if not curvature > 0:
             break
         step = square / curvature
-        solution.add_(direction, alpha=step)
-        residual.sub_(image, alpha=step)
+        solution.add_(direction * step)
+        residual.sub_(image * step)
         before, square = square, float(residual.square().sum())
         direction.mul_(square / before).add_(residual)
     return solution
@@ -160,5 +160,5 @@ def total(parts: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
     """Sum coefficient times matrix, in the order of the inputs."""
     result = parts[0] * coefficients[0]
     for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
-        result.add_(part, alpha=coefficient)
+        result.add_(part * coefficient)
     return result

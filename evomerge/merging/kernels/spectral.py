@@ -57,10 +57,10 @@ def is_spectral(source: TensorSource, exclude: str) -> bool:
 
 
 def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Sum weight times delta in float32; holds two whole tensors at a time."""
+    """Sum weight times delta (overwritten) in float32; holds two whole tensors at a time."""
     total = deltas[0].mul_(weights[0])
     for index in range(1, len(deltas)):
-        total.add_(deltas[index], alpha=weights[index])
+        total.add_(deltas[index].mul_(weights[index]))
     return total
 
 
@@ -73,5 +73,5 @@ def compact(left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
 def accumulate(total: Tensor, part: tuple[Tensor, ...], coefficient: float) -> Tensor:
     """Add coefficient times a part made by `compact` to `total`, in place."""
     if len(part) == 1:
-        return total.add_(part[0], alpha=coefficient)
+        return total.add_(part[0] * coefficient)
     return total.addmm_(part[0], part[1], alpha=coefficient)

@@ -43,5 +43,5 @@ def average_of_changes(deltas: Sequence[Tensor], weights: Sequence[float], epsil
     for delta, weight in zip(deltas, weights, strict=True):
         mask = changed(delta, epsilon, tile)
         divisor.add_(mask, alpha=weight)
-        total.addcmul_(delta, mask, value=weight)
+        total.add_(mask.mul_(delta).mul_(weight))
     return total.div_(divisor.clamp_min_(_SMALLEST))

@@ -41,7 +41,7 @@ def _sums(weights: Sequence[Tensor], compat: Compat, prepared: Average, tile: Ti
     parts = _information(weights, compat, prepared, tile)
     for model, part, coefficient in zip(weights, parts, prepared.coefficients, strict=True):
         divisor.add_(part.mul_(coefficient))
-        merged.addcmul_(part, model)
+        merged.add_(part.mul_(model))
     return merged, divisor
 
 

@@ -85,7 +85,7 @@ def lore(
     shift, parts = remembered(source.cache, "lore", key, lambda: _estimate(deltas, *key))
     total = shift.clone()
     if aggregate == "ties":
-        return total.add_(_elected(parts, weight, density, total, tile), alpha=scale)
+        return total.add_(_elected(parts, weight, density, total, tile).mul_(scale))
     share = scale / len(deltas) if aggregate == "average" else scale
     for part, value in zip(parts, weight, strict=True):
         accumulate(total, part, share * value)

@@ -132,5 +132,5 @@ def pcb(
             score = torch.ge(balance, max(high, _LEAST), out=balance)
         divisor.add_(score)
         sign = torch.sign(delta, out=tile.scratch("sign", delta))
-        merged.addcmul_(delta.abs_().clamp_(*clip).mul_(sign), score, value=value)
+        merged.add_(delta.abs_().clamp_(*clip).mul_(sign).mul_(score).mul_(value))
     return merged.div_(divisor.clamp_min_(_LEAST))

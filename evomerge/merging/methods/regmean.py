@@ -67,5 +67,5 @@ def regmean(
     for gram, delta, share in zip(found.grams, deltas, prepared, strict=True):
         own = gram.diagonal().double()
         extra = shrunk_diagonal(own, ridge) - off_diagonal * own
-        right.addcmul_(extra[:, None], found.columns(delta), value=share)
+        right.add_(found.columns(delta) * extra[:, None] * share)
     return found.stored(solve(system, right))

@@ -77,7 +77,7 @@ def twin_merging(
     total = weighted_sum(deltas, [scale] * len(deltas))
     if not is_spectral(source, exclude):
         exclusive = weighted_sum(deltas, prepared)
-        return exclusive.add_(total, alpha=1 - sum(prepared))
+        return exclusive.add_(total.mul_(1 - sum(prepared)))
     for part, coefficient in zip(_parts(deltas, total, density, scale, source), prepared, strict=True):
         accumulate(total, part, coefficient)
     return total

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -269,3 +270,37 @@ def test_without_numba_pytorch_merges(monkeypatch: pytest.MonkeyPatch) -> None:
         tensors._module.cache_clear()
     with torch_only():
         assert torch.equal(bits(found), bits(written("task_arithmetic", models, {"weight": [0.3, 0.4]}, {}, place)))
+
+
+#: Methods that work element by element, with a parameter each that makes their products inexact.
+ELEMENTWISE: dict[str, dict[str, Any]] = {
+    "linear": {"weight": [0.3, 0.5, 0.4]},
+    "task_arithmetic": {"weight": [0.3, 0.5, 0.4]},
+    "ties": {"weight": [0.3, 0.5, 0.4], "density": [0.6] * 3},
+    "dare_ties": {"weight": [0.3, 0.5, 0.4], "density": [0.6] * 3},
+    "dare_linear": {"weight": [0.3, 0.5, 0.4], "density": [0.6] * 3},
+    "della": {"weight": [0.3, 0.5, 0.4], "density": [0.6] * 3},
+    "ram": {"weight": [0.3, 0.5, 0.4]},
+    "lora_linear": {"weight": [0.3, 0.5, 0.4]},
+    "lora_ties": {"weight": [0.3, 0.5, 0.4]},
+}
+
+
+def fingerprints() -> list[str]:
+    """Hashes of merges by PyTorch alone."""
+    drawn = np.random.default_rng(5).standard_normal((4, 40, 1300), dtype=np.float32)  # unlike torch.randn on any CPU
+    models = [torch.from_numpy(drawn[0] + 0.05 * part * (n > 0)) for n, part in enumerate(drawn)]
+    with torch_only():
+        found = [written(m, models, v, {}, torch.zeros(40, 1300)) for m, v in ELEMENTWISE.items()]
+    return [hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for tensor in found]
+
+
+def test_without_fused_multiply_add_the_bits_are_the_same() -> None:
+    program = "from tests.evomerge.merging.test_fused import fingerprints; print(*fingerprints())"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}  # PyTorch's kernels for CPUs without AVX2
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True, timeout=600
+    )
+    assert dict(zip(ELEMENTWISE, run.stdout.split(), strict=True)) == dict(
+        zip(ELEMENTWISE, fingerprints(), strict=True)
+    )
