@@ -23,7 +23,7 @@ MEASURES = "measures"
 
 
 class Listener(Protocol):
-    """What is told of trials: an optimizer."""
+    """The interface of an optimizer through which it learns from trials."""
 
     def tell(self, observation: Observation) -> None:
         """Take the result of a trial."""
@@ -54,10 +54,10 @@ class Feedback:
     ledger alone. problem: why nothing can be told, if so.
     race: the race of the candidates, if they do. examples: those of the search split, where parts are asked for.
 
-    After examples were added, an optimizer that asks for whole candidates is told all candidates of before again, under
-    their numbers: with their new losses if they were extended, else with those of before plus the mean change of the
+    After examples were added, an optimizer that asks for whole candidates gets all earlier candidates again, under
+    their numbers: with their new losses if they were extended, else with the old ones plus the mean change of the
     extended models, since scores on some of the examples cannot be compared with scores on all. One that asks for parts
-    starts afresh, and is told of the extended models as of baselines.
+    starts afresh, and gets the extended models as baselines.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Feedback:
         )
 
     def _losses(self, entry: Entry) -> FloatArray:
-        """Return the losses of a scored trial as they are told."""
+        """Return the losses that the optimizer gets for a scored trial."""
         if self._reference is None or entry.outcome is None:
             return np.array(entry.losses, dtype=np.float64)
         return self._reference.told(self._objective.by_task(entry.outcome.scores))

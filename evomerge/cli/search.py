@@ -91,7 +91,7 @@ def plan(
 @commands.command(rich_help_panel=SEARCH)
 def bench(
     place: Annotated[Path, typer.Argument(metavar="FILE_OR_RUN", help="A search file, or the folder of a run.")],
-    examples: Annotated[int, typer.Option(min=1, help="Score at most so many examples of each task.")] = 64,
+    examples: Annotated[int, typer.Option(min=1, help="Maximum number of examples of each task to score.")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """Measure where the time of a candidate goes.

@@ -107,6 +107,6 @@ def _check_shots(study: Study, config: SearchConfig, task: str) -> None:
     if options.get("num_fewshot") and "file" in options and options.get("limit") == earlier.get("limit"):
         raise ConfigError(
             f"{config.where('tasks', task)}: lines were added to {options['file']}, and {options['num_fewshot']} of "
-            "its examples are shown in every prompt (num_fewshot), which may now be others: scores of before would be "
+            "its examples are shown in every prompt (num_fewshot), which may now be others: earlier scores would be "
             "of other prompts. Remove the added lines, or begin a new study in another folder (`study`)."
         )

@@ -21,7 +21,7 @@ class Sweep:
     """Descents for all preferences; each begins where that of the nearest preference before it ended.
 
     What a descent begins from does not depend on the number of workers, so that several descents can run at once.
-    Trials are told apart by their points and examples.
+    Points and examples identify the descent that a trial belongs to.
 
     Args:
         start: Point to start from, (dimension,).
