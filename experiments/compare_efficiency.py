@@ -3,11 +3,12 @@
 Cost is counted in evaluations of the search split beyond the baselines: an example counts with its share, a gradient
 three times, checks in full. Every seed divides the examples otherwise. The held-out score at a cost is that of the
 candidate or baseline that is best so far by the true metric on the search split. Every run is kept as a file, and not
-repeated.
+repeated; the baselines of models and a seed are scored once, by the first searcher.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +17,17 @@ from typing import Any
 import numpy as np
 
 from evaluators.base import FloatArray
-from evomerge.budget import Budget
+from evomerge.budget import Budget, evaluations
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
 from evomerge.launch.launch import open_study
 from evomerge.launch.plan import Plan, build_optimizer, build_race, prepare
-from evomerge.loop import decisions, score_all, search
+from evomerge.loop import Progress, decisions, score_all, search
 from evomerge.objective import Objective
 from evomerge.objective.score import DisplayScore
 from evomerge.plugins import PluginSpec
-from evomerge.study import Entry, Study
+from evomerge.study import Study
+from evomerge.trial import Outcome, Trial
 from experiments.misspelled import spaced
 
 HERE = Path(__file__).parent / "04-sample-efficiency"
@@ -56,32 +58,53 @@ SEARCHERS = {
     "auto": Searcher(PluginSpec("auto")),
     "cma_es, safe racing": Searcher(PluginSpec("cma_es"), racing="safe"),
     "cma_es, aggressive racing": Searcher(PluginSpec("cma_es"), racing="aggressive"),
+    "random, safe racing": Searcher(PluginSpec("random"), racing="safe"),
+    "random, aggressive racing": Searcher(PluginSpec("random"), racing="aggressive"),
     "cma_es to 300": Searcher(PluginSpec("cma_es"), most=300),
     "cma_es to 1000": Searcher(PluginSpec("cma_es"), most=1000),
 }
-#: Set -> its search file, and its space.
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A set. file: its search file. space: the groups of coefficients. search: another share of examples to search."""
+
+    file: str
+    space: str = "blockwise"
+    search: float | None = None
+
+
 SETS = {
-    "demo": ("demo", "blockwise"),
-    "demo-tensorwise": ("demo", "tensorwise"),
-    "demo-two-spellings": ("demo", "blockwise"),
-    "demo-misspelled": ("demo", "blockwise"),
-    "digits": ("digits", "blockwise"),
-    "digits-tensorwise": ("digits", "tensorwise"),
-    "digits-ties": ("digits-ties", "blockwise"),
+    "demo": Setting("demo"),
+    "demo-tensorwise": Setting("demo", "tensorwise"),
+    "demo-half": Setting("demo", search=0.15),
+    "demo-two-spellings": Setting("demo"),
+    "demo-misspelled": Setting("demo"),
+    "digits": Setting("digits"),
+    "digits-tensorwise": Setting("digits", "tensorwise"),
+    "digits-ties": Setting("digits-ties"),
+    "real": Setting("real"),
+    "real-tensorwise": Setting("real", "tensorwise"),
 }
+#: Parts of a search file on which baselines do not depend.
+SEARCHED_WITH = ("optimizer", "racing", "space")
 
 
 def configuration(name: str, searcher: Searcher, seed: int, out: Path) -> SearchConfig:
     """Return the search of a set by a searcher, on the division of the examples that belongs to the seed."""
-    file, space = SETS[name]
-    config = load_config(HERE / f"{file}.yaml")
+    setting = SETS[name]
+    config = load_config(HERE / f"{setting.file}.yaml")
+    split = config.split.model_copy(update={"salt": str(seed)})
+    if setting.search is not None:
+        unused = config.split.search - setting.search
+        split = split.model_copy(update={"search": setting.search, "select": config.split.select + unused})
     return config.model_copy(
         update={
             "optimizer": searcher.optimizer,
             "racing": searcher.racing,
             "seed": seed,
-            "space": replace(config.space, kind=space),
-            "split": config.split.model_copy(update={"salt": str(seed)}),
+            "space": replace(config.space, kind=setting.space),
+            "split": split,
             "tasks": _tasks(name, config, out),
         }
     )
@@ -105,7 +128,7 @@ def _tasks(name: str, config: SearchConfig, out: Path) -> Mapping[str, PluginSpe
 
 
 def run(name: str, label: str, seed: int, out: Path, most: float) -> dict[str, Any]:
-    """Return the result of one search: held-out and search scores by cost. most: evaluations beyond the baselines."""
+    """Return the result of one search: scores of its best models by cost. most: evaluations beyond the baselines."""
     folder = out / name / f"{slug(label)}-{seed}"
     kept = folder.with_suffix(".json")
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"most": 0}
@@ -116,8 +139,9 @@ def run(name: str, label: str, seed: int, out: Path, most: float) -> dict[str, A
     config = configuration(name, searcher, seed, out / name).model_copy(update={"study": folder})
     plan = prepare(config)
     study = open_study(config, plan, resume=True)
-    executor = SerialExecutor(plan.spec)
+    executor = Remembering(SerialExecutor(plan.spec), known(config, plan, out, seed))
     planned = sum(trial.counts for trial in plan.planned)
+    said = Said(f"{name}, {label}, seed {seed}", planned, most)
     search(
         study,
         build_optimizer(config, plan),
@@ -127,6 +151,7 @@ def run(name: str, label: str, seed: int, out: Path, most: float) -> dict[str, A
         Budget(trials=planned + int(most)),
         seed=seed,
         same=plan.same,
+        progress=said,
         examples=plan.search_examples,
         race=build_race(config, plan),
     )
@@ -137,33 +162,108 @@ def run(name: str, label: str, seed: int, out: Path, most: float) -> dict[str, A
     return result
 
 
-def measured(study: Study, plan: Plan, executor: SerialExecutor) -> dict[str, Any]:
-    """Score on the report split what was best on the search split at each cost, for costs that were spent."""
+class Remembering:
+    """A serial executor that does not score baselines again that another searcher has scored.
+
+    Args:
+        executor: Runs all other trials.
+        outcomes: Label and split of a trial -> its outcome.
+    """
+
+    slots = 1
+
+    def __init__(self, executor: SerialExecutor, outcomes: Mapping[tuple[str, str], Outcome]) -> None:
+        self._executor, self._outcomes = executor, outcomes
+        self._remembered: Outcome | None = None
+
+    def submit(self, trial: Trial) -> None:
+        """Keep the trial for `next_outcome`."""
+        outcome = None if trial.is_part else self._outcomes.get((trial.label, trial.split))
+        if outcome is None:
+            self._executor.submit(trial)
+        else:
+            self._remembered = replace(outcome, number=trial.number)
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        """Run the submitted trial, or return what is known of it."""
+        outcome, self._remembered = self._remembered, None
+        return self._executor.next_outcome(timeout) if outcome is None else outcome
+
+    def close(self) -> None:
+        """Discard the submitted trial."""
+        self._executor.close()
+
+
+def known(config: SearchConfig, plan: Plan, out: Path, seed: int) -> dict[tuple[str, str], Outcome]:
+    """Return the outcomes of baselines, on the search and the report split, from finished runs of other searchers."""
+    wanted = _shared(config.identity())
+    labels = {trial.label for trial in plan.planned if trial.merge is not None}
+    labels |= {_label(label) for label in labels}
+    found: dict[tuple[str, str], Outcome] = {}
+    for kept in sorted(out.glob(f"*/*-{seed}.json")):
+        study = Study.read(kept.with_suffix(""))
+        if _shared(study.configuration) == wanted:
+            ended = [e for e in study.told if e.trial.label in labels and e.outcome and not e.outcome.failure]
+            found |= {(e.trial.label, e.trial.split): e.outcome for e in ended if e.outcome}
+    return found
+
+
+def _shared(configuration: Mapping[str, Any]) -> Any:
+    kept = {key: value for key, value in configuration.items() if key not in SEARCHED_WITH}
+    return json.loads(json.dumps(kept))
+
+
+class Said:
+    """Prints about once a minute how far a search is."""
+
+    def __init__(self, name: str, planned: int, most: float) -> None:
+        self._name, self._planned, self._most = name, planned, most
+        self._said = self._start = time.monotonic()
+        self._before: float | None = None
+
+    def __call__(self, state: Progress) -> None:
+        """Print the cost so far, and the minutes left if the whole budget is spent."""
+        now, cost = time.monotonic(), evaluations(state.study) - self._planned
+        self._before = cost if self._before is None else self._before
+        if now - self._said < 60:
+            return
+        self._said, done = now, cost - self._before
+        left = f", {(now - self._start) / done * (self._most - cost) / 60:.0f} min left at most" if done > 0 else ""
+        print(f"  {self._name}: {max(0.0, cost):.1f} of {self._most:g}{left}", flush=True)
+
+
+def measured(study: Study, plan: Plan, executor: Remembering) -> dict[str, Any]:
+    """Score on the report split every model that was the best so far on the search split.
+
+    steps: cost, score on the search split and held-out score of each of them.
+    """
     planned = {trial.label for trial in plan.planned}
-    spent, scored = 0.0, []
+    spent, best = 0.0, np.inf
+    steps: list[tuple[float, float, Trial]] = []
     for entry in sorted((*study.entries.values(), *study.parts.values()), key=lambda each: each.trial.number):
         if not entry.trial.counts:
             continue
-        spent += 0.0 if entry.trial.label in planned else entry.trial.cost
-        if entry.losses:
-            scored.append((spent, entry))
-    costs = [cost for cost in COSTS if cost <= spent + 1e-9]
-    held_out, on_search = {}, {}
-    for cost in [*costs, spent]:
-        best = min((e for at, e in scored if at <= cost + 1e-9), key=lambda e: (e.losses or (np.inf,))[0])
-        held_out[f"{cost:g}"] = _reported(study, executor, plan.objective, best)
-        on_search[f"{cost:g}"] = -float((best.losses or (np.nan,))[0])
-    return {"spent": spent, "held_out": held_out, "on_search": on_search, "decisions": decisions(study)}
+        is_baseline = entry.trial.label in planned
+        spent += 0.0 if is_baseline else entry.trial.cost
+        if entry.losses and entry.losses[0] < best:
+            best = entry.losses[0]
+            label = _label(entry.trial.label if is_baseline else entry.trial.number)
+            steps.append((spent, best, replace(entry.trial, label=label, split="report", extends=None, cost=1.0)))
+    last_baseline = max(k for k, (cost, _, _) in enumerate(steps) if not cost)
+    found = [(cost, -loss, _reported(study, executor, plan.objective, t)) for cost, loss, t in steps[last_baseline:]]
+    return {"spent": spent, "steps": found, "decisions": decisions(study)}
 
 
-def _reported(study: Study, executor: SerialExecutor, objective: Objective, best: Entry) -> float:
-    label = f"best:{best.trial.number}"
-    trial = replace(best.trial, label=label, split="report", examples=None, extends=None, cost=1.0)
+def _label(of: object) -> str:
+    return f"best:{of}"
+
+
+def _reported(study: Study, executor: Remembering, objective: Objective, trial: Trial) -> float:
     score_all(study, executor, objective, [trial], phase="report")
-    outcome = next(e for e in study.told if e.trial.label == label and e.trial.split == "report").outcome
-    if outcome is None:
-        raise ValueError(f"{label} has no score")
-    return DisplayScore(objective).score(outcome.scores)
+    told = next(e for e in study.told if e.trial.label == trial.label and e.trial.split == "report")
+    if told.outcome is None or told.outcome.failure is not None:
+        raise ValueError(f"{trial.label} has no score")
+    return DisplayScore(objective).score(told.outcome.scores)
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -180,8 +280,19 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def curve(result: Mapping[str, Any]) -> FloatArray:
     """Return the held-out score at each of COSTS, (n_costs,); NaN beyond the searcher's budget."""
-    held_out, last = result["held_out"], f"{result['spent']:g}"
-    return np.array([held_out.get(f"{c:g}", held_out[last]) if c <= result["most"] else np.nan for c in COSTS])
+    return np.array([held_out(result, cost) if cost <= result["most"] else np.nan for cost in COSTS])
+
+
+def held_out(result: Mapping[str, Any], cost: float) -> float:
+    """Return the held-out score of the best model at a cost."""
+    return float([score for at, _, score in result["steps"] if at <= cost + 1e-9][-1])
+
+
+def cost_to_reach(result: Mapping[str, Any], score: float) -> float:
+    """Return the cost after which the best model's held-out score stays at a level or above; infinite if never."""
+    below = [k for k, (_, _, reached) in enumerate(result["steps"]) if reached < score]
+    after = below[-1] + 1 if below else 0
+    return float(result["steps"][after][0]) if after < len(result["steps"]) else np.inf
 
 
 def _cell(scores: FloatArray) -> str:
@@ -202,6 +313,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=list(SEARCHERS), default=list(SEARCHERS))
     parser.add_argument("--most", type=float, default=np.inf, help="evaluations of a search beyond the baselines")
+    parser.add_argument("--reach", choices=list(SEARCHERS), help="also print costs to reach the last score of this one")
     given = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {label: [] for label in given.only}
     for seed in range(given.seeds):
@@ -209,6 +321,11 @@ def main() -> None:
             results[label].append(run(given.set, label, seed, given.out, min(given.most, SEARCHERS[label].most)))
             print(f"  {given.set}, {label}, seed {seed}: {results[label][-1]}", flush=True)
     print(table(results))
+    if given.reach:
+        levels = [one["steps"][-1][2] for one in results[given.reach]]
+        print(f"Cost to reach the last held-out score of {given.reach}, by seed ({levels}):")
+        for label, runs in results.items():
+            print(f"  {label}: {[cost_to_reach(one, level) for one, level in zip(runs, levels, strict=True)]}")
 
 
 if __name__ == "__main__":
