@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evaluators._nearest import did_you_mean
 from evomerge.errors import EvomergeError
+from evomerge.merging.fused.masks import Sparse as Sparse
 from evomerge.merging.gradient_rules import Affine as Affine
 from evomerge.merging.gradient_rules import Combination as Combination
 from evomerge.merging.gradient_rules import Contraction as Contraction
@@ -76,6 +77,7 @@ OperatesOn = Literal["deltas", "weights"]
 Prepare = Callable[..., Any]
 Kernel = Callable[..., Tensor]
 Survey = Callable[..., Any]
+Fused = Callable[..., Sparse]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class MergeMethod:
         allowed: Parameter -> smallest and largest valid value.
         linear_in: Parameters in which the merged delta is linear while the others are fixed.
         gradient: Rule by which the result is differentiated by its parameters.
+        fused: fused(source, *, ...) -> Sparse: the merged tensor as a sum or an election of masked deltas, which one
+            compiled pass writes on the CPU with the bits of the kernel; with the keywords of a kernel.
         needs: Kinds of statistics required of every input; "a|b" requires one of the two.
         random: Whether the result depends on the seed.
     """
@@ -123,6 +127,8 @@ class MergeMethod:
     prepare_takes: frozenset[str] = field(repr=False)
     survey: Survey | None = field(repr=False)
     survey_takes: frozenset[str] = field(repr=False)
+    fused: Fused | None = field(repr=False)
+    fused_takes: frozenset[str] = field(repr=False)
     option_types: Mapping[str, Any] = field(repr=False)
 
     def check(self, options: Mapping[str, Any], n_inputs: int) -> None:
@@ -219,6 +225,7 @@ def merge_method(
     max_inputs: int | None = None,
     linear_in: tuple[str, ...] = (),
     gradient: GradientRule | None = None,
+    fused: Fused | None = None,
     needs: tuple[str, ...] = (),
     random: bool = False,
 ) -> Callable[[Kernel], MergeMethod]:
@@ -234,6 +241,7 @@ def merge_method(
         max_inputs: Maximum number of inputs; None for no limit.
         linear_in: Parameters in which the merged delta is linear.
         gradient: How the result is differentiated by its parameters; by default by those of `linear_in`, `Affine`.
+        fused: Describes the merged tensor to a compiled pass, see `MergeMethod`.
         needs: Kinds of statistics required of every input.
         random: Whether the result depends on the seed.
 
@@ -261,7 +269,7 @@ def merge_method(
             raise TypeError(f"{kernel.__name__} operates on {operates_on}: rename its first argument {first!r}.")
         declared = Declared()
         rule = gradient or (Affine(linear_in) if linear_in else NoGradient(_UNDECLARED))
-        takes = [declared.read(function) for function in (kernel, prepare, survey, rule.function)]
+        takes = [declared.read(function) for function in (kernel, prepare, survey, rule.function, fused)]
         for named, names in (("linear_in", linear_in), ("gradient", rule.parameters)):
             stranger = next((name for name in names if name not in declared.parameters), None)
             if stranger is not None:
@@ -288,6 +296,8 @@ def merge_method(
             prepare_takes=takes[1],
             survey=survey,
             survey_takes=takes[2],
+            fused=fused,
+            fused_takes=takes[4],
             option_types=declared.types,
         )
 

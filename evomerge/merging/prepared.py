@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evomerge import plugins
 from evomerge.errors import EvomergeError
+from evomerge.merging.fused.masks import write_sparse
 from evomerge.merging.fused.tensors import write_sum
 from evomerge.merging.method import BASE, CopyOf, MergeMethod, MethodError, SumOf
 from evomerge.merging.tiles import Models, TensorSource, Tile
@@ -86,7 +87,7 @@ class PreparedMerge:
         """
         given = self.given(source.tensor)
         prepared = self.prepare(source, given)
-        if isinstance(prepared, SumOf) and self._fused(source, prepared, place, dtype):
+        if self._fused(source, given, prepared, place, dtype):
             return 0
         if place.dtype == dtype and place.is_contiguous():
             return self._merge(source, given, prepared, place)
@@ -102,7 +103,18 @@ class PreparedMerge:
             return (BASE, *inputs), False
         return inputs, prepared.of == "deltas" or self.method.operates_on == "deltas"
 
-    def _fused(self, source: TensorSource, prepared: SumOf, place: Tensor, dtype: torch.dtype) -> bool:
+    def _fused(
+        self, source: TensorSource, given: Mapping[str, Any], prepared: Any, place: Tensor, dtype: torch.dtype
+    ) -> bool:
+        """Return whether a compiled pass has written the result, all of it finite."""
+        if isinstance(prepared, CopyOf) or source.device.type != "cpu":
+            return False
+        if self.method.fused is not None:
+            sparse = self.method.fused(source, **_only({**given, "prepared": prepared}, self.method.fused_takes))
+            models = [source.whole(index) for index in range(len(source.input_names))]
+            return write_sparse(sparse, models, source.whole(BASE), place, dtype, source.pieces)
+        if not isinstance(prepared, SumOf):
+            return False
         members, relative = self.summands(source, prepared)
         models, base = [source.whole(model) for model in members], source.whole(BASE) if relative else None
         return write_sum(models, prepared.coefficients, base, place, dtype, source.pieces)

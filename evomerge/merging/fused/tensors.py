@@ -62,7 +62,7 @@ class Words(NamedTuple):
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Words | None":
         """Return those of some tensors; None if a kernel cannot read one of them."""
-        kinds = _kinds()
+        kinds = kinds_by_dtype()
         if all(t.is_cpu and t.dtype in kinds and t.is_contiguous() for t in tensors):
             return cls(tuple([t.data_ptr() for t in tensors]), tuple([kinds[t.dtype] for t in tensors]))
         return None
@@ -87,7 +87,8 @@ def _optional(tensor: Tensor | None) -> tuple[Tensor, ...]:
 
 
 @cache
-def _kinds() -> dict[torch.dtype, Any]:
+def kinds_by_dtype() -> dict[torch.dtype, Any]:
+    """Return the kind of values of each dtype that kernels read and write."""
     words = import_module("evomerge.merging.fused.words")
     return {torch.bfloat16: words.BFLOAT16, torch.float16: words.FLOAT16, torch.float32: words.FLOAT32}
 
@@ -95,7 +96,7 @@ def _kinds() -> dict[torch.dtype, Any]:
 @cache
 def overflow(dtype: torch.dtype) -> int:
     """Return the smallest magnitude of a float32, as its bits, that is not finite in this dtype."""
-    limit: int = import_module("evomerge.merging.fused.words").OVERFLOWS[type(_kinds()[dtype])]
+    limit: int = import_module("evomerge.merging.fused.words").OVERFLOWS[type(kinds_by_dtype()[dtype])]
     return limit
 
 
@@ -126,7 +127,7 @@ def write_sum(
         return False
     addresses, kinds = words.of_models(len(models))
     origin = words.last if base is not None else (None, None)
-    result = (*words.first, _kinds()[dtype])
+    result = (*words.first, kinds_by_dtype()[dtype])
     with np.errstate(over="ignore"):
         factors = tuple(np.array(coefficients, dtype=np.float32))
     *early, last = range(0, len(models), _AT_ONCE)

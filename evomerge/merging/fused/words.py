@@ -34,22 +34,23 @@ def compiled(function: Function) -> Function:
     return kernel
 
 
-def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare a function of kernels that returns its type and the generator of its instructions."""
     made: Callable[..., Any] = intrinsic(function)
     return made
 
 
-@_intrinsic
+@inline
 def load(_context: Any, address: Any, index: Any, kind: Any) -> Any:
     """Return the value at a position as float32."""
 
     def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return _widened(builder, builder.load(_pointer(builder, arguments, kind), align=1), kind)
+        return value_at(builder, arguments[0], arguments[1], kind)
 
     return types.float32(address, index, kind), generate
 
 
-@_intrinsic
+@inline
 def store(_context: Any, address: Any, index: Any, kind: Any, value: Any, rounding: Any) -> Any:
     """Round a float32 to the kind `rounding`, to nearest and ties to even, and write it; `kind` is the same or float32.
 
@@ -66,7 +67,7 @@ def store(_context: Any, address: Any, index: Any, kind: Any, value: Any, roundi
     return types.void(address, index, kind, value, rounding), generate
 
 
-@_intrinsic
+@inline
 def magnitude(_context: Any, value: Any) -> Any:
     """Return the bits of a float32 without its sign, which order as its absolute value does, NaN last."""
 
@@ -76,7 +77,7 @@ def magnitude(_context: Any, value: Any) -> Any:
     return types.uint32(value), generate
 
 
-@_intrinsic
+@inline
 def add_terms(_context: Any, total: Any, models: Any, coefficients: Any, index: Any, kinds: Any, origin: Any) -> Any:
     """Return total + (model - origin) * coefficient + ..., rounded after each step, in the order of the models.
 
@@ -87,7 +88,7 @@ def add_terms(_context: Any, total: Any, models: Any, coefficients: Any, index: 
         result, addresses, factors, place, _, subtracted = arguments
         for number, kind in enumerate(kinds):
             address = builder.extract_value(addresses, number)
-            value = _widened(builder, builder.load(_pointer(builder, (address, place), kind), align=1), kind)
+            value = value_at(builder, address, place, kind)
             if not isinstance(origin, types.NoneType):
                 value = builder.fsub(value, subtracted)
             result = builder.fadd(result, builder.fmul(value, builder.extract_value(factors, number)))
@@ -96,7 +97,7 @@ def add_terms(_context: Any, total: Any, models: Any, coefficients: Any, index: 
     return types.float32(total, models, coefficients, index, kinds, origin), generate
 
 
-@_intrinsic
+@inline
 def add_products(_context: Any, sums: Any, models: Any, index: Any, kinds: Any, origin: Any, factor: Any) -> Any:
     """Return sums + (model - origin) * factor, one sum per model, in float64, where such a product is exact.
 
@@ -109,7 +110,7 @@ def add_products(_context: Any, sums: Any, models: Any, index: Any, kinds: Any, 
         weight = builder.fpext(weight, ir.DoubleType())
         for number, kind in enumerate(kinds):
             address = builder.extract_value(addresses, number)
-            value = _widened(builder, builder.load(_pointer(builder, (address, place), kind), align=1), kind)
+            value = value_at(builder, address, place, kind)
             if not isinstance(origin, types.NoneType):
                 value = builder.fsub(value, subtracted)
             product = builder.fmul(builder.fpext(value, ir.DoubleType()), weight)
@@ -122,6 +123,11 @@ def add_products(_context: Any, sums: Any, models: Any, index: Any, kinds: Any, 
 
 #: Kind -> the smallest magnitude that is not finite after rounding: halfway beyond the largest finite value.
 OVERFLOWS = {np.uint16: 0x7F7F8000, np.int16: 0x477FF000, np.float32: 0x7F800000}
+
+
+def value_at(builder: Any, address: Any, index: Any, kind: Any) -> Any:
+    """Generate the instructions that load the value at a position as float32."""
+    return _widened(builder, builder.load(_pointer(builder, (address, index), kind), align=1), kind)
 
 
 def _pointer(builder: Any, arguments: Any, kind: Any) -> Any:

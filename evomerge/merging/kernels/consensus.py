@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor
 
+from evomerge.merging.fused.masks import Mask, Sparse, Vote
 from evomerge.merging.tiles import Tile, dot
 
 
@@ -70,6 +71,27 @@ def elect(
     if divisor is not None:
         total.div_(divisor.clamp_min_(_SMALLEST))
     return _flip(total if decided is None else total.mul_(decided), minus)
+
+
+def elected(
+    masks: Sequence[Mask],
+    factors: Sequence[float],
+    weights: Sequence[float],
+    *,
+    normalize: bool,
+    rule: Rule = RULES["mergekit"],
+    election: Election = "total",
+    scale: float,
+) -> Sparse:
+    """Return `scale` times what `elect` returns for masked deltas times their factors, as compiled kernels take it."""
+    shares = tuple(abs(weight) for weight in weights)
+    votes = shares if rule.weighted_votes else (1.0,) * len(shares)
+    if election == "frequency":
+        votes = tuple(1.0 if vote else 0.0 for vote in votes)
+    divisors = shares if rule.weighted_mean else (1.0,) * len(shares)
+    signed = tuple(-factor if weight < 0 else factor for factor, weight in zip(factors, weights, strict=True))
+    vote = Vote(votes, shares, divisors if normalize else None, rule.undecided, election == "frequency")
+    return Sparse(masks, signed, vote, scale)
 
 
 def elect_slopes(

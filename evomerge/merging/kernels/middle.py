@@ -6,9 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from evomerge.merging.fused.masks import Cuts
 from evomerge.merging.kernels.ranks import row_length
-from evomerge.merging.kernels.row_cuts import RowMiddle, row_middle
-from evomerge.merging.kernels.sparsify import Cut, largest_of, restoring_factor, trim
+from evomerge.merging.kernels.row_cuts import RowMiddle, row_mask, row_middle
+from evomerge.merging.kernels.sparsify import Cut, cut_mask, largest_deltas, restoring_factor, trim
 from evomerge.merging.tiles import TensorSource, Tile
 
 #: "official" counts per row, "mergekit" over the whole tensor.
@@ -31,6 +32,10 @@ class _Rows:
         """Set the rest of the delta to zero, in place."""
         return delta if self.middle is None else self.middle.keep(delta, tile)
 
+    def mask(self, source: TensorSource) -> Cuts:
+        """Return it as a mask for compiled kernels."""
+        return row_mask(source) if self.middle is None else self.middle.mask()
+
 
 @dataclass(frozen=True)
 class _Tensor:
@@ -47,6 +52,11 @@ class _Tensor:
         """Set the rest of the delta to zero, in place."""
         outliers = trim(tile.scratch("outliers", delta).copy_(delta), self.outliers, tile)
         return trim(delta, self.largest, tile).sub_(outliers)
+
+    def mask(self, source: TensorSource) -> Cuts:
+        """Return it as a mask for compiled kernels."""
+        inner, outer = (cut_mask(cut, source) for cut in (self.largest, self.outliers))
+        return Cuts(source.numel, inner.thresholds, inner.ends, (outer.thresholds, outer.ends))
 
 
 Middle = _Rows | _Tensor
@@ -83,7 +93,5 @@ def _of_tensor(source: TensorSource, index: int, density: float, gamma: float) -
     wanted = int(density * n)
     outliers = min(int(gamma * n), n - wanted)
 
-    def cut(count: int) -> Cut | None:
-        return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
-
-    return _Tensor(cut(wanted + outliers), cut(outliers) if outliers else _NONE)
+    kept = largest_deltas(source, index, wanted + outliers)
+    return _Tensor(kept, largest_deltas(source, index, outliers) if outliers else _NONE)

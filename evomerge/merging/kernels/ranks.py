@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from evomerge.merging.fused.masks import ByRank, Mask
 from evomerge.merging.kernels.lines import block, blocks
-from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, drop_unevenly, restoring_factor
+from evomerge.merging.kernels.sparsify import Rescale, at_random, drop_at_random, drop_unevenly, keys, restoring_factor
 from evomerge.merging.method import BASE, MethodError
 from evomerge.merging.tiles import TensorSource, Tile
 
@@ -98,6 +99,19 @@ class Magprune:
         probability.mul_(step).add_(self.density - self.epsilon)
         drop_unevenly(delta, tile, index, probability)
         return delta.div_(probability.clamp_min_(_NEVER)) if rescale else delta
+
+    def mask(self, source: TensorSource, index: int, *, rescale: bool) -> Mask:
+        """Return it as a mask for compiled kernels."""
+        if self.ranks is None:
+            return at_random(source, index, self.density, self.density if rescale and self.density else None)
+        return ByRank(
+            ranks=self.ranks.stored,
+            offset=_OFFSET if self.ranks.stored.dtype == torch.int16 else 0,
+            step=2 * self.epsilon / (self.ranks.length - 1),
+            lowest=self.density - self.epsilon,
+            keys=keys(source.seed, source.tensor, source.input_names[index]),
+            smallest=_NEVER if rescale else None,
+        )
 
 
 def magprune(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evomerge.merging.fused.masks import Cuts
 from evomerge.merging.kernels.lines import block, blocks
 from evomerge.merging.kernels.ranks import row_length
 from evomerge.merging.kernels.remembered import remembered
@@ -31,6 +32,10 @@ class RowCuts:
         """Return negative values for elements outside. bits: magnitudes, (n_rows, n_places); places: (n_places,)."""
         torch.sub(self.end[rows] - 1, places, out=out).bitwise_right_shift_(31)
         return out.add_(bits).sub_(self.threshold[rows])
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Return thresholds and ends, (n_rows,), as compiled kernels take them."""
+        return self.threshold.reshape(-1), self.end.reshape(-1).long()
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,25 @@ class RowMiddle:
                 kept_of.bitwise_and_(self.inner.beyond(bits_of, columns, rows, other_of).bitwise_not_())
         delta.view(torch.int32).bitwise_and_(kept.bitwise_right_shift_(31))
         return delta
+
+    def mask(self) -> Cuts:
+        """Return it as a mask for compiled kernels."""
+        outer = None if self.outer is None else self.outer.flat()
+        if self.inner is not None:
+            thresholds, ends = self.inner.flat()
+        else:
+            thresholds, ends = _everything(1 if outer is None else len(outer[0]), self.length)
+        return Cuts(self.length, thresholds, ends, outer)
+
+
+def row_mask(source: TensorSource) -> Cuts:
+    """Return a mask of all elements with the rows of `row_middle`, for compiled kernels."""
+    length = row_length(source)
+    return Cuts(length, *_everything(source.numel // length, length))
+
+
+def _everything(n_rows: int, length: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(n_rows, dtype=torch.int32), torch.full((n_rows,), length)
 
 
 def row_middle(source: TensorSource, index: int, low: int, high: int) -> RowMiddle:

@@ -15,13 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.tiles import TensorSource, Tile, total
+from evomerge.merging.fused.magnitudes import count_magnitudes, list_magnitudes
+from evomerge.merging.fused.masks import AtRandom, Cuts
+from evomerge.merging.tiles import BASE, TensorSource, Tile, total
 
 #: "paper": divide by the density, which preserves the expected value.
 #: "mergekit": restore each delta's L1 norm per tensor, except near-zero norms. "none": do nothing.
 Rescale = Literal["paper", "mergekit", "none"]
 #: Returns a tile of values, float32, in memory that may be overwritten.
 Read = Callable[[Tile], Tensor]
+#: Positions of values and their magnitudes, as bits.
+Members = tuple[NDArray[np.int64], NDArray[np.int32]]
+Counts = NDArray[np.int64]
 
 #: Multipliers of a 32-bit mixing function found by search, https://github.com/skeeto/hash-prospector,
 #: as signed integers.
@@ -42,9 +47,14 @@ def drop_at_random(delta: Tensor, tile: Tile, index: int, density: float) -> Ten
     An element is kept if its number u in [0, 1) is below the density, so the kept sets are nested. u depends only
     on the seed, the names of tensor and input, and the element's index (modulo 2**32).
     """
-    kept = _uniform(delta, tile, index).sub_(round(density * 2**31) - 2**30).bitwise_right_shift_(31)
+    kept = _uniform(delta, tile, index).sub_(_limit(density)).bitwise_right_shift_(31)
     delta.view(torch.int32).bitwise_and_(kept)
     return delta
+
+
+def at_random(source: TensorSource, index: int, density: float, divisor: float | None = None) -> AtRandom:
+    """Return the mask of `drop_at_random` for compiled kernels. divisor: of the kept elements."""
+    return AtRandom(keys(source.seed, source.tensor, source.input_names[index]), _limit(density), divisor)
 
 
 def drop_unevenly(delta: Tensor, tile: Tile, index: int, probability: Tensor) -> Tensor:
@@ -56,9 +66,13 @@ def drop_unevenly(delta: Tensor, tile: Tile, index: int, probability: Tensor) ->
     return delta
 
 
+def _limit(density: float) -> int:
+    return round(density * 2**31) - 2**30
+
+
 def _uniform(delta: Tensor, tile: Tile, index: int) -> Tensor:
     """Return u * 2**31 - 2**30 for each element, int32."""
-    offset, shift = _keys(tile.seed, tile.tensor, tile.input_names[index])
+    offset, shift = keys(tile.seed, tile.tensor, tile.input_names[index])
     bits, high = (tile.scratch(key, delta).view(torch.int32) for key in ("bits", "high"))
     torch.add(_counter(len(delta), str(delta.device)), _signed(tile.start * _STEP + offset), out=bits)
     torch.bitwise_right_shift(bits, 16, out=high).bitwise_and_(0xFFFF)
@@ -101,6 +115,12 @@ class Cut:
     end: int
 
 
+def cut_mask(cut: Cut | None, source: TensorSource) -> Cuts:
+    """Return a cut as a mask for compiled kernels."""
+    threshold, end = (0.0, source.numel) if cut is None else (cut.threshold, cut.end)
+    return Cuts(source.numel, torch.tensor([threshold]).view(torch.int32), torch.tensor([end]))
+
+
 def largest(source: TensorSource, index: int, density: float, *, at_least: int = 0) -> Cut | None:
     """Return the cut that keeps the int(density * numel) largest of input `index`'s delta; None keeps everything.
 
@@ -109,7 +129,12 @@ def largest(source: TensorSource, index: int, density: float, *, at_least: int =
     density then reads the tensor once and sorts only the bucket that contains the threshold.
     """
     count = max(int(density * source.numel), at_least if density else 0)
-    return largest_of(source, ("magnitudes", index), lambda tile: source.deltas(index, tile), count)
+    return largest_deltas(source, index, count)
+
+
+def largest_deltas(source: TensorSource, index: int, count: int) -> Cut | None:
+    """Return the cut that keeps the `count` largest of input `index`'s delta, see `largest`."""
+    return _cut(source, ("magnitudes", index), _Deltas(source, index), count)
 
 
 def largest_of(source: TensorSource, key: Hashable, read: Read, count: int) -> Cut | None:
@@ -117,12 +142,16 @@ def largest_of(source: TensorSource, key: Hashable, read: Read, count: int) -> C
 
     key: of the histogram in the source's cache.
     """
+    return _cut(source, key, _Values(source, read), count)
+
+
+def _cut(source: TensorSource, key: Hashable, values: "_Values", count: int) -> Cut | None:
     if count >= source.numel:
         return None
     if key not in source.cache:
-        source.cache[key] = _Magnitudes(source, read)
+        source.cache[key] = _Magnitudes(values.count())
     magnitudes: _Magnitudes = source.cache[key]
-    return magnitudes.cut(source, read, count)
+    return magnitudes.cut(values, count)
 
 
 def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
@@ -138,44 +167,77 @@ def trim(delta: Tensor, cut: Cut | None, tile: Tile) -> Tensor:
     return delta
 
 
-class _Magnitudes:
-    """Histogram of magnitudes by the leading bits of the float; only non-empty buckets."""
+class _Values:
+    """Values whose largest are found, read tile by tile."""
 
     def __init__(self, source: TensorSource, read: Read) -> None:
+        self._source = source
+        self._read = read
+
+    def count(self) -> Counts:
+        """Return the number of values in each bucket of magnitudes."""
         counts = np.zeros(_MAGNITUDE + 1 >> _BUCKET_BITS, dtype=np.int64)
 
         def count(tile: Tile) -> None:
-            buckets = read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
+            buckets = self._read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
             buckets.bitwise_right_shift_(_BUCKET_BITS)
             np.add(counts, np.bincount(buckets.cpu().numpy(), minlength=len(counts)), out=counts)
 
-        source.map(count)
+        self._source.map(count)
+        return counts
+
+    def members(self, bucket: int) -> list[Members]:
+        """Return the values of a bucket in order, in parts."""
+
+        def members(tile: Tile) -> Members:
+            bits = self._read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
+            buckets = tile.scratch("buckets", bits).view(torch.int32)
+            inside = _positions(torch.bitwise_and(bits, -1 << _BUCKET_BITS, out=buckets), bucket << _BUCKET_BITS)
+            return inside + tile.start, bits.cpu().numpy()[inside]
+
+        return self._source.map(members)
+
+
+class _Deltas(_Values):
+    """The delta of an input, read in compiled passes where that is possible."""
+
+    def __init__(self, source: TensorSource, index: int) -> None:
+        super().__init__(source, lambda tile: source.deltas(index, tile))
+        self._index = index
+
+    def count(self) -> Counts:
+        models = self._source.whole(self._index), self._source.whole(BASE)
+        found = count_magnitudes(*models, _BUCKET_BITS, self._source.pieces)
+        return super().count() if found is None else found
+
+    def members(self, bucket: int) -> list[Members]:
+        models = self._source.whole(self._index), self._source.whole(BASE)
+        found = list_magnitudes(*models, _BUCKET_BITS, bucket, self._source.pieces)
+        return super().members(bucket) if found is None else found
+
+
+class _Magnitudes:
+    """Histogram of magnitudes by the leading bits of the float; only non-empty buckets."""
+
+    def __init__(self, counts: Counts) -> None:
         self._buckets = np.flatnonzero(counts).astype(np.uint16)
         #: Number of elements in this bucket or a larger one.
         self._from_here_up = counts[::-1].cumsum()[::-1][self._buckets]
         self._cuts: dict[int, Cut] = {}
 
-    def cut(self, source: TensorSource, read: Read, count: int) -> Cut:
+    def cut(self, values: _Values, count: int) -> Cut:
         if count not in self._cuts:
             while len(self._cuts) >= _CUTS_KEPT:
                 del self._cuts[next(iter(self._cuts))]
-            self._cuts[count] = self._find(source, read, count)
+            self._cuts[count] = self._find(values, count)
         return self._cuts[count]
 
-    def _find(self, source: TensorSource, read: Read, count: int) -> Cut:
+    def _find(self, values: _Values, count: int) -> Cut:
         if count == 0:
             return Cut(float("inf"), 0)
         place = int(np.searchsorted(-self._from_here_up, -count, side="right")) - 1
         above = int(self._from_here_up[place + 1]) if place + 1 < len(self._buckets) else 0
-        bucket = int(self._buckets[place]) << _BUCKET_BITS
-
-        def members(tile: Tile) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-            bits = read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
-            buckets = tile.scratch("buckets", bits).view(torch.int32)
-            inside = _positions(torch.bitwise_and(bits, -1 << _BUCKET_BITS, out=buckets), bucket)
-            return inside + tile.start, bits.cpu().numpy()[inside]
-
-        found = source.map(members)
+        found = values.members(int(self._buckets[place]))
         positions = np.concatenate([part for part, _ in found])
         bits = np.concatenate([part for _, part in found])
         wanted = count - above
@@ -191,10 +253,11 @@ def _positions(values: Tensor, wanted: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=4096)
-def _keys(seed: int, tensor: str, input_name: str) -> tuple[int, int]:
+def keys(seed: int, tensor: str, input_name: str) -> tuple[int, int]:
+    """Return the keys of a tensor's random numbers: one to add to the counter, and one between rounds of mixing."""
     text = "\0".join((str(seed), tensor, input_name))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest[:4], "little"), _signed(int.from_bytes(digest[4:], "little"))
+    return _signed(int.from_bytes(digest[:4], "little")), _signed(int.from_bytes(digest[4:], "little"))
 
 
 @lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
-from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -48,12 +48,17 @@ def _kept(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) -> list[
     return [found.keep(delta, tile) for found, delta in zip(prepared.middles, deltas, strict=True)]
 
 
+def _sparse(source: TensorSource, *, prepared: _Prepared) -> Sparse:
+    return Sparse([found.mask(source) for found in prepared.middles], prepared.coefficients)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2312.06795",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
     gradient=Combination(("weight", "scale"), terms=_kept, coefficients=attrgetter("coefficients")),
+    fused=_sparse,
 )
 def breadcrumbs(deltas: Sequence[Tensor], *, prepared: _Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times each delta's middle: the `density` largest below its `gamma` largest.

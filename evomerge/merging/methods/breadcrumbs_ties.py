@@ -6,9 +6,9 @@ from typing import Annotated, NamedTuple
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes
+from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes, elected
 from evomerge.merging.kernels.middle import Compat, Middle, Rescale, middle, middle_factors
-from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -45,6 +45,13 @@ def _kept(deltas: Sequence[Tensor], prepared: _Prepared, tile: Tile) -> list[Ten
     return [found.keep(delta, tile).mul_(factor) for found, factor, delta in zip(*prepared, deltas, strict=True)]
 
 
+def _sparse(
+    source: TensorSource, *, weight: Weight, scale: Scale, normalize: bool = False, prepared: _Prepared
+) -> Sparse:
+    masks = [found.mask(source) for found in prepared.middles]
+    return elected(masks, prepared.factors, weight, normalize=normalize, scale=scale)
+
+
 def _slopes(
     deltas: Sequence[Tensor],
     gradient: Tensor,
@@ -65,6 +72,7 @@ def _slopes(
     prepare=_middles,
     linear_in=("scale",),
     gradient=Contraction(("weight", "scale"), _slopes),
+    fused=_sparse,
 )
 def breadcrumbs_ties(
     deltas: Sequence[Tensor],

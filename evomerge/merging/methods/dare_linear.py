@@ -6,8 +6,8 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, normalized, one_model
-from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
-from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.kernels.sparsify import Rescale, at_random, drop_at_random, rescale_factors
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -36,12 +36,17 @@ def _thinned(deltas: Sequence[Tensor], *, density: Density, tile: Tile) -> list[
     return [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
 
 
+def _sparse(source: TensorSource, *, density: Density, prepared: tuple[float, ...]) -> Sparse:
+    return Sparse([at_random(source, index, share) for index, share in enumerate(density)], prepared)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2311.03099",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
     gradient=Combination(("weight", "scale"), terms=_thinned),
+    fused=_sparse,
     random=True,
 )
 def dare_linear(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:

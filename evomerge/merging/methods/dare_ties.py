@@ -6,9 +6,9 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import RULES, Compat, Election, ElectionSlopes, elect, elect_slopes
-from evomerge.merging.kernels.sparsify import Rescale, drop_at_random, rescale_factors
-from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.kernels.consensus import RULES, Compat, Election, ElectionSlopes, elect, elect_slopes, elected
+from evomerge.merging.kernels.sparsify import Rescale, at_random, drop_at_random, rescale_factors
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -38,6 +38,22 @@ def _thinned(deltas: Sequence[Tensor], density: Sequence[float], factors: Sequen
     return [drop_at_random(delta, tile, index, share).mul_(factor) for index, (delta, share, factor) in parts]
 
 
+def _sparse(
+    source: TensorSource,
+    *,
+    weight: Weight,
+    density: Density,
+    scale: Scale,
+    normalize: bool = False,
+    compat: Compat = "mergekit",
+    election: Election = "total",
+    prepared: tuple[float, ...],
+) -> Sparse:
+    masks = [at_random(source, index, share) for index, share in enumerate(density)]
+    rule = RULES[compat]
+    return elected(masks, prepared, weight, normalize=normalize, rule=rule, election=election, scale=scale)
+
+
 def _slopes(
     deltas: Sequence[Tensor],
     gradient: Tensor,
@@ -61,6 +77,7 @@ def _slopes(
     prepare=_factors,
     linear_in=("scale",),
     gradient=Contraction(("weight", "scale"), _slopes),
+    fused=_sparse,
     random=True,
 )
 def dare_ties(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
-from evomerge.merging.kernels.sparsify import drop_at_random
-from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.kernels.sparsify import at_random, drop_at_random
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 #: The same direction as inverse_q, hence not searched.
@@ -36,12 +36,17 @@ def _thinned(deltas: Sequence[Tensor], *, density: Density, tile: Tile) -> list[
     return [drop_at_random(delta, tile, index, density[index]) for index, delta in enumerate(deltas)]
 
 
+def _sparse(source: TensorSource, *, density: Density, prepared: tuple[float, ...]) -> Sparse:
+    return Sparse([at_random(source, index, share) for index, share in enumerate(density)], prepared)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2410.09344",
     prepare=_coefficients,
     linear_in=("weight", "inverse_q", "scale"),
     gradient=Combination(("weight", "inverse_q", "scale"), terms=_thinned),
+    fused=_sparse,
     random=True,
 )
 def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float, ...], tile: Tile) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Annotated, NamedTuple
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes
+from evomerge.merging.kernels.consensus import ElectionSlopes, elect, elect_slopes, elected
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
-from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -50,6 +50,19 @@ def _thinned(deltas: Sequence[Tensor], prepared: _Prepared, rescale: Rescale, ti
     ]
 
 
+def _sparse(
+    source: TensorSource,
+    *,
+    weight: Weight,
+    scale: Scale,
+    rescale: Rescale = "paper",
+    normalize: bool = True,
+    prepared: _Prepared,
+) -> Sparse:
+    masks = [prune.mask(source, i, rescale=rescale == "paper") for i, prune in enumerate(prepared.prunes)]
+    return elected(masks, prepared.factors, weight, normalize=normalize, scale=scale)
+
+
 def _slopes(
     deltas: Sequence[Tensor],
     gradient: Tensor,
@@ -71,6 +84,7 @@ def _slopes(
     prepare=_prunes,
     linear_in=("scale",),
     gradient=Contraction(("weight", "scale"), _slopes),
+    fused=_sparse,
     random=True,
 )
 def della(

@@ -9,7 +9,7 @@ from torch import Tensor
 from evomerge.merging.kernels.combination import combine, normalized, one_model
 from evomerge.merging.kernels.ranks import DellaCompat, Magprune, magprune, magprune_factors
 from evomerge.merging.kernels.sparsify import Rescale
-from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import SHARE, Bounds, Combination, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -50,12 +50,18 @@ def _thinned(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepared: 
     return [prune.drop(d, tile, i, rescale=rescale == "paper") for i, (prune, d) in enumerate(pairs)]
 
 
+def _sparse(source: TensorSource, *, rescale: Rescale = "paper", prepared: _Prepared) -> Sparse:
+    masks = [prune.mask(source, i, rescale=rescale == "paper") for i, prune in enumerate(prepared.prunes)]
+    return Sparse(masks, prepared.coefficients)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/2406.11617",
     prepare=_coefficients,
     linear_in=("weight", "scale"),
     gradient=Combination(("weight", "scale"), terms=_thinned, coefficients=attrgetter("coefficients")),
+    fused=_sparse,
     random=True,
 )
 def della_linear(deltas: Sequence[Tensor], *, rescale: Rescale = "paper", prepared: _Prepared, tile: Tile) -> Tensor:

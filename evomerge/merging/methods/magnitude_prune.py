@@ -7,8 +7,8 @@ from typing import Annotated
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import combine, one_model
-from evomerge.merging.kernels.sparsify import Cut, largest, trim
-from evomerge.merging.method import BASE, SHARE, Bounds, Combination, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.kernels.sparsify import Cut, cut_mask, largest, trim
+from evomerge.merging.method import BASE, SHARE, Bounds, Combination, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, -1.0, 1.5)]
@@ -32,12 +32,18 @@ def _trimmed(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> lis
     return [trim(delta, cut, tile) for delta, cut in zip(deltas, prepared[1], strict=True)]
 
 
+def _sparse(source: TensorSource, *, prepared: Prepared) -> Sparse:
+    coefficients, cuts = prepared
+    return Sparse([cut_mask(cut, source) for cut in cuts], coefficients)
+
+
 @merge_method(
     operates_on="deltas",
     reference="https://arxiv.org/abs/1506.02626",
     prepare=_cuts,
     linear_in=("weight", "scale"),
     gradient=Combination(("weight", "scale"), terms=_trimmed, coefficients=itemgetter(0)),
+    fused=_sparse,
 )
 def magnitude_prune(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> Tensor:
     """Base + scale * sum of weight times the int(density * numel) largest elements of each delta, per tensor.

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, NamedTuple
 from torch import Tensor
 
 from evomerge.merging.kernels.combination import one_model
-from evomerge.merging.kernels.consensus import RULES, Election, ElectionSlopes, Rule, elect, elect_slopes
-from evomerge.merging.kernels.sparsify import Cut, largest, restoring_factor, trim
+from evomerge.merging.kernels.consensus import RULES, Election, ElectionSlopes, Rule, elect, elect_slopes, elected
+from evomerge.merging.kernels.sparsify import Cut, cut_mask, largest, restoring_factor, trim
 from evomerge.merging.kernels.whole_ties import WholeModel
-from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, merge_method
+from evomerge.merging.method import BASE, SHARE, Bounds, Contraction, CopyOf, PerInput, Shared, Sparse, merge_method
 from evomerge.merging.tiles import TensorSource, Tile
 
 Weight = Annotated[PerInput, Bounds(1.0, 0.0, 1.0)]
@@ -71,6 +71,20 @@ def _trimmed(deltas: Sequence[Tensor], prepared: _Prepared, tile: Tile) -> list[
     return [trim(delta, cut, tile).mul_(factor) for delta, cut, factor in parts]
 
 
+def _sparse(
+    source: TensorSource,
+    *,
+    weight: Weight,
+    scale: Scale,
+    normalize: bool = True,
+    election: Election = "total",
+    prepared: _Prepared,
+) -> Sparse:
+    masks = [cut_mask(cut, source) for cut in prepared.cuts]
+    rule = prepared.rule
+    return elected(masks, prepared.factors, weight, normalize=normalize, rule=rule, election=election, scale=scale)
+
+
 def _slopes(
     deltas: Sequence[Tensor],
     gradient: Tensor,
@@ -93,6 +107,7 @@ def _slopes(
     survey=_whole,
     linear_in=("scale",),
     gradient=Contraction(("weight", "scale"), _slopes),
+    fused=_sparse,
 )
 def ties(
     deltas: Sequence[Tensor],
