@@ -17,6 +17,7 @@ import cmaes
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge import plugins
 from evomerge.optimizers._descent import Descent, loss_weights, why_no_descent
 from evomerge.optimizers._generations import Generations
 from evomerge.optimizers._guard import compare
@@ -30,7 +31,7 @@ from evomerge.optimizers.base import (
     Prediction,
     Proposal,
 )
-from evomerge.optimizers.map import Map
+from evomerge.plugins import PluginSpec
 
 #: Evaluations of the descent in coarse groups, of that in all coordinates, and of the long one at the end.
 _COARSE, _FINE, _LONG = 5.0, 5.0, 25.0
@@ -72,7 +73,7 @@ class Auto(Optimizer):
         self._evaluations = evaluations
         self._stages: list[_Stage] = []
         self._black_box: _BlackBox | None = None
-        self._front: Map | None = None
+        self._front: Optimizer | None = None
         self._sweep: Sweep | None = None
         self._start: Observation | None = None
         self._found: list[Observation] = []
@@ -324,7 +325,16 @@ class Auto(Optimizer):
             self._black_box.tell(told)
 
     def _model_the_front(self) -> None:
-        self._front = Map(self.dimension, self.n_objectives, self.seed, self.start)
+        front: Optimizer = plugins.build(
+            "optimizer",
+            PluginSpec("map"),
+            Optimizer,
+            dimension=self.dimension,
+            n_objectives=self.n_objectives,
+            seed=self.seed,
+            start=self.start,
+        )
+        self._front = front
         self._front.identify(self.key)
         self._front.prefer(self.preference.tolist())
         self._front.limit(self.limits.tolist())
