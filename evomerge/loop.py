@@ -4,10 +4,13 @@
 
 The ask is durable before it is submitted and the tell before the optimizer sees it: the ledger is always ahead
 of memory, a crash loses at most running work, and a resumed search proposes what an uninterrupted one would have.
+With many workers, all trials that have ended are recorded at once, and so are the proposals for free workers: the disk
+is waited for once for each of the two, and only then are they acted on.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,6 +32,8 @@ SAME_MODEL = "same_model"
 DECIDED = "decided"
 #: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
 PATIENCE = 0.5
+#: How long a proposal may wait for others that are recorded with it, in seconds.
+TOGETHER = 0.02
 
 
 @dataclass
@@ -296,23 +301,22 @@ class _Drive:
     def _loop(self) -> None:
         exhausted = False
         while True:
-            while not exhausted and self._may_start():
-                trial = self._again.popleft() if self._again else self._next_trial()
-                if trial is None:
-                    exhausted = not self._running
-                    break
-                self._start(trial)
+            exhausted = exhausted or self._fill()
             ending = exhausted or self._paused is not None or self._stop.level > 0
             if self._stop.level > 1 or (not self._running and ending):
                 return
-            outcome = _wait(self._executor, self._stop)
-            short = None if outcome is None else short_of_memory(self._study, outcome)
-            if outcome is not None and short is not None:  # asked and never told: a resumed study scores it again
-                self._running.pop(outcome.number)
-                self._paused = self._paused or short
-            elif outcome is not None:
-                outcome = self._take(outcome)
-            self._report(outcome)
+            if not self._take(self._ended()):
+                self._report(None)
+
+    def _fill(self) -> bool:
+        """Start trials on all free slots; return whether there is nothing left to ask for."""
+        more = True
+        while more and self._may_start():
+            with self._study.batch():
+                asked, more = self._ask()
+            for trial, scored in asked:
+                self._start(trial, scored)
+        return not more and not self._running
 
     def _may_start(self) -> bool:
         if self._paused or self._stop.level or len(self._running) >= self._executor.slots:
@@ -320,36 +324,83 @@ class _Drive:
         # Start nothing before the canary has shown that coefficients have an effect.
         return not any(trial.origin is Origin.CANARY for trial in self._running.values())
 
-    def _start(self, trial: Trial) -> None:
-        """Submit a trial, unless it is a model that has scores or is being scored: then it gets those."""
-        if trial.number not in self._study.entries and trial.number not in self._study.parts:
-            self._study.ask(trial)
-        key = None if trial.is_part else self._driving.same(trial)
-        first = None if key is None else self._models.setdefault(key, trial.number)
-        if first in self._running:
-            self._twins.setdefault(first, []).append(trial)
-        elif first is not None and first != trial.number:
-            self._report(self._take(self._copy(trial, first)))
-        else:
-            self._running[trial.number] = trial
-            examples = self._driving.examples
-            trial = replace(trial, batch_tokens=batch_budgets(self._study))
-            self._executor.submit(trial if examples is None else examples.dispatched(self._study, trial))
-            self._report(None)
+    def _ask(self) -> tuple[list[tuple[Trial, int | None]], bool]:
+        """Record trials for the free slots, as many as come in TOGETHER seconds; whether there may be more.
+
+        Each with the number of a trial that is the same model and has scores, or None. One that is being scored is
+        waited for.
+        """
+        asked: list[tuple[Trial, int | None]] = []
+        end = time.monotonic() + TOGETHER
+        while self._may_start() and (not asked or time.monotonic() < end):
+            trial = self._again.popleft() if self._again else self._next_trial()
+            if trial is None:
+                return asked, False
+            if trial.number not in self._study.entries and trial.number not in self._study.parts:
+                self._study.ask(trial)
+            key = None if trial.is_part else self._driving.same(trial)
+            first = None if key is None else self._models.setdefault(key, trial.number)
+            if first in self._running:
+                self._twins.setdefault(first, []).append(trial)
+            elif first is not None and first != trial.number:
+                return [*asked, (trial, first)], True  # told before the next one is asked for
+            else:
+                self._running[trial.number] = trial
+                asked.append((trial, None))
+        return asked, True
+
+    def _start(self, trial: Trial, scored: int | None) -> None:
+        """Submit a recorded trial. scored: the number of the same model, whose scores it gets instead."""
+        if scored is not None:
+            self._take([self._copy(trial, scored)])
+            return
+        examples = self._driving.examples
+        trial = replace(trial, batch_tokens=batch_budgets(self._study))
+        self._executor.submit(trial if examples is None else examples.dispatched(self._study, trial))
+        self._report(None)
+
+    def _ended(self) -> Iterator[Outcome]:
+        """Wait for a trial to end; yield its outcome and those of all others that have ended."""
+        outcome = _wait(self._executor, self._stop)
+        left = len(self._running)
+        while outcome is not None:
+            yield outcome
+            left -= 1
+            outcome = self._executor.next_outcome(timeout=0.0) if left > 0 else None
 
     def _copy(self, trial: Trial, first: int) -> Outcome:
         scored = self._study.entries[first].outcome
         event = {"event": SAME_MODEL, "trial": trial.number, "as": first}
         return Outcome(trial.number, scores={} if scored is None else scored.scores, events=(event,))
 
-    def _take(self, outcome: Outcome) -> Outcome:
-        """Record an outcome and learn from it; returns it as it was recorded."""
-        self._running.pop(outcome.number, None)
+    def _take(self, outcomes: Iterable[Outcome]) -> bool:
+        """Record outcomes, then learn from them; return whether there were any."""
+        with self._study.batch():
+            recorded = [self._record(outcome) for outcome in outcomes]
+        for outcome, new in recorded:
+            self._running.pop(outcome.number, None)
+            if new is not None:
+                self._learn(outcome, new)
+            self._report(outcome)
+        return bool(recorded)
+
+    def _record(self, outcome: Outcome) -> tuple[Outcome, bool | None]:
+        """Record an outcome; return it as it was recorded, and whether it is the trial's first one.
+
+        None where memory ran out: asked and never told, so that a resumed study scores it again.
+        """
+        short = short_of_memory(self._study, outcome)
+        if short is not None:
+            self._paused = self._paused or short
+            return outcome, None
         trial = self._study.asked(outcome.number).trial
         if self._driving.examples is not None:
             outcome = self._driving.examples.completed(self._study, trial, outcome)
         outcome, losses = _judge(self._objective, outcome, trial)
-        new = self._study.tell(outcome, losses)
+        return outcome, self._study.tell(outcome, losses)
+
+    def _learn(self, outcome: Outcome, new: bool) -> None:
+        """Tell the optimizer of a recorded outcome, pause if it shows a fault, and give its scores to its twins."""
         entry = self._study.asked(outcome.number)
         problem = self._on_tell(entry) if new else None
         if problem:  # with the failures that it comes from, so that a resumed study tries those models again
@@ -357,13 +408,11 @@ class _Drive:
             self._paused = self._paused or replace(diagnose(problem, parents), reason=problem)
         self._paused = self._paused or _fault(entry, self._failures)
         twins = self._twins.pop(outcome.number, [])
-        if entry.losses is None and not trial.is_part:
+        if entry.losses is None and not entry.trial.is_part:
             self._models = {key: number for key, number in self._models.items() if number != outcome.number}
             self._again.extendleft(reversed(twins))
         else:
-            for twin in twins:
-                self._report(self._take(self._copy(twin, outcome.number)))
-        return outcome
+            self._take([self._copy(twin, outcome.number) for twin in twins])
 
     def _report(self, outcome: Outcome | None) -> None:
         driving, busy = self._driving, len(self._running)

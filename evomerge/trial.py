@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ class Origin(Enum):
     RERUN = "rerun"
 
     @classmethod
+    @lru_cache(maxsize=1024)  # a search asks for the origins of all its trials, again and again
     def of(cls, label: str) -> "Origin":
         """The origin that a label names."""
         return _ORIGINS.get(family_of(label), cls.BASELINE)

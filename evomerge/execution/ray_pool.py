@@ -204,7 +204,9 @@ class RayPool:
 
     def _poll(self, seconds: float) -> None:
         calls = {worker.call: worker for worker in self._workers if worker.call is not None}
-        ready, _ = ray.wait(list(calls), timeout=seconds) if calls else ([], [])
+        ready, others = ray.wait(list(calls), timeout=seconds) if calls else ([], [])
+        if ready and others:
+            ready += ray.wait(others, num_returns=len(others), timeout=0)[0]
         for call in ready:
             self._settle(calls[call])
         self._look_after_workers()

@@ -5,7 +5,7 @@ Plug-ins implement `_ask` and `_tell`; ranges, duplicates and finiteness are che
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -222,6 +222,7 @@ class Optimizer(ABC):
         self._told: dict[int, Observation] = {}
         self._told_parts: set[int] = set()
         self._known: set[bytes] = set()
+        self._pending_keys: dict[int, tuple[FloatArray, bytes]] = {}
         self._key: Callable[[FloatArray], bytes] = rounded
 
     def identify(self, key: Callable[[FloatArray], bytes]) -> None:
@@ -237,6 +238,7 @@ class Optimizer(ABC):
         if self._told:
             raise OptimizerError("Call `identify` before the first `tell`: points that are known already have keys.")
         self._key = key
+        self._pending_keys = {}
 
     def knows(self, x: FloatArray) -> bool:
         """Return whether this candidate has been told, possibly under other coordinates."""
@@ -269,14 +271,29 @@ class Optimizer(ABC):
             raise OptimizerError(f"Trial numbers start at 0; got {number}.")
         if number in self._told or number in self._told_parts:
             raise OptimizerError(f"Trial {number} has already been told; ask with a new number.")
-        points = {n: self._checked(x) for n, x in sorted((pending or {}).items())}
-        taken = self._known.union(map(self.key, points.values()))
+        points = self._checked_pending(pending or {})
+        taken = {key for _, key in self._pending_keys.values()}
         proposal = self._ask(number, points)
         first = self._checked(proposal.x)
         if not proposal.is_whole_candidate:
             return replace(proposal, x=first)
-        x = next(x for x in self._proposals(first, number, points) if self.key(x) not in taken)
+        x = next(x for x in self._proposals(first, number, points) if not self._is_taken(x, taken))
         return Proposal(x, unraced=proposal.unraced)
+
+    def _checked_pending(self, pending: Mapping[int, FloatArray]) -> dict[int, FloatArray]:
+        """Check pending points and find their keys, each once: with many workers, most were pending before."""
+        before, self._pending_keys = self._pending_keys, {}
+        for number, x in sorted(pending.items()):
+            known = before.get(number)
+            if known is None or not np.array_equal(known[0], x):
+                point = self._checked(x)
+                known = point, self.key(point)
+            self._pending_keys[number] = known
+        return {number: point for number, (point, _) in self._pending_keys.items()}
+
+    def _is_taken(self, x: FloatArray, pending: Collection[bytes]) -> bool:
+        key = self.key(x)
+        return key in self._known or key in pending
 
     def _proposals(self, first: FloatArray, number: int, pending: Mapping[int, FloatArray]) -> Iterator[FloatArray]:
         """Yield the point that was asked for, then replacements keyed by the number. Raises Exhausted at the end."""

@@ -69,7 +69,7 @@ def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]],
         "events": [dict(event) for event in outcome.events],
     }
     if outcome.gradient is not None:
-        data["gradient"] = [_number(float(value)) for value in outcome.gradient]
+        data["gradient"] = _numbers(outcome.gradient.tolist())
     return data
 
 
@@ -90,8 +90,8 @@ def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:
     choices = scores.choices
     return {
         "examples": examples,
-        "values": [_number(float(value)) for value in scores.values],
-        "choices": None if choices is None else [[_rounded(float(v)) for v in row] for row in choices],
+        "values": _numbers(scores.values.tolist()),
+        "choices": None if choices is None else [_numbers(_rounded(np.asarray(row).tolist())) for row in choices],
         "truncated": None if scores.truncated is None else int(scores.truncated),
         **({} if scores.accepted is None else {"accepted": list(scores.accepted)}),
     }
@@ -110,11 +110,16 @@ def _number(value: float) -> float | str | None:
     return value if isfinite(value) else str(value)
 
 
-def _rounded(value: float) -> float | str | None:
-    return _number(float(f"{value:.{CHOICE_DIGITS}g}"))
+def _numbers(values: Sequence[float]) -> Sequence[float | str | None]:
+    # Most are finite, and a trial has thousands.
+    return values if all(map(isfinite, values)) else [_number(value) for value in values]
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.{CHOICE_DIGITS}g}") for value in values]
 
 
 def _array(values: Sequence[float | str | None]) -> NDArray[np.float64]:
-    array = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    array = np.array(values, dtype=np.float64)  # reads None as NaN, and the texts of infinities
     array.flags.writeable = False
     return array

@@ -46,7 +46,8 @@ class Record:
     """One line of a ledger.
 
     sequence: consecutive number from 0. epoch: increases with every writer. active: seconds that writers have run so
-    far, by monotonic clocks. wall: time of day in UTC, for display only.
+    far, by monotonic clocks. wall: time of day in UTC, for display only. batch: sequence of the first record of those
+    that were saved at once; None for that first one.
     """
 
     sequence: int
@@ -55,6 +56,7 @@ class Record:
     data: Mapping[str, Any]
     active: float = 0.0
     wall: str = ""
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Contents:
 
 def encode(record: Record) -> bytes:
     """Encode a record as a line with its newline. Raises StudyError for data that JSON cannot represent."""
+    fields = {name: value for name, value in vars(record).items() if value is not None}
     try:
-        body = json.dumps(vars(record), separators=(",", ":"), allow_nan=False).encode()
+        body = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise StudyError(f"A {record.kind!r} record needs plain data: {error}.") from error
     return b'{"crc32":"%08x",%b\n' % (zlib.crc32(body[1:]), body[1:])
@@ -85,7 +88,7 @@ def decode(line: bytes) -> Record | None:
 def parse(line: bytes) -> Record:
     """Decode a line known to be complete."""
     fields = json.loads(b"{" + line[_PREFIX:])
-    return Record(**{name: fields[name] for name in Record.__dataclass_fields__})
+    return Record(**{name: fields[name] for name in Record.__dataclass_fields__ if name in fields})
 
 
 def ledger_of(folder: Path) -> Path:
@@ -98,7 +101,8 @@ def ledger_of(folder: Path) -> Path:
 def read(path: Path) -> Contents:
     """Read all records of a ledger, except an incomplete end and records of fenced-off writers.
 
-    Raises StudyError, naming the line, for a bad record followed by good ones, and for a missing record.
+    Raises StudyError, naming the line, for a bad record followed by good ones, and for a missing record. Where a
+    machine dies while several records are saved at once, any of them may be bad; from there on they are incomplete.
     """
     if not path.is_file():
         raise _no_study(path.parent, path.name)
@@ -111,6 +115,8 @@ def read(path: Path) -> Contents:
             record = decode(line)
             if record is None:
                 bad = bad or number
+            elif bad is not None and record.batch is not None and record.batch <= len(records):
+                continue
             elif bad is not None:
                 raise StudyError(
                     f"{path}, line {bad} is damaged (its checksum does not match), but line {number} is intact: "

@@ -62,7 +62,8 @@ class State:
     """The state of a study after some records; `apply` adds the next one.
 
     entries, told: whole trials; parts: the others, by number; ended: all that were told, in order. examples: lists of
-    example ids, by the number that refers to them in scores; example_numbers: the reverse.
+    example ids, by the number that refers to them in scores; example_numbers: the reverse. unfinished: numbers of the
+    trials that were not told. cost: of the trials that the budget counts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,6 +81,9 @@ class State:
         self.examples: list[tuple[str, ...]] = []
         self.example_numbers: dict[tuple[str, tuple[str, ...]], int] = {}
         self.active_seconds = 0.0
+        self.unfinished: set[int] = set()
+        self.next_number = 0
+        self.cost = 0.0
 
     def apply(self, record: Record) -> None:
         """Add one record. Raises StudyError for the schema of a newer evomerge."""
@@ -93,8 +97,7 @@ class State:
             self.example_numbers[record.data["task"], ids] = len(self.examples)
             self.examples.append(ids)
         elif record.kind == "asked":
-            trial = trial_from_dict(record.data, self.examples)
-            (self.parts if trial.is_part else self.entries)[trial.number] = Entry(trial)
+            self._ask(trial_from_dict(record.data, self.examples))
         elif record.kind == "told":
             self._tell(record.data, record.active)
         elif record.kind == "grown":
@@ -117,6 +120,12 @@ class State:
         if "inputs" in data:
             self.inputs = MappingProxyType(data["inputs"])
 
+    def _ask(self, trial: Trial) -> None:
+        (self.parts if trial.is_part else self.entries)[trial.number] = Entry(trial)
+        self.unfinished.add(trial.number)
+        self.next_number = max(self.next_number, trial.number + 1)
+        self.cost += trial.cost if trial.counts else 0.0
+
     def _tell(self, data: Mapping[str, Any], active: float) -> None:
         outcome = outcome_from_dict(data, self.examples)
         losses = None if data["losses"] is None else tuple(data["losses"])
@@ -124,6 +133,7 @@ class State:
         part = asked.trial.is_part
         entry = replace(asked, outcome=outcome, losses=losses, told_at=self._n_told, active=active)
         (self.parts if part else self.entries)[outcome.number] = entry
+        self.unfinished.discard(outcome.number)
         self.ended.append(entry)
         if not part:
             self.told.append(entry)
@@ -157,6 +167,8 @@ class State:
         self.ended = [kept.get(n) or self.parts[n] for n in (entry.trial.number for entry in self.ended)]
         self.entries = kept
         self.told = [entry for entry in self.told if entry.trial.number in kept]
+        self.unfinished &= {number for number, entry in kept.items() if entry.told_at is None}
+        self.cost = sum(entry.trial.cost for entry in self.parts.values() if entry.trial.counts)
         self.events.append(("grown", MappingProxyType(dict(data))))
 
 

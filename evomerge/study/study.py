@@ -93,9 +93,8 @@ class Study:
         self.resumed: Resumed | None = None
         self._writer = writer
         self._reserved = True
-        self._state = State(folder)
-        for record in records:
-            self._state.apply(record)
+        self._batching = False
+        self._state = _replayed(folder, records)
         self._clock = clock
         self._began = clock() - self._state.active_seconds
 
@@ -234,8 +233,7 @@ class Study:
     @property
     def unfinished(self) -> list[Trial]:
         """Whole trials and parts that were asked but not told, by number."""
-        asked = (*self._state.entries.values(), *self._state.parts.values())
-        return sorted((entry.trial for entry in asked if entry.told_at is None), key=lambda trial: trial.number)
+        return [self._state.asked(number).trial for number in sorted(self._state.unfinished)]
 
     @property
     def events(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -262,15 +260,38 @@ class Study:
     @property
     def next_number(self) -> int:
         """Number for the next trial."""
-        return max((*self._state.entries, *self._state.parts), default=-1) + 1
+        return self._state.next_number
+
+    @property
+    def cost(self) -> float:
+        """Cost of the trials that the budget counts, told or not, in evaluations of the whole search split."""
+        return self._state.cost
 
     @property
     def active_seconds(self) -> float:
         """Seconds that writers have run, over all sessions, by monotonic clocks; for budgets."""
         return self._state.active_seconds if self._writer is None else self._clock() - self._began
 
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Save the records made inside at its end, all or none: the disk is waited for once. Act on them only then.
+
+        Raises StudyPaused if the disk refuses; the study is then what it was before.
+        """
+        self._batching = True
+        try:
+            yield
+        finally:
+            self._batching = False
+            try:
+                self._save("the last records were")
+            except BaseException:
+                self._state = _replayed(self.folder, read(self.folder / FILE).records)
+                raise
+            self._check_reserve()
+
     def ask(self, trial: Trial) -> None:
-        """Record a trial before it is submitted; it is durable on return.
+        """Record a trial before it is submitted; it is durable on return, in a `batch` at the batch's end.
 
         Args:
             trial: The trial, with a new number.
@@ -281,10 +302,10 @@ class Study:
         """
         if self._asked(trial.number) is not None:
             raise StudyError(f"Trial {trial.number} was asked before; the next number is {self.next_number}.")
-        self._check_reserve(self._append("asked", trial_to_dict(trial, self._example_number)))
+        self._add("asked", trial_to_dict(trial, self._example_number))
 
     def tell(self, outcome: Outcome, losses: Sequence[float] | None) -> bool:
-        """Record an outcome; it is durable on return.
+        """Record an outcome; it is durable on return, in a `batch` at the batch's end.
 
         Args:
             outcome: Scores or failure of a trial that was asked.
@@ -312,7 +333,7 @@ class Study:
         data = outcome_to_dict(outcome, self._example_number)
         data["events"] = masked_data(data["events"])
         data["losses"] = None if losses is None else [float(loss) for loss in losses]
-        self._check_reserve(self._append("told", data))
+        self._add("told", data)
         return True
 
     def asked(self, number: int) -> Entry:
@@ -329,7 +350,7 @@ class Study:
         """Record an event. Raises StudyError for a kind that is reserved for the study itself."""
         if kind in STATE_KINDS:
             raise StudyError(f"An event cannot be named {kind!r}; {', '.join(STATE_KINDS)} are reserved.")
-        self._check_reserve(self._append(kind, masked_data(data)))
+        self._add(kind, masked_data(data))
 
     def grow(
         self,
@@ -349,11 +370,11 @@ class Study:
         if self._writer is None:
             self._state.apply(Record(0, 0, "grown", data, self.active_seconds))
         else:
-            self._check_reserve(self._append("grown", data))
+            self._add("grown", data)
 
     def pin(self, inputs: Mapping[str, Any]) -> None:
         """Record the fingerprints of the models' files, as far as they are known now."""
-        self._check_reserve(self._append("inputs", {"files": dict(inputs)}))
+        self._add("inputs", {"files": dict(inputs)})
 
     def compare(self, configuration: Mapping[str, Any]) -> None:
         """Raise ConfigurationChanged if the study has another configuration."""
@@ -371,22 +392,33 @@ class Study:
         last = next((kind for kind, _ in reversed(self.events) if kind in ("opened", *ENDINGS)), "")
         return () if last in ENDINGS else tuple(trial.number for trial in self.unfinished)
 
-    def _append(self, kind: str, data: Mapping[str, Any]) -> bool:
+    def _add(self, kind: str, data: Mapping[str, Any]) -> None:
+        self._append(kind, data)
+        if not self._batching:
+            self._check_reserve()
+
+    def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         if self._writer is None:
             raise StudyError(f"The study in {self.folder} is open for reading only.")
-        try:
-            record = self._writer.append(kind, data, self.active_seconds)
-        except OSError as error:
-            why = f"{error.strerror}{free_space(self._writer.path)}; a {kind!r} record was not saved"
-            raise StudyPaused(self._why_paused(why)) from error
+        record = self._writer.append(kind, data, self.active_seconds)
+        if not self._batching:
+            self._save(f"a {kind!r} record was")
         self._state.apply(record)
-        return self._writer.has_reserve
 
-    def _check_reserve(self, reserved: bool) -> None:
+    def _save(self, what: str) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.save()
+        except OSError as error:
+            why = f"{error.strerror}{free_space(self._writer.path)}; {what} not saved"
+            raise StudyPaused(self._why_paused(why)) from error
+
+    def _check_reserve(self) -> None:
         # Raised once, so that running trials can still be saved in the space freed by the reserve.
-        if self._reserved and not reserved:
+        if self._reserved and self._writer is not None and not self._writer.has_reserve:
             self._reserved = False
-            free = "" if self._writer is None else free_space(self._writer.path)
+            free = free_space(self._writer.path)
             raise StudyPaused(self._why_paused(f"the disk is full{free}; the last record was still saved"))
 
     def _why_paused(self, why: str) -> str:
@@ -399,6 +431,13 @@ class Study:
         if (task, ids) not in self._state.example_numbers:
             self._append("examples", {"task": task, "ids": list(ids)})
         return self._state.example_numbers[task, ids]
+
+
+def _replayed(folder: Path, records: Iterable[Record]) -> State:
+    state = State(folder)
+    for record in records:
+        state.apply(record)
+    return state
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The single writer of a ledger: one write and one fsync per record, protected by a lock and a fencing epoch."""
+"""The single writer of a ledger: one write and one fsync per batch, protected by a lock and a fencing epoch."""
 
 import errno
 import fcntl
@@ -63,6 +63,7 @@ class Ledger:
         self._descriptor = -1
         self._end = 0
         self._sequence = 0
+        self._lines: list[bytes] = []
         self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._take_lock()
@@ -94,6 +95,7 @@ class Ledger:
             ledger._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
             ledger._reserve()
             first = ledger.append(kind, data, 0.0)
+            ledger.save()
             new.rename(ledger.path)
             _sync_folder(folder, files)
             _sync_folder(folder.parent, files)
@@ -125,25 +127,29 @@ class Ledger:
         return ledger, contents
 
     def append(self, kind: str, data: Mapping[str, Any], active: float) -> Record:
-        """Write one record and return it as a reader would see it; it is on the disk on return.
-
-        Raises StudyBusy if another writer took over, OSError if the disk refuses; then nothing was added.
-        If the disk is full, the reserve is given up for the record, once.
-        """
-        self._check_fence()
+        """Add a record to those that `save` writes; return it as a reader will see it."""
         wall = datetime.now(UTC).isoformat(timespec="seconds")
-        record = Record(self._sequence, self.epoch, kind, data, active, wall)
-        line = encode(record)
-        try:
-            self._write(line)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.has_reserve:
-                raise
-            (self.path.parent / RESERVE).unlink()
-            self._write(line)
-        self._end += len(line)
+        batch = self._sequence - len(self._lines) if self._lines else None
+        line = encode(Record(self._sequence, self.epoch, kind, data, active, wall, batch))
+        self._lines.append(line)
         self._sequence += 1
         return parse(line)
+
+    def save(self) -> None:
+        """Write the records added since the last call; they are on the disk on return.
+
+        Raises StudyBusy if another writer took over, OSError if the disk refuses; then none of them was added.
+        If the disk is full, the reserve is given up for the records, once.
+        """
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        try:
+            self._check_fence()
+            self._save(b"".join(lines))
+        except BaseException:
+            self._sequence -= len(lines)
+            raise
 
     @property
     def has_reserve(self) -> bool:
@@ -159,12 +165,22 @@ class Ledger:
             os.close(self._lock)
             self._lock = -1
 
-    def _write(self, line: bytes) -> None:
+    def _save(self, lines: bytes) -> None:
+        try:
+            self._write(lines)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.has_reserve:
+                raise
+            (self.path.parent / RESERVE).unlink()
+            self._write(lines)
+        self._end += len(lines)
+
+    def _write(self, lines: bytes) -> None:
         # An interrupted append may have left bytes that no record accounts for.
         if os.fstat(self._descriptor).st_size != self._end:
             self._files.truncate(self._descriptor, self._end)
         try:
-            _write_all(self._files, self._descriptor, line)
+            _write_all(self._files, self._descriptor, lines)
         except OSError:
             with suppress(OSError):  # the next append truncates again
                 self._files.truncate(self._descriptor, self._end)

@@ -2,23 +2,37 @@
 
 `python -m tests.benchmarks.bench_driver [--trials N]`. One run of a real search over tiny trained models with lm-eval
 tasks in this process and on Ray; and, to see the driver bare, over bare tensors with closed-form scores.
+
+`--alone` measures how many workers the driver alone keeps busy: 64 slots whose trials end after 200 ms by the clock.
+There are no workers, no merges, no Ray and no live view; study, disk, loop and optimizers are those of a real search.
 """
 
 import argparse
+import functools
 import tempfile
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from evaluators import _strict_yaml as strict_yaml
+from evaluators.base import Scores
 from evomerge.budget import Budget
 from evomerge.config import load_config
+from evomerge.feedback import new_optimizer, replay
 from evomerge.launch import plan as planning
 from evomerge.launch.placement import start_executor
 from evomerge.loop import Progress, search
+from evomerge.objective import Objective
+from evomerge.plugins import PluginSpec
 from evomerge.study import Study
+from evomerge.study.writer import Files
+from evomerge.trial import Outcome, Trial
 from experiments.tiny_models.prepare import prepare
 from experiments.tiny_models.sets import TINY
 from tests.conftest import CACHE
@@ -90,10 +104,136 @@ def trained(executor: str) -> dict[str, object]:
     return {"base": str(root / "base"), "experts": experts, "dtype": "float32", "tasks": tasks, "executor": executor}
 
 
+SLOTS, SECONDS, DIMENSION, EXAMPLES = 64, 0.2, 72, 100
+#: Answers of the multiple-choice task, whose log-likelihoods the ledger keeps.
+ANSWERS = 4
+
+
+class Timers:
+    """An executor without workers: every trial ends SECONDS after it was submitted."""
+
+    slots = SLOTS
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+        self._running: deque[tuple[float, Trial]] = deque()
+        rng = np.random.default_rng(0)
+        self._optima = rng.uniform(0.3, 0.7, (3, DIMENSION))
+        self._noise = rng.normal(0.0, 0.3, (3, EXAMPLES))
+        self._choices = tuple(rng.normal(-20.0, 5.0, (EXAMPLES, ANSWERS)))
+        self._ids = tuple(f"example-{n:04d}" for n in range(EXAMPLES))
+
+    def submit(self, trial: Trial) -> None:
+        now = time.perf_counter()
+        self.spans.append((now, now + SECONDS))
+        self._running.append((now + SECONDS, trial))
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        if not self._running:
+            return None
+        rest = self._running[0][0] - time.perf_counter()
+        if timeout is not None and rest > timeout:
+            time.sleep(timeout)
+            return None
+        time.sleep(max(0.0, rest))
+        _, trial = self._running.popleft()
+        means = -np.sum((np.asarray(trial.x) - self._optima) ** 2, axis=1)
+        values = self._noise + means[:, None]
+        scores = {
+            f"task{n}": Scores(self._ids, values[n], self._choices if n == 0 else None) for n in range(len(values))
+        }
+        return Outcome(trial.number, scores, seconds={"merge": 0.05, "evaluate": SECONDS - 0.05}, worker="timer")
+
+    def close(self) -> None:
+        self._running.clear()
+
+    def busy(self, begin: float, end: float) -> float:
+        """Share of the slots' time between two moments in which a trial ran."""
+        return sum(max(0.0, min(e, end) - max(b, begin)) for b, e in self.spans) / (self.slots * (end - begin))
+
+
+class Stopwatch:
+    """Seconds by name, each without those of what is timed inside it. clock: of the wall, or of the thread's CPU."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._clock = clock
+        self._inside = [0.0]
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that is timed."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._inside.append(0.0)
+            begin = self._clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = self._clock() - begin
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._inside.pop()
+                self._inside[-1] += spent
+
+        return call
+
+    def watch(self, name: str, owner: object, methods: Sequence[str]) -> None:
+        """Time methods of an object under one name."""
+        for method in methods:
+            setattr(owner, method, self.timed(name, getattr(owner, method)))
+
+
+def measure_alone(name: str, seconds: float) -> str:
+    """Search with one optimizer for some seconds without workers; return a line of the table."""
+    objective = Objective({f"task{n}": 1.0 for n in range(3)})
+    watch, disk, executor, files = Stopwatch(time.thread_time), Stopwatch(time.perf_counter), Timers(), Files()
+
+    def optimizer() -> Any:
+        return new_optimizer(PluginSpec(name), objective, dimension=DIMENSION, seed=0, start=None)
+
+    asking = optimizer()
+    watch.watch("ask", asking, ["ask"])
+    watch.watch("tell", asking, ["tell"])
+    watch.watch("wait", executor, ["next_outcome"])
+    disk.watch("fsync", files, ["fsync"])
+    with tempfile.TemporaryDirectory() as folder:
+        with closing(Study.create(Path(folder), {}, {}, files=files)) as study:
+            watch.watch("record", study, ["ask", "tell", "event", "_save"])
+            watch.seconds.clear()
+            disk.seconds.clear()
+            begin = time.thread_time()
+            search(study, asking, executor, objective, [], Budget(hours=seconds / 3600))
+            spent = time.thread_time() - begin
+        begin = time.thread_time()
+        replay(Study.read(Path(folder)), optimizer(), objective)
+        replayed = time.thread_time() - begin
+    trials = len(executor.spans)
+    busy = executor.busy(executor.spans[0][0], executor.spans[-1][0])
+    in_turn = [watch.seconds.get(stage, 0.0) for stage in ("ask", "tell", "record")]
+    rest = spent - sum(in_turn) - watch.seconds["wait"]
+    costs = (*in_turn, rest, replayed, disk.seconds["fsync"])
+    return f"{name:10s}{trials:7d}{100 * busy:7.1f} %" + "".join(f"{1e3 * cost / trials:8.2f}" for cost in costs)
+
+
+def alone(names: Sequence[str], seconds: float) -> None:
+    """Print how busy the driver alone keeps the slots, and what it does meanwhile."""
+    print(f"{SLOTS} slots of {1e3 * SECONDS:.0f} ms, {DIMENSION} coefficients, 3 tasks of {EXAMPLES} examples")
+    print("ms of the driver's CPU per trial; replay: of a resume; fsync: waited for")
+    columns = "".join(f"{stage:>8s}" for stage in ("ask", "tell", "record", "rest", "replay", "fsync"))
+    print(f"{'optimizer':10s}{'trials':>7s}{'busy':>9s}{columns}")
+    for name in names:
+        print(measure_alone(name, seconds), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=80)
-    trials = parser.parse_args().trials
+    parser.add_argument("--alone", nargs="*", metavar="OPTIMIZER", help="the driver alone; default: cma_es tpe gp")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each optimizer with --alone")
+    options = parser.parse_args()
+    if options.alone is not None:
+        alone(options.alone or ("cma_es", "tpe", "gp"), options.seconds)
+        return
+    trials = options.trials
     print(f"{'search':32s} {'slots':>5s} {'ms/candidate':>14s} {'outside':>11s} {'ms outside':>12s} {'merging':>10s}")
     for executor in ("serial", "ray"):
         print(measure(trained(executor), trials).row(f"trained models, {executor}"), flush=True)

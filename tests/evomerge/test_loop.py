@@ -16,11 +16,12 @@ from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
 from evomerge.loop import Ending, Progress, StopRequest, score_all, search
 from evomerge.objective import Floor, Objective
-from evomerge.optimizers.base import FloatArray
+from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.optimizers.cma_es import CmaEs
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Recipe
 from evomerge.study import Study
+from evomerge.study.writer import Files
 from evomerge.trial import CANARY, Outcome, Trial
 from tests.toys import write_toys
 
@@ -512,3 +513,88 @@ def test_the_phase_is_that_of_the_running_trials(models: Recipe, tmp_path: Path)
     executor = SerialExecutor(lambda: bench)
     search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=3), seed=SEED, progress=note)
     assert phases == ["canary", "baselines", "search", "search"]
+
+
+class Synced(Files):
+    """Knows how much of the ledger is on the disk."""
+
+    def __init__(self, ledger: Path) -> None:
+        self.ledger, self.size, self.calls = ledger, 0, 0
+
+    def fsync(self, descriptor: int) -> None:
+        super().fsync(descriptor)
+        self.calls += 1
+        self.size = self.ledger.stat().st_size if self.ledger.exists() else 0
+
+    def has(self, kind: str, number: int) -> bool:
+        """Whether the record of a trial would survive the machine's death now."""
+        lines = self.ledger.read_bytes()[: self.size].splitlines()
+        return any(r["kind"] == kind and r["data"].get("number") == number for r in map(json.loads, lines))
+
+
+class FourAtOnce(SerialExecutor):
+    """Four slots whose trials end together; each must be on the disk when it is submitted."""
+
+    slots = 4
+
+    def __init__(self, spec: BenchSpec, files: Synced) -> None:
+        super().__init__(spec)
+        self._files, self.held, self.fullest = files, list[Trial](), 0
+
+    def submit(self, trial: Trial) -> None:
+        assert self._files.has("asked", trial.number)
+        self.held.append(trial)
+        self.fullest = max(self.fullest, len(self.held))
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        if not self.held:
+            return None
+        super().submit(self.held.pop(0))
+        return super().next_outcome(timeout)
+
+
+class Recorded(CmaEs):
+    """What it is told must be on the disk."""
+
+    files: Synced
+
+    def tell(self, observation: Observation) -> None:
+        assert self.files.has("told", observation.number)
+        super().tell(observation)
+
+
+def test_trials_that_end_together_are_saved_by_one_sync_before_anything_is_done_with_them(
+    models: Recipe, tmp_path: Path
+) -> None:
+    spec = make_spec(models)
+    bench = spec()
+    files = Synced(tmp_path / "ledger.jsonl")
+    study = Study.create(tmp_path, {}, {}, files=files)
+    optimizer, executor = Recorded(bench.space.dimension, 1, SEED, bench.space.default()), FourAtOnce(spec, files)
+    optimizer.files = files
+    before = files.calls
+    ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=41), seed=SEED)
+    study.close()
+    assert (ending.kind, candidates(study), executor.fullest) == ("done", 41, 4)
+    assert len(optimizer._told) == 41
+    assert files.calls - before < 60, "of 84 records, and with proposals that come in time 30"
+
+
+def test_outcomes_before_a_broken_executor_are_saved(models: Recipe, tmp_path: Path) -> None:
+    class Breaking(FourAtOnce):
+        def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+            if len(self.held) == 2:
+                raise ExecutorError("no worker answers")
+            return super().next_outcome(timeout)
+
+    spec = make_spec(models)
+    bench = spec()
+    files = Synced(tmp_path / "ledger.jsonl")
+    study = Study.create(tmp_path, {}, {}, files=files)
+    optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
+    executor = Breaking(spec, files)
+    ending = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(trials=20), seed=SEED)
+    assert (ending.kind, ending.message) == ("paused", "no worker answers")
+    assert (len(study.told), len(study.pending)) == (3, 2)
+    assert files.has("told", study.told[-1].trial.number)
+    study.close()

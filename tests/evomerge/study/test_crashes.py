@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -382,3 +383,101 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     with pytest.raises(StudyPaused, match="No space left"):
         Study.open(tmp_path / "b", files=NoRoom())
     assert (tmp_path / "b" / FILE).read_bytes() == (tmp_path / "c" / FILE).read_bytes()
+
+
+def ask_at_once(study: Study, numbers: Iterable[int]) -> None:
+    with study.batch():
+        for number in numbers:
+            study.ask(trial(number))
+
+
+def batch_of_four(folder: Path) -> tuple[bytes, list[bytes]]:
+    """Write two records one by one and four at once in a new study; return the former and the lines of the latter."""
+    study = Study.create(folder, {}, {})
+    study.ask(trial(0))
+    before = (folder / FILE).read_bytes()
+    ask_at_once(study, range(1, 5))
+    study.close()
+    return before, (folder / FILE).read_bytes()[len(before) :].splitlines(keepends=True)
+
+
+def test_a_batch_is_written_and_synced_once(tmp_path: Path) -> None:
+    files = ListingFiles()
+    study = Study.create(tmp_path, {}, {}, files=files)
+    study.ask(trial(0))
+    files.calls.clear()
+    with study.batch():
+        assert study.tell(outcome(0), [1.0])
+        study.ask(trial(1))
+        assert (len(study.told), study.next_number) == (1, 2)
+        assert not files.calls
+    assert files.calls == ["write", "fsync"]
+    with study.batch():
+        pass
+    assert files.calls == ["write", "fsync"]
+    assert describe(Study.read(tmp_path)) == describe(study)
+    study.close()
+
+
+def test_a_batch_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    files = FullFiles(tmp_path)
+    files.reserve_helps = False
+    study = Study.create(tmp_path, {}, {}, files=files)
+    study.ask(trial(0))
+    before = describe(study)
+    files.full = True
+    with pytest.raises(StudyPaused, match="the last records were not saved"):
+        ask_at_once(study, (1, 2))
+    assert describe(Study.read(tmp_path)) == describe(study) == before
+    files.full = False
+    with pytest.raises(StudyPaused, match="still saved"):  # the reserve is gone
+        study.tell(outcome(0), [2.0])
+    assert describe(Study.read(tmp_path)) == describe(study)
+    assert study.told[0].losses == (2.0,)
+    study.close()
+
+
+def test_a_batch_that_takes_the_reserve_is_saved(tmp_path: Path) -> None:
+    files = FullFiles(tmp_path)
+    study = Study.create(tmp_path, {}, {}, files=files)
+    files.full = True
+    with pytest.raises(StudyPaused, match="still saved"):
+        ask_at_once(study, (0, 1))
+    assert [pending.number for pending in Study.read(tmp_path).pending] == [0, 1]
+    study.close()
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_any_part_of_a_batch_may_be_lost_with_the_machine(tmp_path: Path, lost: int) -> None:
+    """Pages of one write may reach the disk in any order."""
+    before, lines = batch_of_four(tmp_path)
+    lines[lost] = b"\0" * len(lines[lost])
+    (tmp_path / FILE).write_bytes(before + b"".join(lines))
+    reader = describe(Study.read(tmp_path))
+    study = Study.open(tmp_path)
+    assert describe(study) == reader
+    assert study.next_number == 1 + lost
+    assert study.resumed is not None
+    assert study.resumed.torn_bytes == sum(map(len, lines[lost:]))
+    assert (tmp_path / "ledger.torn-1").read_bytes() == b"".join(lines[lost:])
+    study.ask(trial(9))
+    study.close()
+    assert describe(Study.read(tmp_path)) == describe(study)
+
+
+def test_damage_before_the_last_batch_is_an_error(tmp_path: Path) -> None:
+    before, lines = batch_of_four(tmp_path)
+    (tmp_path / FILE).write_bytes(before[:-20] + b"X" + before[-19:] + b"".join(lines))
+    with pytest.raises(StudyError, match="line 2 is damaged"):
+        Study.open(tmp_path)
+    (tmp_path / FILE).write_bytes(before[:-20] + b"X" + before[-19:] + b"X" + b"".join(lines)[1:])
+    with pytest.raises(StudyError, match=r"line 2 is damaged .*, but line 4 is intact"):
+        Study.open(tmp_path)
+    with_more = tmp_path / "more"
+    batch_of_four(with_more)
+    Study.open(with_more).close()  # which adds an event
+    lines = (with_more / FILE).read_bytes().splitlines(keepends=True)
+    lines[3] = b"X" + lines[3][1:]
+    (with_more / FILE).write_bytes(b"".join(lines))
+    with pytest.raises(StudyError, match="line 4 is damaged"):
+        Study.read(with_more)
