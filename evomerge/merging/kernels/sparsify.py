@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.fused.magnitudes import count_magnitudes, list_magnitudes
+from evomerge.merging.fused.magnitudes import count_magnitudes, list_magnitudes, place_of_magnitude
 from evomerge.merging.fused.masks import AtRandom, Cuts
 from evomerge.merging.tiles import BASE, TensorSource, Tile, total
 
@@ -186,8 +186,8 @@ class _Values:
         self._source.map(count)
         return counts
 
-    def members(self, bucket: int) -> list[Members]:
-        """Return the values of a bucket in order, in parts."""
+    def cut(self, bucket: int, wanted: int) -> Cut:
+        """Return the cut that keeps the `wanted` largest values of a bucket, one at least, and all larger ones."""
 
         def members(tile: Tile) -> Members:
             bits = self._read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
@@ -195,7 +195,7 @@ class _Values:
             inside = _positions(torch.bitwise_and(bits, -1 << _BUCKET_BITS, out=buckets), bucket << _BUCKET_BITS)
             return inside + tile.start, bits.cpu().numpy()[inside]
 
-        return self._source.map(members)
+        return _smallest_of(self._source.map(members), wanted)
 
 
 class _Deltas(_Values):
@@ -210,10 +210,33 @@ class _Deltas(_Values):
         found = count_magnitudes(*models, _BUCKET_BITS, self._source.pieces)
         return super().count() if found is None else found
 
-    def members(self, bucket: int) -> list[Members]:
+    def cut(self, bucket: int, wanted: int) -> Cut:
         models = self._source.whole(self._index), self._source.whole(BASE)
-        found = list_magnitudes(*models, _BUCKET_BITS, bucket, self._source.pieces)
-        return super().members(bucket) if found is None else found
+        listed = list_magnitudes(*models, _BUCKET_BITS, bucket, self._source.pieces)
+        if listed is None:
+            return super().cut(bucket, wanted)
+        above = sum(len(piece.bits) for piece in listed)
+        if wanted <= above:
+            return _smallest_of([(piece.places, piece.bits) for piece in listed], wanted)
+        first, rank = bucket << _BUCKET_BITS, wanted - above - 1
+        for piece in listed:
+            if rank < piece.equal:
+                break
+            rank -= piece.equal
+        return Cut(_value_of(first), place_of_magnitude(*models, first, rank, piece) + 1)
+
+
+def _smallest_of(parts: Sequence[Members], wanted: int) -> Cut:
+    """Return the cut that keeps the `wanted` largest of these values, in order of their positions."""
+    positions = np.concatenate([part for part, _ in parts])
+    bits = np.concatenate([part for _, part in parts])
+    threshold = np.partition(bits, len(bits) - wanted)[len(bits) - wanted]
+    ties = positions[bits == threshold][: wanted - int(np.count_nonzero(bits > threshold))]
+    return Cut(_value_of(threshold), int(ties[-1]) + 1)
+
+
+def _value_of(bits: int) -> float:
+    return float(np.int32(bits).view(np.float32))
 
 
 class _Magnitudes:
@@ -237,13 +260,7 @@ class _Magnitudes:
             return Cut(float("inf"), 0)
         place = int(np.searchsorted(-self._from_here_up, -count, side="right")) - 1
         above = int(self._from_here_up[place + 1]) if place + 1 < len(self._buckets) else 0
-        found = values.members(int(self._buckets[place]))
-        positions = np.concatenate([part for part, _ in found])
-        bits = np.concatenate([part for _, part in found])
-        wanted = count - above
-        threshold = np.partition(bits, len(bits) - wanted)[len(bits) - wanted]
-        ties = positions[bits == threshold][: wanted - int(np.count_nonzero(bits > threshold))]
-        return Cut(float(threshold.view(np.float32)), int(ties[-1]) + 1)
+        return values.cut(int(self._buckets[place]), count - above)
 
 
 def _positions(values: Tensor, wanted: int) -> NDArray[np.int64]:
