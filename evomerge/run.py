@@ -243,9 +243,11 @@ class Run:
         """Return a trial by its number. Raises StudyError, with the existing numbers."""
         entry = self.study.entries.get(number)
         if entry is None and number in self.study.parts:
+            later = next((n for n, whole in self.study.entries.items() if whole.trial.extends == number), None)
+            goes_on = "" if later is None else f" It goes on as trial {later}, on all examples."
             raise StudyError(
                 f"Trial {number} of {self.folder} is a gradient step, or was scored on some of the examples only, "
-                f"and is no merge to choose. Whole trials are listed by `evomerge pareto {self.folder} --all`."
+                f"and is no merge to choose.{goes_on} Whole trials are listed by `evomerge pareto {self.folder} --all`."
             )
         if entry is None:
             raise StudyError(f"{self.folder} has no trial {number}. {_trials(self.study)}")

@@ -96,7 +96,8 @@ def bench(
 ) -> None:
     """Measure where the time of a candidate goes.
 
-    Scores three candidates and compares their speed with this machine's limits.
+    Scores three candidates, and takes two gradient steps where the search takes them; compares their speed with this
+    machine's limits and says what to change.
     """
     say(LOADING)
     from evomerge.commands.bench import bench_search

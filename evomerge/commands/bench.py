@@ -68,6 +68,8 @@ def bench_search(
         "gradient_step": _step(bench, plan, config),
         "study": _of_study(begun(config), workers),
     }
+    rest = sum(seconds * data["of"][task] / data["examples"][task] for task, seconds in data["tasks"].items())
+    data["whole_seconds"] = data["merge"]["seconds"] + rest
     data["suggestions"] = _suggestions(data, config, threads, gpus)
     return data, _lines(data)
 
@@ -126,8 +128,8 @@ def _shares(candidate: Measured, limits: MachineLimits, moved: int) -> dict[str,
         "around": {
             "seconds": total - merge - forward.seconds,
             "share": 1 - (merge + forward.seconds) / total,
-            "tasks": {name.partition(":")[2]: value for name, value in seconds.items() if name != "merge"},
         },
+        "tasks": {name.partition(":")[2]: value for name, value in seconds.items() if name != "merge"},
     }
 
 
@@ -193,7 +195,7 @@ def _suggestions(data: Mapping[str, Any], config: SearchConfig, threads: int, gp
             f"workers with one thread each are faster than {threads} threads (`threads: 1`)"
         )
     if forward["passes"] and around["share"] > _MUCH:
-        slowest = max(around["tasks"], key=around["tasks"].__getitem__)
+        slowest = max(data["tasks"], key=data["tasks"].__getitem__)
         found.append(
             f"Much of the time passes outside of merges and forward passes: look at the metric and the stop strings of "
             f"{slowest}, the slowest task"
@@ -211,7 +213,9 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
     merge, forward, around, limits = data["merge"], data["forward"], data["around"], data["limits"]
     scored = ", ".join(f"{task} {n} of {data['of'][task]}" for task, n in data["examples"].items())
     threads = words.count(data["threads"], "thread")
-    lines = [f"one candidate, {threads}: {data['seconds']:.3g} s (examples: {scored})"]
+    of = f"{sum(data['examples'].values())} of {sum(data['of'].values())} examples"
+    seconds, whole = data["seconds"], data["whole_seconds"]
+    lines = [f"one candidate on {of}, {threads}: {seconds:.3g} s; on all of them about {whole:.3g} s ({scored})"]
     lines.append(
         f"  merge            {merge['seconds']:8.3f} s  {merge['share']:4.0%}   {_giga(merge['bytes_per_second'])}B/s, "
         f"{merge['of_limit']:.0%} of this machine's {_giga(limits['bytes_per_second'])}B/s (triad)"
@@ -221,12 +225,11 @@ def _lines(data: Mapping[str, Any]) -> list[str]:
             f"  forward passes   {forward['seconds']:8.3f} s  {forward['share']:4.0%}   "
             f"{_giga(forward['operations_per_second'])}FLOP/s, {forward['of_limit']:.0%} of this machine's "
             f"{_giga(limits['operations_per_second'])}FLOP/s (matrix product); {forward['passes']} passes, "
-            f"{forward['positions']} positions"
+            f"{forward['positions']} tokens with padding"
         )
-    tasks = ", ".join(f"{task} {seconds:.3g} s" for task, seconds in around["tasks"].items())
-    lines.append(
-        f"  around them      {around['seconds']:8.3f} s  {around['share']:4.0%}   (with forward passes: {tasks})"
-    )
+    tasks = ", ".join(f"{task} {seconds:.3g} s" for task, seconds in data["tasks"].items())
+    lines.append(f"  around them      {around['seconds']:8.3f} s  {around['share']:4.0%}")
+    lines.append(f"  by task, forward passes included: {tasks}")
     step = data["gradient_step"]
     if step is not None:
         lines.append(

@@ -54,8 +54,7 @@ def check_search(
         f"{plan.space.dimension} coefficients to search ({_space(config, plan)}), optimizer {config.optimizer.kind}",
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",
-        f"first trials: {', '.join(trial.label for trial in plan.planned)}",
-        _first(plan, config),
+        *_first(plan, config, begun=study["state"] != "new"),
         *partial_lines(parts, config.optimizer.kind),
         *(f"note: {note}" for note in plan.notes),
         last,
@@ -77,14 +76,17 @@ def _task(plan: Plan, task: str) -> list[str]:
     return [f"task {task}: {counted}", *title, *(f"    {line}" for line in shown)]
 
 
-def _first(plan: Plan, config: SearchConfig) -> str:
-    """Describe how the budget divides into start, baselines and proposed candidates."""
+def _first(plan: Plan, config: SearchConfig, *, begun: bool) -> list[str]:
+    """List the first trials, and describe how the budget divides; nothing for a study that has begun."""
+    if begun:
+        return []
+    named = f"first trials: {', '.join(trial.label for trial in plan.planned)}"
     canary = "the canary, a check that coefficients change the outputs, does not count"
     trials = config.budget.trials
     if trials is None:
-        return f"the start and {plan.n_baselines} baselines count as trials; {canary}"
+        return [named, f"the start and {plan.n_baselines} baselines count as trials; {canary}"]
     left = f"which leaves {plan.n_proposed(trials)} of {trials} trials to {config.optimizer.kind}"
-    return f"the start and {plan.n_baselines} baselines come first, {left}; {canary}"
+    return [named, f"the start and {plan.n_baselines} baselines come first, {left}; {canary}"]
 
 
 def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:

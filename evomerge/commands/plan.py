@@ -85,7 +85,7 @@ def _from_study(study: Study | None) -> Evidence | None:
         return None
     stages = stage_seconds(study)
     known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
-    return Evidence(sum(stages.values()), stages, known, f"the last of {len(done)} trials of {study.folder}")
+    return Evidence(sum(stages.values()), stages, known, f"from the last trials of {study.folder}")
 
 
 def _is_model(trial: Trial) -> bool:

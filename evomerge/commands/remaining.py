@@ -25,7 +25,8 @@ def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, A
         ready = "Ready" if searches else "Ready, but the budget covers baselines only (see the last note)"
         return {"state": "new", "told": 0, "evaluations": 0.0, "left": True}, f"{ready}: {command}"
     state, trials = state_of(study), config.budget.trials
-    data = {"state": state, "told": study.completed, "left": True, "evaluations": spending(study).evaluations}
+    done = spending(study).evaluations
+    data = {"state": state, "told": study.completed, "left": True, "evaluations": done}
     if state == "open" and is_being_written(config.study):
         running = f"It is running: evomerge status {config.study}"
         return data | {"state": "running", "left": False}, running
@@ -36,4 +37,7 @@ def remaining(config: SearchConfig, plan: Plan, file: Path) -> tuple[dict[str, A
     if spent(config, plan, study):
         ends = f"finishes the study: its budget is spent ({of}), but its result is missing"
         return data, f"Ready: {command} --resume {ends}"
-    return data, f"Ready: {command} --resume continues ({of} completed so far)"
+    added = 0.0 if plan.added is None else plan.added.evaluations
+    short = trials is not None and added > 0 and done + added >= trials
+    none = "; the added examples take all that is left, so raise budget.trials for new candidates" if short else ""
+    return data, f"Ready: {command} --resume continues ({of} completed so far{none})"

@@ -142,7 +142,7 @@ def other_examples(task: str, split: str, before: tuple[str, ...], now: tuple[st
     same = len(set(before) & set(now))
     how = "in another order" if same == len(before) == len(now) else f"{same} of them the same"
     return (
-        f"the examples of task {task!r} differ from those at the start of the study: on the {split} split it had "
+        f"the examples of task {task!r} differ from those of the study: on the {split} split it had "
         f"{len(before)}, now there are {len(now)}, {how}. Scores on different examples cannot be compared: put the old "
         "examples back, adding only new ones, or begin a new study in another folder (`study`)."
     )

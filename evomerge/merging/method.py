@@ -202,8 +202,8 @@ class MergeMethod:
     def _known(self, section: str, name: str, known: tuple[str, ...]) -> None:
         if section == "options" and any(name == parameter.name for parameter in self.parameters):
             raise MethodError(
-                f"{name} of {self.name} is no option but a parameter. A recipe gives it under `coefficients`; a search "
-                f"file fixes it with `space: {{ranges: {{{name}: [VALUE, VALUE]}}}}` (there with `kind`).",
+                f"{name} is a parameter of {self.name}, not an option. A recipe gives it under `coefficients`; a "
+                f"search file fixes it with `space: {{kind: auto, ranges: {{{name}: [VALUE, VALUE]}}}}`.",
                 (section, name),
             )
         if name not in known:

@@ -43,7 +43,9 @@ def test_the_time_of_a_real_candidate_is_divided_and_compared_with_limits(tiny: 
     assert step["examples"] == 16
     assert step["merge"] + step["forward"] + step["backward"] == pytest.approx(1)
     assert data["study"] is None
-    assert "12 of" in lines[0]
+    assert "on 24 of" in lines[0]
+    assert data["whole_seconds"] > data["seconds"]
+    assert sum(data["tasks"].values()) == pytest.approx(data["seconds"] - data["merge"]["seconds"])
     assert any("FLOP/s" in line for line in lines)
     assert not (tmp_path / "study").exists(), "nothing is begun"
 

@@ -242,7 +242,7 @@ def test_a_study_is_begun_only_when_workers_have_started(configured: Configured)
         (
             {"method": {"kind": "ties", "density": 0.5}},
             MethodError,
-            r"search\.yaml:\d+: method\.density: density of ties is no option .*ranges: \{density: \[VALUE, VALUE\]",
+            r"search\.yaml:\d+: method\.density: density is a parameter of ties, .*ranges: \{density: \[VALUE, VALUE\]",
         ),
         (
             {"method": {"kind": "slerp", "normalize": 3}},
