@@ -185,7 +185,7 @@ class Remembering:
             self._remembered = replace(outcome, number=trial.number)
 
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
-        """Run the submitted trial, or return what is known of it."""
+        """Run the submitted trial, or return its recorded outcome."""
         outcome, self._remembered = self._remembered, None
         return self._executor.next_outcome(timeout) if outcome is None else outcome
 

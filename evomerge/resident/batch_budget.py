@@ -70,7 +70,7 @@ def find_budget(network: Any, seconds: Callable[[Any, int], float] | None = None
 
     Args:
         network: The network, on its device.
-        seconds: Returns the duration of a forward pass of so many tokens; by default the median of three.
+        seconds: Returns the duration of a forward pass of a number of tokens; by default the median of three.
     """
     measure = seconds or forward_seconds
     tokens, rate = LEAST, 0.0

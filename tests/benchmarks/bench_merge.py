@@ -212,10 +212,10 @@ def main() -> None:
         for threads in given.threads:
             for method in given.methods:
                 measure(base, experts, method, threads, given.rounds)
-        materialised(folder, base, given.methods, given.threads[-1], given.rounds)
+        materialized(folder, base, given.methods, given.threads[-1], given.rounds)
 
 
-def materialised(folder: Path, base: Checkpoint, methods: list[str], threads: int, rounds: int) -> None:
+def materialized(folder: Path, base: Checkpoint, methods: list[str], threads: int, rounds: int) -> None:
     """Print the time of whole exports, checks and hashes of all files included, and its ratio to the floor.
 
     The floor: the output is read, hashed, written once more and synced, one after the other. Both take turns.
@@ -234,7 +234,7 @@ def materialised(folder: Path, base: Checkpoint, methods: list[str], threads: in
             seconds.append(time.perf_counter() - begin)
             ratios.append(seconds[-1] / copied(output / "model.safetensors", folder / "copy"))
         shutil.rmtree(output)
-        row = f"{method + ', materialised, files and all':40}{threads:>8}"
+        row = f"{method + ', materialized, files and all':40}{threads:>8}"
         print(f"{row}{statistics.median(seconds):>9.3f}{statistics.median(ratios):>17.2f}")
 
 

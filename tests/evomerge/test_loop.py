@@ -554,7 +554,7 @@ class FourAtOnce(SerialExecutor):
 
 
 class Recorded(CmaEs):
-    """What it is told must be on the disk."""
+    """An optimizer whose observations must be on the disk."""
 
     files: Synced
 
