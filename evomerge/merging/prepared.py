@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from evomerge import plugins
 from evomerge.errors import EvomergeError
@@ -88,6 +89,7 @@ class PreparedMerge:
         given = self.given(source.tensor)
         prepared = self.prepare(source, given)
         if self._fused(source, given, prepared, place, dtype):
+            increment_version(place)  # what depends on a tensor sees by its version that it has changed
             return 0
         if place.dtype == dtype and place.is_contiguous():
             return self._merge(source, given, prepared, place)
