@@ -141,9 +141,10 @@ class MergeEngine:
         )
         if changed:
             candidate.survey(_Sources(self, candidate, keep=True))
-        for name in changed:
-            source = self._source(candidate, name, keep=True)
-            self._merge(candidate, source, into[name].detach(), self._target(source.whole(BASE)))
+        with torch.no_grad():
+            for name in changed:
+                source = self._source(candidate, name, keep=True)
+                self._merge(candidate, source, into[name].detach(), self._target(source.whole(BASE)))
         self._applied = after
         return changed
 

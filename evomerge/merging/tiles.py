@@ -119,6 +119,8 @@ class Workers:
 
     def alone(self, function: Callable[[], T]) -> T:
         """Call `function` in one thread."""
+        if torch.get_num_threads() == 1 and not torch.is_grad_enabled():
+            return function()
         with _torch_threads(1), torch.no_grad():
             return function()
 

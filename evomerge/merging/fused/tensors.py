@@ -20,6 +20,9 @@ _AT_ONCE = 4
 #: Elements of that buffer: 256 KiB, which stay in the second level cache of a core.
 _BUFFER = 65536
 
+#: Coefficients from here on are left to PyTorch: they may overflow in float32.
+_LARGE = 1e38
+
 #: Calls a kernel for all pieces (start, stop) of a tensor and returns its results in order: `TensorSource.pieces`.
 Pieces = Callable[[Callable[[int, int], Any]], list[Any]]
 
@@ -128,8 +131,9 @@ def write_sum(
     addresses, kinds = words.of_models(len(models))
     origin = words.last if base is not None else (None, None)
     result = (*words.first, kinds_by_dtype()[dtype])
-    with np.errstate(over="ignore"):
-        factors = tuple(np.array(coefficients, dtype=np.float32))
+    if not all(abs(value) < _LARGE for value in coefficients):
+        return False
+    factors = tuple([np.float32(value) for value in coefficients])
     *early, last = range(0, len(models), _AT_ONCE)
 
     def write(start: int, stop: int) -> int:
