@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evomerge import plugins
@@ -13,7 +14,7 @@ from evomerge.bench import Bench
 from evomerge.config import SearchConfig, load_config
 from evomerge.launch.placement import placement
 from evomerge.launch.plan import LaunchError, Plan, begun, prepare
-from evomerge.merging.fused.tensors import have_kernels
+from evomerge.merging.fused.tensors import kernels
 from evomerge.optimizers.base import Optimizer
 from evomerge.report import words
 from evomerge.resident.forward_meter import ForwardMeter
@@ -74,7 +75,7 @@ def bench_search(
     return data, _lines(data)
 
 
-def _network_dtype(bench: Bench) -> Any:
+def _network_dtype(bench: Bench) -> torch.dtype:
     parameter = next(bench.model.network.parameters(), None) if bench.model.has_network else None
     return next(iter(bench.model.tensors.values())).dtype if parameter is None else parameter.dtype
 
@@ -178,7 +179,7 @@ def _of_study(study: Study | None, workers: int) -> dict[str, Any] | None:
 
 def _suggestions(data: Mapping[str, Any], config: SearchConfig, threads: int, gpus: float) -> list[str]:
     merge, forward, around, found = data["merge"], data["forward"], data["around"], []
-    if not have_kernels() and not gpus:
+    if kernels("sums") is None and not gpus:
         found.append("Numba is not installed, so merges run operation by operation: pip install numba")
     elif merge["share"] > _MUCH and merge["of_limit"] < _SLOW:
         found.append(

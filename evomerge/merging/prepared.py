@@ -89,7 +89,7 @@ class PreparedMerge:
         given = self.given(source.tensor)
         prepared = self.prepare(source, given)
         if self._fused(source, given, prepared, place, dtype):
-            increment_version(place)  # what depends on a tensor sees by its version that it has changed
+            increment_version(place)  # networks copy rearranged weights when this has changed
             return 0
         if place.dtype == dtype and place.is_contiguous():
             return self._merge(source, given, prepared, place)

@@ -5,14 +5,7 @@ from typing import ClassVar
 
 from evomerge.optimizers._descent import why_no_descent
 from evomerge.optimizers._sweep import CENTER, OTHERS, Sweep
-from evomerge.optimizers.base import (
-    FloatArray,
-    Measures,
-    Observation,
-    Optimizer,
-    OptimizerError,
-    Proposal,
-)
+from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, OptimizerError, Proposal
 
 
 class GradientFront(Optimizer):

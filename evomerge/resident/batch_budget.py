@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from evaluators._tokens import batch_limit, choose_batch_tokens
+from evomerge.resident.machine_limits import synchronize
 from evomerge.resident.memory import free_memory, is_out_of_memory
 
 #: First and last number of tokens that is tried.
@@ -99,8 +100,7 @@ def forward_seconds(network: Any, tokens: int) -> float:
     def timed() -> float:
         begin = time.perf_counter()
         network(input_ids=inputs, use_cache=True, **last)
-        if network.device.type == "cuda":
-            torch.cuda.synchronize(network.device)  # calls return before the device has finished
+        synchronize(network.device)
         return time.perf_counter() - begin
 
     timed()

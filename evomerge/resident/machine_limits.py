@@ -59,6 +59,6 @@ def _fastest(device: str, operation: Callable[[], torch.Tensor]) -> float:
 
 
 def synchronize(device: str | torch.device) -> None:
-    """Wait until a GPU has done what was asked of it; a CPU always has."""
+    """Wait until a GPU has finished: calls return before. Those to a CPU return afterwards."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

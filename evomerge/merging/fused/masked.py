@@ -194,8 +194,8 @@ def _elected(_context: Any, deltas: Any, votes: Any, shares: Any, divisors: Any,
             for value, counted in zip(values, cgutils.unpack_tuple(builder, arguments[3]), strict=True):
                 agrees = builder.fcmp_ordered(">", _flipped(builder, value, minus), zero)
                 divisor = builder.fadd(divisor, builder.select(agrees, counted, zero))
-            nobody = builder.fcmp_ordered("==", divisor, zero)
-            total = builder.fdiv(total, builder.select(nobody, _FLOAT(1.0), divisor))
+            none_agrees = builder.fcmp_ordered("==", divisor, zero)
+            total = builder.fdiv(total, builder.select(none_agrees, _FLOAT(1.0), divisor))
         if undecided != types.none:
             nothing = builder.and_(tie, builder.icmp_signed("==", neither, _INT(0)))
             total = builder.fmul(total, builder.select(nothing, zero, _FLOAT(1.0)))
@@ -214,7 +214,7 @@ def _within(builder: Any, delta: Any, place: Any, *cuts: Any) -> Any:
     bits, zero = builder.and_(builder.bitcast(delta, _INT), _INT(0x7FFFFFFF)), _FLOAT(0.0)
 
     def inside(threshold: Any, end: Any) -> Any:
-        # Before the end, a magnitude equal to the threshold is above the one below it.
+        # The threshold is lowered by one before the end, so that magnitudes equal to it are kept there.
         early = builder.zext(builder.icmp_signed("<", place, end), _INT)
         return builder.select(builder.icmp_signed(">", bits, builder.sub(threshold, early)), delta, zero)
 

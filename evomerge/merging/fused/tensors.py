@@ -179,8 +179,3 @@ def model_dots(models: Sequence[Tensor], base: Tensor | None, gradient: Tensor, 
         return found
 
     return [sum(column) for column in zip(*pieces(sums), strict=True)]
-
-
-def have_kernels() -> bool:
-    """Return whether compiled kernels can be used: whether Numba is there."""
-    return _module("sums") is not None

@@ -150,6 +150,7 @@ def test_the_budget_counts_the_work_of_before_in_evaluations_of_the_larger_split
         ("cma_es", {"racing": "aggressive"}),
         ("asha", {}),
         ("auto", {}),
+        ("auto", {"objective": "pareto"}),
         ("tpe", {"objective": "chebyshev"}),
     ],
 )

@@ -215,6 +215,15 @@ def test_unsuitable_tensors_are_left_to_pytorch() -> None:
     torch.testing.assert_close(merged, expected.float())
 
 
+def test_a_compiled_merge_counts_as_a_change_of_the_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is copied after changes only, such as rearranged weights of a network, would stay as it was."""
+    place = torch.zeros(9, 37)
+    before = place._version
+    with all_fused(monkeypatch):
+        written("task_arithmetic", random_models(0, 2, torch.float32), {"weight": [0.1, 0.2]}, {}, place)
+    assert place._version > before
+
+
 def test_kernels_files_name_the_digest_of_words() -> None:
     digest = hashlib.sha256((FUSED / "words.py").read_bytes()).hexdigest()[:16]
     others = [path for path in FUSED.glob("*.py") if "fused.words import" in path.read_text()]
