@@ -39,6 +39,8 @@ _FAR = (
     "the cache (the folder HF_HOME), or write a task YAML file on local data (dataset_path: json) and name its folder "
     "with `include_path`. HF_HUB_OFFLINE=1 saves the waiting: without it the hub is tried six times."
 )
+#: Data sets of these names are files; where none is named, all files below the working folder would be searched.
+_FILE_FORMATS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "pandas", "parquet", "text", "webdataset", "xml")
 _SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
 
 
@@ -246,7 +248,13 @@ def _located(config: dict[str, Any], folders: Collection[Path], refuse: Refuse) 
         if options.get(key) is not None:
             options[key] = located(options[key], key)
     path = config.get("dataset_path")
-    if isinstance(path, str) and not Path(path).exists():
+    if path in _FILE_FORMATS and config.get("custom_dataset") is None:
+        if not any(options.get(key) for key in ("data_files", "data_dir")):
+            where = "dataset_kwargs" if config.get("dataset_kwargs") else "dataset_path"
+            refuse(
+                (where,), f"dataset_path is {path!r}, a format, and no file is named; add dataset_kwargs.data_files."
+            )
+    elif isinstance(path, str) and not Path(path).exists():
         beside = (folder / path for folder in folders if (folder / path).is_dir())
         config = config | {"dataset_path": str(next(beside, path))}
     return config | {"dataset_kwargs": options} if options else config

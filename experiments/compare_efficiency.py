@@ -80,6 +80,8 @@ SETS = {
     "demo-half": Setting("demo", search=0.15),
     "demo-two-spellings": Setting("demo"),
     "demo-misspelled": Setting("demo"),
+    "six": Setting("six"),
+    "six-tensorwise": Setting("six", "tensorwise"),
     "digits": Setting("digits"),
     "digits-tensorwise": Setting("digits", "tensorwise"),
     "digits-ties": Setting("digits-ties"),

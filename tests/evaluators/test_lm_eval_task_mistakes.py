@@ -54,7 +54,13 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
         "dataset_kwargs",
         "there is no file 'nowhere.jsonl'",
     ),
-    ({"dataset_kwargs": {"nothing": 1}}, "dataset_kwargs", "its data cannot be read"),
+    (
+        {"dataset_kwargs": {"data_files": {"test": "pick.jsonl"}, "nothing": 1}},
+        "dataset_kwargs",
+        "its data cannot be read",
+    ),
+    ({"dataset_kwargs": {"nothing": 1}}, "dataset_kwargs", "is 'json', a format, and no file is named; add"),
+    ({"dataset_kwargs": None}, "dataset_path", "is 'json', a format, and no file is named; add"),
     ({"fewshot_config": {"sampler": "nobody"}}, "task", "building it failed"),
     ({"fewshot_config": {"nothing": 1}}, "task", "building it failed: TypeError"),
 ]
