@@ -9,7 +9,7 @@ repeated; the baselines of models and a seed are scored once, by the first searc
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from evomerge.loop import Progress, decisions, score_all, search
 from evomerge.objective import Objective
 from evomerge.objective.score import DisplayScore
 from evomerge.plugins import PluginSpec
-from evomerge.study import Study
+from evomerge.study import Entry, Study
 from evomerge.trial import Outcome, Trial
 from experiments.misspelled import spaced
 
@@ -36,11 +36,15 @@ COSTS = (0, 7, 10, 12.5, 15, 25, 40, 50, 75, 100, 150, 300)
 
 @dataclass(frozen=True)
 class Searcher:
-    """An optimizer with its options. most: evaluations that it may spend, beyond the baselines."""
+    """An optimizer with its options. most: evaluations that it may spend, beyond the baselines.
+
+    smooth: whether it searches by the tasks' losses instead of their metrics.
+    """
 
     optimizer: PluginSpec
     racing: str | None = None
     most: float = 150
+    smooth: bool = False
 
 
 SEARCHERS = {
@@ -60,6 +64,7 @@ SEARCHERS = {
     "cma_es, aggressive racing": Searcher(PluginSpec("cma_es"), racing="aggressive"),
     "random, safe racing": Searcher(PluginSpec("random"), racing="safe"),
     "random, aggressive racing": Searcher(PluginSpec("random"), racing="aggressive"),
+    "cma_es, smooth loss": Searcher(PluginSpec("cma_es"), smooth=True),
     "cma_es to 300": Searcher(PluginSpec("cma_es"), most=300),
     "cma_es to 1000": Searcher(PluginSpec("cma_es"), most=1000),
 }
@@ -107,9 +112,15 @@ def configuration(name: str, searcher: Searcher, seed: int, out: Path) -> Search
             "seed": seed,
             "space": replace(config.space, kind=setting.space),
             "split": split,
-            "tasks": _tasks(name, config, out),
+            "tasks": {
+                task: _smooth(spec) if searcher.smooth else spec for task, spec in _tasks(name, config, out).items()
+            },
         }
     )
+
+
+def _smooth(spec: PluginSpec) -> PluginSpec:
+    return PluginSpec("experiments.smooth:Smooth", {"evaluator": spec.kind, "options": spec.options})
 
 
 def _tasks(name: str, config: SearchConfig, out: Path) -> Mapping[str, PluginSpec]:
@@ -157,7 +168,17 @@ def run(name: str, label: str, seed: int, out: Path, most: float) -> dict[str, A
         examples=plan.search_examples,
         race=build_race(config, plan),
     )
-    result = {"most": most, **measured(study, plan, executor)}
+    steps = best_so_far(study, {trial.label for trial in plan.planned})
+    result = {"most": most, "spent": spent(study, plan), "decisions": decisions(study)}
+    study.close()
+    executor.close()
+    if searcher.smooth:  # the report is on the metrics
+        config = configuration(name, replace(searcher, smooth=False), seed, out / name)
+        config = config.model_copy(update={"study": Path(f"{folder}-report")})
+        plan = prepare(config)
+    study = open_study(config, plan, resume=True)
+    executor = Remembering(SerialExecutor(plan.spec), known(config, plan, out, seed))
+    result["steps"] = [(at, -loss, _reported(study, executor, plan.objective, trial)) for at, loss, trial in steps]
     kept.write_text(json.dumps(result))
     study.close()
     executor.close()
@@ -234,26 +255,32 @@ class Said:
         print(f"  {self._name}: {max(0.0, cost):.1f} of {self._most:g}{left}", flush=True)
 
 
-def measured(study: Study, plan: Plan, executor: Remembering) -> dict[str, Any]:
-    """Score on the report split every model that was the best so far on the search split.
+def best_so_far(study: Study, baselines: Collection[str]) -> list[tuple[float, float, Trial]]:
+    """Return every model that was the best so far on the search split: cost, loss there, and its trial of the report.
 
-    steps: cost, score on the search split and held-out score of each of them.
+    baselines: labels of the trials that cost nothing; only the best of them is returned.
     """
-    planned = {trial.label for trial in plan.planned}
-    spent, best = 0.0, np.inf
+    cost, best = 0.0, np.inf
     steps: list[tuple[float, float, Trial]] = []
-    for entry in sorted((*study.entries.values(), *study.parts.values()), key=lambda each: each.trial.number):
-        if not entry.trial.counts:
-            continue
-        is_baseline = entry.trial.label in planned
-        spent += 0.0 if is_baseline else entry.trial.cost
+    for entry in _in_order(study):
+        is_baseline = entry.trial.label in baselines
+        cost += 0.0 if is_baseline else entry.trial.cost
         if entry.losses and entry.losses[0] < best:
             best = entry.losses[0]
             label = _label(entry.trial.label if is_baseline else entry.trial.number)
-            steps.append((spent, best, replace(entry.trial, label=label, split="report", extends=None, cost=1.0)))
-    last_baseline = max(k for k, (cost, _, _) in enumerate(steps) if not cost)
-    found = [(cost, -loss, _reported(study, executor, plan.objective, t)) for cost, loss, t in steps[last_baseline:]]
-    return {"spent": spent, "steps": found, "decisions": decisions(study)}
+            steps.append((cost, best, replace(entry.trial, label=label, split="report", extends=None, cost=1.0)))
+    return steps[max(k for k, (at, _, _) in enumerate(steps) if not at) :]
+
+
+def spent(study: Study, plan: Plan) -> float:
+    """Return the cost of a search beyond its baselines, in evaluations."""
+    baselines = {trial.label for trial in plan.planned}
+    return sum(entry.trial.cost for entry in _in_order(study) if entry.trial.label not in baselines)
+
+
+def _in_order(study: Study) -> list[Entry]:
+    found = sorted((*study.entries.values(), *study.parts.values()), key=lambda each: each.trial.number)
+    return [entry for entry in found if entry.trial.counts]
 
 
 def _label(of: object) -> str:

@@ -21,6 +21,7 @@ from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.lines import FILE
+from evomerge.trial import BATCH_TOKENS
 
 #: Phases that the budget limits.
 SEARCHING = ("canary", "baselines", "search")
@@ -40,7 +41,7 @@ def run_search(
 
         plan = prepare(config, say=say)
         for note in plan.notes:
-            view.event("note", f"note: {note}")
+            view.event("note", note)
         view.event("planned", f"{plan.space.dimension} coefficients to search", dimension=plan.space.dimension)
         for message in watched.missing():
             view.event("sink", message)
@@ -125,7 +126,7 @@ class _Watcher:
                 said = f"trial {outcome.number} is the same model as trial {event['as']} and is not scored again"
                 self._view.event(SAME_MODEL, said, number=outcome.number, **{"as": event["as"]})
                 continue
-            self._view.event("worker", f"trial {outcome.number}: {event.get('event', 'worker')}", **_rest(event))
+            self._view.event("worker", worker_text(outcome.number, event), **_rest(event))
         if outcome.failure is not None:
             message = f"trial {outcome.number} failed: {outcome.failure.kind}: {outcome.failure.message}"
             self._view.event("failed", message, number=outcome.number, failure=outcome.failure.kind)
@@ -136,6 +137,14 @@ def _decided_before(study: Study) -> int:
     kinds = [kind for kind, _ in study.events]
     sessions = [place for place, kind in enumerate(kinds) if kind == "opened"]
     return kinds[: sessions[-1]].count(DECIDED) if sessions else 0
+
+
+def worker_text(number: int, event: Mapping[str, Any]) -> str:
+    """Return the text of an event in a worker."""
+    if event["event"] == BATCH_TOKENS:
+        return f"batches have {event['tokens']:,} tokens from now on, as measured on {event['device']}"
+    reason = f": {event['reason']}" if event.get("reason") else ""
+    return f"trial {number}: {event['event'].replace('_', ' ')}{reason}"
 
 
 def _rest(event: dict[str, Any]) -> dict[str, Any]:

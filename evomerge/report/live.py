@@ -68,7 +68,7 @@ class LiveView:
         """Print the message above the table; an event without one is for programs only."""
         if message:
             with _readers_may_leave(self._console.file):
-                self._console.print(Text(message), soft_wrap=True)
+                self._console.print(Text(f"note: {message}" if kind == "note" else message), soft_wrap=True)
 
     def alive(self) -> None:
         """Do nothing: a table or message is on the screen already."""

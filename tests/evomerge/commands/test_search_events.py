@@ -1,0 +1,38 @@
+"""What a search says while it runs, in words."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from evomerge.commands.search import worker_text
+from evomerge.report.live import JsonLines, LiveView
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (
+            {"event": "timeout", "trial": 12, "attempt": 1, "worker": "w", "reason": "no outcome after 60 s"},
+            "trial 12: timeout: no outcome after 60 s",
+        ),
+        ({"event": "out_of_memory", "trial": 12, "reason": ""}, "trial 12: out of memory"),
+        (
+            {"event": "batch_tokens", "device": "NVIDIA H200", "tokens": 16384},
+            "batches have 16,384 tokens from now on, as measured on NVIDIA H200",
+        ),
+    ],
+)
+def test_events_of_workers(event: dict[str, object], text: str) -> None:
+    assert worker_text(12, event) == text
+
+
+def test_a_note_is_marked_as_one_once() -> None:
+    stream = io.StringIO()
+    JsonLines(stream).event("note", "3 examples have no answer")
+    assert json.loads(stream.getvalue()) == {"event": "note", "message": "3 examples have no answer"}
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with LiveView(console) as view:
+        view.event("note", "3 examples have no answer")
+    assert "note: 3 examples have no answer" in console.file.getvalue()  # type: ignore[attr-defined]
