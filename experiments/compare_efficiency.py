@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.base import FloatArray
+from evaluators.base import Evaluator, FloatArray
+from evomerge import plugins
 from evomerge.budget import Budget, evaluations
 from evomerge.config import SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
@@ -120,7 +121,9 @@ def configuration(name: str, searcher: Searcher, seed: int, out: Path) -> Search
 
 
 def _smooth(spec: PluginSpec) -> PluginSpec:
-    return PluginSpec("experiments.smooth:Smooth", {"evaluator": spec.kind, "options": spec.options})
+    kind: type[Evaluator] = plugins.load("evaluator", spec.kind, Evaluator)
+    name = "Smooth" if kind.needs_language_model else "SmoothOfImages"
+    return PluginSpec(f"experiments.smooth:{name}", {"evaluator": spec.kind, "options": spec.options})
 
 
 def _tasks(name: str, config: SearchConfig, out: Path) -> Mapping[str, PluginSpec]:

@@ -22,7 +22,6 @@ class Smooth(Evaluator):
 
     def __init__(self, *, evaluator: str, options: Mapping[str, Any]) -> None:
         self._metric: Evaluator = plugins.build("evaluator", PluginSpec(evaluator, options), Evaluator)
-        self.needs_language_model = self._metric.needs_language_model
 
     @property
     def example_ids(self) -> tuple[str, ...]:
@@ -38,3 +37,9 @@ class Smooth(Evaluator):
         """Compute the losses."""
         chosen = tuple(self.example_ids[row] for row in self.rows(ids))
         return Scores(chosen, self._metric.loss(model, chosen).double().numpy())
+
+
+class SmoothOfImages(Smooth):
+    """The same for an evaluator that reads no text."""
+
+    needs_language_model = False

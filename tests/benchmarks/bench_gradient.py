@@ -2,9 +2,10 @@
 
 A random Llama and four experts, one weight per tensor and expert. A step writes the merged weights, runs forward and
 backward, and contracts each weight's gradient with the deltas. Printed: CPU time of a step in forward passes of the
-same tokens, and what part of it is spent where; then memory beyond that of the weights, at its peak, with hooks, with
-kept gradients, and with recomputed activations. `--layers 12` has 110 million parameters. Short examples on a small
-language model: `--layers 30 --hidden 576 --vocabulary 49152 --experts 3 --tokens 320 --length 40`.
+same tokens, and what part of it is spent where; then memory beyond that of the weights, at its peak: of a forward pass,
+of one whose activations are kept, with kept gradients, with hooks, and with recomputed activations. `--layers 12` has
+110 million parameters. Short examples on a small language model: `--layers 30 --hidden 576 --vocabulary 49152
+--experts 3 --tokens 320 --length 40`.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from search_spaces.tensorwise import Tensorwise
 
 N_RUNS = 5
 #: Ways to run a step, as options of a process whose memory is measured.
-WAYS = ("forward", "kept", "hooks", "recomputed")
+WAYS = ("forward", "activations", "kept", "hooks", "recomputed")
 
 
 def write_models(folder: Path, given: argparse.Namespace) -> None:
@@ -152,6 +153,9 @@ def memory(folder: Path, given: argparse.Namespace, way: str) -> int:
     with peak() as found:
         if way == "forward":
             steps.forward()
+        elif way == "activations":
+            steps.model.network.requires_grad_(True)
+            steps.loss()
         elif way == "kept":
             steps.kept()
         else:
@@ -182,6 +186,8 @@ def report(folder: Path, given: argparse.Namespace, tokens: int) -> None:
         f"{both / forward:.2f}, contraction {times['contraction'] / forward:.2f} ({times['contraction'] / step:.0%} of "
         f"the step), merged weights {times['merged weights'] / forward:.2f} ({times['merged weights'] / step:.0%})"
     )
+    parameters = list(steps.model.network.parameters())
+    weights, largest = (function(p.nbytes for p in parameters) for function in (sum, max))
     steps.model.network.zero_grad()
     used = {}
     for way in WAYS:
@@ -192,6 +198,8 @@ def report(folder: Path, given: argparse.Namespace, tokens: int) -> None:
         "peak memory beyond the weights: "
         + ", ".join(f"{way} {size / 2**20:.0f} MiB ({size / used['kept']:.2f})" for way, size in used.items())
     )
+    all_in_all = (weights + used["hooks"]) / (weights + used["activations"] + largest)
+    print(f"peak with hooks: {all_in_all:.2f} x (weights, activations and the largest gradient)")
 
 
 def main() -> None:
