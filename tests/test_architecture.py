@@ -89,6 +89,8 @@ for name in {names!r}:
 
 @pytest.mark.parametrize("module", modules())
 def test_every_module_can_be_imported(module: str) -> None:
+    if module.startswith("evomerge.merging.fused.cuda_"):
+        pytest.importorskip("triton")
     importlib.import_module(module)
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from evomerge.merging.factors import Factors
+from evomerge.merging.fused.flags import Flag, Flags
+from evomerge.merging.fused.tensors import torch_only
 from evomerge.merging.method import BASE
 from evomerge.merging.models.model import Model
 from evomerge.merging.prepared import MergeError, PreparedMerge
@@ -141,10 +143,13 @@ class MergeEngine:
         )
         if changed:
             candidate.survey(_Sources(self, candidate, keep=True))
+        flags = Flags(len(changed), self._device)
         with torch.no_grad():
-            for name in changed:
-                source = self._source(candidate, name, keep=True)
-                self._merge(candidate, source, into[name].detach(), self._target(source.whole(BASE)))
+            for number, name in enumerate(changed):
+                self._merge_into(candidate, name, into, flags.at(number))
+            with torch_only():  # counts values that are not finite
+                for number in flags.raised():
+                    self._merge_into(candidate, changed[number], into)
         self._applied = after
         return changed
 
@@ -215,12 +220,25 @@ class MergeEngine:
                     )
         return candidate
 
-    def _merge(self, candidate: PreparedMerge, source: TensorSource, place: Tensor, dtype: torch.dtype) -> None:
+    def _merge_into(
+        self, candidate: PreparedMerge, name: str, into: Mapping[str, Tensor], flag: Flag | None = None
+    ) -> None:
+        source = self._source(candidate, name, keep=True)
+        self._merge(candidate, source, into[name].detach(), self._target(source.whole(BASE)), flag)
+
+    def _merge(
+        self,
+        candidate: PreparedMerge,
+        source: TensorSource,
+        place: Tensor,
+        dtype: torch.dtype,
+        flag: Flag | None = None,
+    ) -> None:
         """Merge into a tensor that may be transposed or of another dtype than the result.
 
         Its values are those of the result rounded to its dtype first, as in a loaded export.
         """
-        count = candidate.merge(source, place, dtype, self._memory)
+        count = candidate.merge(source, place, dtype, self._memory, flag)
         if count:
             name = str(dtype).removeprefix("torch.")
             hint = " If this is an overflow, try dtype bfloat16 or float32." if dtype == torch.float16 else ""

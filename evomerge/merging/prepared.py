@@ -11,6 +11,7 @@ from torch.autograd.graph import increment_version
 
 from evomerge import plugins
 from evomerge.errors import EvomergeError
+from evomerge.merging.fused.flags import Flag
 from evomerge.merging.fused.masks import write_sparse
 from evomerge.merging.fused.tensors import write_sum
 from evomerge.merging.method import BASE, CopyOf, MergeMethod, MethodError, SumOf
@@ -74,7 +75,9 @@ class PreparedMerge:
         state: Mapping[str, Any] | None = getattr(self._surveyed, "state", None)
         return state
 
-    def merge(self, source: TensorSource, place: Tensor, dtype: torch.dtype, memory: Memory) -> int:
+    def merge(
+        self, source: TensorSource, place: Tensor, dtype: torch.dtype, memory: Memory, flag: Flag | None = None
+    ) -> int:
         """Write the merged tensor, rounded to `dtype`, and return how many of its values are not finite.
 
         Args:
@@ -82,13 +85,14 @@ class PreparedMerge:
             place: Where to write to; of any dtype and memory layout.
             dtype: The target dtype; its values are written, even if `place` has another dtype.
             memory: memory(dtype, shape) -> a contiguous tensor for results before they are copied to such a place.
+            flag: May be set later, on a GPU, if results are not finite, instead of waiting for them.
 
         Returns:
-            The number of results that are not finite; `place` then has arbitrary values.
+            The number of results that are not finite, as far as they are known; `place` then has arbitrary values.
         """
         given = self.given(source.tensor)
         prepared = self.prepare(source, given)
-        if self._fused(source, given, prepared, place, dtype):
+        if self._fused(source, given, prepared, place, dtype, flag):
             increment_version(place)  # networks copy rearranged weights when this has changed
             return 0
         if place.dtype == dtype and place.is_contiguous():
@@ -106,10 +110,16 @@ class PreparedMerge:
         return inputs, prepared.of == "deltas" or self.method.operates_on == "deltas"
 
     def _fused(
-        self, source: TensorSource, given: Mapping[str, Any], prepared: Any, place: Tensor, dtype: torch.dtype
+        self,
+        source: TensorSource,
+        given: Mapping[str, Any],
+        prepared: Any,
+        place: Tensor,
+        dtype: torch.dtype,
+        flag: Flag | None,
     ) -> bool:
-        """Return whether a compiled pass has written the result, all of it finite."""
-        if isinstance(prepared, CopyOf) or source.device.type != "cpu":
+        """Return whether a compiled pass has written the result, all of it finite unless the flag will be set."""
+        if isinstance(prepared, CopyOf) or (self.method.fused is not None and source.device.type != "cpu"):
             return False
         if self.method.fused is not None:
             sparse = self.method.fused(source, **_only({**given, "prepared": prepared}, self.method.fused_takes))
@@ -119,7 +129,7 @@ class PreparedMerge:
             return False
         members, relative = self.summands(source, prepared)
         models, base = [source.whole(model) for model in members], source.whole(BASE) if relative else None
-        return write_sum(models, prepared.coefficients, base, place, dtype, source.pieces)
+        return write_sum(models, prepared.coefficients, base, place, dtype, source.pieces, flag)
 
     def _merge(self, source: TensorSource, given: dict[str, Any], prepared: Any, out: Tensor) -> int:
         if isinstance(prepared, CopyOf):

@@ -5,9 +5,13 @@ compares with a triad (c = a + s * b) that moves the same bytes on the same mach
 Merge and triad take turns; printed are the median seconds and the median of their ratios, the part of the triad's
 bandwidth that a merge reaches. Seconds are CPU time with one thread, since other processes may use the cores, and wall
 time with more.
+
+Where there is a GPU, resident merges there are compared with a copy that moves the same bytes, with Triton's kernels
+and without.
 """
 
 import argparse
+import contextlib
 import cProfile
 import hashlib
 import os
@@ -28,6 +32,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from evomerge.merging.engine import MergeEngine
+from evomerge.merging.fused.tensors import kernels_on_gpu, torch_only
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.output.materialize import materialize
 from evomerge.recipe import Input, Merge, Recipe
@@ -119,7 +124,10 @@ def add_scaled(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.flo
 def in_turns(
     run: Callable[[int], object], plain: Callable[[], None], rounds: int, threads: int
 ) -> tuple[float, float, float]:
-    """Median seconds of `run`, of the triad, and the median ratio of the triad's to those of the run before it."""
+    """Median seconds of `run`, of the triad, and the median ratio of the triad's to those of the run before it.
+
+    threads: 1 for CPU time, any other number for wall time.
+    """
     clock = time.process_time if threads == 1 else time.perf_counter
     times = np.zeros((rounds, 3))
     for number in range(rounds):
@@ -213,6 +221,34 @@ def main() -> None:
             for method in given.methods:
                 measure(base, experts, method, threads, given.rounds)
         materialized(folder, base, given.methods, given.threads[-1], given.rounds)
+        if torch.cuda.is_available():
+            print(f"{torch.cuda.get_device_name():40}{'':>8}{'seconds':>9}{'copy':>9}{'GB/s':>7}{'of copy':>9}")
+            for method in given.methods:
+                measure_on_gpu(base, experts, method, torch.device("cuda", 0), given.rounds)
+
+
+def measure_on_gpu(base: Checkpoint, experts: list[Checkpoint], method: str, device: torch.device, rounds: int) -> None:
+    """Print the rows of one method: resident merges on a GPU, in wall time."""
+    into = {name: base.tensor(name).to(device, copy=True) for name in base.names}
+    moved = base.nbytes * (len(experts) + 1 + (method not in BASELESS))
+    source, target = (torch.zeros(moved // 2, dtype=torch.uint8, device=device) for _ in range(2))
+    engine = MergeEngine(base, experts, names=EXPERTS, device=str(device))
+    compiled = method not in DENSE and kernels_on_gpu("cuda_sums", device) is not None
+
+    def apply(number: int) -> None:
+        engine.apply(merge(method, base.names, 0.2 + 0.01 * number), into)
+        torch.cuda.synchronize(device)
+
+    def copy() -> None:
+        target.copy_(source)
+        torch.cuda.synchronize(device)
+
+    for way, context in (("PyTorch", torch_only), *([("Triton", contextlib.nullcontext)] if compiled else [])):
+        with context():
+            apply(rounds)  # copies the models, compiles kernels
+            copy()
+            seconds, reference, ratio = in_turns(apply, copy, rounds, 0)
+        print(f"{f'{method}, {way}':48}{seconds:>9.4f}{reference:>9.4f}{moved / seconds / 1e9:>7.0f}{ratio:>9.0%}")
 
 
 def materialized(folder: Path, base: Checkpoint, methods: list[str], threads: int, rounds: int) -> None:

@@ -1,6 +1,6 @@
 """Compiled kernels that count the magnitudes of a delta by their leading bits, and list those with given ones.
 
-Digest of words.py: 0f6d18c8dc6a5222
+Digest of words.py: 549f5d700c514bf2
 """
 
 from typing import Any

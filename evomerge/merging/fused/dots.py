@@ -1,6 +1,6 @@
 """Compiled kernels of dot products: a gradient with models or their deltas, all of them in one pass.
 
-Digest of words.py: 0f6d18c8dc6a5222
+Digest of words.py: 549f5d700c514bf2
 """
 
 from typing import Any

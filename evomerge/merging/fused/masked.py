@@ -1,7 +1,7 @@
 """Compiled kernels of sums and elections of deltas with dropped elements, whose masks are computed on the way.
 
 Every step is rounded to float32, the result once more; the bits are those of `kernels/` on PyTorch.
-Digest of words.py: 0f6d18c8dc6a5222
+Digest of words.py: 549f5d700c514bf2
 """
 
 from typing import Any, NamedTuple

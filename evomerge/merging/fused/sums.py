@@ -1,6 +1,6 @@
 """Compiled kernels of sums of models times coefficients; every step is rounded to float32, the result once more.
 
-Digest of words.py: 0f6d18c8dc6a5222
+Digest of words.py: 549f5d700c514bf2
 """
 
 from typing import Any

@@ -1,9 +1,11 @@
 """Tensors in compiled kernels: the conditions under which they can be, and their addresses.
 
-Numba takes long to import, and a merge works without it: it is imported by the first merge on the CPU. Where a
-function here returns None or False, the caller computes the same with PyTorch.
+Numba compiles for the CPU, Triton for GPUs. Both take long to import, and a merge works without them: the first merge
+on a device imports the one it needs. Where a function here returns None or False, the caller computes the same with
+PyTorch.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,10 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evomerge.merging.fused.flags import Flag, Flags
+
 #: Models whose values a kernel has in registers at once; more of them are added to a buffer first.
 _AT_ONCE = 4
 #: Elements of that buffer: 256 KiB, which stay in the second level cache of a core.
 _BUFFER = 65536
+
+#: Models that a kernel on a GPU takes.
+_MOST_ON_GPU = 64
+#: Dtype -> the smallest magnitude, as bits of a float32, that is not finite in it: halfway beyond the largest value.
+_OVERFLOWS = {torch.bfloat16: 0x7F7F8000, torch.float16: 0x477FF000, torch.float32: 0x7F800000}
 
 #: Coefficients from here on are left to PyTorch: they may overflow in float32.
 _LARGE = 1e38
@@ -49,8 +58,35 @@ def kernels(name: str) -> ModuleType | None:
 def _module(name: str) -> ModuleType | None:
     try:
         return import_module(f"evomerge.merging.fused.{name}")
-    except ImportError:  # Numba is missing, or does not support this version of Python or NumPy
+    except ImportError:  # Numba or Triton is missing, or does not support this version of Python or NumPy
         return None
+
+
+def kernels_on_gpu(name: str, device: torch.device) -> ModuleType | None:
+    """Return a module of Triton's kernels; None where Triton is missing or does not give the bits of PyTorch."""
+    return _module(name) if _enabled and _triton_works(device) else None
+
+
+@cache
+def _triton_works(device: torch.device) -> bool:
+    """Compile a sum, and compare it with PyTorch's on the same GPU."""
+    sums, words = _module("cuda_sums"), _module("cuda_words")
+    if sums is None or words is None:
+        return False
+    try:
+        problem = "" if sums.exact(device, _OVERFLOWS[torch.bfloat16]) else "its sums differ from those of PyTorch"
+    except words.FAILURES as error:
+        problem = str(error).strip() or type(error).__name__
+    if problem:
+        warnings.warn(f"Merges on {device} run without Triton: {problem}.", RuntimeWarning, stacklevel=2)
+    return not problem
+
+
+def on_gpu(tensors: Sequence[Tensor]) -> bool:
+    """Return whether kernels on a GPU can read all of some tensors; they must be on the same one."""
+    return all(
+        t.is_cuda and t.device == tensors[0].device and t.dtype in _OVERFLOWS and t.is_contiguous() for t in tensors
+    )
 
 
 class Words(NamedTuple):
@@ -96,11 +132,9 @@ def kinds_by_dtype() -> dict[torch.dtype, Any]:
     return {torch.bfloat16: words.BFLOAT16, torch.float16: words.FLOAT16, torch.float32: words.FLOAT32}
 
 
-@cache
 def overflow(dtype: torch.dtype) -> int:
     """Return the smallest magnitude of a float32, as its bits, that is not finite in this dtype."""
-    limit: int = import_module("evomerge.merging.fused.words").OVERFLOWS[type(kinds_by_dtype()[dtype])]
-    return limit
+    return _OVERFLOWS[dtype]
 
 
 def write_sum(
@@ -110,6 +144,7 @@ def write_sum(
     place: Tensor,
     dtype: torch.dtype,
     pieces: Pieces,
+    flag: Flag | None = None,
 ) -> bool:
     """Write the sum of coefficient times model, or the base plus that of coefficient times delta, in one pass.
 
@@ -119,20 +154,23 @@ def write_sum(
         base: What is subtracted from the models and added to the result, or None.
         place: The tensor to write to.
         dtype: The dtype that results are rounded to, that of `place` unless it is float32.
-        pieces: Divides the tensor among threads.
+        pieces: Divides the tensor among threads, on the CPU.
+        flag: On a GPU, is set later if results are not finite; without one, this function waits for the GPU.
 
     Returns:
-        Whether all results are written and finite. If not, `place` has arbitrary values.
+        Whether all results are written and, unless the flag will be set, finite. If not, `place` has arbitrary values.
     """
+    if not models or place.dtype not in (dtype, torch.float32) or not all(abs(c) < _LARGE for c in coefficients):
+        return False
+    if on_gpu([place, *models, *_optional(base)]):
+        return _write_on_gpu(models, coefficients, base, place, dtype, flag)
     sums = kernels("sums")
-    words = Words.of([place, *models, *_optional(base)]) if sums and models else None
-    if sums is None or words is None or place.dtype not in (dtype, torch.float32):
+    words = Words.of([place, *models, *_optional(base)]) if sums else None
+    if sums is None or words is None:
         return False
     addresses, kinds = words.of_models(len(models))
     origin = words.last if base is not None else (None, None)
     result = (*words.first, kinds_by_dtype()[dtype])
-    if not all(abs(value) < _LARGE for value in coefficients):
-        return False
     factors = tuple([np.float32(value) for value in coefficients])
     *early, last = range(0, len(models), _AT_ONCE)
 
@@ -154,6 +192,23 @@ def write_sum(
     return max(pieces(write), default=0) < overflow(dtype)
 
 
+def _write_on_gpu(
+    models: Sequence[Tensor],
+    coefficients: Sequence[float],
+    base: Tensor | None,
+    place: Tensor,
+    dtype: torch.dtype,
+    flag: Flag | None,
+) -> bool:
+    sums = kernels_on_gpu("cuda_sums", place.device)
+    if sums is None or dtype not in _OVERFLOWS or len(models) > _MOST_ON_GPU:
+        return False
+    flags = Flags(1, place.device)
+    factors = [float(np.float32(value)) for value in coefficients]
+    sums.write(models, factors, base, place, dtype, overflow(dtype), (flag or flags.at(0))())
+    return not flags.raised()
+
+
 def model_dots(models: Sequence[Tensor], base: Tensor | None, gradient: Tensor, pieces: Pieces) -> list[float] | None:
     """Return the dot product of a gradient with each model, or each delta, in one pass; None if a tensor is unsuitable.
 
@@ -161,8 +216,14 @@ def model_dots(models: Sequence[Tensor], base: Tensor | None, gradient: Tensor, 
         models: Tensors of one shape.
         base: What is subtracted from the models, or None.
         gradient: A tensor of that shape.
-        pieces: Divides the tensors among threads.
+        pieces: Divides the tensors among threads, on the CPU.
     """
+    if models and on_gpu([gradient, *models, *_optional(base)]):
+        module = kernels_on_gpu("cuda_dots", gradient.device)
+        if module is None or len(models) > _MOST_ON_GPU:
+            return None
+        products: list[float] = module.dots(models, base, gradient)
+        return products
     dots = kernels("dots")
     words = Words.of([gradient, *models, *_optional(base)]) if dots else None
     if dots is None or words is None:

@@ -121,10 +121,6 @@ def add_products(_context: Any, sums: Any, models: Any, index: Any, kinds: Any, 
     return sums(sums, models, index, kinds, origin, factor), generate
 
 
-#: Kind -> the smallest magnitude that is not finite after rounding: halfway beyond the largest finite value.
-OVERFLOWS = {np.uint16: 0x7F7F8000, np.int16: 0x477FF000, np.float32: 0x7F800000}
-
-
 def value_at(builder: Any, address: Any, index: Any, kind: Any) -> Any:
     """Generate the instructions that load the value at a position as float32."""
     return _widened(builder, builder.load(_pointer(builder, (address, index), kind), align=1), kind)
