@@ -19,6 +19,15 @@ FloatArray = NDArray[np.float64]
 #: With fewer, the rank-mu update has a single parent and its learning rate vanishes.
 MIN_POPSIZE = 4
 
+#: Initial standard deviation: a compromise between the best value for a good start (0.1) and for an optimum at the
+#: border (0.25), over 14 to 200 coordinates and 100 to 400 trials of rotated quadratics. Noisier losses need a larger
+#: one.
+_SIGMA = 0.13
+#: It is that for means this far from the border, and smaller in proportion for nearer ones: with many experts a uniform
+#: weight is small, and draws that may only go up would be far from it on average.
+_ROOM = 0.25
+_LEAST_SIGMA = 0.03
+
 #: Redraws of a point outside the cube before it is clipped. 1, 10 and 100 end equally well with half of the
 #: optimum's coordinates at the border (56 and 200 coordinates, 400 trials); 100 dominates the run time at 512.
 _N_RESAMPLING = 10
@@ -29,6 +38,17 @@ _N_DRAWS = 16
 _NARROWEST = 1e-7
 #: Points farther away than this many standard deviations were not drawn but are replacements for known points.
 _FAR = 30.0
+
+
+def default_sigma(mean: FloatArray) -> float:
+    """Return an initial standard deviation: 0.13, or half the mean distance of the coordinates to the border if less.
+
+    Coordinates on the border do not count. mean: of the distribution, (dimension,).
+    """
+    room = np.minimum(mean, 1.0 - mean)
+    inside = room[room > 0]
+    near = float(inside.mean()) / _ROOM if len(inside) else 1.0
+    return max(_LEAST_SIGMA, _SIGMA * min(1.0, near))
 
 
 class Distribution(Protocol):
@@ -51,7 +71,7 @@ class Generations:
         self,
         kind: Callable[..., Distribution],
         mean: FloatArray,
-        sigma: float,
+        sigma: float | None,
         popsize: int | None,
         *,
         follow: bool = False,
@@ -61,7 +81,7 @@ class Generations:
         Args:
             kind: `cmaes.CMA` or `cmaes.SepCMA`.
             mean: Initial mean, (dimension,).
-            sigma: Initial standard deviation, in cube widths, in (0, 1].
+            sigma: Initial standard deviation, in cube widths, in (0, 1]; None for `default_sigma` of the mean.
             popsize: Results per update, at least 4; None for the default.
             follow: Whether to center the first generation on the best point told that was not proposed here (a
                 baseline), once there is one.
@@ -69,6 +89,8 @@ class Generations:
         Raises:
             OptimizerError: `sigma` or `popsize` is out of range.
         """
+        if sigma is None:
+            sigma = default_sigma(mean)
         if not 0.0 < sigma <= 1.0:
             raise OptimizerError(f"sigma must lie in (0, 1], in cube widths; it is {sigma}.")
         if popsize is None:

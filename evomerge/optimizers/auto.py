@@ -37,8 +37,8 @@ from evomerge.plugins import PluginSpec
 _COARSE, _FINE, _LONG = 5.0, 5.0, 25.0
 #: Gradients that may fail before black-box search takes over, if none has succeeded.
 _TRIES = 3
-#: Standard deviations of CMA-ES, in cube widths: around a point that a descent found, and around the best baseline.
-_NEAR, _FAR = 0.05, 0.13
+#: Standard deviation of CMA-ES around a point that a descent found, in cube widths.
+_NEAR = 0.05
 
 
 class Auto(Optimizer):
@@ -361,7 +361,7 @@ class _BlackBox:
         _, self._first, self._groups = np.unique(groups, return_index=True, return_inverse=True)
         self._around = around
         if around is None:
-            self._generations = Generations(cmaes.CMA, start[self._first], _FAR, None, follow=True)
+            self._generations = Generations(cmaes.CMA, start[self._first], None, None, follow=True)
         else:
             self._generations = Generations(cmaes.CMA, np.full(len(self._first), 0.5), _NEAR, None)
 

@@ -12,9 +12,6 @@ from evomerge.optimizers.base import FloatArray, Observation, Optimizer, Optimiz
 
 _PRESETS = ("none", "sakana", "mergekit_evolve")
 _PUBLISHED_SIGMA = 1 / 6
-#: A compromise between the best value for a good start (0.1) and for an optimum at the border (0.25), over 14 to 200
-#: coordinates and 100 to 400 trials of rotated quadratics; noisier losses need a larger one.
-_SIGMA = 0.13
 
 
 class CmaEs(Optimizer):
@@ -26,7 +23,9 @@ class CmaEs(Optimizer):
     centered on the best baseline so far.
 
     Args:
-        sigma: Initial standard deviation, as a fraction of a coefficient's range; 0.13 by default.
+        sigma: Initial standard deviation, as a fraction of a coefficient's range. By default 0.13, or about half the
+            mean distance of the start's coefficients to the ends of their ranges if that is less (1/8 with eight
+            experts), and at least 0.03.
         popsize: Results per update; 4 + floor(3 ln dimension) by default. Double it when the losses are so noisy that
             single comparisons mean little and there are 400 trials or more.
         preset: Published settings to use instead of these two.
@@ -57,8 +56,8 @@ class CmaEs(Optimizer):
         if preset != "none" and (sigma is not None or popsize is not None):
             raise OptimizerError(f"Preset {preset!r} fixes sigma and popsize; omit either them or the preset.")
         mean = np.full(dimension, 0.5) if preset == "sakana" else self.start
-        if sigma is None:
-            sigma = _SIGMA if preset == "none" else _PUBLISHED_SIGMA
+        if preset != "none":
+            sigma = _PUBLISHED_SIGMA
         self._generations = Generations(cmaes.CMA, mean, sigma, popsize, follow=preset == "none")
 
     @one_thread

@@ -18,7 +18,7 @@ class SepCmaEs(Optimizer):
     is nothing to separate, it is CMA-ES. The first generation is centered on the best baseline so far.
 
     Args:
-        sigma: Initial standard deviation, as a fraction of a coefficient's range.
+        sigma: Initial standard deviation, as a fraction of a coefficient's range; by default as in `cma_es`.
         popsize: Results per update; 4 + floor(3 ln dimension) by default.
     """
 
@@ -31,7 +31,7 @@ class SepCmaEs(Optimizer):
         seed: int,
         start: FloatArray | None = None,
         *,
-        sigma: float = 0.13,
+        sigma: float | None = None,
         popsize: int | None = None,
     ) -> None:
         super().__init__(dimension, n_objectives, seed, start)

@@ -4,6 +4,7 @@ import cmaes
 import numpy as np
 import pytest
 
+from evomerge.optimizers._generations import default_sigma
 from evomerge.optimizers.base import Observation, OptimizerError
 from evomerge.optimizers.cma_es import CmaEs
 from tests.contracts.optimizer import OptimizerContract, quadratic
@@ -137,3 +138,20 @@ def test_the_search_begins_at_the_best_baseline_and_presets_do_not() -> None:
 
     assert abs(first("none").mean() - 0.7) < 0.1
     assert abs(first("sakana").mean() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("start", "sigma"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], 0.13),
+        ([0.25, 0.25, 0.25, 0.25], 0.13),
+        ([0.125, 0.125, 0.875, 0.875], 0.065),
+        ([0.125, 0.125, 1.0, 0.0], 0.065),  # such as a density of 1
+        ([0.01, 0.01, 0.01, 0.01], 0.03),
+        ([0.0, 0.0, 1.0, 0.0], 0.13),
+    ],
+)
+def test_the_first_draws_stay_near_a_start_that_is_near_the_border(start: list[float], sigma: float) -> None:
+    assert default_sigma(np.array(start)) == pytest.approx(sigma)
+    points = [CmaEs(4, 1, 3, np.array(start), sigma=value).ask(1).x for value in (None, sigma)]
+    assert np.allclose(*points)
