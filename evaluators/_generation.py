@@ -1,7 +1,8 @@
 """Continuations of fixed prompts: tokenized once, decoded with continuous batching, shared prefixes read once.
 
-`generate` of transformers, in batches of similar length with padding on the left, writes what continuous batching
-cannot: samples, beams, and texts of networks whose logits differ, e.g. because their caches hold states or windows.
+A network with an engine (such as vLLM) leaves decoding to it. For the others, `generate` of transformers writes what
+continuous batching cannot, in batches of similar length with padding on the left: samples, beams, and texts of networks
+whose logits differ, e.g. because their caches hold states or windows.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from evaluators._continuous import Row, Rules, Writer
+from evaluators._engines import Instructions, TextEngine, check_greedy, engine_of
 from evaluators._forward import Reader, agree, attempt, numbers
 from evaluators._generation_settings import effective, end_tokens, is_greedy
 from evaluators._networks import check_continues_text
@@ -87,6 +89,10 @@ class Generator:
         self._window = max(map(len, encoded), default=0) + LOOK_BACK
         self._batch_tokens = batch_tokens
         self._options = dict(options or {})
+        engine = engine_of(model.network)
+        if engine is not None:
+            check_greedy(engine, model.network, self._options)
+            engine.expect(max(map(len, self._prompts), default=0) + max_new_tokens)
         self._prefixes = prefixes([prepare([(p, p[-1:])], context, i) for i, p in enumerate(self._prompts)])
         self._streams: dict[type, bool] = {}
         self._pads: dict[type, bool] = {}
@@ -110,6 +116,9 @@ class Generator:
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Generation]:
         """Return the continuations of the prompts `which`, in that order."""
+        engine = engine_of(network)
+        if engine is not None:
+            return self._by_engine(engine, network, which)
         if len(which) > 1 and self._may_stream(network, which):
             return self._stream(network, which)
         limit = batch_limit(self._batch_tokens, network)
@@ -121,6 +130,22 @@ class Generator:
         for batch in planned:
             found.update(zip(batch, self._generate(network, batch), strict=True))
         return [found[prompt] for prompt in which]
+
+    def _by_engine(self, engine: TextEngine, network: Any, which: Sequence[int]) -> list[Generation]:
+        """Return the continuations of the prompts `which`, written by the network's engine."""
+        ends = end_tokens(network, self._tokenizer)
+        penalty = effective(network, self._options).repetition_penalty or 1.0
+        instructions = Instructions(self._max_new_tokens, ends, self._stop, penalty, self._tokenizer)
+        written = engine.write([self._prompts[i] for i in which], instructions)
+        return [self._finish(self._up_to_stop(each.tokens), ends, each.finite) for each in written]
+
+    def _up_to_stop(self, tokens: list[int]) -> list[int]:
+        """Return tokens up to the first one with which they contain a stop string."""
+        if not self._stopped([tokens])[0] and not any(stop in self._tokenizer.decode(tokens) for stop in self._stop):
+            return tokens
+        sizes = range(1, len(tokens) + 1)
+        stopped = self._stopped([tokens[:size] for size in sizes])
+        return tokens[: next((size for size, ended in zip(sizes, stopped, strict=True) if ended), len(tokens))]
 
     def _stream(self, network: Any, which: Sequence[int]) -> list[Generation]:
         """Return the continuations of the prompts `which`, with continuous batching."""

@@ -43,11 +43,16 @@ def effective(network: Any, options: Mapping[str, Any]) -> Any:
     return config
 
 
+def without_equal(network: Any, options: Mapping[str, Any]) -> list[str]:
+    """Return the names of settings that change a greedy continuation in a way that only `generate` follows."""
+    settings = {**options, **effective(network, options).to_diff_dict()}
+    return sorted(
+        name for name, value in settings.items() if name not in FOLLOWED and value and value != WITHOUT_EFFECT.get(name)
+    )
+
+
 def is_greedy(network: Any, options: Mapping[str, Any]) -> bool:
     """Return whether each token is the most likely one, except for a repetition penalty."""
     if not hasattr(network, "generation_config"):
         return False
-    config = effective(network, options)
-    settings = {**options, **config.to_diff_dict()}
-    others = (value for name, value in settings.items() if name not in FOLLOWED and value != WITHOUT_EFFECT.get(name))
-    return not config.do_sample and not any(others)
+    return not effective(network, options).do_sample and not without_equal(network, options)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluators._engines import write_with
 from evaluators._own_code import look_in
 from evaluators.base import Evaluator, FloatArray, Scores, split_of
 from evomerge import plugins
@@ -27,6 +28,7 @@ from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
+from evomerge.resident.vllm_engine import VllmEngine
 from evomerge.space import build_space
 from evomerge.trial import BATCH_TOKENS, OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, SpaceError
@@ -56,6 +58,7 @@ class BenchSpec:
         gpus: GPUs per worker; above 1 a candidate's layers are spread over them.
         pins: Expected fingerprints of the models' files; None checks nothing.
         compute_dtype: Dtype of the network, "float32" or "stored" (that of the merged weights).
+        backend: What generates text, with its options; None for transformers.
         keep_bytes: Bytes of folded adapters that a worker may cache.
         code: Folders in which the user's own modules are looked up.
         own: Parents scored with the configuration and tokenizer of their own folders instead of the merge's.
@@ -73,6 +76,7 @@ class BenchSpec:
     gpus: float = 0.0
     pins: Pins | None = None
     compute_dtype: str = "stored"
+    backend: PluginSpec | None = None
     keep_bytes: int = 0
     code: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
@@ -118,6 +122,10 @@ class Bench:
         self.model = load_resident(
             sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1, compute=compute
         )
+        self._engine: VllmEngine | None = None
+        if spec.backend is not None:
+            self._engine = VllmEngine(self.model, sources.base.path, sources.tokenizer, spec.backend.options)
+            write_with(self.model.network, self._engine)
         written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
         self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
         models = {spec.recipe.base.name: sources.base, **sources.inputs}
@@ -235,6 +243,8 @@ class Bench:
             model = as_its_folder(self._folders[name], self.model, tokenizer=name in self.spec.own_tokenizers)
             if self._budget is not None:
                 self._budget.share(model.network)
+            if self._engine is not None:
+                write_with(model.network, self._engine)
             self._under_own[label] = model, NetworkState(model.network, ())
         return self._under_own[label]
 
@@ -244,6 +254,8 @@ class Bench:
             self.engine.forget()
         self.engine.apply(merge, self.model.tensors)
         self.model.settle()
+        if self._engine is not None:
+            self._engine.outdate()
         self._state.mark()
 
     def _renew(self, merge: Merge) -> None:
@@ -298,6 +310,8 @@ class Bench:
             pairs = zip(("weights", "outputs", "scores"), first, second, strict=True)
             same = next((what for what, a, b in pairs if a is not None and a == b), None)
             if same is None:
+                if self._engine is not None:
+                    self._engine.check()
                 self._check_repeats(trial, probe, outputs)
                 return
             if same != "scores":  # more examples would not change that

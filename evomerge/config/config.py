@@ -14,6 +14,7 @@ from evaluators._own_code import look_in
 from evaluators._texts import read_text
 from evomerge.config.fields import (
     Amount,
+    Backend,
     Base,
     Count,
     Device,
@@ -81,6 +82,7 @@ class SearchConfig(Section):
     """A validated search file.
 
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
+    backend: what generates text, None for transformers.
     racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
     scored: "off", "safe" or "aggressive"; None for what the optimizer does by itself.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
@@ -96,6 +98,7 @@ class SearchConfig(Section):
     method: Plugin = PluginSpec("task_arithmetic")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     compute_dtype: Literal["float32", "stored"] | None = None
+    backend: Backend = None
     tokenizer: str | None = None
     space: Plugin = PluginSpec("auto")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
@@ -198,6 +201,8 @@ class SearchConfig(Section):
         rest = {name: getattr(self, name) for name in _keys(type(self)) if name not in data}
         if self.keep is not None:
             rest["keep"] = keep_data(self.keep)
+        if self.backend is not None:
+            rest["backend"] = plugin_data(self.backend)
         rest["code"] = list(self.code_folders) or None
         return data | {name: value for name, value in rest.items() if value is not None}
 

@@ -27,6 +27,13 @@ from evomerge.yaml.reader import unknown_key
 
 #: Options of plug-ins that name a file or folder.
 PATH_OPTIONS = ("file", "include_path", "examples", "start")
+#: Backends that generate: the network itself, and others.
+BACKENDS = ("transformers", "vllm")
+#: Arguments of `vllm.LLM` that follow from the models, or that a merge in place rules out.
+SET_BY_US = (
+    "model", "tokenizer", "dtype", "load_format", "hf_overrides", "trust_remote_code", "skip_tokenizer_init",
+    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "quantization", "cpu_offload_gb",
+)  # fmt: skip
 #: Ends of names that are files of lm-eval tasks.
 TASK_FILES = (".yaml", ".yml")
 
@@ -254,6 +261,21 @@ def _folders(data: Any, info: ValidationInfo) -> tuple[Path, ...]:
     return tuple(_located(text, info) for text in (data if isinstance(data, list) else [data]))
 
 
+def _backend(data: Any) -> PluginSpec | None:
+    """Return another backend than transformers with its options; None for transformers, the default."""
+    spec = PluginSpec.read(data) if isinstance(data, str) or isinstance(_mapping(data).get("kind"), str) else None
+    if spec is None or spec.kind not in BACKENDS:
+        raise ValueError(f"expected {' or '.join(BACKENDS)}, or {{kind: vllm, OPTION: VALUE}}; got {data!r}")
+    if spec.kind == BACKENDS[0]:
+        if spec.options:
+            raise ValueError(f"{BACKENDS[0]} takes no options; got {', '.join(spec.options)}")
+        return None
+    own = [name for name in spec.options if name in SET_BY_US]
+    if own:
+        raise ValueError(f"{own[0]} of vLLM follows from the search, or is not supported; remove it")
+    return spec
+
+
 def _racing(given: Any) -> str | None:
     # YAML reads a bare `off` as false.
     if given is None:
@@ -265,6 +287,7 @@ def _racing(given: Any) -> str | None:
     return str(given)
 
 
+Backend = Annotated[PluginSpec | None, PlainValidator(_backend)]
 Racing = Annotated[str | None, PlainValidator(_racing)]
 Base = Annotated[Input, PlainValidator(_base)]
 Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]

@@ -14,6 +14,7 @@ from evomerge.budget import candidates, spending
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.feedback import record_measures
+from evomerge.launch.backend import backend_versions
 from evomerge.launch.limits import budget, finished, time_after
 from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
@@ -172,7 +173,7 @@ def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins |
         _keep_search_file(config)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
-    found: dict[str, Any] = environment() | {COMPUTE_DTYPE: plan.spec.compute_dtype}
+    found: dict[str, Any] = environment() | backend_versions(config) | {COMPUTE_DTYPE: plan.spec.compute_dtype}
     if plan.borrowed:
         found[MERGES_TOKENIZER] = dict(plan.borrowed)
     return Study.create(folder, config.identity(), found, inputs=known, search_file=config.text())

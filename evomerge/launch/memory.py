@@ -11,6 +11,8 @@ from evomerge.merging.recipe_models import RecipeModels
 
 #: A process with torch, transformers and the evaluators' libraries (measured: 470 MB), and what merging adds.
 LIBRARIES = 500_000_000
+#: What vLLM takes on a CPU besides the weights: its libraries and its cache of keys and values.
+VLLM = 1_500_000_000
 #: Tokens of a batch on a CPU, and logits at which choices are scored: what a forward pass holds at its peak.
 TOKENS, LOGITS = 4096, 2**24
 #: Share of the available memory that is relied on.
@@ -47,10 +49,13 @@ class MemoryNeeds:
         return max(0, min(self.folded, int((SAFE * available - self.total(workers)) / workers)))
 
 
-def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torch.dtype | None) -> MemoryNeeds:
+def memory_needs(
+    sources: RecipeModels, dtype: torch.dtype | None, compute: torch.dtype | None, *, vllm: bool = False
+) -> MemoryNeeds:
     """Estimate the memory needs of a search over these models.
 
-    dtype: of merged weights, None for the base's. compute: of the network if it differs.
+    dtype: of merged weights, None for the base's. compute: of the network if it differs. vllm: whether vLLM holds the
+    weights once more.
     """
     base = sources.base
     stored = {name: dtype if dtype and base.mergeable(name) else base.dtype(name) for name in base.names}
@@ -68,9 +73,12 @@ def memory_needs(sources: RecipeModels, dtype: torch.dtype | None, compute: torc
     widest = max((kind.itemsize for kind in stored.values()), default=4) if compute is None else compute.itemsize
     return MemoryNeeds(
         inputs=sum(file.stat().st_size for file in files),
-        worker=LIBRARIES + network + held + _forward(base.config, widest),
+        worker=LIBRARIES + network + held + _forward(base.config, widest) + vllm * (VLLM + network),
         folded=folded,
-        device=network + sum(model.nbytes for model in sources.models) + 8 * _forward(base.config, widest),
+        device=network
+        + sum(model.nbytes for model in sources.models)
+        + 8 * _forward(base.config, widest)
+        + vllm * network,
         largest=max(tensors.values(), default=0),
         export=sum(size * stored[name].itemsize for name, size in sizes.items()),
     )

@@ -14,6 +14,7 @@ from evomerge.config import SearchConfig
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
+from evomerge.launch.backend import check_backend, foresee, with_length
 from evomerge.launch.checks import placed, placed_models
 from evomerge.launch.first_trials import model_key, planned_trials
 from evomerge.launch.growth import Added, added
@@ -113,6 +114,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         with placed_models(config):
             pins.compare_models(study, recipe)
     check_device(config)
+    check_backend(config)
     checks.check_method(config)
     say("checking the models")
     with placed_models(config):
@@ -136,12 +138,14 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     beyond = None if study is None else added(study, ids, config, objective)
     reader = unloaded(base, sources.tokenizer) if base.config is not None else None
     previews: dict[str, tuple[str, ...]] = {}
+    foreseen = None if reader is None else foresee(config, reader)
     if reader is not None and checks.reads_text(config):
         notes += checks.preflight(config, evaluators, reader)
         previews = checks.previews(evaluators, reader.tokenizer)
     notes += checks.floor_notes(config, objective)
     reading = own_tokenizers(reader, sources, recipe, evaluators, own)
     check_own_networks(config, needs, {**own, **reading.scored})
+    spec = with_length(config, spec, foreseen, own)
     apart = tuple(name for name in (recipe.base.name, *sources.inputs) if name in own or name in reading.scored)
     plan = Plan(
         spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored)),
@@ -198,6 +202,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         config.device,
         1 if config.threads == "auto" else config.threads,
         compute_dtype=compute,
+        backend=config.backend,
         code=config.code_folders,
         salt=config.split.salt or "",
         batch_tokens=config.batch_tokens,
@@ -214,7 +219,8 @@ def _objective(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Obj
 
 def _needs(sources: RecipeModels, spec: BenchSpec) -> MemoryNeeds:
     dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
-    return memory_needs(sources, dtype, torch.float32 if spec.compute_dtype == "float32" else None)
+    compute = torch.float32 if spec.compute_dtype == "float32" else None
+    return memory_needs(sources, dtype, compute, vllm=spec.backend is not None)
 
 
 def begun(config: SearchConfig) -> Study | None:

@@ -1,0 +1,240 @@
+"""vLLM as the engine that generates: one instance per worker, in its process, whose weights follow the resident ones.
+
+https://docs.vllm.ai. After every merge the weights are reloaded in place, tensor by tensor under their names in the
+checkpoint, and the prefix cache is emptied, since it holds keys and values of the previous candidate. vLLM is imported
+at first use, because its import takes as long as all others together.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluators._engines import Instructions, Written
+from evaluators._rows import Tokens
+from evomerge.errors import EvomergeError
+from evomerge.resident.resident import ResidentModel
+
+NAME = "vllm"
+#: Read by vLLM when it is imported; values that the user has set are kept. One process, so that tensors are handed over
+#: as they are; logs on stderr, so that they do not mix with a command's output.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+#: On a CPU, vLLM 0.32 searches all imported modules for kernels, and fails on this one, which Numba imports: the
+#: `__dict__` of its attribute `lib` is no dictionary.
+_UNREADABLE = "llvmlite.binding.ffi"
+#: Bytes of the cache of keys and values on a CPU, where vLLM would take most of the memory.
+_CPU_CACHE = 2**30
+#: Share of the GPU's free memory that vLLM gets; forward passes of other tasks need the rest.
+_GPU_SHARE = 0.6
+#: Largest accepted difference of log-probabilities from transformers', in nats. In bfloat16, the largest over 299
+#: tokens was 0.19.
+_TOLERANCE = {torch.float32: 0.01}
+_TOLERANCE_16 = 1.0
+#: Most likely next tokens that are compared.
+_COMPARED = 20
+
+
+class EngineError(EvomergeError):
+    """vLLM cannot be used for these models, or did not do what it should."""
+
+
+class Foreseen:
+    """Stands for the engine where nothing is generated, and learns which length the tasks need.
+
+    longest: tokens of the longest continued prompt; 0 if nothing is generated.
+    """
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+    def expect(self, n_tokens: int) -> None:
+        """Remember the largest number of tokens."""
+        self.longest = max(self.longest, n_tokens)
+
+    def write(self, prompts: Sequence[Tokens], instructions: Instructions) -> list[Written]:
+        """Raise NotImplementedError: there are no weights."""
+        raise NotImplementedError
+
+
+class VllmEngine:
+    """Generates with vLLM under the weights of a resident model.
+
+    Args:
+        model: The resident model.
+        folder: A model folder with its configuration.
+        tokenizer: The folder of its tokenizer, for stop strings.
+        options: Further arguments of `vllm.LLM`.
+    """
+
+    name = NAME
+
+    def __init__(self, model: ResidentModel, folder: Path, tokenizer: Path, options: Mapping[str, Any]) -> None:
+        self._model, self._folder, self._tokenizer = model, folder, tokenizer
+        self._options = options
+        self._llm: Any = None
+        self._current = False
+        self._last: tuple[Tokens, ...] = ()
+
+    def expect(self, n_tokens: int) -> None:
+        """Do nothing: the length is an option."""
+
+    def outdate(self) -> None:
+        """Transfer the weights again before the next prompt: call it after every merge."""
+        self._current = False
+
+    def write(self, prompts: Sequence[Tokens], instructions: Instructions) -> list[Written]:
+        """Return the continuations. Raises EngineError if vLLM cannot load the model."""
+        own = instructions.tokenizer is self._model.tokenizer
+        settings = _vllm().SamplingParams(
+            temperature=0.0,
+            repetition_penalty=instructions.penalty,
+            max_tokens=instructions.n_new,
+            ignore_eos=True,
+            stop_token_ids=sorted(instructions.ends),
+            stop=list(instructions.stop) if own else None,
+            detokenize=own and bool(instructions.stop),
+            skip_special_tokens=False,
+            logprobs=0,
+        )
+        found = self._generate(prompts, settings, instructions.n_new)
+        self._last = (max(prompts, key=len),)
+        return [Written(list(each.token_ids), _is_finite(each.logprobs)) for each in found]
+
+    def check(self) -> None:
+        """Compare the probabilities of next tokens with the network's, for the longest prompt of the last call.
+
+        Raises EngineError if they differ by more than rounding.
+        """
+        if not self._last:
+            return
+        prompt = self._last[0]
+        settings = _vllm().SamplingParams(temperature=0.0, max_tokens=1, logprobs=_COMPARED, detokenize=False)
+        (found,) = self._generate([prompt], settings, 1)
+        theirs = {token: each.logprob for token, each in found.logprobs[0].items()}
+        network = self._model.network
+        with torch.inference_mode():
+            logits = network(input_ids=torch.tensor([prompt], device=network.device)).logits[0, -1]
+        ours = logits.float().log_softmax(-1)[list(theirs)].cpu().numpy()
+        apart = float(np.abs(ours - np.array(list(theirs.values()))).max())
+        if not apart <= _TOLERANCE.get(network.dtype, _TOLERANCE_16):
+            raise EngineError(
+                f"Under the same weights, vLLM's log-probabilities of the next token differ from transformers' by "
+                f"{apart:.3g}: vLLM {vllm_version()} computes {type(network).__name__} differently. "
+                "Use `backend: transformers`."
+            )
+
+    def _generate(self, prompts: Sequence[Tokens], settings: Any, n_new: int) -> list[Any]:
+        self._transfer()
+        longest, room = max(map(len, prompts)) + n_new, self._llm.model_config.max_model_len
+        if longest > room:  # vLLM would cut the text without saying so
+            raise EngineError(f"A prompt with its continuation has {longest} tokens, and max_model_len is {room}.")
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        return [found.outputs[0] for found in self._llm.generate(asked, settings, use_tqdm=False)]
+
+    def _transfer(self) -> None:
+        """Give vLLM the resident weights if it has not got them."""
+        if self._current:
+            return
+        if self._llm is None:
+            self._llm = self._start()
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._weights()})
+        if not self._llm.reset_prefix_cache():
+            raise EngineError("vLLM did not empty its prefix cache, so it would continue texts of the last candidate.")
+        self._current = True
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self._model.tensors.items()
+
+    def _start(self) -> Any:
+        """Start vLLM with dummy weights; those in the folder are never scored."""
+        network = self._model.network
+        try:
+            with _hidden(_UNREADABLE), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about its own use of torch
+                return _vllm().LLM(
+                    model=str(self._folder),
+                    tokenizer=str(self._tokenizer),
+                    dtype=str(network.dtype).removeprefix("torch."),
+                    load_format="dummy",
+                    hf_overrides=_overrides(network),
+                    trust_remote_code=False,
+                    **{**_memory(network.device), "enforce_eager": network.device.type == "cpu", **self._options},
+                )
+        except Exception as error:
+            raise EngineError(f"vLLM {vllm_version()} cannot run {self._folder}: {_in_one_line(error)}") from error
+
+
+def is_installed() -> bool:
+    """Return whether vLLM can be imported here, without importing it."""
+    return find_spec("vllm") is not None
+
+
+def vllm_version() -> str | None:
+    """Return the version of vLLM, or of its build for CPUs, which has another name; None if it is not installed."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _vllm() -> Any:
+    """Import vLLM, which reads its environment then."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    return importlib.import_module("vllm")
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Take a module out of `sys.modules` for a while; those that have imported it keep it."""
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
+
+
+def _overrides(network: Any) -> dict[str, Any]:
+    """Return settings that differ from the folder's: the vocabulary, if tokens were added."""
+    rows = getattr(network.config, "vocab_size", None)
+    return {} if rows is None else {"vocab_size": rows}
+
+
+def _memory(device: torch.device) -> dict[str, Any]:
+    """Return defaults for vLLM's share of the memory."""
+    if device.type == "cpu":
+        return {"kv_cache_memory_bytes": _CPU_CACHE}
+    free, total = torch.cuda.mem_get_info(device)
+    return {"gpu_memory_utilization": _GPU_SHARE * free / total}
+
+
+def _is_finite(logprobs: Any) -> bool:
+    return all(not np.isnan(entry.logprob) for step in logprobs or () for entry in step.values())
+
+
+def _in_one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # pydantic puts a title with the number of errors before them
+    said = lines[1:] if len(lines) > 1 and "validation error" in lines[0] else lines
+    return " ".join(said)[:400] or type(error).__name__

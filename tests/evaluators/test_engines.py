@@ -1,0 +1,102 @@
+"""Engines that generate in place of the network: the same texts, whatever they write behind a stop string."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from evaluators._engines import Instructions, Written, engine_of, write_with
+from evaluators._generation import Generator
+from evaluators._rows import Tokens
+from evaluators.base import EvaluatorError
+from tests.evaluators.test_continuous import N_NEW, PROMPTS, SUPPRESSED
+from tests.evaluators.tiny_llama import TinyModel
+
+
+@dataclass
+class Plain:
+    """An engine that calls `generate` for every prompt, and writes on behind stop strings."""
+
+    network: Any
+    name: str = "plain"
+    longest: int = 0
+    asked: list[Instructions] = field(default_factory=list)
+
+    def expect(self, n_tokens: int) -> None:
+        self.longest = max(self.longest, n_tokens)
+
+    def write(self, prompts: Sequence[Tokens], instructions: Instructions) -> list[Written]:
+        self.asked.append(instructions)
+        return [Written(self._continued(prompt, instructions), True) for prompt in prompts]
+
+    def _continued(self, prompt: Tokens, instructions: Instructions) -> list[int]:
+        tokens = torch.tensor([prompt])
+        found = self.network.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=instructions.n_new,
+            do_sample=False,
+            repetition_penalty=instructions.penalty,
+            eos_token_id=sorted(instructions.ends),
+            pad_token_id=0,
+        )
+        written: list[int] = found[0, len(prompt) :].tolist()
+        return written
+
+
+@pytest.fixture
+def pair(make_model: Callable[..., TinyModel]) -> tuple[TinyModel, TinyModel]:
+    """The same model twice."""
+    return make_model(4), make_model(4)
+
+
+@pytest.mark.parametrize("stop", [(), ("a", "Q", "0Z", "7"), ("q?", "xx", ":", "Me")])
+@pytest.mark.parametrize("penalty", [1.0, 2.0])
+def test_texts_are_those_of_the_network(
+    pair: tuple[TinyModel, TinyModel], stop: tuple[str, ...], penalty: float
+) -> None:
+    model, other = pair
+    which = [5, 0, 3, *range(8, 24)]
+    options = {"repetition_penalty": penalty}
+    expected = Generator(model, PROMPTS, N_NEW, stop, options=options).run(model.network, which)
+    engine = Plain(model.network)
+    write_with(other.network, engine)
+    generator = Generator(other, PROMPTS, N_NEW, stop, options=options)
+    assert engine.longest == max(len(model.tokenizer.encode(prompt)) for prompt in PROMPTS) + N_NEW
+    calls: list[Any] = []
+    other.network.register_forward_hook(lambda *_: calls.append(1))
+    assert generator.run(other.network, which) == expected
+    assert not calls
+    assert len({one.text for one in expected}) > 3
+    assert {asked.penalty for asked in engine.asked} == {penalty}
+    if stop:
+        assert any(len(one.tokens) < N_NEW and not one.truncated for one in expected)
+
+
+def test_another_network_still_writes_by_itself(pair: tuple[TinyModel, TinyModel]) -> None:
+    model, other = pair
+    write_with(other.network, Plain(other.network))
+    assert engine_of(model.network) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"do_sample": True, "temperature": 0.5}, "do_sample"),
+        ({"suppress_tokens": SUPPRESSED}, "suppress_tokens"),
+        ({"num_beams": 3}, "num_beams"),
+    ],
+)
+def test_settings_that_an_engine_does_not_follow_are_refused(
+    pair: tuple[TinyModel, TinyModel], options: dict[str, Any], named: str
+) -> None:
+    model, other = pair
+    Generator(model, PROMPTS, N_NEW, (), options=options)
+    write_with(other.network, Plain(other.network))
+    with pytest.raises(EvaluatorError, match=rf"`backend: plain` generates greedily.* sets {named} for generation"):
+        Generator(other, PROMPTS, N_NEW, (), options=options)
+    other.network.generation_config.no_repeat_ngram_size = 2
+    with pytest.raises(EvaluatorError, match="sets no_repeat_ngram_size for generation"):
+        Generator(other, PROMPTS, N_NEW, ())
