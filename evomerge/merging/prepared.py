@@ -119,12 +119,12 @@ class PreparedMerge:
         flag: Flag | None,
     ) -> bool:
         """Return whether a compiled pass has written the result, all of it finite unless the flag will be set."""
-        if isinstance(prepared, CopyOf) or (self.method.fused is not None and source.device.type != "cpu"):
+        if isinstance(prepared, CopyOf):
             return False
         if self.method.fused is not None:
             sparse = self.method.fused(source, **_only({**given, "prepared": prepared}, self.method.fused_takes))
             models = [source.whole(index) for index in range(len(source.input_names))]
-            return write_sparse(sparse, models, source.whole(BASE), place, dtype, source.pieces)
+            return write_sparse(sparse, models, source.whole(BASE), place, dtype, source.pieces, flag)
         if not isinstance(prepared, SumOf):
             return False
         members, relative = self.summands(source, prepared)

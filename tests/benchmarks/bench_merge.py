@@ -233,7 +233,7 @@ def measure_on_gpu(base: Checkpoint, experts: list[Checkpoint], method: str, dev
     moved = base.nbytes * (len(experts) + 1 + (method not in BASELESS))
     source, target = (torch.zeros(moved // 2, dtype=torch.uint8, device=device) for _ in range(2))
     engine = MergeEngine(base, experts, names=EXPERTS, device=str(device))
-    compiled = method not in DENSE and kernels_on_gpu("cuda_sums", device) is not None
+    compiled = kernels_on_gpu("cuda_sums", device) is not None
 
     def apply(number: int) -> None:
         engine.apply(merge(method, base.names, 0.2 + 0.01 * number), into)

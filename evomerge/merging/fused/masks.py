@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.merging.fused.tensors import Pieces, Words, kernels, kinds_by_dtype, overflow
+from evomerge.merging.fused.flags import Flag, Flags
+from evomerge.merging.fused.tensors import Pieces, Words, kernels, kernels_on_gpu, kinds_by_dtype, on_gpu, overflow
 
 #: More inputs than this do not fit into the registers, and are left to PyTorch.
 MOST_INPUTS = 8
@@ -23,7 +24,10 @@ class Mask(Protocol):
         """Elements of a row, if the mask differs between rows."""
 
     def words(self, masked: ModuleType) -> Any:
-        """Return the mask as an argument of the kernels."""
+        """Return the mask as an argument of the kernels on the CPU."""
+
+    def numbers(self, masked: ModuleType) -> Any:
+        """Return the mask as an argument of the kernels on a GPU; None if they do not take it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,13 @@ class Cuts:
             return masked.Cuts(*inner)
         return masked.Middles(*inner, *(part.data_ptr() for part in self.outer))
 
+    def numbers(self, masked: ModuleType) -> Any:
+        """Return the numbers if there is a single row."""
+        if len(self.thresholds) != 1:
+            return None
+        inner, outer = (self.thresholds, self.ends), self.outer or ()
+        return masked.Numbers("middle" if outer else "cut", tuple(int(part) for part in (*inner, *outer)))
+
 
 @dataclass(frozen=True)
 class AtRandom:
@@ -60,6 +71,11 @@ class AtRandom:
         """Return the numbers as 32-bit ones."""
         divisor = None if self.divisor is None else np.float32(self.divisor)
         return masked.AtRandom(*map(np.int32, self.keys), np.int32(self.limit), divisor)
+
+    def numbers(self, masked: ModuleType) -> Any:
+        """Return the numbers."""
+        divisor = None if self.divisor is None else _rounded(self.divisor)
+        return masked.Numbers("random", (*self.keys, self.limit), (divisor,))
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,12 @@ class ByRank:
             *map(np.int32, self.keys),
             None if self.smallest is None else np.float32(self.smallest),
         )
+
+    def numbers(self, masked: ModuleType) -> Any:
+        """Return the ranks and the numbers."""
+        smallest = None if self.smallest is None else _rounded(self.smallest)
+        fractions = _rounded(self.step), _rounded(self.lowest), smallest
+        return masked.Numbers("rank", (*self.keys, self.offset), fractions, self.ranks)
 
 
 class Vote(NamedTuple):
@@ -125,18 +147,28 @@ class Sparse(NamedTuple):
 
 
 def write_sparse(
-    sparse: Sparse, models: Sequence[Tensor], base: Tensor, place: Tensor, dtype: torch.dtype, pieces: Pieces
+    sparse: Sparse,
+    models: Sequence[Tensor],
+    base: Tensor,
+    place: Tensor,
+    dtype: torch.dtype,
+    pieces: Pieces,
+    flag: Flag | None = None,
 ) -> bool:
     """Write a merged tensor in one pass; see `write_sum` for the arguments.
 
     Returns:
-        Whether all results are written and finite. If not, `place` has arbitrary values.
+        Whether all results are written and, unless the flag will be set, finite. If not, `place` has arbitrary values.
     """
-    masked = kernels("masked")
-    words = Words.of([place, *models, base]) if masked else None
     lengths = {mask.row_length for mask in sparse.masks} or {None}
     suitable = place.dtype in (dtype, torch.float32) and 0 < len(models) <= MOST_INPUTS and len(lengths) == 1
-    if masked is None or words is None or not suitable or not place.numel():
+    if not suitable or not place.numel():
+        return False
+    if on_gpu([place, *models, base]):
+        return _write_on_gpu(sparse, models, base, place, dtype, flag)
+    masked = kernels("masked")
+    words = Words.of([place, *models, base]) if masked else None
+    if masked is None or words is None:
         return False
     addresses, kinds = words.of_models(len(models))
     masks = tuple(mask.words(masked) for mask in sparse.masks)
@@ -152,6 +184,35 @@ def write_sparse(
 
     largest: int = max(pieces(write))
     return largest < overflow(dtype)
+
+
+def _write_on_gpu(
+    sparse: Sparse, models: Sequence[Tensor], base: Tensor, place: Tensor, dtype: torch.dtype, flag: Flag | None
+) -> bool:
+    masked = kernels_on_gpu("cuda_masked", place.device)
+    masks = [mask.numbers(masked) for mask in sparse.masks] if masked is not None else []
+    if masked is None or any(mask is None for mask in masks):
+        return False
+    vote, election = sparse.vote, None
+    if vote is not None:
+        election = *map(_all_rounded, (vote.votes, vote.shares)), vote.divisors and _all_rounded(vote.divisors)
+    factors = None if all(factor == 1 for factor in sparse.factors) else _all_rounded(sparse.factors)
+    flags = Flags(1, place.device)
+    masked.write(
+        models, masks, factors, election,
+        vote.undecided if vote else 0, bool(vote and vote.by_sign), base, _rounded(sparse.scale),
+        place, dtype, overflow(dtype), (flag or flags.at(0))(),
+    )  # fmt: skip
+    return not flags.raised()
+
+
+def _rounded(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def _all_rounded(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(_rounded(value) for value in values)
 
 
 def _numbers(values: Sequence[float]) -> tuple[Any, ...]:

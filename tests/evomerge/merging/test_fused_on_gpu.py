@@ -21,10 +21,12 @@ from torch import Tensor
 
 from evomerge.merging import engine as engines
 from evomerge.merging.engine import MergeError
-from evomerge.merging.fused import tensors
+from evomerge.merging.fused import masks, tensors
 from evomerge.merging.fused.flags import Flags
+from evomerge.merging.fused.masks import AtRandom, Cuts, write_sparse
 from evomerge.merging.fused.tensors import model_dots, torch_only, write_sum
 from tests.contracts.merge_method import make_engine, make_merge, random_models
+from tests.evomerge.merging import test_fused_masks as sparse
 from tests.evomerge.merging.test_fused import DTYPES, SUMS, all_fused, bits, models_of, weights, written
 
 #: Triton reads this when it is imported, so that the interpreter needs a process of its own.
@@ -47,9 +49,10 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     def on_gpu(given: list[Tensor]) -> bool:
         return all(t.dtype in DTYPES and t.is_contiguous() for t in given)
 
-    if INTERPRETED:
-        monkeypatch.setattr(tensors, "on_gpu", on_gpu)
-    monkeypatch.setattr(tensors, "kernels", lambda name: None)
+    for module in (tensors, masks):
+        if INTERPRETED:
+            monkeypatch.setattr(module, "on_gpu", on_gpu)
+        monkeypatch.setattr(module, "kernels", lambda name: None)
     sums = tensors.kernels_on_gpu("cuda_sums", torch.device(DEVICE))
     assert sums is not None
     yield sums
@@ -96,9 +99,9 @@ def test_compiled_kernels_round_after_each_step(
     from triton.backends.compiler import GPUTarget
     from triton.runtime import jit
 
-    from evomerge.merging.fused import cuda_dots, cuda_sums
+    from evomerge.merging.fused import cuda_dots, cuda_masked, cuda_sums
 
-    compiled: list[str] = []
+    compiled: list[Any] = []
 
     class Compiler:
         """Compiles a kernel for the arguments of a launch, and does not launch it."""
@@ -108,7 +111,7 @@ def test_compiled_kernels_round_after_each_step(
 
         def __getitem__(self, grid: tuple[int, ...]) -> Any:
             def compile_for(*given: Any, **settings: Any) -> None:
-                compiled.append(self.kernel.warmup(*given, grid=grid, **settings).asm["ptx"])
+                compiled.append(self.kernel.warmup(*given, grid=grid, **settings))
 
             return compile_for
 
@@ -128,13 +131,45 @@ def test_compiled_kernels_round_after_each_step(
             cuda_sums.write(models, [0.1] * 5, origin, place, dtype, tensors.overflow(dtype), flag)
             cuda_dots.dots(models, origin, place)
     assert len(compiled) == 18
-    for number, code in enumerate(compiled):
-        instructions = re.findall(r"^\s*(?:@%\w+ )?([a-z][\w.]*)", code, re.MULTILINE)
-        assert not any("ftz" in name for name in instructions)
-        if number % 2 == 0:
-            assert not any(name.startswith("fma") for name in instructions)
-            assert {"mul.rn.f32", "add.rn.f32"} <= set(instructions)
-            assert "ld.global.v4.b32" in instructions  # 16 bytes at once
+    for kernel in compiled[::2]:
+        assert {"mul.rn.f32", "add.rn.f32", "ld.global.v4.b32"} <= instructions(kernel)  # 16 bytes at once
+    for kernel in compiled[1::2]:
+        assert {"add.f64", "add.rn.f64"} & instructions(kernel)
+    compiled.clear()
+
+    monkeypatch.setattr(cuda_masked, "_write", Compiler(cuda_masked._write))
+    base, *models = models_of(4096, 3, torch.bfloat16)
+    ranks = torch.zeros(4096, dtype=torch.int16)
+
+    def numbers(*mask: Any) -> list[Any]:
+        return [cuda_masked.Numbers(*mask)] * 3
+
+    ones = (1.0,) * 3
+    kinds: list[tuple[list[Any], Any]] = [
+        (numbers("random", (1, 16, 3), (None,)), None),
+        (numbers("random", (1, 2, 3), (0.5,)), (ones, ones, ones)),
+        (numbers("cut", (1, 2)), (ones, ones, None)),
+        (numbers("middle", (1, 2, 3, 4)), None),
+        (numbers("rank", (1, 2, 3), (0.1, 0.2, 0.1), ranks), None),
+        (numbers("random", (16, 1, 32), (None,)), None),  # as compiled before
+        (numbers("cut", (16, 4096)), (ones, ones, None)),
+    ]
+    for given, election in kinds:
+        flag = torch.zeros(4, dtype=torch.int32)
+        cuda_masked.write(
+            models, given, (0.1,) * 3, election, 1, False, base, 1.0, base.clone(), base.dtype, 0x7F7F8000, flag
+        )
+    assert len({id(kernel) for kernel in compiled}) == 5
+    for kernel in compiled:
+        assert {"mul.rn.f32", "add.rn.f32", "ld.global.v4.b32"} <= instructions(kernel)
+    assert "div.rn.f32" in instructions(compiled[1]) & instructions(compiled[4])
+
+
+def instructions(kernel: Any) -> set[str]:
+    """The instructions of a kernel for GPUs, none of which skips a rounding or denormal numbers."""
+    found = set(re.findall(r"^\s*(?:@%\w+ )?([a-z][\w.]*)", kernel.asm["ptx"], re.MULTILINE))
+    assert not [name for name in found if "ftz" in name or name.startswith(("fma.rn.f32", "div.full", "div.approx"))]
+    return found
 
 
 @on_device
@@ -245,6 +280,71 @@ def test_results_that_are_not_finite_are_the_same_errors(kernels: ModuleType, mo
         assert torch.equal(bits(into[name].cpu()), bits(expected))
     with pytest.raises(MergeError, match=message):
         dict(engine.stream(large))
+
+
+@on_device
+@pytest.mark.parametrize(("method", "options", "others"), sparse.CASES)
+def test_the_bits_of_masked_deltas_are_those_of_pytorch(
+    method: str, options: dict[str, Any], others: dict[str, Any], kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not INTERPRETED and others.get("epsilon") == 0:
+        pytest.skip("on a GPU, PyTorch multiplies by the reciprocal of a divisor, which is rounded")
+    models = sparse.models_of(torch.bfloat16)
+    passes = 0
+    for density, dtype in ((sparse.DENSITIES[0], torch.bfloat16), (sparse.DENSITIES[1], torch.float32)):
+        given = sparse.values(density, method, others)
+        if "epsilon" in others and density != sparse.DENSITIES[0]:
+            continue
+        place = torch.full(sparse.SHAPE, 7.0, dtype=dtype, device=DEVICE)
+        with sparse.counted(monkeypatch) as results:
+            found = sparse.written(method, models, given, options, place.clone(), device=DEVICE)
+        with torch_only():
+            expected = sparse.written(method, models, given, options, place.clone(), device=DEVICE)
+        # Thresholds of rows are left to PyTorch.
+        assert all(results) != (method.startswith("breadcrumbs") and "compat" not in options)
+        passes += len(results)
+        assert torch.equal(bits(found), bits(expected)), density
+    assert passes
+
+
+@on_device
+def test_masks_are_those_of_the_cpu(kernels: ModuleType) -> None:
+    for dtype in DTYPES:
+        models = sparse.models_of(dtype, 8)
+        given = sparse.values((0.5,), "dare_ties", {}, 8)
+        place = torch.zeros(sparse.SHAPE, dtype=dtype, device=DEVICE)
+        found = sparse.written("dare_ties", models, given, {}, place, device=DEVICE)
+        with torch_only():
+            expected = sparse.written("dare_ties", models, given, {}, torch.zeros(sparse.SHAPE, dtype=dtype))
+        assert torch.equal(bits(found.cpu()), bits(expected))
+
+
+@on_device
+@pytest.mark.parametrize(("undecided", "expected"), [(1, 0.125), (0, 0.0), (-1, -0.375)])
+def test_ties_of_votes_and_of_magnitudes(undecided: int, expected: float, kernels: ModuleType) -> None:
+    base = torch.zeros(2000, device=DEVICE)
+    half = torch.tensor([0.5]).view(torch.int32)
+    cut = Cuts(2000, half, torch.tensor([1500]))
+    vote = masks.Vote((1.0, 1.0), (0.25, 0.75), None, undecided, False)
+    place = torch.full((2000,), 7.0, device=DEVICE)
+    given = masks.Sparse([cut, cut], [1.0, 1.0], vote)
+    assert write_sparse(given, [base + 0.5, base - 0.5], base, place, torch.float32, no_pieces)
+    assert place.tolist() == [expected] * 1500 + [0.0] * 500
+
+
+@on_device
+def test_masked_deltas_that_are_not_finite_or_not_suitable(kernels: ModuleType) -> None:
+    base, model = (tensor.to(DEVICE) for tensor in random_models(0, 1, torch.float16, (40, 30)))
+    everything = AtRandom((1, 2), 2**30)
+    rows = Cuts(30, torch.zeros(40, dtype=torch.int32), torch.zeros(40, dtype=torch.int64))
+    place = torch.zeros(40, 30, dtype=torch.float16, device=DEVICE)
+    for mask, factor, written_whole in ((everything, 1.5, True), (everything, 1e6, False), (rows, 1.5, False)):
+        given = masks.Sparse([mask], [factor])
+        assert write_sparse(given, [model], base, place, torch.float16, no_pieces) == written_whole
+        if mask is everything:
+            expected = ((model.float() - base.float()) * factor + base.float()).half()
+            assert expected.isfinite().all() == written_whole
+            assert not written_whole or torch.equal(place, expected)
 
 
 @on_device
