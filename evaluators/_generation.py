@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from evaluators._continuous import Row, Rules, Writer
-from evaluators._engines import Instructions, TextEngine, check_greedy, engine_of
+from evaluators._engines import Instructions, TextEngine, check_settings, engine_of, sampling_of
 from evaluators._forward import Reader, agree, attempt, numbers
 from evaluators._generation_settings import effective, end_tokens, is_greedy
 from evaluators._networks import check_continues_text
@@ -91,7 +91,7 @@ class Generator:
         self._options = dict(options or {})
         engine = engine_of(model.network)
         if engine is not None:
-            check_greedy(engine, model.network, self._options)
+            check_settings(engine, model.network, self._options)
             engine.expect(max(map(len, self._prompts), default=0) + max_new_tokens)
         self._prefixes = prefixes([prepare([(p, p[-1:])], context, i) for i, p in enumerate(self._prompts)])
         self._streams: dict[type, bool] = {}
@@ -135,7 +135,8 @@ class Generator:
         """Return the continuations of the prompts `which`, written by the network's engine."""
         ends = end_tokens(network, self._tokenizer)
         penalty = effective(network, self._options).repetition_penalty or 1.0
-        instructions = Instructions(self._max_new_tokens, ends, self._stop, penalty, self._tokenizer)
+        sampling = sampling_of(network, self._options, which)
+        instructions = Instructions(self._max_new_tokens, ends, self._stop, penalty, self._tokenizer, sampling)
         written = engine.write([self._prompts[i] for i in which], instructions)
         return [self._finish(self._up_to_stop(each.tokens), ends, each.finite) for each in written]
 

@@ -11,7 +11,7 @@ from evomerge.resident.vllm_engine import Foreseen, is_installed, vllm_version
 
 
 def check_backend(config: SearchConfig) -> None:
-    """Raise ConfigError for a backend that this machine lacks, or one that holds no model over several GPUs.
+    """Raise ConfigError for a backend that this machine lacks, or that cannot use the device or several GPUs.
 
     The machines of a cluster are not inspected.
     """
@@ -22,6 +22,11 @@ def check_backend(config: SearchConfig) -> None:
         raise ConfigError(
             f"{place}: vLLM is not installed in this environment. Install it as docs/tasks.md says (it needs an older "
             "transformers than evomerge, so in an environment of its own), or use `backend: transformers`."
+        )
+    if config.device == "mps" or (config.device.startswith("cuda:") and config.device != "cuda:0"):
+        raise ConfigError(
+            f"{place}: vLLM runs on the CPU or on the first visible GPU, and device is {config.device}; use "
+            "`backend: transformers`, or set CUDA_VISIBLE_DEVICES to choose the GPU."
         )
     if config.gpus_per_worker != "auto" and config.gpus_per_worker > 1:
         raise ConfigError(

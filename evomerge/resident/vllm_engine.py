@@ -103,8 +103,11 @@ class VllmEngine:
     def write(self, prompts: Sequence[Tokens], instructions: Instructions) -> list[Written]:
         """Return the continuations. Raises EngineError if vLLM cannot load the model."""
         own = instructions.tokenizer is self._model.tokenizer
+        drawn = instructions.sampling
         settings = _vllm().SamplingParams(
-            temperature=0.0,
+            temperature=0.0 if drawn is None else drawn.temperature,
+            top_k=0 if drawn is None else drawn.top_k,
+            top_p=1.0 if drawn is None else drawn.top_p,
             repetition_penalty=instructions.penalty,
             max_tokens=instructions.n_new,
             ignore_eos=True,
@@ -114,7 +117,8 @@ class VllmEngine:
             skip_special_tokens=False,
             logprobs=0,
         )
-        found = self._generate(prompts, settings, instructions.n_new)
+        each = [settings] * len(prompts) if drawn is None else [_seeded(settings, seed) for seed in drawn.seeds]
+        found = self._generate(prompts, each, instructions.n_new)
         self._last = (max(prompts, key=len),)
         return [Written(list(each.token_ids), _is_finite(each.logprobs)) for each in found]
 
@@ -227,6 +231,12 @@ def _memory(device: torch.device) -> dict[str, Any]:
         return {"kv_cache_memory_bytes": _CPU_CACHE}
     free, total = torch.cuda.mem_get_info(device)
     return {"gpu_memory_utilization": _GPU_SHARE * free / total}
+
+
+def _seeded(settings: Any, seed: int) -> Any:
+    own = settings.clone()
+    own.seed = seed
+    return own
 
 
 def _is_finite(logprobs: Any) -> bool:

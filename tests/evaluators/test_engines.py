@@ -84,7 +84,8 @@ def test_another_network_still_writes_by_itself(pair: tuple[TinyModel, TinyModel
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"do_sample": True, "temperature": 0.5}, "do_sample"),
+        ({"do_sample": True, "min_p": 0.5}, "min_p"),
+        ({"do_sample": True, "temperature": 2.5}, "a temperature above 2"),
         ({"suppress_tokens": SUPPRESSED}, "suppress_tokens"),
         ({"num_beams": 3}, "num_beams"),
     ],
@@ -95,8 +96,29 @@ def test_settings_that_an_engine_does_not_follow_are_refused(
     model, other = pair
     Generator(model, PROMPTS, N_NEW, (), options=options)
     write_with(other.network, Plain(other.network))
-    with pytest.raises(EvaluatorError, match=rf"`backend: plain` generates greedily.* sets {named} for generation"):
+    with pytest.raises(
+        EvaluatorError, match=rf"`backend: plain` follows temperature.* also sets {named} for generation"
+    ):
         Generator(other, PROMPTS, N_NEW, (), options=options)
     other.network.generation_config.no_repeat_ngram_size = 2
-    with pytest.raises(EvaluatorError, match="sets no_repeat_ngram_size for generation"):
+    with pytest.raises(EvaluatorError, match="also sets no_repeat_ngram_size for generation"):
         Generator(other, PROMPTS, N_NEW, ())
+
+
+def test_samples_are_drawn_by_the_prompt_and_the_random_state(pair: tuple[TinyModel, TinyModel]) -> None:
+    model, _ = pair
+    engine = Plain(model.network)
+    write_with(model.network, engine)
+    options = {"do_sample": True, "temperature": 0.5, "top_p": 0.9}
+    generator = Generator(model, PROMPTS, N_NEW, (), options=options)
+    assert generator.samples
+    for seed, which in ((1, [0, 1, 2]), (1, [2, 0]), (2, [0, 1, 2])):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            generator.run(model.network, which)
+            generator.run(model.network, which)
+    drawn = [asked.sampling for asked in engine.asked if asked.sampling is not None]
+    assert {(each.temperature, each.top_k, each.top_p) for each in drawn} == {(0.5, 50, 0.9)}
+    (first, again), (part, _), (other, _) = ([each.seeds for each in drawn[n : n + 2]] for n in (0, 2, 4))
+    assert part == (first[2], first[0])
+    assert len({*first, *again, *other}) == 9

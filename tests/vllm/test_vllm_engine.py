@@ -123,6 +123,31 @@ def test_a_repetition_penalty_is_followed(long: tuple[ResidentModel, VllmEngine]
     assert sum(a == b for a, b in zip(found, written(alone, prompts, (), 20), strict=True)) >= 11
 
 
+def test_samples_follow_the_networks_probabilities(long: tuple[ResidentModel, VllmEngine]) -> None:
+    """The first token of 2000 copies of a prompt, drawn at a temperature, from the most likely 6 only."""
+    model, _ = long
+    count, temperature, top_k = 2000, 2.0, 6
+    options = {"do_sample": True, "temperature": temperature, "top_k": top_k}
+    generator = Generator(model, ["so many words"] * count, 1, (), options=options)
+
+    def draw(seed: int) -> list[int]:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return [one.tokens[0] for one in generator.run(model.network, range(count))]
+
+    drawn = draw(0)
+    with torch.inference_mode():
+        logits = model.network(input_ids=torch.tensor([model.tokenizer.encode("so many words")])).logits[0, -1]
+    expected = (logits / temperature).topk(top_k)
+    shares = expected.values.softmax(-1).tolist()
+    for token, share in zip(expected.indices.tolist(), shares, strict=True):
+        assert abs(drawn.count(token) / count - share) < 4 * (share * (1 - share) / count) ** 0.5 + 1e-3
+    assert set(drawn) <= set(expected.indices.tolist())
+    assert sum(share > 0.05 for share in shares) > 2
+    assert draw(0) == drawn
+    assert draw(1) != drawn
+
+
 def test_keys_of_the_last_candidate_are_not_reused(
     long: tuple[ResidentModel, VllmEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +179,22 @@ def test_keys_of_the_last_candidate_are_not_reused(
     engine.outdate()
     with pytest.raises(EngineError, match="did not empty its prefix cache"):
         written(model, prompts, ())
+
+
+def test_rows_for_added_tokens_are_used(tmp_path: Path) -> None:
+    """As for `tokenizer: union`: the network has more rows than the configuration in the base's folder."""
+    made = build(tmp_path, 1, **LONG)
+    made.network.resize_token_embeddings(made.network.config.vocab_size + 70, mean_resizing=False)
+    with torch.no_grad():
+        made.network.lm_head.weight[-70:] = made.network.lm_head.weight[4:74] * 1.01
+    alone = ResidentModel({}, copy.deepcopy(made.network), made.tokenizer)
+    model = ResidentModel(made.tensors, made.network, made.tokenizer)
+    options = {"kv_cache_memory_bytes": 50_000_000, "max_model_len": 400}
+    write_with(model.network, VllmEngine(model, made.folder, made.folder, options))
+    prompts = [f"so {n} and {7 * n}=" for n in range(12)]
+    found = written(model, prompts, (), 12)
+    assert max(token for one in found for token in one.tokens) >= made.network.config.vocab_size - 70
+    assert sum(a == b for a, b in zip(found, written(alone, prompts, (), 12), strict=True)) >= 11
 
 
 def test_a_text_longer_than_its_room_is_refused(long: tuple[ResidentModel, VllmEngine]) -> None:

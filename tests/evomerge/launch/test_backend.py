@@ -118,7 +118,15 @@ def test_a_model_over_several_gpus_is_refused(configured: Configured) -> None:
         prepare(configured(**ELSEWHERE, gpus_per_worker=2))
 
 
-def test_sampling_is_refused_with_its_task(configured: Configured, tiny: TinyModels, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["mps", "cuda:1"])
+def test_a_device_that_vllm_would_not_use_is_refused(configured: Configured, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"backend: vLLM runs on .* and device is {device}"):
+        prepare(configured(**ELSEWHERE, device=device))
+
+
+def test_settings_of_generation_are_refused_with_their_task(
+    configured: Configured, tiny: TinyModels, tmp_path: Path
+) -> None:
     lm_eval = {
         "task": "drawn",
         "dataset_path": "json",
@@ -127,13 +135,13 @@ def test_sampling_is_refused_with_its_task(configured: Configured, tiny: TinyMod
         "output_type": "generate_until",
         "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": ["\n"], "do_sample": True, "temperature": 0.7, "max_gen_toks": 4},
+        "generation_kwargs": {"until": ["\n"], "do_sample": True, "min_p": 0.1, "max_gen_toks": 4},
         "metric_list": [{"metric": "exact_match"}],
     }
     (tmp_path / "drawn.yaml").write_text(json.dumps(lm_eval))
     tasks = {"drawn": {"evaluator": "lm_eval_task", "task": str(tmp_path / "drawn.yaml")}}
     prepare(configured(tasks=tasks))
-    with pytest.raises(EvaluatorError, match=r"tasks.drawn: `backend: vllm` generates greedily.* sets do_sample"):
+    with pytest.raises(EvaluatorError, match=r"tasks.drawn: `backend: vllm` follows temperature.* also sets min_p"):
         prepare(configured(**ELSEWHERE, tasks=tasks))
 
 
