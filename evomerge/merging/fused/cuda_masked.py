@@ -23,6 +23,9 @@ from torch import Tensor
 
 from evomerge.merging.fused.cuda_words import BLOCK, EXACTLY, compiled, load, magnitude, store, words
 
+#: Kinds of masks, two bits each of an integer: several versions of Triton take no tuples of texts.
+KINDS = ("random", "cut", "middle", "rank")
+_RANDOM, _CUT, _MIDDLE = (tl.constexpr(KINDS.index(kind)) for kind in ("random", "cut", "middle"))
 #: Integers of a mask in memory.
 _WIDTH = tl.constexpr(4)
 #: As in `kernels/sparsify.py`.
@@ -61,14 +64,14 @@ def _by_rank(delta, place, integers, rank, fractions):
 @compiled
 def _masked(delta, place, inside, kind: tl.constexpr, integers, fractions, ranks):
     """Return deltas, zero where the mask drops them."""
-    if kind == "random":
+    if kind == _RANDOM:
         kept = _random(place, tl.load(integers), tl.load(integers + 1)) < tl.load(integers + 2).to(tl.int32)
         delta = tl.where(kept, delta, 0.0)
         if fractions[0] is not None:
             delta = tl.div_rn(delta, tl.zeros_like(delta) + fractions[0])  # `/` is not rounded to nearest
-    elif kind == "cut":
+    elif kind == _CUT:
         delta = _within(delta, place, integers)
-    elif kind == "middle":
+    elif kind == _MIDDLE:
         delta = _within(delta, place, integers) - _within(delta, place, integers + 2)
     else:
         rank = tl.load(ranks + place, mask=inside, other=0).to(tl.int32)
@@ -122,12 +125,12 @@ def _summed(deltas):
 @compiled
 def _write(
     models, kinds: tl.constexpr, integers, fractions, ranks, factors,
-    election, undecided: tl.constexpr, by_sign: tl.constexpr,
+    votes, shares, divisors, undecided: tl.constexpr, by_sign: tl.constexpr,
     base, scale, out, flag, size, rounding: tl.constexpr, limit: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Write a block of base + scale * sum or election of masked deltas times factors, rounded.
 
-    election: None for a sum, else votes, shares, and divisors or None.
+    votes: None for a sum. divisors: None for a sum of agreeing deltas.
     """
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = place < size
@@ -136,14 +139,11 @@ def _write(
     for number in tl.static_range(len(models)):
         delta = load(models[number], place, inside) - origin
         here = integers + number * _WIDTH
-        delta = _masked(delta, place, inside, kinds[number], here, fractions[number], ranks[number])
+        delta = _masked(delta, place, inside, (kinds >> (2 * number)) & 3, here, fractions[number], ranks[number])
         if factors is not None:
             delta = delta * factors[number]
         deltas = deltas + (delta,)  # type: ignore[assignment]  # noqa: RUF005  Triton has no starred expressions
-    if election is None:
-        result = _summed(deltas)
-    else:
-        result = _elected(deltas, election[0], election[1], election[2], undecided, by_sign)
+    result = _summed(deltas) if votes is None else _elected(deltas, votes, shares, divisors, undecided, by_sign)
     result = result * scale + origin
     largest = tl.max(tl.where(inside, magnitude(result), 0), axis=0)
     tl.store(flag, 1, mask=largest >= limit)  # all programs that write to the flag write the same
@@ -194,12 +194,12 @@ def write(
     with torch.cuda.device_of(place):
         _write[(triton.cdiv(place.numel(), BLOCK),)](
             tuple(words(model) for model in models),
-            tuple(mask.kind for mask in masks),
+            sum(KINDS.index(mask.kind) << (2 * number) for number, mask in enumerate(masks)),
             integers.to(place.device, non_blocking=True),
             tuple(mask.fractions for mask in masks),
             tuple(mask.ranks for mask in masks),
             factors,
-            election,
+            *(election or (None, None, None)),
             undecided,
             by_sign,
             words(base),

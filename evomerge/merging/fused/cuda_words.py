@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.errors import TritonError
 
-if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
-    raise ImportError(f"Triton {triton.__version__} has no tuples as arguments of kernels; 3.3 has.")
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
+    raise ImportError(f"Triton {triton.__version__} flushes denormal numbers in divisions (div.rn.ftz); 3.6 does not.")
 
 #: Dtypes that kernels read and write.
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
