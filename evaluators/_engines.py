@@ -78,7 +78,8 @@ def write_with(network: Any, engine: TextEngine) -> None:
 
 def engine_of(network: Any) -> TextEngine | None:
     """Return the engine that generates for a network; None for a network that generates by itself."""
-    return _ENGINES.get(network)
+    # Objects that stand for a network where nothing is scored need not allow weak references.
+    return _ENGINES.get(network) if hasattr(network, "__weakref__") else None
 
 
 def check_settings(engine: TextEngine, network: Any, options: Mapping[str, Any]) -> None:
