@@ -28,7 +28,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Instructions:
-    """How to continue prompts.
+    """Settings under which prompts are continued.
 
     n_new: length limit in tokens. ends: end tokens. stop: strings that end a continuation; what an engine writes after
     them is cut. penalty: factor by which the logits of earlier tokens are reduced, as in transformers; 1 for none.
@@ -59,7 +59,7 @@ class TextEngine(Protocol):
         """The engine's name in a search file."""
 
     def expect(self, n_tokens: int) -> None:
-        """Prepare for continued prompts of up to so many tokens; called for every set of prompts."""
+        """Prepare for prompts whose continuations end within `n_tokens`; called for every set of prompts."""
 
     def write(self, prompts: Sequence[Tokens], instructions: Instructions) -> list[Written]:
         """Return the continuations, in the order of the prompts."""

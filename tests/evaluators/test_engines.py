@@ -1,4 +1,4 @@
-"""Engines that generate in place of the network: the same texts, whatever they write behind a stop string."""
+"""Engines that generate in place of the network: the same texts, whatever they write after a stop string."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

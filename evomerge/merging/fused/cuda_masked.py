@@ -182,7 +182,7 @@ def write(
         election: Votes, shares, and divisors or None, see `Vote`; None for a sum.
         undecided: The sign where votes sum to zero, 0 for neither.
         by_sign: Whether signs vote.
-        base: What is subtracted from the models and added to the result.
+        base: The tensor that is subtracted from the models and added to the result.
         scale: A factor of the sum or the elected value.
         place: The contiguous tensor to write to, of `dtype` or float32.
         dtype: The dtype that results are rounded to.
