@@ -248,15 +248,13 @@ def _located(config: dict[str, Any], folders: Collection[Path], refuse: Refuse) 
         if options.get(key) is not None:
             options[key] = located(options[key], key)
     path = config.get("dataset_path")
-    if path in _FILE_FORMATS and config.get("custom_dataset") is None:
-        if not any(options.get(key) for key in ("data_files", "data_dir")):
-            where = "dataset_kwargs" if config.get("dataset_kwargs") else "dataset_path"
-            refuse(
-                (where,), f"dataset_path is {path!r}, a format, and no file is named; add dataset_kwargs.data_files."
-            )
-    elif isinstance(path, str) and not Path(path).exists():
+    named = any(options.get(key) for key in ("data_files", "data_dir"))
+    if isinstance(path, str) and not (named and path in _FILE_FORMATS) and not Path(path).exists():
         beside = (folder / path for folder in folders if (folder / path).is_dir())
         config = config | {"dataset_path": str(next(beside, path))}
+    if config.get("dataset_path") in _FILE_FORMATS and not named and config.get("custom_dataset") is None:
+        where = "dataset_kwargs" if config.get("dataset_kwargs") else "dataset_path"
+        refuse((where,), f"dataset_path is {path!r}, a format, and no file is named; add dataset_kwargs.data_files.")
     return config | {"dataset_kwargs": options} if options else config
 
 

@@ -41,9 +41,9 @@ _FAR = 30.0
 
 
 def default_sigma(mean: FloatArray) -> float:
-    """Return an initial standard deviation: 0.13, or half the mean distance of the coordinates to the border if less.
+    """Return an initial standard deviation: 0.13, or about half the mean distance of coordinates to the border if less.
 
-    Coordinates on the border do not count. mean: of the distribution, (dimension,).
+    Coordinates on the border do not count; at least 0.03. mean: of the distribution, (dimension,).
     """
     room = np.minimum(mean, 1.0 - mean)
     inside = room[room > 0]

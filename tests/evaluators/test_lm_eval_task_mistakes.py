@@ -266,3 +266,10 @@ def test_a_name_that_two_files_define_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluatorError, match=rf"is defined in .*{first.name} and again in .*zz.yaml: rename one"):
         LmEvalTask(task=first.stem, include_path=str(tmp_path))
     assert LmEvalTask(task=str(tmp_path / "zz.yaml")).example_ids
+
+
+def test_a_folder_beside_the_task_may_have_the_name_of_a_format(tmp_path: Path) -> None:
+    (tmp_path / "json").mkdir()
+    file = write_task(tmp_path, dataset_path="json", dataset_kwargs={"cache_dir": str(tmp_path / "cache")})
+    (tmp_path / "pick.jsonl").rename(tmp_path / "json" / "test.jsonl")
+    assert len(LmEvalTask(task=str(file)).example_ids) == len(ROWS)
