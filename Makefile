@@ -52,6 +52,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_generation
 	$(BIN)/python -m tests.benchmarks.bench_driver
 	$(BIN)/python -m tests.benchmarks.bench_gradient
+	$(BIN)/python -m tests.benchmarks.bench_plan
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

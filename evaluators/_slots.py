@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ class Slots(Cache):  # type: ignore[misc] # transformers has no types
     """
 
     def __init__(self, lengths: Sequence[int], capacity: int, device: torch.device) -> None:
-        super().__init__(layer_class_to_replicate=partial(_Layer, self))
+        super().__init__(layer_class_to_replicate=partial(_Layer, proxy(self)))
         self.lengths, self.capacity = list(lengths), capacity
         self._device = device
 
@@ -32,7 +33,7 @@ class Slots(Cache):  # type: ignore[misc] # transformers has no types
     def put(self, layers: Sequence[Any]) -> None:
         """Copy another cache, with keys and values (n_rows, n_heads, n_tokens, width), to the beginning of the rows."""
         for other in layers:
-            layer = _Layer(self)
+            layer = _Layer(proxy(self))
             layer.lazy_initialization(other.keys, other.values)
             layer.keys[:, :, : other.keys.shape[2]] = other.keys
             layer.values[:, :, : other.values.shape[2]] = other.values
@@ -40,7 +41,11 @@ class Slots(Cache):  # type: ignore[misc] # transformers has no types
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc] # transformers has no types
-    """Keys and values of one layer of the network, (n_rows, n_heads, capacity, width)."""
+    """Keys and values of one layer of the network, (n_rows, n_heads, capacity, width).
+
+    slots: those that hold the layer, as a weak reference: in a cycle, the tensors of every batch would stay in memory
+    until Python looks for cycles, which can be hundreds of candidates later.
+    """
 
     is_sliding = False
 
@@ -83,7 +88,7 @@ def joined(parts: Sequence[tuple[Slots, Sequence[int]]], capacity: int) -> Slots
     device = chosen[0][0]._device
     found = Slots([part.lengths[row] for part, rows in chosen for row in rows], capacity, device)
     for layers in zip(*(part.layers for part, _ in chosen), strict=True):
-        layer = _Layer(found)
+        layer = _Layer(proxy(found))
         for name in ("keys", "values"):
             states = [getattr(old, name) for old in layers]
             room = _room(states[0], len(found.lengths), capacity)

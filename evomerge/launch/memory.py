@@ -94,4 +94,5 @@ def _forward(config: Mapping[str, Any] | None, itemsize: int) -> int:
     text = config.get("text_config") or config
     hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 0)
     inner = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
-    return TOKENS * (4 * hidden + 3 * inner) * itemsize + LOGITS * (itemsize + 4)
+    logits = min(LOGITS, TOKENS * int(text.get("vocab_size") or LOGITS))
+    return TOKENS * (4 * hidden + 3 * inner) * itemsize + logits * (itemsize + 4)

@@ -44,7 +44,7 @@ class TinyModel:
         return dict(self.network.state_dict())
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def character_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", *CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
@@ -58,7 +58,7 @@ def build(
     folder: Path, seed: int, config_class: Any = LlamaConfig, model_class: Any = LlamaForCausalLM, **own: Any
 ) -> TinyModel:
     """A random model of the given architecture, saved into `folder` and loaded again."""
-    tokenizer = _tokenizer()
+    tokenizer = character_tokenizer()
     tokenizer.chat_template = CHAT
     config = config_class(
         vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=0, **(own or {**LLAMA, **LOUD})

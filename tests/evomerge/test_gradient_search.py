@@ -1,5 +1,6 @@
 """Searches by gradients on trained models: derivatives, kills in the middle of a descent, answers of baselines."""
 
+import gc
 import json
 import os
 from dataclasses import replace
@@ -77,6 +78,27 @@ def test_the_gradient_is_the_derivative_of_the_weighted_mean_loss_by_the_point(
         step = 1e-3 * direction
         difference = loss_at(bench, x + step, chosen, weights) - loss_at(bench, x - step, chosen, weights)
         assert outcome.gradient @ direction == pytest.approx(difference / 2e-3, rel=0.02, abs=2e-3)
+
+
+def test_a_candidate_leaves_no_tensor_to_the_garbage_collector(tiny: TinyModels, tmp_path: Path) -> None:
+    """Python looks for cycles rarely, and the tensors in them would fill the memory of an overnight search."""
+    bench, examples = bench_of(write_search(tmp_path, tiny))
+    x, weights = bench.space.default(), {"count": 0.5, "sort": 0.5}
+    trials = [Trial(0, x), Trial(1, x, examples=batch(examples), gradient=weights)]
+    for trial in trials:
+        bench.run(trial)  # compiled passes and prepared prompts are kept
+    gc.collect()
+    gc.disable()
+    try:
+        for trial in trials:
+            assert bench.run(trial).failure is None
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if type(each) is Tensor]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_a_gradient_leaves_the_worker_as_it_was(tiny: TinyModels, tmp_path: Path) -> None:
