@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import proxy
 
 import torch
@@ -18,9 +18,13 @@ class Slots(Cache):  # type: ignore[misc] # transformers has no types
     """
 
     def __init__(self, lengths: Sequence[int], capacity: int, device: torch.device) -> None:
-        super().__init__(layer_class_to_replicate=partial(_Layer, proxy(self)))
+        super().__init__(layer_class_to_replicate=partial(_Layer, cast(Slots, proxy(self))))
         self.lengths, self.capacity = list(lengths), capacity
         self._device = device
+
+    def layer(self) -> "_Layer":
+        """Return a layer that has no keys and values yet."""
+        return _Layer(cast(Slots, proxy(self)))
 
     def expect(self, n_new: int) -> Tensor:
         """Prepare for `n_new` tokens in every row; return their positions, (n_rows, n_new)."""
@@ -33,7 +37,7 @@ class Slots(Cache):  # type: ignore[misc] # transformers has no types
     def put(self, layers: Sequence[Any]) -> None:
         """Copy another cache, with keys and values (n_rows, n_heads, n_tokens, width), to the beginning of the rows."""
         for other in layers:
-            layer = _Layer(proxy(self))
+            layer = self.layer()
             layer.lazy_initialization(other.keys, other.values)
             layer.keys[:, :, : other.keys.shape[2]] = other.keys
             layer.values[:, :, : other.values.shape[2]] = other.values
@@ -88,7 +92,7 @@ def joined(parts: Sequence[tuple[Slots, Sequence[int]]], capacity: int) -> Slots
     device = chosen[0][0]._device
     found = Slots([part.lengths[row] for part, rows in chosen for row in rows], capacity, device)
     for layers in zip(*(part.layers for part, _ in chosen), strict=True):
-        layer = _Layer(proxy(found))
+        layer = found.layer()
         for name in ("keys", "values"):
             states = [getattr(old, name) for old in layers]
             room = _room(states[0], len(found.lengths), capacity)
