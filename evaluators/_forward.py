@@ -167,6 +167,28 @@ def attempt(way: Callable[[], bool | None]) -> bool | None:
         return False
 
 
+class GatherTest:
+    """Whether the head of a network may read only the scored positions; tested once per network class.
+
+    text: tokens to test it with.
+    """
+
+    def __init__(self, text: Tokens) -> None:
+        self._text = text
+        self._known: dict[type, bool] = {}
+
+    def __call__(self, network: Any) -> bool:
+        """Return whether it may; also if the weights yield NaN, which gives no verdict."""
+        known = self._known.get(type(network))
+        if known is None:
+            with torch.no_grad():
+                found = attempt(lambda: Reader(network).agrees_on_head(self._text))
+            if found is None:
+                return True
+            known = self._known[type(network)] = found
+        return known
+
+
 @contextmanager
 def _gathering(head: Any, rows: Tensor, columns: Tensor, shape: torch.Size) -> Iterator[list[bool]]:
     """Pass only some positions' hidden states, (1, n_places, width), to the head, whatever the network does afterwards.

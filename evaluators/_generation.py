@@ -18,6 +18,7 @@ from evaluators._engines import Instructions, TextEngine, check_settings, engine
 from evaluators._forward import Reader, agree, attempt, numbers
 from evaluators._generation_settings import effective, end_tokens, is_greedy
 from evaluators._networks import check_continues_text
+from evaluators._predictions import Predictions
 from evaluators._rows import Tokens, prefixes, prepare
 from evaluators._teacher import Teacher
 from evaluators._tokens import batch_limit, batches, encode_prompt, max_length
@@ -70,7 +71,7 @@ class Generator:
     ) -> None:
         check_continues_text(model.network)
         self._tokenizer = model.tokenizer
-        context = max_length(model.network, model.tokenizer, length)
+        context = self._context = max_length(model.network, model.tokenizer, length)
         room = context - max_new_tokens
         if max_new_tokens < 1 or room < 1:
             raise EvaluatorError(
@@ -112,6 +113,11 @@ class Generator:
     def samples(self) -> bool:
         """Whether tokens are sampled, so that repeated runs differ."""
         return bool(self._options.get("do_sample", False))
+
+    def predictions(self, which: Sequence[int], written: Sequence[Tokens]) -> Predictions:
+        """Return the predictions of the tokens of given continuations, one for each of the prompts `which`."""
+        pairs = [[(self._prompts[prompt], tokens)] for prompt, tokens in zip(which, written, strict=True)]
+        return Predictions(pairs, self._context, self._batch_tokens, self.teacher.may_gather)
 
     @torch.no_grad()
     def run(self, network: Any, which: Sequence[int]) -> list[Generation]:

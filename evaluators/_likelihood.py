@@ -114,8 +114,8 @@ class Likelihoods:
 
     def _batches(self, which: Sequence[int], network: Any, sharing: bool) -> list[Batch]:
         """Batch the longest rows first, to run out of memory early; depends on lengths and prefixes only."""
-        rows = self._rows(which) if sharing else _plain([self._examples[i] for i in which])
-        return _collated(rows, network, self._batch_tokens)
+        rows = self._rows(which) if sharing else plain([self._examples[i] for i in which])
+        return collated(rows, network, self._batch_tokens)
 
     def _rows(self, which: Sequence[int]) -> list[tuple[Tokens, list[Row]]]:
         """Return rows by prefix; without one, rows that need a mask are separate from those that need none."""
@@ -178,7 +178,7 @@ def differentiable(
 
     branches: whether the network can read a prompt once that several answers share.
     """
-    plan = _collated(_branched(examples) if branches else _plain(examples), network, batch_tokens)
+    plan = collated(_branched(examples) if branches else plain(examples), network, batch_tokens)
     tokens = torch.cat([reader.likelihoods(batch) for batch in plan])
     queries = [example.first + i for example in examples for i in range(len(example.queries))]
     place = {query: i for i, query in enumerate(queries)}
@@ -189,7 +189,8 @@ def differentiable(
     return list(torch.split(sums, [len(example.queries) for example in examples]))
 
 
-def _plain(examples: Sequence[Example]) -> list[tuple[Tokens, list[Row]]]:
+def plain(examples: Sequence[Example]) -> list[tuple[Tokens, list[Row]]]:
+    """Return rows without a prefix, one for each text."""
     return [((), [row for example in examples for row in plain_rows(example)])]
 
 
@@ -200,8 +201,8 @@ def _branched(examples: Sequence[Example]) -> list[tuple[Tokens, list[Row]]]:
     return [((), rows) for rows in (plain, branched) if rows]
 
 
-def _collated(groups: Sequence[tuple[Tokens, list[Row]]], network: Any, batch_tokens: int | None) -> list[Batch]:
-    """Split the rows after each prefix into batches."""
+def collated(groups: Sequence[tuple[Tokens, list[Row]]], network: Any, batch_tokens: int | None) -> list[Batch]:
+    """Split the rows after each prefix into batches, the longest rows first."""
     device = network.device
     limit = batch_limit(batch_tokens, network)
     n_logits = LOGITS if device.type == "cpu" else LOGITS_ON_ACCELERATOR

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluators._forward import Reader, attempt
+from evaluators._forward import GatherTest, Reader
 from evaluators._likelihood import differentiable
 from evaluators._losses import mixed
 from evaluators._rows import Tokens, prepare
@@ -65,7 +65,8 @@ class Teacher:
         self._stop, self._end = tuple(stop), end
         self._max_new_tokens, self._batch_tokens = max_new_tokens, batch_tokens
         self._known: dict[int, tuple[str | FileAnswer, Tokens]] = {}
-        self._gathers: dict[type, bool] = {}
+        #: Whether the head of a network may read only the scored positions.
+        self.may_gather = GatherTest(max(tokens, key=len, default=()))
 
     def losses(self, network: Any, which: Sequence[int], answers: Sequence[str | FileAnswer | None]) -> Tensor:
         """Return the losses of the answers to the prompts `which`, differentiable, (n_prompts,).
@@ -147,15 +148,3 @@ class Teacher:
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
-
-    def may_gather(self, network: Any) -> bool:
-        """Return whether the head may read only the scored positions; tested once per network class."""
-        known = self._gathers.get(type(network))
-        if known is None:
-            longest = max(self._tokens, key=len)
-            with torch.no_grad():
-                found = attempt(lambda: Reader(network).agrees_on_head(longest))
-            if found is None:  # the weights yield NaN
-                return True
-            known = self._gathers[type(network)] = found
-        return known

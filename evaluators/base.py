@@ -188,6 +188,36 @@ class Evaluator(ABC):
             EvaluatorError: An id is unknown or repeated, or `ids` is empty.
         """
 
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the models of the search, or "base", whose outputs `score` and `loss` compare with; see `learn`."""
+        return ()
+
+    def learn(self, expert: str, model: Any, ids: Sequence[str]) -> None:
+        """Keep the outputs of one of `experts`; called for each of them before `score` or `loss` needs its examples.
+
+        Args:
+            expert: One of `experts`.
+            model: That model, as in `score`, with the merge's tokenizer. Its weights are gone afterwards.
+            ids: Ids of the examples, in any order.
+
+        Raises:
+            EvaluatorError: The model is none of `experts`, or `ids` is not as `score` expects.
+        """
+        if expert not in self.experts:
+            raise EvaluatorError(
+                f"{type(self).__name__} does not learn from {expert!r}; it compares with "
+                f"{', '.join(self.experts) or 'no other model'}."
+            )
+        self._learn(expert, model, self.rows(ids))
+
+    def _learn(self, expert: str, model: Any, rows: Sequence[int]) -> None:
+        """Keep the outputs of an expert on the examples at positions `rows`; for evaluators that have `experts`."""
+        raise EvaluatorError(
+            f"{type(self).__name__} names {expert!r} among its `experts` and does not implement `_learn` "
+            f"({len(rows)} examples of {type(model).__name__})."
+        )
+
     def loss(self, model: Any, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Any:  # noqa: ARG002
         """Return a differentiable loss of each example, for gradients of the coefficients.
 

@@ -7,7 +7,6 @@ tasks:
     max_new_tokens: 8
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from evaluators._examples import as_texts, check_limit, read_json_lines
+from evaluators._extraction import Extraction
 from evaluators._generation import Generator
 from evaluators._presentation import DELIMITER, Presentation, draw_shots
 from evaluators._references import unreachable
@@ -24,7 +24,6 @@ from evaluators._tokens import PerTokenizer
 from evaluators.base import (
     NO_REFERENCES,
     Evaluator,
-    EvaluatorError,
     LanguageModel,
     Preview,
     Scores,
@@ -73,8 +72,7 @@ class ExactMatch(Evaluator):
         apply_chat_template: bool = False,
         batch_tokens: int | None = None,
     ) -> None:
-        self._strip, self._ignore_case = strip, ignore_case
-        self._pattern = _compile(extract)
+        self._compared = Extraction.of(extract, strip=strip, ignore_case=ignore_case)
         check_limit(limit)
         lines = read_json_lines(file, None if num_fewshot else limit)
         prompts = [line.prompt(prompt, template) for line in lines]
@@ -84,7 +82,7 @@ class ExactMatch(Evaluator):
         self._presentation = Presentation(system, shots, separator, apply_chat_template)
         self._prompts = [prompts[i] for i in rest[:limit]]
         self._references = [references[i] for i in rest[:limit]]
-        self._answers = [{self._normal(text) for text in texts} for texts in self._references]
+        self._answers = [{self._compared.normal(text) for text in texts} for texts in self._references]
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
         self._file_answers = [self._file_answer(row) for row in range(len(self._prompts))]
         self._max_new_tokens, self._batch_tokens = max_new_tokens, batch_tokens
@@ -109,8 +107,8 @@ class ExactMatch(Evaluator):
             model.tokenizer,
             stop=self._stop,
             max_new_tokens=self._max_new_tokens,
-            extract=self._pattern,
-            normal=self._normal,
+            extract=self._compared.pattern,
+            normal=self._compared.normal,
         )
         firsts = [texts[0] for texts in self._references]
         return (*notes, *lost, *trailing_notes(model.tokenizer, self._presented, firsts))
@@ -173,25 +171,4 @@ class ExactMatch(Evaluator):
         return None
 
     def _accepts(self, row: int, text: str) -> bool:
-        return self._answer(text) in self._answers[row]
-
-    def _answer(self, text: str) -> str | None:
-        if self._pattern is None:
-            return self._normal(text)
-        matches = list(self._pattern.finditer(text))
-        if not matches:
-            return None
-        return self._normal(matches[-1].group(1 if self._pattern.groups else 0) or "")
-
-    def _normal(self, text: str) -> str:
-        text = text.strip() if self._strip else text
-        return text.casefold() if self._ignore_case else text
-
-
-def _compile(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise EvaluatorError(f"extract is {pattern!r}, which is not a regular expression: {error}.") from error
+        return self._compared.answer(text) in self._answers[row]

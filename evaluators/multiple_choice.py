@@ -9,12 +9,13 @@ Scored like `output_type: multiple_choice` of lm-evaluation-harness.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from evaluators._answers import AnswerIs, Labeled, right_choices
+from evaluators._choices import Normalize, divisors
 from evaluators._examples import as_texts, check_limit, read_json_lines
 from evaluators._likelihood import Answers, Likelihoods, Tokens
 from evaluators._losses import of_choices
@@ -26,14 +27,11 @@ from evaluators.base import (
     NO_REFERENCES,
     Evaluator,
     EvaluatorError,
-    FloatArray,
     LanguageModel,
     Preview,
     Scores,
     content_ids,
 )
-
-Normalize = Literal["none", "length", "bytes"]
 
 
 class MultipleChoice(Evaluator):
@@ -91,7 +89,7 @@ class MultipleChoice(Evaluator):
         self._prompts = [prompts[i] for i in rest[:limit]]
         self._choices = [labeled[i].choices for i in rest[:limit]]
         self._gold = [gold[i] for i in rest[:limit]]
-        self._lengths = [_lengths(texts, normalize) for texts in self._choices]
+        self._lengths = [divisors(texts, normalize) for texts in self._choices]
         self._batch_tokens = batch_tokens
         self._ids = content_ids([contents[i] for i in rest[:limit]])
         self._separator = self._presentation.before_answer
@@ -167,13 +165,3 @@ class MultipleChoice(Evaluator):
         if not np.isfinite(answer.loglikelihoods).all():
             return float("nan")
         return float(np.argmax(answer.loglikelihoods / self._lengths[row]) == self._gold[row])
-
-
-def _lengths(choices: Sequence[str], normalize: Normalize) -> FloatArray:
-    """Return the divisors of the log-likelihoods: (n_choices,)."""
-    if normalize == "none":
-        return np.ones(len(choices))
-    sizes = [len(text) if normalize == "length" else len(text.encode()) for text in choices]
-    if min(sizes) == 0:
-        raise EvaluatorError(f"normalize: {normalize} needs choices with text; found {list(choices)!r}.")
-    return np.array(sizes, dtype=np.float64)

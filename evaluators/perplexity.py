@@ -6,18 +6,18 @@ tasks:
     file: data/prose.txt           # or JSON lines: {"text": "…"}
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from evaluators._examples import check_limit, read_json_lines, read_text
-from evaluators._likelihood import Likelihoods, Tokens
+from evaluators._likelihood import Likelihoods
 from evaluators._networks import check_continues_text
-from evaluators._tokens import PerTokenizer, encode, max_length, prefix_token
+from evaluators._tokens import PerTokenizer, max_length
+from evaluators._unlabeled import is_json_lines
+from evaluators._windows import check_window, pieces, windows_as_pairs
 from evaluators.base import (
     NO_REFERENCES,
     Evaluator,
@@ -27,8 +27,6 @@ from evaluators.base import (
     Scores,
     content_ids,
 )
-
-JSON_LINES = (".jsonl", ".ndjson")
 
 
 class Perplexity(Evaluator):
@@ -53,15 +51,10 @@ class Perplexity(Evaluator):
         limit: int | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        if window < 1:
-            raise EvaluatorError(f"window is {window}; expected a number of characters, at least 1.")
+        check_window(window)
         check_limit(limit)
-        texts = (
-            [str(line.field(field)) for line in read_json_lines(file)]
-            if Path(file).suffix in JSON_LINES
-            else [read_text(file)]
-        )
-        self._windows = [piece for text in texts for piece in _pieces(text, window)][:limit]
+        texts = [str(line.field(field)) for line in read_json_lines(file)] if is_json_lines(file) else [read_text(file)]
+        self._windows = [piece for text in texts for piece in pieces(text, window)][:limit]
         if not self._windows:
             raise EvaluatorError(f"{file} has no text.")
         self._batch_tokens = batch_tokens
@@ -108,41 +101,6 @@ class Perplexity(Evaluator):
         """Return the engine, and the number of tokens of each window."""
         check_continues_text(model.network)
         length = max_length(model.network, model.tokenizer)
-        prefix = prefix_token(model.tokenizer)
-        tokens = [encode(model.tokenizer, window) for window in self._windows]
-        pairs = [list(_chunks(window, prefix, length)) for window in tokens]
+        pairs = windows_as_pairs(self._windows, model.tokenizer, length)
         scored = [sum(len(continuation) for _, continuation in chunks) for chunks in pairs]
-        if 0 in scored:
-            row = scored.index(0)
-            raise EvaluatorError(
-                f"Example {row} (from 0), {self._windows[row]!r}, has no token to score: the first one can be scored "
-                "only after BOS or EOS, and the tokenizer has neither. Remove the example, or use a larger `window`."
-            )
         return Likelihoods(pairs, length, self._batch_tokens), scored
-
-
-def _pieces(text: str, size: int) -> Iterator[str]:
-    """Yield pieces of at most `size` characters, cut between words unless a word is longer than that."""
-    piece = ""
-    for word in re.findall(r"\s*\S+", text):
-        if piece and len(piece) + len(word) > size:
-            yield piece.strip()
-            piece = ""
-        piece += word
-        while len(piece.strip()) > size:
-            yield piece.strip()[:size]
-            piece = piece.strip()[size:]
-    if piece.strip():
-        yield piece.strip()
-
-
-def _chunks(tokens: Tokens, prefix: int | None, length: int) -> Iterator[tuple[Tokens, Tokens]]:
-    """Yield a window as (context, continuation) pairs of at most `length` tokens; each token is scored once.
-
-    The first token is scored after the tokenizer's BOS or EOS; it is context if there is neither, or
-    if it is that token itself.
-    """
-    if prefix is not None and tokens[:1] != (prefix,):
-        tokens = (prefix, *tokens)
-    for start in range(0, max(len(tokens) - 1, 1), length):
-        yield tokens[start : start + 1], tokens[start + 1 : start + 1 + length]

@@ -17,7 +17,7 @@ from evaluators._own_code import look_in
 from evaluators.base import Evaluator, FloatArray, Scores, split_of
 from evomerge import plugins
 from evomerge.errors import PAUSED, EvomergeError
-from evomerge.merging.baselines import completed, parent_label
+from evomerge.merging.baselines import baselines, completed, parent_label
 from evomerge.merging.pins import Pins, check_worker, input_files
 from evomerge.merging.recipe_models import open_models
 from evomerge.plugins import PluginSpec
@@ -127,6 +127,7 @@ class Bench:
             self._engine = VllmEngine(self.model, sources.base.path, sources.tokenizer, spec.backend.options)
             write_with(self.model.network, self._engine)
         written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
+        self._names = sources.base.layout().names
         self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
         models = {spec.recipe.base.name: sources.base, **sources.inputs}
         self._parents = {parent_label(spec.recipe, name): name for name in spec.own}
@@ -134,6 +135,8 @@ class Bench:
         self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
+        #: Tasks whose evaluators know the outputs of an expert on a split: (task, expert, split).
+        self._learned: set[tuple[str, str, str]] = set()
         #: Whether memory ran out before: gradients then recompute activations instead of keeping them.
         self._sparing = False
         wanted = self.model.has_network and any(each.needs_language_model for each in self.evaluators.values())
@@ -182,6 +185,7 @@ class Bench:
 
     def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
         merge = self.merge_of(trial)
+        self._teach(trial, seconds)
         with _timed(seconds, "merge"):
             self._become(merge)
         model, state = self._scored(trial.label)
@@ -203,6 +207,7 @@ class Bench:
         form that the metric accepts.
         """
         merge = self.merge_of(trial)
+        self._teach(trial, seconds)
         with _timed(seconds, "merge"):
             self._become(merge)
         self.model.coefficients = merge.table.values
@@ -233,6 +238,31 @@ class Bench:
         known = frozenset(ids)
         usable = tuple(name for name in evaluator.loss_ids(references) if name in known)
         return (usable, evaluator.loss(self.model, usable, references)) if usable else None
+
+    def _teach(self, trial: Trial, seconds: dict[str, float]) -> None:
+        """Let evaluators learn the outputs of their experts on the examples of the trial's split, once per split."""
+        for task in self.evaluators if trial.examples is None else trial.examples:
+            for expert in self.evaluators[task].experts:
+                key = (task, expert, trial.split)
+                if key not in self._learned:
+                    with _timed(seconds, f"evaluate:{task}"):
+                        self._learn(task, expert, trial.split)
+                    self._learned.add(key)
+
+    def _learn(self, task: str, expert: str, split: str) -> None:
+        """Merge an expert into the resident weights, and let an evaluator learn its outputs on a split.
+
+        It computes by its own configuration, as the parent does, and reads with the merge's tokenizer.
+        """
+        label = parent_label(self.spec.recipe, expert)
+        merge = dict(baselines(self.spec.recipe, self._names))[label]
+        self._become(merge)
+        model, state = self._scored(label)
+        state.restore()
+        reader = model.read_with(model.network, self.model.tokenizer)
+        reader.coefficients = merge.table.values
+        with torch.no_grad():
+            self.evaluators[task].learn(expert, reader, self._split(task, split))
 
     def _scored(self, label: str) -> tuple[ResidentModel, NetworkState]:
         """Return the network that uses the resident weights: for some parents one configured by their folder."""
@@ -284,21 +314,26 @@ class Bench:
         if trial.examples is not None:
             with torch.no_grad():
                 return self.evaluators[task].score(model, trial.examples[task])
-        key = (task, trial.split)
+        ids = self._split(task, trial.split)
+        with torch.no_grad():
+            return self.evaluators[task].score(model, ids if self.evaluators[task].whole_model else ids[:most])
+
+    def _split(self, task: str, split: str) -> tuple[str, ...]:
+        """Return the ids of a task's examples on a split. Raises ValueError if there are none."""
+        key = (task, split)
         if key not in self._ids:
-            self._ids[key] = split_ids(self.evaluators[task], trial.split, self.spec.split, self.spec.salt)
+            self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split, self.spec.salt)
         if not self._ids[key]:
             total = len(self.evaluators[task].example_ids)
-            raise ValueError(f"Task {task!r} has no example in split {trial.split!r} ({total} in total): provide more.")
-        with torch.no_grad():
-            whole = self.evaluators[task].whole_model
-            return self.evaluators[task].score(model, self._ids[key] if whole else self._ids[key][:most])
+            raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in total): provide more.")
+        return self._ids[key]
 
     def _canary(self, trial: Trial, seconds: dict[str, float]) -> None:
         """Check that two points differ in weights, outputs and scores, and that the first is reproducible.
 
         Raises CanaryError.
         """
+        self._teach(trial, seconds)  # before the probe watches
         other = replace(trial, x=np.random.Generator(np.random.Philox(key=trial.seed)).random(self.space.dimension))
         for most in (CANARY_EXAMPLES, None):
             probe = Probe()

@@ -18,6 +18,7 @@ from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.report.words import count as counted
 from evomerge.resident.resident import ResidentModel
+from evomerge.yaml.reader import unknown_key
 from search_spaces.base import SpaceError
 
 #: Fewer examples than this on a split say next to nothing.
@@ -73,6 +74,17 @@ def read_tasks(config: SearchConfig) -> dict[str, Evaluator]:
         with placed(config, "tasks", task):
             found[task] = build_evaluator(spec)
     return found
+
+
+def check_experts(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> None:
+    """Raise ConfigError for a task that compares with a model that is not merged."""
+    recipe = config.recipe()
+    names = [recipe.base.name, *(model.name for model in recipe.inputs)]
+    for task, evaluator in evaluators.items():
+        for expert in evaluator.experts:
+            if expert not in names:
+                place = config.where("tasks", task)
+                raise ConfigError(f"{place}: {unknown_key(expert, names, 'expert')}")
 
 
 def count_examples(

@@ -133,6 +133,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [*memory_notes(config, needs)]
     say("reading the tasks")
     evaluators = checks.read_tasks(config)
+    checks.check_experts(config, evaluators)
     examples = checks.count_examples(config, evaluators, notes)
     ids, objective = examples_of(config, evaluators), _objective(config, evaluators)
     beyond = None if study is None else added(study, ids, config, objective)

@@ -1,5 +1,6 @@
 """Tiny models and data of the evaluators' tests."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,11 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer = chosen[i % 2] if i % 2 else i % 2
         rows.append({"question": f"Item {i}: " + "which " * (i % 7) + "?", "choices": chosen, "answer": answer})
     return write_lines(tmp_path_factory.mktemp("data") / "questions.jsonl", rows)
+
+
+@pytest.fixture(scope="session")
+def without_labels(questions: Path) -> Path:
+    """The file of `questions` without its answers."""
+    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    kept = [{key: value for key, value in row.items() if key != "answer"} for row in rows]
+    return write_lines(questions.parent / "unlabeled.jsonl", kept)
