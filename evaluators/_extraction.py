@@ -8,7 +8,7 @@ from evaluators.base import EvaluatorError
 
 @dataclass(frozen=True)
 class Extraction:
-    """How generated texts are compared.
+    """Comparison of generated texts.
 
     pattern: its last match is compared (its first group, if it has one); None for the whole text. strip, ignore_case:
     whether white space around it, and case, are ignored.

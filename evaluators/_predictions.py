@@ -120,7 +120,7 @@ def _head_inputs(network: Any, batch: Batch) -> Tensor:
             return None
         hidden = inputs[0]
         found.append(hidden[batch.rows.to(hidden.device), batch.columns.to(hidden.device)])
-        return (hidden[:, :1], *inputs[1:])  # logits of one position are enough: nobody reads them
+        return (hidden[:, :1], *inputs[1:])  # the logits are not read: compute few
 
     handle = network.get_output_embeddings().register_forward_pre_hook(keep)
     try:
