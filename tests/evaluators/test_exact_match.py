@@ -82,13 +82,13 @@ def test_text_from_the_stop_string_on_does_not_count(model: TinyModel, tmp_path:
 def test_how_texts_are_compared(tmp_path: Path, options: dict[str, Any], answer: str, equal: bool) -> None:
     file = write_lines(tmp_path / "one.jsonl", [{"prompt": "3+4=", "answer": ["7", "seven"]}])
     evaluator = ExactMatch(file=str(file), **options)
-    assert (evaluator._answer(answer) in evaluator._answers[0]) is equal
+    assert (evaluator._compared.answer(answer) in evaluator._answers[0]) is equal
 
 
 def test_case_can_be_ignored(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "one.jsonl", [{"prompt": "3+4=", "answer": "Seven"}])
     evaluator = ExactMatch(file=str(file), ignore_case=True)
-    assert evaluator._answer("sEVEN") in evaluator._answers[0]
+    assert evaluator._compared.answer("sEVEN") in evaluator._answers[0]
 
 
 def test_a_prompt_must_fit(model: TinyModel, own_words: Path) -> None:
