@@ -54,16 +54,16 @@ def plan_search(
     plan = prepare(config, say=say)
     workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)
     study, last = remaining(config, plan, file)
-    measured = _from_study(begun(config))
+    measured, abreast = _from_study(begun(config)), workers
     if measured is None and measure:
         say("scoring the start and a parent")
-        measured = _probe(plan)
+        measured, abreast = _probe(plan), _abreast(config, workers, threads, gpus)
     data = {
         "coefficients": plan.space.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
         "memory": _memory(plan, workers, gpus),
         "disk": _disk(config, plan),
-        "time": _time(config, plan, workers, measured, study),
+        "time": _time(config, plan, abreast, measured, study),
         "power": detectable_differences(
             plan.objective,
             plan.distinct_examples,
@@ -75,6 +75,13 @@ def plan_search(
         "study": study,
     }
     return data, [*_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
+
+
+def _abreast(config: SearchConfig, workers: int, threads: int, gpus: float) -> int:
+    """Return how many candidates are computed in the time of one: more workers than cores share the cores."""
+    if gpus or config.ray_address is not None:
+        return workers
+    return max(1, min(workers, len(os.sched_getaffinity(0)) // threads))
 
 
 def _from_study(study: Study | None) -> Evidence | None:

@@ -126,6 +126,14 @@ def test_measure_scores_two_models_for_time_and_variance(tmp_path: Path) -> None
     assert not (tmp_path / "study").exists()
 
 
+def test_more_workers_than_cores_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    slow = {"evaluator": "synthetic", "task": 0, "n_examples": 200, "delay": 0.05}
+    changes: dict[str, object] = {"tasks": {"slow": slow}, "budget": {"trials": 40}, "executor": "ray", "workers": 8}
+    spent = plan_search(config(tmp_path, **changes), measure=True)[0]["time"]
+    assert spent["search_seconds"] == pytest.approx(20 * spent["candidate_seconds"])
+
+
 def test_estimates_come_from_the_trials_of_a_begun_study(tmp_path: Path) -> None:
     noisy = {"evaluator": "synthetic", "task": 1, "n_examples": 300, "noise": "binomial"}
     search = config(tmp_path, tasks={"noisy": noisy}, budget={"trials": 12})
