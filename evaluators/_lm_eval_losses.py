@@ -17,6 +17,7 @@ from evaluators._lm_eval_documents import Document
 from evaluators._lm_eval_metrics import OF_TEXT, Metric
 from evaluators._losses import mixed, of_choices
 from evaluators._teacher import FileAnswer
+from evaluators.base import FloatArray
 
 #: Log-likelihoods of a document's requests, (n_requests,), and their numbers of tokens -> the loss, ().
 Aim = Callable[[Tensor, Sequence[int]], Tensor]
@@ -34,7 +35,7 @@ _WITHOUT = "Use an optimizer that needs no gradients, or another `metric`, for t
 
 def objection(name: str, task: Any, metric: Metric) -> str | None:
     """Return why documents of a task have no loss, as one sentence and a remedy; None if they may have one."""
-    kind, own = task.OUTPUT_TYPE, _computes_itself(task)
+    kind, own = task.OUTPUT_TYPE, computes_itself(task)
     why = None
     if kind == "generate_until":
         if (task.get_config("repeats") or 1) > 1:
@@ -67,12 +68,12 @@ def aim(document: Document, metric: str) -> Aim | None:
             return lambda values, _: -values[0]
         return lambda values, sizes: mixed(values[0], sizes[0])
     choices = document.task.doc_to_choice(document.content)
-    right = _right(document, choices)
+    right = right_choices(document, choices)
     if not right:
         return None
     if metric == "exact_match":
         return lambda values, sizes: mixed(values[right[0]], sizes[right[0]])
-    divisors = np.array([_DIVISORS[metric](choice) for choice in choices], dtype=np.float64)
+    divisors = divisors_of(metric, choices)
     if not divisors.all():
         return None
     count = len(choices)
@@ -102,13 +103,18 @@ def stops(task: Any) -> list[str]:
     return [text for text in found if text]
 
 
-def _computes_itself(task: Any) -> bool:
+def computes_itself(task: Any) -> bool:
     """Return whether not lm-eval's own process_results computes the metrics."""
     standard = getattr(type(task), "process_results", None) is ConfigurableTask.process_results
     return not standard or callable(task.get_config("process_results"))
 
 
-def _right(document: Document, choices: Sequence[str]) -> list[int]:
+def divisors_of(metric: str, choices: Sequence[str]) -> FloatArray:
+    """Return the divisors of the choices' log-likelihoods under a metric of multiple choice, (n_choices,)."""
+    return np.array([_DIVISORS[metric](choice) for choice in choices], dtype=np.float64)
+
+
+def right_choices(document: Document, choices: Sequence[str]) -> list[int]:
     """Return the positions of the right choices, as lm-eval's process_results finds them."""
     gold = document.task.doc_to_text(document.content) if document.task.multiple_input else document.target
     if isinstance(gold, str):

@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from types import MappingProxyType
@@ -69,6 +69,8 @@ class Scores:
         accepted: The text that the model generated for each example that got full marks, with the stop string or end
             token that ended it, as `Evaluator.loss` takes it for a reference; None for the other examples, and None
             instead of the tuple for tasks that generate no answers.
+        metric: Each example's value by the task's metric, larger is better, float64, (n_examples,), where `values` are
+            a smooth score for the search; None where `values` are the metric.
 
     Raises:
         EvaluatorError: The number of values or texts differs from the number of ids, or an id is repeated.
@@ -79,21 +81,33 @@ class Scores:
     choices: tuple[FloatArray, ...] | None = None
     truncated: int | None = None
     accepted: tuple[str | None, ...] | None = None
+    metric: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        values = np.array(self.values, dtype=np.float64)
-        if values.shape != (len(self.example_ids),):
-            raise EvaluatorError(
-                f"Scores need one value per example, {len(self.example_ids)}; they have shape {values.shape}."
-            )
+        object.__setattr__(self, "values", self._checked(self.values))
+        if self.metric is not None:
+            object.__setattr__(self, "metric", self._checked(self.metric))
         if len(set(self.example_ids)) != len(self.example_ids):
             raise EvaluatorError("Scores need distinct example ids; at least one is repeated.")
         if self.accepted is not None and len(self.accepted) != len(self.example_ids):
             raise EvaluatorError(
                 f"Scores need one accepted text or None per example, {len(self.example_ids)}; got {len(self.accepted)}."
             )
-        values.flags.writeable = False
-        object.__setattr__(self, "values", values)
+
+    def _checked(self, values: FloatArray) -> FloatArray:
+        """Return values as a read-only array of its own. Raises EvaluatorError for another number of them."""
+        own = np.array(values, dtype=np.float64)
+        if own.shape != (len(self.example_ids),):
+            raise EvaluatorError(
+                f"Scores need one value per example, {len(self.example_ids)}; they have shape {own.shape}."
+            )
+        own.flags.writeable = False
+        return own
+
+    @property
+    def by_metric(self) -> "Scores":
+        """The scores by the task's metric, as the select and report splits have them."""
+        return self if self.metric is None else replace(self, values=self.metric, metric=None)
 
     def __repr__(self) -> str:
         return f"Scores({len(self.example_ids)} examples, mean={self.mean:.4g})"
@@ -161,6 +175,9 @@ class Evaluator(ABC):
 
     #: Whether larger scores are better.
     higher_is_better: bool = True
+    #: Name of the smooth score that `Scores.values` are where `Scores.metric` is set, such as "bits_per_byte". The
+    #: search follows it; constraints, selection and report use the metric.
+    smooth_score: str | None = None
     #: Whether `score` needs a LanguageModel (network and tokenizer) rather than only the merged tensors.
     needs_language_model: bool = True
     #: Whether the whole model gets a single value (e.g. its size): one example, the same on every split.

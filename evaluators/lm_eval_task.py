@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from evaluators import _bounded
+from evaluators._choices import LOWER_IS_BETTER, Score, check_score
 from evaluators._examples import check_limit
 from evaluators._isolation import fast_templates, preserved_random_states, quiet
 from evaluators._lm_eval_build import FIELDS, Places, build
@@ -29,6 +30,7 @@ from evaluators._lm_eval_losses import Aim, aim, objection
 from evaluators._lm_eval_marks import Marks
 from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
+from evaluators._lm_eval_smooth import Smooth
 from evaluators._lm_eval_sources import find
 from evaluators._presentation import rendered
 from evaluators._tokens import PerTokenizer
@@ -66,6 +68,10 @@ class LmEvalTask(Evaluator):
         num_fewshot: As in lm-eval.
         limit: Maximum number of documents per task.
         metric: Metric to report; by default the first that is a mean over documents.
+        score: What the search follows: "accuracy", the metric; or of tasks scored by likelihoods "probability" of the
+            right choice (among all, normalized as in the metric) or continuation, "logprob", its logarithm in nats, or
+            "bits_per_byte" of the right text alone, of which less is better. Constraints, selection and report use the
+            metric.
         filter: Answer filter to use; by default the first.
         apply_chat_template: As in lm-eval.
         fewshot_as_multiturn: As in lm-eval.
@@ -86,6 +92,7 @@ class LmEvalTask(Evaluator):
         num_fewshot: int | None = None,
         limit: int | None = None,
         metric: str | None = None,
+        score: Score = "accuracy",
         filter: str | None = None,  # noqa: A002 - lm-eval's name for it
         apply_chat_template: bool = False,
         fewshot_as_multiturn: bool = True,
@@ -118,12 +125,14 @@ class LmEvalTask(Evaluator):
         contents = {name: [d.content for d in self._documents if d.name == name] for name in self._tasks}
         self._metric = choose(self._tasks, group, metric, [len(found) for found in contents.values()])
         self._filter = choose_filter(self._tasks, group, self._metric.name, filter)
-        self.higher_is_better = self._metric.higher_is_better
+        self.smooth_score = check_score(score)
+        self.higher_is_better = self._metric.higher_is_better and self.smooth_score not in LOWER_IS_BETTER
         with fast_templates(self._trusted):
             self._ids = content_ids([self._text(document) for document in self._documents])
             with self._places.explained(task, doing="measuring its documents"):
                 self._metric = with_lengths(self._metric, self._tasks, contents)
         self._marks = Marks(self._documents, self._metric, self._filter, chat=self._chat)
+        self._smooth = Smooth(self._documents, self._metric, self.smooth_score)
         self._instances: list[list[Any]] = []
         self._frozen = PerTokenizer(self._freeze)
 
@@ -156,13 +165,15 @@ class LmEvalTask(Evaluator):
                 for row, response in zip(rows, responses, strict=True)
             ]
             accepted = self._marks.accepted(rows, responses, values)
+            smooth = self._smooth.values(rows, frozen.instances, responses)
         kinds = {task.OUTPUT_TYPE for task in self._tasks.values()}
         return Scores(
             example_ids=tuple(self._ids[row] for row in rows),
-            values=np.array(values, dtype=np.float64),
+            values=np.array(values if smooth is None else smooth, dtype=np.float64),
             choices=tuple(map(_loglikelihoods, responses)) if kinds == {"multiple_choice"} else None,
             truncated=sum(r.truncated for r in responses) if "generate_until" in kinds else None,
             accepted=accepted,
+            metric=None if smooth is None else np.array(values, dtype=np.float64),
         )
 
     def why_no_loss(self) -> str | None:

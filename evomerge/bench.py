@@ -316,7 +316,8 @@ class Bench:
                 return self.evaluators[task].score(model, trial.examples[task])
         ids = self._split(task, trial.split)
         with torch.no_grad():
-            return self.evaluators[task].score(model, ids if self.evaluators[task].whole_model else ids[:most])
+            scores = self.evaluators[task].score(model, ids if self.evaluators[task].whole_model else ids[:most])
+        return scores if trial.split == "search" else scores.by_metric
 
     def _split(self, task: str, split: str) -> tuple[str, ...]:
         """Return the ids of a task's examples on a split. Raises ValueError if there are none."""

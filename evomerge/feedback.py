@@ -1,11 +1,12 @@
 """Feedback to the optimizer: point, losses and per-example values of each trial, once they are known."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
+from evaluators.base import Scores
 from evomerge import plugins
 from evomerge.failures import forgiven
 from evomerge.objective import Objective
@@ -72,7 +73,7 @@ class Feedback:
         self._optimizer, self._objective = optimizer, objective
         self._race, self._examples = race, examples
         self._missing = set(parents) if objective.needs_parents else set()
-        self._parents: list[FloatArray] = []
+        self._parents: list[Mapping[str, Scores]] = []
         self._reference: Reference | None = None
         self._held: list[Entry] = []
         self._before: list[Observation] = []
@@ -136,7 +137,7 @@ class Feedback:
         if entry.trial.label in self._missing:
             self._missing.remove(entry.trial.label)
             if entry.losses is not None and entry.outcome is not None:
-                self._parents.append(self._objective.by_task(entry.outcome.scores))
+                self._parents.append(entry.outcome.scores)
             if not self._missing:
                 self._compare()
         if entry.trial.extends is not None:
@@ -170,10 +171,13 @@ class Feedback:
         return frozenset(told.number for told in before)
 
     def _compare(self) -> None:
-        self._reference = Reference.of(self._objective, self._parents)
+        objective = self._objective
+        losses = (objective.by_task(scores) for scores in self._parents)
+        by_metric = map(objective.metric_losses, self._parents) if objective.smooth else ()
+        self._reference = Reference.of(objective, losses, metric=by_metric)
         self.problem = self._reference.problem
         if self._objective.pareto and self.problem is None:
-            self._optimizer.limit(self._reference.limits.tolist())
+            self._optimizer.limit(self._reference.search_limits.tolist())
 
     def _tell(self, entry: Entry, again: Collection[int]) -> None:
         trial = entry.trial
@@ -223,7 +227,8 @@ class Feedback:
         """Return the losses that the optimizer gets for a scored trial."""
         if self._reference is None or entry.outcome is None:
             return np.array(entry.losses, dtype=np.float64)
-        return self._reference.told(self._objective.by_task(entry.outcome.scores))
+        scores = entry.outcome.scores
+        return self._reference.told(self._objective.by_task(scores), self._objective.metric_losses(scores))
 
     def _tell_whole(self, entry: Entry, number: int, x: FloatArray, proposed: bool) -> None:
         losses: FloatArray | None = None

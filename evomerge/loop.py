@@ -396,7 +396,7 @@ class _Drive:
         trial = self._study.asked(outcome.number).trial
         if self._driving.examples is not None:
             outcome = self._driving.examples.completed(self._study, trial, outcome)
-        outcome, losses = _judge(self._objective, outcome, trial)
+        outcome, losses = _judge(self._objective.on(trial.split), outcome, trial)
         return outcome, self._study.tell(outcome, losses)
 
     def _learn(self, outcome: Outcome, new: bool) -> None:

@@ -137,12 +137,14 @@ class SearchExamples:
         choices = None if a.choices is None or b.choices is None else (*a.choices, *b.choices)
         truncated = None if a.truncated is None or b.truncated is None else a.truncated + b.truncated
         accepted = None if a.accepted is None or b.accepted is None else (*a.accepted, *b.accepted)
+        metric = None if a.metric is None or b.metric is None else np.concatenate([a.metric, b.metric])[order]
         return Scores(
             tuple(ids[place] for place in order),
             values[order],
             None if choices is None else tuple(choices[place] for place in order),
             truncated,
             None if accepted is None else tuple(accepted[place] for place in order),
+            metric,
         )
 
 

@@ -34,6 +34,7 @@ def check_search(
             "weights": dict(plan.objective.weights),
             "keep": keep_data(plan.objective.keep),
             "lower_is_better": [task for task in plan.objective.weights if task in plan.objective.lower_is_better],
+            "smooth": dict(plan.objective.smooth),
         },
         "experts": [model.name for model in config.experts],
         "dimension": plan.space.dimension,
@@ -91,6 +92,8 @@ def _first(plan: Plan, config: SearchConfig, *, begun: bool) -> list[str]:
 
 def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:
     better = ", less is better" if task in objective.lower_is_better else ""
+    if task in objective.smooth:
+        better = f"; searched by {objective.unit(task)}{better}, selected and reported by the metric"
     if task in objective.whole_model:
         return f"one value per model{better}"
     return ", ".join(f"{split} {count}" for split, count in counts.items()) + f" examples{better}"

@@ -101,4 +101,4 @@ def _notes(shown: Front) -> list[str]:
             "Candidates were selected on these examples: expect the best score to be "
             f"{shown.optimism.expected:.2g} too high, and the hypervolume too large; the report split is unbiased."
         )
-    return notes + words.absent(shown)
+    return notes + words.smooth_notes(shown.objective) + words.absent(shown)

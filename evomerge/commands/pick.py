@@ -49,8 +49,9 @@ def decide(run: Run, request: Request) -> Decision:
 
     Raises ChoiceError for an invalid request, StudyError for a trial without scores.
     """
-    wish = request.wish(run.objective)
+    check_split(request.split)
     deciding = deciding_front(run, request.split)
+    wish = request.wish(deciding.objective)
     if request.trial is not None:
         deciding, point = _numbered(run, deciding, request)
         return _decision(run, deciding, Chosen(point, wish, ()), f"{point.label}, as requested.", ())

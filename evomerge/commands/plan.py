@@ -42,6 +42,11 @@ class Evidence:
     scores: Mapping[str, Mapping[str, Scores]]
     source: str
 
+    @property
+    def by_metric(self) -> dict[str, dict[str, Scores]]:
+        """The scores by the tasks' metrics."""
+        return {model: {task: found.by_metric for task, found in each.items()} for model, each in self.scores.items()}
+
 
 def plan_search(
     config: SearchConfig, file: Path, *, measure: bool, say: Callable[[str], None] = lambda _: None
@@ -65,9 +70,9 @@ def plan_search(
         "disk": _disk(config, plan),
         "time": _time(config, plan, abreast, measured, study),
         "power": detectable_differences(
-            plan.objective,
+            plan.objective.by_metric,
             plan.distinct_examples,
-            {} if measured is None else measured.scores,
+            {} if measured is None else measured.by_metric,
             None if measured is None else measured.source,
         ),
         **partial_trials(config, plan),

@@ -38,7 +38,7 @@ from evomerge.durable import write_text
 from evomerge.errors import EvomergeError
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
-from evomerge.objective.spec import ObjectiveSpec, make_objective
+from evomerge.objective.spec import NO_SMOOTH, ObjectiveSpec, make_objective
 from evomerge.plugins import PluginError, PluginSpec, check_name
 from evomerge.recipe import Input, Recipe, RecipeError
 from evomerge.recipe.model_names import model_data
@@ -149,9 +149,12 @@ class SearchConfig(Section):
             _refuse("experts", f"{error} Write them as a mapping name: path")
         return self
 
-    def objective_for(self, lower_is_better: Collection[str], whole_model: Collection[str]) -> Objective:
-        """Return the objective, given the tasks on which lower is better and those with one value per model."""
-        return make_objective(self.objective, list(self.tasks), self.prefer, self.keep, lower_is_better, whole_model)
+    def objective_for(
+        self, lower_is_better: Collection[str], whole_model: Collection[str], smooth: Mapping[str, str] = NO_SMOOTH
+    ) -> Objective:
+        """Return the objective, given what the evaluators say of the tasks, as in `Objective`."""
+        tasks = list(self.tasks)
+        return make_objective(self.objective, tasks, self.prefer, self.keep, lower_is_better, whole_model, smooth)
 
     def where(self, *path: str | int) -> str:
         """Return the place of a key for error messages: `search.yaml:14: tasks.sort`; without a file only the key."""

@@ -133,7 +133,7 @@ def floor_notes(config: SearchConfig, objective: Objective) -> list[str]:
     """Warn about constraints that no merge can violate on tasks with scores from 0 to 1."""
     notes = []
     for task, floor in objective.keep.items():
-        if task in objective.lower_is_better or task in objective.whole_model:
+        if task in objective.by_metric.lower_is_better or task in objective.whole_model:
             continue
         where = config.where("keep", *([task] if isinstance(config.keep, Mapping) else []))
         if floor.unit == "fall" and floor.amount >= 1:

@@ -215,6 +215,7 @@ def _objective(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Obj
     return config.objective_for(
         [task for task, evaluator in evaluators.items() if not evaluator.higher_is_better],
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
+        {task: evaluator.smooth_score for task, evaluator in evaluators.items() if evaluator.smooth_score is not None},
     )
 
 

@@ -1,7 +1,7 @@
 """Conversion of scores to losses, the one place where a sign flips: optimizers minimize, scores are maximized."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -33,7 +33,8 @@ class Objective:
     kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; or the worst task, measured from the
     best parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
     https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost.
-    keep: task -> how far a merge may fall behind the best parent on it.
+    keep: task -> how far a merge may fall behind the best parent on it, by its metric. smooth: task -> name of the
+    smooth score that stands for its metric on the search split; `lower_is_better` is about this score.
     """
 
     weights: Mapping[str, float]
@@ -41,10 +42,22 @@ class Objective:
     kind: Kind = "mean"
     keep: Mapping[str, Floor] = field(default_factory=dict)
     whole_model: frozenset[str] = frozenset()
+    smooth: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.weights or min(self.weights.values()) < 0 or sum(self.weights.values()) <= 0:
             raise ValueError(f"Task weights must be at least 0 and not all 0; they are {dict(self.weights)}.")
+
+    def on(self, split: str) -> "Objective":
+        """The objective on a split: smooth scores count on the search split only, the tasks' metrics on the others."""
+        if split == "search" or not self.smooth:
+            return self
+        return replace(self, lower_is_better=self.lower_is_better - self.smooth.keys(), smooth={})
+
+    @property
+    def by_metric(self) -> "Objective":
+        """The objective over the tasks' metrics."""
+        return self.on("report")
 
     @property
     def pareto(self) -> bool:
@@ -71,9 +84,13 @@ class Objective:
         means = self.means(scores)
         return np.array([-self.sign(task) * means[task] for task in self.weights])
 
+    def metric_losses(self, scores: Mapping[str, Scores]) -> FloatArray:
+        """The loss on every task by its metric, (n_tasks,), on whichever split. Raises NonFiniteScore."""
+        return self.by_metric.by_task({task: found.by_metric for task, found in scores.items()})
+
     def asked(self, task: str) -> str:
         """What `keep` asks of a task, for people: `-0.01` from the best parent, `+2` where less is better, or `98%`."""
-        return self.keep[task].text(self.sign(task))
+        return self.keep[task].text(self.by_metric.sign(task))
 
     def score_of(self, losses: Sequence[float] | FloatArray) -> float:
         """The weighted mean of the tasks as people read it, larger is better, from recorded losses."""
@@ -108,6 +125,10 @@ class Objective:
         shares /= shares.sum()
         shares.flags.writeable = False
         return shares
+
+    def unit(self, task: str) -> str:
+        """The smooth score of a task for people, `bits per byte`; empty for one that counts by its metric."""
+        return self.smooth.get(task, "").replace("_", " ")
 
     def sign(self, task: str) -> float:
         """1 where a larger score is better, else -1."""

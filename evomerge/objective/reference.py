@@ -33,19 +33,31 @@ class Reference:
         objective: The objective of the search.
         losses: The smallest loss of any parent on every task, (n_tasks,); None while no parent has a score.
         display: The score shown to people, which decides in a Pareto search and gives tasks one unit.
+        metric: The smallest loss of any parent by the metric of every task, (n_tasks,), from which constraints are
+            measured; None where the losses are by metric.
     """
 
     objective: Objective
     losses: FloatArray | None
     display: DisplayScore
+    metric: FloatArray | None = None
 
     @classmethod
     def of(
-        cls, objective: Objective, parents: Iterable[FloatArray], display: DisplayScore | None = None
+        cls,
+        objective: Objective,
+        parents: Iterable[FloatArray],
+        display: DisplayScore | None = None,
+        metric: Iterable[FloatArray] = (),
     ) -> "Reference":
-        """The reference that these parents make, each given by its losses, (n_tasks,)."""
-        found = list(parents)
-        return cls(objective, np.min(found, axis=0) if found else None, display or DisplayScore(objective))
+        """The reference that these parents make, each given by its losses, (n_tasks,), and by those of the metrics."""
+        found, by_metric = list(parents), list(metric)
+        return cls(
+            objective,
+            np.min(found, axis=0) if found else None,
+            display or DisplayScore(objective),
+            np.min(by_metric, axis=0) if by_metric else None,
+        )
 
     @cached_property
     def problem(self) -> str | None:
@@ -64,41 +76,58 @@ class Reference:
 
     @cached_property
     def limits(self) -> FloatArray:
-        """The largest loss that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""
-        if self.losses is None:
+        """The largest loss by metric that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""
+        best_losses = self.losses if self.metric is None else self.metric
+        if best_losses is None:
             return np.full(len(self.objective.weights), np.inf)
         keep = self.objective.keep
         falls = [
             keep[task].allowed(best) if task in keep else np.inf
-            for task, best in zip(self.objective.weights, self.losses, strict=True)
+            for task, best in zip(self.objective.weights, best_losses, strict=True)
         ]
-        return np.asarray(self.losses + np.array(falls), dtype=np.float64)
+        return np.asarray(best_losses + np.array(falls), dtype=np.float64)
 
-    def told(self, losses: FloatArray) -> FloatArray:
-        """Return the losses for the optimizer, (n_objectives,). Raises NoReference where there is a `problem`."""
+    @property
+    def search_limits(self) -> FloatArray:
+        """The limits that the losses themselves have to keep, (n_tasks,); infinite for a task with a smooth score."""
+        smooth = [task in self.objective.smooth for task in self.objective.weights]
+        return np.where(smooth, np.inf, self.limits)
+
+    def told(self, losses: FloatArray, metric: FloatArray | None = None) -> FloatArray:
+        """Return the losses for the optimizer, (n_objectives,). Raises NoReference where there is a `problem`.
+
+        metric: the losses by metric where they differ, (n_tasks,), which constraints are about.
+        """
         if self.objective.pareto:
             return losses
-        excess = np.maximum(0.0, losses - self.limits).sum()
+        excess = np.maximum(0.0, (losses if metric is None else metric) - self.limits).sum()
         return np.array([self._loss(losses) + _PENALTY * excess])
 
-    def order(self, losses: FloatArray) -> Order:
-        """Return the sort key of a model, smallest is best: constraint violation first, then the objective."""
+    def order(self, losses: FloatArray, metric: FloatArray | None = None) -> Order:
+        """Return the sort key of a model, smallest is best: constraint violation first, then the objective.
+
+        metric: as for `told`.
+        """
         if self.objective.pareto:
             loss = -self.display.of_means(self.objective.as_scores(losses))
         else:
             loss = self._loss(losses) if self.problem is None else self._mean(losses)
-        return round(self.excess(losses), DECIMALS), round(loss, DECIMALS)
+        return round(self.excess(losses if metric is None else metric), DECIMALS), round(loss, DECIMALS)
 
     def excess(self, losses: FloatArray) -> float:
-        """Return the total constraint violation over all tasks; 0 if all constraints of `keep` are met."""
+        """Return the total constraint violation over all tasks; 0 if all constraints of `keep` are met.
+
+        losses: by metric, (n_tasks,).
+        """
         if self.losses is None or not self.objective.keep:
             return 0.0
         beyond = losses - self.limits
-        spans = [abs(best - worst) or 1.0 for worst, best in self.display.scale.values()] or [1.0]
+        ends = {task: ends for task, ends in self.display.scale.items() if task not in self.objective.smooth}
+        spans = [abs(ends[t][1] - ends[t][0]) or 1.0 if t in ends else 1.0 for t in self.objective.weights]
         return float((np.where(beyond > ROUNDING, beyond, 0.0) / np.array(spans)).sum())
 
     def violated(self, losses: FloatArray) -> tuple[str, ...]:
-        """The tasks on which a model falls behind what `keep` allows."""
+        """The tasks on which a model falls behind what `keep` allows. losses: by metric, (n_tasks,)."""
         beyond = losses - self.limits > ROUNDING
         return tuple(task for task, over in zip(self.objective.weights, beyond, strict=True) if over)
 

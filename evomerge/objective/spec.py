@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -15,6 +16,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WEIGHED = ("mean", "chebyshev")
 #: Name of the event that says what the evaluators say of their tasks.
 EVENT = "objectives"
+#: No task has a smooth score.
+NO_SMOOTH: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def make_objective(
     keep: Floor | Mapping[str, Floor] | None,
     lower_is_better: Collection[str],
     whole_model: Collection[str],
+    smooth: Mapping[str, str] = NO_SMOOTH,
 ) -> Objective:
     """The objective over `tasks`, in their order; in a Pareto search its weights are the preference."""
     given = spec.weights or prefer or {}
@@ -78,6 +82,7 @@ def make_objective(
         spec.kind,
         {task: kept[task] for task in tasks if task in kept},
         frozenset(whole_model),
+        dict(smooth),
     )
 
 
@@ -89,6 +94,7 @@ def record_objective(study: Study, objective: Objective) -> None:
             EVENT,
             lower_is_better=[task for task in tasks if task in objective.lower_is_better],
             whole_model=[task for task in tasks if task in objective.whole_model],
+            **({"smooth": dict(objective.smooth)} if objective.smooth else {}),
         )
 
 

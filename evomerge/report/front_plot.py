@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.report.plot import PlotError, new_figure, plain_label, save
+from evomerge.report.words import heading
 from evomerge.results.front import Front
 from evomerge.results.ranking import losses_of
 from evomerge.results.scored import ScoredModel
@@ -157,4 +158,6 @@ def _name(point: ScoredModel, roles: Sequence[str] = ()) -> str:
 
 
 def _axis(front: Front, task: str) -> str:
-    return plain_label(task) + ("" if front.objective.sign(task) > 0 else " (lower is better)")
+    return plain_label(heading(front.objective, task)) + (
+        "" if front.objective.sign(task) > 0 else " (lower is better)"
+    )

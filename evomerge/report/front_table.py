@@ -25,7 +25,14 @@ def render_front(front: Front, width: int, *, selected: str | None = None, every
     deciding = list(dict.fromkeys(name for point in shown for name in point.decisive))
     columns += [[words.deciding(point.decisive[name]) for point in shown] for name in deciding]
     columns.append(column(point.score for point in shown))
-    headings = ("model", *front.tasks, *deciding, "score", "P(front)", "")
+    headings = (
+        "model",
+        *(words.heading(front.objective, task) for task in front.tasks),
+        *deciding,
+        "score",
+        "P(front)",
+        "",
+    )
     rows = [
         (
             ("* " if point.label in front.on_front else "  ") + point.label,
@@ -56,13 +63,14 @@ def render_predicted(
             for task, value in point.tasks.items()
         ]
         rows.append((f"predicted {point.number}", *tasks, f"{point.nearest.label}, {point.distance:.2g} away"))
+    names = [words.heading(front.objective, task) for task in front.tasks]
     few = f"{len(shown)} of these are shown (all with --all); " if len(shown) < n_open else ""
     what = "± is half a 95 % interval of the expected score, without sampling error; in brackets the nearest measured"
     said = (
         f"\nPredicted on the search split, not measured: {count(len(points), 'point')}, {n_open} of them not "
         f"dominated by a measured model. {f'{few}{what}.' if rows else ''}"
     )
-    table = [_table(("", *front.tasks, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []
+    table = [_table(("", *names, "(measured nearest)"), rows, width, len(front.tasks))] if rows else []
     return Group(Text(said.rstrip(" ")), *table)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evomerge.objective import Objective
 from evomerge.results.as_json import estimate_of
 from evomerge.results.front import Front
 from evomerge.statistics import Z95, Estimate
@@ -85,6 +86,23 @@ def same_decimals(*values: float) -> list[str]:
         return shown
     digits = max(len(text.partition(".")[2]) for text in shown)
     return [f"{value:z.{digits}f}" for value in values]
+
+
+def smooth_notes(objective: Objective) -> list[str]:
+    """Say which tasks the search follows by a smooth score, and that the verdict does not; none on other splits."""
+    notes = []
+    for task in objective.smooth:
+        less = ", lower is better" if objective.sign(task) < 0 else ""
+        notes.append(
+            f"{task} is scored by {objective.unit(task)} on the search split{less}; constraints, selection and report "
+            "use its metric."
+        )
+    return notes
+
+
+def heading(objective: Objective, task: str) -> str:
+    """The name of a task, with its smooth score where that is shown: `mine (bits per byte)`."""
+    return f"{task} ({objective.unit(task)})" if task in objective.smooth else task
 
 
 def column_digits(values: Iterable[Estimate]) -> int:

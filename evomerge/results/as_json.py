@@ -128,6 +128,7 @@ def front_to_dict(front: Front) -> dict[str, Any]:
     return {
         "split": front.split,
         "tasks": {task: "larger" if front.objective.sign(task) > 0 else "smaller" for task in front.tasks},
+        "smooth": dict(front.objective.smooth),
         "examples": dict(front.examples),
         "choices": [model.label for model in front.choices],
         **{name: point.label if (point := front.suggested.get(name)) else None for name in ("preferred", "knee")},

@@ -28,7 +28,7 @@ class Ranking:
 
     Args:
         study: The study that they are of.
-        objective: The objective of the search.
+        objective: The objective of the search; `objective`, the attribute, is that on the split.
         split: "search", "select" or "report".
         display: The score to show; by default the one that fits these models.
 
@@ -40,7 +40,7 @@ class Ranking:
     """
 
     def __init__(self, study: Study, objective: Objective, split: str, display: DisplayScore | None = None) -> None:
-        self.objective = objective
+        self.objective = objective = objective.on(split)
         rows, self.left_out = _comparable(study, objective, split)
         display = display or display_score(objective, (scores for _, scores in rows))
         self.reference = _reference(study, split, rows, display)
@@ -124,15 +124,22 @@ def _same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
     return all(a[task].example_ids is b[task].example_ids or a[task].example_ids == b[task].example_ids for task in a)
 
 
+def _parents(rows: Iterable[_Row]) -> list[dict[str, Scores]]:
+    """Return the scores of the base and the parents."""
+    return [scores for trial, scores in rows if trial.origin.is_parent]
+
+
 def _reference(study: Study, split: str, rows: Sequence[_Row], display: DisplayScore) -> Reference:
     """Return the best parent of every task among these trials.
 
     In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
     """
     objective = display.objective
-    parents = (objective.by_task(scores) for trial, scores in rows if trial.origin.is_parent)
-    found = Reference.of(objective, parents, display)
+    parents = _parents(rows)
+    by_metric = map(objective.metric_losses, parents) if objective.smooth else ()
+    found = Reference.of(objective, map(objective.by_task, parents), display, by_metric)
     if found.problem is None or found.losses is None or split == "search":
         return found
-    earlier = Ranking(study, objective, "search").reference.losses
+    on_search, _ = _comparable(study, objective, "search")
+    earlier = Reference.of(objective, map(objective.metric_losses, _parents(on_search))).losses
     return found if earlier is None else replace(found, losses=np.where(found.losses == 0, earlier, found.losses))

@@ -72,7 +72,7 @@ def chosen(study: Study) -> Selected:
 
 def selection(study: Study, objective: Objective) -> Selection:
     """Read the result from the ledger. Raises SelectionError while there is none."""
-    choice = chosen(study)
+    choice, objective = chosen(study), objective.by_metric
     stick = DisplayScore(objective, choice.scale)
     ranking, on_select = Ranking(study, objective, "report", stick), Ranking(study, objective, "select")
     by_label = {model.label: model for model in ranking.models}

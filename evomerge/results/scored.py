@@ -76,7 +76,7 @@ class ScoredModel:
     @cached_property
     def order(self) -> Order:
         """What models are compared by, smaller is better: (excess over what `keep` allows, loss)."""
-        return self.reference.order(self.losses)
+        return self.reference.order(self.losses, self.objective.metric_losses(self.scores))
 
     @property
     def rank(self) -> tuple[float, float, int]:

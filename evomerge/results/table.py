@@ -61,7 +61,8 @@ class Table:
 
     @property
     def _head(self) -> list[str]:
-        return ["", "model", *self.front.tasks, "score"]
+        units = ((task, self.front.objective.unit(task)) for task in self.front.tasks)
+        return ["", "model", *(f"{task} ({unit})" if unit else task for task, unit in units), "score"]
 
     @property
     def _body(self) -> list[list[str]]:

@@ -95,13 +95,15 @@ def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:
         "choices": None if choices is None else _choices_to_lists(choices),
         "truncated": None if scores.truncated is None else int(scores.truncated),
         **({} if scores.accepted is None else {"accepted": list(scores.accepted)}),
+        **({} if scores.metric is None else {"metric": _numbers(scores.metric.tolist())}),
     }
 
 
 def _scores_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Scores:
     choices = None if data["choices"] is None else _choices_from_lists(data["choices"])
     accepted = tuple(data["accepted"]) if "accepted" in data else None
-    return Scores(examples[data["examples"]], _array(data["values"]), choices, data["truncated"], accepted)
+    metric = _array(data["metric"]) if "metric" in data else None
+    return Scores(examples[data["examples"]], _array(data["values"]), choices, data["truncated"], accepted, metric)
 
 
 def _number(value: float) -> float | str | None:

@@ -61,6 +61,17 @@ class EvaluatorContract:
         assert np.isfinite(scores.values).all()
         assert scores.choices is None or len(scores.choices) == len(ids)
 
+    def test_a_smooth_score_comes_with_the_metric(self, build: Callable[[], Evaluator], model: Any) -> None:
+        evaluator = build()
+        scores = evaluator.score(model)
+        if evaluator.smooth_score is None:
+            assert scores.metric is None
+            return
+        assert scores.metric is not None
+        assert np.isfinite(scores.metric).all()
+        assert scores.by_metric.metric is None
+        assert not np.array_equal(scores.by_metric.values, scores.values)
+
     def test_preflight_needs_no_weights_and_changes_no_score(self, build: Callable[[], Evaluator], model: Any) -> None:
         evaluator = build()
         if not evaluator.needs_language_model:
@@ -129,6 +140,7 @@ class EvaluatorContract:
         scores = evaluator.score(broken_model)
         assert scores.example_ids == evaluator.example_ids
         assert np.isnan(scores.values).all()
+        assert np.isnan(scores.by_metric.values).all()
 
     def test_leaves_the_global_random_states_alone(self, build: Callable[[], Evaluator], model: Any) -> None:
         before = _global_random_states()

@@ -99,6 +99,12 @@ class TestChoices(EvaluatorContract):
         return lambda: LmEvalTask(task="pick", include_path=str(folder))
 
 
+class TestSmoothChoices(EvaluatorContract):
+    @pytest.fixture
+    def build(self, folder: Path) -> Callable[[], Evaluator]:
+        return lambda: LmEvalTask(task="pick", include_path=str(folder), score="bits_per_byte")
+
+
 class TestRolling(EvaluatorContract):
     @pytest.fixture
     def build(self, folder: Path) -> Callable[[], Evaluator]:
@@ -127,6 +133,56 @@ class TestContinuations(EvaluatorContract):
     @pytest.fixture
     def learnable(self, tmp_path: Path) -> Callable[[], Evaluator]:
         return lambda: LmEvalTask(task=str(_countdown(tmp_path, "last", **LAST)), metric="acc")
+
+
+@pytest.mark.parametrize("metric", ["acc", "acc_norm"])
+def test_smooth_scores_of_choices_follow_from_their_log_likelihoods(
+    folder: Path, model: TinyModel, metric: str
+) -> None:
+    plain = LmEvalTask(task="pick", include_path=str(folder), metric=metric).score(model)
+    assert plain.choices is not None
+    found = {
+        how: LmEvalTask(task="pick", include_path=str(folder), metric=metric, score=how)  # type: ignore[arg-type]
+        for how in ("probability", "logprob", "bits_per_byte")
+    }
+    scores = {how: task.score(model) for how, task in found.items()}
+    for row, document in enumerate(found["logprob"]._documents):
+        texts, gold = document.content["choices"], document.content["answer"]
+        by = np.array([len(text) if metric == "acc_norm" else 1 for text in texts])
+        shares = np.exp(plain.choices[row] / by)
+        assert scores["probability"].values[row] == pytest.approx(shares[gold] / shares.sum(), rel=1e-5)
+        assert scores["logprob"].values[row] == pytest.approx(np.log(shares[gold] / shares.sum()), rel=1e-5)
+        bits = -plain.choices[row][gold] / np.log(2) / len(texts[gold])
+        assert scores["bits_per_byte"].values[row] == pytest.approx(bits, rel=1e-5)
+    for how, task in found.items():
+        assert scores[how].by_metric.values.tolist() == plain.values.tolist()
+        assert task.higher_is_better == (how != "bits_per_byte")
+
+
+def test_smooth_scores_of_a_continuation_are_those_of_its_text(tmp_path: Path, model: TinyModel) -> None:
+    file = str(_countdown(tmp_path, "last", **LAST))
+    nats = LmEvalTask(task=file, metric="perplexity").score(model).values
+    scores = {
+        how: LmEvalTask(task=file, metric="acc", score=how) for how in ("probability", "logprob", "bits_per_byte")
+    }
+    assert scores["logprob"].score(model).values == pytest.approx(-nats, rel=1e-5)
+    assert scores["probability"].score(model).values == pytest.approx(np.exp(-nats), rel=1e-5)
+    assert scores["bits_per_byte"].score(model).values == pytest.approx(nats / np.log(2), rel=1e-5)  # one byte each
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("write", {}, "The task 'write' has no probability: its output type is generate_until"),
+        ("roll", {}, "its output type is loglikelihood_rolling"),
+        ("pick", {"score": "loss"}, "score is 'loss'"),
+    ],
+)
+def test_smooth_scores_that_do_not_exist_are_refused(
+    folder: Path, task: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EvaluatorError, match=message):
+        LmEvalTask(task=task, include_path=str(folder), **{"score": "probability", **options})
 
 
 def _countdown(folder: Path, name: str, *answers: str, **task: Any) -> Path:

@@ -107,3 +107,99 @@ def test_another_tokenizer_means_other_tokens(model: TinyModel, questions: Path)
     before = MultipleChoice(file=str(questions)).score(model).choices
     assert before is not None
     assert np.abs(np.concatenate(again) - np.concatenate(before)).max() > 1e-3
+
+
+class TestSmoothScore(EvaluatorContract):
+    @pytest.fixture
+    def build(self, questions: Path) -> Callable[[], Evaluator]:
+        return lambda: MultipleChoice(file=str(questions), score="bits_per_byte")
+
+
+class TestPermutedLetters(EvaluatorContract):
+    @pytest.fixture
+    def build(self, questions: Path) -> Callable[[], Evaluator]:
+        return lambda: MultipleChoice(file=str(questions), lettered=True, permute_choices=3, score="probability")
+
+
+@pytest.mark.parametrize("normalize", ["none", "length", "bytes"])
+def test_smooth_scores_follow_from_the_log_likelihoods(model: TinyModel, questions: Path, normalize: str) -> None:
+    plain = MultipleChoice(file=str(questions), normalize=normalize)  # type: ignore[arg-type]
+    expected = plain.score(model)
+    assert expected.choices is not None
+    scores = {
+        how: MultipleChoice(file=str(questions), normalize=normalize, score=how)  # type: ignore[arg-type]
+        for how in ("probability", "logprob", "bits_per_byte")
+    }
+    found = {how: evaluator.score(model) for how, evaluator in scores.items()}
+    for row, (gold, likely, texts) in enumerate(zip(plain._gold, expected.choices, plain._choices, strict=True)):
+        shares = torch.tensor(likely / plain._lengths[row]).softmax(0)
+        assert found["probability"].values[row] == pytest.approx(float(shares[gold]), rel=1e-6)
+        assert found["logprob"].values[row] == pytest.approx(float(shares[gold].log()), rel=1e-6)
+        bits = -likely[gold] / np.log(2) / len(texts[gold].encode())
+        assert found["bits_per_byte"].values[row] == pytest.approx(bits, rel=1e-6)
+    for how, evaluator in scores.items():
+        assert found[how].metric is not None
+        assert found[how].by_metric.values.tolist() == expected.values.tolist()
+        assert evaluator.higher_is_better == (how != "bits_per_byte")
+        assert evaluator.smooth_score == how
+
+
+def test_lettered_choices_are_listed_and_their_letters_scored(model: TinyModel, tmp_path: Path) -> None:
+    rows = [{"prompt": "Which?", "choices": ["red", "blue", "green"], "answer": 2}]
+    evaluator = MultipleChoice(file=str(write_lines(tmp_path / "one.jsonl", rows)), lettered=True)
+    shown = evaluator.preview(0)
+    assert shown.prompt == "Which?\nA. red\nB. blue\nC. green\nAnswer:"
+    assert shown.continuations == (" A", " B", " C")
+    assert shown.right == (2,)
+    choices = evaluator.score(model).choices
+    assert choices is not None
+    np.testing.assert_allclose(choices[0], [_loglikelihood(model, shown.prompt, letter) for letter in "ABC"], atol=1e-4)
+
+
+def test_orders_show_every_choice_after_every_letter_and_their_probabilities_are_averaged(
+    model: TinyModel, tmp_path: Path
+) -> None:
+    texts = ["red", "blue", "green"]
+    rows = [{"prompt": "Which?", "choices": texts, "answer": "blue"}]
+    file = str(write_lines(tmp_path / "one.jsonl", rows))
+    evaluator = MultipleChoice(file=file, lettered=True, permute_choices=3)
+    (listed,) = evaluator._orders
+    assert sorted(zip(*listed, strict=True)) != sorted([(0, 0, 0), (1, 1, 1), (2, 2, 2)])
+    assert all(sorted(place) == [0, 1, 2] for place in zip(*listed, strict=True))
+    shares = np.zeros(3)
+    for order in listed:
+        lines = [f"{letter}. {texts[i]}" for letter, i in zip("ABC", order, strict=True)]
+        prompt = "\n".join(["Which?", *lines, "Answer:"])
+        likely = torch.tensor([_loglikelihood(model, prompt, letter) for letter in "ABC"]).softmax(0)
+        for place, i in enumerate(order):
+            shares[i] += float(likely[place]) / 3
+    choices = evaluator.score(model).choices
+    assert choices is not None
+    np.testing.assert_allclose(np.exp(choices[0]), shares, atol=1e-4)
+    again = MultipleChoice(file=file, lettered=True, permute_choices=3)
+    assert again._orders == evaluator._orders
+    assert MultipleChoice(file=file, lettered=True)._orders == [[(0, 1, 2)]]
+
+
+def test_a_position_bias_does_not_change_the_average(tmp_path: Path) -> None:
+    """A model that prefers A whatever it stands for has no preference after all rotations."""
+    from evaluators._choices import averaged, orders
+
+    listed = orders("some id", 3, 3)
+    likely = averaged(torch.tensor([-0.1, -2.0, -4.0] * 3), listed, np.ones(3))
+    assert likely.exp().tolist() == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": "loss"}, "score is 'loss'; expected one of accuracy, probability, logprob, bits_per_byte"),
+        ({"permute_choices": 2}, "needs `lettered: true`"),
+        ({"permute_choices": 0, "lettered": True}, "permute_choices is 0"),
+        ({"lettered": True, "normalize": "bytes"}, "leave out `normalize`"),
+        ({"lettered": True, "score": "bits_per_byte"}, "another `score`"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(questions: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EvaluatorError, match=message):
+        MultipleChoice(file=str(questions), **options)

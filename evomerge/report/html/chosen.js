@@ -63,7 +63,7 @@ const showPrediction = (point) => {
   const away = `predicted, not measured · nearest measured ${point.nearest}, ${Number(point.distance.toPrecision(3))} away`;
   byId("chosen-facts").textContent = same ? `predicted · the same point as ${point.nearest}, which was measured` : away;
   const near = points.get(point.nearest).splits.search.tasks;
-  const rows = tasks.map((task) => [task.name + direction(task), estimate(point.tasks[task.name]), estimate(near[task.name])]);
+  const rows = tasks.map((task) => [task.name + direction(task, "search"), estimate(point.tasks[task.name]), estimate(near[task.name])]);
   byId("chosen-scores").replaceChildren(table("Expected on the search split, with the prediction error", ["", "predicted", `measured: ${point.nearest}`], rows));
   byId("chosen-claims").replaceChildren();
   const place = byId("recipe");
@@ -91,7 +91,7 @@ const showScores = (point) => {
   const splits = ["search", "select", "report"].filter((split) => point.splits[split]);
   const rows = [["score", ...splits.map((s) => estimate(point.splits[s].score))]];
   if (tasks.length > 1) {
-    for (const task of tasks) rows.push([task.name + direction(task), ...splits.map((s) => estimate(point.splits[s].tasks[task.name]))]);
+    for (const task of tasks) rows.push([task.name + (task.smooth ? ` (search: ${task.smooth})` : direction(task)), ...splits.map((s) => estimate(point.splits[s].tasks[task.name]))]);
   }
   byId("chosen-scores").replaceChildren(table(null, ["", ...splits], rows));
   const on = point.splits.search;

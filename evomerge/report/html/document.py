@@ -36,7 +36,7 @@ def document(run: Run, sources: PageSources) -> dict[str, Any]:
     fronts = {split: run.scored(split) for split in SPLITS}
     result, head = headline(run)
     if result is not None:  # measured as the result is
-        fronts["report"] = fronts["report"].shown_by(DisplayScore(objective, result.scale))
+        fronts["report"] = fronts["report"].shown_by(DisplayScore(objective.by_metric, result.scale))
     wanted = wanted_points(fronts, head["winner"])
     beyond = _predicted(run)
     listed = for_table(beyond)

@@ -20,7 +20,13 @@ const grouped = (split) =>
     kind,
     data.points.filter((point) => point.splits[split] && kindOf(point, point.splits[split]) === kind[0]),
   ]);
-const direction = (task) => (task.lower_is_better ? " (lower is better)" : "");
+// A smooth score counts on the search split only; of the metric that it stands for, larger values are better.
+const lowerOn = (task, split) => task.lower_is_better && (split === "search" || !task.smooth);
+const direction = (task, split) => {
+  const unit = split === "search" && task.smooth ? [task.smooth] : [];
+  const said = [...unit, ...(lowerOn(task, split) ? ["lower is better"] : [])].join(", ");
+  return said && ` (${said})`;
+};
 const described = (point, split) => {
   const on = point.splits[split];
   const lines = tasks.map((task) => `${shown(task.name, 24)}: ${estimate(on.tasks[task.name])}`);
@@ -94,7 +100,7 @@ const parallel = (split) => {
   const ends = tasks.map((task) => {
     const all = data.points.filter((p) => p.splits[split]).map((p) => p.splits[split].tasks[task.name].mean);
     const [low, high] = [Math.min(...all), Math.max(...all)];
-    return task.lower_is_better ? [high, low] : [low, high];
+    return lowerOn(task, split) ? [high, low] : [low, high];
   });
   const height = (scores, n) => {
     const [worst, best] = ends[n];
@@ -149,14 +155,14 @@ const drawFront = () => {
   if (flat) {
     const [x, y] = planeTasks();
     draw("front-plot", plane(split, x, y), layout({
-      xaxis: axis(shown(x.name) + direction(x), x.lower_is_better ? { autorange: "reversed" } : {}),
-      yaxis: axis(shown(y.name) + direction(y), y.lower_is_better ? { autorange: "reversed" } : {}),
+      xaxis: axis(shown(x.name) + direction(x, split), lowerOn(x, split) ? { autorange: "reversed" } : {}),
+      yaxis: axis(shown(y.name) + direction(y, split), lowerOn(y, split) ? { autorange: "reversed" } : {}),
     }));
   } else {
     const [traces, annotations] = parallel(split);
     draw("front-plot", traces, layout({
       annotations,
-      xaxis: axis("", { tickvals: [...tasks.keys()], ticktext: tasks.map((t) => shown(t.name, narrow() ? 9 : 22) + direction(t)), showgrid: true, gridcolor: color("line"), zeroline: false, range: [-0.25, tasks.length - 0.75] }),
+      xaxis: axis("", { tickvals: [...tasks.keys()], ticktext: tasks.map((t) => shown(t.name, narrow() ? 9 : 22) + direction(t, split)), showgrid: true, gridcolor: color("line"), zeroline: false, range: [-0.25, tasks.length - 0.75] }),
       yaxis: axis("worst to best", { showticklabels: false, showgrid: false, zeroline: false, fixedrange: false }),
     }));
   }

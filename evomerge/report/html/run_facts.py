@@ -4,7 +4,7 @@ import shlex
 from typing import Any
 
 from evomerge.plugins import PluginSpec
-from evomerge.report import status
+from evomerge.report import status, words
 from evomerge.report.snapshot import stages_of
 from evomerge.run import Run
 from evomerge.study import SEARCH_FILE, Study
@@ -80,12 +80,18 @@ def study_data(run: Run) -> dict[str, Any]:
         "failed": told["failed"],
         "objective": said.get("objective", "mean"),
         "tasks": [
-            {"name": task, "weight": weight, "lower_is_better": task in objective.lower_is_better}
+            {
+                "name": task,
+                "weight": weight,
+                "lower_is_better": task in objective.lower_is_better,
+                "smooth": objective.unit(task),
+            }
             for task, weight in objective.weights.items()
         ],
         "plugins": {
             name: PluginSpec.read(said[name]).kind for name in ("method", "space", "optimizer") if name in said
         },
+        "smooth": words.smooth_notes(objective),
         "seed": said.get("seed"),
         "experts": list(said.get("experts", {})),
         "events": told["events"],
