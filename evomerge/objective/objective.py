@@ -33,7 +33,7 @@ class Objective:
     kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; or the worst task, measured from the
     best parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
     https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost.
-    keep: task -> how far a merge may fall behind the best parent on it, by its metric. smooth: task -> name of the
+    keep: task -> how far a merge may fall below the best parent on it, by its metric. smooth: task -> name of the
     smooth score that stands for its metric on the search split; `lower_is_better` is about this score.
     """
 
