@@ -167,7 +167,7 @@ class Feedback:
                 self._optimizer.tell(told)
             else:
                 share = told.share * self._share
-                self._optimizer.tell(replace(told, losses=told.losses + change, examples=(), share=share))
+                self._optimizer.tell(replace(told, losses=told.losses + change, examples=(), share=share, seconds=None))
         return frozenset(told.number for told in before)
 
     def _compare(self) -> None:
@@ -233,14 +233,17 @@ class Feedback:
     def _tell_whole(self, entry: Entry, number: int, x: FloatArray, proposed: bool) -> None:
         losses: FloatArray | None = None
         examples: tuple[FloatArray, ...] = ()
+        seconds: float | None = None
         if entry.losses is not None and entry.outcome is not None:
+            if entry.trial.extends is None:  # the parts that a trial extends took time as well
+                seconds = sum(entry.outcome.seconds.values()) or None
             scores = entry.outcome.scores
             losses = self._losses(entry)
             examples = tuple(
                 sample(values, clusters_of(scores[task].example_ids)).values
                 for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
             )
-        self._optimizer.tell(Observation(number, x, losses, proposed, examples))
+        self._optimizer.tell(Observation(number, x, losses, proposed, examples, seconds=seconds))
 
 
 def new_optimizer(

@@ -36,6 +36,9 @@ OPTIMIZERS = {
     "tpe": PluginSpec("tpe"),
     "gp": PluginSpec("gp"),
     "nsga2": PluginSpec("nsga2"),
+    "cem": PluginSpec("cem"),
+    "cqr": PluginSpec("cqr"),
+    "carbs": PluginSpec("carbs"),
 }
 COSTS = (25, 50, 100, 150)
 
@@ -44,7 +47,7 @@ def run(file: Path, out: Path, name: str, seed: int) -> list[float]:
     """One study; the held-out score at every cost."""
     base = load_config(file)
     config = base.model_copy(update={"optimizer": OPTIMIZERS[name], "seed": seed})
-    config = config.model_copy(update={"study": str(out / f"{config.optimizer.kind}-{_slug(name)}-{seed}")})
+    config = config.model_copy(update={"study": out / f"{config.optimizer.kind}-{_slug(name)}-{seed}"})
     plan = prepare(config)
     study = open_study(config, plan, resume=True)
     executor = SerialExecutor(plan.spec)
@@ -69,7 +72,7 @@ def held_out_score(study: Study, executor: SerialExecutor, objective: Objective,
 
 def baseline_scores(config: SearchConfig, out: Path) -> dict[str, float]:
     """Report-split scores of base, parents, uniform average and the task-arithmetic grid."""
-    config = config.model_copy(update={"study": str(out / "baselines")})
+    config = config.model_copy(update={"study": out / "baselines"})
     plan = prepare(config)
     study = open_study(config, plan, resume=True)
     trials = [replace(trial, split="report") for trial in plan.planned if trial.merge is not None]

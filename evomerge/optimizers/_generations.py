@@ -1,4 +1,4 @@
-"""Generations without a barrier, for the two CMA-ES plug-ins built on the `cmaes` library.
+"""Generations without a barrier, for plug-ins that sample and refit a distribution: the two CMA-ES ones and `cem`.
 
 A worker may ask at any time and samples the current distribution. The distribution is updated as soon as
 `population_size` results have arrived, whichever version they were drawn from, so no worker waits and no result is
@@ -52,7 +52,7 @@ def default_sigma(mean: FloatArray) -> float:
 
 
 class Distribution(Protocol):
-    """The common interface of `cmaes.CMA` and `cmaes.SepCMA`."""
+    """The common interface of `cmaes.CMA`, `cmaes.SepCMA` and the distributions of `cem`."""
 
     @property
     def mean(self) -> FloatArray: ...
@@ -79,7 +79,7 @@ class Generations:
         """Start from a normal distribution.
 
         Args:
-            kind: `cmaes.CMA` or `cmaes.SepCMA`.
+            kind: `cmaes.CMA`, `cmaes.SepCMA`, or another `Distribution` with their arguments.
             mean: Initial mean, (dimension,).
             sigma: Initial standard deviation, in cube widths, in (0, 1]; None for `default_sigma` of the mean.
             popsize: Results per update, at least 4; None for the default.

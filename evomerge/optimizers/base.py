@@ -135,6 +135,8 @@ class Observation:
         rows: The examples that a partial trial asked for; None for a whole one.
         gradient: The derivative that a partial trial asked for, (dimension,); `examples` are then differentiable
             losses. None for others, and where the trial failed.
+        seconds: Time that merging and scoring took; None if unknown, or if only some of it is known. Measured, so it
+            differs between runs, but kept in the ledger.
     """
 
     number: int
@@ -145,6 +147,7 @@ class Observation:
     share: float = 1.0
     rows: Rows | None = None
     gradient: FloatArray | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

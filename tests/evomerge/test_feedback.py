@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_a_mean_is_told_at_once_with_its_examples() -> None:
     one, two = optimizer.heard[0].examples
     np.testing.assert_allclose(one, [-0.4, -0.6])
     np.testing.assert_allclose(two, [1.9, 2.1])
+
+
+def test_the_seconds_of_a_whole_trial_are_told_and_those_of_a_rest_are_not() -> None:
+    objective, optimizer = Objective({"one": 3.0, "two": 1.0}), Listener()
+    feedback = Feedback(optimizer, objective, PARENTS)
+    for number, extends, seconds in (
+        (1, None, {"merge": 0.5, "evaluate:one": 2.0}),
+        (2, 9, {"merge": 0.5}),
+        (3, None, {}),
+    ):
+        scored = entry(objective, number, "search", 0.5, 2.0)
+        outcome = replace(scored.outcome, seconds=seconds)
+        feedback.take(replace(scored, trial=replace(scored.trial, extends=extends), outcome=outcome))
+    assert [o.seconds for o in optimizer.heard] == [2.5, None, None]
 
 
 def test_what_is_relative_waits_for_all_parents_and_is_told_in_order() -> None:

@@ -1,11 +1,11 @@
-"""`cqr` keeps the optimizers' contract, its quantiles cover what they should, and corrections widen those that do not."""
+"""`cqr` keeps the optimizers' contract; its quantiles cover what they should, and corrections widen narrow bands."""
 
 import numpy as np
 import pytest
 
 from evomerge.optimizers._quantile_trees import _quantile, fit_quantile
 from evomerge.optimizers.base import FloatArray, OptimizerError
-from evomerge.optimizers.cqr import _LEVELS, Quantiles, QuantileRegression
+from evomerge.optimizers.cqr import _LEVELS, QuantileRegression, Quantiles
 from tests.contracts.optimizer import OptimizerContract
 
 
