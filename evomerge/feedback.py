@@ -235,7 +235,7 @@ class Feedback:
         examples: tuple[FloatArray, ...] = ()
         seconds: float | None = None
         if entry.losses is not None and entry.outcome is not None:
-            if entry.trial.extends is None:  # the parts that a trial extends took time as well
+            if entry.trial.extends is None:  # the parts that a trial extends took time, too
                 seconds = sum(entry.outcome.seconds.values()) or None
             scores = entry.outcome.scores
             losses = self._losses(entry)

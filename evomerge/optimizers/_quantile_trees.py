@@ -1,8 +1,8 @@
 """Gradient boosting of small trees for conditional quantiles (Friedman, 2001). https://doi.org/10.1214/aos/1013203451.
 
-Notation: x (n, dimension) points, y (n,) responses, q a level in (0, 1). Each tree is fitted to the negative gradient of
-the pinball loss, q where the prediction is too low and q - 1 where it is too high; its leaves add the q-quantiles of their
-residuals. As accurate as scikit-learn's in less than half the time, and without its three seconds of importing.
+Notation: x (n, dimension) points, y (n,) responses, q a level in (0, 1). Each tree is fitted to the negative gradient
+of the pinball loss, q where the prediction is too low and q - 1 where it is too high; its leaves add the q-quantiles of
+their residuals. As accurate as scikit-learn's in less than half the time, and without its three seconds of importing.
 """
 
 from dataclasses import dataclass
