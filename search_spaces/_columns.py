@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,18 @@ from search_spaces._table import FloatArray, Parameter, SpaceError
 from search_spaces._transforms import TOLERANCE, Box, Scale
 
 IntArray = NDArray[np.int64]
+
+
+class Mixing(Protocol):
+    """Maps points of slots to those of the searched groups, each in [0, 1]."""
+
+    @property
+    def slots(self) -> tuple[str, ...]: ...
+    def __call__(self, points: FloatArray, /) -> FloatArray: ...
+    def solve(self, points: FloatArray, /) -> FloatArray: ...
+    def pull_back(self, points: FloatArray, gradient: FloatArray, /) -> FloatArray: ...
+    def mean_by_slot(self, values: FloatArray, /) -> FloatArray: ...
+    def with_ties(self, ties: Mapping[str, int], /) -> "Mixing": ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +55,7 @@ class Blend:
         matrix[rows, self.lower] = 1.0 - self.fraction
         return np.clip(np.linalg.lstsq(matrix, points, rcond=None)[0], 0.0, 1.0)
 
-    def pull_back(self, gradient: FloatArray) -> FloatArray:
+    def pull_back(self, _points: FloatArray, gradient: FloatArray, /) -> FloatArray:
         """Return the gradient by the points of slots (n_slots, n), given the one by those of groups (n_groups, n)."""
         fraction = self.fraction[:, None]
         slots = np.zeros((len(self.slots), gradient.shape[1]))
@@ -86,7 +99,7 @@ class Column:
 
     parameter: Parameter
     scale: Scale
-    blend: Blend
+    blend: Mixing
     rows: IntArray
     origin: FloatArray
     labels: tuple[str, ...]
@@ -117,8 +130,8 @@ class Column:
         """Return the gradient by the coordinates (dimension,), given the one by the values (n_groups, width)."""
         if not self.dimension:
             return np.zeros(0)
-        points = self.blend(x.reshape(len(self.blend.slots), len(self.labels)))
-        return self.blend.pull_back(self.scale.pull_back(points, gradient[self.rows])).ravel()
+        slots = x.reshape(len(self.blend.slots), len(self.labels))
+        return self.blend.pull_back(slots, self.scale.pull_back(self.blend(slots), gradient[self.rows])).ravel()
 
     def nearest(self, values: FloatArray, groups: Sequence[str]) -> FloatArray:
         """Return the coordinates whose values are closest to `values` (n_groups, width).
@@ -139,7 +152,7 @@ class Column:
 def build_column(
     parameter: Parameter,
     scale: Scale | None,
-    blend: Callable[[Sequence[str]], Blend],
+    blend: Callable[[Sequence[str]], Mixing],
     groups: Sequence[str],
     inputs: tuple[str, ...],
     *,

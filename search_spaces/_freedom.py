@@ -31,6 +31,19 @@ def with_ranges(parameters: Sequence[Parameter], ranges: Mapping[str, Any] | Non
     return found
 
 
+def with_means(means: Mapping[str, float | None], parameters: Sequence[Parameter]) -> dict[str, float]:
+    """Return parameter -> mean, with defaults in place of None. Raises SpaceError for one outside its range."""
+    known = {parameter.name: parameter for parameter in parameters}
+    found: dict[str, float] = {}
+    for name, mean in means.items():
+        _known("parameter", name, list(known))
+        low, high = known[name].low, known[name].high
+        found[name] = min(max(known[name].default, low), high) if mean is None else mean
+        if not low <= found[name] <= high:
+            raise SpaceError(f"The mean of {name!r} must lie in its range, [{low}, {high}]; it is {mean}.")
+    return found
+
+
 def frozen(
     freeze: Mapping[str, Any] | None, groups: Sequence[str], parameters: Sequence[Parameter], n_inputs: int
 ) -> dict[str, dict[str, FloatArray | None]]:

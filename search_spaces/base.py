@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from search_spaces._columns import Blend, IntArray, build_column, one_slot_each
-from search_spaces._freedom import frozen, tied, with_ranges
+from search_spaces._fixed_mean import with_mean
+from search_spaces._freedom import frozen, tied, with_means, with_ranges
 from search_spaces._layout import Layout, block_of, in_block, tensor_depths
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
 from search_spaces._transforms import TOLERANCE, Box, Scale
@@ -40,6 +41,7 @@ class Design:
         groups: Group name -> its tensors; every tensor of the layout is in exactly one group.
         blend: Maps the searched groups (without frozen and tied ones) to the slots that they share.
         scales: Parameter name -> its scale, where that is not a range of values.
+        means: Parameter name -> mean of its values over the groups, None for its default; replaces `blend` for it.
         coarse: Larger groups, label -> their tensors, whose coefficients an optimizer may move together at first; None
             where the groups are as large as they should be.
         notes: Sentences about what the groups do not tell apart, shown by `evomerge check`.
@@ -48,6 +50,7 @@ class Design:
     groups: Mapping[str, tuple[str, ...]]
     blend: Callable[[Sequence[str]], Blend] = one_slot_each
     scales: Mapping[str, Scale] = field(default_factory=dict)
+    means: Mapping[str, float | None] = field(default_factory=dict)
     coarse: Mapping[str, tuple[str, ...]] | None = None
     notes: tuple[str, ...] = ()
 
@@ -110,6 +113,7 @@ class SearchSpace(ABC):
         self._groups = {group: tuple(members) for group, members in design.groups.items()}
         self._check_design(design, parameters, ranges or {})
         bounded = with_ranges(parameters, ranges)
+        means = with_means(design.means, bounded)
         fixed = frozen(freeze, self.groups, bounded, len(inputs))
         ties = tied(tie, self.groups)
         begin = {} if start is None else self._begin(start, bounded)
@@ -117,7 +121,7 @@ class SearchSpace(ABC):
             build_column(
                 parameter,
                 design.scales.get(parameter.name),
-                design.blend,
+                with_mean(parameter, means.get(parameter.name)) or design.blend,
                 self.groups,
                 self.inputs,
                 fixed=fixed[parameter.name],

@@ -37,6 +37,6 @@ def ama(deltas: Sequence[Tensor], *, alpha: Alpha) -> Tensor:
     others: tensors outside linear layers (vectors, embeddings) are taken from the "base", as in the authors' code, or
     "merge"d. The authors keep the mean of alpha over their three groups of layers at its initial value, 0.2: group k
     has 0.2 * n_groups * a[k] / sum(a), where a = sigmoid(s) + 0.2 for a free s. That couples groups, so it belongs in
-    the search space; a merge sees one group at a time.
+    the search space, `fixed_mean`; a merge sees one group at a time.
     """
     return deltas[0].mul_(1 - alpha)
