@@ -7,31 +7,48 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.report.words import column_digits, plus_minus, signed
+from evomerge.results.flips import share_lost
 from evomerge.results.result import Selection
 from evomerge.results.verdict import Repeat
 from evomerge.statistics import Difference, Estimate, p_text
 
 
 def render(selection: Selection) -> Group:
-    """Render the table and the verdict: scores with 95 % intervals, and the winner's lead over each model."""
+    """Render the table and the verdict.
+
+    Scores have 95 % intervals. "answers lost" is the share of examples, over all tasks with right and wrong answers,
+    that the best parent on the task gets right and the model gets wrong.
+    """
     rows = Table(
         title="Held-out examples (report split); ± is half a 95 % interval", title_justify="left", pad_edge=False
     )
     rows.add_column("model", overflow="fold")
-    for name in ("score", *selection.models[0].tasks, "winner ahead by", "p"):
-        rows.add_column(Text(name), justify="right", overflow="fold")
     models = selection.models
+    lost = [share_lost(selection.flips.get(model.label, ())) for model in models]
+    has_flips = any(share is not None for share in lost)
+    for name in ("score", *models[0].tasks, *(["answers lost"] if has_flips else []), "winner ahead by", "p"):
+        rows.add_column(Text(name), justify="right", overflow="fold")
     digits = {task: column_digits(model.tasks[task] for model in models) for task in models[0].tasks}
     of_score, of_lead = column_digits(model.score for model in models), column_digits(selection.leads.values())
-    for model in models:
+    for model, share in zip(models, lost, strict=True):
         tasks = [_task(value, digits[task]) for task, value in model.tasks.items()]
         ahead = _ahead(selection.leads.get(model.label), of_lead)
-        rows.add_row(Text(model.label), plus_minus(model.score, of_score), *tasks, *ahead)
+        rows.add_row(
+            Text(model.label),
+            plus_minus(model.score, of_score),
+            *tasks,
+            *([_share(share)] if has_flips else []),
+            *ahead,
+        )
     return Group(rows, *(Text(line) for line in _lines(selection)))
 
 
 def _task(value: Estimate, digits: int) -> str:
     return f"{value.mean:.{digits}f}" if abs(value.mean) < 10_000 else f"{value.mean:,.0f}"
+
+
+def _share(lost: float | None) -> str:
+    return "" if lost is None else f"{100 * lost:.1f} %"
 
 
 def _lines(selection: Selection) -> list[str]:

@@ -198,17 +198,18 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
         "keeps": selection.keeps,
         "front": list(selection.front),
         "scale": {task: list(ends) for task, ends in selection.scale.items()},
-        "standings": [_standing(model, selection.leads) for model in selection.models],
+        "standings": [_standing(model, selection) for model in selection.models],
         "by_task": claims_to_list(selection.claims),
         "scored_twice": None if selection.repeat is None else asdict(selection.repeat),
     }
 
 
-def _standing(model: ScoredModel, leads: Mapping[str, Difference]) -> dict[str, Any]:
-    lead = leads.get(model.label)
+def _standing(model: ScoredModel, selection: Selection) -> dict[str, Any]:
+    lead = selection.leads.get(model.label)
     return {
         "label": model.label,
         **estimate_to_dict(model.score),
         "tasks": estimates_to_dict(model.tasks),
         "winner_ahead": None if lead is None else estimate_to_dict(lead),
+        "flips": [asdict(each) for each in selection.flips.get(model.label, ())],
     }

@@ -7,6 +7,7 @@ import numpy as np
 
 from evomerge.objective import Objective
 from evomerge.objective.score import DisplayScore, are_shares, task_difference
+from evomerge.results.flips import Flips, flips, flips_sentence
 from evomerge.results.range_ends import RangeEnd, ends_sentence, range_ends
 from evomerge.results.ranking import Ranking, SelectionError, best, best_on
 from evomerge.results.scored import ScoredModel, scores_of
@@ -36,7 +37,8 @@ class Selection:
     claims: task by task, the winner against the parent that is best on it. keeps: whether the winner keeps what the
     search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model dominates on
     the select split. range_ends: the coordinates of the winner that lie at an end of what was searched. scale: task ->
-    (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit.
+    (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit. flips: label -> answers that the model
+    lost and gained against the best parent of every task.
     """
 
     winner: Trial
@@ -51,6 +53,7 @@ class Selection:
     repeat: Repeat | None = None
     baseline: str | None = None
     range_ends: tuple[RangeEnd, ...] = ()
+    flips: Mapping[str, tuple[Flips, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Selection(winner={self.winner.label!r}, models={len(self.models)})"
@@ -81,7 +84,9 @@ def selection(study: Study, objective: Objective) -> Selection:
     winner = by_label[choice.label]
     others = sorted((m for m in ranking.models if m is not winner), key=lambda model: -model.score.mean)
     leads = {other.label: stick.difference(winner.scores, other.scores) for other in others}
-    claims = _claims(winner, by_label, on_select)
+    rivals = _best_parents(objective, by_label, on_select)
+    claims = _claims(winner, rivals)
+    flipped = {model.label: flips(model, rivals) for model in ranking.models}
     repeat = _repeat(study, stick)
     baseline = best(model for model in on_select.averages if model.label in by_label)
     said = verdict(
@@ -100,7 +105,9 @@ def selection(study: Study, objective: Objective) -> Selection:
         winner=winner.trial,
         models=(winner, *others),
         leads=leads,
-        verdict=" ".join(filter(None, (said, _borrowed(study), ends))),
+        verdict=" ".join(
+            filter(None, (said, flips_sentence(winner.label, flipped[winner.label]), _borrowed(study), ends))
+        ),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
         keeps=choice.keeps,
@@ -109,6 +116,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         repeat=repeat,
         baseline=None if baseline is None else baseline.label,
         range_ends=range_ends(study, winner.trial.x),
+        flips=flipped,
     )
 
 
@@ -121,18 +129,25 @@ def _borrowed(study: Study) -> str:
     return f"Scored with the merge's tokenizer, though their own reads the tasks otherwise: {named}."
 
 
-def _claims(winner: ScoredModel, reported: Mapping[str, ScoredModel], on_select: Ranking) -> tuple[Claim, ...]:
-    """Compare the winner with the best parent of every task, chosen on the select split to avoid bias."""
-    objective = winner.objective
+def _best_parents(
+    objective: Objective, reported: Mapping[str, ScoredModel], on_select: Ranking
+) -> dict[str, ScoredModel]:
+    """Return the best parent of every task as it was reported, chosen on the select split to avoid bias."""
     parents = [model for model in on_select.parents if model.label in reported]
+    best_by_task = ((task, best_on(column, parents)) for column, task in enumerate(objective.weights))
+    return {task: reported[parent.label] for task, parent in best_by_task if parent is not None}
+
+
+def _claims(winner: ScoredModel, rivals: Mapping[str, ScoredModel]) -> tuple[Claim, ...]:
+    """Compare the winner with the best parent of every task, where there are several tasks."""
+    objective = winner.objective
     if len(objective.weights) < 2:
         return ()
-    found = {}
-    for column, task in enumerate(objective.weights):
-        rival = best_on(column, parents)
-        if rival is not None and task not in objective.whole_model:
-            theirs = reported[rival.label].scores
-            found[task] = rival.label, task_difference(objective, task, winner.scores, theirs)
+    found = {
+        task: (rival.label, task_difference(objective, task, winner.scores, rival.scores))
+        for task, rival in rivals.items()
+        if task not in objective.whole_model
+    }
     adjusted = holm({task: gap.p for task, (_, gap) in found.items()})
     return tuple(Claim(task, label, gap, adjusted[task]) for task, (label, gap) in found.items())
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.console import Console
 from evomerge.objective import Objective
 from evomerge.report.standings import render
 from evomerge.results.as_json import selection_to_dict
+from evomerge.results.flips import Flips
 from evomerge.results.result import Selection
 from evomerge.results.verdict import Claim, Repeat
 from evomerge.statistics import Difference
@@ -30,6 +32,18 @@ def test_the_table(tmp_path: Path) -> None:
         assert part in text
     assert "± is half a 95 % interval" in text
     assert text.rstrip().endswith("trial:4 beats parent:a.")
+
+
+def test_answers_lost_are_a_share_of_all_tasks_with_right_and_wrong_answers(tmp_path: Path) -> None:
+    found = (Flips("add", "parent:a", 2, 1, 40), Flips("sort", "parent:b", 3, 9, 60))
+    selection = replace(SELECTION, flips={"trial:4": found, "parent:a": ()})
+    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
+    console.print(render(selection))
+    console.file.close()
+    text = console.export_text()
+    assert "answers lost" in text
+    assert "5.0 %" in text
+    assert selection_to_dict(selection)["standings"][0]["flips"][1]["lost"] == 3
 
 
 def test_what_else_there_is_to_say(tmp_path: Path) -> None:
