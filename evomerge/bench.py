@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
 from evomerge.resident.vllm_engine import VllmEngine
-from evomerge.space import build_space
+from evomerge.space import build_merge_space
 from evomerge.trial import BATCH_TOKENS, OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, SpaceError
 
@@ -48,7 +48,7 @@ class BenchSpec:
     """Everything that a worker needs to build its bench, as plain data that can be sent to other processes.
 
     Attributes:
-        recipe: The models and the merge method.
+        recipe: The models and the merge method; of several methods the first.
         space: The search space.
         tasks: Task name -> evaluator.
         split: Shares of the search (train), select (validation) and report (test) splits.
@@ -65,6 +65,7 @@ class BenchSpec:
         own_tokenizers: Those among them that use their own tokenizer.
         batch_tokens: Tokens per batch for tasks that set none; "auto" measures them with the canary, None does so on
             accelerators only.
+        methods: The recipe of each method by name, where the search chooses from several.
     """
 
     recipe: Recipe
@@ -83,6 +84,7 @@ class BenchSpec:
     own_tokenizers: tuple[str, ...] = ()
     salt: str = ""
     batch_tokens: int | Literal["auto"] | None = None
+    methods: Mapping[str, Recipe] = field(default_factory=dict)
 
     def __call__(self) -> "Bench":
         """Build the bench; executors call this factory in each worker."""
@@ -116,7 +118,8 @@ class Bench:
         sources = open_models(spec.recipe)
         device = choose_device(spec.device)
         dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
-        self.space = build_space(spec.space, spec.recipe, sources.base.layout())
+        methods = spec.methods or {spec.recipe.method: spec.recipe}
+        self.space = build_merge_space(spec.space, methods, sources.base.layout())
         self.engine = sources.engine(dtype=dtype, device=device, threads=spec.threads, keep=spec.keep_bytes)
         compute = torch.float32 if spec.compute_dtype == "float32" else None
         self.model = load_resident(
@@ -181,7 +184,7 @@ class Bench:
             return trial.merge
         if trial.x is None:
             raise ValueError(f"Trial {trial.number} has neither a point nor a merge; expected one of them.")
-        return Merge(self.spec.recipe, self.space.decode(trial.x), trial.seed)
+        return self.space.merge(trial.x, trial.seed)
 
     def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
         merge = self.merge_of(trial)
@@ -214,7 +217,8 @@ class Bench:
         hooks = GradientHooks(self.model, self.engine, checkpointing=self._sparing)
         scores: dict[str, Scores] = {}
         forwarded: list[Tensor] = []
-        with hooks.of(merge, self.space.searched) as found:
+        searched = None if trial.x is None else self.space.searched(trial.x)
+        with hooks.of(merge, searched) as found:
             for task, ids in (trial.examples or {}).items():
                 with _timed(seconds, f"gradient:{task}"):
                     if self._sparing or self._state.changed:  # a backward pass refuses buffers that were restored
@@ -335,7 +339,10 @@ class Bench:
         Raises CanaryError.
         """
         self._teach(trial, seconds)  # before the probe watches
-        other = replace(trial, x=np.random.Generator(np.random.Philox(key=trial.seed)).random(self.space.dimension))
+        if trial.x is None:
+            raise ValueError("The canary needs a point to compare another one with.")
+        rng = np.random.Generator(np.random.Philox(key=trial.seed))
+        other = replace(trial, x=self.space.elsewhere(trial.x, rng))
         for most in (CANARY_EXAMPLES, None):
             probe = Probe()
             with probe.watching(self.model.network) if self.model.has_network else nullcontext():

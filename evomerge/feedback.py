@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from evomerge import plugins
 from evomerge.failures import forgiven
 from evomerge.objective import Objective
 from evomerge.objective.reference import Reference
+from evomerge.optimizers._portfolio import GradientPortfolio, Portfolio, check_inner
 from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, Positions, TaskExamples
 from evomerge.plugins import PluginSpec
 from evomerge.racing import Race
@@ -254,17 +256,30 @@ def new_optimizer(
     seed: int,
     start: FloatArray | None,
     measures: Measures | None = None,
+    methods: Mapping[str, int] | None = None,
 ) -> Optimizer:
-    """An optimizer that was told nothing yet. Raises PluginError or OptimizerError where it cannot be built."""
-    optimizer: Optimizer = plugins.build(
-        "optimizer",
-        spec,
-        Optimizer,
-        dimension=dimension,
-        n_objectives=objective.n_objectives,
-        seed=seed,
-        start=start,
-    )
+    """An optimizer that was told nothing yet. Raises PluginError or OptimizerError where it cannot be built.
+
+    methods: number of coordinates by merge method, where the search chooses from several.
+    """
+
+    def build(spec: PluginSpec, dimension: int, start: FloatArray | None) -> Optimizer:
+        built: Optimizer = plugins.build(
+            "optimizer",
+            spec,
+            Optimizer,
+            dimension=dimension,
+            n_objectives=objective.n_objectives,
+            seed=seed,
+            start=start,
+        )
+        return built
+
+    if methods:
+        kind = GradientPortfolio if check_inner(spec).follows_gradients else Portfolio
+        optimizer: Optimizer = kind(methods, objective.n_objectives, seed, start, build=partial(build, spec))
+    else:
+        optimizer = build(spec, dimension, start)
     if objective.pareto:
         optimizer.prefer(list(objective.weights.values()))
     if measures is not None:
@@ -287,7 +302,13 @@ def record_measures(study: Study, measures: Measures) -> None:
         places = measures.positions
         positions = None if places is None else {"series": places.series.tolist(), "depths": places.depths.tolist()}
         study.event(
-            MEASURES, tasks=tasks, no_gradient=no_gradient, coarse=coarse, no_parts=no_parts, positions=positions
+            MEASURES,
+            tasks=tasks,
+            no_gradient=no_gradient,
+            coarse=coarse,
+            no_parts=no_parts,
+            positions=positions,
+            **({"by_method": dict(measures.by_method)} if measures.by_method else {}),
         )
 
 
@@ -300,7 +321,7 @@ def measures_of(study: Study) -> Measures | None:
     coarse = None if said["coarse"] is None else np.array(said["coarse"])
     places = said.get("positions")
     positions = None if places is None else Positions(np.array(places["series"]), np.array(places["depths"]))
-    return Measures(tasks, said["no_gradient"], coarse, said.get("no_parts"), positions)
+    return Measures(tasks, said["no_gradient"], coarse, said.get("no_parts"), positions, said.get("by_method", {}))
 
 
 def replay(

@@ -13,6 +13,7 @@ from evaluators.base import SPLITS
 from evomerge import plugins
 from evomerge.config import SearchConfig, load_config
 from evomerge.feedback import measures_of, new_optimizer, replay
+from evomerge.merge_space import MergeSpace
 from evomerge.objective import Objective
 from evomerge.objective.spec import objective_of_study
 from evomerge.optimizers.base import Optimizer, Prediction
@@ -20,6 +21,7 @@ from evomerge.plugins import PluginSpec
 from evomerge.racing import Race, make_race
 from evomerge.recipe import Merge, Recipe
 from evomerge.results.front import Front, front
+from evomerge.results.methods import methods_of
 from evomerge.results.partial import gradients, part_way
 from evomerge.results.predicted import Predicted, predicted
 from evomerge.results.result import Selection, selection
@@ -29,7 +31,6 @@ from evomerge.search_examples import SearchExamples
 from evomerge.study import SEARCH_FILE, Entry, Study, StudyError
 from evomerge.study.lines import ledger_of
 from evomerge.trial import START, Trial
-from search_spaces.base import SearchSpace
 
 
 class Run:
@@ -96,14 +97,14 @@ class Run:
         return recipe
 
     @cached_property
-    def space(self) -> SearchSpace:
+    def space(self) -> MergeSpace:
         """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
         from evomerge.merging.recipe_models import open_models
-        from evomerge.space import build_space, chosen_space  # with torch
+        from evomerge.space import build_merge_space, chosen_space  # with torch
 
-        recipe = self.config.recipe()
-        space = chosen_space(self.config.space, self.config.optimizer, recipe)
-        return build_space(space, recipe, open_models(recipe).base.layout())
+        recipes = self.config.recipes()
+        space = chosen_space(self.config.space, self.config.optimizer, recipes)
+        return build_merge_space(space, recipes, open_models(self.config.recipe()).base.layout())
 
     @cached_property
     def optimizer(self) -> Optimizer:
@@ -119,6 +120,7 @@ class Run:
             seed=said.get("seed", 0),
             start=points.get(START),
             measures=measures_of(self.study),
+            methods=methods_of(self.study),
         )
         examples = SearchExamples.of_study(self.study, self.objective.weights)
         replay(self.study, optimizer, self.objective, race=self._race(), examples=examples)
@@ -257,7 +259,7 @@ class Run:
         """Return the complete merge of a trial. Raises like `searched`, or MergeError if it has none."""
         from evomerge.merging.trial_merge import merge_of  # with torch
 
-        return merge_of(trial, self.searched, lambda: self.space)
+        return merge_of(trial, self.searched, lambda x, seed: self.space.merge(x, seed))
 
 
 def _trials(study: Study) -> str:

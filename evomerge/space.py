@@ -1,35 +1,76 @@
 """The search space that a search file asks for, over the tensors of its models."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evomerge import plugins
+from evomerge.merge_space import MergeSpace
 from evomerge.merging.method import MergeMethod
 from evomerge.merging.slopes import why_no_gradient
 from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
-from evomerge.recipe import Recipe
+from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import read_merge
-from search_spaces.base import Layout, Parameter, SearchSpace
+from search_spaces.base import Layout, Parameter, SearchSpace, SpaceError
 
 
-def chosen_space(space: PluginSpec, optimizer: PluginSpec, recipe: Recipe) -> PluginSpec:
-    """Return the space that `auto` stands for; any other as it is."""
+def chosen_space(space: PluginSpec, optimizer: PluginSpec, recipes: Mapping[str, Recipe]) -> PluginSpec:
+    """Return the space that `auto` stands for; any other as it is. recipes: those of the methods to choose from."""
     if space.kind != "auto":
         return space
     kind: type[Optimizer] = plugins.load("optimizer", optimizer.kind, Optimizer)
-    fine = kind.follows_gradients and why_no_gradient(recipe) is None
+    fine = kind.follows_gradients and all(why_no_gradient(recipe) is None for recipe in recipes.values())
     return PluginSpec("tensorwise" if fine else "layerwise", space.options)
+
+
+def build_merge_space(spec: PluginSpec, recipes: Mapping[str, Recipe], layout: Layout) -> MergeSpace:
+    """Build the space of the merges that a search chooses from, over the tensors of `layout`.
+
+    With several methods, ranges and frozen coefficients apply to those that have the parameter, and a start to those of
+    its own method.
+
+    Args:
+        spec: The search space, not `auto`.
+        recipes: Name of a method -> its recipe.
+        layout: Tensors of the base.
+
+    Raises:
+        SpaceError: A space cannot be built, or an option concerns none of the methods.
+    """
+    if len(recipes) == 1:
+        return MergeSpace({name: (recipe, build_space(spec, recipe, layout)) for name, recipe in recipes.items()})
+    options = dict(spec.options)
+    start = _start(options) if isinstance(options.get("start"), str) else None
+    if start is not None and all(recipe.method != start.recipe.method for recipe in recipes.values()):
+        raise SpaceError(
+            f"The start {options['start']} merges by {start.recipe.method}, and the search chooses from "
+            f"{', '.join(recipes)}: add the method, or start from another recipe."
+        )
+    methods = {name: _method(recipe) for name, recipe in recipes.items()}
+    _check_parameters(options, methods)
+    found = {}
+    for name, recipe in recipes.items():
+        own = _own_options(options, methods[name])
+        if start is not None and recipe.method != start.recipe.method:
+            del own["start"]
+        try:
+            found[name] = recipe, build_space(PluginSpec(spec.kind, own), recipe, layout)
+        except (plugins.PluginError, SpaceError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
+    return MergeSpace(found)
 
 
 def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
     """Build the search space for the recipe's method over the tensors of `layout`."""
-    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
+    method = _method(recipe)
     names = tuple(model.name for model in recipe.inputs)
     method.check(recipe.options, len(names))
     options = dict(spec.options)
     if isinstance(options.get("start"), str):
-        options["start"] = read_merge(Path(options["start"]), allow_code=True).table.bind(layout.names)
+        options["start"] = _start(options).table.bind(layout.names)
     space: SearchSpace = plugins.build(
         "search space",
         PluginSpec(spec.kind, options),
@@ -39,6 +80,44 @@ def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace
         parameters=[_at_average(parameter, len(names)) for parameter in method.parameters],
     )
     return space
+
+
+def _method(recipe: Recipe) -> MergeMethod:
+    method: MergeMethod = plugins.load("merge method", recipe.method, MergeMethod)
+    return method
+
+
+def _start(options: Mapping[str, Any]) -> Merge:
+    return read_merge(Path(options["start"]), allow_code=True)
+
+
+def _check_parameters(options: Mapping[str, Any], methods: Mapping[str, MergeMethod]) -> None:
+    """Check that every parameter in the options belongs to a method. Raises SpaceError."""
+    known = {parameter.name for method in methods.values() for parameter in method.parameters}
+    rows = [row for row in _mapping(options.get("freeze")).values() if isinstance(row, Mapping)]
+    for name in (*_mapping(options.get("ranges")), *(name for row in rows for name in row)):
+        if name not in known:
+            raise SpaceError(
+                f"No parameter named {name!r} in any of {', '.join(methods)}; they have {', '.join(sorted(known))}."
+            )
+
+
+def _own_options(options: Mapping[str, Any], method: MergeMethod) -> dict[str, Any]:
+    """Return a space's options without the parameters that a method lacks."""
+    known = {parameter.name for parameter in method.parameters}
+    own = dict(options)
+    if isinstance(options.get("ranges"), Mapping):
+        own["ranges"] = {name: bounds for name, bounds in options["ranges"].items() if name in known}
+    if isinstance(options.get("freeze"), Mapping):
+        own["freeze"] = {
+            group: {name: value for name, value in row.items() if name in known} if isinstance(row, Mapping) else row
+            for group, row in options["freeze"].items()
+        }
+    return own
+
+
+def _mapping(data: Any) -> Mapping[str, Any]:
+    return data if isinstance(data, Mapping) else {}
 
 
 def _at_average(parameter: Parameter, n_inputs: int) -> Parameter:

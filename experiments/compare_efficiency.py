@@ -39,13 +39,19 @@ COSTS = (0, 7, 10, 12.5, 15, 25, 40, 50, 75, 100, 150, 300)
 class Searcher:
     """An optimizer with its options. most: evaluations that it may spend, beyond the baselines.
 
-    smooth: whether it searches by the tasks' losses instead of their metrics.
+    smooth: whether it searches by the tasks' losses instead of their metrics. methods: the merge method, or several to
+    choose from; none for the search file's.
     """
 
     optimizer: PluginSpec
     racing: str | None = None
     most: float = 150
     smooth: bool = False
+    methods: tuple[str, ...] = ()
+
+
+#: Methods for a search that chooses one, and for searches by each of them alone.
+METHODS = ("task_arithmetic", "ties", "dare_ties", "breadcrumbs")
 
 
 SEARCHERS = {
@@ -68,6 +74,13 @@ SEARCHERS = {
     "cma_es, smooth loss": Searcher(PluginSpec("cma_es"), smooth=True),
     "cma_es to 300": Searcher(PluginSpec("cma_es"), most=300),
     "cma_es to 1000": Searcher(PluginSpec("cma_es"), most=1000),
+    **{
+        f"{optimizer}, {'one of four methods' if len(methods) > 1 else methods[0]}": Searcher(
+            PluginSpec(optimizer), methods=methods
+        )
+        for optimizer in ("cma_es", "auto")
+        for methods in [METHODS, *((method,) for method in METHODS)]
+    },
 }
 
 
@@ -95,7 +108,7 @@ SETS = {
     "real-tensorwise": Setting("real", "tensorwise"),
 }
 #: Parts of a search file on which baselines do not depend.
-SEARCHED_WITH = ("optimizer", "racing", "space")
+SEARCHED_WITH = ("optimizer", "racing", "space", "method")
 
 
 def configuration(name: str, searcher: Searcher, seed: int, out: Path) -> SearchConfig:
@@ -106,8 +119,10 @@ def configuration(name: str, searcher: Searcher, seed: int, out: Path) -> Search
     if setting.search is not None:
         unused = config.split.search - setting.search
         split = split.model_copy(update={"search": setting.search, "select": config.split.select + unused})
+    specs = tuple(map(PluginSpec, searcher.methods))
     return config.model_copy(
         update={
+            **({"method": specs if len(specs) > 1 else specs[0]} if specs else {}),
             "optimizer": searcher.optimizer,
             "racing": searcher.racing,
             "seed": seed,

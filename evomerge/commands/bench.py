@@ -183,8 +183,8 @@ def _suggestions(data: Mapping[str, Any], config: SearchConfig, threads: int, gp
         found.append("Numba is not installed, so merges run operation by operation: pip install numba")
     elif merge["share"] > _MUCH and merge["of_limit"] < _SLOW:
         found.append(
-            f"Merging by {config.method.kind} is far below the memory's bandwidth: linear and task_arithmetic merge in "
-            "one pass, and `space` with fewer groups leaves more thresholds unchanged"
+            f"Merging by {' or '.join(config.methods)} is far below the memory's bandwidth: linear and task_arithmetic "
+            "merge in one pass, and `space` with fewer groups leaves more thresholds unchanged"
         )
     elif merge["share"] > _MUCH:
         found.append(

@@ -25,7 +25,7 @@ def check_search(
     study, last = remaining(config, plan, file)
     parts = partial_trials(config, plan)
     data = {
-        "method": config.method.kind,
+        "method": next(iter(config.methods.values())).kind if len(config.methods) == 1 else list(config.methods),
         "space": config.space.kind,
         "space_used": plan.spec.space.kind,
         "optimizer": config.optimizer.kind,
@@ -51,7 +51,7 @@ def check_search(
         "study": study,
     }
     lines = [
-        f"{config.method.kind} of {len(config.experts)} experts, {size(plan.model_bytes)} each",
+        f"{' or '.join(config.methods)} of {len(config.experts)} experts, {size(plan.model_bytes)} each",
         f"{plan.space.dimension} coefficients to search ({_space(config, plan)}), optimizer {config.optimizer.kind}",
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",

@@ -7,10 +7,11 @@ from typing import Any
 
 from evomerge.config.fields import named_paths
 from evomerge.durable import write_text
+from evomerge.merge_space import MergeSpace
 from evomerge.merging.models.header import CheckpointError
 from evomerge.merging.output.single_file import REPORT as REPORTS
 from evomerge.merging.output.single_file import check_file, is_ours
-from evomerge.recipe import Merge, Recipe
+from evomerge.recipe import Merge
 from evomerge.recipe.file import dump_merge
 from evomerge.report.html.document import document
 from evomerge.report.html.page import page
@@ -19,7 +20,7 @@ from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.text.masking import shareable
 from evomerge.text.printable import printable
-from search_spaces.base import SearchSpace, SpaceError
+from search_spaces.base import SpaceError
 
 #: Default name of the file, in the run folder.
 REPORT = "report.html"
@@ -78,7 +79,8 @@ def gather(run: Run) -> PageSources:
     inputs = tuple(model.name for model in run.config.experts)
     text = run.config.text()
     try:
-        merges = _merges(run.study, run.searched, run.space)
+        run.searched  # noqa: B018 - raises where the models have changed
+        merges = _merges(run.study, run.space)
     except (CheckpointError, SpaceError, OSError) as error:
         why = f"The models cannot be read on this machine, so coordinates are shown instead of coefficients: {error}"
         return PageSources(inputs, missing=why, configuration=text)
@@ -102,12 +104,12 @@ class _Recipes(Mapping[int, str]):
         return len(self._merges)
 
 
-def _merges(study: Study, recipe: Recipe, space: SearchSpace) -> dict[int, Merge]:
+def _merges(study: Study, space: MergeSpace) -> dict[int, Merge]:
     """Return the merge of every trial on the search split, by trial number."""
     merges = {}
     for trial in (entry.trial for entry in study.entries.values() if entry.trial.split == "search"):
         if trial.merge is not None:
             merges[trial.number] = trial.merge
         elif trial.x is not None:
-            merges[trial.number] = Merge(recipe, space.decode(trial.x), trial.seed)
+            merges[trial.number] = space.merge(trial.x, trial.seed)
     return merges

@@ -23,6 +23,7 @@ from evomerge.config.fields import (
     Folders,
     Keep,
     Limits,
+    Methods,
     ObjectiveEntry,
     Plugin,
     Racing,
@@ -30,6 +31,7 @@ from evomerge.config.fields import (
     Split,
     Task,
     Weights,
+    methods_data,
     paths_of,
     plugin_data,
     plugins_of,
@@ -95,7 +97,7 @@ class SearchConfig(Section):
 
     base: Base
     experts: Experts
-    method: Plugin = PluginSpec("task_arithmetic")
+    method: Methods = PluginSpec("task_arithmetic")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     compute_dtype: Literal["float32", "stored"] | None = None
     backend: Backend = None
@@ -177,22 +179,42 @@ class SearchConfig(Section):
     @property
     def code_folders(self) -> tuple[str, ...]:
         """The folders to import the user's own modules from; empty if the file names no such module."""
-        specs = (self.method, self.space, self.optimizer, *self.tasks.values())
+        specs = (*self.methods.values(), self.space, self.optimizer, *self.tasks.values())
         own = any(":" in spec.kind or ":" in str(spec.options.get("function", "")) for spec in specs)
         folders = self.code or (self._text.folder, Path.cwd())
         return tuple(dict.fromkeys(map(str, folders))) if own else ()
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the merge, without coefficients."""
-        options = dict(self.method.options)
-        return Recipe(self.base, self.experts, self.method.kind, options, self.dtype, self.tokenizer)
+        """Return the recipe of the merge, without coefficients; of several methods that of the first one."""
+        return next(iter(self.recipes().values()))
+
+    def recipes(self) -> dict[str, Recipe]:
+        """Return the recipe for each method that the search chooses from, by the method's name."""
+        return {
+            name: Recipe(self.base, self.experts, spec.kind, dict(spec.options), self.dtype, self.tokenizer)
+            for name, spec in self.methods.items()
+        }
+
+    @property
+    def methods(self) -> dict[str, PluginSpec]:
+        """The methods that the search chooses from, by name; one that is listed n times has a number from 1 to n."""
+        specs = (self.method,) if isinstance(self.method, PluginSpec) else self.method
+        kinds = [spec.kind for spec in specs]
+        return {
+            kind if kinds.count(kind) == 1 else f"{kind}-{kinds[: index + 1].count(kind)}": spec
+            for index, (kind, spec) in enumerate(zip(kinds, specs, strict=True))
+        }
+
+    def place_of_method(self, name: str) -> tuple[str | int, ...]:
+        """Return the key of a method in the search file: `method`, or `method` and a number in the list."""
+        return ("method",) if isinstance(self.method, PluginSpec) else ("method", list(self.methods).index(name))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the search file as plain data, with absolute paths and defaults filled in."""
         data: dict[str, Any] = {
             "base": model_data(self.base),
             "experts": {model.name: model_data(model) for model in self.experts},
-            "method": plugin_data(self.method),
+            "method": methods_data(tuple(self.methods.values())),
             "space": plugin_data(self.space),
             "tasks": {name: plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
             "objective": self.objective.data,
@@ -296,7 +318,7 @@ def _plugin_mistakes(document: strict_yaml.Document) -> list[Mistake]:
         try:
             check_name(what, spec.kind)
         except PluginError as error:
-            mistakes.append((path, f"{'.'.join(path)}: {error}"))
+            mistakes.append((path, f"{'.'.join(map(str, path))}: {error}"))
     return mistakes
 
 

@@ -137,10 +137,14 @@ def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | in
     return [(place, Path(resolve_path(text, folder))) for place, text in texts if isinstance(text, str)]
 
 
-def plugins_of(data: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, PluginSpec]]:
+def plugins_of(data: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str, PluginSpec]]:
     """Return place, kind, and name with options of each plug-in in a search file; malformed ones are left out."""
-    named = [
-        (("method",), "merge method", data.get("method"), "kind"),
+    given = data.get("method")
+    methods: list[tuple[tuple[str | int, ...], Any]] = [(("method",), given)]
+    if isinstance(given, list):
+        methods = [(("method", index), method) for index, method in enumerate(given)]
+    named: list[tuple[tuple[str | int, ...], str, Any, str]] = [
+        *((place, "merge method", method, "kind") for place, method in methods),
         (("space",), "search space", data.get("space"), "kind"),
         *((("tasks", str(name)), "evaluator", task, "evaluator") for name, task in _mapping(data.get("tasks")).items()),
         (("optimizer",), "optimizer", data.get("optimizer"), "kind"),
@@ -159,6 +163,12 @@ def _mapping(data: Any) -> Mapping[str, Any]:
 def plugin_data(spec: PluginSpec, key: str = "kind") -> str | dict[str, Any]:
     """Return a plug-in's entry in a search file, in its shortest form."""
     return {key: spec.kind, **spec.options} if spec.options else spec.kind
+
+
+def methods_data(specs: Sequence[PluginSpec]) -> Any:
+    """Return the entry `method` of a search file: one plug-in, or a list of several."""
+    found = [plugin_data(spec) for spec in specs]
+    return found if len(found) > 1 else found[0]
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -221,6 +231,19 @@ def _plugin(data: Any, info: ValidationInfo, key: str = "kind") -> PluginSpec:
         if isinstance(options.get(name), str):
             options[name] = resolve_path(options[name], _folder(info))
     return PluginSpec(spec.kind, options)
+
+
+def _methods(data: Any, info: ValidationInfo) -> PluginSpec | tuple[PluginSpec, ...]:
+    """Return one merge method, or several to choose from."""
+    if not isinstance(data, list):
+        return _plugin(data, info)
+    if not data:
+        raise ValueError("expected a merge method, or a list of several to choose from; got []")
+    specs = tuple(_plugin(each, info) for each in data)
+    twice = next((spec for index, spec in enumerate(specs) if spec in specs[:index]), None)
+    if twice is not None:
+        raise ValueError(f"{plugin_data(twice)!r} is listed twice; give each method once, or with other options")
+    return specs if len(specs) > 1 else specs[0]
 
 
 def _task(data: Any, info: ValidationInfo) -> PluginSpec:
@@ -292,6 +315,7 @@ Racing = Annotated[str | None, PlainValidator(_racing)]
 Base = Annotated[Input, PlainValidator(_base)]
 Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]
 Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
+Methods = Annotated[PluginSpec | tuple[PluginSpec, ...], PlainValidator(_methods)]
 Task = Annotated[PluginSpec, PlainValidator(_task)]
 ObjectiveEntry = Annotated[ObjectiveSpec, PlainValidator(read_objective)]
 Weights = Annotated[dict[str, float], PlainValidator(read_weights)]

@@ -26,7 +26,7 @@ FEW_EXAMPLES = 20
 
 
 @contextmanager
-def placed(config: SearchConfig, *path: str) -> Iterator[None]:
+def placed(config: SearchConfig, *path: str | int) -> Iterator[None]:
     """Prefix plug-in errors with their location in the search file."""
     try:
         yield
@@ -45,17 +45,21 @@ def placed_models(config: SearchConfig) -> Iterator[None]:
         raise
 
 
-def check_method(config: SearchConfig) -> None:
-    """Check the options of the merge method. Raises PluginError or MethodError, with its place in the search file."""
-    recipe = config.recipe()
-    with placed(config, "method"):
-        method = plugins.load("merge method", recipe.method, MergeMethod)
-    try:
-        method.check(recipe.options, len(recipe.inputs))
-    except MethodError as error:
-        option = error.place[1:] if error.place[:1] == ("options",) else ()
-        error.args = (f"{config.where('method', *option)}: {error}",)
-        raise
+def check_methods(config: SearchConfig) -> None:
+    """Check the options and the number of models of every merge method.
+
+    Raises PluginError or MethodError, with its place in the search file.
+    """
+    for name, recipe in config.recipes().items():
+        place = config.place_of_method(name)
+        with placed(config, *place):
+            method = plugins.load("merge method", recipe.method, MergeMethod)
+        try:
+            method.check(recipe.options, len(recipe.inputs))
+        except MethodError as error:
+            option = error.place[1:] if error.place[:1] == ("options",) else ()
+            error.args = (f"{config.where(*place, *option)}: {error}",)
+            raise
 
 
 def reads_text(config: SearchConfig) -> bool:

@@ -4,54 +4,56 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evomerge.merge_space import MergeSpace
 from evomerge.merging.baselines import baselines, completed, parent_label, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
 from evomerge.trial import CANARY, START, UNIFORM, Origin, Trial
-from search_spaces.base import FloatArray, SearchSpace, SpaceError
+from search_spaces.base import FloatArray, SpaceError
 
 #: Decimals to which coefficients must agree for two trials to share scores: what `encode` and `decode` may round, and
 #: less than float32, to which the optimizers compare candidates, as some methods compute angles in float64.
 DIGITS = 12
 
 
-def planned_trials(
-    recipe: Recipe, space: SearchSpace, base: Model, seed: int, own: Sequence[str] = ()
-) -> tuple[Trial, ...]:
-    """Return canary, start and baselines, with their points in the search space where they have one.
+def planned_trials(space: MergeSpace, base: Model, seed: int, own: Sequence[str] = ()) -> tuple[Trial, ...]:
+    """Return canary, starts and baselines, with their points in the search space where they have one.
 
     own: models that are scored as their folders say: what a merge with the same weights scores is not known.
     """
-    apart = _apart(recipe, own)
-    start = space.default()
+    apart = _apart(space.recipes[0], own)
+    starts = [Trial(0, space.default(), label=START, seed=seed)]
+    for number, name in list(enumerate(space.methods))[1:]:
+        starts.append(Trial(0, space.default(number), label=Origin.START.label(name), seed=seed))
     fixed = []
-    for label, merge in baselines(recipe, base.layout().names):
-        place = None if label in apart else _place(space, recipe, merge, base)
+    for label, merge in baselines(space.recipes[0], base.layout().names):
+        place = None if label in apart else _place(space, merge, base)
         # A search by task arithmetic starts at the uniform average up to rounding, which is then scored once.
-        same = _as_searched(recipe, merge, base, up_to_rounding=True) if label == UNIFORM and place is None else None
+        same = _as_searched(space, merge, base) if label == UNIFORM and place is None else None
         fixed.append(Trial(0, place, merge=same or merge, label=label, seed=seed))
-    return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label=START, seed=seed), *fixed)
+    return (Trial(0, space.default(), label=CANARY, seed=seed), *starts, *fixed)
 
 
-def model_key(space: SearchSpace, recipe: Recipe, own: Sequence[str], trial: Trial) -> bytes | None:
+def model_key(space: MergeSpace, own: Sequence[str], trial: Trial) -> bytes | None:
     """Return a key that is equal for trials of the same model on the same split; None if unknown.
 
-    By the coefficients, since several points may decode to the same. A model that is scored again on purpose is none
-    of them, and neither is the canary.
+    By the method and the coefficients, since several points may decode to the same. A model that is scored again on
+    purpose is none of them, and neither is the canary.
     """
-    if trial.origin in (Origin.CANARY, Origin.RERUN) or trial.label in _apart(recipe, own):
+    if trial.origin in (Origin.CANARY, Origin.RERUN) or trial.label in _apart(space.recipes[0], own):
         return None
     x = trial.x
-    if x is None and trial.merge is not None and trial.merge.recipe == recipe:
+    if x is None and trial.merge is not None and trial.merge.recipe in space.recipes:
         try:
-            x = space.encode(trial.merge.table)
+            x = space.encode(trial.merge.table, space.recipes.index(trial.merge.recipe))
         except SpaceError:
             return None
     if x is None:
         return None
     values = space.decode(x).values
     columns = [np.round(values[name], DIGITS) + 0.0 for name in sorted(values)]  # -0.0 is 0.0
-    return b"\0".join([trial.split.encode(), str(trial.seed).encode(), *(column.tobytes() for column in columns)])
+    which = (trial.split, str(trial.seed), space.methods[space.method_at(x)])
+    return b"\0".join([*(text.encode() for text in which), *(column.tobytes() for column in columns)])
 
 
 def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:
@@ -59,8 +61,14 @@ def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:
     return {parent_label(recipe, name) for name in own}
 
 
-def _as_searched(recipe: Recipe, merge: Merge, base: Model, *, up_to_rounding: bool = False) -> Merge | None:
-    """Return the same weights as a merge by the searched method; None if it does not give them."""
+def _as_searched(space: MergeSpace, merge: Merge, base: Model) -> Merge | None:
+    """Return the same weights up to rounding as a merge by a searched method; None if none gives them."""
+    found = (_by(recipe, merge, base, up_to_rounding=True) for recipe in space.recipes)
+    return next((each for each in found if each is not None), None)
+
+
+def _by(recipe: Recipe, merge: Merge, base: Model, *, up_to_rounding: bool = False) -> Merge | None:
+    """Return the same weights as a merge by another recipe; None if it does not give them."""
     table = completed(merge.table, recipe)
     if table is None:
         return None
@@ -69,13 +77,16 @@ def _as_searched(recipe: Recipe, merge: Merge, base: Model, *, up_to_rounding: b
     return searched if same_weights(searched, merge, dimensions, up_to_rounding=up_to_rounding) else None
 
 
-def _place(space: SearchSpace, recipe: Recipe, merge: Merge, base: Model) -> FloatArray | None:
+def _place(space: MergeSpace, merge: Merge, base: Model) -> FloatArray | None:
     """Return a baseline's point in the search space, from which the optimizer learns; None outside of it.
 
-    A merge by another method counts where the searched one gives the same weights with the same coefficients.
+    A merge by another method counts where a searched one gives the same weights with the same coefficients.
     """
-    searched = _as_searched(recipe, merge, base)
-    try:
-        return None if searched is None else space.encode(searched.table)
-    except SpaceError:
-        return None
+    for number, recipe in enumerate(space.recipes):
+        searched = _by(recipe, merge, base)
+        try:
+            if searched is not None:
+                return space.encode(searched.table, number)
+        except SpaceError:
+            continue
+    return None

@@ -22,8 +22,10 @@ from evomerge.launch.memory import MemoryNeeds, memory_needs
 from evomerge.launch.pinned import Examples, examples_of
 from evomerge.launch.placement import check_device, check_own_networks, memory_notes, scoring_dtype
 from evomerge.loop import never
+from evomerge.merge_space import MergeSpace
 from evomerge.merging import pins
-from evomerge.merging.method import MergeMethod
+from evomerge.merging.engine import MergeError
+from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
 from evomerge.merging.models.network import check_network
 from evomerge.merging.recipe_models import RecipeModels, open_models
@@ -31,16 +33,16 @@ from evomerge.merging.slopes import why_no_gradient
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Measures, Optimizer, Positions, TaskExamples, rounded
 from evomerge.racing import Race, RacingError, make_race
-from evomerge.recipe import Merge
+from evomerge.recipe import Recipe
 from evomerge.resident.parent_configuration import differences, own_configurations
 from evomerge.resident.parent_tokenizer import own_tokenizers
 from evomerge.resident.resident import check_reads_text, check_resident, unloaded
 from evomerge.search_examples import SearchExamples, why_no_parts
-from evomerge.space import build_space, chosen_space
+from evomerge.space import build_merge_space, chosen_space
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from evomerge.trial import Origin, Trial
-from search_spaces.base import FloatArray, SearchSpace
+from search_spaces.base import FloatArray
 
 
 class LaunchError(EvomergeError):
@@ -58,7 +60,7 @@ class Plan:
     spec: BenchSpec
     objective: Objective
     planned: tuple[Trial, ...]
-    space: SearchSpace
+    space: MergeSpace
     allowed: Mapping[str, tuple[float, float]]
     examples: Mapping[str, Mapping[str, int]]
     ids: Examples
@@ -82,15 +84,18 @@ class Plan:
         """Measurements that an optimizer can ask for besides whole candidates, and the coordinates' positions."""
         shares = zip(self.objective.weights, self.objective.shares, strict=True)
         tasks = [TaskExamples(t, len(self.ids[t, "search"]), float(share), self.no_loss[t]) for t, share in shares]
-        no_gradient, no_parts = self._why_no_gradient(), why_no_parts(self.objective)
-        return Measures(tuple(tasks), no_gradient, self.space.coarse, no_parts, Positions(*self.space.positions))
+        no_parts, positions = why_no_parts(self.objective), Positions(*self.space.positions)
+        why = {name: self._why_no_gradient(r) for name, r in zip(self.space.methods, self.space.recipes, strict=True)}
+        no_gradient = None if None in why.values() else next(iter(why.values()))
+        by_method = why if self.space.is_portfolio else {}
+        return Measures(tuple(tasks), no_gradient, self.space.coarse, no_parts, positions, by_method)
 
-    def _why_no_gradient(self) -> str | None:
+    def _why_no_gradient(self, recipe: Recipe) -> str | None:
         if self.objective.kind not in ("mean", "pareto") or self.objective.keep:
             return (
                 "Gradients follow means of the tasks' losses: they need `objective: mean` or `pareto`, without `keep`."
             )
-        return why_no_gradient(self.spec.recipe)
+        return why_no_gradient(recipe)
 
     @property
     def n_baselines(self) -> int:
@@ -115,7 +120,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
             pins.compare_models(study, recipe)
     check_device(config)
     check_backend(config)
-    checks.check_method(config)
+    checks.check_methods(config)
     say("checking the models")
     with placed_models(config):
         sources = open_models(recipe)
@@ -127,8 +132,8 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     spec, said = _bench(config, sources, study)
     needs = _needs(sources, spec)
     with placed(config, "space"):
-        space = build_space(spec.space, recipe, base.layout())
-    sources.engine().check(Merge(recipe, space.decode(space.default()), config.seed))
+        space = build_merge_space(spec.space, config.recipes(), base.layout())
+    _check_merges(config, sources, space)
     notes = [*tokenizer_differences(base, sources.inputs), *differences(own), *sources.notes, *places, *said]
     notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [*memory_notes(config, needs)]
     say("reading the tasks")
@@ -151,9 +156,9 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     plan = Plan(
         spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored)),
         objective=objective,
-        planned=planned_trials(recipe, space, base, config.seed, apart),
+        planned=planned_trials(space, base, config.seed, apart),
         space=space,
-        allowed=plugins.load("merge method", recipe.method, MergeMethod).allowed,
+        allowed=_allowed(space),
         examples=examples,
         ids=ids,
         distinct_examples=checks.count_distinct(config, evaluators),
@@ -163,12 +168,34 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         previews=previews,
         borrowed=reading.borrowed(recipe),
         no_loss={task: evaluator.why_no_loss() for task, evaluator in evaluators.items()},
-        same=partial(model_key, space, recipe, apart) if all(e.deterministic for e in evaluators.values()) else never,
+        same=partial(model_key, space, apart) if all(e.deterministic for e in evaluators.values()) else never,
         added=beyond,
     )
     build_optimizer(config, plan)
     build_race(config, plan)
     return plan if study is not None else replace(plan, notes=(*plan.notes, *_check_budget(config, plan)))
+
+
+def _check_merges(config: SearchConfig, sources: RecipeModels, space: MergeSpace) -> None:
+    """Check the start of every method without reading weights. Raises MergeError or MethodError."""
+    for number, name in enumerate(space.methods):
+        if space.is_portfolio and not space.sizes[number]:
+            raise LaunchError(
+                f"{config.where(*config.place_of_method(name))}: {name} has no coefficient to search: leave it out, or "
+                "widen `ranges`."
+            )
+        try:
+            sources.engine().check(space.merge(space.default(number), config.seed))
+        except (MergeError, MethodError) as error:
+            if space.is_portfolio:
+                error.args = (f"{config.where(*config.place_of_method(name))}: {error}",)
+            raise
+
+
+def _allowed(space: MergeSpace) -> dict[str, tuple[float, float]]:
+    """Return the values that a method takes by parameter, named as the coordinates are."""
+    methods: list[MergeMethod] = [plugins.load("merge method", r.method, MergeMethod) for r in space.recipes]
+    return {space.prefix(k) + name: ends for k, method in enumerate(methods) for name, ends in method.allowed.items()}
 
 
 def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
@@ -197,7 +224,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         compute, said = scoring_dtype(config, sources.base, study)
     spec = BenchSpec(
         config.recipe(),
-        chosen_space(config.space, config.optimizer, config.recipe()),
+        chosen_space(config.space, config.optimizer, config.recipes()),
         dict(config.tasks),
         config.split.shares,
         config.device,
@@ -207,6 +234,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         code=config.code_folders,
         salt=config.split.salt or "",
         batch_tokens=config.batch_tokens,
+        methods=config.recipes(),
     )
     return spec, said
 
@@ -250,6 +278,7 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
     with placed(config, "optimizer"):
         checks.check_objectives(config, plan.objective.n_objectives)
         dimension, start = plan.space.dimension, plan.space.default()
+        several = plan.space.is_portfolio
         kind: type[Optimizer] = plugins.load("optimizer", config.optimizer.kind, Optimizer)
         optimizer = new_optimizer(
             config.optimizer,
@@ -258,6 +287,7 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
             seed=config.seed,
             start=start,
             measures=plan.measures if kind.uses_parts or kind.uses_positions else None,
+            methods=dict(zip(plan.space.methods, plan.space.sizes, strict=True)) if several else None,
         )
     n_models = len(plan.spec.recipe.inputs)
     if optimizer.one_coordinate_per_model and dimension != n_models:
@@ -289,9 +319,10 @@ def build_race(config: SearchConfig, plan: Plan) -> Race | None:
         raise LaunchError(f"{config.where('racing')}: {error}") from error
 
 
-def candidate_key(space: SearchSpace, x: FloatArray) -> bytes:
-    """The coefficients at a point as a merge computes with them; points with the same ones are one candidate."""
-    return b"".join(rounded(values) for _, values in sorted(space.decode(x).values.items()))
+def candidate_key(space: MergeSpace, x: FloatArray) -> bytes:
+    """The method and coefficients at a point as a merge computes with them; points with the same are one candidate."""
+    method = space.methods[space.method_at(x)].encode() if space.is_portfolio else b""
+    return method + b"".join(rounded(values) for _, values in sorted(space.decode(x).values.items()))
 
 
 def _ends_are_models(plan: Plan) -> bool:

@@ -8,14 +8,13 @@ from evomerge.merging.models.aligned import Aligned
 from evomerge.merging.models.settings import setting_differences
 from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Merge, Recipe
-from evomerge.trial import Trial
-from search_spaces.base import SearchSpace
+from evomerge.trial import FloatArray, Trial
 
 
-def merge_of(trial: Trial, recipe: Recipe, space: Callable[[], SearchSpace]) -> Merge:
+def merge_of(trial: Trial, recipe: Recipe, at: Callable[[FloatArray, int], Merge]) -> Merge:
     """Return the merge of a search's trial. Raises MergeError if it cannot be written.
 
-    recipe: of the search, without coefficients. space: called only for points of the search.
+    recipe: of the search, without coefficients. at: the merge at a point of the search, with a seed.
     """
     parent = _parent(recipe, trial) if trial.origin.is_parent else None
     if parent is not None:
@@ -24,7 +23,7 @@ def merge_of(trial: Trial, recipe: Recipe, space: Callable[[], SearchSpace]) -> 
         return trial.merge
     if trial.x is None:
         raise MergeError(f"Trial {trial.number} has neither a point nor a merge.")
-    return Merge(recipe, space().decode(trial.x), trial.seed)
+    return at(trial.x, trial.seed)
 
 
 def _parent(recipe: Recipe, trial: Trial) -> Merge | None:

@@ -6,7 +6,7 @@ Plug-ins implement `_ask` and `_tell`; ranges, duplicates and finiteness are che
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -85,6 +85,7 @@ class Measures:
             space has no coarser groups.
         no_parts: Why candidates cannot be compared by their losses on some of the examples; None where they can.
         positions: Where the coordinates act; None if unknown.
+        by_method: `no_gradient` of each merge method, where the search chooses from several; empty for one.
     """
 
     tasks: tuple[TaskExamples, ...]
@@ -92,6 +93,7 @@ class Measures:
     coarse: NDArray[np.int64] | None = None
     no_parts: str | None = None
     positions: Positions | None = None
+    by_method: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

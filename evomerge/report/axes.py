@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evomerge.merge_space import MergeSpace
 from search_spaces.base import FloatArray, SearchSpace
 
 #: More axes than this are unreadable, and a dashboard sends all of them repeatedly.
@@ -37,12 +38,15 @@ def of_points(dimension: int) -> tuple[Axis, ...]:
     return tuple(Axis(_run(int(run[0]), int(run[-1]), width), tuple(map(int, run))) for run in runs)
 
 
-def of_space(space: SearchSpace) -> tuple[Axis, ...]:
+def of_space(space: SearchSpace | MergeSpace) -> tuple[Axis, ...]:
     """Return axes named by a search space; if there are many, the mean of each parameter and input over all groups.
 
     Coefficients are shown where a coordinate is one but for its range, else the coordinate, from 0 to 1.
     """
-    ranges = _ranges(space)
+    parted = (
+        {space.prefix(k): each for k, each in enumerate(space.spaces)} if isinstance(space, MergeSpace) else {"": space}
+    )
+    ranges = {prefix + name: bounds for prefix, each in parted.items() for name, bounds in _ranges(each).items()}
     parts = [_parts(name) for name in space.names]
     if space.dimension <= MANY:
         return tuple(

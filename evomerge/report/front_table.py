@@ -86,7 +86,7 @@ def hypervolume_line(front: Front) -> str:
 
 
 def _remarks(front: Front, point: ScoredModel, selected: str | None) -> str:
-    remarks = ["selected"] if point.label == selected else []
+    remarks = ([] if point.method is None else [point.method]) + (["selected"] if point.label == selected else [])
     remarks += [name for name, special in front.suggested.items() if special is point]
     if point.kind in ("start", "recommended"):
         remarks.append(point.kind)

@@ -13,9 +13,10 @@ from rich.text import Text
 from evomerge.config import ConfigError
 from evomerge.report import words
 from evomerge.report.snapshot import take
-from evomerge.results.as_json import estimate_of
+from evomerge.results.as_json import estimate_of, so_far_to_dict
+from evomerge.results.methods import best_by_method, methods_of
 from evomerge.results.progress import SearchFront, hypervolume_after
-from evomerge.results.range_ends import ends_text, range_ends
+from evomerge.results.range_ends import ends_text, n_searched, range_ends
 from evomerge.results.ranking import Ranking
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
@@ -40,6 +41,7 @@ def status(run: Run) -> dict[str, Any]:
         "state": state,
         **{key: value for key, value in shown.items() if key not in _LIVE_ONLY},
         "front": None if snapshot.front is None else shown["front"] | _front(run, snapshot.front),
+        "methods": _methods(run),
         "pending": len(study.unfinished),
         "budget": _budget(run),
         "failed": len(failed),
@@ -92,7 +94,11 @@ def _range_ends(run: Run, best: ScoredModel | None) -> str:
     """Say which coordinates of the winner, or else of the best merge, lie at an end of their ranges; empty if none."""
     selected = [entry.trial for entry in run.study.entries.values() if entry.trial.label == run.selected]
     trial = selected[-1] if selected else None if best is None else best.trial
-    return "" if trial is None or trial.x is None else ends_text(range_ends(run.study, trial.x), len(trial.x))
+    return (
+        ""
+        if trial is None or trial.x is None
+        else ends_text(range_ends(run.study, trial.x), n_searched(run.study, trial.x))
+    )
 
 
 def resume_command(folder: Path) -> str:
@@ -135,9 +141,25 @@ _STATES = {
 _LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
+def _models_of(run: Run) -> tuple[ScoredModel, ...]:
+    return Ranking(run.study, run.objective, "search").models
+
+
+def _methods(run: Run) -> list[dict[str, Any]]:
+    """Return the best candidate of each method, where the search chooses from several."""
+    if methods_of(run.study) is None:
+        return []
+    return [so_far_to_dict(best) | {"candidates": n} for best, n in best_by_method(_models_of(run))]
+
+
+def _of_method(best: Mapping[str, Any]) -> str:
+    """Format the best candidate of a method, of which `candidates` were scored."""
+    return f"{words.score(best)} ({best['name']}, the best of {words.count(best['candidates'], 'candidate')})"
+
+
 def _front(run: Run, front: SearchFront) -> dict[str, Any]:
     """Return the candidates on the front by number, and the hypervolume by number of candidates."""
-    models = Ranking(run.study, run.objective, "search").models
+    models = _models_of(run)
     return {
         "numbers": [model.number for model in front.candidates],
         "hypervolume_after": [{"candidates": n, "hypervolume": volume} for n, volume in hypervolume_after(models)],
@@ -154,6 +176,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
     rows += leading_rows(data)
+    rows += [(f"by {each['method']}", _of_method(each)) for each in data["methods"]]
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))

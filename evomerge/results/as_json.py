@@ -67,6 +67,7 @@ def so_far_to_dict(model: ScoredModel, *, gains: bool = False) -> dict[str, Any]
         "label": model.trial.label,
         "number": model.number,
         "name": model.name,
+        **_method(model),
         "score": None if hidden else score["mean"],
         "standard_error": None if hidden else score["standard_error"],
         "interval": None if hidden else score["interval"],
@@ -115,7 +116,12 @@ def model_to_dict(front: Front, model: ScoredModel) -> dict[str, Any]:
 
 def identity_to_dict(model: ScoredModel) -> dict[str, Any]:
     """Which model it is."""
-    return {"label": model.label, "number": model.number, "kind": model.kind}
+    return {"label": model.label, "number": model.number, "kind": model.kind, **_method(model)}
+
+
+def _method(model: ScoredModel) -> dict[str, str]:
+    """Which method it is by, where a search chooses from several."""
+    return {} if model.method is None else {"method": model.method}
 
 
 def models_to_list(front: Front) -> list[dict[str, Any]]:

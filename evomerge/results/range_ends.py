@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evomerge.merge_space import MergeSpace
 from evomerge.objective import FloatArray
+from evomerge.results.methods import EVENT, method_at, methods_of
 from evomerge.study import Study
 from evomerge.trial import Trial
 from search_spaces.base import SearchSpace
 
-#: Name of the event that says what the coordinates are.
-EVENT = "coordinates"
 #: How near to an end, in widths of the range, is at it, and at how many ends a random point may be by chance: with many
 #: coordinates only what lies nearer counts.
 _NEAR, _BY_CHANCE = 0.01, 0.25
@@ -39,8 +39,10 @@ class RangeEnd:
         return f"{self.name}: {self.value:g} is the {end} bound of [{self.low:g}, {self.high:g}]"
 
 
-def record_coordinates(study: Study, space: SearchSpace, allowed: Mapping[str, tuple[float, float]]) -> None:
-    """Write down, once, the names of the coordinates and the ranges of their parameters.
+def record_coordinates(
+    study: Study, space: SearchSpace | MergeSpace, allowed: Mapping[str, tuple[float, float]]
+) -> None:
+    """Write down, once, the names of the coordinates, the ranges of their parameters and the coordinates by method.
 
     allowed: parameter -> the least and the largest value that the method takes.
     """
@@ -50,7 +52,9 @@ def record_coordinates(study: Study, space: SearchSpace, allowed: Mapping[str, t
             for name, (low, high) in space.ranges.items()
             for least, most in [allowed.get(name, (-math.inf, math.inf))]
         }
-        study.event(EVENT, names=list(space.names), ranges=ranges)
+        several = space if isinstance(space, MergeSpace) and space.is_portfolio else None
+        methods = {} if several is None else {"methods": dict(zip(several.methods, several.sizes, strict=True))}
+        study.event(EVENT, names=list(space.names), ranges=ranges, **methods)
 
 
 def range_ends(study: Study, x: FloatArray | None) -> tuple[RangeEnd, ...]:
@@ -58,13 +62,21 @@ def range_ends(study: Study, x: FloatArray | None) -> tuple[RangeEnd, ...]:
     data = next((data for kind, data in study.events if kind == EVENT), None)
     if data is None or x is None or len(data["names"]) != len(x):
         return ()
-    near = min(_NEAR, _BY_CHANCE / (2 * len(x)))
+    near = min(_NEAR, _BY_CHANCE / (2 * n_searched(study, x)))
+    method = method_at(study, x)
+    own = "" if method is None else f"{method}: "
     found = []
     for name, coordinate in zip(data["names"], x, strict=True):
-        known = data["ranges"].get(name.partition("[")[0])
+        known = data["ranges"].get(name.partition("[")[0]) if name.startswith(own) else None
         if known is not None and not near < coordinate < 1 - near:
             found.append(_end(name, known, upper=bool(coordinate > 0.5)))
     return tuple(found)
+
+
+def n_searched(study: Study, x: FloatArray) -> int:
+    """Return the number of coordinates that have an effect at a point, (dimension,)."""
+    methods, method = methods_of(study), method_at(study, x)
+    return len(x) if methods is None or method is None else methods[method]
 
 
 def ends_sentence(study: Study, *models: Trial) -> str:
@@ -75,7 +87,7 @@ def ends_sentence(study: Study, *models: Trial) -> str:
     for trial in models:
         ends = range_ends(study, trial.x)
         if trial.x is not None and ends:
-            return f"{trial.label} lies {ends_text(ends, len(trial.x))}."
+            return f"{trial.label} lies {ends_text(ends, n_searched(study, trial.x))}."
     trials = (entry.trial for entry in study.told if entry.trial.split == "select" and entry.losses is not None)
     found = [range_ends(study, trial.x) for trial in trials if trial.merge is None]
     counts = Counter(end for ends in found for end in ends if not end.limit)

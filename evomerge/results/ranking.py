@@ -10,6 +10,7 @@ from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, Objective
 from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore, display_score
+from evomerge.results.methods import method_of
 from evomerge.results.scored import ScoredModel, identity, scores_of
 from evomerge.statistics import pareto
 from evomerge.study import Study
@@ -45,7 +46,8 @@ class Ranking:
         display = display or display_score(objective, (scores for _, scores in rows))
         self.reference = _reference(study, split, rows, display)
         self.models = tuple(
-            ScoredModel(*identity(study, trial), trial, scores, self.reference) for trial, scores in rows
+            ScoredModel(*identity(study, trial), trial, scores, self.reference, method_of(study, trial))
+            for trial, scores in rows
         )
 
     @property

@@ -31,6 +31,7 @@ class ScoredModel:
         trial: The trial that scored it on this split.
         scores: Task -> scores, in the order of the search file.
         reference: The parents on this split, which it is compared with.
+        method: Its merge method, for a candidate of a search that chooses from several; else None.
     """
 
     label: str
@@ -39,6 +40,7 @@ class ScoredModel:
     trial: Trial
     scores: Mapping[str, Scores]
     reference: Reference
+    method: str | None = None
 
     def __repr__(self) -> str:
         kind, split = self.kind, self.trial.split

@@ -111,8 +111,15 @@ def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
 
 
 def _importance(searched: Front, sources: PageSources) -> dict[str, Any]:
-    """Return the importance of coefficients for the score and, if there are several, for every task."""
+    """Return the importance of coefficients for the score and, if there are several, for every task.
+
+    Of several methods, it is about the one with the best candidate.
+    """
     own = [point for point in searched.points if point.is_candidate]
+    methods = {point.method for point in own}
+    if len(methods) > 1:
+        best = min(own, key=lambda point: point.rank).method
+        own = [point for point in own if point.method == best]
     own = sorted((point for point in own if point.number in sources.tables), key=lambda point: point.number)
     if not own and sources.missing:
         return {"why": sources.missing}

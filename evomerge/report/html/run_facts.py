@@ -88,11 +88,14 @@ def study_data(run: Run) -> dict[str, Any]:
             }
             for task, weight in objective.weights.items()
         ],
-        "plugins": {
-            name: PluginSpec.read(said[name]).kind for name in ("method", "space", "optimizer") if name in said
-        },
+        "plugins": {name: _kinds(said[name]) for name in ("method", "space", "optimizer") if name in said},
         "smooth": words.smooth_notes(objective),
         "seed": said.get("seed"),
         "experts": list(said.get("experts", {})),
         "events": told["events"],
     }
+
+
+def _kinds(given: Any) -> str:
+    """Return the name of a plug-in, or the names of several methods that the search chooses from."""
+    return " or ".join(PluginSpec.read(each).kind for each in (given if isinstance(given, list) else [given]))

@@ -1,0 +1,39 @@
+"""The merge method of each candidate, where a search chooses from several."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from evomerge.merge_space import picked
+from evomerge.results.scored import ScoredModel
+from evomerge.study import Study
+from evomerge.trial import FloatArray, Trial
+
+#: Name of the event that says what the coordinates are.
+EVENT = "coordinates"
+
+
+def methods_of(study: Study) -> Mapping[str, int] | None:
+    """Return the number of coordinates by method; None where the search has one method."""
+    data = next((data for kind, data in study.events if kind == EVENT), {})
+    return data.get("methods")
+
+
+def method_at(study: Study, x: FloatArray) -> str | None:
+    """Return the method that a point, (dimension,), picks; None where the search has one method."""
+    methods = methods_of(study)
+    return None if methods is None else list(methods)[picked(x, len(methods))]
+
+
+def method_of(study: Study, trial: Trial) -> str | None:
+    """Return the method of a candidate; None for baselines, and where the search has one method."""
+    return None if trial.x is None or trial.merge is not None else method_at(study, trial.x)
+
+
+def best_by_method(models: Iterable[ScoredModel]) -> list[tuple[ScoredModel, int]]:
+    """Return the best candidate of each method and how many there are, the best method first; empty for one method."""
+    candidates = sorted((model for model in models if model.method is not None), key=lambda model: model.rank)
+    counts = Counter(model.method for model in candidates)
+    best: dict[str | None, ScoredModel] = {}
+    for model in candidates:
+        best.setdefault(model.method, model)
+    return [(model, counts[method]) for method, model in best.items()]
