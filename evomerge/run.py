@@ -20,8 +20,8 @@ from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.racing import Race, make_race
 from evomerge.recipe import Merge, Recipe
+from evomerge.results.coordinates import methods_of
 from evomerge.results.front import Front, front
-from evomerge.results.methods import methods_of
 from evomerge.results.partial import gradients, part_way
 from evomerge.results.predicted import Predicted, predicted
 from evomerge.results.result import Selection, selection

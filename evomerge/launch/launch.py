@@ -25,7 +25,7 @@ from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
 from evomerge.merging.pins import Pins
 from evomerge.objective.spec import record_objective
-from evomerge.results.range_ends import record_coordinates
+from evomerge.results.coordinates import record_coordinates
 from evomerge.results.result import Selection, selection
 from evomerge.results.select import select
 from evomerge.study import SEARCH_FILE, Study

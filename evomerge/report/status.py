@@ -14,7 +14,8 @@ from evomerge.config import ConfigError
 from evomerge.report import words
 from evomerge.report.snapshot import take
 from evomerge.results.as_json import estimate_of, so_far_to_dict
-from evomerge.results.methods import best_by_method, methods_of
+from evomerge.results.coordinates import methods_of
+from evomerge.results.methods import best_by_method
 from evomerge.results.progress import SearchFront, hypervolume_after
 from evomerge.results.range_ends import ends_text, n_searched, range_ends
 from evomerge.results.ranking import Ranking
@@ -41,7 +42,7 @@ def status(run: Run) -> dict[str, Any]:
         "state": state,
         **{key: value for key, value in shown.items() if key not in _LIVE_ONLY},
         "front": None if snapshot.front is None else shown["front"] | _front(run, snapshot.front),
-        "methods": _methods(run),
+        **_methods(run),
         "pending": len(study.unfinished),
         "budget": _budget(run),
         "failed": len(failed),
@@ -145,11 +146,11 @@ def _models_of(run: Run) -> tuple[ScoredModel, ...]:
     return Ranking(run.study, run.objective, "search").models
 
 
-def _methods(run: Run) -> list[dict[str, Any]]:
+def _methods(run: Run) -> dict[str, Any]:
     """Return the best candidate of each method, where the search chooses from several."""
     if methods_of(run.study) is None:
-        return []
-    return [so_far_to_dict(best) | {"candidates": n} for best, n in best_by_method(_models_of(run))]
+        return {}
+    return {"methods": [so_far_to_dict(best) | {"candidates": n} for best, n in best_by_method(_models_of(run))]}
 
 
 def _of_method(best: Mapping[str, Any]) -> str:
@@ -176,7 +177,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
     rows += leading_rows(data)
-    rows += [(f"by {each['method']}", _of_method(each)) for each in data["methods"]]
+    rows += [(f"by {each['method']}", _of_method(each)) for each in data.get("methods", ())]
     if data["selected"]:
         origin_ = f" ({data['selected_is']})" if data["selected_is"] else ""
         rows.append(("selected", data["selected"] + origin_))

@@ -1,27 +1,12 @@
 """The merge method of each candidate, where a search chooses from several."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from evomerge.merge_space import picked
+from evomerge.results.coordinates import method_at
 from evomerge.results.scored import ScoredModel
 from evomerge.study import Study
-from evomerge.trial import FloatArray, Trial
-
-#: Name of the event that says what the coordinates are.
-EVENT = "coordinates"
-
-
-def methods_of(study: Study) -> Mapping[str, int] | None:
-    """Return the number of coordinates by method; None where the search has one method."""
-    data = next((data for kind, data in study.events if kind == EVENT), {})
-    return data.get("methods")
-
-
-def method_at(study: Study, x: FloatArray) -> str | None:
-    """Return the method that a point, (dimension,), picks; None where the search has one method."""
-    methods = methods_of(study)
-    return None if methods is None else list(methods)[picked(x, len(methods))]
+from evomerge.trial import Trial
 
 
 def method_of(study: Study, trial: Trial) -> str | None:

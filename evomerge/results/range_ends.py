@@ -1,17 +1,14 @@
 """Coordinates at the end of what was searched: a better value may lie beyond, where nothing was tried."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge.merge_space import MergeSpace
 from evomerge.objective import FloatArray
-from evomerge.results.methods import EVENT, method_at, methods_of
+from evomerge.results.coordinates import EVENT, method_at, methods_of
 from evomerge.study import Study
 from evomerge.trial import Trial
-from search_spaces.base import SearchSpace
 
 #: How near to an end, in widths of the range, is at it, and at how many ends a random point may be by chance: with many
 #: coordinates only what lies nearer counts.
@@ -37,24 +34,6 @@ class RangeEnd:
             return f"{self.name}: {self.value:g} is the {'largest' if self.upper else 'smallest'} valid value"
         end = "upper" if self.upper else "lower"
         return f"{self.name}: {self.value:g} is the {end} bound of [{self.low:g}, {self.high:g}]"
-
-
-def record_coordinates(
-    study: Study, space: SearchSpace | MergeSpace, allowed: Mapping[str, tuple[float, float]]
-) -> None:
-    """Write down, once, the names of the coordinates, the ranges of their parameters and the coordinates by method.
-
-    allowed: parameter -> the least and the largest value that the method takes.
-    """
-    if all(kind != EVENT for kind, _ in study.events):
-        ranges = {
-            name: {"low": low, "high": high, "limits": [low <= least, high >= most]}
-            for name, (low, high) in space.ranges.items()
-            for least, most in [allowed.get(name, (-math.inf, math.inf))]
-        }
-        several = space if isinstance(space, MergeSpace) and space.is_portfolio else None
-        methods = {} if several is None else {"methods": dict(zip(several.methods, several.sizes, strict=True))}
-        study.event(EVENT, names=list(space.names), ranges=ranges, **methods)
 
 
 def range_ends(study: Study, x: FloatArray | None) -> tuple[RangeEnd, ...]:

@@ -113,7 +113,7 @@ def _compared(fronts: Mapping[str, Front], labels: Iterable[str]) -> list[str]:
 def _importance(searched: Front, sources: PageSources) -> dict[str, Any]:
     """Return the importance of coefficients for the score and, if there are several, for every task.
 
-    Of several methods, it is about the one with the best candidate.
+    Where the search chooses from several methods, these are the coefficients of the one with the best candidate.
     """
     own = [point for point in searched.points if point.is_candidate]
     methods = {point.method for point in own}

@@ -12,7 +12,8 @@ from rich.console import Console
 from evomerge.objective import Objective
 from evomerge.report.status import render, status
 from evomerge.results.as_json import selection_to_dict
-from evomerge.results.range_ends import ends_text, range_ends, record_coordinates
+from evomerge.results.coordinates import record_coordinates
+from evomerge.results.range_ends import ends_text, range_ends
 from evomerge.results.result import selection
 from evomerge.results.select import select
 from evomerge.run import Run
