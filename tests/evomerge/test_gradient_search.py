@@ -113,6 +113,30 @@ def test_a_gradient_leaves_the_worker_as_it_was(tiny: TinyModels, tmp_path: Path
         assert scores.values.tolist() == after[task].values.tolist()
 
 
+def test_each_method_of_several_follows_its_own_gradient(tiny: TinyModels, tmp_path: Path) -> None:
+    """A step of the second method moves its coordinates only; a method without gradients is searched by black box."""
+    file = write_search(tmp_path, tiny, method=["task_arithmetic", "linear", "copa"], budget={"trials": 22})
+    bench, examples = bench_of(file)
+    assert bench.spec.space.kind == "layerwise"
+    x, weights, chosen = bench.space.default(1), {"count": 0.75, "sort": 0.25}, batch(examples)
+    outcome = bench.run(Trial(0, x, examples=chosen, gradient=weights))
+    assert outcome.gradient is not None
+    own = bench.space.part(1)
+    assert np.flatnonzero(outcome.gradient).tolist() == list(range(own.start, own.stop))
+    direction = outcome.gradient / np.abs(outcome.gradient).max()
+    difference = loss_at(bench, x + 1e-3 * direction, chosen, weights) - loss_at(
+        bench, x - 1e-3 * direction, chosen, weights
+    )
+    assert outcome.gradient @ direction == pytest.approx(difference / 2e-3, rel=0.02)
+    run_here(file)
+    run = Run(tmp_path / "study")
+    steps = [entry.trial.x for entry in run.study.parts.values() if entry.trial.gradient is not None]
+    assert {run.space.method_at(x) for x in steps if x is not None} == {0, 1}
+    said = [data["text"] for kind, data in run.study.events if kind == "decided"]
+    assert any(text.startswith("copa: Black-box search") for text in said)
+    assert list(run.optimizer.decisions()[: len(said)]) == said
+
+
 @pytest.fixture(scope="module")
 def finished(tiny: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search by `auto` that ended by itself."""
