@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from evomerge.optimizers.base import Optimizer
 from evomerge.report import words
 from evomerge.resident.free_memory import available_memory
 from evomerge.results.cost import selection_seconds
+from evomerge.results.signal import signals_to_list, weak
 from evomerge.study import Study
 from evomerge.text.sizes import size
 from evomerge.trial import START, UNIFORM, Origin, Trial
@@ -34,13 +35,15 @@ _BYTES_PER_VALUE = 40
 class Evidence:
     """Measurements on the search split: seconds per candidate, scores of models. source: their origin.
 
-    stages: its seconds by stage, see `Outcome`.
+    stages: its seconds by stage, see `Outcome`. baselines: scores of parents and baselines, and of the start where
+    there are few.
     """
 
     seconds: float
     stages: Mapping[str, float]
     scores: Mapping[str, Mapping[str, Scores]]
     source: str
+    baselines: Sequence[Mapping[str, Scores]]
 
     @property
     def by_metric(self) -> dict[str, dict[str, Scores]]:
@@ -63,6 +66,7 @@ def plan_search(
     if measured is None and measure:
         say("scoring the start and a parent")
         measured, abreast = _probe(plan), _abreast(config, workers, threads, gpus)
+    signal = [] if measured is None else signals_to_list(plan.objective, measured.baselines)
     data = {
         "coefficients": plan.space.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
@@ -76,7 +80,8 @@ def plan_search(
             None if measured is None else measured.source,
         ),
         **partial_trials(config, plan),
-        "notes": list(plan.notes),
+        "signal": signal,
+        "notes": [*plan.notes, *weak(signal)],
         "study": study,
     }
     return data, [*_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
@@ -97,7 +102,8 @@ def _from_study(study: Study | None) -> Evidence | None:
         return None
     stages = stage_seconds(study)
     known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
-    return Evidence(sum(stages.values()), stages, known, f"from the last trials of {study.folder}")
+    fixed = [e.outcome.scores for e in done if e.outcome is not None and e.losses and e.trial.merge is not None]
+    return Evidence(sum(stages.values()), stages, known, f"from the last trials of {study.folder}", fixed)
 
 
 def _is_model(trial: Trial) -> bool:
@@ -116,7 +122,7 @@ def _probe(plan: Plan) -> Evidence:
     if failed is not None:
         raise LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
     known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
-    return Evidence(sum(stages.values()), stages, known, "two candidates scored now")
+    return Evidence(sum(stages.values()), stages, known, "two candidates scored now", list(known.values()))
 
 
 def _memory(plan: Plan, workers: int, gpus: float) -> dict[str, int]:
@@ -211,7 +217,23 @@ def _lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
         f"selection: at most {models['select']} models on the select split and {models['report']} on the report split; "
         "a budget of hours or `until` reserves time for it"
     )
-    return [*lines, *power_lines(shown), *(f"note: {note}" for note in data["notes"])]
+    return [*lines, *power_lines(shown), *signal_lines(data["signal"]), *(f"note: {note}" for note in data["notes"])]
+
+
+def signal_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format the signal-to-noise ratios of the tasks; nothing while no models are scored."""
+    if not rows:
+        return []
+    return [
+        "signal to noise on the search split: largest difference between models over the standard error of one",
+        *(f"  {row['task']}: {_ratio(row)}" for row in rows),
+    ]
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    ratio = "no noise" if row["ratio"] is None else f"{row['ratio']:.2g}"
+    metric = "" if row["metric_ratio"] is None else f"; {row['metric_ratio']:.2g} by its metric"
+    return f"{ratio} ({row['spread']:.2g} over {row['noise']:.2g}, {words.count(row['models'], 'model')}{metric})"
 
 
 def _memory_line(memory: Mapping[str, int]) -> str:

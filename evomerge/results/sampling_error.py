@@ -10,6 +10,7 @@ from evomerge.objective.score import clusters
 from evomerge.results.as_json import estimate_to_dict, number, optimism_to_dict
 from evomerge.results.front import Front
 from evomerge.results.scored import ScoredModel
+from evomerge.results.signal import signals_to_list, weak
 from evomerge.statistics import bootstrap_means, indifference_set, power, probability_best, rerun
 
 #: The difference for which the number of examples is told beside the one that was found: one point in a hundred.
@@ -18,11 +19,16 @@ POINT = 0.01
 
 def sampling_error(fronts: Mapping[str, Front], winner: str | None) -> dict[str, Any]:
     """All of it as plain data; a part that the study cannot say is null or empty. fronts: split -> front."""
+    searched = fronts["search"]
+    fixed = [point.scores for point in searched.points if not point.is_candidate]
+    signal = signals_to_list(searched.objective, fixed)
     return {
         "optimism": optimism_to_dict(fronts["search"].optimism),
         "finalists": _finalists(fronts, winner),
         "power": _power(fronts["report"], winner),
         "reruns": _reruns(fronts["select"]),
+        "signal": signal,
+        "weak": weak(signal),
     }
 
 

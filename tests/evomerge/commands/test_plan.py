@@ -160,3 +160,24 @@ def _values(told: list[Any]) -> list[Any]:
     wanted = ("base", "start", "uniform")
     found = {e.trial.label: e.outcome.scores["noisy"].values for e in told}
     return [values for label, values in found.items() if label in wanted or label.startswith("parent:")]
+
+
+def test_signal_to_noise_of_the_tasks_comes_from_parents_and_baselines(tmp_path: Path) -> None:
+    tasks = {
+        "one": {"evaluator": "synthetic", "task": 0, "n_examples": 200},
+        "two": {"evaluator": "synthetic", "task": 1, "n_examples": 200},
+    }
+    search = config(tmp_path, tasks=tasks, optimizer="random", budget={"trials": 12})
+    assert plan_search(search, measure=False)[0]["signal"] == []
+    launch.run(search, prepare(search), resume=False)
+    data, lines = plan_search(search, measure=False)
+    study = Study.read(search.study)
+    scores = [
+        e.outcome.scores for e in study.told if e.outcome and e.trial.merge is not None and e.trial.split == "search"
+    ]
+    for row in data["signal"]:
+        means = [each[row["task"]].mean for each in scores]
+        assert row["models"] == len(means)
+        assert row["spread"] == pytest.approx(max(means) - min(means))
+    assert len(data["signal"]) == 2
+    assert any(line.startswith("signal to noise") for line in lines)
