@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from evomerge.commands.pareto import show_front
+from evomerge.report.html.run_facts import study_data
 from evomerge.run import Run
 from tests.conftest import TinyModels
 from tests.evomerge.searches import run_here
@@ -67,5 +68,10 @@ def test_tables_and_notes_name_the_unit(run: Run) -> None:
     console.print(text)
     assert data["tasks"] == {"count": "larger", "largest": "larger"}
     assert "bits per byte" not in console.export_text()
+    said = study_data(run)
+    assert [note.split(" on ")[0] for note in said["smooth"]] == [
+        f"{task} is scored by bits per byte" for task in ("count", "largest")
+    ]
+    assert all(task["lower_is_better"] and task["smooth"] == "bits per byte" for task in said["tasks"])
     assert "count (bits per byte)" in repr(run.table("search"))
     assert "bits per byte" not in repr(run.table("report"))
