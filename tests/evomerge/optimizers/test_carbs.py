@@ -24,7 +24,7 @@ def seconds_of(x: FloatArray) -> float:
 
 
 def told(optimizer: Carbs, n: int) -> list[Observation]:
-    """What an optimizer sees of a loss that is least where candidates take long."""
+    """Tell an optimizer of a loss that is least where candidates take long."""
     seen = []
     for number in range(n):
         x = optimizer.ask(number).x
