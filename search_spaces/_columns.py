@@ -159,12 +159,14 @@ def build_column(
     fixed: Mapping[str, FloatArray | None],
     ties: Mapping[str, tuple[str, ...]],
     begin: FloatArray | None,
+    around: Callable[[FloatArray], Mixing] | None = None,
 ) -> Column:
     """Build the column of a parameter; one whose range is a single value has no coordinates.
 
     scale: None for a range of values. fixed: group -> its values, or None for the origin's; these groups are not
     searched.
-    ties: label -> groups with shared coordinates. begin: start of the search, (n_groups, width).
+    ties: label -> groups with shared coordinates. begin: start of the search, (n_groups, width). around: replaces
+    `blend`, given the points of the start, (n_searched_groups, width).
     Raises SpaceError for a tie that is only partly searched.
     """
     constant = scale is None and parameter.low == parameter.high
@@ -184,10 +186,13 @@ def build_column(
     origin.flags.writeable = False
     together = [group for members in shared.values() for group in members]
     alone = [] if constant else [group for group in groups if group not in fixed and group not in together]
+    mixing = blend(alone)
+    if around is not None and not constant:
+        mixing = around(scale.points(origin[[index[group] for group in alone]]))
     return Column(
         parameter,
         scale,
-        blend(alone).with_ties({label: len(members) for label, members in shared.items()}),
+        mixing.with_ties({label: len(members) for label, members in shared.items()}),
         np.array([index[group] for group in (*alone, *together)], dtype=np.int64),
         origin,
         scale.labels(inputs) if parameter.per_input else ("",),

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from numbers import Real
@@ -29,6 +29,12 @@ def with_ranges(parameters: Sequence[Parameter], ranges: Mapping[str, Any] | Non
     if len({parameter.name for parameter in found}) != len(found):
         raise SpaceError(f"Parameters need distinct names; they are {few([p.name for p in found])}.")
     return found
+
+
+def check_names(names: Iterable[str], parameters: Sequence[Parameter]) -> None:
+    """Raise SpaceError for a name of no parameter."""
+    for name in names:
+        _known("parameter", name, [parameter.name for parameter in parameters])
 
 
 def with_means(means: Mapping[str, float | None], parameters: Sequence[Parameter]) -> dict[str, float]:

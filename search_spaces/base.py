@@ -7,14 +7,16 @@ dimension = number of searched coordinates, each in [0, 1].
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from search_spaces._columns import Blend, IntArray, build_column, one_slot_each
 from search_spaces._fixed_mean import with_mean
-from search_spaces._freedom import frozen, tied, with_means, with_ranges
+from search_spaces._freedom import check_names, frozen, tied, with_means, with_ranges
 from search_spaces._layout import Layout, block_of, in_block, tensor_depths
+from search_spaces._random_subspace import random_subspace
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
 from search_spaces._transforms import TOLERANCE, Box, Scale
 
@@ -42,6 +44,8 @@ class Design:
         blend: Maps the searched groups (without frozen and tied ones) to the slots that they share.
         scales: Parameter name -> its scale, where that is not a range of values.
         means: Parameter name -> mean of its values over the groups, None for its default; replaces `blend` for it.
+        directions: Parameter name -> number of random directions in which its values move from the start; replaces
+            `blend` for it. seed: key of these directions.
         coarse: Larger groups, label -> their tensors, whose coefficients an optimizer may move together at first; None
             where the groups are as large as they should be.
         notes: Sentences about what the groups do not tell apart, shown by `evomerge check`.
@@ -51,6 +55,8 @@ class Design:
     blend: Callable[[Sequence[str]], Blend] = one_slot_each
     scales: Mapping[str, Scale] = field(default_factory=dict)
     means: Mapping[str, float | None] = field(default_factory=dict)
+    directions: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
     coarse: Mapping[str, tuple[str, ...]] | None = None
     notes: tuple[str, ...] = ()
 
@@ -114,6 +120,7 @@ class SearchSpace(ABC):
         self._check_design(design, parameters, ranges or {})
         bounded = with_ranges(parameters, ranges)
         means = with_means(design.means, bounded)
+        check_names(design.directions, bounded)
         fixed = frozen(freeze, self.groups, bounded, len(inputs))
         ties = tied(tie, self.groups)
         begin = {} if start is None else self._begin(start, bounded)
@@ -127,6 +134,9 @@ class SearchSpace(ABC):
                 fixed=fixed[parameter.name],
                 ties=ties,
                 begin=begin.get(parameter.name),
+                around=partial(random_subspace, parameter.name, n_directions=number, seed=design.seed)
+                if (number := design.directions.get(parameter.name))
+                else None,
             )
             for parameter in bounded
         )
