@@ -194,8 +194,9 @@ class SearchSpace(ABC):
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """(low, high) of each parameter that is searched between two bounds."""
-        searched = (column for column in self._columns if column.dimension and isinstance(column.scale, Box))
+        """(low, high) of each parameter whose coordinates are positions of its values between two bounds."""
+        linear = (column for column in self._columns if isinstance(column.blend, Blend))
+        searched = (column for column in linear if column.dimension and isinstance(column.scale, Box))
         return {column.parameter.name: (column.parameter.low, column.parameter.high) for column in searched}
 
     @property

@@ -63,6 +63,9 @@ class TestFixedMean(SearchSpaceContract):
         assert (values["weight"][0] == values["weight"][1]).all()
         np.testing.assert_allclose(values["weight"][2:].mean(axis=0), 0.4, atol=1e-12)
 
+    def test_only_values_with_a_coordinate_each_are_shown_in_their_range(self) -> None:
+        assert self.build().ranges == {"density": (0.1, 1.0), "t": (0.0, 1.0)}
+
     def test_the_paper_s_cuts_of_32_and_24_blocks(self) -> None:
         assert [_blocks(FixedMean(model(n), INPUTS, PARAMETERS)) for n in (32, 24)] == [[11, 10, 11], [8, 8, 8]]
         ends = FixedMean(DEEP, INPUTS, PARAMETERS)

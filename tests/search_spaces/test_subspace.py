@@ -23,6 +23,9 @@ class TestSubspace(SearchSpaceContract):
             assert space.dimension == 5 * (3 + 3 + 1)
         assert space.names[:2] == ("weight[direction.0, math]", "weight[direction.0, code]")
 
+    def test_only_values_with_a_coordinate_each_are_shown_in_their_range(self) -> None:
+        assert self.build().ranges == {"density": (0.1, 1.0), "t": (0.0, 1.0)}
+
     def test_no_more_directions_than_groups(self) -> None:
         assert self.build(groups="uniform", directions=5).dimension == 3 + 3 + 1
 

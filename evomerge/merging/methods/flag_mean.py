@@ -33,7 +33,7 @@ def _leading(products: FloatArray, shares: FloatArray) -> tuple[float, ...]:
     lengths = np.sqrt(np.diagonal(products))
     moments = cosines(products, 0.0) * np.outer(shares, shares)
     values, vectors = np.linalg.eigh(moments)
-    # Of several leading directions, the one nearest to the weighted sum of unit deltas.
+    # Where several directions lead equally, take the one nearest to the weighted sum of unit deltas.
     leading = vectors[:, values >= values[-1] * (1.0 - _EQUAL) ** 2]
     mean = leading @ leading.sum(axis=0)
     size = float(np.sqrt(max(mean @ moments @ mean, 0.0)))
