@@ -182,6 +182,38 @@ def soup(
     show(as_json, facts, *lines)
 
 
+@tools.command(name="analytic-q")
+def analytic_q(
+    base: Annotated[str, typer.Argument(help="The base.")],
+    model: Annotated[str, typer.Argument(help="The fine-tuned model whose delta is thinned.")],
+    data: DataFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
+    density: Annotated[float, typer.Option(help="Share of the delta's elements that are kept.")] = 0.1,
+    eta: Annotated[float, typer.Option(help="Scale of the tolerated change of a layer's outputs.")] = 0.45,
+    examples: Examples = None,
+    length: Length = None,
+    separator: Separator = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass.")] = 4096,
+    dtype: Annotated[str | None, typer.Option(help="Data type to run the model in; float32 by default.")] = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing recipe.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the rescaling factors of DAREx-q from data, one per layer.
+
+    For deltas of which few elements are kept. Needs no labels: the mean inputs of the layers determine the factors.
+    Compare the scores with those of `dare_linear`: the paper tunes --eta on them.
+    """
+    from evomerge.commands.tools.analytic_q import write_analytic_q
+    from evomerge.commands.tools.calibrate import Reading
+
+    reading = Reading(examples, length, dtype, device, separator)
+    facts, lines = write_analytic_q(
+        base, model, data, output, reading, density=density, eta=eta, batch_tokens=batch_tokens, overwrite=overwrite
+    )
+    show(as_json, facts, *lines)
+
+
 commands.add_typer(tools, name="tools", rich_help_panel=MORE)
 for _name, _command in (("align", align), ("repair", repair), ("statistics", calibrate), ("soup", soup)):
     commands.command(_name, hidden=True)(_command)

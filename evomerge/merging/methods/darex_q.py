@@ -53,7 +53,7 @@ def darex_q(deltas: Sequence[Tensor], *, density: Density, prepared: tuple[float
     """Base + scale * sum of weight * inverse_q times sparsified delta; an element is kept with probability `density`.
 
     inverse_q = 1 / density is DARE. A smaller value is biased but has a smaller error, which helps if few
-    elements are kept. `analytic_q` estimates q from data.
+    elements are kept. `evomerge tools analytic-q` estimates q from data, per layer.
     """
     return combine(_thinned(deltas, density=density, tile=tile), prepared)
 
