@@ -1,0 +1,215 @@
+"""Classification of texts or pairs of texts by the model's classification head.
+
+tasks:
+  reviews:
+    evaluator: sequence_classification
+    file: data/reviews.jsonl       # {"text": "…", "label": "positive"}
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from evaluators._examples import read_json_lines
+from evaluators._forward import numbers
+from evaluators._heads import (
+    Label,
+    LabelScore,
+    check_head,
+    check_label_score,
+    check_names,
+    head_of,
+    label_rows,
+    losses_of,
+    read,
+    scores_of,
+)
+from evaluators._tokens import NO_LIMIT, PerTokenizer, batch_limit, batches, max_length
+from evaluators.base import NO_REFERENCES, Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
+
+CLASSES = frozenset(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
+#: Fields that hold a text, in the order in which they are looked for.
+TEXT_FIELDS = ("text", "sentence")
+#: What a tokenizer gives for every token besides its number, with the value for padding.
+PADDING = {"attention_mask": 0, "token_type_ids": 0}
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Texts for one tokenizer. inputs: arguments of the network of each example. right: position of each label."""
+
+    inputs: Sequence[Mapping[str, Sequence[int]]]
+    right: Sequence[int]
+    notes: tuple[str, ...]
+
+
+class SequenceClassification(Evaluator):
+    """1 if the right label is the likeliest one, else 0; log-probabilities of all labels in `Scores.choices`.
+
+    The network is the ...ForSequenceClassification that config.json names. For a search, it can be a smooth `score`;
+    `Scores.metric` then has the accuracy.
+
+    Args:
+        file: JSON lines file.
+        text: Field with the text; "text" or "sentence" by default.
+        pair: Field with a second text, such as the hypothesis after a premise.
+        label: Field with the label: its number among the head's outputs (from 0), or its name.
+        labels: Names of the head's outputs in their order; by default `id2label` of the base's config.json.
+        head: Name of the model in the search file, or "base", whose classification head replaces that of the merge.
+        score: What the search follows: "accuracy"; "probability" of the right label, or "logprob", its logarithm in
+            nats. Constraints, selection and report use the accuracy.
+        limit: Use at most N examples.
+        batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        text: str | None = None,
+        pair: str | None = None,
+        label: str = "label",
+        labels: Sequence[str] | None = None,
+        head: str | None = None,
+        score: LabelScore = "accuracy",
+        limit: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.smooth_score = check_label_score(score)
+        self._names, self._head, self._batch_tokens = check_names(labels), head, batch_tokens
+        lines = read_json_lines(file, limit)
+        fields = [text or next((name for name in TEXT_FIELDS if name in line.fields), TEXT_FIELDS[0]) for line in lines]
+        self._texts = [
+            tuple(str(line.field(name)) for name in (field, pair) if name is not None)
+            for line, field in zip(lines, fields, strict=True)
+        ]
+        self._labels = [Label(line.where, line.field(label)) for line in lines]
+        named = next((each for each in self._labels if isinstance(each.value, str)), None)
+        if head is not None and named is not None and labels is None:
+            raise EvaluatorError(
+                f"{named.where}: the label {named.value!r} is a name, and the base's config.json names the outputs of "
+                f"another head than that of {head!r}: set `labels` to the names of its outputs in their order."
+            )
+        self._ids = content_ids(["\n".join(each) for each in self._texts])
+        self._expert_head: Mapping[str, Tensor] | None = None
+        self._engine = PerTokenizer(self._prepare)
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        """One id per line, of its texts."""
+        return self._ids
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The model whose head is used, if it is not the merge's."""
+        return () if self._head is None else (self._head,)
+
+    def _learn(self, expert: str, model: LanguageModel, rows: Sequence[int]) -> None:  # noqa: ARG002 - of all examples
+        self._expert_head = head_of(model.network)
+
+    def preflight(self, model: Any) -> tuple[str, ...]:
+        """Tokenize the texts and return warnings about truncated ones.
+
+        Raises EvaluatorError for a network without a head, and for labels that it does not have.
+        """
+        return self._engine.of(model).notes
+
+    def preview(self, row: int) -> Preview:
+        """Return the texts of an example."""
+        return Preview("\n".join(self._texts[row]))
+
+    @torch.no_grad()
+    def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
+        """Run one forward pass per batch of examples."""
+        rows = self.rows(ids)
+        right = self._engine.of(model).right
+        found = numbers(self._likelihoods(model, rows))
+        return scores_of([self._ids[row] for row in rows], found, [right[row] for row in rows], self.smooth_score)
+
+    def why_no_loss(self) -> str | None:
+        """Return None: every example has a loss."""
+        return None
+
+    def loss(self, model: LanguageModel, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Tensor:
+        """Return the loss of the right label among all of them."""
+        rows = self.loss_rows(ids, references)
+        right = self._engine.of(model).right
+        return losses_of(self._likelihoods(model, rows), [right[row] for row in rows])
+
+    def _likelihoods(self, model: LanguageModel, rows: Sequence[int]) -> Tensor:
+        """Return the log-probabilities of the labels of some examples, (n_examples, n_labels)."""
+        if self._head is not None and self._expert_head is None:
+            raise EvaluatorError(f"The classification head of {self._head!r} is not known yet: `learn` comes first.")
+        network, inputs = model.network, self._engine.of(model).inputs
+        pad = _pad_token(network.config)
+        sizes = [len(inputs[row]["input_ids"]) for row in rows]
+        limit = 1 if pad is None else batch_limit(self._batch_tokens, network)
+        groups = batches(sizes, limit)
+        parts = [
+            read(network, self._expert_head, _collated([inputs[rows[i]] for i in group], pad or 0, network))
+            for group in groups
+        ]
+        order = torch.tensor([i for group in groups for i in group], device=parts[0].device)
+        return torch.cat(parts)[order.argsort()]
+
+    def _prepare(self, model: LanguageModel) -> _Encoded:
+        check_head(model.network, CLASSES, "sequence")
+        right = label_rows(self._labels, self._names, model.network.config)
+        length, tokenizer = _length(model.network, model.tokenizer), model.tokenizer
+        whole = [dict(tokenizer(*texts, return_attention_mask=True)) for texts in self._texts]
+        long = [row for row, each in enumerate(whole) if len(each["input_ids"]) > length]
+        for row in long:
+            whole[row] = dict(
+                tokenizer(*self._texts[row], truncation=True, max_length=length, return_attention_mask=True)
+            )
+        empty = next((row for row, each in enumerate(whole) if not each["input_ids"]), None)
+        if empty is not None:
+            raise EvaluatorError(f"{self._labels[empty].where} has no tokens; expected some text.")
+        notes = (
+            [f"{len(long)} of {len(whole)} examples have more than {length} tokens and are truncated"] if long else []
+        )
+        if _pad_token(model.network.config) is None:
+            notes.append("config.json has no pad_token_id, so texts are read one at a time, which is slow; set it")
+        return _Encoded(whole, right, tuple(notes))
+
+
+def _pad_token(config: Any) -> int | None:
+    """Return the token by which the network recognizes padding; None if it has none."""
+    return getattr(config.get_text_config(), "pad_token_id", None)
+
+
+def _length(network: Any, tokenizer: Any) -> int:
+    """Return the context length in tokens; where positions count from the padding token on, less by those before."""
+    length = max_length(network, tokenizer)
+    own = getattr(tokenizer, "model_max_length", None)
+    modules = network.named_modules() if isinstance(network, nn.Module) else ()
+    before = max(
+        (
+            each.padding_idx + 1
+            for name, each in modules
+            if "position" in name and isinstance(each, nn.Embedding) and each.padding_idx is not None
+        ),
+        default=0,
+    )
+    return min(length - before, int(own) if own is not None and own < NO_LIMIT else length)
+
+
+def _collated(examples: Sequence[Mapping[str, Sequence[int]]], pad: int, network: Any) -> dict[str, Tensor]:
+    """Return the arguments of one forward pass, padded on the right, (n_rows, width)."""
+    width = max(len(each["input_ids"]) for each in examples)
+    takes = inspect.signature(network.forward).parameters
+    fills = {
+        "input_ids": pad,
+        **{name: fill for name, fill in PADDING.items() if name in takes and name in examples[0]},
+    }
+    return {
+        name: torch.tensor(
+            [[*each[name], *[fill] * (width - len(each[name]))] for each in examples], device=network.device
+        )
+        for name, fill in fills.items()
+    }
