@@ -37,7 +37,7 @@ class Carbs(Optimizer):
 
     Differs from the authors' code: known points are compared by their predictions instead of single measurements of
     time; none is measured again, since that would give the same score; and smaller steps than the radius are tried
-    too, without which 72 coefficients are too many.
+    too, which helps with many coefficients.
 
     Args:
         radius: Largest standard deviation of new points around known ones, as a fraction of a coefficient's range; the
