@@ -38,12 +38,17 @@ def check_names(names: Iterable[str], parameters: Sequence[Parameter]) -> None:
 
 
 def with_means(means: Mapping[str, float | None], parameters: Sequence[Parameter]) -> dict[str, float]:
-    """Return parameter -> mean, with defaults in place of None. Raises SpaceError for one outside its range."""
+    """Return parameter -> mean, with defaults in place of None, of those with more than one value.
+
+    Raises SpaceError for a mean outside its range.
+    """
     known = {parameter.name: parameter for parameter in parameters}
     found: dict[str, float] = {}
     for name, mean in means.items():
         _known("parameter", name, list(known))
         low, high = known[name].low, known[name].high
+        if low == high:  # `scale` of task arithmetic, where one mean is given for all parameters
+            continue
         found[name] = min(max(known[name].default, low), high) if mean is None else mean
         if not low <= found[name] <= high:
             raise SpaceError(f"The mean of {name!r} must lie in its range, [{low}, {high}]; it is {mean}.")

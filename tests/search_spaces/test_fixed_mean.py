@@ -76,6 +76,12 @@ class TestFixedMean(SearchSpaceContract):
     def test_no_more_groups_than_blocks(self) -> None:
         assert FixedMean(model(2), INPUTS, PARAMETERS, groups=5).groups == ("blocks.0-0", "blocks.1-1")
 
+    def test_one_mean_for_all_parameters_leaves_fixed_ones_alone(self) -> None:
+        space = self.build(mean=0.25, ranges={"density": [1.0, 1.0]})
+        values = space.decode(np.full(space.dimension, 0.3)).values
+        assert (values["density"] == 1.0).all()
+        np.testing.assert_allclose(values["weight"].mean(axis=0), 0.25, atol=1e-12)
+
     def test_what_contradicts_the_mean_is_refused(self) -> None:
         expect_error(lambda: self.build(mean={"t": 1.5}), "'t'", "[0.0, 1.0]", "1.5")
         expect_error(lambda: self.build(mean={"tee": 0.5}), "'tee'")
