@@ -19,17 +19,18 @@ from evomerge import plugins
 from evomerge.errors import PAUSED, EvomergeError
 from evomerge.merging.baselines import baselines, completed, parent_label
 from evomerge.merging.pins import Pins, check_worker, input_files
-from evomerge.merging.recipe_models import open_models
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
+from evomerge.recipe.paths import parent_merge
 from evomerge.resident.batch_budget import BatchBudget
+from evomerge.resident.block_paths import BlockPaths
 from evomerge.resident.gradients import GradientHooks
 from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
 from evomerge.resident.vllm_engine import VllmEngine
-from evomerge.space import build_merge_space
+from evomerge.space import build_merge_space, layout_of, open_searched
 from evomerge.trial import BATCH_TOKENS, OUT_OF_MEMORY, Failure, Origin, Outcome, Trial
 from search_spaces.base import CoefficientTable, SpaceError
 
@@ -115,16 +116,23 @@ class Bench:
         self.spec = spec
         if spec.pins is not None:
             check_worker(input_files(spec.recipe), spec.pins)
-        sources = open_models(spec.recipe)
+        sources = open_searched(spec.space, spec.recipe)
         device = choose_device(spec.device)
         dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
+        models = sources.by_name(spec.recipe)
         methods = spec.methods or {spec.recipe.method: spec.recipe}
-        self.space = build_merge_space(spec.space, methods, sources.base.layout())
+        self.space = build_merge_space(spec.space, methods, layout_of(spec.space, models))
         self.engine = sources.engine(dtype=dtype, device=device, threads=spec.threads, keep=spec.keep_bytes)
         compute = torch.float32 if spec.compute_dtype == "float32" else None
-        self.model = load_resident(
-            sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1, compute=compute
-        )
+        #: Where candidates are paths through the blocks of the models; None where weights are merged.
+        self._paths: BlockPaths | None = None
+        if self.space.arranges_blocks:
+            self._paths = BlockPaths(spec.recipe, models, sources.tokenizer, dtype, device, compute=compute)
+            self.model = self._paths.model
+        else:
+            self.model = load_resident(
+                sources.base, sources.tokenizer, dtype, device, spread=spec.gpus > 1, compute=compute
+            )
         self._engine: VllmEngine | None = None
         if spec.backend is not None:
             self._engine = VllmEngine(self.model, sources.base.path, sources.tokenizer, spec.backend.options)
@@ -132,7 +140,6 @@ class Bench:
         written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
         self._names = sources.base.layout().names
         self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
-        models = {spec.recipe.base.name: sources.base, **sources.inputs}
         self._parents = {parent_label(spec.recipe, name): name for name in spec.own}
         self._folders = {name: models[name] for name in spec.own}
         self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
@@ -258,8 +265,11 @@ class Bench:
 
         It computes by its own configuration, as the parent does, and reads with the merge's tokenizer.
         """
-        label = parent_label(self.spec.recipe, expert)
-        merge = dict(baselines(self.spec.recipe, self._names))[label]
+        label, recipe = parent_label(self.spec.recipe, expert), self.spec.recipe
+        if self._paths is not None:
+            merge = parent_merge(recipe, expert, self._paths.depth(expert), seed=0)
+        else:
+            merge = dict(baselines(recipe, self._names))[label]
         self._become(merge)
         model, state = self._scored(label)
         state.restore()
@@ -283,7 +293,13 @@ class Bench:
         return self._under_own[label]
 
     def _become(self, merge: Merge) -> None:
-        """Merge into the resident weights: all of them if a forward pass wrote to some."""
+        """Merge into the resident weights, or follow a path: all of them anew if a forward pass wrote to some."""
+        if self._paths is not None:
+            if self._state.touched:
+                self._paths.forget()
+            self._paths.follow(merge)
+            self._state = NetworkState(self.model.network, self.model.tensors.values())
+            return
         if self._state.touched:
             self.engine.forget()
         self.engine.apply(merge, self.model.tensors)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.recipe import Merge, Recipe
+from evomerge.recipe.paths import merge_along
 from search_spaces.base import CoefficientTable, FloatArray, SearchSpace, SpaceError
 
 #: Name of the coordinate that picks the method, where there are several.
@@ -55,6 +56,11 @@ class MergeSpace:
     def is_portfolio(self) -> bool:
         """Whether there are several methods to choose from."""
         return len(self.methods) > 1
+
+    @property
+    def arranges_blocks(self) -> bool:
+        """Whether merges are paths through the blocks of all models."""
+        return any(space.arranges_blocks for space in self.spaces)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -125,8 +131,11 @@ class MergeSpace:
         return self.spaces[method].decode(inner)
 
     def merge(self, x: FloatArray, seed: int = 0) -> Merge:
-        """Return the merge at a point, (dimension,). Raises SpaceError for a point outside the cube."""
-        return Merge(self.recipes[self.method_at(x)], self.decode(x), seed)
+        """Return the merge or path at a point, (dimension,). Raises SpaceError for a point outside the cube."""
+        method, table = self.method_at(x), self.decode(x)
+        path = self.spaces[method].path(table)
+        recipe = self.recipes[method]
+        return Merge(recipe, table, seed) if path is None else merge_along(recipe, path, seed)
 
     def encode(self, table: CoefficientTable, method: int = 0) -> FloatArray:
         """Return the point that decodes to a method's table, (dimension,). Raises SpaceError if there is none."""

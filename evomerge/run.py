@@ -99,12 +99,11 @@ class Run:
     @cached_property
     def space(self) -> MergeSpace:
         """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
-        from evomerge.merging.recipe_models import open_models
-        from evomerge.space import build_merge_space, chosen_space  # with torch
+        from evomerge.space import build_merge_space, chosen_space, layout_of, open_searched  # with torch
 
-        recipes = self.config.recipes()
+        recipe, recipes = self.config.recipe(), self.config.recipes()
         space = chosen_space(self.config.space, self.config.optimizer, recipes)
-        return build_merge_space(space, recipes, open_models(self.config.recipe()).base.layout())
+        return build_merge_space(space, recipes, layout_of(space, open_searched(space, recipe).by_name(recipe)))
 
     @cached_property
     def optimizer(self) -> Optimizer:

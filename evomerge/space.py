@@ -1,4 +1,4 @@
-"""The search space that a search file asks for, over the tensors of its models."""
+"""The search space that a search file asks for, over the tensors or the blocks of its models."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,6 +8,8 @@ from typing import Any
 from evomerge import plugins
 from evomerge.merge_space import MergeSpace
 from evomerge.merging.method import MergeMethod
+from evomerge.merging.models.model import Model
+from evomerge.merging.recipe_models import RecipeModels, open_models
 from evomerge.merging.slopes import why_no_gradient
 from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
@@ -25,8 +27,35 @@ def chosen_space(space: PluginSpec, optimizer: PluginSpec, recipes: Mapping[str,
     return PluginSpec("tensorwise" if fine else "layerwise", space.options)
 
 
+def arranges_blocks(spec: PluginSpec) -> bool:
+    """Return whether a space searches for paths through the blocks of the models, instead of merges of them."""
+    kind: type[SearchSpace] = plugins.load("search space", spec.kind, SearchSpace)
+    return kind.arranges_blocks
+
+
+def open_searched(spec: PluginSpec, recipe: Recipe) -> RecipeModels:
+    """Open the models of a search over this space. Raises CheckpointError."""
+    return open_models(recipe, apart=arranges_blocks(spec))
+
+
+def n_merged(spec: PluginSpec, recipe: Recipe) -> int:
+    """Return how many inputs are merged at a time: one where each block comes from one model."""
+    return 1 if arranges_blocks(spec) else len(recipe.inputs)
+
+
+def layout_of(spec: PluginSpec, models: Mapping[str, Model]) -> Layout:
+    """Return the layout of a space: the base's tensors, or in their place the blocks of all models in one list.
+
+    models: by name, the base first.
+    """
+    if not arranges_blocks(spec):
+        return next(iter(models.values())).layout()
+    names = [f"{name}.block.{n}" for name, model in models.items() for n in range(model.layout().n_blocks)]
+    return Layout(tuple(names), tuple(range(len(names))), ("other",) * len(names))
+
+
 def build_merge_space(spec: PluginSpec, recipes: Mapping[str, Recipe], layout: Layout) -> MergeSpace:
-    """Build the space of the merges that a search chooses from, over the tensors of `layout`.
+    """Build the space of the merges that a search chooses from, over a layout, see `layout_of`.
 
     With several methods, ranges and frozen coefficients apply to those that have the parameter, and a start to those of
     its own method.
@@ -34,7 +63,7 @@ def build_merge_space(spec: PluginSpec, recipes: Mapping[str, Recipe], layout: L
     Args:
         spec: The search space, not `auto`.
         recipes: Name of a method -> its recipe.
-        layout: Tensors of the base.
+        layout: Tensors of the base, or blocks of all models.
 
     Raises:
         SpaceError: A space cannot be built, or an option concerns none of the methods.
@@ -64,10 +93,11 @@ def build_merge_space(spec: PluginSpec, recipes: Mapping[str, Recipe], layout: L
 
 
 def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace:
-    """Build the search space for the recipe's method over the tensors of `layout`."""
+    """Build the search space for the recipe's method over a layout, see `layout_of`."""
     method = _method(recipe)
-    names = tuple(model.name for model in recipe.inputs)
-    method.check(recipe.options, len(names))
+    method.check(recipe.options, n_merged(spec, recipe))
+    models = (recipe.base, *recipe.inputs) if arranges_blocks(spec) else recipe.inputs
+    names = tuple(model.name for model in models)
     options = dict(spec.options)
     if isinstance(options.get("start"), str):
         options["start"] = _start(options).table.bind(layout.names)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from search_spaces._columns import Blend, IntArray, build_column, one_slot_each
 from search_spaces._fixed_mean import with_mean
 from search_spaces._freedom import check_names, frozen, tied, with_means, with_ranges
 from search_spaces._layout import Layout, block_of, in_block, tensor_depths
+from search_spaces._path import Path, Step
 from search_spaces._random_subspace import random_subspace
 from search_spaces._table import CoefficientTable, FloatArray, Parameter, SpaceError, few
 from search_spaces._transforms import TOLERANCE, Box, Scale
@@ -27,9 +28,11 @@ __all__ = [
     "FloatArray",
     "Layout",
     "Parameter",
+    "Path",
     "Scale",
     "SearchSpace",
     "SpaceError",
+    "Step",
     "block_of",
     "in_block",
 ]
@@ -49,6 +52,11 @@ class Design:
         coarse: Larger groups, label -> their tensors, whose coefficients an optimizer may move together at first; None
             where the groups are as large as they should be.
         notes: Sentences about what the groups do not tell apart, shown by `evomerge check`.
+        start: Parameter -> values, (n_groups, width), of `default()` where there is no other start, instead of the
+            parameter's default.
+        settle: Maps the values at a point, parameter -> (n_groups, width), to those that stand for the same candidate,
+            where several points are one; in the ranges. Such a space has no derivatives.
+        switches: Parameters whose values only stand for on and off, so that the ends of their ranges mean nothing.
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -59,6 +67,9 @@ class Design:
     seed: int = 0
     coarse: Mapping[str, tuple[str, ...]] | None = None
     notes: tuple[str, ...] = ()
+    start: Mapping[str, FloatArray] = field(default_factory=dict)
+    settle: Callable[[Mapping[str, FloatArray]], Mapping[str, FloatArray]] | None = None
+    switches: tuple[str, ...] = ()
 
 
 class SearchSpace(ABC):
@@ -67,6 +78,9 @@ class SearchSpace(ABC):
     Plug-ins implement `_design`, which defines the groups of tensors and the slots (free values) that determine their
     coefficients; ranges, frozen and tied groups and the start are handled here for all of them. A per-input parameter
     has one coordinate per slot and input, a shared one has one per slot.
+
+    A space whose class sets `arranges_blocks` searches for paths through the blocks of all models instead. Its layout
+    lists these blocks in place of tensors, as `NAME.block.N`, and its inputs begin with the base.
 
     Args:
         layout: Tensors of the model, with their depths and components.
@@ -94,6 +108,9 @@ class SearchSpace(ABC):
         [0.5, 0.5]
     """
 
+    #: Whether candidates are paths through the blocks of all models, see `path`.
+    arranges_blocks: ClassVar[bool] = False
+
     def __init__(
         self,
         layout: Layout,
@@ -117,13 +134,14 @@ class SearchSpace(ABC):
         self._coarse = {} if design.coarse is None else {t: label for label, ts in design.coarse.items() for t in ts}
         self._depths = tensor_depths(layout)
         self._groups = {group: tuple(members) for group, members in design.groups.items()}
+        self._settle_values, self._switches = design.settle, design.switches
         self._check_design(design, parameters, ranges or {})
         bounded = with_ranges(parameters, ranges)
         means = with_means(design.means, bounded)
         check_names(design.directions, bounded)
         fixed = frozen(freeze, self.groups, bounded, len(inputs))
         ties = tied(tie, self.groups)
-        begin = {} if start is None else self._begin(start, bounded)
+        begin = {**design.start, **({} if start is None else self._begin(start, bounded))}
         self._columns = tuple(
             build_column(
                 parameter,
@@ -194,8 +212,12 @@ class SearchSpace(ABC):
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """(low, high) of each parameter whose coordinates are positions of its values between two bounds."""
+        """(low, high) of each parameter whose coordinates are positions of its values between two bounds.
+
+        Switches have none.
+        """
         linear = (column for column in self._columns if isinstance(column.blend, Blend))
+        linear = (column for column in linear if column.parameter.name not in self._switches)
         searched = (column for column in linear if column.dimension and isinstance(column.scale, Box))
         return {column.parameter.name: (column.parameter.low, column.parameter.high) for column in searched}
 
@@ -224,7 +246,7 @@ class SearchSpace(ABC):
         """
         parts = self._parts(x)
         values = {c.parameter.name: c.decode(part) for c, part in zip(self._columns, parts, strict=True)}
-        return CoefficientTable(self._groups, values)
+        return CoefficientTable(self._groups, values if self._settle_values is None else self._settle_values(values))
 
     def pull_back(self, x: FloatArray, gradient: Mapping[str, FloatArray]) -> FloatArray:
         """Return the gradient by the coordinates of a point, given the gradient by its coefficients.
@@ -240,8 +262,11 @@ class SearchSpace(ABC):
             The gradient, (dimension,).
 
         Raises:
-            SpaceError: The point is not in the cube, or the gradient has an unknown parameter or another shape.
+            SpaceError: The point is not in the cube, the gradient has an unknown parameter or another shape, or the
+                space has no derivatives.
         """
+        if self._settle_values is not None:
+            raise SpaceError(f"{type(self).__name__} has no derivatives: its candidates change in steps.")
         parts = self._parts(x)
         shapes = {column.parameter.name: column.origin.shape for column in self._columns}
         for name, array in gradient.items():
@@ -290,6 +315,21 @@ class SearchSpace(ABC):
     def default(self) -> FloatArray:
         """Return the point that a search starts from, (dimension,): the start, or the parameters' defaults."""
         return self._default.copy()
+
+    def path(self, table: CoefficientTable) -> Path | None:  # noqa: ARG002 - contract
+        """Return the path that a table of this space stands for; None if it stands for a merge.
+
+        Args:
+            table: Result of `decode`.
+        """
+        return None
+
+    def landmarks(self) -> Mapping[str, FloatArray]:
+        """Return label -> point, (dimension,), of paths to compare with, which are scored as baselines.
+
+        `blocks:NAME` is the label of a model's own blocks between the embeddings and the head that all paths have.
+        """
+        return {}
 
     def _parts(self, x: FloatArray) -> list[FloatArray]:
         """Return the coordinates of each column. Raises SpaceError for a point that is not in the cube."""

@@ -14,7 +14,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import Evaluator
 from evomerge import errors, plugins
 from evomerge.cli import app
-from evomerge.config import SearchConfig, load_config
+from evomerge.config import SearchConfig, load_config, load_stages
 from evomerge.optimizers.base import Optimizer
 from evomerge.recipe.file import read_merge
 from search_spaces.base import SearchSpace
@@ -117,7 +117,8 @@ def test_search_files_and_recipes_are_accepted_as_shown(tmp_path: Path) -> None:
         else:  # a part of a search file stands in for the same keys of the whole one
             given = data if "study" in data else {**strict_yaml.load(whole).data, **data}
             file.write_text(strict_yaml.dump(given), encoding="utf-8")
-            checked(load_config(file))
+            for stage in load_stages(file):
+                checked(stage.config)
 
 
 def test_the_search_file_in_the_readme_is_the_demo(tmp_path: Path) -> None:

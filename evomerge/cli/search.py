@@ -57,13 +57,16 @@ def check(
 
     Nothing is merged or scored.
     """
-    from evomerge.config import load_config
+    from evomerge.config import load_stages
 
-    config = load_config(file, files=True)  # before heavy imports, so that a typo is reported at once
+    stages = load_stages(file, files=True)  # before heavy imports, so that a typo is reported at once
     say(LOADING)
-    from evomerge.commands.check import check_search
+    from evomerge.commands.check import check_search, check_stages
 
-    data, lines = check_search(config, file, say=say)
+    if stages[0].name:
+        data, lines = check_stages(stages, file, say=say)
+    else:
+        data, lines = check_search(stages[0].config, file, say=say)
     show(as_json, data, *lines)
 
 
@@ -116,17 +119,24 @@ def search(
     mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a search, select a winner and report it.
+    """Run a search, select a winner and report it; a file with stages is several searches in a row.
 
     The first Ctrl-C lets running candidates finish, the second stops at once; --resume continues either way.
     """
-    from evomerge.config import load_config
+    from evomerge.config import load_stages
 
-    config = load_config(file, files=True).with_budget(trials=trials, hours=hours)
+    stages = load_stages(file, files=True)
+    if stages[0].name and (trials is not None or hours is not None):
+        raise typer.BadParameter("--trials and --hours are for one search; give each of the stages a `budget`")
     say(LOADING)
     from evomerge.commands.search import run_search
+    from evomerge.commands.stages import run_stages
     from evomerge.report.terminal import Terminal
 
     trackers = {kind: target for kind, target in (("wandb", wandb), ("mlflow", mlflow)) if target is not None}
-    code = run_search(config, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
+    if stages[0].name:
+        code = run_stages(stages, file, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
+    else:
+        config = stages[0].config.with_budget(trials=trials, hours=hours)
+        code = run_search(config, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
     raise typer.Exit(code)

@@ -1,13 +1,13 @@
 """`evomerge check`: validation of a search file before any merge or score."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from evomerge.commands.partial_trials import partial_lines, partial_trials
 from evomerge.commands.remaining import remaining
-from evomerge.config import SearchConfig
+from evomerge.config import SearchConfig, Stage
 from evomerge.launch.plan import Plan, prepare
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
@@ -61,6 +61,23 @@ def check_search(
         last,
     ]
     return data, lines
+
+
+def check_stages(
+    stages: Sequence[Stage], file: Path, *, say: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Any], list[str]]:
+    """Summarize the stages of a search file. A winner that does not exist yet is represented by a base.
+
+    Raises as `check_search` does.
+    """
+    data: dict[str, Any] = {"stages": {}}
+    lines: list[str] = []
+    for stage in stages:
+        found, said = check_search(stage.config, file, say=say)
+        data["stages"][stage.name] = {**found, "waits_for": list(stage.waits_for)}
+        waits = f", after {', '.join(stage.waits_for)}" if stage.waits_for else ""
+        lines += [f"stage {stage.name}{waits}:", *(f"  {line}" for line in said[:-1])]
+    return data, [*lines, f"Ready: evomerge search {file}"]
 
 
 def _space(config: SearchConfig, plan: Plan) -> str:

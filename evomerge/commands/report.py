@@ -20,7 +20,8 @@ from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.text.masking import shareable
 from evomerge.text.printable import printable
-from search_spaces.base import SpaceError
+from evomerge.trial import Trial
+from search_spaces.base import CoefficientTable, SpaceError
 
 #: Default name of the file, in the run folder.
 REPORT = "report.html"
@@ -84,7 +85,7 @@ def gather(run: Run) -> PageSources:
     except (CheckpointError, SpaceError, OSError) as error:
         why = f"The models cannot be read on this machine, so coordinates are shown instead of coefficients: {error}"
         return PageSources(inputs, missing=why, configuration=text)
-    tables = {number: merge.table for number, merge in merges.items()}
+    tables = {number: _table(run.study.entries[number].trial, merge, run.space) for number, merge in merges.items()}
     return PageSources(inputs, tables, run.space.decode, _Recipes(merges), configuration=text)
 
 
@@ -102,6 +103,11 @@ class _Recipes(Mapping[int, str]):
 
     def __len__(self) -> int:
         return len(self._merges)
+
+
+def _table(trial: Trial, merge: Merge, space: MergeSpace) -> CoefficientTable:
+    """Return the coefficients of a trial; of a path, its slots instead of the factors of its weights."""
+    return space.decode(trial.x) if space.arranges_blocks and trial.x is not None else merge.table
 
 
 def _merges(study: Study, space: MergeSpace) -> dict[int, Merge]:

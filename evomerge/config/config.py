@@ -65,6 +65,8 @@ FREE = (
 )
 
 
+#: Key of a search file that has several searches, see `evomerge.config.stages`.
+STAGES = "stages"
 #: Place in the file, and what is wrong there.
 Mistake = tuple[strict_yaml.Path, str]
 
@@ -250,6 +252,17 @@ def load_config(path: Path | str, *, files: bool = False) -> SearchConfig:
     files: whether missing models and task files are mistakes, too; finished studies are read without them.
     """
     path = Path(path)
+    document = read_search_file(path)
+    if STAGES in document.data:
+        raise ConfigError(
+            f"{document.where(STAGES)}: stages are for `evomerge search` and `evomerge check`; other commands take the "
+            "folder of the run of one stage, STUDY/NAME, or the search file in it."
+        )
+    return checked_config(document, path.absolute().parent, files=files)
+
+
+def read_search_file(path: Path) -> strict_yaml.Document:
+    """Read a search file as plain data with lines. Raises ConfigError."""
     if path.is_dir():
         own = path / SEARCH_FILE
         there = f"; the one of this run is {own}" if own.is_file() else ""
@@ -258,7 +271,14 @@ def load_config(path: Path | str, *, files: bool = False) -> SearchConfig:
     document = read_document(path, "search", missing=missing, error=ConfigError, read=_text_of)
     if not isinstance(document.data, dict):
         raise ConfigError(f"{document.where()}: a search file is a mapping (base: ..., experts: ...).")
-    folder = path.absolute().parent
+    return document
+
+
+def checked_config(document: strict_yaml.Document, folder: Path, *, files: bool = False) -> SearchConfig:
+    """Return the search file in a document. Raises ConfigError with the line of every mistake.
+
+    folder: start of relative paths. files: as in `load_config`.
+    """
     config, mistakes = _validated(document, folder)
     mistakes += _plugin_mistakes(document) + (_missing_files(document, folder) if files else [])
     if config is None or mistakes:

@@ -18,6 +18,7 @@ from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import PluginError
 from evomerge.report.words import count as counted
 from evomerge.resident.resident import ResidentModel
+from evomerge.space import n_merged
 from evomerge.yaml.reader import unknown_key
 from search_spaces.base import SpaceError
 
@@ -54,12 +55,29 @@ def check_methods(config: SearchConfig) -> None:
         place = config.place_of_method(name)
         with placed(config, *place):
             method = plugins.load("merge method", recipe.method, MergeMethod)
+        with placed(config, "space"):
+            count = n_merged(config.space, recipe)
         try:
-            method.check(recipe.options, len(recipe.inputs))
+            method.check(recipe.options, count)
         except MethodError as error:
             option = error.place[1:] if error.place[:1] == ("options",) else ()
             error.args = (f"{config.where(*place, *option)}: {error}",)
             raise
+
+
+def check_paths(config: SearchConfig) -> None:
+    """Raise ConfigError for settings that a search for paths through blocks cannot follow."""
+    refused = {
+        "tokenizer": (config.tokenizer is not None, "embeddings are those of one model, with its tokenizer"),
+        "backend": (config.backend is not None, "vLLM holds a network of a fixed depth"),
+        "gpus_per_worker": (
+            config.gpus_per_worker != "auto" and config.gpus_per_worker > 1,
+            "the blocks of a path have to be on one GPU",
+        ),
+    }
+    for key, (given, why) in refused.items():
+        if given:
+            raise ConfigError(f"{config.where(key)}: not with `space: {config.space.kind}`, where {why}. Leave it out.")
 
 
 def reads_text(config: SearchConfig) -> bool:

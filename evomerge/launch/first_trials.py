@@ -1,6 +1,6 @@
 """The trials before the optimizer's proposals: canary, start and baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from evomerge.merge_space import MergeSpace
 from evomerge.merging.baselines import baselines, completed, parent_label, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
+from evomerge.recipe.paths import parent_merge
 from evomerge.trial import CANARY, START, UNIFORM, Origin, Trial
 from search_spaces.base import FloatArray, SpaceError
 
@@ -32,6 +33,28 @@ def planned_trials(space: MergeSpace, base: Model, seed: int, own: Sequence[str]
         same = _as_searched(space, merge, base) if label == UNIFORM and place is None else None
         fixed.append(Trial(0, place, merge=same or merge, label=label, seed=seed))
     return (Trial(0, space.default(), label=CANARY, seed=seed), *starts, *fixed)
+
+
+def planned_paths(
+    space: MergeSpace, models: Mapping[str, Model], seed: int, own: Sequence[str] = ()
+) -> tuple[Trial, ...]:
+    """Return canary, start and baselines of a search for paths: each model as it is, and the landmarks of the space.
+
+    A model as it is has its own embeddings and head, so only the one that has the ends of all paths has a point.
+    models: by name, the base first. own: as in `planned_trials`.
+    """
+    recipe, inner, start = space.recipes[0], space.spaces[0], space.default()
+    marks, path = dict(inner.landmarks()), inner.path(inner.decode(start))
+    ends = None if path is None else path.ends
+    apart = _apart(recipe, own)
+    fixed = []
+    for name, model in models.items():
+        label = parent_label(recipe, name)
+        place = marks.pop(f"blocks:{name}", None) if name == ends and label not in apart else None
+        merge = parent_merge(recipe, name, model.layout().n_blocks, seed)
+        fixed.append(Trial(0, place, merge=merge, label=label, seed=seed))
+    fixed += [Trial(0, x, merge=space.merge(x, seed), label=name, seed=seed) for name, x in marks.items()]
+    return (Trial(0, start, label=CANARY, seed=seed), Trial(0, start, label=START, seed=seed), *fixed)
 
 
 def model_key(space: MergeSpace, own: Sequence[str], trial: Trial) -> bytes | None:

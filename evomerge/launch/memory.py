@@ -15,6 +15,8 @@ LIBRARIES = 500_000_000
 VLLM = 1_500_000_000
 #: Tokens of a batch on a CPU, and logits at which choices are scored: what a forward pass holds at its peak.
 TOKENS, LOGITS = 4096, 2**24
+#: Memory of a model's blocks with scaled output projections, which are about a third of the weights.
+_SCALED = 4 / 3
 #: Share of the available memory that is relied on.
 SAFE = 0.9
 
@@ -50,18 +52,23 @@ class MemoryNeeds:
 
 
 def memory_needs(
-    sources: RecipeModels, dtype: torch.dtype | None, compute: torch.dtype | None, *, vllm: bool = False
+    sources: RecipeModels,
+    dtype: torch.dtype | None,
+    compute: torch.dtype | None,
+    *,
+    vllm: bool = False,
+    paths: bool = False,
 ) -> MemoryNeeds:
     """Estimate the memory needs of a search over these models.
 
     dtype: of merged weights, None for the base's. compute: of the network if it differs. vllm: whether vLLM holds the
-    weights once more.
+    weights once more. paths: whether the blocks of all models are resident, with output projections that are scaled.
     """
     base = sources.base
     stored = {name: dtype if dtype and base.mergeable(name) else base.dtype(name) for name in base.names}
     sizes = {name: math.prod(base.shape(name)) for name in base.names}
     tensors = {name: size * (compute or stored[name]).itemsize for name, size in sizes.items()}
-    network = sum(tensors.values())
+    network = int(sum(tensors.values()) * (len(sources.models) * _SCALED if paths else 1))
     held = sum(model.held_bytes for model in sources.models)
     folded = sum(
         math.prod(model.shape(name)) * model.dtype(name).itemsize
@@ -80,7 +87,8 @@ def memory_needs(
         + 8 * _forward(base.config, widest)
         + vllm * network,
         largest=max(tensors.values(), default=0),
-        export=sum(size * stored[name].itemsize for name, size in sizes.items()),
+        export=sum(size * stored[name].itemsize for name, size in sizes.items())
+        * (len(sources.models) if paths else 1),
     )
 
 

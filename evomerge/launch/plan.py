@@ -16,7 +16,7 @@ from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
 from evomerge.launch.backend import check_backend, foresee, with_length
 from evomerge.launch.checks import placed, placed_models
-from evomerge.launch.first_trials import model_key, planned_trials
+from evomerge.launch.first_trials import model_key, planned_paths, planned_trials
 from evomerge.launch.growth import Added, added
 from evomerge.launch.memory import MemoryNeeds, memory_needs
 from evomerge.launch.pinned import Examples, examples_of
@@ -26,6 +26,7 @@ from evomerge.merge_space import MergeSpace
 from evomerge.merging import pins
 from evomerge.merging.engine import MergeError
 from evomerge.merging.method import MergeMethod, MethodError
+from evomerge.merging.models.arrangeable import check_arrangeable
 from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
 from evomerge.merging.models.network import check_network
 from evomerge.merging.recipe_models import RecipeModels, open_models
@@ -38,7 +39,7 @@ from evomerge.resident.parent_configuration import differences, own_configuratio
 from evomerge.resident.parent_tokenizer import own_tokenizers
 from evomerge.resident.resident import check_reads_text, check_resident, unloaded
 from evomerge.search_examples import SearchExamples, why_no_parts
-from evomerge.space import build_merge_space, chosen_space
+from evomerge.space import arranges_blocks, build_merge_space, chosen_space, layout_of, open_searched
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from evomerge.trial import Origin, Trial
@@ -91,6 +92,8 @@ class Plan:
         return Measures(tuple(tasks), no_gradient, self.space.coarse, no_parts, positions, by_method)
 
     def _why_no_gradient(self, recipe: Recipe) -> str | None:
+        if self.space.arranges_blocks:
+            return f"Paths through blocks change in steps, so `space: {self.spec.space.kind}` has no gradients."
         if self.objective.kind not in ("mean", "pareto") or self.objective.keep:
             return (
                 "Gradients follow means of the tasks' losses: they need `objective: mean` or `pareto`, without `keep`."
@@ -123,16 +126,20 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     checks.check_methods(config)
     say("checking the models")
     with placed_models(config):
-        sources = open_models(recipe)
+        sources = open_searched(config.space, recipe)
     base, models = sources.base, {"base": sources.base, **sources.inputs}
     places = check_resident(base)  # names what no conversion of transformers can place
     check_network(base)
     check_finite(models)
-    own = own_configurations(base, sources.inputs)
+    paths = arranges_blocks(config.space)
+    if paths:
+        checks.check_paths(config)
+        check_arrangeable(base, sources.inputs)
+    own = {} if paths else own_configurations(base, sources.inputs)
     spec, said = _bench(config, sources, study)
     needs = _needs(sources, spec)
     with placed(config, "space"):
-        space = build_merge_space(spec.space, config.recipes(), base.layout())
+        space = build_merge_space(spec.space, config.recipes(), layout_of(spec.space, sources.by_name(recipe)))
     _check_merges(config, sources, space)
     notes = [*tokenizer_differences(base, sources.inputs), *differences(own), *sources.notes, *places, *said]
     notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [*memory_notes(config, needs)]
@@ -156,7 +163,9 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     plan = Plan(
         spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored)),
         objective=objective,
-        planned=planned_trials(space, base, config.seed, apart),
+        planned=planned_paths(space, sources.by_name(recipe), config.seed, apart)
+        if paths
+        else planned_trials(space, base, config.seed, apart),
         space=space,
         allowed=_allowed(space),
         examples=examples,
@@ -185,7 +194,8 @@ def _check_merges(config: SearchConfig, sources: RecipeModels, space: MergeSpace
                 "widen `ranges`."
             )
         try:
-            sources.engine().check(space.merge(space.default(number), config.seed))
+            start = space.merge(space.default(number), config.seed)
+            (open_models(start.recipe) if start.recipe.slices else sources).engine().check(start)
         except (MergeError, MethodError) as error:
             if space.is_portfolio:
                 error.args = (f"{config.where(*config.place_of_method(name))}: {error}",)
@@ -250,7 +260,8 @@ def _objective(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Obj
 def _needs(sources: RecipeModels, spec: BenchSpec) -> MemoryNeeds:
     dtype = getattr(torch, spec.recipe.dtype) if spec.recipe.dtype else None
     compute = torch.float32 if spec.compute_dtype == "float32" else None
-    return memory_needs(sources, dtype, compute, vllm=spec.backend is not None)
+    paths = arranges_blocks(spec.space)
+    return memory_needs(sources, dtype, compute, vllm=spec.backend is not None, paths=paths)
 
 
 def begun(config: SearchConfig) -> Study | None:

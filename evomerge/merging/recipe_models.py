@@ -9,7 +9,7 @@ import torch
 from evomerge.merging.engine import MergeEngine
 from evomerge.merging.models.adapter import Adapted, is_adapter
 from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError, locate
-from evomerge.merging.models.compatibility import check_compatible, check_names
+from evomerge.merging.models.compatibility import check_blocks, check_compatible, check_names
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.mosaic import assemble
 from evomerge.merging.models.vocabulary import Tokens, align
@@ -47,6 +47,10 @@ class RecipeModels:
         """The base, then every input."""
         return (self.base, *self.inputs.values())
 
+    def by_name(self, recipe: Recipe) -> dict[str, Model]:
+        """Return the models by their names in the recipe, the base first."""
+        return {recipe.base.name: self.base, **self.inputs}
+
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a weight file was written or replaced since it was opened.
 
@@ -74,12 +78,13 @@ class RecipeModels:
         )
 
 
-def open_models(recipe: Recipe, *, passing: bool = False) -> RecipeModels:
+def open_models(recipe: Recipe, *, passing: bool = False, apart: bool = False) -> RecipeModels:
     """Open every model of a recipe; reads headers and configurations, no weights.
 
     Raises CheckpointError, in particular for models that do not have the same tensors.
 
-    passing: whether the weights are read once, see `Checkpoint.open`.
+    passing: whether the weights are read once, see `Checkpoint.open`. apart: whether their blocks are arranged in other
+    orders instead of merged, so that they may differ in depth.
     """
     models = open_folders(recipe.base, recipe.inputs, passing=passing)
     moments = open_moments(recipe.inputs)
@@ -87,7 +92,7 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> RecipeModels:
         if model.name in moments:
             _check_owner(moments[model.name], model, models[model.name])
     inputs = {model.name: models[model.name] for model in recipe.inputs}
-    check_names(models[recipe.base.name], inputs, sliced=bool(recipe.slices))
+    check_names(models[recipe.base.name], inputs, sliced=apart or bool(recipe.slices))
     tokens = Tokens(models[recipe.base.name].path)
     if recipe.tokenizer is not None:
         before = models
@@ -98,7 +103,10 @@ def open_models(recipe: Recipe, *, passing: bool = False) -> RecipeModels:
         _refuse_statistics("blocks in other places (slices)", moments, "")
         models = assemble(recipe, models)
     whole = models.pop(recipe.base.name)
-    check_compatible(whole, models, partial=bool(recipe.slices))
+    if apart:
+        check_blocks(whole, models)
+    else:
+        check_compatible(whole, models, partial=bool(recipe.slices))
     statuses = {file: _status(file) for model in (whole, *models.values()) for file in model.files}
     return RecipeModels(whole, models, moments, tokens, statuses)
 

@@ -16,7 +16,8 @@ def merge_of(trial: Trial, recipe: Recipe, at: Callable[[FloatArray, int], Merge
 
     recipe: of the search, without coefficients. at: the merge at a point of the search, with a seed.
     """
-    parent = _parent(recipe, trial) if trial.origin.is_parent else None
+    is_path = trial.merge is not None and bool(trial.merge.recipe.slices)  # with the folder's configuration already
+    parent = _parent(recipe, trial) if trial.origin.is_parent and not is_path else None
     if parent is not None:
         return parent
     if trial.merge is not None:

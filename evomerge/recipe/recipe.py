@@ -48,6 +48,7 @@ class Input:
 class Slice:
     """A run of blocks of the result, taken from equally many consecutive blocks of some models.
 
+    blocks: 0 in a first or last slice that only says whose embeddings, or final norm and head, the result has.
     base: model whose blocks act as the base's, with the first of them. inputs: name -> the first block.
     """
 
@@ -120,9 +121,13 @@ class Recipe:
             raise RecipeError(f"The name {unfit!a} contains unprintable characters; choose another.")
         if not self.inputs:
             raise RecipeError("A recipe needs at least one model to merge into the base.")
-        for part in self.slices:
+        if len(self.slices) > 1 and not any(part.blocks > 0 for part in self.slices):
+            raise RecipeError(f"Slices need at least one block; these have {[part.blocks for part in self.slices]}.")
+        ends = (0, len(self.slices) - 1) if len(self.slices) > 1 else ()
+        for number, part in enumerate(self.slices):
             strangers = [name for name in (part.base[0], *part.inputs) if name not in names]
-            if strangers or part.blocks < 1 or not part.inputs:
+            least = 0 if number in ends else 1
+            if strangers or part.blocks < least or not part.inputs:
                 raise RecipeError(
                     f"A slice needs at least one block and at least one input of the recipe ({', '.join(names)}); "
                     f"this one has {part.blocks} block(s) of {', '.join(part.inputs) or 'no input'}."

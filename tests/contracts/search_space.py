@@ -1,7 +1,10 @@
-"""The contract kit of search spaces: subclass `SearchSpaceContract`, name the class, inherit the tests."""
+"""The contract kit of search spaces: subclass `SearchSpaceContract`, name the class, inherit the tests.
+
+Of `AnySpaceContract` for a space of paths.
+"""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,41 +59,134 @@ def expect_error(call: Callable[[], object], *words: str) -> None:
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-class SearchSpaceContract:
-    """What every search space keeps. Set `space`, and the other class attributes where needed."""
+class AnySpaceContract:
+    """Laws of every search space, of merges or paths. Set `space`, and the other class attributes where needed."""
 
-    #: The class under test, and its own options.
+    #: The class under test, its own options, what it is given, and the bounds of its values.
     space: ClassVar[type[SearchSpace]]
     options: ClassVar[Mapping[str, Any]] = {}
-    #: Whether there are coordinates that belong to one block only.
-    per_block: ClassVar[bool] = False
-    #: Parameters whose values are not simply between two bounds.
-    curved: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[Sequence[str]] = INPUTS
+    parameters: ClassVar[Sequence[Parameter]] = PARAMETERS
+    bounds: ClassVar[Sequence[Parameter]] = PARAMETERS
+    layouts: ClassVar[Sequence[Layout]] = (SMALL, DEEP, PLAIN)
 
-    def build(self, layout: Layout = SMALL, **more: Any) -> SearchSpace:
-        return self.space(layout, INPUTS, PARAMETERS, **{**self.options, **more})
+    @property
+    def widths(self) -> dict[str, int]:
+        return {p.name: len(self.inputs) if p.per_input else 1 for p in self.bounds}
 
-    def boxes(self, table: CoefficientTable) -> dict[str, FloatArray]:
-        return {name: array for name, array in table.values.items() if name not in self.curved}
+    def build(self, layout: Layout | None = None, **more: Any) -> SearchSpace:
+        own = {**self.options, **more}
+        return self.space(self.layouts[0] if layout is None else layout, self.inputs, self.parameters, **own)
 
-    @pytest.mark.parametrize("layout", [SMALL, DEEP, PLAIN], ids=["small", "deep", "plain"])
-    def test_groups_partition_the_tensors(self, layout: Layout) -> None:
-        space = self.build(layout)
-        table = space.decode(space.default())
-        members = [name for group in table.groups.values() for name in group]
-        assert sorted(members) == sorted(layout.names)
-        assert all(table.groups.values())
+    def test_groups_partition_the_tensors(self) -> None:
+        for layout in self.layouts:
+            space = self.build(layout)
+            table = space.decode(space.default())
+            members = [name for group in table.groups.values() for name in group]
+            assert sorted(members) == sorted(layout.names)
+            assert all(table.groups.values())
 
     def test_tables_have_every_parameter_in_its_shape(self) -> None:
         space = self.build()
         table = space.decode(space.default())
         shapes = {name: array.shape for name, array in table.values.items()}
-        assert shapes == {name: (len(table.groups), width) for name, width in WIDTHS.items()}
+        assert shapes == {name: (len(table.groups), width) for name, width in self.widths.items()}
 
     def test_names_are_unique_and_count_the_dimension(self) -> None:
         space = self.build()
         assert len(set(space.names)) == len(space.names) == space.dimension > 0
-        assert all(name.split("[")[0] in WIDTHS and name.endswith("]") for name in space.names)
+        assert all(name.split("[")[0] in self.widths and name.endswith("]") for name in space.names)
+
+    @PROPERTY
+    @given(data=st.data())
+    def test_values_stay_in_bounds(self, data: st.DataObject) -> None:
+        space = self.build()
+        table = space.decode(data.draw(points(space)))
+        for parameter in self.bounds:
+            values = table.values[parameter.name]
+            assert (values >= parameter.low).all()
+            assert (values <= parameter.high).all()
+
+    @PROPERTY
+    @given(data=st.data())
+    def test_decode_is_pure(self, data: st.DataObject) -> None:
+        space = self.build()
+        x = data.draw(points(space))
+        given_point = x.copy()
+        first = space.decode(x)
+        space.decode(1.0 - x)
+        assert space.decode(x) == first == self.build().decode(x)
+        assert np.array_equal(x, given_point)
+        assert not any(array.flags.writeable for array in first.values.values())
+
+    @PROPERTY
+    @given(data=st.data())
+    def test_decode_of_encode_gives_the_table_back(self, data: st.DataObject) -> None:
+        space = self.build()
+        table = space.decode(data.draw(points(space)))
+        x = space.encode(table)
+        assert x.shape == (space.dimension,)
+        again = space.decode(x)
+        for name, values in table.values.items():
+            assert np.abs(again.values[name] - values).max() <= 1e-12
+
+    def test_encode_reads_tables_with_other_groups(self) -> None:
+        space = self.build()
+        table = space.decode(np.random.default_rng(3).random(space.dimension))
+        names = [name for group in table.groups.values() for name in group][::-1]
+        rows = {p: np.array([table.at(name)[p] for name in names]) for p in self.widths}
+        per_tensor = CoefficientTable({name: (name,) for name in names}, rows)
+        assert np.array_equal(space.encode(per_tensor), space.encode(table))
+
+    def test_points_outside_of_the_cube_are_refused(self) -> None:
+        space = self.build()
+        for bad in (np.nan, -1e-9, 1.0 + 1e-9, np.inf):
+            x = space.default()
+            x[-1] = bad
+            expect_error(lambda x=x: space.decode(x), space.names[-1])
+        expect_error(lambda: space.decode(np.zeros(space.dimension + 1)), f"({space.dimension},)")
+        expect_error(lambda: space.decode(np.zeros((1, space.dimension))), f"({space.dimension},)")
+
+    def test_default_cannot_be_spoiled(self) -> None:
+        space = self.build()
+        space.default()[:] = 0.123
+        assert not np.array_equal(space.default(), np.full(space.dimension, 0.123))
+
+    def test_start_in_the_space_is_the_default(self) -> None:
+        space = self.build()
+        table = space.decode(np.random.default_rng(1).random(space.dimension))
+        started = self.build(start=table)
+        again = started.decode(started.default())
+        assert all(np.abs(again.values[p] - table.values[p]).max() <= 1e-12 for p in self.widths)
+
+    def test_positions_tell_series_and_depths_apart(self) -> None:
+        space = self.build()
+        series, depths = space.positions
+        assert series.shape == depths.shape == (space.dimension,)
+        assert ((depths >= 0.0) & (depths <= 1.0)).all()
+        kept: dict[tuple[str, str], int] = {}
+        for name, number in zip(space.names, series.tolist(), strict=True):
+            parameter, _, rest = name.partition("[")
+            label = rest.rstrip("]").rpartition(", ")[2] if ", " in rest else ""
+            assert kept.setdefault((parameter, label), number) == number
+        assert sorted(kept.values()) == list(range(len(kept)))
+
+    def test_a_copy_in_another_process_decodes_the_same(self) -> None:
+        space = self.build()
+        x = np.random.default_rng(4).random(space.dimension)
+        assert pickle.loads(pickle.dumps(space)).decode(x) == space.decode(x)
+
+
+class SearchSpaceContract(AnySpaceContract):
+    """Laws of every search space of merges."""
+
+    #: Whether there are coordinates that belong to one block only.
+    per_block: ClassVar[bool] = False
+    #: Parameters whose values are not simply between two bounds.
+    curved: ClassVar[tuple[str, ...]] = ()
+
+    def boxes(self, table: CoefficientTable) -> dict[str, FloatArray]:
+        return {name: array for name, array in table.values.items() if name not in self.curved}
 
     def test_every_coordinate_changes_its_parameter_only(self) -> None:
         space = self.build()
@@ -126,51 +222,10 @@ class SearchSpaceContract:
                 assert (low[parameter.name] == parameter.low).all()
                 assert (high[parameter.name] == parameter.high).all()
 
-    @PROPERTY
-    @given(data=st.data())
-    def test_values_stay_in_bounds(self, data: st.DataObject) -> None:
-        space = self.build()
-        table = space.decode(data.draw(points(space)))
-        for parameter in PARAMETERS:
-            values = table.values[parameter.name]
-            assert (values >= parameter.low).all()
-            assert (values <= parameter.high).all()
-
-    @PROPERTY
-    @given(data=st.data())
-    def test_decode_is_pure(self, data: st.DataObject) -> None:
-        space = self.build()
-        x = data.draw(points(space))
-        given_point = x.copy()
-        first = space.decode(x)
-        space.decode(1.0 - x)
-        assert space.decode(x) == first == self.build().decode(x)
-        assert np.array_equal(x, given_point)
-        assert not any(array.flags.writeable for array in first.values.values())
-
-    @PROPERTY
-    @given(data=st.data())
-    def test_decode_of_encode_gives_the_table_back(self, data: st.DataObject) -> None:
-        space = self.build()
-        table = space.decode(data.draw(points(space)))
-        x = space.encode(table)
-        assert x.shape == (space.dimension,)
-        again = space.decode(x)
-        for name, values in table.values.items():
-            assert np.abs(again.values[name] - values).max() <= 1e-12
-
     def test_encode_of_decode_gives_the_point_back(self) -> None:
         space = self.build(DEEP)
         x = np.random.default_rng(5).uniform(0.05, 0.95, space.dimension)
         assert np.abs(space.encode(space.decode(x)) - x).max() <= 1e-9
-
-    def test_encode_reads_tables_with_other_groups(self) -> None:
-        space = self.build()
-        table = space.decode(np.random.default_rng(3).random(space.dimension))
-        names = [name for group in table.groups.values() for name in group][::-1]
-        rows = {p: np.array([table.at(name)[p] for name in names]) for p in WIDTHS}
-        per_tensor = CoefficientTable({name: (name,) for name in names}, rows)
-        assert np.array_equal(space.encode(per_tensor), space.encode(table))
 
     def test_encode_refuses_what_is_not_in_the_space(self) -> None:
         space = self.build()
@@ -185,33 +240,12 @@ class SearchSpaceContract:
             expect_error(lambda wrong=wrong: space.encode(CoefficientTable(table.groups, wrong)))
         expect_error(lambda: self.build(PLAIN).encode(table))
 
-    def test_points_outside_of_the_cube_are_refused(self) -> None:
-        space = self.build()
-        for bad in (np.nan, -1e-9, 1.0 + 1e-9, np.inf):
-            x = space.default()
-            x[-1] = bad
-            expect_error(lambda x=x: space.decode(x), space.names[-1])
-        expect_error(lambda: space.decode(np.zeros(space.dimension + 1)), f"({space.dimension},)")
-        expect_error(lambda: space.decode(np.zeros((1, space.dimension))), f"({space.dimension},)")
-
     def test_default_is_the_parameters_defaults(self) -> None:
         space = self.build()
         values = self.boxes(space.decode(space.default()))
         for parameter in PARAMETERS:
             if parameter.name not in self.curved:
                 assert np.abs(values[parameter.name] - parameter.default).max() <= 1e-12
-
-    def test_default_cannot_be_spoiled(self) -> None:
-        space = self.build()
-        space.default()[:] = 0.123
-        assert not np.array_equal(space.default(), np.full(space.dimension, 0.123))
-
-    def test_start_in_the_space_is_the_default(self) -> None:
-        space = self.build()
-        table = space.decode(np.random.default_rng(1).random(space.dimension))
-        started = self.build(start=table)
-        again = started.decode(started.default())
-        assert all(np.abs(again.values[p] - table.values[p]).max() <= 1e-12 for p in WIDTHS)
 
     def test_ranges_replace_bounds_and_fix_parameters(self) -> None:
         space = self.build(ranges={"density": [0.5, 0.5], "t": (0.2, 0.3)})
@@ -296,18 +330,6 @@ class SearchSpaceContract:
         }
         assert space.searched == {name: groups for name, groups in moved.items() if groups}
 
-    def test_positions_tell_series_and_depths_apart(self) -> None:
-        space = self.build()
-        series, depths = space.positions
-        assert series.shape == depths.shape == (space.dimension,)
-        assert ((depths >= 0.0) & (depths <= 1.0)).all()
-        kept: dict[tuple[str, str], int] = {}
-        for name, number in zip(space.names, series.tolist(), strict=True):
-            parameter, _, rest = name.partition("[")
-            label = rest.rstrip("]").rpartition(", ")[2] if ", " in rest else ""
-            assert kept.setdefault((parameter, label), number) == number
-        assert sorted(kept.values()) == list(range(len(kept)))
-
     def test_unknown_names_are_refused_with_what_there_is(self) -> None:
         first = self.build().groups[0]
         near = first[:-1]
@@ -315,8 +337,3 @@ class SearchSpaceContract:
         expect_error(lambda: self.build(tie=[[near]]), repr(near), repr(first))
         expect_error(lambda: self.build(freeze={first: {"densty": 1}}), "'densty'", "'density'")
         expect_error(lambda: self.build(ranges={"densty": [0, 1]}), "'densty'", "Did you mean 'density'")
-
-    def test_a_copy_in_another_process_decodes_the_same(self) -> None:
-        space = self.build()
-        x = np.random.default_rng(4).random(space.dimension)
-        assert pickle.loads(pickle.dumps(space)).decode(x) == space.decode(x)

@@ -115,15 +115,16 @@ class FileReader(Reader):
 
     def slices(self, entries: list[Any], path: strict_yaml.Path) -> tuple[Piece, ...]:
         """Read `slices`."""
-        return tuple(self.piece(entry, (*path, "slices", n)) for n, entry in enumerate(entries))
+        ends = (0, len(entries) - 1) if len(entries) > 1 else ()
+        return tuple(self.piece(entry, (*path, "slices", n), 0 if n in ends else 1) for n, entry in enumerate(entries))
 
-    def piece(self, data: Any, path: strict_yaml.Path) -> Piece:
-        """Read one slice."""
+    def piece(self, data: Any, path: strict_yaml.Path, least: int) -> Piece:
+        """Read one slice of at least so many layers; one without layers says whose embeddings or head are used."""
         given = self.known(data, path, ("sources", "base_model", "parameters", "residual_weight"))
         if given.get("residual_weight") is not None:
             self.note(f"{self.document.where(*path)}: residual_weight has no effect in mergekit and was ignored")
         entries = self.sequence(given.get("sources"), (*path, "sources"))
-        sources = tuple(self.source(entry, (*path, "sources", n), layers=True) for n, entry in enumerate(entries))
+        sources = tuple(self.source(entry, (*path, "sources", n), least=least) for n, entry in enumerate(entries))
         if len({source.blocks for source in sources}) != 1:
             lengths = ", ".join(str(source.blocks) for source in sources)
             self.refuse((*path, "sources"), f"the sources of a slice need the same number of layers; got {lengths}")
@@ -135,16 +136,20 @@ class FileReader(Reader):
             path,
         )
 
-    def source(self, data: Any, path: strict_yaml.Path, *, layers: bool = False) -> Taken:
-        """Read a model in `models`, or with its layers in a slice."""
-        given = self.known(data, path, ("model", "parameters", *(("layer_range",) if layers else ())))
+    def source(self, data: Any, path: strict_yaml.Path, *, least: int | None = None) -> Taken:
+        """Read a model in `models`, or with its layers in a slice, at least so many."""
+        given = self.known(data, path, ("model", "parameters", *(() if least is None else ("layer_range",))))
         if "model" not in given:
             self.refuse(path, "a source needs a `model`")
         model, settings = self.reference(given["model"], (*path, "model")), self.settings(given, path, each=True)
-        if not layers:
+        if least is None:
             return Taken(model, settings, at=path)
         ends = given.get("layer_range")
-        if not isinstance(ends, list) or [type(end) for end in ends] != [int, int] or not 0 <= ends[0] < ends[1]:
+        if (
+            not isinstance(ends, list)
+            or [type(end) for end in ends] != [int, int]
+            or not 0 <= ends[0] <= ends[1] - least
+        ):
             self.refuse((*path, "layer_range"), f"expected [first layer, layer after the last]; got {ends!r}")
         return Taken(model, settings, ends[0], ends[1] - ends[0], path)
 

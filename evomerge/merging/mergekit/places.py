@@ -43,7 +43,7 @@ def places(names: Sequence[str], blocks: Sequence[int] | None) -> list[Place]:
         depths = _depths(layout)
         return [Place(name, 0, depths.get(name, 0.0), _number(name)) for name in names]
     at = [(piece, offset, size) for piece, size in enumerate(blocks) for offset in range(size)]
-    return [_sliced(name, block, component, at) for name, block, component in rows]
+    return [_sliced(name, block, component, at, len(blocks) - 1) for name, block, component in rows]
 
 
 def _depths(layout: Layout) -> dict[str, float]:
@@ -66,9 +66,9 @@ def _number(name: str) -> int | None:
     return None if place is None else place[1]
 
 
-def _sliced(name: str, block: int | None, component: str, at: Sequence[tuple[int, int, int]]) -> Place:
+def _sliced(name: str, block: int | None, component: str, at: Sequence[tuple[int, int, int]], last: int) -> Place:
     if block is None:
-        return Place(name, 0 if component == "embedding" else at[-1][0], 0.0)
+        return Place(name, 0 if component == "embedding" else last, 0.0)
     piece, offset, size = at[block]
     return Place(name, piece, _depth(offset, size), offset)
 

@@ -140,13 +140,13 @@ class _Writer:
             self.entry(self.models[name], part, first, self.coefficients.per_input(number, name, first))
             for name, first in inputs.items()
         ]
-        if self.on_base and (part.blocks or self.coefficients.method.max_inputs == 1 or not inputs):
+        if self.on_base and (self.recipe.slices or self.coefficients.method.max_inputs == 1 or not inputs):
             sources.insert(0, self.entry(base, part, part.base[1], {}))
         return sources
 
     def entry(self, model: Reference, part: Slice, first: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return one entry of `models` or `sources`."""
-        layers = {"layer_range": [first, first + part.blocks]} if part.blocks else {}
+        layers = {"layer_range": [first, first + part.blocks]} if self.recipe.slices else {}
         return {"model": model, **layers} | _if_any("parameters", parameters)
 
 

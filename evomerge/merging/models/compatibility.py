@@ -9,7 +9,7 @@ import torch
 from evomerge.merging.models.header import CheckpointError, counted, shown
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.shards import read_json, read_text
-from search_spaces.base import Layout
+from search_spaces.base import Layout, block_of, in_block
 
 _DOT = re.compile(r"\.")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -41,6 +41,24 @@ def check_compatible(base: Model, inputs: Mapping[str, Model], *, partial: bool 
     for label, model in inputs.items():
         _check_same_tensors(base, label, model, partial=partial)
         _check_same_shapes(base, label, model)
+
+
+def check_blocks(base: Model, inputs: Mapping[str, Model]) -> None:
+    """Compare the tensors of every input, without their block numbers, with the base's: same names, same shapes.
+
+    Raises CheckpointError.
+    """
+    shapes = {name: base.shape(name) for name in base.names if base.mergeable(name)}
+    for label, model in inputs.items():
+        if _templates(base) != _templates(model):
+            _check_same_tensors(base, label, model, partial=False)
+        for name in (name for name in model.names if model.mergeable(name)):
+            same = name if block_of(name) is None else in_block(name, 0)
+            if same in shapes and model.shape(name) != shapes[same]:
+                raise CheckpointError(
+                    f"{label} ({model.path}): {shown(name)} has shape {model.shape(name)}, and the base's "
+                    f"{shown(same)} {shapes[same]}: blocks of other sizes cannot follow each other."
+                )
 
 
 def check_names(base: Model, inputs: Mapping[str, Model], *, sliced: bool) -> None:

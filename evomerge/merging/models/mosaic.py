@@ -164,17 +164,18 @@ def _config(template: Model, slices: Sequence[Slice]) -> dict[str, Any] | None:
     if template.config is None:
         return None
     origins = [part.base[1] + n for part in slices for n in range(part.blocks)]
-    return _with_depth(dict(template.config), origins)
+    return with_depth(dict(template.config), origins)
 
 
-def _with_depth(config: dict[str, Any], origins: Sequence[int]) -> dict[str, Any]:
+def with_depth(config: dict[str, Any], origins: Sequence[int]) -> dict[str, Any]:
+    """Return a configuration with other blocks. origins: for each of them, the block that it is in the given one."""
     changed = dict(config)
     depth = next((config[key] for key in _DEPTHS if type(config.get(key)) is int), None)
     for key, value in config.items():
         if key in _DEPTHS:
             changed[key] = len(origins)
         elif isinstance(value, dict) and key.endswith("_config"):
-            changed[key] = _with_depth(value, origins)
+            changed[key] = with_depth(value, origins)
         elif isinstance(value, list) and key.endswith("layers") and _are_places(value, depth):
             changed[key] = [place for place, origin in enumerate(origins) if origin in value]
         elif isinstance(value, list) and len(value) == depth and ("layer" in key or _are_sizes(key, value)):

@@ -8,9 +8,10 @@ import pytest
 import torch
 import transformers
 
+from evomerge.merging.mergekit.read import read_mergekit
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.models.header import CheckpointError
-from evomerge.merging.models.mosaic import _with_depth
+from evomerge.merging.models.mosaic import with_depth
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Merge, Recipe, RecipeError, Slice
@@ -138,12 +139,28 @@ def test_slices_in_a_recipe_file(tmp_path: Path) -> None:
     cases = {
         "block: 3": "block: 3",
         "blocks: three": "needs its number of `blocks`",
-        "blocks: 0": "at least one block",
+        "blocks: -1": "at least one block",
     }
     for wrong, message in cases.items():
         (tmp_path / "wrong.yaml").write_text(text.replace("blocks: 3", wrong, 1))
         with pytest.raises(RecipeError, match=message.split(":")[0]):
             read_merge(tmp_path / "wrong.yaml")
+
+
+def test_slices_without_blocks_say_whose_ends_the_result_has(tmp_path: Path) -> None:
+    ends = Slice(0, ("sort", 0), {"sort": 0})
+    made = recipe(tmp_path, (ends, *STACKED, ends))
+    materialize(merge_of(made, scale=[1.0, 1.0]), tmp_path / "out")
+    written, sort = Checkpoint.open(tmp_path / "out"), Checkpoint.open(tmp_path / "sort")
+    for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"):
+        assert torch.equal(written.tensor(name), sort.tensor(name))
+    assert written.config is not None
+    assert written.config["num_hidden_layers"] == 5
+    again = read_mergekit(tmp_path / "out" / "mergekit_config.yml")
+    assert again.recipe.slices == made.slices
+    for wrong in ((ends,), (ends, ends), (STACKED[0], ends, STACKED[1])):
+        with pytest.raises(RecipeError, match="at least one block"):
+            recipe(tmp_path, wrong)
 
 
 def test_a_slice_of_a_stranger_is_refused(tmp_path: Path) -> None:
@@ -160,7 +177,7 @@ def test_lists_of_blocks_and_sizes_by_block_follow_their_blocks() -> None:
         "eos_token_id": [5, 6, 7, 8],
         "text_config": {"num_hidden_layers": 4, "layer_types": ["a", "b", "c", "d"], "moe_layers": [2]},
     }
-    changed = _with_depth(config, [0, 1, 1, 2, 3, 3])
+    changed = with_depth(config, [0, 1, 1, 2, 3, 3])
     assert changed["mlp_only_layers"] == [0, 4, 5]
     assert changed["no_rope_layers"] == [1, 1, 1, 1, 0, 0]
     assert changed["intermediate_size"] == [10, 11, 11, 12, 13, 13]

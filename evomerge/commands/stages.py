@@ -1,0 +1,40 @@
+"""`evomerge search` of a file with stages: searches in a row, each winner exported for the stages that use it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from evomerge.commands.search import run_search
+from evomerge.config import Stage, load_stages
+from evomerge.errors import DONE
+from evomerge.export import export
+from evomerge.launch.plan import prepare
+from evomerge.run import Run
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    file: Path,
+    console: Console,
+    *,
+    resume: bool,
+    as_json: bool,
+    trackers: Mapping[str, str] | None = None,
+) -> int:
+    """Run or resume the searches of a file; return the exit code of the last one that ran.
+
+    All of them are checked before the first one begins. A winner is exported once. Without `resume`, no stage may have
+    begun.
+    """
+    for stage in stages:
+        prepare(stage.config)
+    for name in [stage.name for stage in stages]:
+        # Read again: the winners of the stages before exist by now.
+        stage = next(each for each in load_stages(file, files=True) if each.name == name)
+        code = run_search(stage.config, console, resume=resume, as_json=as_json, trackers=trackers)
+        if code != DONE:
+            return code
+        if stage.winner is not None and not stage.winner.exists():
+            export.export(export.choose(Run(stage.config.study)), stage.winner)
+    return DONE
