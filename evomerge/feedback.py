@@ -173,10 +173,7 @@ class Feedback:
         return frozenset(told.number for told in before)
 
     def _compare(self) -> None:
-        objective = self._objective
-        losses = (objective.by_task(scores) for scores in self._parents)
-        by_metric = map(objective.metric_losses, self._parents) if objective.smooth else ()
-        self._reference = Reference.of(objective, losses, metric=by_metric)
+        self._reference = Reference.among(self._objective, self._parents)
         self.problem = self._reference.problem
         if self._objective.pareto and self.problem is None:
             self._optimizer.limit(self._reference.search_limits.tolist())
@@ -230,7 +227,7 @@ class Feedback:
         if self._reference is None or entry.outcome is None:
             return np.array(entry.losses, dtype=np.float64)
         scores = entry.outcome.scores
-        return self._reference.told(self._objective.by_task(scores), self._objective.metric_losses(scores))
+        return self._reference.told(self._objective.by_task(scores), self._reference.constrained(scores))
 
     def _tell_whole(self, entry: Entry, number: int, x: FloatArray, proposed: bool) -> None:
         losses: FloatArray | None = None

@@ -140,7 +140,9 @@ def _not_kept(deciding: Front, chosen: Chosen) -> list[str]:
     if not keep or chosen.wish.keep or chosen.point.keeps:
         return []
     asked = ", ".join(f"{task} {deciding.objective.asked(task)}" for task in keep)
-    return [f"It violates the study's constraints ({asked}); repeat them with --keep to enforce them here."]
+    only_here = any(deciding.objective.limits_flips(task) for task in keep)  # --keep limits means of tasks
+    more = "" if only_here else "; repeat them with --keep to enforce them here"
+    return [f"It violates the study's constraints ({asked}){more}."]
 
 
 def _outscored(deciding: Front, chosen: Chosen) -> list[str]:

@@ -152,9 +152,15 @@ def _few(task: str, few: Mapping[str, int], total: int, shares: Mapping[str, flo
 
 
 def floor_notes(config: SearchConfig, objective: Objective) -> list[str]:
-    """Warn about constraints that no merge can violate on tasks with scores from 0 to 1."""
+    """Warn about constraints that no merge can violate on tasks with scores from 0 to 1.
+
+    Raises ConfigError for a limit on the flips of a task whose examples are not right or wrong.
+    """
     notes = []
     for task, floor in objective.keep.items():
+        if objective.limits_flips(task):
+            _check_flips(config, objective, task)
+            continue
         if task in objective.by_metric.lower_is_better or task in objective.whole_model:
             continue
         where = config.where("keep", *([task] if isinstance(config.keep, Mapping) else []))
@@ -168,6 +174,17 @@ def floor_notes(config: SearchConfig, objective: Objective) -> list[str]:
                 f"{where}: every score above 0 keeps 0 % of the parent's, so this is no constraint on {task!r}"
             )
     return notes
+
+
+def _check_flips(config: SearchConfig, objective: Objective, task: str) -> None:
+    whole = task in objective.whole_model
+    if whole or task in objective.by_metric.lower_is_better:
+        why = "has one value per model" if whole else "is better the less it scores"
+        place = config.where("keep", *([task] if isinstance(config.keep, Mapping) else []))
+        raise ConfigError(
+            f"{place}: flips are answers that the best parent gets right and a merge wrong, and {task!r} {why}; "
+            "say how far it may fall, such as 0.01 or 98%."
+        )
 
 
 def count_distinct(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> dict[str, dict[str, int]]:

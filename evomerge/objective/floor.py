@@ -23,11 +23,12 @@ class Floor:
     Args:
         amount: Value in the sense of `unit`; a negative fall is a lead over the best parent.
         unit: `fall`, how far it may fall below the best parent in the task's unit; `share`, how much it keeps of that
-            parent's score, 0.98 of it, or 1.02 times it where less is better; or `score`, the score itself.
+            parent's score, 0.98 of it, or 1.02 times it where less is better; `score`, the score itself; or `flips`,
+            the share of examples that this parent may get right and the merge wrong.
     """
 
     amount: float
-    unit: Literal["fall", "share", "score"] = "fall"
+    unit: Literal["fall", "share", "score", "flips"] = "fall"
 
     def allowed(self, best: float) -> float:
         """Return the allowed fall below the best parent, in the task's unit. best: that parent's score or loss."""
@@ -38,15 +39,19 @@ class Floor:
         return self.amount if self.unit == "score" else best - sign * self.allowed(best)
 
     @property
-    def data(self) -> float | str:
-        """The fall or share as written in a search file: 0.01, or `98%`."""
+    def data(self) -> float | str | dict[str, str]:
+        """The fall, share or flips as written in a search file: 0.01, `98%` or `{flips: 1%}`."""
+        if self.unit == "flips":
+            return {"flips": f"{100 * self.amount:.12g}%"}
         if self.unit != "share":
             return self.amount
         kept = 100 * self.amount
         return f"{kept:.12g}%" if kept >= _DOUBTFUL else f"-{100 - kept:.12g}%"
 
     def text(self, sign: float) -> str:
-        """Format a fall or share: `-0.01` from the best parent, `+2` where less is better, or `98%`."""
+        """Format: `-0.01` from the best parent, `+2` where less is better, `98%`, or `flips 1%`."""
+        if self.unit == "flips":
+            return f"flips {100 * self.amount:.12g}%"
         return str(self.data) if self.unit == "share" else f"{-sign * self.amount:+g}" if self.amount else "0"
 
 
@@ -85,13 +90,15 @@ def keep_data(keep: Floor | Mapping[str, Floor]) -> Any:
 
 
 def _read_fall(data: Any) -> Floor:
+    if isinstance(data, Mapping) and data.keys() == {"flips"}:
+        return _read_flips(data["flips"])
     if type(data) in (int, float) and data >= 0:
         return Floor(float(data))
     floor = read_floor(data) if isinstance(data, str) and "+" not in data else None
     if floor is None:
         raise ValueError(
-            "expected how far a merge may fall below the best parent, at least 0, such as 0.01 or -1pt, or what it "
-            f"keeps of the parent's score, such as 98%; got {data!r}"
+            "expected how far a merge may fall below the best parent, at least 0, such as 0.01 or -1pt, what it keeps "
+            f"of the parent's score, such as 98%, or {{flips: 1%}}, the answers that it may lose; got {data!r}"
         )
     if floor.unit != "share":
         return Floor(abs(floor.amount))
@@ -104,3 +111,14 @@ def _read_fall(data: Any) -> Floor:
             f"and if it is meant, -{100 - kept:g}%"
         )
     return floor
+
+
+def _read_flips(data: Any) -> Floor:
+    found = _VALUE.fullmatch(data.strip()) if isinstance(data, str) else None
+    share = hundredths(float(found["amount"])) if found is not None and found["unit"] == "%" else data
+    if type(share) not in (int, float) or not 0 <= share < 1:
+        raise ValueError(
+            "flips is the share of examples that the best parent may get right and a merge wrong, such as 1% or 0.01; "
+            f"got {data!r}"
+        )
+    return Floor(float(share), "flips")

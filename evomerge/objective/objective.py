@@ -126,6 +126,10 @@ class Objective:
         shares.flags.writeable = False
         return shares
 
+    def limits_flips(self, task: str) -> bool:
+        """Whether `keep` limits the answers of the best parent that a merge loses on a task, not its mean."""
+        return task in self.keep and self.keep[task].unit == "flips"
+
     def unit(self, task: str) -> str:
         """The smooth score of a task for people, `bits per byte`; empty for one that counts by its metric."""
         return self.smooth.get(task, "").replace("_", " ")

@@ -1,11 +1,12 @@
 """How models stand against the parents: the best parent on every task, what `keep` allows, which model is better."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from evaluators.base import Scores
 from evomerge.objective.objective import FloatArray, NoReference, Objective
 from evomerge.objective.score import DisplayScore
 
@@ -35,12 +36,14 @@ class Reference:
         display: The score shown to people, which decides in a Pareto search and gives tasks one unit.
         metric: The smallest loss of any parent by the metric of every task, (n_tasks,), from which constraints are
             measured; None where the losses are by metric.
+        rivals: Task -> scores by metric of the best parent on it, where `keep` limits flips.
     """
 
     objective: Objective
     losses: FloatArray | None
     display: DisplayScore
     metric: FloatArray | None = None
+    rivals: Mapping[str, Scores] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -59,6 +62,29 @@ class Reference:
             np.min(by_metric, axis=0) if by_metric else None,
         )
 
+    @classmethod
+    def among(
+        cls, objective: Objective, parents: Iterable[Mapping[str, Scores]], display: DisplayScore | None = None
+    ) -> "Reference":
+        """The reference that these parents make, each given by its scores on every task."""
+        found = list(parents)
+        by_metric = [objective.metric_losses(scores) for scores in found]
+        made = cls.of(objective, map(objective.by_task, found), display, by_metric if objective.smooth else ())
+        rivals = {
+            task: found[int(np.argmin([losses[column] for losses in by_metric]))][task].by_metric
+            for column, task in enumerate(objective.weights)
+            if found and objective.limits_flips(task)
+        }
+        return replace(made, rivals=rivals)
+
+    def constrained(self, scores: Mapping[str, Scores]) -> FloatArray:
+        """What constraints are about, (n_tasks,): losses by metric, or where flips are limited, their share."""
+        found = self.objective.metric_losses(scores)
+        for column, task in enumerate(self.objective.weights):
+            if task in self.rivals:
+                found[column] = share_lost(scores[task].by_metric, self.rivals[task])
+        return found
+
     @cached_property
     def problem(self) -> str | None:
         """Why losses relative to the parents cannot be computed; None where they can, or are not needed."""
@@ -76,59 +102,64 @@ class Reference:
 
     @cached_property
     def limits(self) -> FloatArray:
-        """The largest loss by metric that `keep` allows on every task, (n_tasks,); infinite where nothing is asked."""
+        """What `keep` allows of `constrained` on every task, (n_tasks,); infinite where nothing is asked."""
         best_losses = self.losses if self.metric is None else self.metric
         if best_losses is None:
             return np.full(len(self.objective.weights), np.inf)
-        keep = self.objective.keep
-        falls = [
-            keep[task].allowed(best) if task in keep else np.inf
-            for task, best in zip(self.objective.weights, best_losses, strict=True)
-        ]
-        return np.asarray(best_losses + np.array(falls), dtype=np.float64)
+        return np.array([self._limit(*pair) for pair in zip(self.objective.weights, best_losses, strict=True)])
+
+    def _limit(self, task: str, best: float) -> float:
+        if task not in self.objective.keep:
+            return np.inf
+        floor = self.objective.keep[task]
+        if self.objective.limits_flips(task):
+            return floor.amount if task in self.rivals else np.inf
+        return best + floor.allowed(best)
 
     @property
     def search_limits(self) -> FloatArray:
-        """The limits that the losses themselves have to keep, (n_tasks,); infinite for a task with a smooth score."""
-        smooth = [task in self.objective.smooth for task in self.objective.weights]
-        return np.where(smooth, np.inf, self.limits)
+        """The limits that the losses themselves have to keep, (n_tasks,).
 
-    def told(self, losses: FloatArray, metric: FloatArray | None = None) -> FloatArray:
+        Infinite for a task with a smooth score, and where flips are limited.
+        """
+        objective = self.objective
+        other = [task in objective.smooth or objective.limits_flips(task) for task in objective.weights]
+        return np.where(other, np.inf, self.limits)
+
+    def told(self, losses: FloatArray, constrained: FloatArray | None = None) -> FloatArray:
         """Return the losses for the optimizer, (n_objectives,). Raises NoReference where there is a `problem`.
 
-        metric: the losses by metric where they differ, (n_tasks,), which constraints are about.
+        constrained: what constraints are about where it is not the losses, (n_tasks,).
         """
         if self.objective.pareto:
             return losses
-        excess = np.maximum(0.0, (losses if metric is None else metric) - self.limits).sum()
+        excess = np.maximum(0.0, (losses if constrained is None else constrained) - self.limits).sum()
         return np.array([self._loss(losses) + _PENALTY * excess])
 
-    def order(self, losses: FloatArray, metric: FloatArray | None = None) -> Order:
+    def order(self, losses: FloatArray, constrained: FloatArray | None = None) -> Order:
         """Return the sort key of a model, smallest is best: constraint violation first, then the objective.
 
-        metric: as for `told`.
+        constrained: as for `told`.
         """
         if self.objective.pareto:
             loss = -self.display.of_means(self.objective.as_scores(losses))
         else:
             loss = self._loss(losses) if self.problem is None else self._mean(losses)
-        return round(self.excess(losses if metric is None else metric), DECIMALS), round(loss, DECIMALS)
+        return round(self.excess(losses if constrained is None else constrained), DECIMALS), round(loss, DECIMALS)
 
-    def excess(self, losses: FloatArray) -> float:
-        """Return the total constraint violation over all tasks; 0 if all constraints of `keep` are met.
-
-        losses: by metric, (n_tasks,).
-        """
+    def excess(self, constrained: FloatArray) -> float:
+        """Return the total constraint violation over all tasks; 0 if all constraints of `keep` are met."""
         if self.losses is None or not self.objective.keep:
             return 0.0
-        beyond = losses - self.limits
-        ends = {task: ends for task, ends in self.display.scale.items() if task not in self.objective.smooth}
+        beyond = constrained - self.limits
+        other = self.objective.smooth.keys() | self.rivals.keys()
+        ends = {task: ends for task, ends in self.display.scale.items() if task not in other}
         spans = [abs(ends[t][1] - ends[t][0]) or 1.0 if t in ends else 1.0 for t in self.objective.weights]
         return float((np.where(beyond > ROUNDING, beyond, 0.0) / np.array(spans)).sum())
 
-    def violated(self, losses: FloatArray) -> tuple[str, ...]:
-        """The tasks on which a model falls behind what `keep` allows. losses: by metric, (n_tasks,)."""
-        beyond = losses - self.limits > ROUNDING
+    def violated(self, constrained: FloatArray) -> tuple[str, ...]:
+        """The tasks on which a model falls behind what `keep` allows."""
+        beyond = constrained - self.limits > ROUNDING
         return tuple(task for task, over in zip(self.objective.weights, beyond, strict=True) if over)
 
     def gains(self, losses: FloatArray) -> dict[str, float]:
@@ -171,3 +202,11 @@ class Reference:
         if self.objective.kind == "chebyshev":
             return np.asarray(gaps * self.objective.shares * len(gaps))
         return np.asarray(gaps / np.abs(best))
+
+
+def share_lost(mine: Scores, theirs: Scores) -> float:
+    """Return the mean over the examples of how much lower a model's value is than another's, 0 where it is higher.
+
+    For answers that are right or wrong, that is the share of examples that only the other gets right.
+    """
+    return float(np.maximum(0.0, theirs.values - mine.values).mean())

@@ -137,9 +137,7 @@ def _reference(study: Study, split: str, rows: Sequence[_Row], display: DisplayS
     In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
     """
     objective = display.objective
-    parents = _parents(rows)
-    by_metric = map(objective.metric_losses, parents) if objective.smooth else ()
-    found = Reference.of(objective, map(objective.by_task, parents), display, by_metric)
+    found = Reference.among(objective, _parents(rows), display)
     if found.problem is None or found.losses is None or split == "search":
         return found
     on_search, _ = _comparable(study, objective, "search")

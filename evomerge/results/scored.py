@@ -76,9 +76,14 @@ class ScoredModel:
         return self.objective.by_task(self.scores)
 
     @cached_property
+    def constrained(self) -> FloatArray:
+        """What the constraints of `keep` are about on every task, (n_tasks,); see `Reference.constrained`."""
+        return self.reference.constrained(self.scores)
+
+    @cached_property
     def order(self) -> Order:
         """What models are compared by, smaller is better: (excess over what `keep` allows, loss)."""
-        return self.reference.order(self.losses, self.objective.metric_losses(self.scores))
+        return self.reference.order(self.losses, self.constrained)
 
     @property
     def rank(self) -> tuple[float, float, int]:

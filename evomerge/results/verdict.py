@@ -205,9 +205,13 @@ def _on_report(models: Sequence[ScoredModel], task: str) -> Claim | None:
 def _violations(models: Sequence[ScoredModel], shares: Collection[str]) -> str:
     """Which constraints the winner violates on the report split."""
     winner, named = models[0], []
-    for task in winner.reference.violated(winner.losses):
+    for task in winner.reference.violated(winner.constrained):
         claim, asked = _on_report(models, task), winner.objective.asked(task)
-        against = "" if claim is None else f" ({_change(winner.objective, claim, shares)}, against {claim.parent})"
+        change = "" if claim is None else _change(winner.objective, claim, shares)
+        if winner.objective.limits_flips(task):
+            lost = winner.constrained[list(winner.objective.weights).index(task)]
+            change = f"{100 * lost:.1f} % of the examples are lost"
+        against = "" if claim is None else f" ({change}, against {claim.parent})"
         named.append(f"{task} {asked}{against}")
     count = "a constraint" if len(named) == 1 else f"{len(named)} constraints"
     return f"{winner.label} violates {count} on held-out examples: {'; '.join(named)}."

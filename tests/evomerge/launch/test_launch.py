@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -381,6 +381,18 @@ def test_a_constraint_that_nothing_can_violate_is_a_note(configured: Configured,
     plan = prepare(configured(tasks=UNITS, keep=keep))
     assert (len(plan.notes), said in "".join(plan.notes)) == (bool(said), True)
     assert all(": keep" in note and "search.yaml:" in note for note in plan.notes)
+
+
+def surprise(model: Any, ids: Sequence[str]) -> list[float]:
+    return [1.0 for _ in ids]
+
+
+@pytest.mark.parametrize(("task", "why"), [("bytes", "one value per model"), ("surprise", "better the less it scores")])
+def test_flips_of_a_task_without_right_answers_are_refused(configured: Configured, task: str, why: str) -> None:
+    texts = [f"text {n}" for n in range(60)]
+    one = {"evaluator": "callable", "function": f"{__name__}:surprise", "examples": texts, "higher_is_better": False}
+    with pytest.raises(ConfigError, match=rf"keep.{task}: flips are answers .* {why}"):
+        prepare(configured(tasks={**UNITS, "surprise": one}, keep={task: {"flips": "1%"}}))
 
 
 @pytest.mark.parametrize("objective", ["pareto", "retention"])

@@ -43,3 +43,16 @@ def test_where_less_is_better_a_sign_is_that_of_the_score(value: str, limit: flo
     floor = read_floor(value, -1.0)
     assert floor is not None
     assert floor.limit(10.0, -1.0) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(("written", "share"), [("1%", 0.01), ("2.5 %", 0.025), (0.02, 0.02), ("0%", 0.0), (0, 0.0)])
+def test_flips_are_a_share_of_the_examples(written: object, share: float) -> None:
+    floor = read_keep({"one": {"flips": written}})
+    assert floor == {"one": Floor(pytest.approx(share), "flips")}
+    assert read_keep(keep_data(floor)) == floor
+
+
+@pytest.mark.parametrize("written", ["1", "1pt", "-1%", "100%", 1, -0.1, True, None])
+def test_what_is_no_share_of_flips_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match=r"such as 1% or 0\.01; got"):
+        read_keep({"one": {"flips": written}})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from evaluators.base import Scores
 from evomerge.objective import Floor, Kind, NoReference, Objective
 from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore
@@ -124,3 +125,24 @@ def test_the_worst_task_as_people_read_it() -> None:
     chebyshev = reference(Objective({"a": 1.0, "b": 1.0}, kind="chebyshev"), [-0.8, -0.5])
     assert chebyshev.decisive(np.array([-0.6, -0.5])) == {"chebyshev": pytest.approx(-0.2)}
     assert reference(Objective({"a": 1.0}), [-0.8]).decisive(np.array([-0.6])) == {}
+
+
+def answers(*values: float) -> dict[str, Scores]:
+    return {"a": Scores(tuple(f"{n:016x}" for n in range(len(values))), np.array(values))}
+
+
+def test_flips_are_counted_against_the_best_parent_whatever_the_means_are() -> None:
+    objective = Objective({"a": 1.0}, keep={"a": Floor(0.25, "flips")})
+    found = Reference.among(objective, [answers(1, 1, 0, 0), answers(0, 1, 0, 0)])
+    better, loses_two = answers(0, 1, 1, 1), answers(0, 0, 1, 1)
+    assert [found.constrained(scores).tolist() for scores in (better, loses_two)] == [[0.25], [0.5]]
+    orders = [found.order(objective.by_task(scores), found.constrained(scores)) for scores in (better, loses_two)]
+    assert orders == [(0.0, -0.75), (0.25, -0.5)]
+    assert found.violated(found.constrained(loses_two)) == ("a",)
+    assert found.told(objective.by_task(loses_two), found.constrained(loses_two)).tolist() == [-0.5 + 10 * 0.25]
+    assert np.isinf(found.search_limits).all()
+
+
+def test_without_a_parent_no_flips_are_limited() -> None:
+    objective = Objective({"a": 1.0}, keep={"a": Floor(0.0, "flips")})
+    assert np.isinf(Reference.among(objective, []).limits).all()

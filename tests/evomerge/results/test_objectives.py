@@ -60,6 +60,15 @@ def test_who_wins(tmp_path: Path, kind: Kind, weights: dict[str, float], keep: d
     assert (name, keeps) == (expected, True if keep else None)
 
 
+def test_a_limit_on_flips_decides_as_a_floor_does_and_the_verdict_names_it(tmp_path: Path) -> None:
+    assert winner(tmp_path / "met", Objective(WEIGHTS, keep={"a": Floor(0.1, "flips")}))[:2] == ("x2", True)
+    name, keeps, verdict = winner(tmp_path / "missed", Objective(WEIGHTS, keep={"a": Floor(0.05, "flips")}))
+    assert (name, keeps) == ("x2", False)
+    assert verdict.startswith(
+        "trial:4 violates a constraint on held-out examples: a flips 5% (10.0 % of the examples are lost, against "
+    )
+
+
 @pytest.mark.parametrize("kind", ["mean", "pareto", "chebyshev"])
 def test_where_nothing_keeps_what_was_asked_the_nearest_wins_and_the_verdict_says_so(
     tmp_path: Path, kind: Kind
