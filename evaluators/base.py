@@ -180,6 +180,8 @@ class Evaluator(ABC):
     smooth_score: str | None = None
     #: Whether `score` needs a LanguageModel (network and tokenizer) rather than only the merged tensors.
     needs_language_model: bool = True
+    #: Whether `score` needs a network without a tokenizer, e.g. for images; `preflight` is then called with one too.
+    needs_network: bool = False
     #: Whether the whole model gets a single value (e.g. its size): one example, the same on every split.
     whole_model: bool = False
     #: Whether equal weights always get equal scores; equal candidates are then scored only once.
@@ -276,7 +278,8 @@ class Evaluator(ABC):
         """Tokenize ahead of scoring and return warnings, e.g. about truncated prompts.
 
         Args:
-            model: Provides `tokenizer` and `network`; the network may be on the meta device, without weights.
+            model: Provides `network`, which may be on the meta device, without weights, and if `needs_language_model`
+                `tokenizer`.
 
         Returns:
             Warnings to show the user, one sentence each.

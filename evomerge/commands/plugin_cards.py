@@ -99,5 +99,7 @@ def _takes(kind: type) -> str:
         count = f"{low}" if low == high else f"{low} or more" if high is None else f"{low} to {high}"
         return f"{count} objective{'' if (low, high) == (1, 1) else 's'}"
     if issubclass(kind, Evaluator):
+        if kind.needs_network and not kind.needs_language_model:
+            return "a network"
         return "a model that reads text" if kind.needs_language_model else "any model"
     return ""

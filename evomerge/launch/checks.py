@@ -82,11 +82,20 @@ def check_paths(config: SearchConfig) -> None:
 
 def reads_text(config: SearchConfig) -> bool:
     """Whether any task needs a model with a tokenizer. Raises PluginError for an evaluator that is not there."""
+    return any(kind.needs_language_model for kind in _kinds(config))
+
+
+def needs_network(config: SearchConfig) -> bool:
+    """Whether any task needs a network, with or without a tokenizer. Raises PluginError as `reads_text` does."""
+    return any(kind.needs_language_model or kind.needs_network for kind in _kinds(config))
+
+
+def _kinds(config: SearchConfig) -> list[type[Evaluator]]:
     kinds: list[type[Evaluator]] = []
     for task, spec in config.tasks.items():
         with placed(config, "tasks", task):
             kinds.append(plugins.load("evaluator", spec.kind, Evaluator))
-    return any(kind.needs_language_model for kind in kinds)
+    return kinds
 
 
 def read_tasks(config: SearchConfig) -> dict[str, Evaluator]:
@@ -200,7 +209,7 @@ def preflight(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: 
     """What the evaluators say of their examples for a model without weights. Raises EvaluatorError, with its place."""
     notes = []
     for task, evaluator in evaluators.items():
-        if evaluator.needs_language_model:
+        if evaluator.needs_language_model or evaluator.needs_network:
             with placed(config, "tasks", task):
                 notes += [f"task {task!r}: {note}" for note in evaluator.preflight(model)]
     return notes

@@ -37,7 +37,7 @@ from evomerge.racing import Race, RacingError, make_race
 from evomerge.recipe import Recipe
 from evomerge.resident.parent_configuration import differences, own_configurations
 from evomerge.resident.parent_tokenizer import own_tokenizers
-from evomerge.resident.resident import check_reads_text, check_resident, unloaded
+from evomerge.resident.resident import check_network_of, check_reads_text, check_resident, unloaded
 from evomerge.search_examples import SearchExamples, why_no_parts
 from evomerge.space import arranges_blocks, build_merge_space, chosen_space, layout_of, open_searched
 from evomerge.study import Study
@@ -152,8 +152,9 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     reader = unloaded(base, sources.tokenizer) if base.config is not None else None
     previews: dict[str, tuple[str, ...]] = {}
     foreseen = None if reader is None else foresee(config, reader)
-    if reader is not None and checks.reads_text(config):
+    if reader is not None and checks.needs_network(config):
         notes += checks.preflight(config, evaluators, reader)
+    if reader is not None and checks.reads_text(config):
         previews = checks.previews(evaluators, reader.tokenizer)
     notes += checks.floor_notes(config, objective)
     reading = own_tokenizers(reader, sources, recipe, evaluators, own)
@@ -231,6 +232,8 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
     said: tuple[str, ...] = ()
     if checks.reads_text(config):
         check_reads_text(sources.base, sources.tokenizer)
+    if checks.needs_network(config):
+        check_network_of(sources.base)
         compute, said = scoring_dtype(config, sources.base, study)
     spec = BenchSpec(
         config.recipe(),

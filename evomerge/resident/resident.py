@@ -202,6 +202,15 @@ def generation_settings(model: Model, tokenizer: Path) -> transformers.Generatio
     return transformers.GenerationConfig.from_model_config(configuration(model))
 
 
+def check_network_of(base: Model) -> None:
+    """Raise ModelError, naming the folder, for bare weights."""
+    if base.config is None:
+        raise ModelError(
+            f"{base.path}: config.json missing. Tasks that read text or images need a whole model folder as the base: "
+            "config.json, weights, and what reads (tokenizer or image processor)."
+        )
+
+
 def check_reads_text(base: Model, tokenizer: Path) -> None:
     """Raise ModelError, naming the folder, if these cannot form a model that reads text."""
     if base.config is None:

@@ -74,10 +74,12 @@ class EvaluatorContract:
 
     def test_preflight_needs_no_weights_and_changes_no_score(self, build: Callable[[], Evaluator], model: Any) -> None:
         evaluator = build()
-        if not evaluator.needs_language_model:
+        if not (evaluator.needs_language_model or evaluator.needs_network):
             assert evaluator.preflight(None) == ()
             return
-        shell = SimpleNamespace(tokenizer=model.tokenizer, network=SimpleNamespace(config=model.network.config))
+        shell = SimpleNamespace(network=SimpleNamespace(config=model.network.config))
+        if evaluator.needs_language_model:
+            shell.tokenizer = model.tokenizer
         assert all(isinstance(note, str) for note in evaluator.preflight(shell))
         scores = evaluator.score(model)
         assert np.isfinite(scores.values).all()
