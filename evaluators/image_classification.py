@@ -156,7 +156,7 @@ class ImageClassification(Evaluator):
         """Return the log-probabilities of the classes of some images, (n_images, n_classes)."""
         if self._head is not None and self._expert_head is None:
             raise EvaluatorError(f"The classification head of {self._head!r} is not known yet: `learn` comes first.")
-        batches = self._pixels[torch.tensor(rows)].to(network.device, network.dtype).split(self._batch_images)
+        batches = self._batches(self._pixels[torch.tensor(rows)].to(network.device, network.dtype))
         if self._prompts is None:
             return torch.cat([read(network, self._expert_head, {"pixel_values": batch}) for batch in batches])
         texts = self._text_features(network, batches[0][:1])
@@ -166,15 +166,17 @@ class ImageClassification(Evaluator):
 
     def _text_features(self, network: Any, image: Tensor) -> Tensor:
         """Return the mean feature of each class's prompts, of length 1, (n_classes, width). image: any one image."""
-        prompts = {
-            name: each.to(network.device).split(self._batch_images) for name, each in (self._prompts or {}).items()
-        }
+        prompts = {name: self._batches(each.to(network.device)) for name, each in (self._prompts or {}).items()}
         parts = [
             network(pixel_values=image, **dict(zip(prompts, batch, strict=True))).text_embeds
             for batch in zip(*prompts.values(), strict=True)
         ]
         found = torch.cat(parts).float()  # (n_classes * n_templates, width), of length 1
-        return normalize(found.unflatten(0, (len(self._kinds), -1)).mean(1), dim=-1)
+        return normalize(found.reshape(len(self._kinds), -1, found.shape[1]).mean(1), dim=-1)
+
+    def _batches(self, values: Tensor) -> list[Tensor]:
+        """Cut a tensor into parts of at most `batch_images` rows."""
+        return [values[i : i + self._batch_images] for i in range(0, len(values), self._batch_images)]
 
 
 def _named(folders: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
