@@ -162,7 +162,8 @@ class ImageClassification(Evaluator):
         texts = self._text_features(network, batches[0][:1])
         one = {name: each[:1].to(network.device) for name, each in self._prompts.items()}
         seen = torch.cat([network(pixel_values=batch, **one).image_embeds for batch in batches])
-        return (network.logit_scale.float().exp() * seen.float() @ texts.T).log_softmax(-1)
+        scale: Tensor = network.logit_scale.float().exp()
+        return (scale * seen.float() @ texts.T).log_softmax(-1)
 
     def _text_features(self, network: Any, image: Tensor) -> Tensor:
         """Return the mean feature of each class's prompts, of length 1, (n_classes, width). image: any one image."""
