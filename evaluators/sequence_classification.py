@@ -6,15 +6,15 @@ tasks:
     file: data/reviews.jsonl       # {"text": "…", "label": "positive"}
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from evaluators._encoded import collated, encoded, pad_token
 from evaluators._examples import read_json_lines
 from evaluators._forward import numbers
 from evaluators._heads import (
@@ -29,14 +29,12 @@ from evaluators._heads import (
     read,
     scores_of,
 )
-from evaluators._tokens import NO_LIMIT, PerTokenizer, batch_limit, batches, max_length
+from evaluators._tokens import PerTokenizer, batch_limit, batches
 from evaluators.base import NO_REFERENCES, Evaluator, EvaluatorError, LanguageModel, Preview, Scores, content_ids
 
 CLASSES = frozenset(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
 #: Fields that hold a text, in the order in which they are looked for.
 TEXT_FIELDS = ("text", "sentence")
-#: What a tokenizer gives for every token besides its number, with the value for padding.
-PADDING = {"attention_mask": 0, "token_type_ids": 0}
 
 
 @dataclass(frozen=True)
@@ -146,12 +144,12 @@ class SequenceClassification(Evaluator):
         if self._head is not None and self._expert_head is None:
             raise EvaluatorError(f"The classification head of {self._head!r} is not known yet: `learn` comes first.")
         network, inputs = model.network, self._engine.of(model).inputs
-        pad = _pad_token(network.config)
+        pad = pad_token(network.config)
         sizes = [len(inputs[row]["input_ids"]) for row in rows]
         limit = 1 if pad is None else batch_limit(self._batch_tokens, network)
         groups = batches(sizes, limit)
         parts = [
-            read(network, self._expert_head, _collated([inputs[rows[i]] for i in group], pad or 0, network))
+            read(network, self._expert_head, collated([inputs[rows[i]] for i in group], pad or 0, network))
             for group in groups
         ]
         order = torch.tensor([i for group in groups for i in group], device=parts[0].device)
@@ -160,56 +158,8 @@ class SequenceClassification(Evaluator):
     def _prepare(self, model: LanguageModel) -> _Encoded:
         check_head(model.network, CLASSES, "sequence")
         right = label_rows(self._labels, self._names, model.network.config)
-        length, tokenizer = _length(model.network, model.tokenizer), model.tokenizer
-        whole = [dict(tokenizer(*texts, return_attention_mask=True)) for texts in self._texts]
-        long = [row for row, each in enumerate(whole) if len(each["input_ids"]) > length]
-        for row in long:
-            whole[row] = dict(
-                tokenizer(*self._texts[row], truncation=True, max_length=length, return_attention_mask=True)
-            )
-        empty = next((row for row, each in enumerate(whole) if not each["input_ids"]), None)
-        if empty is not None:
-            raise EvaluatorError(f"{self._labels[empty].where} has no tokens; expected some text.")
-        notes = (
-            [f"{len(long)} of {len(whole)} examples have more than {length} tokens and are truncated"] if long else []
-        )
-        if _pad_token(model.network.config) is None:
+        found = encoded(model.network, model.tokenizer, self._texts, "examples")
+        notes = list(found.notes)
+        if pad_token(model.network.config) is None:
             notes.append("config.json has no pad_token_id, so texts are read one at a time, which is slow; set it")
-        return _Encoded(whole, right, tuple(notes))
-
-
-def _pad_token(config: Any) -> int | None:
-    """Return the token by which the network recognizes padding; None if it has none."""
-    return getattr(config.get_text_config(), "pad_token_id", None)
-
-
-def _length(network: Any, tokenizer: Any) -> int:
-    """Return the context length in tokens; where positions count from the padding token on, less by those before."""
-    length = max_length(network, tokenizer)
-    own = getattr(tokenizer, "model_max_length", None)
-    modules = network.named_modules() if isinstance(network, nn.Module) else ()
-    before = max(
-        (
-            each.padding_idx + 1
-            for name, each in modules
-            if "position" in name and isinstance(each, nn.Embedding) and each.padding_idx is not None
-        ),
-        default=0,
-    )
-    return min(length - before, int(own) if own is not None and own < NO_LIMIT else length)
-
-
-def _collated(examples: Sequence[Mapping[str, Sequence[int]]], pad: int, network: Any) -> dict[str, Tensor]:
-    """Return the arguments of one forward pass, padded on the right, (n_rows, width)."""
-    width = max(len(each["input_ids"]) for each in examples)
-    takes = inspect.signature(network.forward).parameters
-    fills = {
-        "input_ids": pad,
-        **{name: fill for name, fill in PADDING.items() if name in takes and name in examples[0]},
-    }
-    return {
-        name: torch.tensor(
-            [[*each[name], *[fill] * (width - len(each[name]))] for each in examples], device=network.device
-        )
-        for name, fill in fills.items()
-    }
+        return _Encoded(found.inputs, right, tuple(notes))
