@@ -20,7 +20,7 @@ from evomerge.optimizers.base import Optimizer, Prediction
 from evomerge.plugins import PluginSpec
 from evomerge.racing import Race, make_race
 from evomerge.recipe import Merge, Recipe
-from evomerge.results.coordinates import methods_of
+from evomerge.results.coordinates import basis_of, methods_of
 from evomerge.results.front import Front, front
 from evomerge.results.partial import gradients, part_way
 from evomerge.results.predicted import Predicted, predicted
@@ -99,10 +99,12 @@ class Run:
     @cached_property
     def space(self) -> MergeSpace:
         """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
-        from evomerge.space import build_merge_space, chosen_space, layout_of, open_searched  # with torch
+        from evomerge.space import build_merge_space, chosen_space, layout_of, open_searched, with_basis  # with torch
 
         recipe, recipes = self.config.recipe(), self.config.recipes()
-        space = chosen_space(self.config.space, self.config.optimizer, recipes)
+        of_run = bool(self.config.checkpoints)
+        space = chosen_space(self.config.space, self.config.optimizer, recipes, of_run=of_run)
+        space = with_basis(space, basis_of(self.study))
         return build_merge_space(space, recipes, layout_of(space, open_searched(space, recipe).by_name(recipe)))
 
     @cached_property

@@ -1,6 +1,6 @@
 """The search space that a search file asks for, over the tensors or the blocks of its models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,21 @@ from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import read_merge
 from search_spaces.base import Layout, Parameter, SearchSpace, SpaceError
 
+#: Space of the checkpoints of one run.
+SPAN = "span"
 
-def chosen_space(space: PluginSpec, optimizer: PluginSpec, recipes: Mapping[str, Recipe]) -> PluginSpec:
-    """Return the space that `auto` stands for; any other as it is. recipes: those of the methods to choose from."""
+
+def chosen_space(
+    space: PluginSpec, optimizer: PluginSpec, recipes: Mapping[str, Recipe], *, of_run: bool = False
+) -> PluginSpec:
+    """Return the space that `auto` stands for; any other as it is.
+
+    recipes: those of the methods to choose from. of_run: whether the models are the checkpoints of one run.
+    """
     if space.kind != "auto":
         return space
+    if of_run:
+        return PluginSpec(SPAN, space.options)
     kind: type[Optimizer] = plugins.load("optimizer", optimizer.kind, Optimizer)
     fine = kind.follows_gradients and all(why_no_gradient(recipe) is None for recipe in recipes.values())
     return PluginSpec("tensorwise" if fine else "layerwise", space.options)
@@ -52,6 +62,13 @@ def layout_of(spec: PluginSpec, models: Mapping[str, Model]) -> Layout:
         return next(iter(models.values())).layout()
     names = [f"{name}.block.{n}" for name, model in models.items() for n in range(model.layout().n_blocks)]
     return Layout(tuple(names), tuple(range(len(names))), ("other",) * len(names))
+
+
+def with_basis(space: PluginSpec, basis: Sequence[Sequence[float]] | None) -> PluginSpec:
+    """Return the space with the directions that a study began with; any other space, and without them, as it is."""
+    if space.kind != SPAN or basis is None:
+        return space
+    return PluginSpec(SPAN, {**space.options, "basis": basis})
 
 
 def build_merge_space(spec: PluginSpec, recipes: Mapping[str, Recipe], layout: Layout) -> MergeSpace:

@@ -5,17 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evaluators import _strict_yaml as strict_yaml
 from evaluators._nearest import nearest
 from evaluators._own_code import look_in
 from evaluators._texts import read_text
+from evomerge.config.checkpoints import with_models
 from evomerge.config.fields import (
     Amount,
     Backend,
     Base,
+    Checkpoints,
     Count,
     Device,
     Experts,
@@ -85,6 +87,8 @@ class _Text:
 class SearchConfig(Section):
     """A validated search file.
 
+    checkpoints: paths of the checkpoints of one run in training order; the last is the base, the others the experts.
+    Empty for a search over other models.
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
     backend: what generates text, None for transformers.
     racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
@@ -99,6 +103,7 @@ class SearchConfig(Section):
 
     base: Base
     experts: Experts
+    checkpoints: Checkpoints = ()
     method: Methods = PluginSpec("task_arithmetic")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     compute_dtype: Literal["float32", "stored"] | None = None
@@ -125,6 +130,16 @@ class SearchConfig(Section):
     code: Folders = ()
     study: FolderPath
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_models(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, Mapping) or data.get("checkpoints") is None or not isinstance(info.context, Path):
+            return data
+        try:
+            return with_models(data, info.context)
+        except ValueError as error:
+            _refuse("checkpoints", str(error))
+
     @model_validator(mode="after")
     def _consistent(self) -> "SearchConfig":
         _one_for_each_task("objective", self.objective.weights, self.tasks)
@@ -135,6 +150,8 @@ class SearchConfig(Section):
                 "needs `executor: ray`; with `executor: serial` a trial runs in the process of the search, "
                 "which cannot be stopped. Use `executor: ray` and `workers: 1`, or leave trial_timeout out",
             )
+        if self.checkpoints:
+            self._check_run()
         if self.prefer is not None and self.objective.kind != "pareto":
             _refuse("prefer", "needs `objective: pareto`; other objectives take weights themselves: {task: weight}")
         if isinstance(self.keep, Mapping) and not self.keep.keys() <= self.tasks.keys():
@@ -153,6 +170,19 @@ class SearchConfig(Section):
             _refuse("experts", f"{error} Write them as a mapping name: path")
         return self
 
+    def _check_run(self) -> None:
+        """Refuse other sums of checkpoints than the last one plus multiples of the differences to it."""
+        (spec, *others) = self.methods.values()
+        if others or spec.kind != "task_arithmetic" or spec.options.get("normalize"):
+            _refuse(
+                "method",
+                "must be task_arithmetic, without `normalize`, for the checkpoints of one run, whose coefficients have "
+                f"either sign; got {methods_data((spec, *others))!r}. EMA, averages and metrics-weighted averages are "
+                "among the baselines. For another method, give `base` and `experts`",
+            )
+        if any(model.adapter is not None for model in self.experts):
+            _refuse("checkpoints", "must be whole models")
+
     def objective_for(
         self, lower_is_better: Collection[str], whole_model: Collection[str], smooth: Mapping[str, str] = NO_SMOOTH
     ) -> Objective:
@@ -168,6 +198,8 @@ class SearchConfig(Section):
     def where_model(self, path: str) -> str:
         """Return the place of a model for error messages, by the path or hub name of it or of its adapter."""
         document = self._text.document
+        if document is not None and "experts" not in document.data:
+            return self.where("checkpoints")
         listed = document is not None and isinstance(document.data["experts"], list)
         named: dict[strict_yaml.Path, Input] = {("base",): self.base}
         named |= {("experts", n if listed else model.name): model for n, model in enumerate(self.experts)}
@@ -231,6 +263,7 @@ class SearchConfig(Section):
         if self.backend is not None:
             rest["backend"] = plugin_data(self.backend)
         rest["code"] = list(self.code_folders) or None
+        rest["checkpoints"] = list(self.checkpoints) or None
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:

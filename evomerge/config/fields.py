@@ -129,6 +129,8 @@ def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | in
             text = _mapping(part).get("path") if isinstance(part, Mapping) else part
             if isinstance(text, str) and revision is None and locate_name(text, folder)[1] is None:
                 texts.append(((*place, key) if isinstance(model, Mapping) else place, text))
+    run = data.get("checkpoints")
+    texts += [(("checkpoints", index), path) for index, path in enumerate(run if isinstance(run, list) else [])]
     for place, what, spec in plugins_of(data):
         if what in ("search space", "evaluator"):
             texts += [((*place, key), spec.options.get(key)) for key in PATH_OPTIONS]
@@ -320,6 +322,7 @@ Task = Annotated[PluginSpec, PlainValidator(_task)]
 ObjectiveEntry = Annotated[ObjectiveSpec, PlainValidator(read_objective)]
 Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
 Keep = Annotated[Floor | dict[str, Floor], PlainValidator(read_keep)]
+Checkpoints = Annotated[tuple[str, ...], PlainValidator(tuple)]
 Device = Annotated[str, AfterValidator(_device)]
 Folders = Annotated[tuple[Path, ...], PlainValidator(_folders)]
 FolderPath = Annotated[Path, PlainValidator(_located)]

@@ -17,17 +17,24 @@ from search_spaces.base import FloatArray, SpaceError
 DIGITS = 12
 
 
-def planned_trials(space: MergeSpace, base: Model, seed: int, own: Sequence[str] = ()) -> tuple[Trial, ...]:
+def planned_trials(
+    space: MergeSpace,
+    base: Model,
+    seed: int,
+    own: Sequence[str] = (),
+    merges: Sequence[tuple[str, Merge]] | None = None,
+) -> tuple[Trial, ...]:
     """Return canary, starts and baselines, with their points in the search space where they have one.
 
     own: models that are scored as their folders say: what a merge with the same weights scores is not known.
+    merges: labels and merges of the baselines; None for those of every search.
     """
     apart = _apart(space.recipes[0], own)
     starts = [Trial(0, space.default(), label=START, seed=seed)]
     for number, name in list(enumerate(space.methods))[1:]:
         starts.append(Trial(0, space.default(number), label=Origin.START.label(name), seed=seed))
     fixed = []
-    for label, merge in baselines(space.recipes[0], base.layout().names):
+    for label, merge in baselines(space.recipes[0], base.layout().names) if merges is None else merges:
         place = None if label in apart else _place(space, merge, base)
         # A search by task arithmetic starts at the uniform average up to rounding, which is then scored once.
         same = _as_searched(space, merge, base) if label == UNIFORM and place is None else None

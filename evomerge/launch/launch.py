@@ -64,7 +64,7 @@ def run(
         if started is None:
             return Ending("stopped", signal=stop.signal), None
         study, executor = started
-        record_coordinates(study, plan.space, plan.allowed)
+        record_coordinates(study, plan.space, plan.allowed, plan.spec.space.options.get("basis"))
         if optimizer.measures is not None:
             record_measures(study, optimizer.measures)
         reserve = partial(time_after, plan, optimizer, study, lambda: executor.slots)
@@ -144,7 +144,7 @@ def _finished_selection(config: SearchConfig, plan: Plan, say: Callable[[str], N
     """
     with closing(open_study(config, plan, resume=True)) as study:
         pin_models(study, plan.spec.recipe, say)
-        record_coordinates(study, plan.space, plan.allowed)
+        record_coordinates(study, plan.space, plan.allowed, plan.spec.space.options.get("basis"))
         record_objective(study, plan.objective)
         return selection(study, plan.objective)
 

@@ -1,8 +1,9 @@
 """Plan of a search: `prepare` validates all of its parts before any merge or score."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,18 +29,31 @@ from evomerge.merging.engine import MergeError
 from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.arrangeable import check_arrangeable
 from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
+from evomerge.merging.models.model import Model
 from evomerge.merging.models.network import check_network
 from evomerge.merging.recipe_models import RecipeModels, open_models
+from evomerge.merging.run_baselines import losses_of, run_baselines
+from evomerge.merging.run_directions import directions
 from evomerge.merging.slopes import why_no_gradient
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Measures, Optimizer, Positions, TaskExamples, rounded
+from evomerge.plugins import PluginSpec
 from evomerge.racing import Race, RacingError, make_race
-from evomerge.recipe import Recipe
+from evomerge.recipe import Merge, Recipe
 from evomerge.resident.parent_configuration import differences, own_configurations
 from evomerge.resident.parent_tokenizer import own_tokenizers
 from evomerge.resident.resident import check_network_of, check_reads_text, check_resident, unloaded
+from evomerge.results.coordinates import basis_of
 from evomerge.search_examples import SearchExamples, why_no_parts
-from evomerge.space import arranges_blocks, build_merge_space, chosen_space, layout_of, open_searched
+from evomerge.space import (
+    SPAN,
+    arranges_blocks,
+    build_merge_space,
+    chosen_space,
+    layout_of,
+    open_searched,
+    with_basis,
+)
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from evomerge.trial import Origin, Trial
@@ -166,7 +180,7 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         objective=objective,
         planned=planned_paths(space, sources.by_name(recipe), config.seed, apart)
         if paths
-        else planned_trials(space, base, config.seed, apart),
+        else planned_trials(space, base, config.seed, apart, _fixed(config, base)),
         space=space,
         allowed=_allowed(space),
         examples=examples,
@@ -184,6 +198,13 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     build_optimizer(config, plan)
     build_race(config, plan)
     return plan if study is not None else replace(plan, notes=(*plan.notes, *_check_budget(config, plan)))
+
+
+def _fixed(config: SearchConfig, base: Model) -> Sequence[tuple[str, Merge]] | None:
+    """Return labels and merges of the baselines of a run's checkpoints; None for other models."""
+    if not config.checkpoints:
+        return None
+    return run_baselines(config.recipe(), base.layout().names, losses_of([Path(path) for path in config.checkpoints]))
 
 
 def _check_merges(config: SearchConfig, sources: RecipeModels, space: MergeSpace) -> None:
@@ -237,7 +258,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         compute, said = scoring_dtype(config, sources.base, study)
     spec = BenchSpec(
         config.recipe(),
-        chosen_space(config.space, config.optimizer, config.recipes()),
+        _space(config, sources, study),
         dict(config.tasks),
         config.split.shares,
         config.device,
@@ -250,6 +271,20 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         methods=config.recipes(),
     )
     return spec, said
+
+
+def _space(config: SearchConfig, sources: RecipeModels, study: Study | None) -> PluginSpec:
+    """Return the space that is searched, along directions that were recorded when the study began, or are found now."""
+    chosen = chosen_space(config.space, config.optimizer, config.recipes(), of_run=bool(config.checkpoints))
+    if chosen.kind != SPAN:
+        return chosen
+    basis = None if study is None else basis_of(study)
+    if basis is None:
+        rows, _ = directions(sources.base, list(sources.inputs.values()))
+        if not len(rows):
+            raise LaunchError("The checkpoints are all equal, so there is no direction to search along.")
+        basis = rows.tolist()
+    return with_basis(chosen, basis)
 
 
 def _objective(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Objective:

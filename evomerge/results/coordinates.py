@@ -1,7 +1,7 @@
 """The record of what the coordinates of a search are: names, ranges, and which belong to which merge method."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from evomerge.merge_space import MergeSpace, picked
 from evomerge.study import Study
@@ -13,11 +13,15 @@ EVENT = "coordinates"
 
 
 def record_coordinates(
-    study: Study, space: SearchSpace | MergeSpace, allowed: Mapping[str, tuple[float, float]]
+    study: Study,
+    space: SearchSpace | MergeSpace,
+    allowed: Mapping[str, tuple[float, float]],
+    basis: Sequence[Sequence[float]] | None = None,
 ) -> None:
     """Write down, once, the names of the coordinates, the ranges of their parameters and the coordinates by method.
 
-    allowed: parameter -> the least and the largest value that the method takes.
+    allowed: parameter -> the least and the largest value that the method takes. basis: directions of the space `span`,
+    which are computed once, since another machine may find other last bits.
     """
     if all(kind != EVENT for kind, _ in study.events):
         ranges = {
@@ -27,7 +31,15 @@ def record_coordinates(
         }
         several = space if isinstance(space, MergeSpace) and space.is_portfolio else None
         methods = {} if several is None else {"methods": dict(zip(several.methods, several.sizes, strict=True))}
-        study.event(EVENT, names=list(space.names), ranges=ranges, **methods)
+        study.event(
+            EVENT, names=list(space.names), ranges=ranges, **methods, **({} if basis is None else {"basis": basis})
+        )
+
+
+def basis_of(study: Study) -> Sequence[Sequence[float]] | None:
+    """Return the directions of the search, a row of input coefficients each; None in a space without directions."""
+    data = next((data for kind, data in study.events if kind == EVENT), {})
+    return data.get("basis")
 
 
 def methods_of(study: Study) -> Mapping[str, int] | None:
