@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ def expanded(given: Any, folder: Path) -> list[str]:
     Raises ValueError for what is neither, and for fewer than two.
     """
     if isinstance(given, str) and given:
-        pattern = resolve_path(given, folder)
-        found = run_order([path for path in glob(pattern) if Path(path).is_dir() or path.endswith(".safetensors")])
+        pattern = Path(resolve_path(given, folder))
+        paths = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+        found = run_order([str(path) for path in paths if path.is_dir() or path.suffix == ".safetensors"])
     elif isinstance(given, list) and all(isinstance(path, str) and path for path in given):
         found = [resolve_path(path, folder) for path in given]
     else:
