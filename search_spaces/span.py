@@ -86,7 +86,7 @@ class Span(SearchSpace):
         inputs: Sequence[str],
         parameters: Sequence[Parameter],
         *,
-        reach: float = 2.0,
+        reach: float = 1.0,
         basis: Sequence[Sequence[float]] | None = None,
         ranges: Mapping[str, Sequence[float]] | None = None,
         freeze: Mapping[str, Any] | None = None,
