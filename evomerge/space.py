@@ -15,7 +15,8 @@ from evomerge.optimizers.base import Optimizer
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.file import read_merge
-from search_spaces.base import Layout, Parameter, SearchSpace, SpaceError
+from search_spaces._depth_transfer import carried_over
+from search_spaces.base import CoefficientTable, Layout, Parameter, SearchSpace, SpaceError
 
 #: Space of the checkpoints of one run.
 SPAN = "span"
@@ -117,7 +118,7 @@ def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace
     names = tuple(model.name for model in models)
     options = dict(spec.options)
     if isinstance(options.get("start"), str):
-        options["start"] = _start(options).table.bind(layout.names)
+        options["start"] = start_for(_start(options), names, layout)
     space: SearchSpace = plugins.build(
         "search space",
         PluginSpec(spec.kind, options),
@@ -127,6 +128,34 @@ def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace
         parameters=[_at_average(parameter, len(names)) for parameter in method.parameters],
     )
     return space
+
+
+def start_for(merge: Merge, inputs: Sequence[str], layout: Layout) -> CoefficientTable:
+    """Return the coefficients of a recipe as the start of a search: by name, else by relative depth.
+
+    Args:
+        merge: The recipe, of the same models or of siblings with another number of blocks.
+        inputs: Names of the search's models.
+        layout: Tensors of its base.
+
+    Raises:
+        SpaceError: The recipe merges other models, or its tensors have no counterparts.
+    """
+    try:
+        return merge.table.bind(layout.names)
+    except SpaceError as error:
+        theirs = [model.name for model in merge.recipe.inputs]
+        if sorted(theirs) != sorted(inputs):
+            raise SpaceError(
+                f"{error} For a start from a model with another number of blocks, its experts need the same names; "
+                f"they are {', '.join(theirs)}, and here {', '.join(inputs)}."
+            ) from error
+        found = carried_over(merge.table, layout)
+        order = [theirs.index(name) for name in inputs]
+        values = {
+            name: array[:, order] if array.shape[1] == len(order) else array for name, array in found.values.items()
+        }
+        return CoefficientTable(found.groups, values)
 
 
 def _method(recipe: Recipe) -> MergeMethod:
