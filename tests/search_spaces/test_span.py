@@ -1,18 +1,26 @@
 """`span`: coordinates along given directions; without any they are the inputs' own weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from search_spaces.base import CoefficientTable, Parameter, SpaceError
 from search_spaces.span import Span
-from tests.contracts.search_space import INPUTS, SMALL, SearchSpaceContract
+from tests.contracts.search_space import INPUTS, PARAMETERS, SMALL, SearchSpaceContract
 
 WEIGHT = (Parameter("weight", 1 / 3, -1.0, 1.0, per_input=True),)
 
 
+def bounds(reach: float) -> tuple[Parameter, ...]:
+    """The parameters, with the values that a weight can have in the space."""
+    return tuple(replace(p, low=-reach, high=reach) if p.name == "weight" else p for p in PARAMETERS)
+
+
 class TestSpan(SearchSpaceContract):
     space = Span
-    curved = rebounded = ("weight",)
+    curved = ("weight",)
+    bounds = bounds(1.0)
 
 
 def directions(n_inputs: int, n_directions: int) -> list[list[float]]:
@@ -23,7 +31,8 @@ def directions(n_inputs: int, n_directions: int) -> list[list[float]]:
 
 class TestSpanOfDirections(SearchSpaceContract):
     space = Span
-    curved = rebounded = ("weight",)
+    curved = ("weight",)
+    bounds = bounds(2.5 * 3**0.5)
     options = {"basis": directions(len(INPUTS), len(INPUTS)), "reach": 2.5}  # noqa: RUF012 - read only
 
 
