@@ -15,7 +15,8 @@ def check_continues_text(network: Any) -> None:
     if reason is not None:
         raise EvaluatorError(
             f"{type(network).__name__} is not a causal language model: {reason}. Tasks that read or write text from "
-            "left to right need one; score this model with an evaluator of your own (callable)."
+            "left to right need one; score this model with sequence_classification, image_classification, "
+            "embedding_retrieval or an evaluator of your own (callable)."
         )
 
 

@@ -158,6 +158,22 @@ def test_clip_equals_its_own_similarities_and_reads_the_prompts_of_every_candida
     assert not np.allclose(np.array(evaluator.score(model).choices), before, atol=1e-3)
 
 
+def test_the_features_of_several_templates_are_averaged(images: Path, processor: Path) -> None:
+    model, templates = seeing("CLIP", 0), ["{} car", "a photo of a {}"]
+    found = ImageClassification(folder=str(images), processor=str(processor), templates=templates, batch_images=4)
+    features = []
+    for template in templates:
+        texts = [template.format(name) for name in COLORS]
+        tokens = tf.AutoTokenizer.from_pretrained(processor)(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            kept = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+            outputs = model.network(pixel_values=found._pixels, **kept)
+        features.append(outputs.text_embeds)
+    mean = torch.nn.functional.normalize((features[0] + features[1]) / 2, dim=-1)
+    expected = (model.network.logit_scale.exp() * outputs.image_embeds @ mean.T).log_softmax(-1).detach()
+    np.testing.assert_allclose(np.array(found.score(model).choices), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
