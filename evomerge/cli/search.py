@@ -119,9 +119,10 @@ def search(
     mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a search, select a winner and report it; a file with stages is several searches in a row.
+    """Run a search, select a winner and report it.
 
-    The first Ctrl-C lets running candidates finish, the second stops at once; --resume continues either way.
+    A file with stages is several searches in a row. The first Ctrl-C lets running candidates finish, the second stops
+    at once; --resume continues either way.
     """
     from evomerge.config import load_stages
 
