@@ -47,7 +47,7 @@ def embedder(kind: str, seed: int) -> TinyModel:
         return TinyModel(architecture(config).eval(), tokenizer, Path())
 
 
-class OfEmbeddings(EvaluatorContract):
+class EmbeddingsContract(EvaluatorContract):
     kind = "BERT, masked words"
 
     @pytest.fixture
@@ -67,13 +67,13 @@ class OfEmbeddings(EvaluatorContract):
         return TinyModel(network, model.tokenizer, Path())
 
 
-class TestMean(OfEmbeddings):
+class TestMean(EmbeddingsContract):
     @pytest.fixture
     def build(self, data: dict[str, str]) -> Callable[[], Evaluator]:
         return lambda: EmbeddingRetrieval(**data, batch_tokens=100)
 
 
-class TestLastTokenOfLlama(OfEmbeddings):
+class TestLastTokenOfLlama(EmbeddingsContract):
     kind = "Llama"
 
     @pytest.fixture

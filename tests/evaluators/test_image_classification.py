@@ -67,7 +67,7 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_processor(tmp_path_factory.mktemp("processor"))
 
 
-class OfImages(EvaluatorContract):
+class ImagesContract(EvaluatorContract):
     kind = "ViT"
     tolerance = 1e-4  # large weights
 
@@ -88,7 +88,7 @@ class OfImages(EvaluatorContract):
         return TinyModel(network, None, Path())
 
 
-class TestVit(OfImages):
+class TestVit(ImagesContract):
     @pytest.fixture
     def build(self, images: Path, processor: Path) -> Callable[[], Evaluator]:
         return lambda: ImageClassification(folder=str(images), processor=str(processor), batch_images=5)
@@ -98,7 +98,7 @@ class TestVit(OfImages):
         return lambda: ImageClassification(folder=str(images), processor=str(processor), score="logprob")
 
 
-class TestVitWithTheHeadOfAnExpert(OfImages):
+class TestVitWithTheHeadOfAnExpert(ImagesContract):
     @pytest.fixture
     def build(self, images: Path, processor: Path, other_model: TinyModel) -> Callable[[], Evaluator]:
         def make() -> Evaluator:
@@ -112,7 +112,7 @@ class TestVitWithTheHeadOfAnExpert(OfImages):
         return make
 
 
-class TestClip(OfImages):
+class TestClip(ImagesContract):
     kind = "CLIP"
     steps = 10
 

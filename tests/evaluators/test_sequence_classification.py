@@ -41,7 +41,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lines(tmp_path_factory.mktemp("data") / "reviews.jsonl", rows)
 
 
-class OfClassifiers(EvaluatorContract):
+class ClassifiersContract(EvaluatorContract):
     kind = "BERT"
     tolerance = 1e-4  # large weights
 
@@ -62,13 +62,13 @@ class OfClassifiers(EvaluatorContract):
         return TinyModel(network, model.tokenizer, model.folder)
 
 
-class TestBert(OfClassifiers):
+class TestBert(ClassifiersContract):
     @pytest.fixture
     def build(self, reviews: Path) -> Callable[[], Evaluator]:
         return lambda: SequenceClassification(file=str(reviews))
 
 
-class TestPairsBySmoothScore(OfClassifiers):
+class TestPairsBySmoothScore(ClassifiersContract):
     kind = "RoBERTa"
 
     @pytest.fixture
@@ -76,7 +76,7 @@ class TestPairsBySmoothScore(OfClassifiers):
         return lambda: SequenceClassification(file=str(reviews), pair="second", score="logprob", batch_tokens=100)
 
 
-class TestLlamaWithTheHeadOfAnExpert(OfClassifiers):
+class TestLlamaWithTheHeadOfAnExpert(ClassifiersContract):
     kind = "Llama, classifier"
 
     @pytest.fixture

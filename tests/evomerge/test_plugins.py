@@ -124,7 +124,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(PluginError, match=message):
         plugins.load("search space", "layer_wise", SearchSpace)
     for hidden in ("base", "_layout", "zzz"):
-        with pytest.raises(PluginError, match=f"named '{hidden}'. There are auto, blockwise, expertwise"):
+        with pytest.raises(PluginError, match=f"named '{hidden}'. There are auto, blockwise, dataflow"):
             plugins.load("search space", hidden, SearchSpace)
 
 
