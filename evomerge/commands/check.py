@@ -52,6 +52,7 @@ def check_search(
     }
     lines = [
         f"{' or '.join(config.methods)} of {len(config.experts)} experts, {size(plan.model_bytes)} each",
+        *_checkpoints(config),
         f"{plan.space.dimension} coefficients to search ({_space(config, plan)}), optimizer {config.optimizer.kind}",
         *chain.from_iterable(_task(plan, task) for task in plan.examples),
         f"objective {_objective(plan.objective)}",
@@ -114,6 +115,12 @@ def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str
     if task in objective.whole_model:
         return f"one value per model{better}"
     return ", ".join(f"{split} {count}" for split, count in counts.items()) + f" examples{better}"
+
+
+def _checkpoints(config: SearchConfig) -> list[str]:
+    """Name the checkpoints of one run in training order, so that a wrong order is noticed."""
+    names = [Path(path).name for path in config.checkpoints]
+    return [f"checkpoints in training order: {', '.join(names)}; the last one is the base"] if names else []
 
 
 def _objective(objective: Objective) -> str:

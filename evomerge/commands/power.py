@@ -54,7 +54,7 @@ def power_lines(shown: Mapping[str, Any]) -> list[str]:
     assumed = (
         f"assuming {100 * DISAGREEMENT:.0f} % discordant answers; --measure compares two models"
         if shown["source"] is None
-        else f"from the differences between models in {shown['source']}"
+        else f"from the differences between models: {shown['source']}"
     )
     least = shown["detectable"]["score"]
     what = "by task, in its unit" if least is None else f"{least:.2g}"

@@ -7,6 +7,9 @@ from typing import Any
 
 from evomerge.recipe.model_names import resolve_path
 
+#: Name of the last checkpoint among the models of a search.
+BASE = "base"
+
 
 def run_order(paths: Sequence[str]) -> list[str]:
     """Return paths by the numbers in their names: `checkpoint-900` before `checkpoint-1000`."""
@@ -27,11 +30,14 @@ def expanded(given: Any, folder: Path) -> list[str]:
     else:
         raise ValueError(f"expected a pattern such as RUN/checkpoint-*, or a list of paths; got {given!r}")
     if len(found) < 2:
-        raise ValueError(f"needs at least two checkpoints; {given!r} names {len(found)}")
+        there = f"only {Path(found[0]).name}" if found else "no folder and no .safetensors file"
+        raise ValueError(f"needs at least two checkpoints; {given!r} names {there}")
     names = [Path(path).name for path in found]
     if len(set(names)) < len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise ValueError(f"needs checkpoints with distinct names; {twice!r} appears twice")
+    if BASE in names[:-1]:
+        raise ValueError(f"has a checkpoint named {BASE!r}, which is what the last checkpoint is called; rename it")
     return found
 
 

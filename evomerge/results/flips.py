@@ -49,7 +49,7 @@ def share_lost(found: Iterable[Flips]) -> float | None:
 
 def flips_sentence(winner: str, found: Iterable[Flips]) -> str:
     """Say how many answers of the best parents the winner loses; empty if no task has right and wrong answers."""
-    named = [f"{each.task} {each.lost} of {each.n_examples} (the reverse: {each.gained})" for each in found]
+    named = [f"{each.task} {each.lost} of {each.n_examples} (and {each.gained} the other way round)" for each in found]
     if not named:
         return ""
     return f"On held-out examples, {winner} gets wrong what the best parent on the task gets right: {', '.join(named)}."

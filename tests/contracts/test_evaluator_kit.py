@@ -209,6 +209,10 @@ class LeavesSomeOut(Sound):
         return values
 
 
+class HidesTheMetric(Sound):
+    smooth_score = "probability"
+
+
 class ManyExamplesOfOneModel(Sound):
     whole_model = True
 
@@ -222,6 +226,7 @@ CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] 
     "direction": lambda kit, build: kit.test_knows_its_direction(build),
     "whole": lambda kit, build: kit.test_what_is_measured_of_the_whole_model_is_one_example(build),
     "all": lambda kit, build: kit.test_scores_every_example_in_order(build, MODEL),
+    "smooth": lambda kit, build: kit.test_a_smooth_score_comes_with_the_metric(build, MODEL),
     "preflight": lambda kit, build: kit.test_preflight_needs_no_weights_and_changes_no_score(build, MODEL),
     "subset": lambda kit, build: kit.test_a_subset_gives_its_rows_of_the_whole(build, MODEL),
     "alone": lambda kit, build: kit.test_one_example_alone_scores_as_among_all(build, MODEL),
@@ -267,6 +272,7 @@ def test_a_sound_evaluator_with_a_loss_passes(check: str) -> None:
         ("direction", CallsItselfGood),
         ("whole", ManyExamplesOfOneModel),
         ("all", LeavesSomeOut),
+        ("smooth", HidesTheMetric),
         ("preflight", KeepsStateOfPreflight),
         ("subset", AnswersInTheOrderAsked),
         ("subset", MislabelsRows),

@@ -172,7 +172,12 @@ def test_moving_averages_sum_to_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"checkpoints": "run/other-*"}, "search.yaml:1: checkpoints: needs at least two checkpoints; 'run/other-*' "),
+        (
+            {"checkpoints": "run/other-*"},
+            "search.yaml:1: checkpoints: needs at least two checkpoints; 'run/other-*' names no folder",
+        ),
+        ({"checkpoints": "run/checkpoint-80"}, "'run/checkpoint-80' names only checkpoint-80"),
+        ({"checkpoints": ["run/base", "run/checkpoint-80"]}, "has a checkpoint named 'base', which is what the last"),
         ({"checkpoints": 3}, "expected a pattern such as RUN/checkpoint-"),
         ({"base": "run/checkpoint-80"}, "takes the place of `base` and `experts`; remove 'base'"),
         ({"method": "ties"}, "method: must be task_arithmetic"),

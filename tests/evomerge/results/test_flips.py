@@ -45,5 +45,5 @@ def test_the_sentence_names_every_task() -> None:
     found = (Flips("add", "parent:a", 2, 1, 40), Flips("sort", "parent:b", 0, 9, 50))
     assert flips_sentence("trial:4", found) == (
         "On held-out examples, trial:4 gets wrong what the best parent on the task gets right: "
-        "add 2 of 40 (the reverse: 1), sort 0 of 50 (the reverse: 9)."
+        "add 2 of 40 (and 1 the other way round), sort 0 of 50 (and 9 the other way round)."
     )
