@@ -44,7 +44,7 @@ class TestAuto(SearchSpaceContract):
     ],
 )
 def test_optimizer_and_method_decide_what_it_stands_for(optimizer: str, method: str, kind: str, tmp_path: Path) -> None:
-    recipe = Recipe(Input("base", str(tmp_path)), (Input("math", str(tmp_path)),), method)
+    recipes = {method: Recipe(Input("base", str(tmp_path)), (Input("math", str(tmp_path)),), method)}
     options = {"ranges": {"weight": [0.0, 1.0]}}
-    assert chosen_space(PluginSpec("auto", options), PluginSpec(optimizer), recipe) == PluginSpec(kind, options)
-    assert chosen_space(PluginSpec("uniform"), PluginSpec(optimizer), recipe) == PluginSpec("uniform")
+    assert chosen_space(PluginSpec("auto", options), PluginSpec(optimizer), recipes) == PluginSpec(kind, options)
+    assert chosen_space(PluginSpec("uniform"), PluginSpec(optimizer), recipes) == PluginSpec("uniform")
