@@ -74,14 +74,14 @@ def test_a_budget_is_halved_for_one_trial_unless_the_user_set_it(tiny: TinyModel
 def _budgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Yield a list that gets the budget of every evaluation, as its batches follow it."""
     seen: list[int] = []
-    collated = _likelihood._collated
+    collated = _likelihood.collated
 
     def watched(groups: Any, network: Any, batch_tokens: int | None) -> Any:
         seen.append(batch_limit(batch_tokens, network))
         return collated(groups, network, batch_tokens)
 
     with monkeypatch.context() as patched:
-        patched.setattr(_likelihood, "_collated", watched)
+        patched.setattr(_likelihood, "collated", watched)
         yield seen
 
 
