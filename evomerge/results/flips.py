@@ -4,12 +4,12 @@ https://arxiv.org/abs/2011.09161 measures them between two versions of a model: 
 answer that they relied on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evaluators.base import FloatArray
+from evaluators.base import FloatArray, content_of
 from evomerge.results.scored import ScoredModel
 
 
@@ -17,7 +17,8 @@ from evomerge.results.scored import ScoredModel
 class Flips:
     """Answers of one task that differ between a model and the best parent on the task.
 
-    lost: right in the parent, wrong in the model. gained: the reverse. n_examples: all that both were scored on.
+    lost: right in the parent, wrong in the model. gained: the reverse. n_examples: distinct ones that both were scored
+    on; copies of an example are no further evidence.
     """
 
     task: str
@@ -34,7 +35,8 @@ def flips(model: ScoredModel, best: Mapping[str, ScoredModel]) -> tuple[Flips, .
     """
     found = []
     for task, parent in best.items():
-        mine, theirs = model.scores[task].values, parent.scores[task].values
+        first = _distinct(model.scores[task].example_ids)
+        mine, theirs = model.scores[task].values[first], parent.scores[task].values[first]
         if task not in model.objective.whole_model and _right_or_wrong(model, task, mine, theirs):
             lost, gained = int(np.sum(theirs > mine)), int(np.sum(mine > theirs))
             found.append(Flips(task, parent.label, lost, gained, len(mine)))
@@ -53,6 +55,11 @@ def flips_sentence(winner: str, found: Iterable[Flips]) -> str:
     if not named:
         return ""
     return f"On held-out examples, {winner} gets wrong what the best parent on the task gets right: {', '.join(named)}."
+
+
+def _distinct(example_ids: Sequence[str]) -> list[int]:
+    """Return the place of the first copy of every example."""
+    return list({content_of(name): place for place, name in reversed(list(enumerate(example_ids)))}.values())
 
 
 def _right_or_wrong(model: ScoredModel, task: str, *values: FloatArray) -> bool:

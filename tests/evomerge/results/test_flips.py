@@ -32,6 +32,15 @@ def test_lost_and_gained_answers_are_counted_where_answers_are_right_or_wrong() 
     assert share_lost(found) == 0.5
 
 
+def test_copies_of_an_example_count_once() -> None:
+    ids = ("0123456789abcdef", "0123456789abcdef#1", "fedcba9876543210")
+    mine, theirs = (
+        replace(model, scores={**model.scores, "add": Scores(ids, np.array(values))})
+        for model, values in ((MERGE, [0.0, 0.0, 1.0]), (MATHS, [1.0, 1.0, 1.0]))
+    )
+    assert flips(mine, {"add": theirs}) == (Flips("add", "parent:a", 1, 0, 2),)
+
+
 def test_a_parent_loses_nothing_against_itself() -> None:
     assert flips(MATHS, {"add": MATHS}) == (Flips("add", "parent:a", 0, 0, 4),)
 
