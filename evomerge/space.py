@@ -114,6 +114,11 @@ def build_space(spec: PluginSpec, recipe: Recipe, layout: Layout) -> SearchSpace
     """Build the search space for the recipe's method over a layout, see `layout_of`."""
     method = _method(recipe)
     method.check(recipe.options, n_merged(spec, recipe))
+    if spec.kind == SPAN and any(p.name == "weight" and p.per_input and p.low >= 0 for p in method.parameters):
+        raise SpaceError(
+            f"{SPAN} takes weights below 0, and {recipe.method} is for weights from 0 on: use task_arithmetic, or "
+            "another space."
+        )
     models = (recipe.base, *recipe.inputs) if arranges_blocks(spec) else recipe.inputs
     names = tuple(model.name for model in models)
     options = dict(spec.options)

@@ -72,7 +72,7 @@ class Span(SearchSpace):
 
     Coordinate 0.5 is no step along a direction; a step's length in weight space is in proportion to the direction's
     singular value. Other parameters have one value for the whole model. Requires a method with one weight per
-    input; `weight` takes no range.
+    input, which may be negative; `weight` takes no range.
 
     Args:
         reach: Largest factor of a direction. At 1, every weighted average of the checkpoints is within reach.

@@ -11,7 +11,7 @@ from evomerge.config import SearchConfig, load_config
 from evomerge.launch import launch
 from evomerge.launch.plan import prepare
 from evomerge.merging.engine import MergeError
-from evomerge.merging.method import MergeMethod
+from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.header import CheckpointError
 from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import load, names
@@ -74,11 +74,15 @@ def test_every_method_in_every_space(tmp_path: Path, method: str, space: str) ->
         assert isinstance(experts, dict)
         files = write_statistics(tmp_path, experts)
         changes["experts"] = {name: {"path": path, "statistics": str(files[name])} for name, path in experts.items()}
+    weights = [p for p in declared.parameters if p.name == "weight" and p.per_input]
     if space == "dataflow":  # searched over networks in `test_dataflow_search.py`; the toys are bare tensors
-        with pytest.raises(CheckpointError, match=r"has no config\.json, which says how its blocks compute"):
+        with pytest.raises((CheckpointError, MethodError)):
             prepare(configured(tmp_path, **changes))
-    elif space in ("simplex", "span") and not any(p.name == "weight" and p.per_input for p in declared.parameters):
+    elif space in ("simplex", "span") and not weights:
         with pytest.raises(SpaceError, match="with one value per input"):
+            prepare(configured(tmp_path, **changes))
+    elif space == "span" and weights[0].low >= 0:
+        with pytest.raises(SpaceError, match="span takes weights below 0"):
             prepare(configured(tmp_path, **changes))
     elif (METHODS.index(method) + SPACES.index(space)) % len(SPACES):
         assert len(scored(tmp_path, **changes)) > 1

@@ -261,7 +261,9 @@ def random_search(landscapes: Landscapes) -> float:
     return float(np.median(landscapes.found("random")))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "mobster" else []) for name in NAMES]
+)
 def test_at_equal_cost_the_best_candidate_is_better_than_by_random_search(
     name: str, landscapes: Landscapes, random_search: float
 ) -> None:
