@@ -61,7 +61,7 @@ class Limits(Section):
                 datetime.fromisoformat(text)
             except ValueError as error:
                 raise ValueError(
-                    "expected a time such as 07:00, or a date and time such as 2030-01-31 07:00"
+                    f"expected a time such as 07:00, or a date and time such as 2030-01-31 07:00; got {text!r}"
                 ) from error
         return text
 

@@ -341,7 +341,8 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
     n_models = len(plan.spec.recipe.inputs)
     if optimizer.one_coordinate_per_model and dimension != n_models:
         raise LaunchError(
-            f"{config.optimizer.kind} chooses among models, and needs one coordinate for each of the {n_models}; "
+            f"{config.where('optimizer')}: {config.optimizer.kind} chooses among models, and needs one coordinate for "
+            f"each of the {n_models}; "
             f"there are {dimension}: search one weight per model (method: linear, space: uniform)."
         )
     apart = [model.name for model in plan.spec.recipe.inputs if model.name in plan.spec.own]

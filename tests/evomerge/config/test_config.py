@@ -126,7 +126,10 @@ MISTAKES = [
     (("trials: 200", "trials: 0"), ":11: budget.trials: must be greater than or equal to 1; got 0."),
     (("trials: 200", "trials: 1.5"), ":11: budget.trials: must be a valid integer; got 1.5."),
     (("trials: 200, hours: 8, until: 07:00", ""), ":11: budget: a budget needs trials, hours or until."),
-    (("07:00", "25:00"), ":11: budget.until: expected a time such as 07:00"),
+    (
+        ("07:00", "25:00"),
+        ":11: budget.until: expected a time such as 07:00, or a date and time such as 2030-01-31 07:00; got '25:00'.",
+    ),
     (("base: models/base\n", ""), ":1: base: missing."),
     (("base: models/base", "base: {path: x, rev: y}"), ":1: base: unknown key 'rev'"),
     (("executor: ray", "executor: rya"), ":12: executor: must be 'ray' or 'serial'; got 'rya'."),
