@@ -216,6 +216,8 @@ class Bench:
         Examples without a loss are left out, such as generated answers that neither a baseline nor the file gives in a
         form that the metric accepts.
         """
+        if trial.x is None:
+            raise ValueError(f"Trial {trial.number} asks for a gradient and has no point to take it at.")
         merge = self.merge_of(trial)
         self._teach(trial, seconds)
         with _timed(seconds, "merge"):
@@ -224,8 +226,7 @@ class Bench:
         hooks = GradientHooks(self.model, self.engine, checkpointing=self._sparing)
         scores: dict[str, Scores] = {}
         forwarded: list[Tensor] = []
-        searched = None if trial.x is None else self.space.searched(trial.x)
-        with hooks.of(merge, searched) as found:
+        with hooks.of(merge, self.space.searched(trial.x)) as found:
             for task, ids in (trial.examples or {}).items():
                 with _timed(seconds, f"gradient:{task}"):
                     if self._sparing or self._state.changed:  # a backward pass refuses buffers that were restored
@@ -237,8 +238,6 @@ class Bench:
                         forwarded.append(weights[task] * losses[1].mean())
             with _timed(seconds, "gradient"):
                 _backward(forwarded)
-        if trial.x is None:
-            raise ValueError(f"Trial {trial.number} asks for a gradient and has no point to take it at.")
         return Outcome(trial.number, scores, self.space.pull_back(trial.x, found.values), seconds=seconds)
 
     def _losses(

@@ -9,8 +9,10 @@ from evomerge.commands.search import run_search
 from evomerge.config import Stage, load_stages
 from evomerge.errors import DONE
 from evomerge.export import export
+from evomerge.launch.launch import open_study
 from evomerge.launch.plan import prepare
 from evomerge.run import Run
+from evomerge.study.lines import FILE
 
 
 def run_stages(
@@ -24,11 +26,13 @@ def run_stages(
 ) -> int:
     """Run or resume the searches of a file; return the exit code of the last one that ran.
 
-    All of them are checked before the first one begins. A winner is exported once. Without `resume`, no stage may have
-    begun.
+    All of them are checked before the first one begins. A winner is exported once. Raises StudyExists without `resume`
+    if any stage has begun.
     """
     for stage in stages:
-        prepare(stage.config)
+        plan = prepare(stage.config)
+        if not resume and (stage.config.study / FILE).exists():
+            open_study(stage.config, plan, resume=False).close()  # raises, and says how to go on
     for name in [stage.name for stage in stages]:
         # Read again: the winners of the stages before exist by now.
         stage = next(each for each in load_stages(file, files=True) if each.name == name)

@@ -26,7 +26,7 @@ from evomerge.recipe.model_names import MODEL_KEYS, locate_name, resolve_path
 from evomerge.yaml.reader import unknown_key
 
 #: Options of plug-ins that name a file or folder.
-PATH_OPTIONS = ("file", "include_path", "examples", "start")
+PATH_OPTIONS = ("file", "include_path", "examples", "start", "folder", "processor", "queries", "corpus")
 #: Backends that generate: the network itself, and others.
 BACKENDS = ("transformers", "vllm")
 #: Arguments of `vllm.LLM` that follow from the models, or that a merge in place rules out.

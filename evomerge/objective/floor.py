@@ -81,9 +81,12 @@ def read_keep(data: Any) -> Floor | dict[str, Floor]:
     """Parse `keep` of a search file: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
     if not isinstance(data, Mapping) or not data:
         return _read_fall(data)
-    if data.keys() == {"flips"} and isinstance(data["flips"], str) and read_flips(data["flips"]) is not None:
-        raise ValueError(f"flips are limited by task, as in {{sort: {{flips: {data['flips']}}}}}; got {dict(data)!r}")
-    return {task: _read_fall(value) for task, value in data.items()}
+    try:
+        return {task: _read_fall(value) for task, value in data.items()}
+    except ValueError as error:
+        if data.keys() == {"flips"}:  # of no task, unless one has this name
+            raise ValueError(f"flips are limited by task, as in {{sort: {{flips: 1%}}}}; got {dict(data)!r}") from error
+        raise
 
 
 def keep_data(keep: Floor | Mapping[str, Floor]) -> Any:
@@ -116,17 +119,11 @@ def _read_fall(data: Any) -> Floor:
 
 
 def _read_flips(data: Any) -> Floor:
-    found = read_flips(data)
-    if found is None:
+    found = _VALUE.fullmatch(data.strip()) if isinstance(data, str) else None
+    share = hundredths(float(found["amount"])) if found is not None and found["unit"] == "%" else data
+    if type(share) not in (int, float) or not 0 <= share < 1:
         raise ValueError(
             "flips is the share of examples that the best parent may get right and a merge wrong, from 0% to below "
             f"100%, such as 1% or 0.01; got {data!r}"
         )
-    return found
-
-
-def read_flips(data: Any) -> Floor | None:
-    """Parse a share of flips, `1%` or 0.01; None for anything else."""
-    found = _VALUE.fullmatch(data.strip()) if isinstance(data, str) else None
-    share = hundredths(float(found["amount"])) if found is not None and found["unit"] == "%" else data
-    return Floor(float(share), "flips") if type(share) in (int, float) and 0 <= share < 1 else None
+    return Floor(float(share), "flips")

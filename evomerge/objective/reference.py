@@ -82,7 +82,7 @@ class Reference:
         found = self.objective.metric_losses(scores)
         for column, task in enumerate(self.objective.weights):
             if task in self.rivals:
-                found[column] = share_lost(scores[task].by_metric, self.rivals[task])
+                found[column] = _share_lost(scores[task].by_metric, self.rivals[task])
         return found
 
     @cached_property
@@ -204,7 +204,7 @@ class Reference:
         return np.asarray(gaps / np.abs(best))
 
 
-def share_lost(mine: Scores, theirs: Scores) -> float:
+def _share_lost(mine: Scores, theirs: Scores) -> float:
     """Return the mean over the examples of how much lower a model's value is than another's, 0 where it is higher.
 
     For answers that are right or wrong, that is the share of examples that only the other gets right.

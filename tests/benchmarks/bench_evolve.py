@@ -5,8 +5,8 @@ one thread each. Both searches get half of the examples and the same time, start
 half for the choice of the winner, as it always does. Printed: candidates per minute, and the score of each winner on
 the other half, by lm-eval's own loop on the exported folder.
 
-mergekit-evolve runs in an environment of its own, given as `--python`: mergekit[evolve] of
-tests/conformance/requirements.txt's version. What it needs to run on CPUs is in `evolve_on_cpus.py`.
+mergekit-evolve runs in an environment of its own, given as `--python`: `pip install 'mergekit[evolve]==0.1.5'`. What it
+needs to run on CPUs is in `evolve_on_cpus.py`.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def run_evomerge(models: Path, folder: Path, seconds: float, optimizer: str) -> 
 def held_out(model: Path, folder: Path) -> dict[str, float]:
     """Return the scores of a folder of weights on the other half of the examples, by lm-eval's own loop."""
     tasks = TaskManager(include_path=str(folder / "report"))
-    scorer = HFLM(pretrained=str(model), dtype="float32", batch_size=64)
+    scorer = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=64)
     found = simple_evaluate(scorer, tasks=list(METRICS), task_manager=tasks, log_samples=False, verbosity="ERROR")
     assert found is not None
     return {task: float(found["results"][task][metric]) for task, metric in METRICS.items()}
@@ -116,7 +116,7 @@ def row(label: str, counted: int, seconds: float, scores: dict[str, float]) -> s
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--python", default=".venv-conformance/bin/python", help="of mergekit's environment")
+    parser.add_argument("--python", required=True, help="of the environment with mergekit[evolve]")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--mode", choices=["in-memory", "no-in-memory"], default="no-in-memory")
     given = parser.parse_args(arguments)

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from evomerge.study import Study
 from tests.evaluators.tiny_llama import character_tokenizer, write_lines
 
-N_QUESTIONS = 40
+N_QUESTIONS = 20
 N_CANDIDATES = 6
 #: Environment variable that all processes of a search inherit, Ray's too.
 MARK = "EVOMERGE_BENCHMARK"
@@ -192,7 +192,7 @@ def compare(case: Case) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=1000, help="millions of parameters of the largest model")
+    parser.add_argument("--most", type=int, default=110, help="millions of parameters of the largest model")
     parser.add_argument("--least", type=int, default=0, help="millions of parameters of the smallest model")
     given = parser.parse_args()
     print("| parameters | experts | workers | a candidate | the search | memory |\n|---|---|---|---|---|---|")

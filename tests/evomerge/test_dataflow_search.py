@@ -14,7 +14,8 @@ from evaluators import _strict_yaml as strict_yaml
 from evaluators.base import Scores
 from evomerge.bench import build_evaluator
 from evomerge.cli import app
-from evomerge.config import ConfigError, load_config
+from evomerge.config import ConfigError, load_config, load_stages
+from evomerge.launch.launch import open_study
 from evomerge.launch.plan import prepare
 from evomerge.merging.method import MethodError
 from evomerge.merging.models.header import CheckpointError
@@ -196,6 +197,17 @@ def test_two_stages_search_weights_and_then_paths(tiny: TinyModels, tmp_path: Pa
     assert told[0] == told[1]
     refused = CliRunner().invoke(app, ["search", str(file), "--trials", "3"])
     assert refused.exit_code == 2
+
+
+def test_a_later_stage_that_has_begun_is_refused_before_the_first_one_begins(tiny: TinyModels, tmp_path: Path) -> None:
+    stages = {"first": {"budget": {"trials": 3}}, "second": {"budget": {"trials": 3}}}
+    file = write_search(tmp_path, tiny, stages=stages)
+    for stage in load_stages(file):
+        if stage.name == "second":
+            open_study(stage.config, prepare(stage.config), resume=False).close()
+    done = CliRunner().invoke(app, ["search", str(file)])
+    assert (done.exit_code, "--resume" in done.stderr) == (2, True), done.output
+    assert not (tmp_path / "study" / "first").exists()
 
 
 @pytest.mark.parametrize(

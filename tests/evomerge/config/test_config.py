@@ -118,6 +118,17 @@ def test_tasks_may_be_called_like_keys(tmp_path: Path) -> None:
     assert config.objective_for((), ()) == Objective({"kind": 2.0, "weights": 1.0})
 
 
+def test_every_file_and_folder_of_a_task_is_found_from_the_search_file(tmp_path: Path) -> None:
+    tasks = {
+        "images": {"evaluator": "image_classification", "folder": "images", "processor": "clip"},
+        "manuals": {"evaluator": "embedding_retrieval", "queries": "queries.jsonl", "corpus": "corpus.jsonl"},
+    }
+    text = f"{FULL.partition('tasks:')[0]}tasks: {json.dumps(tasks)}\nstudy: run\n"
+    for task, spec in load(tmp_path, text).tasks.items():
+        given = {key: value for key, value in tasks[task].items() if key != "evaluator"}
+        assert spec.options == {key: str(tmp_path / value) for key, value in given.items()}
+
+
 MISTAKES = [
     (("seed: 0", "sedd: 0"), ":16: unknown key 'sedd'; did you mean 'seed'?"),
     (("seed: 0", "seed: 0\nseed: 1"), ":17: duplicate key 'seed' (first at line 16)."),

@@ -52,6 +52,12 @@ def test_flips_are_a_share_of_the_examples(written: object, share: float) -> Non
     assert read_keep(keep_data(floor)) == floor
 
 
+def test_flips_of_no_task_are_refused_unless_a_task_has_that_name() -> None:
+    with pytest.raises(ValueError, match=r"limited by task, as in \{sort: \{flips: 1%\}\}; got \{'flips': '20%'\}"):
+        read_keep({"flips": "20%"})
+    assert read_keep({"flips": "98%"}) == {"flips": Floor(0.98, "share")}
+
+
 @pytest.mark.parametrize("written", ["1", "1pt", "-1%", "100%", 1, -0.1, True, None])
 def test_what_is_no_share_of_flips_is_refused(written: object) -> None:
     with pytest.raises(ValueError, match=r"such as 1% or 0\.01; got"):
