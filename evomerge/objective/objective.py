@@ -89,7 +89,7 @@ class Objective:
         return self.by_metric.by_task({task: found.by_metric for task, found in scores.items()})
 
     def asked(self, task: str) -> str:
-        """Format what `keep` asks of a task: `-0.01` (`+2` if less is better), `98%` of the best parent, or `flips 1%`."""
+        """Format what `keep` asks of a task: `-0.01` (`+2` if less is better), `98%` or `flips 1%`."""
         return self.keep[task].text(self.by_metric.sign(task))
 
     def score_of(self, losses: Sequence[float] | FloatArray) -> float:
