@@ -221,7 +221,7 @@ def why_no_race(examples: SearchExamples, objective: Objective) -> str | None:
     """Return why candidates cannot race; None where they can."""
     reason = why_no_parts(objective)
     if reason is not None:
-        return reason
+        return f"{reason} Set `racing: off`."
     if not _looks(examples.total):
         return (
             f"Racing needs at least {2 * BLOCK} examples on the search split; there are {examples.total}. "

@@ -150,11 +150,11 @@ class SearchExamples:
 
 def why_no_parts(objective: Objective) -> str | None:
     """Return why candidates cannot be compared on some of the examples; None where they can."""
-    if objective.kind != "mean" or objective.keep:
-        return (
-            "Candidates are compared on some of the examples by the mean of the tasks, which needs `objective: mean` "
-            "and no `keep`."
-        )
+    needs = "Candidates are compared on some of the examples by the mean of the tasks"
+    if objective.kind != "mean":
+        return f"{needs}, which `objective: {objective.kind}` is not."
+    if objective.keep:
+        return f"{needs}, and what `keep` asks of {', '.join(sorted(objective.keep))} needs all examples."
     if objective.whole_model:
         names = ", ".join(sorted(objective.whole_model))
         return f"Candidates are scored on some of the examples first, and {names} gives one value per model."

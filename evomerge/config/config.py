@@ -421,7 +421,7 @@ def _mistake(details: ErrorDetails) -> Mistake:
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:
     """Return the valid keys of the file, or of its section at `path`."""
-    return _keys(_SECTIONS[str(path[0])] if path else SearchConfig)
+    return _keys(_SECTIONS[str(path[0])]) if path else [*_keys(SearchConfig), STAGES]
 
 
 def _keys(section: type[Section]) -> list[str]:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from evaluators.base import SPLITS
 from evomerge.objective.floor import Floor, read_keep
 from evomerge.objective.spec import ObjectiveSpec, read_objective, read_weights
 from evomerge.plugins import PluginSpec
@@ -96,7 +97,8 @@ class Split(Section):
     @model_validator(mode="after")
     def _whole(self) -> "Split":
         if not math.isclose(sum(self.shares), 1.0):
-            raise ValueError(f"the shares must sum to 1; they sum to {sum(self.shares):g}")
+            shares = ", ".join(f"{name} {share:g}" for name, share in zip(SPLITS, self.shares, strict=True))
+            raise ValueError(f"the shares must sum to 1; {shares} sum to {sum(self.shares):g}")
         return self
 
     @property

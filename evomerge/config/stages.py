@@ -1,12 +1,13 @@
 """Stages of a search file: searches in a row, where later ones use the winners of earlier ones as models."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluators import _strict_yaml as strict_yaml
+from evaluators._nearest import nearest
 from evomerge.config.config import STAGES, ConfigError, SearchConfig, checked_config, read_search_file
 from evomerge.recipe.model_names import resolve_path
 
@@ -54,6 +55,7 @@ def load_stages(path: Path | str, *, files: bool = False) -> tuple[Stage, ...]:
         )
         bases[name] = data.get("base")
         uses = [each for each in _models(data) if each in bases and each != name]
+        _refuse_misspelled(document, name, data, bases, folder)
         waiting = tuple(each for each in dict.fromkeys(uses) if not (root / each / WINNER / "config.json").is_file())
         models = {each: bases[each] if each in waiting else str(root / each / WINNER) for each in uses}
         bases[name] = data["base"] = models.get(str(data.get("base")), data.get("base"))
@@ -63,6 +65,19 @@ def load_stages(path: Path | str, *, files: bool = False) -> tuple[Stage, ...]:
         found = [_exported(stage, root) if stage.name in uses else stage for stage in found]
         found.append(Stage(name, config, waits_for=waiting))
     return tuple(found)
+
+
+def _refuse_misspelled(
+    document: strict_yaml.Document, name: str, data: Mapping[str, Any], earlier: Collection[str], folder: Path
+) -> None:
+    """Refuse a model that is no path and almost the name of an earlier stage."""
+    for model in _models(data):
+        near = nearest(model, [stage for stage in earlier if stage != name])
+        if near not in (None, model) and "/" not in model and not Path(resolve_path(model, folder)).exists():
+            raise ConfigError(
+                f"{document.where(STAGES, name)}: {name} takes {model!r}, which is neither a folder nor an earlier "
+                f"stage. Did you mean {near!r}?"
+            )
 
 
 def _exported(stage: Stage, root: Path) -> Stage:

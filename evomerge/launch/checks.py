@@ -16,6 +16,7 @@ from evomerge.merging.models.checkpoint import ModelNotFound
 from evomerge.objective import Objective
 from evomerge.optimizers.base import Optimizer, OptimizerError
 from evomerge.plugins import PluginError
+from evomerge.recipe.paths import METHOD as PATH_METHOD
 from evomerge.report.words import count as counted
 from evomerge.resident.resident import ResidentModel
 from evomerge.space import n_merged
@@ -61,7 +62,9 @@ def check_methods(config: SearchConfig) -> None:
             method.check(recipe.options, count)
         except MethodError as error:
             option = error.place[1:] if error.place[:1] == ("options",) else ()
-            error.args = (f"{config.where(*place, *option)}: {error}",)
+            path = recipe.method == PATH_METHOD and count > 1
+            hint = " For a path through the blocks of several, write `space: dataflow`." if path else ""
+            error.args = (f"{config.where(*place, *option)}: {error}{hint}",)
             raise
 
 

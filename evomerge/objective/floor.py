@@ -81,17 +81,21 @@ def read_keep(data: Any) -> Floor | dict[str, Floor]:
     """Parse `keep` of a search file: `{task: 0.01}`, or one value for all tasks. Raises ValueError."""
     if not isinstance(data, Mapping) or not data:
         return _read_fall(data)
-    try:
-        return {task: _read_fall(value) for task, value in data.items()}
-    except ValueError as error:
-        if data.keys() == {"flips"}:  # of no task, unless one has this name
-            raise ValueError(f"flips are limited by task, as in {{sort: {{flips: 1%}}}}; got {dict(data)!r}") from error
-        raise
+    return {task: _read_fall_on(task, value, data) for task, value in data.items()}
 
 
 def keep_data(keep: Floor | Mapping[str, Floor]) -> Any:
     """Return `keep` as data that `read_keep` reads back."""
     return {task: floor.data for task, floor in keep.items()} if isinstance(keep, Mapping) else keep.data
+
+
+def _read_fall_on(task: str, value: Any, data: Mapping[str, Any]) -> Floor:
+    try:
+        return _read_fall(value)
+    except ValueError as error:
+        if data.keys() == {"flips"}:  # of no task, unless one has this name
+            raise ValueError(f"flips are limited by task, as in {{sort: {{flips: 1%}}}}; got {dict(data)!r}") from error
+        raise ValueError(f"{task}: {error}") from error
 
 
 def _read_fall(data: Any) -> Floor:

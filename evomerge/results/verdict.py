@@ -12,6 +12,8 @@ from evomerge.statistics import Difference, examples_needed, p_text, variance_of
 
 #: Tolerated share of a task's examples whose value changes when a model is scored twice.
 UNSTEADY = 0.05
+#: Smaller gaps of scores that are shares matter to nobody: so many examples are asked for as would show this one.
+_LEAST_GAP = 0.005
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def _headline(
     if not kept:
         return f"{said} No parent meets the constraints on held-out examples."
     needed = _needed(gap, shares=shares)
-    more = f", or evaluate on at least {needed:,} examples" if needed is not None else ""
+    tiny = shares and abs(gap.mean) < _LEAST_GAP
+    what = f", which would show a gap of {100 * _LEAST_GAP:g} points" if tiny else ""
+    more = f", or evaluate on at least {needed:,} examples{what}" if needed is not None else ""
     return said if gap.shown else f"{said} Keep {best.label}{more}."
 
 
@@ -184,7 +188,7 @@ def _of(winner: ScoredModel, *, shares: bool) -> str:
 
 def _needed(gap: Difference, *, shares: bool) -> int | None:
     """How many examples would show a gap; None where that is not known, or no number would, or there are as many."""
-    delta = max(abs(gap.mean), 0.005) if shares else abs(gap.mean)
+    delta = max(abs(gap.mean), _LEAST_GAP) if shares else abs(gap.mean)
     if not math.isfinite(gap.half_width) or delta == 0 or gap.by_constants:
         return None
     needed = examples_needed(variance_of(gap), delta)

@@ -110,3 +110,8 @@ def test_every_optimizer_of_several_objectives_takes_them(tmp_path: Path, optimi
 def test_a_search_without_the_statistics_that_its_method_needs_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(MergeError, match="regmean needs the statistics 'gram' of every input, and 'a' has none"):
         finish(tmp_path, method="regmean")
+
+
+def test_blocks_of_several_models_need_the_space_for_paths(tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="merges exactly 1 model.*; got 2. For a path .*, write `space: dataflow`"):
+        prepare(configured(tmp_path, method="passthrough"))

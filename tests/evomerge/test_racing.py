@@ -205,8 +205,8 @@ def test_every_prefix_holds_the_tasks_in_proportion_and_every_task_in_its_own_or
 @pytest.mark.parametrize(
     ("objective", "n_examples", "why"),
     [
-        (Objective({"one": 1.0}, kind="pareto"), 300, "objective: mean"),
-        (Objective({"one": 1.0}, keep={"one": Floor(0.01)}), 300, "no `keep`"),
+        (Objective({"one": 1.0}, kind="pareto"), 300, "which `objective: pareto` is not.* Set `racing: off`"),
+        (Objective({"one": 1.0}, keep={"one": Floor(0.01)}), 300, "what `keep` asks of one needs all"),
         (Objective({"one": 1.0}, whole_model=frozenset({"one"})), 300, "one value per model"),
         (Objective({"one": 1.0}), 99, "at least 100 examples"),
     ],

@@ -150,7 +150,10 @@ MISTAKES = [
     ),
     (("workers: auto", "workers: 0"), ":13: workers: expected auto or a whole number from 1; got 0."),
     (("workers: auto", "workers: true"), ":13: workers: expected auto or a whole number from 1; got True."),
-    (("report: 0.3", "report: 0.2"), ":15: split: the shares must sum to 1; they sum to 0.9."),
+    (
+        ("report: 0.3", "report: 0.2"),
+        ":15: split: the shares must sum to 1; search 0.5, select 0.2, report 0.2 sum to 0.9.",
+    ),
     (
         ("{sort: 1, add: 2}", "{srt: 1, add: 2}"),
         ":9: objective: needs one weight for each task (add, sort); unknown task 'srt'; did you mean 'sort'?",
@@ -186,11 +189,11 @@ MISTAKES = [
         ":10: prefer: expected a mapping task: weight above 0; got",
     ),
     (("seed: 0", "keep: {srt: 0.1}"), ":16: keep: unknown task 'srt'; did you mean 'sort'?"),
-    (("seed: 0", "keep: {sort: -0.1}"), ":16: keep: expected how far a merge may fall below the best parent"),
+    (("seed: 0", "keep: {sort: -0.1}"), ":16: keep: sort: expected how far a merge may fall below the best parent"),
     (("seed: 0", "keep: 1 point"), ":16: keep: expected how far a merge may fall below the best parent"),
     (
         ("seed: 0", "keep: {sort: 101%}"),
-        ":16: keep: a merge keeps from 0% to 100% of the best parent's score; got '101%'.",
+        ":16: keep: sort: a merge keeps from 0% to 100% of the best parent's score; got '101%'.",
     ),
     (
         ("seed: 0", "keep: 2%"),

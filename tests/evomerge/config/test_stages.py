@@ -81,6 +81,9 @@ def test_a_file_without_stages_is_one(tmp_path: Path) -> None:
         ("    seed: 4", "    study: runs/x", r"yaml:4: a file with stages needs one `study`"),
         ("    seed: 4", "    sed: 4", r"yaml:13: .*'sed'.*seed"),
         ("seed: 3", "sed: 3", r"yaml:5: .*'sed'.*seed"),
+        ("seed: 3", "banana: 3", r"unknown key .banana.; there are .*, stages"),
+        ("base: weights", "base: weight", r"yaml:10: paths takes 'weight', .* Did you mean 'weights'"),
+        ("merged: weights", "merged: wieghts", r"yaml:10: paths takes 'wieghts', .* Did you mean 'weights'"),
         ("space: uniform", "space: unifrom", r"yaml:8: .*unifrom.*uniform"),
     ],
 )

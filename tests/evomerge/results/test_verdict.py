@@ -67,6 +67,9 @@ def test_a_change_of_what_should_be_less_says_which_way_it_went() -> None:
 def test_how_many_examples_would_show_it() -> None:
     # 2.80 squared times a variance of 100 x 0.05 squared, by 0.02 squared.
     assert "or evaluate on at least 4,906 examples." in said(Difference(0.02, 0.05, 100, 0.6))
+    # The same variance, by 0.005 squared.
+    asked = said(Difference(0.001, 0.05, 100, 0.98))
+    assert "or evaluate on at least 78,489 examples, which would show a gap of 0.5 points." in asked
 
 
 def test_the_worst_task_in_its_own_unit_or_as_a_share() -> None:
