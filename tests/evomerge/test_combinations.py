@@ -113,5 +113,5 @@ def test_a_search_without_the_statistics_that_its_method_needs_does_not_start(tm
 
 
 def test_blocks_of_several_models_need_the_space_for_paths(tmp_path: Path) -> None:
-    with pytest.raises(MethodError, match="merges exactly 1 model.*; got 2. For a path .*, write `space: dataflow`"):
+    with pytest.raises(MethodError, match=r"merges exactly 1 model.*; got 2\. For a path .*, write `space: dataflow`"):
         prepare(configured(tmp_path, method="passthrough"))
