@@ -1,11 +1,14 @@
 """Commands that draft, check, plan and run a search. Heavy imports are local to the command bodies."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.application import LOADING, SEARCH, AsJson, say, show
+from evomerge.cli.application import LOADING, SEARCH, AsJson, RunFolder, say, show
+
+if TYPE_CHECKING:
+    from evomerge.launch.extension import Extension
 
 commands = typer.Typer()
 
@@ -115,6 +118,10 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Resume the study where it stopped.")] = False,
     trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; overrides the file.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Total hours; overrides the file.")] = None,
+    extend: Annotated[
+        str | None,
+        typer.Option(help="With --resume: how much more than spent so far, as evaluations (50) or time (2h, 30min)."),
+    ] = None,
     wandb: Annotated[str | None, typer.Option(help="Also log to this Weights & Biases project.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
     as_json: AsJson = False,
@@ -122,13 +129,16 @@ def search(
     """Run a search, select a winner and report it.
 
     A file with stages is several searches in a row. The first Ctrl-C lets running candidates finish, the second stops
-    at once; --resume continues either way.
+    at once; --resume continues either way, and `evomerge finish` selects among the candidates so far.
     """
     from evomerge.config import load_stages
 
     stages = load_stages(file, files=True)
-    if stages[0].name and (trials is not None or hours is not None):
-        raise typer.BadParameter("--trials and --hours are for one search; give each of the stages a `budget`")
+    if stages[0].name and not (trials is None and hours is None and extend is None):
+        raise typer.BadParameter("--trials, --hours and --extend are for one search; give each stage a `budget`")
+    if extend is not None and not (resume and trials is None and hours is None):
+        raise typer.BadParameter("--extend goes with --resume, and without --trials and --hours")
+    more = _extension(extend)
     say(LOADING)
     from evomerge.commands.search import run_search
     from evomerge.commands.stages import run_stages
@@ -139,5 +149,27 @@ def search(
         code = run_stages(stages, file, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
     else:
         config = stages[0].config.with_budget(trials=trials, hours=hours)
+        if more is not None:
+            config = more.of(config)
         code = run_search(config, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
     raise typer.Exit(code)
+
+
+def _extension(text: str | None) -> "Extension | None":
+    from evomerge.launch.extension import Extension
+
+    return None if text is None else Extension.read(text)
+
+
+@commands.command(rich_help_panel=SEARCH)
+def finish(run: RunFolder, as_json: AsJson = False) -> None:
+    """End a stopped search early: select and report a winner.
+
+    No candidate is proposed any more; those that were running when the search stopped are scored. `evomerge search
+    --resume` continues the search later, as far as its budget allows.
+    """
+    say(LOADING)
+    from evomerge.commands.finish import finish_search, scored_run
+    from evomerge.report.terminal import Terminal
+
+    raise typer.Exit(finish_search(scored_run(run), Terminal(), as_json=as_json))

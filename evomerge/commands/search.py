@@ -30,9 +30,18 @@ PAUSE = 1.0
 
 
 def run_search(
-    config: SearchConfig, console: Console, *, resume: bool, as_json: bool, trackers: Mapping[str, str] | None = None
+    config: SearchConfig,
+    console: Console,
+    *,
+    resume: bool,
+    as_json: bool,
+    finish: bool = False,
+    trackers: Mapping[str, str] | None = None,
 ) -> int:
-    """Run or resume a search and show its progress; return the exit code. trackers: kind -> target to log to."""
+    """Run or resume a search and show its progress; return the exit code.
+
+    finish: as in `launch.run`. trackers: kind -> target to log to.
+    """
     watched = Trackers(trackers or {})
     with Interruptible(choose(console, as_json=as_json)) as view:
 
@@ -46,7 +55,9 @@ def run_search(
         for message in watched.missing():
             view.event("sink", message)
         watcher = _Watcher(view, watched)
-        ending, selection = launch.run(config, plan, resume=resume, progress=watcher, say=say, heard=watcher.heard)
+        ending, selection = launch.run(
+            config, plan, resume=resume, finish=finish, progress=watcher, say=say, heard=watcher.heard
+        )
         result = None if selection is None else selection_to_dict(selection)
         if result is not None:
             view.event("selected", **result)
@@ -165,4 +176,7 @@ def _last_words(ending: Ending, folder: Path) -> str:
     why = f": {ending.message}" if ending.message else ""
     if not (folder / FILE).exists():
         return f"{ending.kind}{why} before the study began"
-    return f"{ending.kind}{why}\nNothing is lost. To resume: {status.resume_command(folder)}"
+    last = f"{ending.kind}{why}\nNothing is lost. To resume: {status.resume_command(folder)}"
+    if ending.kind == "stopped" and Run(folder).study.completed:
+        last += f"\nTo select among the candidates so far: {status.finish_command(folder)}"
+    return last

@@ -102,7 +102,10 @@ def _selection(run: Run) -> Selection:
         elif snapshot.front is not None:
             numbers = ", ".join(str(model.number) for model in snapshot.front.candidates)
             now = f", or export a candidate now with --trial N; the front so far is {numbers}"
-        raise SelectionError(f"{error} Finish it with `{status.resume_command(run.folder)}`{now}.") from error
+        raise SelectionError(
+            f"{error} Finish it with `{status.resume_command(run.folder)}`, or at once with "
+            f"`{status.finish_command(run.folder)}`{now}."
+        ) from error
 
 
 def _standing(model: ScoredModel, lead: Difference | None) -> dict[str, Any]:

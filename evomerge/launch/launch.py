@@ -4,13 +4,14 @@ import platform
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from evomerge.bench import BenchSpec
-from evomerge.budget import candidates, spending
+from evomerge.budget import Budget, candidates, spending
 from evomerge.config import SearchConfig
 from evomerge.execution.base import Executor
 from evomerge.feedback import record_measures
@@ -38,25 +39,27 @@ def run(
     plan: Plan,
     *,
     resume: bool,
+    finish: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     heard: Callable[[StopRequest], None] = lambda _: None,
 ) -> tuple[Ending, Selection | None]:
     """Run or resume the whole study: search, select, report. For a finished one no workers are started.
 
-    heard: called with every signal, from its handler. Raises StudyExists without `resume` where there is a study,
+    finish: propose nothing more, whatever is left of the budget; candidates that have begun are scored. heard: called
+    with every signal, from its handler. Raises StudyExists without `resume` where there is a study,
     ConfigurationChanged when it is another search, StudyBusy while another process runs it, ExecutorError when no
     worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
     """
     study = resumed(config, plan) if resume else None
-    nothing_left = None if study is None else finished(config, plan, study)
+    nothing_left = None if study is None else finished(config, plan, study, finish=finish)
     if nothing_left is not None:
         found = _finished_selection(config, plan, say)
         say(f"The study in {config.study} is finished: {nothing_left.text('resume again')}")
         return Ending("done"), found
     optimizer = build_optimizer(config, plan)
     race = build_race(config, plan)
-    spendable = budget(config)
+    spendable = Budget(until=datetime.now().astimezone()) if finish else budget(config)
     stop = StopRequest()
     with ExitStack() as opened:
         opened.enter_context(signals(stop, heard))

@@ -36,10 +36,12 @@ def spent(config: SearchConfig, plan: Plan, study: Study) -> bool:
     return budget(config).spent(study, lambda: time_after(plan, optimizer, study, lambda: workers))
 
 
-def finished(config: SearchConfig, plan: Plan, study: Study) -> Finished | None:
-    """Return why resuming would score nothing; None if it would."""
+def finished(config: SearchConfig, plan: Plan, study: Study, *, finish: bool = False) -> Finished | None:
+    """Return why resuming would score nothing; None if it would. finish: resuming proposes nothing more."""
     if state_of(study) != "done" or not is_complete(study, plan.objective):
         return None
+    if finish:
+        return Finished("the winner among all candidates is selected")
     trials = config.budget.trials
     of = spent_of(study, trials)
     if spent(config, plan, study):

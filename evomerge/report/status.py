@@ -107,6 +107,11 @@ def resume_command(folder: Path) -> str:
     return f"evomerge search {shlex.quote(str(folder / SEARCH_FILE))} --resume"
 
 
+def finish_command(folder: Path) -> str:
+    """Return the command that ends the study in `folder` with the candidates that it has."""
+    return f"evomerge finish {shlex.quote(str(folder))}"
+
+
 def export_command(folder: Path) -> str:
     """Return the command, without options, that exports from the study in `folder`."""
     return f"evomerge export {shlex.quote(str(folder))}"

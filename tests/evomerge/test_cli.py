@@ -142,6 +142,40 @@ def test_an_export_before_the_end_says_what_can_be_done(finished: Path, tmp_path
     assert "--trial N; the best merge so far is" in early.stderr
 
 
+def test_a_stopped_search_is_finished_with_the_candidates_it_has_and_can_go_on(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "study", tmp_path / "study")
+    ledger = tmp_path / "study" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(lines[: len(lines) // 2]))
+    before = Study.read(tmp_path / "study")
+    done = run("finish", tmp_path / "study", "--json")
+    assert done.exit_code == 0, done.stderr
+    study = Study.read(tmp_path / "study")
+    assert candidates(study) == candidates(before) < 30
+    assert not study.pending
+    selected = json.loads(run("status", tmp_path / "study", "--json").stdout)["selected"]
+    assert selected in {entry.trial.label for entry in before.entries.values()}
+    again = run("finish", tmp_path / "study", "--json")
+    assert (again.exit_code, len(Study.read(tmp_path / "study").told)) == (0, len(study.told))
+    assert "the winner among all candidates is selected" in again.stdout
+    text = (tmp_path / "study" / "search.yaml").read_text()
+    (tmp_path / "search.yaml").write_text(text.replace(str(finished / "study"), str(tmp_path / "study")))
+    assert run("search", tmp_path / "search.yaml", "--resume", "--json").exit_code == 0
+    assert candidates(Study.read(tmp_path / "study")) == 30
+
+
+def test_there_is_nothing_to_finish_before_a_candidate_has_scores(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "study", tmp_path / "study")
+    ledger = tmp_path / "study" / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    told = [n for n, line in enumerate(lines) if '"kind":"told"' in line]
+    ledger.write_text("".join(lines[: told[1]]))  # the canary alone
+    refused = run("finish", tmp_path / "study")
+    assert refused.exit_code == 2
+    assert "nothing to select from" in refused.stderr
+    assert "--resume" in refused.stderr
+
+
 def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Path) -> None:
     again = run("search", finished / "search.yaml")
     assert again.exit_code == 2

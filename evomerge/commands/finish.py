@@ -1,0 +1,35 @@
+"""`evomerge finish`: selection and report of a search that was stopped before its budget was spent."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from evomerge.commands.search import run_search
+from evomerge.config import SearchConfig
+from evomerge.report.status import resume_command
+from evomerge.run import Run
+from evomerge.study import StudyError
+from evomerge.study.writer import is_being_written
+
+
+def scored_run(folder: Path) -> SearchConfig:
+    """Return the search of a run that can be finished: it does not run now, and has scores to select by.
+
+    Raises StudyError, and ConfigError where the run's search file is not valid any more.
+    """
+    run = Run(folder)
+    if is_being_written(folder):
+        raise StudyError(
+            f"The search in {folder} is running. Stop it with Ctrl-C in its terminal, or by SIGTERM; then finish it."
+        )
+    if not any(entry.losses is not None and entry.trial.counts for entry in run.study.told):
+        raise StudyError(
+            f"No candidate in {folder} has been scored on all search examples, so there is nothing to select from. To "
+            f"go on searching: {resume_command(folder)}"
+        )
+    return run.config.model_copy(update={"study": folder})  # also where the folder was moved
+
+
+def finish_search(config: SearchConfig, console: Console, *, as_json: bool) -> int:
+    """Score what was running when the search stopped, select and report; return the exit code."""
+    return run_search(config, console, resume=True, as_json=as_json, finish=True)
