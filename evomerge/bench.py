@@ -3,7 +3,7 @@
 import hashlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evaluators._engines import write_with
 from evaluators._own_code import look_in
-from evaluators.base import Evaluator, FloatArray, Scores, split_of
+from evaluators.base import Evaluator, FloatArray, Scores, content_of, split_of
 from evomerge import plugins
 from evomerge.errors import PAUSED, EvomergeError
 from evomerge.merging.baselines import baselines, completed, parent_label
@@ -67,6 +67,7 @@ class BenchSpec:
         batch_tokens: Tokens per batch for tasks that set none; "auto" measures them with the canary, None does so on
             accelerators only.
         methods: The recipe of each method by name, where the search chooses from several.
+        report_only: Task name -> evaluator of tasks that are scored on the report split only.
     """
 
     recipe: Recipe
@@ -86,6 +87,7 @@ class BenchSpec:
     salt: str = ""
     batch_tokens: int | Literal["auto"] | None = None
     methods: Mapping[str, Recipe] = field(default_factory=dict)
+    report_only: Mapping[str, PluginSpec] = field(default_factory=dict)
 
     def __call__(self) -> "Bench":
         """Build the bench; executors call this factory in each worker."""
@@ -106,6 +108,24 @@ def split_ids(
     if evaluator.whole_model:
         return evaluator.example_ids
     return tuple(name for name in evaluator.example_ids if split_of(name, fractions, salt) == split)
+
+
+def report_only_ids(
+    evaluator: Evaluator, searched: Iterable[Evaluator], fractions: tuple[float, float, float], salt: str = ""
+) -> tuple[str, ...]:
+    """Return the examples of a task that is only reported, in the evaluator's order.
+
+    They are all of its examples, except those that a searched task has on its search or select split: duplicates are on
+    the same split of every task.
+    """
+    if evaluator.whole_model:
+        return evaluator.example_ids
+    shared = {content_of(name) for other in searched if not other.whole_model for name in other.example_ids}
+    return tuple(
+        name
+        for name in evaluator.example_ids
+        if content_of(name) not in shared or split_of(name, fractions, salt) == "report"
+    )
 
 
 class Bench:
@@ -143,7 +163,8 @@ class Bench:
         self._parents = {parent_label(spec.recipe, name): name for name in spec.own}
         self._folders = {name: models[name] for name in spec.own}
         self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
-        self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in spec.tasks.items()}
+        tasks = {**spec.tasks, **spec.report_only}
+        self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in tasks.items()}
         self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
         #: Tasks whose evaluators know the outputs of an expert on a split: (task, expert, split).
         self._learned: set[tuple[str, str, str]] = set()
@@ -201,7 +222,7 @@ class Bench:
         model, state = self._scored(trial.label)
         model.coefficients = self._seen(trial, merge).values
         scores = {}
-        for task in self.evaluators if trial.examples is None else trial.examples:
+        for task in self._tasks(trial):
             with _timed(seconds, f"evaluate:{task}"):
                 self._renew(merge)
                 state.restore()
@@ -251,7 +272,7 @@ class Bench:
 
     def _teach(self, trial: Trial, seconds: dict[str, float]) -> None:
         """Let evaluators learn the outputs of their experts on the examples of the trial's split, once per split."""
-        for task in self.evaluators if trial.examples is None else trial.examples:
+        for task in self._tasks(trial):
             for expert in self.evaluators[task].experts:
                 key = (task, expert, trial.split)
                 if key not in self._learned:
@@ -338,11 +359,22 @@ class Bench:
             scores = self.evaluators[task].score(model, ids if self.evaluators[task].whole_model else ids[:most])
         return scores if trial.split == "search" else scores.by_metric
 
+    def _tasks(self, trial: Trial) -> Iterable[str]:
+        """Return the tasks that a trial is scored on."""
+        if trial.examples is not None:
+            return trial.examples
+        return self.evaluators if trial.split == "report" else self.spec.tasks
+
     def _split(self, task: str, split: str) -> tuple[str, ...]:
         """Return the ids of a task's examples on a split. Raises ValueError if there are none."""
         key = (task, split)
         if key not in self._ids:
-            self._ids[key] = split_ids(self.evaluators[task], split, self.spec.split, self.spec.salt)
+            shares, salt, evaluator = self.spec.split, self.spec.salt, self.evaluators[task]
+            if task in self.spec.report_only:
+                searched = (self.evaluators[name] for name in self.spec.tasks)
+                self._ids[key] = report_only_ids(evaluator, searched, shares, salt)
+            else:
+                self._ids[key] = split_ids(evaluator, split, shares, salt)
         if not self._ids[key]:
             total = len(self.evaluators[task].example_ids)
             raise ValueError(f"Task {task!r} has no example in split {split!r} ({total} in total): provide more.")

@@ -11,6 +11,7 @@ from evomerge.config import SearchConfig, Stage
 from evomerge.launch.plan import Plan, prepare
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
+from evomerge.report import words
 from evomerge.text.sizes import size
 
 
@@ -41,6 +42,7 @@ def check_search(
         "coefficients": list(plan.space.names),
         "examples": {task: dict(counts) for task, counts in plan.examples.items()},
         "distinct_examples": {task: dict(counts) for task, counts in plan.distinct_examples.items()},
+        "report_only": plan.n_report_only,
         "planned": [trial.label for trial in plan.planned],
         "baselines": plan.n_baselines,
         "proposed": None if config.budget.trials is None else plan.n_proposed(config.budget.trials),
@@ -54,7 +56,7 @@ def check_search(
         f"{' or '.join(config.methods)} of {len(config.experts)} experts, {size(plan.model_bytes)} each",
         *_checkpoints(config),
         f"{plan.space.dimension} coefficients to search ({_space(config, plan)}), optimizer {config.optimizer.kind}",
-        *chain.from_iterable(_task(plan, task) for task in plan.examples),
+        *chain.from_iterable(_task(plan, task) for task in (*plan.examples, *plan.n_report_only)),
         f"objective {_objective(plan.objective)}",
         *_first(plan, config, begun=study["state"] != "new"),
         *partial_lines(parts, config.optimizer.kind),
@@ -91,7 +93,10 @@ def _task(plan: Plan, task: str) -> list[str]:
     """List a task's numbers of examples and its first example."""
     shown = plan.previews.get(task, ())
     title = ["  first example (| marks the end of a token):"] if shown else []
-    counted = _examples(plan.objective, task, plan.examples[task])
+    if task in plan.examples:
+        counted = _examples(plan.objective, task, plan.examples[task])
+    else:
+        counted = _reported_only(plan, task)
     return [f"task {task}: {counted}", *title, *(f"    {line}" for line in shown)]
 
 
@@ -115,6 +120,14 @@ def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str
     if task in objective.whole_model:
         return f"one value per model{better}"
     return ", ".join(f"{split} {count}" for split, count in counts.items()) + f" examples{better}"
+
+
+def _reported_only(plan: Plan, task: str) -> str:
+    objective = plan.report_only
+    better = ", less is better" if objective is not None and task in objective.lower_is_better else ""
+    whole = objective is not None and task in objective.whole_model
+    said = "one value per model" if whole else words.count(plan.n_report_only[task], "example")
+    return f"{said}{better}; reported only, neither searched nor selected on"
 
 
 def _checkpoints(config: SearchConfig) -> list[str]:

@@ -82,6 +82,7 @@ def plan_search(
         **partial_trials(config, plan),
         "signal": signal,
         "notes": [*plan.notes, *weak(signal)],
+        "report_only": plan.n_report_only,
         "study": study,
     }
     return data, [*_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
@@ -163,7 +164,8 @@ def _time(
     if measured is None:
         return known
     rounds = _rounds(config, plan, optimizer, workers, study) if study["left"] else 0.0
-    after = selection_seconds(count, measured.stages, plan.examples, workers)
+    more = sum(plan.n_report_only.values())
+    after = selection_seconds(count, measured.stages, plan.examples, workers, more)
     return known | {
         "source": measured.source,
         "candidate_seconds": measured.seconds,
@@ -217,6 +219,9 @@ def _lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
         f"selection: at most {models['select']} models on the select split and {models['report']} on the report split; "
         "a budget of hours or `until` reserves time for it"
     )
+    only = ", ".join(f"{task} {words.count(count, 'example')}" for task, count in data["report_only"].items())
+    if only:
+        lines.append(f"  reported only, on each of the latter: {only}, at the pace of the other tasks' examples")
     return [*lines, *power_lines(shown), *signal_lines(data["signal"]), *(f"note: {note}" for note in data["notes"])]
 
 

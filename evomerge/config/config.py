@@ -14,6 +14,7 @@ from evaluators._own_code import look_in
 from evaluators._texts import read_text
 from evomerge.config.checkpoints import with_models
 from evomerge.config.fields import (
+    REPORT_ONLY,
     Amount,
     Backend,
     Base,
@@ -63,6 +64,7 @@ FREE = (
     "trial_timeout",
     "batch_tokens",
     "code",
+    "report_only",
     "study",
 )
 
@@ -91,6 +93,7 @@ class SearchConfig(Section):
     Empty for a search over other models.
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
     backend: what generates text, None for transformers.
+    report_only: tasks that are scored at the end only, on the report split, and that decide nothing.
     racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
     scored: "off", "safe" or "aggressive"; None for what the optimizer does by itself.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
@@ -111,6 +114,7 @@ class SearchConfig(Section):
     tokenizer: str | None = None
     space: Plugin = PluginSpec("auto")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
+    report_only: dict[str, Task] = Field(default_factory=dict)
     objective: ObjectiveEntry = ObjectiveSpec()
     prefer: Weights | None = None
     keep: Keep | None = None
@@ -158,9 +162,15 @@ class SearchConfig(Section):
             _refuse(
                 "keep", "; ".join(unknown_key(name, self.tasks, "task") for name in self.keep if name not in self.tasks)
             )
-        unfit = next((name for name in self.tasks if not is_name(name)), None)
-        if unfit is not None:
-            _refuse("tasks", f"the name {unfit!a} contains characters that cannot be displayed; rename the task")
+        for key, tasks in (("tasks", self.tasks), (REPORT_ONLY, self.report_only)):
+            unfit = next((name for name in tasks if not is_name(name)), None)
+            if unfit is not None:
+                _refuse(key, f"the name {unfit!a} contains characters that cannot be displayed; rename the task")
+        twice = next((name for name in self.report_only if name in self.tasks), None)
+        if twice is not None:
+            _refuse(
+                REPORT_ONLY, f"{twice} is also one of the `tasks`, which are reported in any case; rename one of them"
+            )
         names = ["base", "union", *(model.name for model in self.experts)]
         if self.tokenizer is not None and self.tokenizer not in names:
             _refuse("tokenizer", f"must be one of {', '.join(names)}; got {self.tokenizer!r}")
@@ -195,6 +205,10 @@ class SearchConfig(Section):
         key, document = ".".join(map(str, path)), self._text.document
         return key if document is None else f"{document.where(*path)}: {key}"
 
+    def where_task(self, name: str) -> str:
+        """Return the place of a task for error messages, searched or only reported."""
+        return self.where(REPORT_ONLY if name in self.report_only else "tasks", name)
+
     def where_model(self, path: str) -> str:
         """Return the place of a model for error messages, by the path or hub name of it or of its adapter."""
         document = self._text.document
@@ -213,7 +227,8 @@ class SearchConfig(Section):
     @property
     def code_folders(self) -> tuple[str, ...]:
         """The folders to import the user's own modules from; empty if the file names no such module."""
-        specs = (*self.methods.values(), self.space, self.optimizer, *self.tasks.values())
+        tasks = (*self.tasks.values(), *self.report_only.values())
+        specs = (*self.methods.values(), self.space, self.optimizer, *tasks)
         own = any(":" in spec.kind or ":" in str(spec.options.get("function", "")) for spec in specs)
         folders = self.code or (self._text.folder, Path.cwd())
         return tuple(dict.fromkeys(map(str, folders))) if own else ()
@@ -250,7 +265,7 @@ class SearchConfig(Section):
             "experts": {model.name: model_data(model) for model in self.experts},
             "method": methods_data(tuple(self.methods.values())),
             "space": plugin_data(self.space),
-            "tasks": {name: plugin_data(spec, "evaluator") for name, spec in self.tasks.items()},
+            "tasks": _tasks_data(self.tasks),
             "objective": self.objective.data,
             "optimizer": plugin_data(self.optimizer),
             "budget": self.budget.model_dump(exclude_none=True),
@@ -264,6 +279,7 @@ class SearchConfig(Section):
             rest["backend"] = plugin_data(self.backend)
         rest["code"] = list(self.code_folders) or None
         rest["checkpoints"] = list(self.checkpoints) or None
+        rest[REPORT_ONLY] = _tasks_data(self.report_only) or None
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:
@@ -382,6 +398,10 @@ def _missing_files(document: strict_yaml.Document, folder: Path) -> list[Mistake
     return [
         (at, f"{'.'.join(map(str, at))}: {path} does not exist: {remedy}") for at, path in named if not path.exists()
     ]
+
+
+def _tasks_data(tasks: Mapping[str, PluginSpec]) -> dict[str, Any]:
+    return {name: plugin_data(spec, "evaluator") for name, spec in tasks.items()}
 
 
 def _refuse(field: str, why: str) -> NoReturn:

@@ -35,6 +35,8 @@ SET_BY_US = (
     "model", "tokenizer", "dtype", "load_format", "hf_overrides", "trust_remote_code", "skip_tokenizer_init",
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "quantization", "cpu_offload_gb",
 )  # fmt: skip
+#: Key of the tasks that are only reported.
+REPORT_ONLY = "report_only"
 #: Ends of names that are files of lm-eval tasks.
 TASK_FILES = (".yaml", ".yml")
 
@@ -150,7 +152,11 @@ def plugins_of(data: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str
     named: list[tuple[tuple[str | int, ...], str, Any, str]] = [
         *((place, "merge method", method, "kind") for place, method in methods),
         (("space",), "search space", data.get("space"), "kind"),
-        *((("tasks", str(name)), "evaluator", task, "evaluator") for name, task in _mapping(data.get("tasks")).items()),
+        *(
+            ((key, str(name)), "evaluator", task, "evaluator")
+            for key in ("tasks", REPORT_ONLY)
+            for name, task in _mapping(data.get(key)).items()
+        ),
         (("optimizer",), "optimizer", data.get("optimizer"), "kind"),
     ]
     return [
@@ -252,6 +258,8 @@ def _methods(data: Any, info: ValidationInfo) -> PluginSpec | tuple[PluginSpec, 
 
 def _task(data: Any, info: ValidationInfo) -> PluginSpec:
     spec = _plugin(data, info, "evaluator")
+    if REPORT_ONLY in spec.options:
+        raise ValueError(f"{REPORT_ONLY} is a key of the file, beside `tasks`: move the task there")
     task = spec.options.get("task")
     if isinstance(task, str) and task.endswith(TASK_FILES):
         options = {**spec.options, "task": resolve_path(task, _folder(info))}

@@ -18,6 +18,7 @@ from evomerge.report import status
 from evomerge.report.snapshot import take
 from evomerge.results.as_json import card_row
 from evomerge.results.ranking import SelectionError
+from evomerge.results.report_only import ReportedTask
 from evomerge.results.result import Selection
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
@@ -58,7 +59,8 @@ def choose(run: Run, number: int | None = None) -> Choice:
     if number is None:
         result = _selection(run)
         scores: dict[str, Any] = {"verdict": result.verdict}
-        scores |= {model.label: _standing(model, result.leads.get(model.label)) for model in result.models}
+        only = result.report_only
+        scores |= {model.label: _standing(model, result.leads.get(model.label), only) for model in result.models}
         scores |= _on_all_examples(study, result.winner.label, DisplayScore(objective, result.scale))
         origin = status.origin(study, result.winner.label)
         notes = (result.verdict, *([f"{result.winner.label} is {origin}."] if origin else ()))
@@ -108,8 +110,10 @@ def _selection(run: Run) -> Selection:
         ) from error
 
 
-def _standing(model: ScoredModel, lead: Difference | None) -> dict[str, Any]:
+def _standing(model: ScoredModel, lead: Difference | None, only: Sequence[ReportedTask]) -> dict[str, Any]:
     row = card_row("report", model.score, model.tasks)
+    found = {each.task: each.estimates.get(model.label) for each in only}
+    row |= {f"{task} (reported only)": value.mean for task, value in found.items() if value is not None}
     if lead is not None:
         row["winner minus this"] = lead.mean
         if lead.has_interval:

@@ -1,6 +1,7 @@
 """What tasks and optimizer have to say before anything is scored: examples by split, what a tokenizer makes of them,
 how many objectives there may be; each with its place in the search file."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,8 +9,9 @@ from typing import Any
 
 from evaluators.base import SPLITS, Evaluator, EvaluatorError, content_of
 from evomerge import plugins
-from evomerge.bench import build_evaluator, split_ids
+from evomerge.bench import build_evaluator, report_only_ids, split_ids
 from evomerge.config import ConfigError, SearchConfig
+from evomerge.config.fields import REPORT_ONLY
 from evomerge.launch.previews import as_tokens
 from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.checkpoint import ModelNotFound
@@ -19,10 +21,16 @@ from evomerge.plugins import PluginError
 from evomerge.recipe.paths import METHOD as PATH_METHOD
 from evomerge.report.words import count as counted
 from evomerge.resident.resident import ResidentModel
+from evomerge.results.report_only import reported_tasks
 from evomerge.space import n_merged
+from evomerge.study import Study
+from evomerge.study.changes import differences
+from evomerge.text.masking import masked_data
 from evomerge.yaml.reader import unknown_key
 from search_spaces.base import SpaceError
 
+#: Key of the tasks that are searched.
+TASKS = "tasks"
 #: Fewer examples than this on a split say next to nothing.
 FEW_EXAMPLES = 20
 
@@ -95,17 +103,21 @@ def needs_network(config: SearchConfig) -> bool:
 
 def _kinds(config: SearchConfig) -> list[type[Evaluator]]:
     kinds: list[type[Evaluator]] = []
-    for task, spec in config.tasks.items():
-        with placed(config, "tasks", task):
-            kinds.append(plugins.load("evaluator", spec.kind, Evaluator))
+    for key, tasks in ((TASKS, config.tasks), (REPORT_ONLY, config.report_only)):
+        for task, spec in tasks.items():
+            with placed(config, key, task):
+                kinds.append(plugins.load("evaluator", spec.kind, Evaluator))
     return kinds
 
 
-def read_tasks(config: SearchConfig) -> dict[str, Evaluator]:
-    """The evaluators by task. Raises PluginError or EvaluatorError, with its place in the search file."""
+def read_tasks(config: SearchConfig, key: str = TASKS) -> dict[str, Evaluator]:
+    """The evaluators by task. Raises PluginError or EvaluatorError, with its place in the search file.
+
+    key: of the tasks that are searched, or of those that are only reported.
+    """
     found = {}
-    for task, spec in config.tasks.items():
-        with placed(config, "tasks", task):
+    for task, spec in (config.tasks if key == TASKS else config.report_only).items():
+        with placed(config, key, task):
             found[task] = build_evaluator(spec)
     return found
 
@@ -117,8 +129,7 @@ def check_experts(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> 
     for task, evaluator in evaluators.items():
         for expert in evaluator.experts:
             if expert not in names:
-                place = config.where("tasks", task)
-                raise ConfigError(f"{place}: {unknown_key(expert, names, 'expert')}")
+                raise ConfigError(f"{config.where_task(task)}: {unknown_key(expert, names, 'expert')}")
 
 
 def count_examples(
@@ -161,6 +172,46 @@ def _few(task: str, few: Mapping[str, int], total: int, shares: Mapping[str, flo
         f"numbers vary around the shares. Fewer than {FEW_EXAMPLES} show next to nothing: give the task about "
         f"{wanted} examples{change}"
     )
+
+
+def report_only_examples(
+    config: SearchConfig, searched: Mapping[str, Evaluator], only: Mapping[str, Evaluator], notes: list[str]
+) -> dict[str, tuple[str, ...]]:
+    """Examples of every task that is only reported. Raises ConfigError for a task without any.
+
+    notes: gets how many examples a task shares with searched ones, and where they are few.
+    """
+    shares, salt = config.split.shares, config.split.salt or ""
+    found: dict[str, tuple[str, ...]] = {}
+    for task, evaluator in only.items():
+        ids = found[task] = report_only_ids(evaluator, searched.values(), shares, salt)
+        total = len(evaluator.example_ids)
+        said = f"{total - len(ids)} of its {counted(total, 'example')} are also on the search or select split of a task"
+        if not ids:
+            raise ConfigError(
+                f"{config.where_task(task)}: no example is left to report, since {said}: give it other examples."
+            )
+        if len(ids) < total:
+            notes.append(f"task {task!r} is reported on {counted(len(ids), 'example')}: {said}, and are left out")
+        distinct = len(set(map(content_of, ids)))
+        if distinct < FEW_EXAMPLES and not evaluator.whole_model:
+            few = counted(distinct, "distinct example")
+            notes.append(f"task {task!r} is reported on {few}: fewer than {FEW_EXAMPLES} show next to nothing")
+    return found
+
+
+def check_reported(study: Study, config: SearchConfig) -> None:
+    """Raise ConfigError where the tasks that are only reported differ from those that models were reported on."""
+    told = (entry for entry in study.told if entry.trial.split == "report" and entry.losses is not None)
+    if next(told, None) is None:
+        return
+    now = masked_data(json.loads(json.dumps(config.as_dict().get(REPORT_ONLY, {}))))
+    changed = differences(reported_tasks(study), now, REPORT_ONLY)
+    if changed:
+        raise ConfigError(
+            f"{config.where(REPORT_ONLY)}: models of this study have been reported, with other tasks beside those that "
+            f"were searched ({'; '.join(changed)}). Revert the change, or begin a new study (`study`)."
+        )
 
 
 def floor_notes(config: SearchConfig, objective: Objective) -> list[str]:
@@ -213,7 +264,7 @@ def preflight(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: 
     notes = []
     for task, evaluator in evaluators.items():
         if evaluator.needs_language_model or evaluator.needs_network:
-            with placed(config, "tasks", task):
+            with placed(config, REPORT_ONLY if task in config.report_only else TASKS, task):
                 notes += [f"task {task!r}: {note}" for note in evaluator.preflight(model)]
     return notes
 

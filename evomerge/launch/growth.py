@@ -62,6 +62,12 @@ def added(study: Study, examples: Examples, config: SearchConfig, objective: Obj
     """
     before = scored_on(study)
     changed = [key for key, ids in before.items() if examples.get(key, ()) != ids]
+    only = [key for key in changed if key[0] in config.report_only]
+    if only and only == changed:  # the models that were reported would have to be scored again
+        task, split = only[0]
+        said = other_examples(task, split, before[only[0]], examples[only[0]])
+        raise ConfigError(f"{config.where_task(task)}: {said}")
+    changed = [key for key in changed if key not in only]
     for task, split in changed:
         now = examples.get((task, split), ())
         if not set(before[task, split]) < set(now):

@@ -13,6 +13,7 @@ from typing import Any
 from evomerge.bench import BenchSpec
 from evomerge.budget import Budget, candidates, spending
 from evomerge.config import SearchConfig
+from evomerge.config.fields import REPORT_ONLY
 from evomerge.execution.base import Executor
 from evomerge.feedback import record_measures
 from evomerge.launch.backend import backend_versions
@@ -27,6 +28,7 @@ from evomerge.merging import pins
 from evomerge.merging.pins import Pins
 from evomerge.objective.spec import record_objective
 from evomerge.results.coordinates import record_coordinates
+from evomerge.results.report_only import record_reported
 from evomerge.results.result import Selection, selection
 from evomerge.results.select import select
 from evomerge.study import SEARCH_FILE, Study
@@ -68,6 +70,8 @@ def run(
             return Ending("stopped", signal=stop.signal), None
         study, executor = started
         record_coordinates(study, plan.space, plan.allowed, plan.spec.space.options.get("basis"))
+        if record_reported(study, config.as_dict().get(REPORT_ONLY, {}), plan.report_only):
+            config.write(Path(config.study) / SEARCH_FILE)
         if optimizer.measures is not None:
             record_measures(study, optimizer.measures)
         reserve = partial(time_after, plan, optimizer, study, lambda: executor.slots)

@@ -66,7 +66,8 @@ def time_after(plan: Plan, optimizer: Optimizer, study: Study, slots: Callable[[
     stages = stage_seconds(study)
     searched = sum(trial.merge is None and trial.counts for trial in (e.trial for e in study.told))
     count = selection_count(plan, optimizer, searched)
-    return sum(stages.values()) + selection_seconds(count, stages, plan.examples, slots())
+    more = sum(plan.n_report_only.values())
+    return sum(stages.values()) + selection_seconds(count, stages, plan.examples, slots(), more)
 
 
 def selection_count(plan: Plan, optimizer: Optimizer, searched: int | None) -> Scorings:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from evaluators.base import SPLITS, Evaluator
 from evomerge.bench import split_ids
@@ -18,10 +19,15 @@ from evomerge.trial import Outcome, Trial
 Examples = Mapping[tuple[str, str], tuple[str, ...]]
 
 
-def examples_of(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Examples:
-    """The examples of every task on every split, now."""
+def examples_of(
+    config: SearchConfig,
+    evaluators: Mapping[str, Evaluator],
+    report_only: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> Examples:
+    """The examples of every task on every split, now. report_only: those of the tasks that are only reported."""
     shares, salt = config.split.shares, config.split.salt or ""
-    return {(task, split): split_ids(one, split, shares, salt) for task, one in evaluators.items() for split in SPLITS}
+    found = {(task, split): split_ids(one, split, shares, salt) for task, one in evaluators.items() for split in SPLITS}
+    return found | {(task, "report"): ids for task, ids in report_only.items()}
 
 
 def pin_models(study: Study, recipe: Recipe, say: Callable[[str], None]) -> pins.Pins:
@@ -130,7 +136,7 @@ def scored_on(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     if study.growths:
         examples = study.growths[-1].examples
-        return {(task, split): ids for split, by_task in examples.items() for task, ids in by_task.items()}
+        found = {(task, split): ids for split, by_task in examples.items() for task, ids in by_task.items()}
     for entry in study.told:
         for task, scores in (entry.outcome.scores if entry.outcome is not None else {}).items():
             found.setdefault((task, entry.trial.split), scores.example_ids)

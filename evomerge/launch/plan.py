@@ -12,6 +12,7 @@ from evaluators.base import Evaluator
 from evomerge import plugins
 from evomerge.bench import BenchSpec
 from evomerge.config import SearchConfig
+from evomerge.config.fields import REPORT_ONLY
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
@@ -70,6 +71,7 @@ class Plan:
 
     same: `first_trials.model_key`, or None for every trial where scores vary. no_loss: task -> why it has no
     differentiable loss, None where it has one. added: the examples that the study of the search file lacks so far.
+    report_only: the tasks that are only reported, as an objective; None without any.
     """
 
     spec: BenchSpec
@@ -88,6 +90,12 @@ class Plan:
     same: Callable[[Trial], bytes | None]
     no_loss: Mapping[str, str | None]
     added: Added | None
+    report_only: Objective | None
+
+    @property
+    def n_report_only(self) -> dict[str, int]:
+        """Number of examples of each task that is only reported."""
+        return {task: len(self.ids[task, "report"]) for task in (self.report_only.weights if self.report_only else ())}
 
     @property
     def search_examples(self) -> SearchExamples:
@@ -158,20 +166,24 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     notes = [*tokenizer_differences(base, sources.inputs), *differences(own), *sources.notes, *places, *said]
     notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [*memory_notes(config, needs)]
     say("reading the tasks")
-    evaluators = checks.read_tasks(config)
-    checks.check_experts(config, evaluators)
+    evaluators, only = checks.read_tasks(config), checks.read_tasks(config, REPORT_ONLY)
+    tasks = {**evaluators, **only}
+    checks.check_experts(config, tasks)
     examples = checks.count_examples(config, evaluators, notes)
-    ids, objective = examples_of(config, evaluators), _objective(config, evaluators)
+    reported = checks.report_only_examples(config, evaluators, only, notes)
+    ids, objective = examples_of(config, evaluators, reported), _objective(config, evaluators)
+    if study is not None:
+        checks.check_reported(study, config)
     beyond = None if study is None else added(study, ids, config, objective)
     reader = unloaded(base, sources.tokenizer) if base.config is not None else None
     previews: dict[str, tuple[str, ...]] = {}
     foreseen = None if reader is None else foresee(config, reader)
     if reader is not None and checks.needs_network(config):
-        notes += checks.preflight(config, evaluators, reader)
+        notes += checks.preflight(config, tasks, reader)
     if reader is not None and checks.reads_text(config):
-        previews = checks.previews(evaluators, reader.tokenizer)
+        previews = checks.previews(tasks, reader.tokenizer)
     notes += checks.floor_notes(config, objective)
-    reading = own_tokenizers(reader, sources, recipe, evaluators, own)
+    reading = own_tokenizers(reader, sources, recipe, tasks, own)
     check_own_networks(config, needs, {**own, **reading.scored})
     spec = with_length(config, spec, foreseen, own)
     apart = tuple(name for name in (recipe.base.name, *sources.inputs) if name in own or name in reading.scored)
@@ -192,8 +204,9 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         previews=previews,
         borrowed=reading.borrowed(recipe),
         no_loss={task: evaluator.why_no_loss() for task, evaluator in evaluators.items()},
-        same=partial(model_key, space, apart) if all(e.deterministic for e in evaluators.values()) else never,
+        same=partial(model_key, space, apart) if all(e.deterministic for e in tasks.values()) else never,
         added=beyond,
+        report_only=_reported(only),
     )
     build_optimizer(config, plan)
     build_race(config, plan)
@@ -269,6 +282,7 @@ def _bench(config: SearchConfig, sources: RecipeModels, study: Study | None) -> 
         salt=config.split.salt or "",
         batch_tokens=config.batch_tokens,
         methods=config.recipes(),
+        report_only=dict(config.report_only),
     )
     return spec, said
 
@@ -293,6 +307,15 @@ def _objective(config: SearchConfig, evaluators: Mapping[str, Evaluator]) -> Obj
         [task for task, evaluator in evaluators.items() if evaluator.whole_model],
         {task: evaluator.smooth_score for task, evaluator in evaluators.items() if evaluator.smooth_score is not None},
     )
+
+
+def _reported(only: Mapping[str, Evaluator]) -> Objective | None:
+    """Return the tasks that are only reported as an objective."""
+    if not only:
+        return None
+    lower = frozenset(task for task, evaluator in only.items() if not evaluator.higher_is_better)
+    whole = frozenset(task for task, evaluator in only.items() if evaluator.whole_model)
+    return Objective(dict.fromkeys(only, 1.0), lower, whole_model=whole)
 
 
 def _needs(sources: RecipeModels, spec: BenchSpec) -> MemoryNeeds:

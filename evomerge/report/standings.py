@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.report.words import column_digits, plus_minus, signed
+from evomerge.report.words import column_digits, plus_minus, signed, task_mean
 from evomerge.results.flips import share_lost
 from evomerge.results.result import Selection
 from evomerge.results.verdict import Repeat
@@ -17,7 +17,7 @@ def render(selection: Selection) -> Group:
     """Render the table and the verdict.
 
     Scores have 95 % intervals. "answers lost" is the share of examples, over all tasks with right and wrong answers,
-    that the best parent on the task gets right and the model gets wrong.
+    that the best parent on the task gets right and the model gets wrong. Tasks that are only reported come last.
     """
     rows = Table(
         title="Held-out examples (report split); ± is half a 95 % interval", title_justify="left", pad_edge=False
@@ -26,7 +26,8 @@ def render(selection: Selection) -> Group:
     models = selection.models
     lost = [share_lost(selection.flips.get(model.label, ())) for model in models]
     has_flips = any(share is not None for share in lost)
-    for name in ("score", *models[0].tasks, *(["answers lost"] if has_flips else []), "winner ahead by", "p"):
+    only = [f"{each.task} (reported only)" for each in selection.report_only]
+    for name in ("score", *models[0].tasks, *(["answers lost"] if has_flips else []), "winner ahead by", "p", *only):
         rows.add_column(Text(name), justify="right", overflow="fold")
     digits = {task: column_digits(model.tasks[task] for model in models) for task in models[0].tasks}
     of_score, of_lead = column_digits(model.score for model in models), column_digits(selection.leads.values())
@@ -39,12 +40,17 @@ def render(selection: Selection) -> Group:
             *tasks,
             *([_share(share)] if has_flips else []),
             *ahead,
+            *(_mean(each.estimates.get(model.label)) for each in selection.report_only),
         )
     return Group(rows, *(Text(line) for line in _lines(selection)))
 
 
 def _task(value: Estimate, digits: int) -> str:
     return f"{value.mean:.{digits}f}" if abs(value.mean) < 10_000 else f"{value.mean:,.0f}"
+
+
+def _mean(value: Estimate | None) -> str:
+    return "" if value is None else task_mean(value.mean)
 
 
 def _share(lost: float | None) -> str:

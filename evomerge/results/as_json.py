@@ -14,6 +14,7 @@ from evaluators.base import Scores
 from evomerge.results.front import Front
 from evomerge.results.predicted import Predicted
 from evomerge.results.progress import SearchFront
+from evomerge.results.report_only import ReportedTask
 from evomerge.results.result import Selection
 from evomerge.results.scored import ScoredModel
 from evomerge.results.verdict import Claim
@@ -193,6 +194,21 @@ def claims_to_list(claims: Iterable[Claim]) -> list[dict[str, Any]]:
     ]
 
 
+def report_only_to_dict(found: Iterable[ReportedTask]) -> dict[str, Any]:
+    """Tasks that are only reported, if any: the means of all models, and the winner against the best parent."""
+    rows = [
+        {
+            "task": each.task,
+            "better": "smaller" if each.lower_is_better else "larger",
+            "models": estimates_to_dict(each.estimates),
+            "best_parent": each.parent,
+            "winner_ahead": None if each.lead is None else estimate_to_dict(each.lead),
+        }
+        for each in found
+    ]
+    return {"report_only": rows} if rows else {}
+
+
 def selection_to_dict(selection: Selection) -> dict[str, Any]:
     """The result of a study."""
     return {
@@ -206,6 +222,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
         "scale": {task: list(ends) for task, ends in selection.scale.items()},
         "standings": [_standing(model, selection) for model in selection.models],
         "by_task": claims_to_list(selection.claims),
+        **report_only_to_dict(selection.report_only),
         "scored_twice": None if selection.repeat is None else asdict(selection.repeat),
     }
 

@@ -41,16 +41,25 @@ def scorings(objective: Objective, baselines: Collection[str], searched: int | N
 
 
 def selection_seconds(
-    count: Scorings, stages: Mapping[str, float], examples: Mapping[str, Mapping[str, int]], slots: int
+    count: Scorings,
+    stages: Mapping[str, float],
+    examples: Mapping[str, Mapping[str, int]],
+    slots: int,
+    report_only: int = 0,
 ) -> float:
     """Estimate the seconds of the selection on `slots` workers from the seconds of a candidate by stage.
 
-    examples: task -> split -> their number.
+    examples: task -> split -> their number. report_only: number of those of tasks that are only reported, which are
+    taken to need as long as those of the other tasks do on average.
     """
+
+    searched = sum(counts["search"] for counts in examples.values())
+    each = sum(stages.get(f"evaluate:{task}", 0.0) for task in examples) / searched
 
     def one(split: str) -> float:
         shares = {f"evaluate:{task}": counts[split] / counts["search"] for task, counts in examples.items()}
-        return sum(seconds * shares.get(stage, 1.0) for stage, seconds in stages.items())
+        more = each * report_only if split == "report" else 0.0
+        return sum(seconds * shares.get(stage, 1.0) for stage, seconds in stages.items()) + more
 
     rounds = {split: math.ceil(number / max(1, slots)) for split, number in asdict(count).items()}
     return (1 + MARGIN) * sum((number * one(split) for split, number in rounds.items()), start=0.0)

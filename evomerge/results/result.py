@@ -10,6 +10,7 @@ from evomerge.objective.score import DisplayScore, are_shares, task_difference
 from evomerge.results.flips import Flips, flips, flips_sentence
 from evomerge.results.range_ends import RangeEnd, ends_sentence, range_ends
 from evomerge.results.ranking import Ranking, SelectionError, best, best_on
+from evomerge.results.report_only import ReportedTask, report_only, report_only_sentence
 from evomerge.results.scored import ScoredModel, scores_of
 from evomerge.results.verdict import Claim, Repeat, verdict
 from evomerge.statistics import Difference, holm
@@ -38,7 +39,7 @@ class Selection:
     search file asks for, None where it asks nothing. front: the merges of a Pareto search that no model dominates on
     the select split. range_ends: the coordinates of the winner that lie at an end of what was searched. scale: task ->
     (worst, best) that are 0 and 1 in scores; empty where tasks keep their unit. flips: label -> answers that the model
-    lost and gained against the best parent of every task.
+    lost and gained against the best parent of every task. report_only: the tasks that are only reported.
     """
 
     winner: Trial
@@ -54,6 +55,7 @@ class Selection:
     baseline: str | None = None
     range_ends: tuple[RangeEnd, ...] = ()
     flips: Mapping[str, tuple[Flips, ...]] = field(default_factory=dict)
+    report_only: tuple[ReportedTask, ...] = ()
 
     def __repr__(self) -> str:
         return f"Selection(winner={self.winner.label!r}, models={len(self.models)})"
@@ -101,12 +103,14 @@ def selection(study: Study, objective: Objective) -> Selection:
     lead = None if baseline is None else leads.get(baseline.label)
     level = [] if baseline is None or lead is None or lead.shown else [by_label[baseline.label].trial]
     ends = ends_sentence(study, winner.trial, *level)
+    only = report_only(study, (winner, *others))
+    flips_said = flips_sentence(winner.label, flipped[winner.label])
     return Selection(
         winner=winner.trial,
         models=(winner, *others),
         leads=leads,
         verdict=" ".join(
-            filter(None, (said, flips_sentence(winner.label, flipped[winner.label]), _borrowed(study), ends))
+            filter(None, (said, flips_said, report_only_sentence(winner.label, only), _borrowed(study), ends))
         ),
         looks=sum(kind == "report_split_read" for kind, _ in study.events),
         claims=claims,
@@ -117,6 +121,7 @@ def selection(study: Study, objective: Objective) -> Selection:
         baseline=None if baseline is None else baseline.label,
         range_ends=range_ends(study, winner.trial.x),
         flips=flipped,
+        report_only=only,
     )
 
 

@@ -10,6 +10,7 @@ from evomerge.loop import Ending, Progress, StopRequest, never, pause, score_all
 from evomerge.objective import Objective
 from evomerge.results.finalists import finalists, strongest_baselines
 from evomerge.results.ranking import Ranking, best, non_dominated
+from evomerge.results.report_only import reported_tasks
 from evomerge.results.result import chosen, was_chosen
 from evomerge.study import Study
 from evomerge.trial import FloatArray, Origin, Trial
@@ -94,7 +95,10 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
 
 
 def _for_report(study: Study, objective: Objective) -> list[Trial]:
-    """The winner, the front of a Pareto search, then the baselines that are the strongest on the select split."""
+    """The winner, the front of a Pareto search, then the baselines that are the strongest on the select split.
+
+    With tasks that are only reported, the other parents follow: one of them may be the best on such a task.
+    """
     choice = chosen(study)
     on_select = [entry.trial for entry in study.entries.values() if entry.trial.split == "select"]
     on_select = [trial for trial in on_select if trial.origin is not Origin.RERUN]
@@ -102,4 +106,8 @@ def _for_report(study: Study, objective: Objective) -> list[Trial]:
     wanted += [trial for trial in on_select if trial.label in choice.front and trial not in wanted]
     strongest = [model.trial for model in strongest_baselines(Ranking(study, objective, "select"), n_grid=1)]
     wanted += [trial for trial in strongest if trial not in wanted]
+    if reported_tasks(study):
+        named = {trial.label for trial in wanted}
+        parents = [model.trial for model in Ranking(study, objective, "search").parents if model.label not in named]
+        wanted += [replace(trial, extends=None, cost=1.0) for trial in parents]
     return [replace(trial, split="report") for trial in wanted]

@@ -211,11 +211,11 @@ def _violations(models: Sequence[ScoredModel], shares: Collection[str]) -> str:
     winner, named = models[0], []
     for task in winner.reference.violated(winner.constrained):
         claim, asked = _on_report(models, task), winner.objective.asked(task)
-        change = "" if claim is None else _change(winner.objective, claim, shares)
+        missed = "" if claim is None else change(winner.objective, claim, shares)
         if winner.objective.limits_flips(task):
             lost = winner.constrained[list(winner.objective.weights).index(task)]
-            change = f"{100 * lost:.1f} % of the examples are lost"
-        against = "" if claim is None else f" ({change}, against {claim.parent})"
+            missed = f"{100 * lost:.1f} % of the examples are lost"
+        against = "" if claim is None else f" ({missed}, against {claim.parent})"
         named.append(f"{task} {asked}{against}")
     count = "a constraint" if len(named) == 1 else f"{len(named)} constraints"
     return f"{winner.label} violates {count} on held-out examples: {'; '.join(named)}."
@@ -227,10 +227,10 @@ def _worst_task(models: Sequence[ScoredModel], task: str, shares: Collection[str
     if claim is None:
         return []
     kept = winner.decisive.get("retention")
-    change = "" if kept is None else f", a change of {100 * (kept - 1):+.1f} %"
-    amount = _change(winner.objective, claim, shares)
+    relative = "" if kept is None else f", a change of {100 * (kept - 1):+.1f} %"
+    amount = change(winner.objective, claim, shares)
     return [
-        f"The worst task of {winner.label} on held-out examples is {task}, against {claim.parent}: {amount}{change}."
+        f"The worst task of {winner.label} on held-out examples is {task}, against {claim.parent}: {amount}{relative}."
     ]
 
 
@@ -238,7 +238,7 @@ def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collect
     """On which tasks the winner was shown to differ from the parent that is best on them."""
 
     def named(found: Sequence[Claim]) -> str:
-        return ", ".join(f"{claim.task} ({_change(objective, claim, shares)})" for claim in found)
+        return ", ".join(f"{claim.task} ({change(objective, claim, shares)})" for claim in found)
 
     better = [claim for claim in claims if claim.shown and claim.gain.mean > 0]
     worse = [claim for claim in claims if claim.shown and claim.gain.mean < 0]
@@ -253,7 +253,7 @@ def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collect
     )
 
 
-def _change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:
+def change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:
     """A gain in the task's unit: `+1.2 ± 0.4 points`, or where less is better `1.2 ± 0.4 less`."""
     if objective.sign(claim.task) > 0:
         return _amount(claim.gain, shares=claim.task in shares)

@@ -10,7 +10,7 @@ from evomerge.study.lines import StudyError
 _ABSENT = "(not there)"
 #: Task options that may change on resuming: one affects only the memory for scoring, the other which examples there
 #: are, which are compared by themselves.
-_FREE = re.compile(r"tasks\..+\.(batch_tokens|limit)")
+_FREE = re.compile(r"(tasks|report_only)\..+\.(batch_tokens|limit)")
 
 
 class ConfigurationChanged(StudyError):

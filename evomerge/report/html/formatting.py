@@ -74,6 +74,9 @@ def tables(data: Mapping[str, Any]) -> dict[str, Any]:
         "baselines": sorted(baselines, key=lambda point: -_searched(point)),
         "stages": [(name, seconds, seconds / whole if whole > 0 else 0.0) for name, seconds in stages],
         "claims": data["comparisons"].get(winner),
+        "reported": list(
+            dict.fromkeys(label for row in data["headline"].get("report_only", ()) for label in row["models"])
+        ),
         "observed": _observed(data["luck"]["finalists"]),
     }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from evomerge.report import status
-from evomerge.results.as_json import claims_to_list, estimate_to_dict
+from evomerge.results.as_json import claims_to_list, estimate_to_dict, report_only_to_dict
 from evomerge.results.ranking import SelectionError
 from evomerge.results.result import Selection
 from evomerge.run import Run
@@ -33,6 +33,7 @@ def headline(run: Run) -> tuple[Selection | None, dict[str, Any]]:
         "scale": {task: list(ends) for task, ends in found.scale.items()},
         "front": list(found.front),
         "claims": claims_to_list(found.claims),
+        **report_only_to_dict(found.report_only),
     }
 
 
