@@ -1,8 +1,7 @@
-"""Conversion of trials and outcomes to plain data (JSON) and back. Floats of points survive bit for bit."""
+"""Conversion of trials and outcomes to plain data (JSON) and back: floats keep every bit, log-likelihoods float32."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from math import isfinite, isnan
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,16 @@ from numpy.typing import NDArray
 
 from evaluators.base import Scores
 from evomerge.recipe.file import merge_from_dict, merge_to_dict
+from evomerge.study.example_lists import ExampleLists
+from evomerge.study.packing import packed, rounded, unpacked
 from evomerge.trial import Failure, Outcome, Trial
-
-#: Significant digits kept of log-likelihoods, which are numerous and only rank answers.
-CHOICE_DIGITS = 6
 
 
 def trial_to_dict(trial: Trial, examples: Callable[[str, tuple[str, ...]], int]) -> dict[str, Any]:
     """Convert a trial to plain data. `examples` returns the number under which a task's example ids are stored."""
     data: dict[str, Any] = {
         "number": int(trial.number),
-        "x": None if trial.x is None else [float(value) for value in trial.x],
+        "x": None if trial.x is None else packed(trial.x),
         "merge": None if trial.merge is None else merge_to_dict(trial.merge),
         "label": trial.label,
         "split": trial.split,
@@ -37,12 +35,12 @@ def trial_to_dict(trial: Trial, examples: Callable[[str, tuple[str, ...]], int])
     return data
 
 
-def trial_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Trial:
-    """Restore a trial from `trial_to_dict`; `examples[n]` are the ids stored under the number n."""
+def trial_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Trial:
+    """Restore a trial from `trial_to_dict`; `examples` has the ids by number."""
     part = data.get("examples")
     return Trial(
         number=data["number"],
-        x=None if data["x"] is None else _array(data["x"]),
+        x=None if data["x"] is None else unpacked(data["x"]),
         merge=None if data["merge"] is None else merge_from_dict(data["merge"]),
         label=data["label"],
         split=data["split"],
@@ -70,16 +68,16 @@ def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]],
         "events": [dict(event) for event in outcome.events],
     }
     if outcome.gradient is not None:
-        data["gradient"] = _numbers(outcome.gradient.tolist())
+        data["gradient"] = packed(outcome.gradient)
     return data
 
 
-def outcome_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Outcome:
-    """Restore an outcome from `outcome_to_dict`; `examples[n]` are the ids stored under the number n."""
+def outcome_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Outcome:
+    """Restore an outcome from `outcome_to_dict`; `examples` has the ids by number."""
     return Outcome(
         number=data["number"],
-        scores={task: _scores_from_dict(scores, examples) for task, scores in data["scores"].items()},
-        gradient=_array(data["gradient"]) if "gradient" in data else None,
+        scores=_Decoded(data["scores"], examples),
+        gradient=unpacked(data["gradient"]) if "gradient" in data else None,
         failure=None if data["failure"] is None else Failure(**data["failure"]),
         seconds=data["seconds"],
         worker=data["worker"],
@@ -87,51 +85,56 @@ def outcome_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...
     )
 
 
+class _Decoded(Mapping[str, Scores]):
+    """Scores by task, decoded on first access: a study has many more of them than a command looks at."""
+
+    def __init__(self, data: Mapping[str, Any], examples: ExampleLists) -> None:
+        self._data, self._examples = data, examples
+        self._found: dict[str, Scores] = {}
+
+    def __getitem__(self, task: str) -> Scores:
+        if task not in self._found:
+            self._found[task] = _scores_from_dict(self._data[task], self._examples)
+        return self._found[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+
 def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:
     choices = scores.choices
     return {
         "examples": examples,
-        "values": _numbers(scores.values.tolist()),
-        "choices": None if choices is None else _choices_to_lists(choices),
+        "values": packed(scores.values),
+        "choices": None if choices is None else _choices_to_dict(choices),
         "truncated": None if scores.truncated is None else int(scores.truncated),
         **({} if scores.accepted is None else {"accepted": list(scores.accepted)}),
-        **({} if scores.metric is None else {"metric": _numbers(scores.metric.tolist())}),
+        **({} if scores.metric is None else {"metric": packed(scores.metric)}),
     }
 
 
-def _scores_from_dict(data: Mapping[str, Any], examples: Sequence[tuple[str, ...]]) -> Scores:
-    choices = None if data["choices"] is None else _choices_from_lists(data["choices"])
+def _scores_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Scores:
+    choices = None if data["choices"] is None else _choices_from(data["choices"])
     accepted = tuple(data["accepted"]) if "accepted" in data else None
-    metric = _array(data["metric"]) if "metric" in data else None
-    return Scores(examples[data["examples"]], _array(data["values"]), choices, data["truncated"], accepted, metric)
+    metric = unpacked(data["metric"]) if "metric" in data else None
+    return Scores(examples[data["examples"]], unpacked(data["values"]), choices, data["truncated"], accepted, metric)
 
 
-def _number(value: float) -> float | str | None:
-    """Encode a number for JSON, which has no NaN (null: not scored) and no infinities ("inf", "-inf")."""
-    if isnan(value):
-        return None
-    return value if isfinite(value) else str(value)
+def _choices_to_dict(choices: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
+    counts = [len(row) for row in choices]
+    same = len(set(counts)) == 1
+    flat = np.concatenate(choices) if choices else np.empty(0)
+    return {"counts": counts[0] if same else counts, "values": rounded(flat)}
 
 
-def _numbers(values: Sequence[float]) -> Sequence[float | str | None]:
-    # Most are finite, and a trial has thousands.
-    return values if all(map(isfinite, values)) else [_number(value) for value in values]
-
-
-def _choices_to_lists(choices: Sequence[NDArray[np.float64]]) -> list[Sequence[float | str | None]]:
-    flat = np.concatenate(choices).tolist() if choices else []
-    texts = (f"%.{CHOICE_DIGITS}g " * len(flat) % tuple(flat)).split()
-    rounded = _numbers([float(text) for text in texts])
-    ends = list(accumulate(map(len, choices)))
-    return [rounded[end - len(row) : end] for row, end in zip(choices, ends, strict=True)]
-
-
-def _choices_from_lists(rows: Sequence[Sequence[float | str | None]]) -> tuple[NDArray[np.float64], ...]:
-    # One array of all examples, where they have equally many answers, takes a quarter of the time.
-    return tuple(_array(rows)) if len(set(map(len, rows))) == 1 else tuple(map(_array, rows))
-
-
-def _array(values: Sequence[Any]) -> NDArray[np.float64]:
-    array = np.array(values, dtype=np.float64)  # reads None as NaN, and the texts of infinities
-    array.flags.writeable = False
-    return array
+def _choices_from(data: Any) -> tuple[NDArray[np.float64], ...]:
+    if not isinstance(data, Mapping):  # before schema 3
+        return tuple(map(unpacked, data))
+    flat, counts = unpacked(data["values"]), data["counts"]
+    if isinstance(counts, int):
+        return tuple(flat.reshape(-1, counts))
+    ends = list(accumulate(counts))
+    return tuple(flat[end - count : end] for count, end in zip(counts, ends, strict=True))

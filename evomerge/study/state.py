@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from evomerge.study.codec import outcome_from_dict, trial_from_dict
+from evomerge.study.example_lists import ExampleLists
 from evomerge.study.lines import Record, StudyError
 from evomerge.trial import Origin, Outcome, Trial
 
-#: 2 has trials that score only some examples; ledgers of 1 are read as they are.
-SCHEMA = 2
+#: 3 packs numbers and subsets of examples, 2 has trials that score only some examples. Records of all of them
+#: are read, and a study of an earlier schema that is resumed has later records of the newest.
+SCHEMA = 3
 
 #: Kinds of records that define the state; a record of any other kind is an event.
 STATE_KINDS = ("created", "inputs", "examples", "asked", "told", "grown")
@@ -62,8 +64,8 @@ class State:
     """The state of a study after some records; `apply` adds the next one.
 
     entries, told: whole trials; parts: the others, by number; ended: all that were told, in order. examples: lists of
-    example ids, by the number that refers to them in scores; example_numbers: the reverse. unfinished: numbers of the
-    trials that were not told. cost: of the trials that the budget counts.
+    example ids, by the number that refers to them in scores. unfinished: numbers of the trials that were not told.
+    cost: of the trials that the budget counts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,8 +80,7 @@ class State:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.growths: list[Growth] = []
         self._n_told = 0
-        self.examples: list[tuple[str, ...]] = []
-        self.example_numbers: dict[tuple[str, tuple[str, ...]], int] = {}
+        self.examples = ExampleLists()
         self.active_seconds = 0.0
         self.unfinished: set[int] = set()
         self.next_number = 0
@@ -93,9 +94,7 @@ class State:
         elif record.kind == "inputs":
             self.inputs = MappingProxyType(record.data["files"])
         elif record.kind == "examples":
-            ids = tuple(record.data["ids"])
-            self.example_numbers[record.data["task"], ids] = len(self.examples)
-            self.examples.append(ids)
+            self.examples.add(record.data)
         elif record.kind == "asked":
             self._ask(trial_from_dict(record.data, self.examples))
         elif record.kind == "told":

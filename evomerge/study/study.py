@@ -428,9 +428,12 @@ class Study:
         )
 
     def _example_number(self, task: str, ids: tuple[str, ...]) -> int:
-        if (task, ids) not in self._state.example_numbers:
-            self._append("examples", {"task": task, "ids": list(ids)})
-        return self._state.example_numbers[task, ids]
+        lists = self._state.examples
+        number = lists.number(task, ids)
+        if number is None:
+            number = len(lists)
+            self._append("examples", lists.to_dict(task, ids))
+        return number
 
 
 def _replayed(folder: Path, records: Iterable[Record]) -> State:

@@ -10,7 +10,7 @@ from evaluators.base import Scores
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.study import ConfigurationChanged, Entry, Study, StudyBusy, StudyError, StudyExists
 from evomerge.study.writer import Files
-from evomerge.trial import Failure, Outcome, Trial
+from evomerge.trial import Failure, FloatArray, Outcome, Trial
 from search_spaces.base import CoefficientTable
 
 CONFIGURATION = {"space": "uniform", "budget": {"trials": 5}, "seed": 0}
@@ -52,7 +52,7 @@ def baseline() -> Merge:
 
 def describe(study: Study) -> object:
     """The whole state of a study, comparable with ==."""
-    entries = [_describe_entry(entry) for entry in study.entries.values()]
+    entries = [_describe_entry(entry) for entry in (*study.entries.values(), *study.parts.values())]
     told = [entry.trial.number for entry in study.told]
     pending = [trial.number for trial in study.pending]
     events = [(kind, dict(data)) for kind, data in study.events if kind != "opened"]
@@ -63,15 +63,20 @@ def _describe_entry(entry: Entry) -> object:
     point = None if entry.trial.x is None else entry.trial.x.tobytes()
     merge = entry.trial.merge
     asked = (entry.trial.number, point, entry.trial.label, entry.trial.split, entry.trial.seed)
+    part = (entry.trial.examples, entry.trial.extends, entry.trial.gradient, entry.trial.cost)
     table = None if merge is None else (merge.recipe.fingerprint, repr(merge.table.values), merge.seed)
     if entry.outcome is None:
-        return asked, table
+        return asked, part, table
     scores = [
-        (task, s.example_ids, s.values.tobytes(), [choices.tobytes() for choices in s.choices or ()], s.truncated)
+        (task, s.example_ids, _bytes(s.values, s.metric, *(s.choices or ())), s.truncated, s.accepted)
         for task, s in entry.outcome.scores.items()
     ]
     told = (entry.losses, entry.told_at, entry.outcome.failure, dict(entry.outcome.seconds), scores)
-    return asked, table, told
+    return asked, part, table, told, _bytes(entry.outcome.gradient)
+
+
+def _bytes(*arrays: FloatArray | None) -> list[bytes]:
+    return [b"" if array is None else array.tobytes() for array in arrays]
 
 
 class StudyContract:
@@ -95,7 +100,7 @@ class StudyContract:
         scores = entry.outcome.scores["add"]
         np.testing.assert_array_equal(scores.values, [np.nan, -1 / 3, np.inf])
         assert scores.choices is not None
-        np.testing.assert_array_equal(scores.choices[1], [-2.46914, -np.inf])
+        np.testing.assert_array_equal(scores.choices[1], np.float32([-2.46913578, -np.inf]))
         assert scores.truncated == 2
         assert study_type.read(tmp_path).entries[0].trial.merge == baseline()
         assert study_type.read(tmp_path).entries[0].outcome is not None
