@@ -10,6 +10,7 @@ from evomerge.cli.application import RESULTS, AsJson, Lora, RunFolder, Whole, sh
 from evomerge.errors import USAGE
 
 if TYPE_CHECKING:
+    from evomerge.commands.knob import Mixture
     from evomerge.commands.pick import Request
     from evomerge.run import Run
 
@@ -35,6 +36,15 @@ Nearest = Annotated[bool, typer.Option("--nearest", help="If no merge meets all 
 PredictedPoint = Annotated[
     int | None,
     typer.Option("--predicted", min=1, help="Choose a predicted point by its number in `evomerge pareto`."),
+]
+Knob = Annotated[
+    float | None,
+    typer.Option(
+        "--knob", help="Choose a position along the front of two tasks, 0 to 1; interpolated between scored merges."
+    ),
+]
+Between = Annotated[
+    str | None, typer.Option("--between", help="Tasks at both ends of the knob, such as math,chat, of more than two.")
 ]
 
 
@@ -72,6 +82,17 @@ def pick(
     knee: Knee = False,
     trial: Annotated[int | None, typer.Option("--trial", min=0, help="Choose a merge by its trial number.")] = None,
     predicted: PredictedPoint = None,
+    knob: Knob = None,
+    knob_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--knob-steps",
+            min=2,
+            max=1001,
+            help="Show this many positions along the front; -o DIR writes their recipes.",
+        ),
+    ] = None,
+    between: Between = None,
     split: DecidingSplit = None,
     nearest: Nearest = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe file to write.")] = None,
@@ -89,7 +110,11 @@ def pick(
     from evomerge.run import Run
 
     opened = Run(run)
-    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted, knob, between)
+    _check_knob(knob, knob_steps, between)
+    if knob is not None or knob_steps is not None:
+        _pick_knob(opened, request, knob_steps, output, overwrite=overwrite, as_json=as_json)
+        return
     if predicted is not None:
         _pick_predicted(opened, request, output, overwrite=overwrite, as_json=as_json)
         return
@@ -97,14 +122,14 @@ def pick(
         taken = ask_for_choice(opened, split, lambda text: _ask(f"\n{text}"), _say)
         if taken is not None:
             file = output or Path(_ask("File [recipe.yaml]") or "recipe.yaml")
-            _write(opened, file, Request(trial=taken), overwrite=overwrite)
+            _write(opened, file, taken, overwrite=overwrite)
             _say(f"Wrote the recipe {file}")
         return
     decision = decide(opened, request)
     data, lines = decision_to_dict(decision, run), decision_lines(decision, run)
     usable = decision.chosen.met or nearest
     if output is not None and usable:
-        _write(opened, output, Request(trial=decision.point.number), overwrite=overwrite)
+        _write(opened, output, decision.point.number, overwrite=overwrite)
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
     show(as_json, data, *lines)
@@ -127,6 +152,8 @@ def export(
     keep: Keep = None,
     knee: Knee = False,
     predicted: PredictedPoint = None,
+    knob: Knob = None,
+    between: Between = None,
     split: DecidingSplit = None,
     nearest: Nearest = False,
     recipe_only: Annotated[bool, typer.Option("--recipe-only", help="Write only the recipe, no weights.")] = False,
@@ -143,13 +170,15 @@ def export(
     """
     from evomerge.commands.pick import Request
 
-    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted)
-    if best and (trial is not None or predicted is not None or request.wishes):
+    request = Request(prefer, best_at, tuple(keep or ()), knee, trial, split, nearest, predicted, knob, between)
+    _check_knob(knob, None, between)
+    if best and (trial is not None or predicted is not None or knob is not None or request.wishes):
         raise typer.BadParameter(
-            "give only one of --best, --trial N, --predicted N, or a choice by --prefer, --max, --keep and --knee"
+            "give only one of --best, --trial N, --predicted N, --knob T, or a choice by --prefer, --max, --keep and "
+            "--knee"
         )
-    if (split is not None or nearest) and not request.wishes and predicted is None:
-        raise typer.BadParameter("--split and --nearest require --prefer, --max, --keep or --knee")
+    if (split is not None or nearest) and not request.wishes and predicted is None and knob is None:
+        raise typer.BadParameter("--split and --nearest require --prefer, --max, --keep, --knee or --knob")
     if format_ not in ("evomerge", "mergekit"):
         raise typer.BadParameter(f"--format is evomerge or mergekit; got {format_!r}")
     if lora is not None and (recipe_only or format_ != "evomerge"):
@@ -171,15 +200,46 @@ def export(
 
 
 def _pick_predicted(run: "Run", request: "Request", output: Path | None, *, overwrite: bool, as_json: bool) -> None:
-    from evomerge.commands.predicted import find, predicted_data
+    from evomerge.commands.export import write_recipe
+    from evomerge.commands.predicted import choice_of, find, predicted_data
 
     point = find(run, request)
     data = predicted_data(run.folder, point)
     lines = [data["sentence"], f"To export it: {data['next']}"]
     if output is not None:
-        _write(run, output, request, overwrite=overwrite)
+        write_recipe(choice_of(run, point), output, overwrite=overwrite)
         data["recipe"] = str(output)
         lines.append(f"Wrote the recipe {output}")
+    show(as_json, data, *lines)
+
+
+def _check_knob(knob: float | None, steps: int | None, between: str | None) -> None:
+    if knob is not None and steps is not None:
+        raise typer.BadParameter("--knob T is one position and --knob-steps K are several: give one of them")
+    if between is not None and knob is None and steps is None:
+        raise typer.BadParameter("--between requires --knob or --knob-steps")
+
+
+def _pick_knob(
+    run: "Run", request: "Request", steps: int | None, output: Path | None, *, overwrite: bool, as_json: bool
+) -> None:
+    from evomerge.commands.knob import Mixture, find, shown, shown_steps
+    from evomerge.commands.knob_files import write_steps
+
+    if steps is None:
+        found = find(run, request)
+        data, lines = shown(run, found)
+        if output is not None:
+            _write(run, output, found if isinstance(found, Mixture) else found.point.number, overwrite=overwrite)
+            data["recipe"] = str(output)
+            lines.append(f"Wrote the recipe {output}")
+    else:
+        data, lines = shown_steps(run, request, steps)
+        if output is not None:
+            files = write_steps(run, request, steps, output, overwrite=overwrite)
+            for step, file in zip(data["steps"], files, strict=True):
+                step["recipe"] = str(file)
+            lines.append(f"Wrote {len(files)} recipes to {output}")
     show(as_json, data, *lines)
 
 
@@ -192,7 +252,11 @@ def _ask(question: str) -> str:
     return input(f"{question}: ")
 
 
-def _write(run: "Run", output: Path, request: "Request", *, overwrite: bool) -> None:
-    from evomerge.commands.export import write_export
+def _write(run: "Run", output: Path, chosen: "int | Mixture", *, overwrite: bool) -> None:
+    """Write the recipe of a trial, by its number, or of an interpolated merge."""
+    from evomerge.commands.export import write_recipe
+    from evomerge.commands.knob_files import choice_of
+    from evomerge.export.export import choose
 
-    write_export(run, output, request, recipe_only=True, format_="evomerge", overwrite=overwrite)
+    choice = choose(run, chosen) if isinstance(chosen, int) else choice_of(run, chosen)
+    write_recipe(choice, output, overwrite=overwrite)

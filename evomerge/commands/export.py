@@ -4,7 +4,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.commands.decision import scores_for_card
+from evomerge.commands import knob, knob_files
+from evomerge.commands.decision import Decision, scores_for_card
 from evomerge.commands.merge import write_lora
 from evomerge.commands.pick import Request, decide, number_to_write
 from evomerge.commands.predicted import choice_of, find
@@ -36,15 +37,20 @@ def write_export(
     folder that must not be replaced.
     """
     choice = _choose(run, request)
-    data: dict[str, Any] = {"label": choice.label, "output": str(output), "scores": choice.scores}
-    data["notes"] = [*unfinished(output), *choice.notes]
+    if recipe_only or format_ == "mergekit":
+        return write_recipe(choice, output, format_=format_, overwrite=overwrite)
+    data = _printed(choice, output)
     if lora is not None:
         adapter = write_lora(choice.merge, output, lora, modules_to_save, overwrite=overwrite, scores=choice.scores)
         return data | {**adapter, "notes": [*data["notes"], *adapter["notes"]]}
-    if not recipe_only and format_ == "evomerge":
-        with progress_bar(f"{choice.label}: merging") as progress:
-            written = export.export(choice, output, overwrite=overwrite, progress=progress, note=data["notes"].append)
-        return data | asdict(written)
+    with progress_bar(f"{choice.label}: merging") as progress:
+        written = export.export(choice, output, overwrite=overwrite, progress=progress, note=data["notes"].append)
+    return data | asdict(written)
+
+
+def write_recipe(choice: export.Choice, output: Path, *, format_: str = "evomerge", overwrite: bool) -> dict[str, Any]:
+    """Write the recipe of a choice to a file; return the data to print. Raises like `write_export`."""
+    data = _printed(choice, output)
     check_file(output, ours=RECIPE, overwrite=overwrite, inputs=choice.merge.recipe.paths)
     if format_ == "mergekit":
         write_text(output, write.dump(choice.merge, output.parent))
@@ -53,12 +59,23 @@ def write_export(
     return data
 
 
+def _printed(choice: export.Choice, output: Path) -> dict[str, Any]:
+    notes = [*unfinished(output), *choice.notes]
+    return {"label": choice.label, "output": str(output), "scores": choice.scores, "notes": notes}
+
+
 def _choose(run: Run, request: Request) -> export.Choice:
     if request.predicted is not None:
         return choice_of(run, find(run, request))
+    if request.knob is not None:
+        found = knob.find(run, request)
+        return knob_files.choice_of(run, found) if isinstance(found, knob.Mixture) else _decided(run, request, found)
     if not request.wishes:
         return export.choose(run, request.trial)
-    decision = decide(run, request)
+    return _decided(run, request, decide(run, request))
+
+
+def _decided(run: Run, request: Request, decision: Decision) -> export.Choice:
     choice = export.choose(run, number_to_write(decision, request))
     notes = (decision.sentence, *decision.notes)
     whole = {name: row for name, row in choice.scores.items() if name.endswith(export.ALL_EXAMPLES)}

@@ -19,7 +19,8 @@ from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
 class Request:
     """The options of a choice, as typed. split: the deciding one; by default select once finalists are scored on it.
 
-    nearest: take the nearest point if none meets the constraints. predicted: the number of a predicted point.
+    nearest: take the nearest point if none meets the constraints. predicted: the number of a predicted point. knob: a
+    position along the front, from 0 to 1; between: the two tasks that it goes from and to, comma-separated.
     """
 
     prefer: str | None = None
@@ -30,6 +31,8 @@ class Request:
     split: str | None = None
     nearest: bool = False
     predicted: int | None = None
+    knob: float | None = None
+    between: str | None = None
 
     @property
     def wishes(self) -> bool:
@@ -62,7 +65,7 @@ def decide(run: Run, request: Request) -> Decision:
             f"Only finalists are scored on the {deciding.split} split; --split search chooses among all merges."
         )
     if deciding.split == "report" and (chosen.met or request.nearest):
-        notes.append(_record_report_use(run.study, chosen.point.label, wish.text))
+        notes.append(record_report_use(run.study, chosen.point.label, wish.text))
     return _decision(run, deciding, chosen, _sentence(deciding, chosen), notes)
 
 
@@ -162,7 +165,7 @@ def _dominated(deciding: Front, point: ScoredModel) -> list[str]:
     return [f"It is dominated by {', '.join(above[:3])}."] if above else []
 
 
-def _record_report_use(study: Study, label: str, why: str) -> str:
+def record_report_use(study: Study, label: str, why: str) -> str:
     """Record that the report split was used for a choice; return the note on it."""
     said = "This choice used the report split, so its scores there are no longer held-out"
     if state_of(study) != "done":

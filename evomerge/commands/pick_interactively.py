@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 
-from evomerge.commands.decision import decision_lines
+from evomerge.commands import knob
+from evomerge.commands.knob import Mixture
 from evomerge.commands.pick import Request, decide, deciding_front
 from evomerge.report.words import column_digits, plus_minus
 from evomerge.results.pick import ChoiceError
@@ -11,28 +12,41 @@ from evomerge.run import Run
 from evomerge.study import StudyError
 from evomerge.trial import Origin
 
-_QUESTION = "Trial number, weights (math=2,chat=1), `max math`, constraints (chat>=-1pt), `knee`, or q"
+_QUESTION = "Trial number, weights (math=2,chat=1), `max math`, constraints (chat>=-1pt), `knee`, `knob 0.3`, or q"
+_KNOB = re.compile(r"knob\s+(?P<t>\d*\.?\d+)(?:\s+(?P<between>.+))?")
 _SPACES = re.compile(r"\s*(>=|<=|=)\s*")
 
 
-def ask_for_choice(run: Run, split: str | None, ask: Callable[[str], str], say: Callable[[str], None]) -> int | None:
-    """Return the number of the chosen trial, or None. ask: asks a question; say: prints a line."""
+def ask_for_choice(
+    run: Run, split: str | None, ask: Callable[[str], str], say: Callable[[str], None]
+) -> int | Mixture | None:
+    """Return the number of the chosen trial, an interpolated merge, or None.
+
+    ask: asks a question; say: prints a line.
+    """
     _list(run, split, say)
     while (answer := ask(_QUESTION).strip()) not in ("q", "quit"):
         try:
-            decision = decide(run, read_answer(answer, split))
+            request = read_answer(answer, split)
+            found = decide(run, request) if request.knob is None else knob.find(run, request)
         except (ChoiceError, StudyError) as error:
             say(str(error))
             continue
-        for line in decision_lines(decision, run.folder):
+        for line in knob.shown(run, found)[1]:
             say(line)
         if ask("Write its recipe? y or n").strip().lower() in ("y", "yes"):
-            return decision.point.number
+            return found if isinstance(found, Mixture) else found.point.number
     return None
 
 
 def read_answer(answer: str, split: str | None) -> Request:
-    """Parse `7`, `math=2,chat=1`, `max math chat>=-1pt` or `knee`. Raises ChoiceError for anything else."""
+    """Parse `7`, `math=2,chat=1`, `max math chat>=-1pt`, `knee`, `knob 0.3`, or `knob 0.3 math,chat` of several tasks.
+
+    Raises ChoiceError for anything else.
+    """
+    turned = _KNOB.fullmatch(answer.strip())
+    if turned is not None:
+        return Request(split=split, knob=float(turned["t"]), between=turned["between"])
     words = re.split(r"[\s,]+", _SPACES.sub(r"\1", answer.strip()))
     if len(words) == 1 and words[0].isdigit():
         return Request(trial=int(words[0]), split=split)

@@ -106,8 +106,8 @@ class _Recipes(Mapping[int, str]):
 
 
 def _table(trial: Trial, merge: Merge, space: MergeSpace) -> CoefficientTable:
-    """Return the coefficients of a trial; of a path, its slots instead of the factors of its weights."""
-    return space.decode(trial.x) if space.arranges_blocks and trial.x is not None else merge.table
+    """Return the coefficients of a trial, of every point in the groups of the space; of a path, its slots."""
+    return merge.table if trial.x is None else space.decode(trial.x)
 
 
 def _merges(study: Study, space: MergeSpace) -> dict[int, Merge]:

@@ -22,6 +22,7 @@ from evomerge.bench import Bench, BenchSpec
 from evomerge.cli import app
 from evomerge.config import load_config
 from evomerge.recipe.file import read_merge
+from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.trial import Trial
 from tests.evomerge.forks import Fork
@@ -81,6 +82,32 @@ def test_export_takes_the_same_wishes_and_writes_the_same_merge(study: Path, tmp
     assert shown["sentence"] in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_positions_along_the_front_are_written_as_their_shares_say(study: Path, tmp_path: Path) -> None:
+    steps = picked(study, "--split", "search", "--knob-steps", 9, "-o", tmp_path / "knob")["steps"]
+    assert {step["evaluated"] for step in steps} == {True, False}
+    opened, files = Run(study), sorted((tmp_path / "knob").iterdir())
+    assert [step["recipe"] for step in steps] == [str(file) for file in files]
+    for step, file in zip(steps, files, strict=True):
+        recipes = [opened.recipe(each["number"]).table.values["weight"] for each in step["neighbors"]]
+        wanted = sum(each["share"] * recipe for each, recipe in zip(step["neighbors"], recipes, strict=True))
+        assert read_merge(file).table.values["weight"] == pytest.approx(wanted)
+    before = files[0].read_bytes()
+    again = run("pick", study, "--split", "search", "--knob-steps", 9, "-o", tmp_path / "knob")
+    assert again.exit_code == 2
+    assert "exists. Choose another file, or --overwrite" in str(again.exception) + again.output
+    assert files[0].read_bytes() == before
+    middle = next(step for step in steps if not step["evaluated"])
+    wish = ("--split", "search", "--knob", middle["t"])
+    assert picked(study, *wish, "-o", tmp_path / "one.yaml")["neighbors"] == middle["neighbors"]
+    assert (tmp_path / "one.yaml").read_text() == Path(middle["recipe"]).read_text().replace("../../", "../")
+    exported = run("export", study, *wish, "-o", tmp_path / "out")
+    assert exported.exit_code == 0, exported.output
+    assert run("merge", middle["recipe"], "-o", tmp_path / "again").exit_code == 0
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again"))
+    assert first == second
+    assert "no merge was scored" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_without_a_terminal_it_is_what_the_study_prefers(study: Path) -> None:
     shown = picked(study)
     selected = next(data for kind, data in Study.read(study).events if kind == "selected")
@@ -116,10 +143,14 @@ def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> Non
         (("pareto", "--split", "test"), "--split is one of search, select, report"),
         (
             ("export", "-o", "x", "--best", "--knee"),
-            "give only one of --best, --trial N, --predicted N, or a choice by",
+            "give only one of --best, --trial N, --predicted N, --knob T, or a choice by",
         ),
         (("export", "-o", "x", "--trial", "3", "--max", "one"), "leave out --prefer"),
         (("export", "-o", "x", "--split", "search"), "--split and --nearest require"),
+        (("export", "-o", "x", "--knob", "0.5", "--best"), "give only one of --best"),
+        (("pick", "--knob", "0.5", "--knob-steps", "3"), "give one of them"),
+        (("pick", "--between", "one,two"), "--between requires --knob"),
+        (("pick", "--knob-steps", "1"), "1 is not in the range"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(study: Path, command: tuple[str, ...], said: str) -> None:

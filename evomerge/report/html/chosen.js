@@ -13,7 +13,9 @@ const showCoefficients = (point) => {
   for (const old of place.querySelectorAll(".js-plotly-plot")) Plotly.purge(old);
   place.replaceChildren();
   const part = foretold.has(point.label) ? data.coefficients.predicted : data.coefficients;
-  const found = part.tables[point.number];
+  const found = isMixture(point.label)
+    ? mixed(part.tables[point.first.number], part.tables[point.second.number], point.share)
+    : part.tables[point.number];
   if (!found) {
     const at = part.points[point.number];
     place.append(element("p", at
@@ -114,20 +116,24 @@ const showScores = (point) => {
 };
 
 const choose = (label) => {
-  const point = points.get(label) || foretold.get(label);
+  const point = known(label);
   if (!point) return;
   chosen = label;
   byId("point").value = label;
   for (const button of document.querySelectorAll("button.show")) button.setAttribute("aria-pressed", String(button.dataset.label === label));
   if (foretold.has(label)) {
     showPrediction(point);
+  } else if (isMixture(label)) {
+    showMixture(point);
   } else {
     showScores(point);
     showRecipe(point);
   }
   showCoefficients(point);
+  follow(label);
   drawFront();
   drawProgress();
+  if (isMixture(label)) return; // the address names models only
   try {
     history.replaceState(null, "", `#point=${encodeURIComponent(label)}`);
   } catch {

@@ -66,8 +66,8 @@ def _tables(found: Iterable[tuple[int, CoefficientTable | None, FloatArray | Non
 
 
 def _short(array: FloatArray) -> Any:
-    """Return the numbers rounded for display; the recipe has all digits."""
-    return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])(array).tolist()
+    """Return the numbers rounded for display, 1e-16 to 0; the recipe has all digits."""
+    return np.vectorize(lambda value: float(f"{round(value, 12):.5g}"), otypes=[float])(array).tolist()
 
 
 def _recipes(sources: PageSources, numbers: Sequence[int]) -> tuple[list[str], dict[str, dict[str, Any]]]:

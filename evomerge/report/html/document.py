@@ -14,6 +14,7 @@ from evomerge.plugins import PluginError
 from evomerge.report.html import run_facts
 from evomerge.report.html.coefficients import coefficients_data, predicted_coefficients
 from evomerge.report.html.headline import headline
+from evomerge.report.html.knobs import knobs
 from evomerge.report.html.sources import PageSources
 from evomerge.report.status import export_command
 from evomerge.results.as_json import front_to_dict, identity_to_dict, model_to_dict, predicted_to_dict
@@ -47,6 +48,7 @@ def document(run: Run, sources: PageSources) -> dict[str, Any]:
         "headline": head,
         "points": _on_splits(fronts),
         "fronts": {split: front_to_dict(f) | {"points": len(f.points)} for split, f in fronts.items()},
+        "knobs": knobs(study, fronts),
         "predictions": [predicted_to_dict(p, coordinates=False) | {"listed": p in listed} for p in beyond],
         "comparisons": comparisons(fronts, compared, None if result is None else result.baseline),
         "luck": sampling_error(fronts, head["winner"]),

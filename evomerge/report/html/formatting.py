@@ -69,6 +69,7 @@ def tables(data: Mapping[str, Any]) -> dict[str, Any]:
         "named": named,
         "rest": rest[:LISTED],
         "unlisted": len(rest[LISTED:]),
+        "knobs": list(dict.fromkeys(" to ".join(knob["tasks"]) for knob in data["knobs"])),
         "predicted": [point for point in data["predictions"] if point["listed"]],
         "open": sum(not point["beaten"] for point in data["predictions"]),
         "baselines": sorted(baselines, key=lambda point: -_searched(point)),

@@ -39,9 +39,10 @@ const expected = (prediction) => {
 };
 
 const named = (kind) => ["parent", "base"].includes(kind);
-const whiskers = (value, ink) => {
-  const [low, high] = bounds(value) || [value.mean, value.mean];
-  return { type: "data", symmetric: false, color: ink, thickness: 1.5, width: 4, array: [high - value.mean], arrayminus: [value.mean - low] };
+const whiskers = (values, ink) => {
+  const ends = values.map((value) => bounds(value) || [value.mean, value.mean]);
+  const [array, arrayminus] = [ends.map(([, high], n) => high - values[n].mean), ends.map(([low], n) => values[n].mean - low)];
+  return { type: "data", symmetric: false, color: ink, thickness: 1.5, width: 4, array, arrayminus };
 };
 const plane = (split, x, y) => {
   const traces = grouped(split).map(([[kind, name, symbol, size], members]) => ({
@@ -74,13 +75,13 @@ const plane = (split, x, y) => {
 };
 // The point under the pointer or chosen, with its intervals.
 const marked = (split, x, y, label) => {
-  const on = tasksOn(label, split);
+  const on = marks(label).map((each) => tasksOn(each, split)).filter(Boolean);
   const ink = color("chosen");
-  if (!on) return { type: "scatter", x: [], y: [], name: "chosen", showlegend: false };
-  const [across, up] = [on[x.name], on[y.name]];
+  if (!on.length) return { type: "scatter", x: [], y: [], name: "chosen", showlegend: false };
+  const [across, up] = [on.map((each) => each[x.name]), on.map((each) => each[y.name])];
   return {
     type: "scatter", mode: "markers", name: `chosen: ${shown(label, 24)}`,
-    x: [across.mean], y: [up.mean],
+    x: across.map((value) => value.mean), y: up.map((value) => value.mean),
     error_x: whiskers(across, ink), error_y: whiskers(up, ink),
     marker: { symbol: "circle-open", size: 16, color: ink, line: { width: 2.5, color: ink } },
     hoverinfo: "skip",
@@ -133,9 +134,10 @@ const parallel = (split) => {
     const legible = { type: "scatter", mode: "lines+markers", x: [null], y: [null], line: { color: ink, width: 0.8 }, marker: { size: 5, color: ink } };
     traces.unshift(faint, { ...name, ...legible });
   }
-  if (tasksOn(chosen, split)) {
+  const wanted = marks(chosen).filter((label) => tasksOn(label, split));
+  if (wanted.length) {
     const ink = color("chosen");
-    traces.push(lines([points.get(chosen) || foretold.get(chosen)], { name: `chosen: ${shown(chosen, 24)}`, line: { color: ink, width: 3 }, marker: { size: 9, color: ink } }));
+    traces.push(lines(wanted.map(known), { name: `chosen: ${shown(chosen, 24)}`, line: { color: ink, width: 3 }, marker: { size: 9, color: ink } }));
   }
   const label = { showarrow: false, font: { size: 11, color: color("soft") }, bgcolor: color("paper"), borderpad: 1 };
   const ticks = tasks.flatMap((task, n) => [

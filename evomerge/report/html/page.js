@@ -5,7 +5,7 @@ const redraw = () => {
   drawProgress();
   drawDescent();
   drawImportance();
-  if (chosen) showCoefficients(points.get(chosen) || foretold.get(chosen));
+  if (chosen) showCoefficients(known(chosen));
 };
 const setTheme = (wanted) => {
   document.documentElement.dataset.theme = wanted || (system.matches ? "dark" : "light");
@@ -49,6 +49,9 @@ document.addEventListener("focusout", (event) => {
 });
 const hears = (id, action) => byId(id) && byId(id).addEventListener("change", action);
 for (const id of ["split", "view", "across", "up"]) hears(id, drawFront);
+for (const id of ["split", "knob-tasks"]) hears(id, () => { if (byId("knob")) { drawTicks(); turn(); } });
+if (byId("knob")) byId("knob").addEventListener("input", () => peek(turn()));
+hears("knob", () => choose(turn()));
 hears("cost-axis", drawProgress);
 hears("target", drawImportance);
 hears("point", () => choose(byId("point").value));
@@ -61,6 +64,7 @@ document.documentElement.dataset.theme = system.matches ? "dark" : "light";
 const asked = new URLSearchParams(location.hash.slice(1)).get("point");
 if (data.points.length) {
   fillPoints();
+  if (byId("knob")) drawTicks();
   choose([asked, winner, data.headline.best, data.points[0].label].find(isKnown));
 }
 drawDescent();

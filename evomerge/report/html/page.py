@@ -21,7 +21,7 @@ from evomerge.statistics import p_text
 
 _PACKAGE = "evomerge.report.html"
 #: One script, in the order of what needs what.
-_SCRIPTS = ("tools.js", "front.js", "progress.js", "chosen.js", "page.js")
+_SCRIPTS = ("tools.js", "front.js", "progress.js", "knob.js", "chosen.js", "page.js")
 
 
 def page(data: Mapping[str, Any]) -> str:

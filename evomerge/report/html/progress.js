@@ -41,7 +41,7 @@ const drawProgress = () => {
     const ink = color("chosen");
     traces.push({
       type: "scatter", mode: "markers", name: `chosen: ${shown(chosen, 24)}`, x: [cost[n]], y: [data.progress.score[n]],
-      error_y: whiskers(points.get(chosen).splits.search.score, ink), hoverinfo: "skip",
+      error_y: whiskers([points.get(chosen).splits.search.score], ink), hoverinfo: "skip",
       marker: { symbol: "circle-open", size: 14, color: ink, line: { width: 2.5, color: ink } },
     });
   }

@@ -4,7 +4,13 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const tasks = data.study.tasks;
 const points = new Map(data.points.map((point) => [point.label, point]));
 const foretold = new Map(data.predictions.map((prediction) => [prediction.label, prediction]));
-const isKnown = (label) => points.has(label) || foretold.has(label);
+// A position between two scored merges of the front, if that was turned to last.
+let mixture = null;
+const isMixture = (label) => mixture !== null && mixture.label === label;
+const isKnown = (label) => points.has(label) || foretold.has(label) || isMixture(label);
+const known = (label) => points.get(label) || foretold.get(label) || (isMixture(label) ? mixture : undefined);
+// The scored models that a label stands for in plots: of a mixture both neighbors.
+const marks = (label) => (isMixture(label) ? [mixture.first.label, mixture.second.label] : [label]);
 // Scores by task; predicted points have them on the search split alone.
 const tasksOn = (label, split) => {
   const point = points.get(label);

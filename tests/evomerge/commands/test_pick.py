@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from evomerge.commands.decision import decision_lines, decision_to_dict, scores_for_card
+from evomerge.commands.knob import Mixture
 from evomerge.commands.pick import Request, decide, number_to_write
 from evomerge.commands.pick_interactively import ask_for_choice, read_answer
 from evomerge.objective import Floor, Objective
@@ -196,6 +197,8 @@ def test_the_lines_name_both_splits(finished: Path) -> None:
         ("chat >= -1pt", Request(keep=("chat>=-1pt",))),
         ("max math chat>=0.5,math<=1", Request(best_at="math", keep=("chat>=0.5", "math<=1"))),
         ("knee chat>=0.5", Request(knee=True, keep=("chat>=0.5",))),
+        ("knob 0.3", Request(knob=0.3)),
+        ("knob .3 math, chat", Request(knob=0.3, between="math, chat")),
     ],
 )
 def test_interactive_answers_become_requests(answer: str, request_: Request) -> None:
@@ -203,7 +206,7 @@ def test_interactive_answers_become_requests(answer: str, request_: Request) -> 
 
 
 def test_invalid_interactive_answers_are_errors() -> None:
-    for answer in ("", "best", "max", "knee knee", "max math chat"):
+    for answer in ("", "best", "max", "knee knee", "max math chat", "knob", "knob math"):
         with pytest.raises(ChoiceError, match="Cannot read"):
             read_answer(answer, None)
 
@@ -216,6 +219,16 @@ def test_asking_goes_on_until_one_is_taken(finished: Path) -> None:
     assert text.index("    6  math 0.600") < text.index("Cannot read 'nonsense'") < text.index("Did you mean 'chat'?")
     assert text.index("trial:5 is the best on math") < text.index("trial:6, as requested.")
     assert ask_for_choice(Run(finished), None, lambda _: "q", said.append) is None
+
+
+def test_a_position_between_two_merges_is_taken_too(finished: Path) -> None:
+    said: list[str] = []
+    answers = iter(["knob 2", "knob 0.5", "y"])
+    taken = ask_for_choice(Run(finished), "search", lambda _: next(answers), said.append)
+    assert isinstance(taken, Mixture)
+    assert taken.setting.t == 0.5
+    assert [line for line in said if "got 2" in line]
+    assert [line for line in said if "the scores are unknown" in line]
 
 
 def test_x_is_that_of_the_trial(finished: Path) -> None:

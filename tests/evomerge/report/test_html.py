@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from tests.waiting import CEILING
 PARETO = Objective({"one": 1.0, "two": 1.0}, kind="pareto")
 EVIL = "a</script><img src=x onerror=alert(1)>"
 TASK = "<b>one</b>&\"'"
+NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 Elements = list[tuple[str, dict[str, str | None], str]]
@@ -427,6 +429,48 @@ def test_a_search_with_one_objective_leads_with_comparison_and_progress(
         links.index(f'href="#{name}"') for name in order.split()
     )
     assert shown.count("<section") == shown.count("</section>") == 10
+
+
+def test_the_knob_goes_along_the_front_of_two_tasks(front: Path, page: str, data: dict[str, Any]) -> None:
+    on = {point["label"]: point["splits"] for point in data["points"]}
+    assert data["knobs"][0]["split"] == "search"
+    assert data["knobs"][0]["options"] == " --split search"
+    for knob in data["knobs"]:
+        one, two = ([on[s["label"]][knob["split"]]["tasks"][t]["mean"] for s in knob["stops"]] for t in knob["tasks"])
+        assert one == sorted(one, reverse=True)
+        assert two == sorted(two)
+        assert [knob["stops"][0]["t"], knob["stops"][-1]["t"]] == [0.0, 1.0]
+    assert any(attributes.get("id") == "knob" for tag, attributes, _ in parse(page) if tag == "input")
+    said = json.loads(run("pick", front, "--split", "search", "--knob", 1, "--json").stdout)
+    assert said["label"] == data["knobs"][0]["stops"][-1]["label"]
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node.js")
+def test_the_slider_finds_what_the_command_finds(front: Path, data: dict[str, Any], tmp_path: Path) -> None:
+    t = round(data["knobs"][0]["stops"][1]["t"] / 2, 2)
+    file = tmp_path / "knob.js"
+    asked = f"const knob = {json.dumps(data['knobs'][0])}, tables = {json.dumps(data['coefficients']['tables'])};"
+    shown = """
+      const found = settingAt(knob, %s);
+      const table = mixed(tables[found.first.number], tables[found.second.number], found.share);
+      const at = [0, 0.004, 1].map((t) => settingAt(knob, t).label);
+      const apart = settingAt({ ...knob, joined: knob.joined.map(() => false) }, %s);
+      console.log(JSON.stringify({ found, table, at, apart }));
+    """
+    source = (files("evomerge.report.html") / "knob.js").read_text(encoding="utf-8")
+    file.write_text(source + asked + shown % (t, t), encoding="utf-8")
+    done = subprocess.run([str(NODE), str(file)], capture_output=True, text=True, check=True, timeout=CEILING)
+    said = json.loads(done.stdout)
+    recipe = tmp_path / "recipe.yaml"
+    wanted = json.loads(run("pick", front, "--split", "search", "--knob", t, "-o", recipe, "--json").stdout)
+    assert [said["found"][side]["label"] for side in ("first", "second")] == [n["label"] for n in wanted["neighbors"]]
+    assert said["found"]["share"] == pytest.approx(wanted["neighbors"][1]["share"])
+    written = strict_yaml.load(recipe.read_text(encoding="utf-8"), source="").data["coefficients"]["weight"]
+    assert np.array(said["table"]["values"]["weight"]) == pytest.approx(np.array(list(written.values())), abs=1e-4)
+    stops = [stop["label"] for stop in data["knobs"][0]["stops"]]
+    assert said["at"] == [stops[0], stops[0], stops[-1]]
+    assert said["apart"]["moved"] is True
+    assert "share" not in said["apart"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
