@@ -150,7 +150,7 @@ def test_what_cannot_be_kept_is_an_exit_code(study: Path, tmp_path: Path) -> Non
         (("export", "-o", "x", "--knob", "0.5", "--best"), "give only one of --best"),
         (("pick", "--knob", "0.5", "--knob-steps", "3"), "give one of them"),
         (("pick", "--between", "one,two"), "--between requires --knob"),
-        (("pick", "--knob-steps", "1"), "1 is not in the range"),
+        (("pick", "--knob-steps", "1"), "greater than or equal to 2"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(study: Path, command: tuple[str, ...], said: str) -> None:
