@@ -140,6 +140,33 @@ def pick(
 
 
 @commands.command(rich_help_panel=RESULTS)
+def compare(
+    run: RunFolder,
+    first: Annotated[str, typer.Argument(help="`winner`, a trial's number, or a label such as parent:math.")],
+    second: Annotated[str, typer.Argument(help="The model that it is compared with.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="Split to compare on; by default the last of search, select and report with both."
+        ),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Examples to show for each task and direction.")
+    ] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two models of a study, example by example.
+
+    For each task: both scores, the paired difference, and the examples on which one model is better than the other.
+    """
+    from evomerge.commands.compare import compare as compare_models
+    from evomerge.run import Run
+
+    data, lines = compare_models(Run(run), first, second, split, examples)
+    show(as_json, data, *lines)
+
+
+@commands.command(rich_help_panel=RESULTS)
 def export(
     run: RunFolder,
     output: Annotated[

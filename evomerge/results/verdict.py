@@ -112,7 +112,7 @@ def _headline(
     kept = [parent for parent in parents if parent.keeps]
     best = max(kept or parents, key=lambda parent: parent.score.mean)
     gap = leads[best.label]
-    amount = _amount(gap, shares=shares) + _of(winner, shares=shares) + _by_constants(winner, best, gap)
+    amount = amount_text(gap, shares=shares) + _of(winner, shares=shares) + _by_constants(winner, best, gap)
     beside = _beside(winner, leads, baseline, shown=gap.shown, shares=shares)
     which = "the best-scoring parent" + (" that meets the constraints" if 0 < len(kept) < len(parents) else "")
     if gap.shown:
@@ -144,7 +144,7 @@ def _beside(
     if label == winner.label:
         return f"; {winner.label} is itself a baseline, and no candidate of the search was better on the select split"
     gap = leads[label]
-    amount = _amount(gap, shares=shares) + _by_constants(winner, baseline, gap)
+    amount = amount_text(gap, shares=shares) + _by_constants(winner, baseline, gap)
     p = f", {p_text(gap.p, 'p')}"
     mine, theirs = winner.decisive, baseline.decisive
     decisive = _decisive(kind, mine[kind], theirs[kind], shares=shares) if mine else ""
@@ -256,12 +256,12 @@ def _task_by_task(objective: Objective, claims: Sequence[Claim], shares: Collect
 def change(objective: Objective, claim: Claim, shares: Collection[str]) -> str:
     """A gain in the task's unit: `+1.2 ± 0.4 points`, or where less is better `1.2 ± 0.4 less`."""
     if objective.sign(claim.task) > 0:
-        return _amount(claim.gain, shares=claim.task in shares)
-    size = _amount(replace(claim.gain, mean=abs(claim.gain.mean)), shares=False).removeprefix("+")
+        return amount_text(claim.gain, shares=claim.task in shares)
+    size = amount_text(replace(claim.gain, mean=abs(claim.gain.mean)), shares=False).removeprefix("+")
     return f"{size} {'higher' if claim.gain.mean < 0 else 'lower'}"
 
 
-def _amount(gap: Difference, *, shares: bool) -> str:
+def amount_text(gap: Difference, *, shares: bool) -> str:
     """`+1.2 ± 0.4 points`, or in the unit of the values; without a margin where none is known."""
     if not math.isfinite(gap.half_width):
         return f"{100 * gap.mean:+.1f} points" if shares else f"{gap.mean:+.4g}"

@@ -20,6 +20,7 @@ from evaluators import _strict_yaml as strict_yaml
 from evomerge import __version__
 from evomerge.budget import candidates
 from evomerge.cli import app
+from evomerge.run import Run
 from evomerge.study import Study
 from tests.evomerge.forks import Fork
 from tests.toys import search_file, write_toys
@@ -432,3 +433,37 @@ def test_no_study_no_status(tmp_path: Path) -> None:
     result = run("status", tmp_path)
     assert result.exit_code == 2
     assert "no study" in result.stderr
+
+
+def test_two_models_are_compared_example_by_example(finished: Path) -> None:
+    study = finished / "study"
+    shown = json.loads(run("compare", study, "winner", "parent:a", "--json").stdout)
+    report = Run(study).scored("report").by_label
+    mine, theirs = (report[label].scores["one"] for label in (shown["first"], "parent:a"))
+    assert (shown["second"], shown["split"], shown["tasks"].keys()) == ("parent:a", "report", {"one", "two"})
+    one = shown["tasks"]["one"]
+    assert one["means"] == [mine.mean, theirs.mean]
+    gaps = dict(zip(mine.example_ids, mine.values - theirs.values, strict=True))
+    assert set(one["better"]) == {name for name, gap in gaps.items() if gap > 0}
+    assert set(one["worse"]) == {name for name, gap in gaps.items() if gap < 0}
+    assert {abs(gaps[name]) for name in one["better"][:1]} == {max(gap for gap in gaps.values())}
+    swapped = json.loads(run("compare", study, "parent:a", "winner", "--json").stdout)["tasks"]["one"]
+    assert (swapped["better"], swapped["worse"]) == (one["worse"], one["better"])
+    text = run("compare", study, "winner", "parent:a", "--examples", 1).stdout
+    assert f"better on {len(one['better'])} of {len(gaps)} examples, worse on {len(one['worse'])}" in text
+    assert f"{shown['first']} is better: {one['better'][0]} (" in text
+    assert f"and {len(one['better']) - 1} more, which --json lists" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("winner", "parent:c"), "no model 'parent:c'. Did you mean 'parent:b'?"),
+        (("winner", "999"), "no trial 999"),
+        (("winner", "12", "--split", "test"), "--split is one of search, select, report; got 'test'"),
+    ],
+)
+def test_a_comparison_without_its_models_is_refused(finished: Path, words: tuple[str, ...], said: str) -> None:
+    refused = run("compare", finished / "study", *words)
+    assert refused.exit_code == 2
+    assert said in " ".join(refused.stderr.split())
