@@ -1,6 +1,6 @@
 """Feedback to the optimizer: point, losses and per-example values of each trial, once they are known."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -52,9 +52,10 @@ class Recorder:
 class Feedback:
     """Reports trials to the optimizer: points of its cube, scored on the search split.
 
-    Losses relative to the parents are held back until all parents have ended, and everything until the models that are
-    extended have ended, after examples were added. So what an optimizer is told, and in which order, follows from the
-    ledger alone. problem: why nothing can be told, if so.
+    Losses relative to parents and baselines are held back until all of these have ended, and everything until the
+    models that are extended have ended, after examples were added. So what an optimizer is told, and in which order,
+    follows from the ledger alone. problem: why nothing can be told, if so.
+    parents: labels of the models that losses may be relative to, see `compared_with`.
     race: the race of the candidates, if they do. examples: those of the search split, where parts are asked for.
 
     After examples were added, an optimizer that asks for whole candidates gets all earlier candidates again, under
@@ -76,6 +77,7 @@ class Feedback:
         self._race, self._examples = race, examples
         self._missing = set(parents) if objective.needs_parents else set()
         self._parents: list[Mapping[str, Scores]] = []
+        self._baselines: list[Mapping[str, Scores]] = []
         self._reference: Reference | None = None
         self._held: list[Entry] = []
         self._before: list[Observation] = []
@@ -139,7 +141,8 @@ class Feedback:
         if entry.trial.label in self._missing:
             self._missing.remove(entry.trial.label)
             if entry.losses is not None and entry.outcome is not None:
-                self._parents.append(entry.outcome.scores)
+                kind = self._parents if entry.trial.origin.is_parent else self._baselines
+                kind.append(entry.outcome.scores)
             if not self._missing:
                 self._compare()
         if entry.trial.extends is not None:
@@ -173,7 +176,7 @@ class Feedback:
         return frozenset(told.number for told in before)
 
     def _compare(self) -> None:
-        self._reference = Reference.among(self._objective, self._parents)
+        self._reference = Reference.among(self._objective, self._parents, baselines=self._baselines)
         self.problem = self._reference.problem
         if self._objective.pareto and self.problem is None:
             self._optimizer.limit(self._reference.search_limits.tolist())
@@ -243,6 +246,12 @@ class Feedback:
                 for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
             )
         self._optimizer.tell(Observation(number, x, losses, proposed, examples, seconds=seconds))
+
+
+def compared_with(objective: Objective, trials: Iterable[Trial]) -> set[str]:
+    """Return the labels of the models that losses are relative to: the parents, for ranks also the other baselines."""
+    baselines = objective.needs_baselines
+    return {trial.label for trial in trials if trial.origin.is_parent or (baselines and trial.merge is not None)}
 
 
 def new_optimizer(
@@ -332,5 +341,5 @@ def replay(
     """Tell an optimizer what the study holds."""
     asked = (*study.entries.values(), *study.parts.values())
     on_search = (entry.trial for entry in asked if entry.trial.split == "search")
-    parents = {trial.label for trial in on_search if trial.origin.is_parent}
+    parents = compared_with(objective, on_search)
     Feedback(optimizer, objective, parents, race=race, examples=examples).replay(study)

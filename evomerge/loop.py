@@ -17,7 +17,7 @@ from typing import Literal
 from evomerge.budget import Budget
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_of, forgiven, short_of_memory
-from evomerge.feedback import Feedback
+from evomerge.feedback import Feedback, compared_with
 from evomerge.objective import NonFiniteScore, Objective
 from evomerge.objective.spec import record_objective
 from evomerge.optimizers.base import Exhausted, FloatArray, Optimizer
@@ -106,8 +106,7 @@ def search(
     examples: those of the search split, for optimizers that ask for parts of them and for races. race: whether and how
     candidates are dropped before all examples are scored.
     """
-    parents = {trial.label for trial in planned if trial.origin.is_parent}
-    feedback = Feedback(optimizer, objective, parents, race=race, examples=examples)
+    feedback = Feedback(optimizer, objective, compared_with(objective, planned), race=race, examples=examples)
     feedback.replay(study)
     again = forgiven(study)
     asked = {e.trial.label for e in study.entries.values() if not _failed_canary(e) and e.trial.number not in again}

@@ -206,7 +206,8 @@ space: {{kind: auto, ranges: {{weight: [0, 1]}}}}
 tasks:
 {tasks}
 # mean: the mean of the tasks. chebyshev, retention: the worst task, as its difference from or its ratio to the best
-# parent. pareto: one objective per task, which yields a front to choose from.
+# parent. borda: the share of parents and baselines that a merge beats, averaged over the tasks.
+# pareto: one objective per task, which yields a front to choose from.
 # With weights: {weights}
 # Weights with a kind: {{kind: chebyshev, weights: {weights}}}
 objective: mean

@@ -287,7 +287,7 @@ def check_objectives(config: SearchConfig, count: int) -> None:
         instead = "objective: pareto with several tasks"
         handles = "several objectives"
     else:
-        instead = "objective: mean (or weights, chebyshev, retention)"
+        instead = "objective: mean (or weights, chebyshev, retention, borda)"
         most = plugins.load("optimizer", kind, Optimizer).max_objectives
         handles = "one objective" if most == 1 else f"up to {most} objectives"
     raise OptimizerError(f"{kind} handles {handles}, but {wanted} makes {makes}. Use {instead}, or one of {others}.")

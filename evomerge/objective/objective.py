@@ -13,7 +13,7 @@ from evomerge.objective.floor import Floor
 
 FloatArray = NDArray[np.float64]
 
-Kind = Literal["mean", "pareto", "chebyshev", "retention"]
+Kind = Literal["mean", "pareto", "chebyshev", "retention", "borda"]
 
 
 class NonFiniteScore(ValueError):
@@ -30,9 +30,10 @@ class Objective:
 
     weights: task -> weight, in the order of the search file; in a Pareto search, how much it is preferred.
     lower_is_better: tasks such as perplexity. whole_model: tasks with one value per model instead of examples.
-    kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; or the worst task, measured from the
-    best parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
-    https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost.
+    kind: `mean`, the weighted mean of the tasks; `pareto`, every task by itself; the worst task, measured from the best
+    parent on it: `chebyshev` in weighted scores (augmented; Steuer and Choo, 1983,
+    https://doi.org/10.1007/BF02591870), `retention` as the share of the parent's score that is lost; or `borda`, the
+    weighted mean over the tasks of the share of parents and baselines that a merge beats (see `borda.py`).
     keep: task -> how far a merge may fall below the best parent on it, by its metric. smooth: task -> name of the
     smooth score that stands for its metric on the search split; `lower_is_better` is about this score.
     """
@@ -72,7 +73,12 @@ class Objective:
     @property
     def needs_parents(self) -> bool:
         """Whether an optimizer can be told nothing before the parents' losses are known."""
-        return self.kind in ("chebyshev", "retention") or bool(self.keep)
+        return self.kind in ("chebyshev", "retention", "borda") or bool(self.keep)
+
+    @property
+    def needs_baselines(self) -> bool:
+        """Whether it can be told nothing before those of the other baselines are known, either."""
+        return self.kind == "borda"
 
     def losses(self, scores: Mapping[str, Scores]) -> FloatArray:
         """Losses as they are recorded: (1,) for `mean`, else one per task. Raises NonFiniteScore."""

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from evaluators.base import Scores
+from evomerge.objective.borda import borda
 from evomerge.objective.objective import FloatArray, NoReference, Objective
 from evomerge.objective.score import DisplayScore
 
@@ -37,6 +38,8 @@ class Reference:
         metric: The smallest loss of any parent by the metric of every task, (n_tasks,), from which constraints are
             measured; None where the losses are by metric.
         rivals: Task -> scores by metric of the best parent on it, where `keep` limits flips.
+        ranked: The losses of all models that ranks are counted among, parents and baselines, (n_models, n_tasks); None
+            where there are none, or the objective is no Borda count.
     """
 
     objective: Objective
@@ -44,6 +47,7 @@ class Reference:
     display: DisplayScore
     metric: FloatArray | None = None
     rivals: Mapping[str, Scores] = field(default_factory=dict)
+    ranked: FloatArray | None = None
 
     @classmethod
     def of(
@@ -52,24 +56,37 @@ class Reference:
         parents: Iterable[FloatArray],
         display: DisplayScore | None = None,
         metric: Iterable[FloatArray] = (),
+        ranked: Iterable[FloatArray] = (),
     ) -> "Reference":
-        """The reference that these parents make, each given by its losses, (n_tasks,), and by those of the metrics."""
+        """The reference that these parents make, each given by its losses, (n_tasks,), and by those of the metrics.
+
+        ranked: losses of the models that ranks are counted among, where the objective is a Borda count; by default
+        those of the parents.
+        """
         found, by_metric = list(parents), list(metric)
+        every = list(ranked) or found
         return cls(
             objective,
             np.min(found, axis=0) if found else None,
             display or DisplayScore(objective),
             np.min(by_metric, axis=0) if by_metric else None,
+            ranked=np.array(every) if every and objective.kind == "borda" else None,
         )
 
     @classmethod
     def among(
-        cls, objective: Objective, parents: Iterable[Mapping[str, Scores]], display: DisplayScore | None = None
+        cls,
+        objective: Objective,
+        parents: Iterable[Mapping[str, Scores]],
+        display: DisplayScore | None = None,
+        baselines: Iterable[Mapping[str, Scores]] = (),
     ) -> "Reference":
-        """The reference that these parents make, each given by its scores on every task."""
+        """The reference that these parents and other baselines make, each given by its scores on every task."""
         found = list(parents)
         by_metric = [objective.metric_losses(scores) for scores in found]
-        made = cls.of(objective, map(objective.by_task, found), display, by_metric if objective.smooth else ())
+        ranked = map(objective.by_task, (*found, *baselines))
+        metric = by_metric if objective.smooth else ()
+        made = cls.of(objective, map(objective.by_task, found), display, metric, ranked)
         rivals = {
             task: found[int(np.argmin([losses[column] for losses in by_metric]))][task].by_metric
             for column, task in enumerate(objective.weights)
@@ -91,7 +108,7 @@ class Reference:
         if not self.objective.needs_parents:
             return None
         if self.losses is None:
-            return "Every parent failed, and the objective is relative to them."
+            return None if self.ranked is not None else "Every parent failed, and the objective is relative to them."
         if self.objective.kind == "retention" and (self.losses == 0).any():
             task = list(self.objective.weights)[int(np.flatnonzero(self.losses == 0)[0])]
             return (
@@ -169,12 +186,14 @@ class Reference:
         return {task: float(gain) for task, gain in zip(self.objective.weights, self.losses - losses, strict=True)}
 
     def decisive(self, losses: FloatArray) -> dict[str, float]:
-        """Where the worst task decides, how it stands, by the kind's name, larger is better.
+        """Where the worst task or the Borda count decides, how it stands, by the kind's name, larger is better.
 
         As good as the best parents are 0 of chebyshev and 1 of retention. What else decides is left out: the mean of
         all tasks, a twentieth, and what `keep` asks. Empty for other kinds, and where there is a `problem`.
         """
         kind = self.objective.kind
+        if kind == "borda" and self.problem is None:
+            return {kind: -self._loss(losses)}
         if kind not in ("chebyshev", "retention") or self.problem is not None:
             return {}
         worst = float(self._gaps(losses).max())
@@ -182,13 +201,17 @@ class Reference:
 
     def worst(self, losses: FloatArray) -> str | None:
         """The task that `decisive` tells of; None where no single one decides."""
-        return list(self.objective.weights)[int(self._gaps(losses).argmax())] if self.decisive(losses) else None
+        if self.objective.kind == "borda" or not self.decisive(losses):
+            return None
+        return list(self.objective.weights)[int(self._gaps(losses).argmax())]
 
     def _loss(self, losses: FloatArray) -> float:
         if self.problem is not None:
             raise NoReference(self.problem)
         if self.objective.kind == "mean":
             return self._mean(losses)
+        if self.ranked is not None:
+            return -borda(losses, self.ranked, self.objective.shares)
         gaps = self._gaps(losses)
         return float(gaps.max() + _AUGMENTATION * gaps.mean())
 

@@ -13,7 +13,7 @@ from evomerge.study import Study, StudyError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 #: Kinds in which weights mean something: the worst share of a parent's score is the worst whatever it weighs.
-WEIGHED = ("mean", "chebyshev")
+WEIGHED = ("mean", "chebyshev", "borda")
 #: Name of the event that says what the evaluators say of their tasks.
 EVENT = "objectives"
 #: No task has a smooth score.
@@ -54,7 +54,9 @@ def read_objective(data: Any) -> ObjectiveSpec:
     if "weights" not in data:
         return ObjectiveSpec(kind)
     if kind not in WEIGHED:
-        instead = "say `prefer: {task: weight}`" if kind == "pareto" else "leave `weights` out, or use chebyshev"
+        instead = (
+            "say `prefer: {task: weight}`" if kind == "pareto" else "leave `weights` out, or use chebyshev or borda"
+        )
         raise ValueError(f"weights do not change a search of kind {kind}; {instead}")
     return ObjectiveSpec(kind, _weights(data["weights"], expected))
 

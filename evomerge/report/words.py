@@ -45,8 +45,14 @@ def meaning(decides: Iterable[str]) -> list[str]:
         "chebyshev": "chebyshev: how far the worst task is ahead of the best parent on it, in weighted scores",
         "retention": "retention: the smallest ratio of a task's score to the best parent's score on it",
     }
+    ranks = (
+        "borda: the share of parents and baselines on the split that a merge beats, averaged over the tasks; it is "
+        "what the search maximizes."
+    )
     return [
-        f"{said[name]}; it is what the search maximizes, plus a twentieth of the mean over all tasks."
+        ranks
+        if name == "borda"
+        else f"{said[name]}; it is what the search maximizes, plus a twentieth of the mean over all tasks."
         for name in decides
     ]
 

@@ -131,13 +131,18 @@ def _parents(rows: Iterable[_Row]) -> list[dict[str, Scores]]:
     return [scores for trial, scores in rows if trial.origin.is_parent]
 
 
+def _baselines(rows: Iterable[_Row]) -> list[dict[str, Scores]]:
+    """Return the scores of the other baselines."""
+    return [scores for trial, scores in rows if trial.is_simple_baseline]
+
+
 def _reference(study: Study, split: str, rows: Sequence[_Row], display: DisplayScore) -> Reference:
     """Return the best parent of every task among these trials.
 
     In a search for retention, a parent that scores nothing on these few examples is measured by the search split.
     """
     objective = display.objective
-    found = Reference.among(objective, _parents(rows), display)
+    found = Reference.among(objective, _parents(rows), display, _baselines(rows))
     if found.problem is None or found.losses is None or split == "search":
         return found
     on_search, _ = _comparable(study, objective, "search")

@@ -161,10 +161,10 @@ def _beside(
 
 
 def _decisive(kind: str, mine: float, theirs: float, *, shares: bool) -> str:
-    """Format what decides on the worst task, in the unit of the differences beside it."""
+    """Format what decides beside the mean; on the worst task, in the unit of the differences beside it."""
     if kind == "retention":
         return f"; retention {100 * mine:.1f} % against {100 * theirs:.1f} %"
-    if shares:
+    if shares and kind != "borda":
         return f"; {kind} {100 * mine:+.1f} against {100 * theirs:+.1f} points"
     return f"; {kind} {mine:.3f} against {theirs:.3f}"
 

@@ -25,7 +25,7 @@ class Story:
 
     Metrics of each completed trial on the search split:
     `trial` (its number), `task/...`, `seconds/...` by stage, and so far the counts `completed` and `failures`;
-    `score`, where the mean of the tasks decides; `chebyshev` or `retention`, where the worst task decides (see
+    `score`, where the mean of the tasks decides; `chebyshev`, `retention` or `borda`, where these decide (see
     `Reference.decisive`); `best`, of the best merge so far, baselines included; in a Pareto search of few objectives
     `hypervolume` instead, of the candidates so far. What is relative to the parents begins with the optimizer's first
     proposal, as all parents were asked for before it. Where some trials are parts, also `evaluations`, spent so far,

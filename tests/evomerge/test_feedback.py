@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from evaluators.base import Scores
-from evomerge.feedback import MEASURES, Feedback, measures_of, record_measures
+from evomerge.feedback import MEASURES, Feedback, compared_with, measures_of, record_measures
 from evomerge.objective import Floor, Objective
 from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, Positions, Proposal, TaskExamples
+from evomerge.recipe import Input, Merge, Recipe
 from evomerge.study.state import Entry
 from evomerge.trial import CANARY, Failure, Outcome, Trial
+from search_spaces.base import CoefficientTable
 
 PARENTS = {"base", "parent:a"}
+MERGE = Merge(Recipe(Input("base", "b"), (Input("a", "a"),), "linear"), CoefficientTable({}, {}))
 WORST = Objective({"one": 1.0, "two": 1.0}, frozenset({"two"}), "chebyshev")
 
 
@@ -100,6 +103,25 @@ def test_what_is_relative_waits_for_all_parents_and_is_told_in_order() -> None:
     assert [o.proposed for o in optimizer.heard] == [False, True, False]
     feedback.take(entry(WORST, 5, "search", 0.8, 1.5))
     assert heard(optimizer)[5] == [pytest.approx(0.0)]
+
+
+def test_ranks_wait_for_all_baselines_and_leave_failed_ones_out() -> None:
+    ranks, optimizer = replace(WORST, kind="borda"), Listener()
+    trials = [
+        Trial(n, None, MERGE, label) for n, label in enumerate(("base", "parent:a", "uniform", "task_arithmetic:1"))
+    ]
+    labels = compared_with(ranks, [*trials, Trial(9, np.array([0.5]), label="start")])
+    assert labels == {trial.label for trial in trials}
+    assert compared_with(WORST, trials) == PARENTS
+    feedback = Feedback(optimizer, ranks, labels)
+    feedback.take(entry(ranks, 9, "start", 0.6, 2.0))
+    feedback.take(entry(ranks, 0, "base", 0.4, 1.0))
+    feedback.take(failed(1, "parent:a"))
+    feedback.take(entry(ranks, 2, "uniform", 0.6, 3.0))
+    assert not optimizer.heard
+    feedback.take(entry(ranks, 3, "task_arithmetic:1", 0.8, 2.0))
+    assert heard(optimizer)[9] == [pytest.approx(-(1.5 + 1.5) / 6)]
+    assert heard(optimizer)[0] == [pytest.approx(-(0.5 + 2.5) / 6)]
 
 
 def test_failures_are_told_and_a_failed_parent_is_no_measure() -> None:

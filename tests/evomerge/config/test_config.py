@@ -159,9 +159,9 @@ MISTAKES = [
         ":9: objective: needs one weight for each task (add, sort); unknown task 'srt'; did you mean 'sort'?",
     ),
     (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task (add, sort); "),
-    (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto, chebyshev, retention or a"),
-    (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
-    (("{sort: 1, add: 2}", "{kind: mxa}"), ":9: objective: expected mean, pareto, chebyshev, retention or a mapping"),
+    (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto, chebyshev, retention, borda or a"),
+    (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto, chebyshev, retention, borda or a mapping"),
+    (("{sort: 1, add: 2}", "{kind: mxa}"), ":9: objective: expected mean, pareto, chebyshev, retention, borda or a mapping"),
     (("{sort: 1, add: 2}", "{kind: mean, weigths: {add: 1}}"), ":9: objective: expected mean, pareto, chebyshev"),
     (("{sort: 1, add: 2}", "{kind: mean, weights: }"), ":9: objective: expected mean, pareto, chebyshev"),
     (

@@ -62,7 +62,7 @@ def test_what_is_asked_has_the_sign_that_the_task_would_change_by() -> None:
     assert [objective.asked(task) for task in keep] == ["-0.01", "+2", "0", "99.5%"]
 
 
-@pytest.mark.parametrize("kind", ["pareto", "chebyshev", "retention"])
+@pytest.mark.parametrize("kind", ["pareto", "chebyshev", "retention", "borda"])
 def test_other_kinds_record_every_task(kind: Kind) -> None:
     objective = Objective({"b": 5.0, "a": 1.0}, frozenset({"b"}), kind)
     np.testing.assert_array_equal(objective.losses(scores(a=[1.0], b=[0.25])), [0.25, -1.0])

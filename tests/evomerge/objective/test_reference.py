@@ -69,7 +69,7 @@ def test_a_share_is_of_the_best_parents_score_whichever_way_it_counts() -> None:
     np.testing.assert_allclose(reference(objective, [-0.8, 20.0]).limits, [-0.784, 20.4])
 
 
-@pytest.mark.parametrize("kind", ["mean", "chebyshev", "pareto"])
+@pytest.mark.parametrize("kind", ["mean", "chebyshev", "borda", "pareto"])
 def test_what_is_kept_comes_before_what_is_better(kind: Kind) -> None:
     found = reference(Objective({"a": 1.0, "b": 1.0}, kind=kind, keep={"b": Floor(0.01)}), [-0.7, -0.4], [-0.5, -0.8])
     near, kept = np.array([-0.70, -0.7895]), np.array([-0.68, -0.7905])
@@ -96,7 +96,7 @@ def test_equal_losses_that_differ_in_their_last_bits_are_equal() -> None:
     assert found.order(np.array([-0.1, -0.2, -0.3])) == found.order(np.array([-0.3, -0.2, -0.1]))
 
 
-@pytest.mark.parametrize("kind", ["mean", "chebyshev", "retention", "pareto"])
+@pytest.mark.parametrize("kind", ["mean", "chebyshev", "retention", "borda", "pareto"])
 def test_without_parents_the_mean_decides_and_nothing_can_be_told(kind: Kind) -> None:
     objective = Objective({"a": 1.0, "b": 1.0}, kind=kind, keep={"b": Floor(0.01)})
     found = reference(objective)
