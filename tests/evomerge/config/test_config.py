@@ -159,9 +159,15 @@ MISTAKES = [
         ":9: objective: needs one weight for each task (add, sort); unknown task 'srt'; did you mean 'sort'?",
     ),
     (("{sort: 1, add: 2}", "{add: 2}"), ":9: objective: needs one weight for each task (add, sort); "),
-    (("{sort: 1, add: 2}", "{sort: 0, add: 2}"), ":9: objective: expected mean, pareto, chebyshev, retention, borda or a"),
+    (
+        ("{sort: 1, add: 2}", "{sort: 0, add: 2}"),
+        ":9: objective: expected mean, pareto, chebyshev, retention, borda or a",
+    ),
     (("{sort: 1, add: 2}", "max"), ":9: objective: expected mean, pareto, chebyshev, retention, borda or a mapping"),
-    (("{sort: 1, add: 2}", "{kind: mxa}"), ":9: objective: expected mean, pareto, chebyshev, retention, borda or a mapping"),
+    (
+        ("{sort: 1, add: 2}", "{kind: mxa}"),
+        ":9: objective: expected mean, pareto, chebyshev, retention, borda or a mapping",
+    ),
     (("{sort: 1, add: 2}", "{kind: mean, weigths: {add: 1}}"), ":9: objective: expected mean, pareto, chebyshev"),
     (("{sort: 1, add: 2}", "{kind: mean, weights: }"), ":9: objective: expected mean, pareto, chebyshev"),
     (
@@ -174,7 +180,7 @@ MISTAKES = [
     ),
     (
         ("{sort: 1, add: 2}", "{kind: retention, weights: {add: 1, sort: 1}}"),
-        ":9: objective: weights do not change a search of kind retention; leave `weights` out, or use chebyshev.",
+        ":9: objective: weights do not change a search of kind retention; leave `weights` out, or use chebyshev or",
     ),
     (
         ("seed: 0", "prefer: {add: 1, sort: 2}"),
