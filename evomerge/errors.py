@@ -1,6 +1,8 @@
 """Exit codes, and the base of the errors that end a command with one message and one of them."""
 
 DONE = 0
+#: A comparison that was asked for found a difference.
+DIFFERENT = 1
 USAGE = 2
 REFUSED = 3
 BUSY = 4

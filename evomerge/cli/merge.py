@@ -6,9 +6,13 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.application import LOADING, MERGE, AsJson, Lora, Whole, say, show
+from evomerge.errors import DIFFERENT
 
 commands = typer.Typer()
 
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Allow importing the Python module that the recipe names as its method.")
+]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Ignore unknown keys, as mergekit does.")]
 
 
@@ -19,10 +23,7 @@ def merge(
     lora: Lora = None,
     modules_to_save: Whole = False,
     lenient: Lenient = False,
-    allow_code: Annotated[
-        bool,
-        typer.Option("--allow-code", help="Allow importing the Python module that the recipe names as its method."),
-    ] = False,
+    allow_code: AllowCode = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +44,32 @@ def merge(
     )
     count = len(data["outputs"])
     show(as_json, data, f"Wrote {count} weight file{'' if count == 1 else 's'} to {output}", *data["notes"])
+
+
+@commands.command(rich_help_panel=MERGE)
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="The folder of an export or merge.")],
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an export again and compare it byte by byte.
+
+    Takes the recipe and manifest in the folder, and as much free disk beside it as it holds. Exit code 1 if anything
+    differs; the first different byte of each file is then named.
+    """
+    from evaluators._own_code import look_in
+    from evomerge.recipe.file import read_merge
+
+    if allow_code:
+        look_in((folder.absolute(), Path.cwd()))
+    merge_again = read_merge(folder / "recipe.yaml", allow_code=allow_code)  # before heavy imports
+    say(LOADING)
+    from evomerge.commands.reproduce import reproduce as make_again
+
+    data, lines = make_again(folder, merge_again)
+    show(as_json, data, *lines)
+    if not data["equal"]:
+        raise typer.Exit(DIFFERENT)
 
 
 @commands.command("import", rich_help_panel=MERGE)
