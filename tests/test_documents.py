@@ -150,7 +150,8 @@ def test_the_pages_list_every_key_plug_in_and_exit_code() -> None:
         for code in row.split(", ")
     }
     signals = {errors.SIGNAL + number for number in (1, 2, 15)}
-    assert codes == {errors.DONE, errors.USAGE, errors.REFUSED, errors.BUSY, errors.PAUSED, errors.STOPPED} | signals
+    plain = {errors.DONE, errors.DIFFERENT, errors.USAGE, errors.REFUSED, errors.BUSY, errors.PAUSED, errors.STOPPED}
+    assert codes == plain | signals
 
 
 def test_the_map_of_the_code_names_every_part() -> None:
