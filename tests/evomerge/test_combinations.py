@@ -1,6 +1,7 @@
 """Every method in every space, and every optimizer under it: whatever the parts, the line is the same."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,8 +58,21 @@ def scored(folder: Path, **changes: object) -> set[tuple[float, ...]]:
     return {tuple(scores.mean for scores in outcome.scores.values()) for outcome in outcomes[-3:]}
 
 
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("method", METHODS)
+def combinations() -> list[Any]:
+    """All pairs of a method and a space; in the quick suite every method in a third of the spaces."""
+    return [
+        pytest.param(method, space, marks=[] if turn(method, space) % 3 == 0 else [pytest.mark.slow])
+        for method in METHODS
+        for space in SPACES
+    ]
+
+
+def turn(method: str, space: str) -> int:
+    """A number for a pair: each method has each number once, and so has each space as often as the others."""
+    return (METHODS.index(method) + SPACES.index(space)) % len(SPACES)
+
+
+@pytest.mark.parametrize(("method", "space"), combinations())
 def test_every_method_in_every_space(tmp_path: Path, method: str, space: str) -> None:
     """Its baselines and candidates; every method in one of the spaces, and every space, is searched to the end."""
     declared = load("merge method", method, MergeMethod)
@@ -84,7 +98,7 @@ def test_every_method_in_every_space(tmp_path: Path, method: str, space: str) ->
     elif space == "span" and weights[0].low >= 0:
         with pytest.raises(SpaceError, match="span takes weights below 0"):
             prepare(configured(tmp_path, **changes))
-    elif (METHODS.index(method) + SPACES.index(space)) % len(SPACES):
+    elif turn(method, space):
         assert len(scored(tmp_path, **changes)) > 1
     else:
         study = finish(tmp_path, **changes)

@@ -243,6 +243,7 @@ def test_check_says_why_a_descent_cannot_begin(
         prepare(load_config(file))
 
 
+@pytest.mark.slow
 def test_two_workers_take_the_same_steps_as_one(tiny: TinyModels, tmp_path: Path) -> None:
     options = {"kind": "gradient", "evaluations": 3}
     points = []

@@ -131,13 +131,13 @@ def completing(study: Study) -> list[Entry]:
 def test_a_search_that_is_cut_anywhere_goes_on_as_if_it_had_not_been(
     finished: Finished, bench: CountingBench, tmp_path: Path
 ) -> None:
-    for trials in (1, 1.3, 2, 2.6, 4, 5.5, TRIALS):
+    for trials in (1.3, 2.6, 5.5, TRIALS):
         cut, _ = run(tmp_path / "cut", bench, finished.name, trials)
     assert completing(cut)
     assert records(cut) == records(finished.study)
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(
     last: bool, finished: Finished, bench: CountingBench, tmp_path: Path
 ) -> None:
@@ -261,9 +261,8 @@ def random_search(landscapes: Landscapes) -> float:
     return float(np.median(landscapes.found("random")))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "mobster" else []) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_at_equal_cost_the_best_candidate_is_better_than_by_random_search(
     name: str, landscapes: Landscapes, random_search: float
 ) -> None:

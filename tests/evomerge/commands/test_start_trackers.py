@@ -144,6 +144,7 @@ def test_a_missing_tracker_library_is_reported_once(
     assert history(tmp_path / "study") == history(alone)
 
 
+@pytest.mark.slow
 def test_a_killed_sink_is_noticed_and_a_resumed_search_sends_what_is_missing(tmp_path: Path) -> None:
     uri, folder = database(tmp_path), tmp_path / "study"
     log = folder / "sinks" / "mlflow.log"
@@ -167,6 +168,7 @@ def test_a_killed_sink_is_noticed_and_a_resumed_search_sends_what_is_missing(tmp
     assert [point["trial"] for point in read_history(uri, run).values()] == [e.trial.number for e in searched]
 
 
+@pytest.mark.slow
 def test_a_study_that_is_done_is_sent_by_a_resume(tmp_path: Path) -> None:
     uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "study"  # whose tables the tracker makes
     run_here(write_search(tmp_path, trials=TRIALS))

@@ -149,9 +149,9 @@ def test_the_budget_counts_the_work_of_before_in_evaluations_of_the_larger_split
     [
         ("cma_es", {"racing": "aggressive"}),
         ("asha", {}),
-        ("auto", {}),
+        pytest.param("auto", {}, marks=pytest.mark.slow),
         ("auto", {"objective": "pareto"}),
-        ("tpe", {"objective": "chebyshev"}),
+        pytest.param("tpe", {"objective": "chebyshev"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_search_that_is_cut_anywhere_after_the_growth_goes_on_as_if_it_had_not_been(

@@ -64,6 +64,7 @@ def on_cpu(*given: Any, **settings: Any) -> Tensor:
         return written(*given, **settings)
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="is the interpreter")
 def test_in_the_interpreter() -> None:

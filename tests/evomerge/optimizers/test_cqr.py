@@ -18,6 +18,10 @@ class TestQuantileRegression(OptimizerContract):
     learning_dimension = 3
     budget = 24
 
+    @pytest.mark.slow
+    def test_beats_random_search(self) -> None:
+        super().test_beats_random_search()
+
 
 def noisy(n: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """A loss whose noise grows with the third coordinate."""

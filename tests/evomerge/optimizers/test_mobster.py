@@ -19,6 +19,10 @@ class TestMobster(PartsContract):
     learns = True
     budget = 8.0
 
+    @pytest.mark.slow
+    def test_beats_random_search_at_equal_cost(self) -> None:
+        super().test_beats_random_search_at_equal_cost()
+
 
 def bowl(x: FloatArray) -> FloatArray:
     return np.asarray(((x - 0.3) ** 2).sum(axis=1))

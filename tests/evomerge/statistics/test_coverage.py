@@ -102,8 +102,10 @@ def test_what_a_small_task_takes_back_is_not_claimed_for_a_large_one() -> None:
     assert shown <= 0.05
 
 
-@pytest.mark.parametrize("n_candidates", [50, 200])
-@pytest.mark.parametrize("spread", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("n_candidates", "spread"),
+    [(50, 0.0), (200, 0.25), *(pytest.param(*others, marks=pytest.mark.slow) for others in ((200, 0.0), (50, 0.25)))],
+)
 def test_the_expected_optimism_is_what_the_best_loses(n_candidates: int, spread: float) -> None:
     lost, expected, shrunk = [], [], []
     for seed in range(N_STUDIES):

@@ -29,7 +29,9 @@ def small_study(folder: Path, files: Files | None = None) -> Study:
     return study
 
 
-def test_cut_at_every_byte_of_the_last_records(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 11])
+def test_cut_at_every_byte_of_the_last_records(tmp_path: Path, step: int) -> None:
+    """step: bytes from one cut to the next; around the end of every record it is one byte."""
     whole = tmp_path / "whole"
     small_study(whole).close()
     content = (whole / FILE).read_bytes()
@@ -37,7 +39,8 @@ def test_cut_at_every_byte_of_the_last_records(tmp_path: Path) -> None:
     ends = [sum(map(len, lines[: n + 1])) for n in range(len(lines))]
     cut = tmp_path / "cut"
     cut.mkdir()
-    for size in range(ends[-4], ends[-1] + 1):
+    around = {end + shift for end in ends[-4:] for shift in (-1, 0, 1)}
+    for size in sorted(around & set(range(ends[-4], ends[-1] + 1)) | set(range(ends[-4], ends[-1] + 1, step))):
         (cut / FILE).write_bytes(content[:size])
         kept = max(end for end in ends if end <= size)
         before = describe(Study.read(cut))
