@@ -1,8 +1,9 @@
-"""`evomerge list` and its former names. Heavy imports are local to the command bodies."""
+"""`evomerge list` and its former names, `evomerge schema`. Heavy imports are local to the command bodies."""
 
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,6 +63,24 @@ def list_(
     from evomerge.report.terminal import Terminal
 
     Terminal(width=None if sys.stdout.isatty() else 160).print(text)
+
+
+@commands.command(rich_help_panel=MORE)
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file instead.")] = None,
+) -> None:
+    """Print the JSON schema of search files, for editors.
+
+    A first line `# yaml-language-server: $schema=FILE` in a search file makes editors complete and check its keys.
+    """
+    from evomerge.config.schema import search_schema
+    from evomerge.durable import write_text
+
+    text = json.dumps(search_schema(), indent=2)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_text(output, f"{text}\n")
 
 
 def _alias(kind: str) -> Callable[..., None]:

@@ -28,9 +28,10 @@ from evomerge.config.fields import (
     Limits,
     Methods,
     ObjectiveEntry,
-    Plugin,
     Racing,
+    Search,
     Section,
+    Space,
     Split,
     Task,
     Weights,
@@ -112,13 +113,13 @@ class SearchConfig(Section):
     compute_dtype: Literal["float32", "stored"] | None = None
     backend: Backend = None
     tokenizer: str | None = None
-    space: Plugin = PluginSpec("auto")
+    space: Space = PluginSpec("auto")
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     report_only: dict[str, Task] = Field(default_factory=dict)
     objective: ObjectiveEntry = ObjectiveSpec()
     prefer: Weights | None = None
     keep: Keep | None = None
-    optimizer: Plugin = PluginSpec("auto")
+    optimizer: Search = PluginSpec("auto")
     racing: Racing = None
     budget: Limits = Limits(trials=200)
     executor: Literal["ray", "serial"] = "ray"

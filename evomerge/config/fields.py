@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,8 @@ from pydantic import (
 )
 
 from evaluators.base import SPLITS
+from evomerge.config import entries
+from evomerge.config.entries import Schema, schema
 from evomerge.objective.floor import Floor, read_keep
 from evomerge.objective.spec import ObjectiveSpec, read_objective, read_weights
 from evomerge.plugins import PluginSpec
@@ -52,9 +55,9 @@ class Section(BaseModel):
 class Limits(Section):
     """When to stop: whichever limit is reached first."""
 
-    trials: Annotated[int | None, Field(ge=1)] = None
-    hours: Annotated[float | None, Field(gt=0)] = None
-    until: str | None = None
+    trials: Annotated[int | None, Field(ge=1, description="Candidates, baselines included.")] = None
+    hours: Annotated[float | None, Field(gt=0, description="Hours of searching.")] = None
+    until: Annotated[str | None, Field(description="A time such as 07:00, or a date and time.")] = None
 
     @field_validator("until")
     @classmethod
@@ -91,10 +94,10 @@ class Limits(Section):
 class Split(Section):
     """Shares of each task's examples for search, selection and report. salt: key of another division by hash."""
 
-    search: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    select: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    report: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    salt: Annotated[str | None, Field(min_length=1)] = None
+    search: Annotated[float, Field(gt=0, lt=1, description="Share that candidates are scored on.")] = 0.5
+    select: Annotated[float, Field(gt=0, lt=1, description="Share that the winner is selected on.")] = 0.2
+    report: Annotated[float, Field(gt=0, lt=1, description="Share that results are reported on.")] = 0.3
+    salt: Annotated[str | None, Field(min_length=1, description="Any text; another one divides otherwise.")] = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Split":
@@ -322,19 +325,24 @@ def _racing(given: Any) -> str | None:
     return str(given)
 
 
-Backend = Annotated[PluginSpec | None, PlainValidator(_backend)]
-Racing = Annotated[str | None, PlainValidator(_racing)]
-Base = Annotated[Input, PlainValidator(_base)]
-Experts = Annotated[tuple[Input, ...], PlainValidator(_experts)]
-Plugin = Annotated[PluginSpec, PlainValidator(_plugin)]
-Methods = Annotated[PluginSpec | tuple[PluginSpec, ...], PlainValidator(_methods)]
-Task = Annotated[PluginSpec, PlainValidator(_task)]
-ObjectiveEntry = Annotated[ObjectiveSpec, PlainValidator(read_objective)]
-Weights = Annotated[dict[str, float], PlainValidator(read_weights)]
-Keep = Annotated[Floor | dict[str, Floor], PlainValidator(read_keep)]
-Checkpoints = Annotated[tuple[str, ...], PlainValidator(tuple)]
-Device = Annotated[str, AfterValidator(_device)]
-Folders = Annotated[tuple[Path, ...], PlainValidator(_folders)]
-FolderPath = Annotated[Path, PlainValidator(_located)]
-Count = Annotated[Literal["auto"] | int, _auto_or(int, "a whole number from 1")]
-Amount = Annotated[Literal["auto"] | float, _auto_or(float, "a number above 0")]
+def _plugin_entry(what: str, key: str = "kind") -> Schema:
+    return Schema(partial(entries.plugin, what, key))
+
+
+Backend = Annotated[PluginSpec | None, PlainValidator(_backend), schema(entries.BACKEND)]
+Racing = Annotated[str | None, PlainValidator(_racing), schema(entries.RACING)]
+Base = Annotated[Input, PlainValidator(_base), schema(entries.MODEL)]
+Experts = Annotated[tuple[Input, ...], PlainValidator(_experts), schema(entries.MODELS)]
+Space = Annotated[PluginSpec, PlainValidator(_plugin), _plugin_entry("search space")]
+Search = Annotated[PluginSpec, PlainValidator(_plugin), _plugin_entry("optimizer")]
+Methods = Annotated[PluginSpec | tuple[PluginSpec, ...], PlainValidator(_methods), Schema(entries.methods)]
+Task = Annotated[PluginSpec, PlainValidator(_task), _plugin_entry("evaluator", "evaluator")]
+ObjectiveEntry = Annotated[ObjectiveSpec, PlainValidator(read_objective), schema(entries.OBJECTIVE)]
+Weights = Annotated[dict[str, float], PlainValidator(read_weights), schema(entries.WEIGHTS)]
+Keep = Annotated[Floor | dict[str, Floor], PlainValidator(read_keep), schema(entries.KEEP)]
+Checkpoints = Annotated[tuple[str, ...], PlainValidator(tuple), schema(entries.CHECKPOINTS)]
+Device = Annotated[str, AfterValidator(_device), schema(entries.DEVICE)]
+Folders = Annotated[tuple[Path, ...], PlainValidator(_folders), schema(entries.TEXTS)]
+FolderPath = Annotated[Path, PlainValidator(_located), schema(entries.TEXT)]
+Count = Annotated[Literal["auto"] | int, _auto_or(int, "a whole number from 1"), schema(entries.COUNT)]
+Amount = Annotated[Literal["auto"] | float, _auto_or(float, "a number above 0"), schema(entries.AMOUNT)]

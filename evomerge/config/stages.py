@@ -13,7 +13,9 @@ from evomerge.recipe.model_names import resolve_path
 
 #: Folder of a stage's winner, within that of its run.
 WINNER = "winner"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+#: Pattern of the name of a stage, which is that of a folder.
+STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_NAME = re.compile(STAGE_NAME)
 
 
 @dataclass(frozen=True)
