@@ -59,10 +59,10 @@ def test_the_console_script_says_its_version_and_commands() -> None:
     sections = shown.partition("  --help")[2].split("\n\n")[1:]
     listed = {lines[0]: [line.split()[0] for line in lines[1:]] for lines in map(str.splitlines, sections)}
     assert listed == {
-        "Search:": ["init", "check", "plan", "bench", "search"],
-        "Results:": ["status", "report", "dashboard", "pareto", "pick", "export"],
-        "Merge without a search:": ["merge", "import"],
-        "Plug-ins and tools:": ["list", "tools"],
+        "Search:": ["init", "check", "plan", "bench", "search", "finish"],
+        "Results:": ["status", "report", "dashboard", "pareto", "pick", "compare", "export"],
+        "Merge without a search:": ["merge", "reproduce", "import"],
+        "Plug-ins and tools:": ["list", "schema", "tools"],
     }
     assert "..." not in shown.partition("Search:")[2], "what a command does is not cut off at 80 columns"
 
