@@ -62,6 +62,9 @@ class Feedback:
     their numbers: with their new losses if they were extended, else with the old ones plus the mean change of the
     extended models, since scores on some of the examples cannot be compared with scores on all. One that asks for parts
     starts afresh, and gets the extended models as baselines.
+
+    Trials of earlier studies come before those of this one, as points that the optimizer has not proposed, with
+    negative numbers and the losses of the objective of this study.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Feedback:
         self._extending: set[int] = set()
         self._told_as: dict[int, int] = {}
         self._share = 1.0
+        self._learned: tuple[Entry, ...] = ()
         self.problem: str | None = None
         if objective.needs_parents and not parents:
             self.problem = "The objective is relative to the parents, and none of them is among the planned trials."
@@ -96,6 +100,7 @@ class Feedback:
 
     def replay(self, study: Study) -> None:
         """Take what a study holds, but for the failures of a systematic fault: those trials run again."""
+        self._learned = tuple(each.entry for each in study.learned if each.observed)
         self._replay(study.growths, study.ended, forgiven(study))
         for trial in (entry.trial for asked in (study.parts, study.entries) for entry in asked.values()):
             if self._race is not None:
@@ -105,18 +110,21 @@ class Feedback:
         if growths:
             self._resume_after(growths, again)
             ended = ended[len(growths[-1].before) :]
+        self._tell_learned()
         for entry in ended:
             if entry.trial.number not in again or entry.trial.merge is None:
                 self.take(entry)
 
     def _resume_after(self, growths: Sequence[Growth], again: Collection[int]) -> None:
         """Recall what was told before examples were added, and which models are extended."""
-        last = growths[-1]
+        last, learned = growths[-1], self._learned
+        self._learned = ()
         self._extended, self._extending, self._share = frozenset(last.extends), set(last.extends), last.share
         if self._starts_afresh:
             return
         recorder, race = Recorder(), None if self._race is None else self._race.on(SearchExamples(last.old))
         earlier = Feedback(recorder, self._objective, self._missing, race=race)
+        earlier._learned = learned
         earlier._replay(growths[:-1], last.before, again)
         self._before = recorder.told
         self._told_as = {
@@ -148,11 +156,23 @@ class Feedback:
         if entry.trial.extends is not None:
             self._extending.discard(entry.trial.extends)
         if not self.waiting and self.problem is None:
+            self._tell_learned()
             held, self._held = self._held, []
             again = self._tell_before(held)
             for each in held:
                 self._tell(each, again)
         return self.problem
+
+    def _tell_learned(self) -> None:
+        """Tell once what was learned from earlier studies, as soon as losses are known."""
+        if self.waiting or self.problem is not None:
+            return
+        learned, self._learned = self._learned, ()
+        for entry in learned:
+            trial, outcome = entry.trial, entry.outcome
+            if trial.x is not None and outcome is not None:
+                losses = tuple(self._objective.losses(outcome.scores))
+                self._tell_whole(replace(entry, losses=losses), trial.number, trial.x, proposed=False)
 
     def _tell_before(self, held: Sequence[Entry]) -> frozenset[int]:
         """Tell what was told before examples were added; returns the numbers.

@@ -28,6 +28,8 @@ from evomerge.trial import BATCH_TOKENS, CANARY, Failure, Origin, Outcome, Trial
 
 #: Event of a trial that was not run: it is the same model as an earlier one.
 SAME_MODEL = "same_model"
+#: Event of a trial that was not run: an earlier study, from which this one learned, has scored the model.
+REUSED = "reused"
 #: Event of a decision of the optimizer, with its reason.
 DECIDED = "decided"
 #: How long to wait for an outcome before looking at the clock and at Ctrl-C again, in seconds.
@@ -276,7 +278,8 @@ class _Drive:
         self._stop = driving.stop or StopRequest()
         self._again = deque(study.unfinished)  # asked before a crash, never told: the same candidates, once more
         self._running: dict[int, Trial] = {}
-        self._models = {driving.same(e.trial): e.trial.number for e in study.told if e.losses is not None}
+        scored = [*(entry for entry in study.told if entry.losses is not None), *study.reusable]
+        self._models = {driving.same(entry.trial): entry.trial.number for entry in scored}
         self._twins: dict[int, list[Trial]] = {}  # by the number of the running trial that is the same model
         self._failures = Failures()
         self._paused: Diagnosis | None = None
@@ -368,8 +371,10 @@ class _Drive:
             outcome = self._executor.next_outcome(timeout=0.0) if left > 0 else None
 
     def _copy(self, trial: Trial, first: int) -> Outcome:
-        scored = self._study.entries[first].outcome
-        event = {"event": SAME_MODEL, "trial": trial.number, "as": first}
+        scored = self._study.scored(first)
+        event: dict[str, object] = {"event": SAME_MODEL, "trial": trial.number, "as": first}
+        if first < 0:
+            event = {"event": REUSED, "trial": trial.number, "as": first}
         return Outcome(trial.number, scores={} if scored is None else scored.scores, events=(event,))
 
     def _take(self, outcomes: Iterable[Outcome]) -> bool:

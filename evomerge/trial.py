@@ -28,13 +28,15 @@ MERGES_TOKENIZER = "scored_with_the_merges_tokenizer"
 class Origin(Enum):
     """Where a trial comes from: the first word of its label, before the colon. BASELINE stands for every other word.
 
-    A label is read here and nowhere else: `canary`, `start`, `search`, `recommended:24` (by the number of candidates
-    before it), `base`, `parent:math`, `uniform` or `task_arithmetic:0.4`, and on the splits after the search
-    `trial:7` for a candidate and `rerun:parent:math` for a model that is scored a second time.
+    A label is read here and nowhere else: `canary`, `start`, `learned:2` (a good point of an earlier study), `search`,
+    `recommended:24` (by the number of candidates before it), `base`, `parent:math`, `uniform` or `task_arithmetic:0.4`,
+    and on the splits after the search `trial:7` for a candidate and `rerun:parent:math` for a model that is scored a
+    second time.
     """
 
     CANARY = CANARY
     START = START
+    LEARNED = "learned"
     SEARCH = SEARCH
     RECOMMENDED = "recommended"
     CANDIDATE = "trial"

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+LearnFrom = Annotated[
+    list[Path] | None,
+    typer.Option("--learn-from", help="Folder of an earlier run whose trials the search begins with; repeatable."),
+]
+
 
 @commands.command(rich_help_panel=SEARCH)
 def init(
@@ -54,6 +59,7 @@ def init(
 @commands.command(rich_help_panel=SEARCH)
 def check(
     file: Annotated[Path, typer.Argument(help="The search file.")],
+    learn_from: LearnFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Validate a search file and everything it names.
@@ -63,13 +69,14 @@ def check(
     from evomerge.config import load_stages
 
     stages = load_stages(file, files=True)  # before heavy imports, so that a typo is reported at once
+    _check_one_search(stages[0].name, learn_from)
     say(LOADING)
     from evomerge.commands.check import check_search, check_stages
 
     if stages[0].name:
         data, lines = check_stages(stages, file, say=say)
     else:
-        data, lines = check_search(stages[0].config, file, say=say)
+        data, lines = check_search(stages[0].config.learning_from(learn_from or ()), file, say=say)
     show(as_json, data, *lines)
 
 
@@ -77,6 +84,7 @@ def check(
 def plan(
     file: Annotated[Path, typer.Argument(help="The search file.")],
     measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to measure the time.")] = False,
+    learn_from: LearnFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate time, memory, disk and statistical power.
@@ -86,7 +94,7 @@ def plan(
     """
     from evomerge.config import load_config
 
-    config = load_config(file, files=True)
+    config = load_config(file, files=True).learning_from(learn_from or ())
     say(LOADING)
     from evomerge.commands.plan import plan_search
 
@@ -122,6 +130,7 @@ def search(
         str | None,
         typer.Option(help="With --resume: how much more than spent so far, as evaluations (50) or time (2h, 30min)."),
     ] = None,
+    learn_from: LearnFrom = None,
     wandb: Annotated[str | None, typer.Option(help="Also log to this Weights & Biases project.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
     as_json: AsJson = False,
@@ -138,6 +147,7 @@ def search(
         raise typer.BadParameter("--trials, --hours and --extend are for one search; give each stage a `budget`")
     if extend is not None and not (resume and trials is None and hours is None):
         raise typer.BadParameter("--extend goes with --resume, and without --trials and --hours")
+    _check_one_search(stages[0].name, learn_from)
     more = _extension(extend)
     say(LOADING)
     from evomerge.commands.search import run_search
@@ -148,11 +158,16 @@ def search(
     if stages[0].name:
         code = run_stages(stages, file, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
     else:
-        config = stages[0].config.with_budget(trials=trials, hours=hours)
+        config = stages[0].config.with_budget(trials=trials, hours=hours).learning_from(learn_from or ())
         if more is not None:
             config = more.of(config)
         code = run_search(config, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
     raise typer.Exit(code)
+
+
+def _check_one_search(stage: str, learn_from: list[Path] | None) -> None:
+    if stage and learn_from:
+        raise typer.BadParameter("--learn-from is for one search; give the stages `learn_from`")
 
 
 def _extension(text: str | None) -> "Extension | None":

@@ -43,6 +43,7 @@ def check_search(
         "examples": {task: dict(counts) for task, counts in plan.examples.items()},
         "distinct_examples": {task: dict(counts) for task, counts in plan.distinct_examples.items()},
         "report_only": plan.n_report_only,
+        "learn_from": [] if plan.learning is None else [dict(run) for run in plan.learning.runs],
         "planned": [trial.label for trial in plan.planned],
         "baselines": plan.n_baselines,
         "proposed": None if config.budget.trials is None else plan.n_proposed(config.budget.trials),
@@ -106,11 +107,12 @@ def _first(plan: Plan, config: SearchConfig, *, begun: bool) -> list[str]:
         return []
     named = f"first trials: {', '.join(trial.label for trial in plan.planned)}"
     canary = "the canary, a check that coefficients change the outputs, does not count"
+    first = plan.named_first
     trials = config.budget.trials
     if trials is None:
-        return [named, f"the start and {plan.n_baselines} baselines count as trials; {canary}"]
+        return [named, f"{first} count as trials; {canary}"]
     left = f"which leaves {plan.n_proposed(trials)} of {trials} trials to {config.optimizer.kind}"
-    return [named, f"the start and {plan.n_baselines} baselines come first, {left}; {canary}"]
+    return [named, f"{first} come first, {left}; {canary}"]
 
 
 def _examples(objective: Objective, task: str, counts: Mapping[str, int]) -> str:

@@ -13,7 +13,7 @@ from evomerge.config import SearchConfig
 from evomerge.errors import DONE, PAUSED, SIGNAL, STOPPED
 from evomerge.launch import launch
 from evomerge.launch.plan import prepare
-from evomerge.loop import DECIDED, SAME_MODEL, Ending, Progress, StopRequest, decisions
+from evomerge.loop import DECIDED, REUSED, SAME_MODEL, Ending, Progress, StopRequest, decisions
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
 from evomerge.report.snapshot import take
@@ -133,9 +133,11 @@ class _Watcher:
 
     def _tell(self, outcome: Any) -> None:
         for event in outcome.events:
-            if event.get("event") == SAME_MODEL:
-                said = f"trial {outcome.number} is the same model as trial {event['as']} and is not scored again"
-                self._view.event(SAME_MODEL, said, number=outcome.number, **{"as": event["as"]})
+            kind = event.get("event")
+            if kind in (SAME_MODEL, REUSED):
+                model = f"trial {event['as']}" if kind == SAME_MODEL else "a model of an earlier study"
+                said = f"trial {outcome.number} is the same model as {model} and is not scored again"
+                self._view.event(kind, said, number=outcome.number, **{"as": event["as"]})
                 continue
             self._view.event("worker", worker_text(outcome.number, event), **_rest(event))
         if outcome.failure is not None:

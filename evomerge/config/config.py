@@ -65,6 +65,7 @@ FREE = (
     "trial_timeout",
     "batch_tokens",
     "code",
+    "learn_from",
     "report_only",
     "study",
 )
@@ -95,6 +96,7 @@ class SearchConfig(Section):
     dtype: of merged weights. compute_dtype: of the network that scores them; None for what suits the machine.
     backend: what generates text, None for transformers.
     report_only: tasks that are scored at the end only, on the report split, and that decide nothing.
+    learn_from: folders of the runs of earlier studies, whose trials the search learns from when it begins.
     racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
     scored: "off", "safe" or "aggressive"; None for what the optimizer does by itself.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
@@ -132,6 +134,7 @@ class SearchConfig(Section):
     device: Device = "auto"
     split: Split = Split()
     seed: Annotated[int, Field(ge=0)] = 0
+    learn_from: Folders = ()
     code: Folders = ()
     study: FolderPath
 
@@ -210,6 +213,12 @@ class SearchConfig(Section):
         """Return the place of a task for error messages, searched or only reported."""
         return self.where(REPORT_ONLY if name in self.report_only else "tasks", name)
 
+    @property
+    def where_learning(self) -> str:
+        """The place of `learn_from` for error messages; where only the command line has it, its option."""
+        document = self._text.document
+        return self.where("learn_from") if document and "learn_from" in document.data else "--learn-from"
+
     def where_model(self, path: str) -> str:
         """Return the place of a model for error messages, by the path or hub name of it or of its adapter."""
         document = self._text.document
@@ -224,6 +233,11 @@ class SearchConfig(Section):
         """Return a copy with the given limits; None keeps the file's."""
         given = {name: value for name, value in (("trials", trials), ("hours", hours)) if value is not None}
         return self.model_copy(update={"budget": self.budget.model_copy(update=given)})
+
+    def learning_from(self, folders: Sequence[Path]) -> "SearchConfig":
+        """Return a copy that also learns from the runs in these folders."""
+        named = dict.fromkeys((*self.learn_from, *(folder.absolute() for folder in folders)))
+        return self.model_copy(update={"learn_from": tuple(named)})
 
     @property
     def code_folders(self) -> tuple[str, ...]:
@@ -281,6 +295,7 @@ class SearchConfig(Section):
         rest["code"] = list(self.code_folders) or None
         rest["checkpoints"] = list(self.checkpoints) or None
         rest[REPORT_ONLY] = _tasks_data(self.report_only) or None
+        rest["learn_from"] = [str(folder) for folder in self.learn_from] or None
         return data | {name: value for name, value in rest.items() if value is not None}
 
     def identity(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The trials before the optimizer's proposals: canary, start and baselines."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from evomerge.merge_space import MergeSpace
 from evomerge.merging.baselines import baselines, completed, parent_label, same_weights
 from evomerge.merging.models.model import Model
 from evomerge.recipe import Merge, Recipe
+from evomerge.recipe.file import merge_to_dict
 from evomerge.recipe.paths import parent_merge
 from evomerge.trial import CANARY, START, UNIFORM, Origin, Trial
 from search_spaces.base import FloatArray, SpaceError
@@ -67,19 +70,18 @@ def planned_paths(
 def model_key(space: MergeSpace, own: Sequence[str], trial: Trial) -> bytes | None:
     """Return a key that is equal for trials of the same model on the same split; None if unknown.
 
-    By the method and the coefficients, since several points may decode to the same. A model that is scored again on
-    purpose is none of them, and neither is the canary.
+    By the method and the coefficients, since several points may decode to the same; of a merge outside of the space by
+    its recipe. A model that is scored again on purpose is none of them, and neither is the canary.
     """
     if trial.origin in (Origin.CANARY, Origin.RERUN) or trial.label in _apart(space.recipes[0], own):
         return None
     x = trial.x
     if x is None and trial.merge is not None and trial.merge.recipe in space.recipes:
-        try:
+        with suppress(SpaceError):
             x = space.encode(trial.merge.table, space.recipes.index(trial.merge.recipe))
-        except SpaceError:
-            return None
     if x is None:
-        return None
+        recipe = None if trial.merge is None else json.dumps(merge_to_dict(trial.merge), sort_keys=True)
+        return None if recipe is None else f"{trial.split}\0merge\0{recipe}".encode()
     values = space.decode(x).values
     columns = [np.round(values[name], DIGITS) + 0.0 for name in sorted(values)]  # -0.0 is 0.0
     which = (trial.split, str(trial.seed), space.methods[space.method_at(x)])

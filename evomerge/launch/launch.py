@@ -1,12 +1,10 @@
 """Execution of a plan: workers, search, selection, report."""
 
-import platform
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ from evomerge.config.fields import REPORT_ONLY
 from evomerge.execution.base import Executor
 from evomerge.feedback import record_measures
 from evomerge.launch.backend import backend_versions
+from evomerge.launch.environment import environment
+from evomerge.launch.learning import LEARNS_FROM
 from evomerge.launch.limits import budget, finished, time_after
 from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
@@ -178,12 +178,23 @@ def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins |
             plan.added.record(study)
             config.write(folder / SEARCH_FILE)
         _keep_search_file(config)
+        _learn(plan, study)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
     found: dict[str, Any] = environment() | backend_versions(config) | {COMPUTE_DTYPE: plan.spec.compute_dtype}
     if plan.borrowed:
         found[MERGES_TOKENIZER] = dict(plan.borrowed)
-    return Study.create(folder, config.identity(), found, inputs=known, search_file=config.text())
+    if plan.learning is not None:
+        found[LEARNS_FROM] = [str(path) for path in config.learn_from]
+    study = Study.create(folder, config.identity(), found, inputs=known, search_file=config.text())
+    _learn(plan, study)
+    return study
+
+
+def _learn(plan: Plan, study: Study) -> None:
+    """Copy the trials of earlier studies into a study that has not got them yet."""
+    if plan.learning is not None:
+        plan.learning.record(study)
 
 
 def _keep_search_file(config: SearchConfig) -> None:
@@ -191,13 +202,3 @@ def _keep_search_file(config: SearchConfig) -> None:
     file = Path(config.study) / SEARCH_FILE
     if not file.is_file() or not file.stat().st_size:
         config.write(file)
-
-
-def environment() -> dict[str, str]:
-    """Versions that the numbers depend on; no host name, no path."""
-    packages = ("evomerge", "torch", "transformers", "lm_eval", "optuna", "cmaes", "ray", "numpy", "scipy")
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        **{package: version(package) for package in packages},
-    }

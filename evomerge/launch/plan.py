@@ -16,10 +16,13 @@ from evomerge.config.fields import REPORT_ONLY
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
-from evomerge.launch.backend import check_backend, foresee, with_length
+from evomerge.launch.backend import backend_versions, check_backend, foresee, with_length
 from evomerge.launch.checks import placed, placed_models
+from evomerge.launch.earlier_study import Setting
+from evomerge.launch.environment import environment
 from evomerge.launch.first_trials import model_key, planned_paths, planned_trials
 from evomerge.launch.growth import Added, added
+from evomerge.launch.learning import Learning, learn
 from evomerge.launch.memory import MemoryNeeds, memory_needs
 from evomerge.launch.pinned import Examples, examples_of
 from evomerge.launch.placement import check_device, check_own_networks, memory_notes, scoring_dtype
@@ -57,8 +60,8 @@ from evomerge.space import (
 )
 from evomerge.study import Study
 from evomerge.study.lines import FILE
-from evomerge.trial import Origin, Trial
-from search_spaces.base import FloatArray
+from evomerge.trial import START, Origin, Trial
+from search_spaces.base import FloatArray, Layout
 
 
 class LaunchError(EvomergeError):
@@ -71,7 +74,8 @@ class Plan:
 
     same: `first_trials.model_key`, or None for every trial where scores vary. no_loss: task -> why it has no
     differentiable loss, None where it has one. added: the examples that the study of the search file lacks so far.
-    report_only: the tasks that are only reported, as an objective; None without any.
+    report_only: the tasks that are only reported, as an objective; None without any. learning: what is learned from
+    earlier studies; None for nothing.
     """
 
     spec: BenchSpec
@@ -91,6 +95,7 @@ class Plan:
     no_loss: Mapping[str, str | None]
     added: Added | None
     report_only: Objective | None
+    learning: Learning | None = None
 
     @property
     def n_report_only(self) -> dict[str, int]:
@@ -127,6 +132,12 @@ class Plan:
         """Number of trials of the budget spent on baselines."""
         return sum(trial.merge is not None for trial in self.planned)
 
+    @property
+    def named_first(self) -> str:
+        """What comes before the optimizer's proposals: `the start and 9 baselines`, or `4 starts and 9 baselines`."""
+        starts = sum(trial.counts for trial in self.planned) - self.n_baselines
+        return f"{'the start' if starts == 1 else f'{starts} starts'} and {self.n_baselines} baselines"
+
     def n_proposed(self, trials: int) -> int:
         """Return the number of trials of a budget left to the optimizer after the start and the baselines."""
         return max(0, trials - sum(trial.counts for trial in self.planned))
@@ -161,7 +172,8 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     spec, said = _bench(config, sources, study)
     needs = _needs(sources, spec)
     with placed(config, "space"):
-        space = build_merge_space(spec.space, config.recipes(), layout_of(spec.space, sources.by_name(recipe)))
+        layout = layout_of(spec.space, sources.by_name(recipe))
+        space = build_merge_space(spec.space, config.recipes(), layout)
     _check_merges(config, sources, space)
     notes = [*tokenizer_differences(base, sources.inputs), *differences(own), *sources.notes, *places, *said]
     notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [*memory_notes(config, needs)]
@@ -208,9 +220,31 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         added=beyond,
         report_only=_reported(only),
     )
+    plan = _learning(config, plan, study, layout)
     build_optimizer(config, plan)
     build_race(config, plan)
     return plan if study is not None else replace(plan, notes=(*plan.notes, *_check_budget(config, plan)))
+
+
+def _learning(config: SearchConfig, plan: Plan, study: Study | None, layout: Layout) -> Plan:
+    """Return the plan with what is learned from earlier studies."""
+    setting = Setting(
+        config,
+        plan.space,
+        plan.spec.space,
+        layout,
+        plan.spec.compute_dtype,
+        plan.objective,
+        plan.ids,
+        plan.planned,
+        plan.same,
+        environment() | backend_versions(config),
+    )
+    learning = learn(setting, study)
+    if learning is None:
+        return plan
+    notes = (*plan.notes, *learning.notes)
+    return replace(plan, learning=learning, planned=learning.begin(plan.planned), notes=notes)
 
 
 def _fixed(config: SearchConfig, base: Model) -> Sequence[tuple[str, Merge]] | None:
@@ -251,7 +285,7 @@ def _check_budget(config: SearchConfig, plan: Plan) -> list[str]:
     first = sum(trial.counts for trial in plan.planned)
     parents = [trial.label for trial in plan.planned if trial.origin.is_parent]
     said = (
-        f"{config.where('budget', 'trials')}: the first {first} trials are the start and {plan.n_baselines} baselines, "
+        f"{config.where('budget', 'trials')}: the first {first} trials are {plan.named_first}, "
         f"so a budget of {trials} leaves {config.optimizer.kind} nothing to propose; set at least "
         f"{first + 1}, better a few hundred"
     )
@@ -349,7 +383,8 @@ def build_optimizer(config: SearchConfig, plan: Plan) -> Optimizer:
     """The optimizer for the plan's space and objectives."""
     with placed(config, "optimizer"):
         checks.check_objectives(config, plan.objective.n_objectives)
-        dimension, start = plan.space.dimension, plan.space.default()
+        dimension = plan.space.dimension
+        start = next(trial.x for trial in plan.planned if trial.label == START)
         several = plan.space.is_portfolio
         kind: type[Optimizer] = plugins.load("optimizer", config.optimizer.kind, Optimizer)
         optimizer = new_optimizer(

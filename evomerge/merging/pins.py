@@ -99,6 +99,18 @@ def compare(files: Files, pins: Pins) -> dict[str, Pin]:
     return {name: _judged(files[name], pin) for name, pin in pins.items()}
 
 
+def same_files(a: Pins, b: Pins) -> bool:
+    """Return whether two sets of pins are of files with the same names and contents, as far as both are hashed."""
+    if a.keys() != b.keys():
+        return False
+    pairs = [(pin, b[name]) for name, pin in a.items()]
+    return all(
+        one.size == other.size
+        and (one.sha256 == other.sha256 if one.sha256 and other.sha256 else one.sample == other.sample)
+        for one, other in pairs
+    )
+
+
 def compare_models(study: Study, recipe: Recipe) -> dict[str, Pin] | None:
     """Return the pins of a study's unchanged models; None if it has none. Raises InputChanged."""
     if study.inputs is None:

@@ -126,10 +126,11 @@ class Observation:
     """The result of a trial.
 
     Attributes:
-        number: Number of the trial.
+        number: Number of the trial; negative for one of an earlier study.
         x: Its point, (dimension,).
         losses: Its losses, (n_objectives,), smaller is better; None if the trial failed, and for a part.
-        proposed: False for points that this optimizer did not propose, such as baselines and the start.
+        proposed: False for points that this optimizer did not propose, such as baselines, the start, and candidates of
+            earlier studies.
         examples: Per-example losses, one array (n_examples,) per task, in the order of the tasks; empty if unknown.
             Where every task is an objective, the mean of `examples[m]` is `losses[m]`. Duplicate examples are
             dropped, and the loss is then a weighted mean.
@@ -419,7 +420,8 @@ class Optimizer(ABC):
 
     def _rng(self, number: int) -> np.random.Generator:
         """Return the generator of trial `number`: keyed by (seed, number), the same in every process."""
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, number))))
+        key = (self.seed, number) if number >= 0 else (self.seed, -number, 2)
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
     def _seed32(self, number: int) -> int:
         """Return the first draw of `_rng(number)` as a seed, for libraries that take 32 bits."""

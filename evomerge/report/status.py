@@ -22,6 +22,7 @@ from evomerge.results.ranking import Ranking
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
 from evomerge.study import SEARCH_FILE, Study
+from evomerge.study.study import LEARNED_FROM
 from evomerge.study.writer import is_being_written
 from evomerge.trial import Origin, number_in
 
@@ -43,6 +44,7 @@ def status(run: Run) -> dict[str, Any]:
         **{key: value for key, value in shown.items() if key not in _LIVE_ONLY},
         "front": None if snapshot.front is None else shown["front"] | _front(run, snapshot.front),
         **_methods(run),
+        **_learned(study),
         "pending": len(study.unfinished),
         "budget": _budget(run),
         "failed": len(failed),
@@ -158,6 +160,19 @@ def _methods(run: Run) -> dict[str, Any]:
     return {"methods": [so_far_to_dict(best) | {"candidates": n} for best, n in best_by_method(_models_of(run))]}
 
 
+def _learned(study: Study) -> dict[str, Any]:
+    """Return from which earlier studies the search learned when it began; nothing where there are none."""
+    runs = next((data["runs"] for kind, data in study.events if kind == LEARNED_FROM), None)
+    return {} if runs is None else {"learned_from": list(runs)}
+
+
+def _of_run(run: Mapping[str, Any]) -> str:
+    """Format what was learned from an earlier study."""
+    if run["differences"]:
+        return f"{run['run']} (only where to begin: {'; '.join(run['differences'])})"
+    return f"{run['run']} ({words.count(run['observations'], 'candidate')} as observations)"
+
+
 def _of_method(best: Mapping[str, Any]) -> str:
     """Format the best candidate of a method, of which `candidates` were scored."""
     return f"{words.score(best)} ({best['name']}, the best of {words.count(best['candidates'], 'candidate')})"
@@ -181,6 +196,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("spent", spent(data)))
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
+    rows += [("learned from", _of_run(run)) for run in data.get("learned_from", ())]
     rows += leading_rows(data)
     rows += [(f"by {each['method']}", _of_method(each)) for each in data.get("methods", ())]
     if data["selected"]:

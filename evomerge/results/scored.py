@@ -15,7 +15,11 @@ from evomerge.trial import Origin, Trial, detail_of, number_in
 
 Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
 _BASELINES: Mapping[Origin, Kind] = {Origin.BASE: "base", Origin.PARENT: "parent", Origin.BASELINE: "average"}
-_POINTS: Mapping[Origin, Kind] = {Origin.START: "start", Origin.RECOMMENDED: "recommended"}
+_POINTS: Mapping[Origin, Kind] = {
+    Origin.START: "start",
+    Origin.LEARNED: "start",
+    Origin.RECOMMENDED: "recommended",
+}
 #: Kinds that are points of the search, and no fixed points of comparison.
 CANDIDATES: tuple[Kind, ...] = ("candidate", "start", "recommended")
 

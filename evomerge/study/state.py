@@ -16,7 +16,7 @@ from evomerge.trial import Origin, Outcome, Trial
 SCHEMA = 3
 
 #: Kinds of records that define the state; a record of any other kind is an event.
-STATE_KINDS = ("created", "inputs", "examples", "asked", "told", "grown")
+STATE_KINDS = ("created", "inputs", "examples", "asked", "told", "grown", "learned")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,19 @@ class Entry:
     losses: tuple[float, ...] | None = None
     told_at: int | None = None
     active: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A scored trial of an earlier study, copied when this one began. It is none of this study's trials.
+
+    entry: with a negative number, in the space of this study. observed: whether it is an observation for the optimizer.
+    reused: whether its scores stand for those of the same model here.
+    """
+
+    entry: Entry
+    observed: bool
+    reused: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +78,7 @@ class State:
 
     entries, told: whole trials; parts: the others, by number; ended: all that were told, in order. examples: lists of
     example ids, by the number that refers to them in scores. unfinished: numbers of the trials that were not told.
-    cost: of the trials that the budget counts.
+    cost: of the trials that the budget counts. learned: trials of earlier studies, by their negative numbers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,6 +89,7 @@ class State:
         self.entries: dict[int, Entry] = {}
         self.told: list[Entry] = []
         self.parts: dict[int, Entry] = {}
+        self.learned: dict[int, Learned] = {}
         self.ended: list[Entry] = []
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.growths: list[Growth] = []
@@ -101,6 +115,8 @@ class State:
             self._tell(record.data, record.active)
         elif record.kind == "grown":
             self._grow(record.data)
+        elif record.kind == "learned":
+            self._learn(record.data)
         else:
             self.events.append((record.kind, MappingProxyType(dict(record.data))))
 
@@ -140,6 +156,11 @@ class State:
         for event in outcome.events:
             rest = {key: value for key, value in event.items() if key != "event"}
             self.events.append((str(event["event"]), MappingProxyType(rest)))
+
+    def _learn(self, data: Mapping[str, Any]) -> None:
+        trial = trial_from_dict(data["trial"], self.examples)
+        outcome = outcome_from_dict(data["outcome"], self.examples)
+        self.learned[trial.number] = Learned(Entry(trial, outcome), data["observed"], data["reused"])
 
     @property
     def _searched(self) -> Mapping[str, tuple[str, ...]]:

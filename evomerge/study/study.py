@@ -14,7 +14,7 @@ from evomerge.durable import OutputError, free_space
 from evomerge.study.changes import ConfigurationChanged, differences
 from evomerge.study.codec import outcome_to_dict, trial_to_dict
 from evomerge.study.lines import FILE, SEARCH_FILE, Record, StudyBusy, StudyError, StudyExists, StudyPaused, read
-from evomerge.study.state import SCHEMA, STATE_KINDS, Entry, Growth, State
+from evomerge.study.state import SCHEMA, STATE_KINDS, Entry, Growth, Learned, State
 from evomerge.study.writer import Files, Ledger
 from evomerge.text.masking import masked_data
 from evomerge.trial import Outcome, Trial
@@ -24,6 +24,7 @@ __all__ = [
     "ConfigurationChanged",
     "Entry",
     "Growth",
+    "Learned",
     "Resumed",
     "Study",
     "StudyBusy",
@@ -32,6 +33,8 @@ __all__ = [
     "StudyPaused",
 ]
 
+#: Event that records from which earlier studies this one learned when it began.
+LEARNED_FROM = "learned_from"
 #: Events that record why a session ended early.
 ENDINGS = ("paused", "stopped")
 
@@ -246,6 +249,16 @@ class Study:
         return list(self._state.growths)
 
     @property
+    def learned(self) -> tuple[Learned, ...]:
+        """Trials of earlier studies that were copied when this one began, in order; none of its own."""
+        return tuple(self._state.learned.values())
+
+    @property
+    def reusable(self) -> list[Entry]:
+        """Learned trials whose scores stand for those of the same model; none since examples were added."""
+        return [] if self.growths else [each.entry for each in self.learned if each.reused]
+
+    @property
     def ended_since(self) -> list[Entry]:
         """All told trials, whole ones and parts, since examples were last added, in the order they were told."""
         before = len(self._state.growths[-1].before) if self._state.growths else 0
@@ -335,6 +348,37 @@ class Study:
         data["losses"] = None if losses is None else [float(loss) for loss in losses]
         self._add("told", data)
         return True
+
+    def learn(self, learned: Iterable[Learned], **said: Any) -> None:
+        """Copy trials of earlier studies, all of them or none, with a `learned_from` event about them.
+
+        Args:
+            learned: The trials, with negative numbers.
+            said: Fields of the event.
+
+        Raises:
+            StudyPaused: The disk is full.
+        """
+        with self.batch():
+            for each in learned:
+                entry, outcome = each.entry, each.entry.outcome
+                if outcome is None or entry.trial.number >= 0:
+                    raise StudyError(
+                        f"Trial {entry.trial.number} cannot be learned: it needs a negative number and scores."
+                    )
+                data = {
+                    "trial": trial_to_dict(entry.trial, self._example_number),
+                    "outcome": outcome_to_dict(outcome, self._example_number),
+                    "observed": each.observed,
+                    "reused": each.reused,
+                }
+                self._append("learned", data)
+            self.event(LEARNED_FROM, **said)
+
+    def scored(self, number: int) -> Outcome | None:
+        """Return the outcome of a trial of this study, or of a learned one by its negative number; None without."""
+        learned = self._state.learned.get(number)
+        return self.asked(number).outcome if learned is None else learned.entry.outcome
 
     def asked(self, number: int) -> Entry:
         """Return a whole or partial trial by its number. Raises StudyError if there is none."""

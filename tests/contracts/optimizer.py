@@ -57,6 +57,16 @@ def simulate(optimizer: Optimizer, slots: int, n_trials: int) -> list[Ask | Obse
     return events
 
 
+def taught(optimizer: Optimizer, n: int) -> list[Observation]:
+    """Candidates of an earlier study, that an optimizer is told before its own: under negative numbers."""
+    rng = np.random.default_rng(11)
+    points = [rng.random(optimizer.dimension) for _ in range(n)]
+    seen = [Observation(-1 - k, x, quadratic(x, optimizer.n_objectives), proposed=False) for k, x in enumerate(points)]
+    for each in seen:
+        optimizer.tell(each)
+    return seen
+
+
 def asked(events: list[Ask | Observation]) -> list[list[float]]:
     """The points of a run, in the order of asking."""
     return [event.x.tolist() for event in events if isinstance(event, Ask)]
@@ -76,6 +86,8 @@ class OptimizerContract:
     learns: ClassVar[bool] = False
     #: the same for fronts of two objectives
     learns_fronts: ClassVar[bool] = False
+    #: whether points that it did not propose change what it proposes
+    follows_baselines: ClassVar[bool] = True
     budget: ClassVar[int] = 100
     learning_dimension: ClassVar[int] = 7
     #: of the run that is repeated in another process
@@ -183,6 +195,24 @@ class OptimizerContract:
                 optimizer.tell(Observation(done, x, losses))
         with pytest.raises(OptimizerError):
             optimizer.identify(_coarse)
+
+    def test_it_learns_from_candidates_of_an_earlier_study(self) -> None:
+        """None is asked for again, and the same search follows from them: another one than without, if it learns."""
+        shape, n_trials = (self.fingerprint_dimension, self.plugin.min_objectives), 16
+        optimizer, resumed = self.make(shape), self.make(shape)
+        known = {tuple(seen.x.tolist()) for seen in taught(optimizer, 20)}
+        events = simulate(optimizer, 1, n_trials)
+        assert known.isdisjoint(map(tuple, asked(events)))
+        last = max(place for place, event in enumerate(events) if isinstance(event, Ask))
+        taught(resumed, 20)
+        for event in events[:last]:
+            if isinstance(event, Observation):
+                resumed.tell(event)
+        again = events[last]
+        assert isinstance(again, Ask)
+        assert resumed.ask(again.number, again.pending).x.tolist() == again.x.tolist()
+        if (self.learns or self.learns_fronts) and self.follows_baselines:
+            assert asked(events) != asked(simulate(self.make(shape), 1, n_trials))
 
     def test_any_pending_points_are_accepted(self, shape: tuple[int, int]) -> None:
         rng = np.random.default_rng(0)

@@ -122,10 +122,14 @@ def simulate(
     fails: Callable[[int], bool] = lambda number: number % 7 == 6,
     lost: int | None = 5,
     most: float = np.inf,
+    earlier: int = 0,
 ) -> Run:
-    """Two baselines, the start among them, then proposals with `slots` of them under way, which end out of order.
+    """Candidates of an earlier study, two baselines, the start among them, then proposals.
 
-    fails: whether a trial fails. lost: number of a trial that is never told. most: evaluations to spend.
+    `slots` of these are under way and end out of order.
+
+    fails: whether a trial fails. lost: number of a trial that is never told. most: evaluations to spend. earlier:
+    number of candidates of an earlier study.
     """
     world, rng = World(optimizer.dimension, seed), np.random.default_rng(slots)
     run = Run([])
@@ -137,6 +141,8 @@ def simulate(
         for take in (optimizer.tell, run.events.append):  # each its own arrays
             take(world.observed(number, proposal, n_objectives=optimizer.n_objectives, fails=fail, proposed=proposed))
 
+    for number in range(-earlier, 0):
+        tell(number, Proposal(np.random.default_rng(-number).random(optimizer.dimension)), proposed=False)
     for number, x in enumerate((optimizer.start, rng.random(optimizer.dimension))):
         tell(number, Proposal(x), proposed=False)
     number = 2
@@ -244,6 +250,21 @@ class PartsContract:
                 assert again.x.tolist() == event.proposal.x.tolist(), f"trial {event.number} differs after a resume"
                 assert (again.rows, again.extends) == (event.proposal.rows, event.proposal.extends)
                 assert again.gradient == event.proposal.gradient
+
+    def test_it_learns_from_candidates_of_an_earlier_study(self) -> None:
+        """None of them is a new candidate, and the same search follows from them."""
+        run = self.run(7, 3, earlier=40)
+        known = {tuple(told.x.tolist()) for told in run.told.values() if told.number < 0}
+        assert len(known) == 40
+        assert known.isdisjoint(tuple(ask.proposal.x.tolist()) for ask in run.asks)
+        last = max(place for place, event in enumerate(run.events) if isinstance(event, Ask))
+        resumed, again = self.make(7), run.events[last]
+        resumed.inform(World(7).measures)
+        for event in run.events[:last]:
+            if isinstance(event, Observation):
+                resumed.tell(event)
+        assert isinstance(again, Ask)
+        assert _described(resumed.ask(again.number, again.pending)) == _described(again.proposal)
 
     def test_asking_leaves_no_trace(self, dimension: int) -> None:
         optimizer = self.make(dimension)

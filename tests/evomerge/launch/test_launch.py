@@ -19,7 +19,8 @@ from evomerge.budget import candidates
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.base import ExecutorError
 from evomerge.export.export import choose
-from evomerge.launch.launch import environment, run
+from evomerge.launch.environment import environment
+from evomerge.launch.launch import run
 from evomerge.launch.plan import build_optimizer, prepare
 from evomerge.merging.method import MethodError
 from evomerge.merging.models.checkpoint import CheckpointError

@@ -20,6 +20,7 @@ class TestCmaEsSakana(OptimizerContract):
     options = {"preset": "sakana"}  # noqa: RUF012 - read only
     shapes = ((7, 1),)
     learns = True
+    follows_baselines = False
 
 
 def loss_of(number: int, x: np.ndarray) -> np.ndarray | None:
