@@ -12,12 +12,16 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from evomerge.own_packages import install
+
 if TYPE_CHECKING:
     from evomerge.api import merge, search
     from evomerge.config import load_config
     from evomerge.recipe import Merge, Recipe
     from evomerge.run import Run
     from evomerge.study import Study
+
+install()  # before anything imports the packages evaluators or search_spaces
 
 __version__ = "0.1.0"
 

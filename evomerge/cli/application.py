@@ -12,9 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from evomerge import __version__
-from evomerge.cli.own_packages import check_packages
 from evomerge.commands.command_group import Commands
-from evomerge.errors import USAGE
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 
@@ -53,11 +51,6 @@ def main() -> None:
     # Print a traceback on native crashes, such as SIGBUS when a memory-mapped file is truncated.
     faulthandler.enable()
     sys.excepthook = _say_trace
-    try:
-        check_packages()
-    except ImportError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(USAGE)
     app()
 
 
