@@ -130,6 +130,11 @@ class MergeSpace:
         method, inner = self._inner(x)
         return self.spaces[method].decode(inner)
 
+    def key_values(self, x: FloatArray) -> FloatArray:
+        """Return values, (n,), that are equal for points, (dimension,), of one method with equal coefficients."""
+        method, inner = self._inner(x)
+        return self.spaces[method].key_values(inner)
+
     def merge(self, x: FloatArray, seed: int = 0) -> Merge:
         """Return the merge or path at a point, (dimension,). Raises SpaceError for a point outside the cube."""
         method, table = self.method_at(x), self.decode(x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -39,8 +40,15 @@ class Blend:
 
     def __call__(self, points: FloatArray) -> FloatArray:
         """Map points of slots (n_slots, n) to points of groups (n_groups, n); 0 and 1 are preserved exactly."""
+        if not self.mixes:
+            return points[self.lower]
         fraction = self.fraction[:, None]
         return (1.0 - fraction) * points[self.lower] + fraction * points[self.upper]
+
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether a group is between two slots."""
+        return bool(self.fraction.any())
 
     def solve(self, points: FloatArray) -> FloatArray:
         """Return points of slots that give these points of groups: exactly if possible, else by least squares."""
@@ -117,6 +125,13 @@ class Column:
     def dimension(self) -> int:
         """Number of coordinates."""
         return len(self.blend.slots) * len(self.labels)
+
+    @property
+    def bounds(self) -> tuple[FloatArray, FloatArray] | None:
+        """Ends of each coordinate's value, (dimension,) each; None where values depend on several coordinates."""
+        if not (isinstance(self.scale, Box) and isinstance(self.blend, Blend)) or self.blend.mixes:
+            return None
+        return np.full(self.dimension, self.scale.low), np.full(self.dimension, self.scale.high)
 
     def decode(self, x: FloatArray) -> FloatArray:
         """Map coordinates (dimension,) to values (n_groups, width)."""

@@ -62,7 +62,8 @@ class Box:
 
     def values(self, points: FloatArray) -> FloatArray:
         """Interpolate linearly between the bounds, exact at both."""
-        return np.clip((1.0 - points) * self.low + points * self.high, self.low, self.high)
+        values = (1.0 - points) * self.low + points * self.high
+        return np.minimum(np.maximum(values, self.low), self.high)  # `clip` takes as long as all of this
 
     def points(self, values: FloatArray) -> FloatArray:
         """Invert `values`, to the last bit where `values` can produce the number."""

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -158,6 +159,8 @@ class SearchSpace(ABC):
             )
             for parameter in bounded
         )
+        self._column_ends = tuple(pairwise([0, *accumulate(column.dimension for column in self._columns)]))
+        self._own_values = self._values_by_coordinate()
         self._names = tuple(name for column in self._columns for name in column.names)
         self._default = self._nearest({c.parameter.name: c.origin for c in self._columns})
 
@@ -244,9 +247,26 @@ class SearchSpace(ABC):
         Raises:
             SpaceError: The point has another shape or lies outside the cube.
         """
+        return CoefficientTable(self._groups, self.values(x))
+
+    def values(self, x: FloatArray) -> Mapping[str, FloatArray]:
+        """Return the coefficients at a point by parameter, (n_groups, n_inputs) or (n_groups, 1).
+
+        They are those of `decode` without its table, which takes time for each tensor.
+        """
         parts = self._parts(x)
         values = {c.parameter.name: c.decode(part) for c, part in zip(self._columns, parts, strict=True)}
-        return CoefficientTable(self._groups, values if self._settle_values is None else self._settle_values(values))
+        return values if self._settle_values is None else self._settle_values(values)
+
+    def key_values(self, x: FloatArray) -> FloatArray:
+        """Return values, (n,), that are equal for points of equal coefficients, and differ where these differ.
+
+        Where every coordinate has a value of its own, they are these: much faster than `values`, for many points.
+        """
+        if self._own_values is None:
+            return np.concatenate([np.zeros(0), *(values.ravel() for _, values in sorted(self.values(x).items()))])
+        low, high = self._own_values
+        return np.minimum(np.maximum((1.0 - x) * low + x * high, low), high)
 
     def pull_back(self, x: FloatArray, gradient: Mapping[str, FloatArray]) -> FloatArray:
         """Return the gradient by the coordinates of a point, given the gradient by its coefficients.
@@ -336,11 +356,18 @@ class SearchSpace(ABC):
         point = np.array(x, dtype=np.float64)
         if point.shape != (self.dimension,):
             raise SpaceError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
-        outside = np.flatnonzero(~((point >= 0.0) & (point <= 1.0)))
-        if len(outside):
-            where = outside[0]
+        if not ((point >= 0.0) & (point <= 1.0)).all():
+            where = np.flatnonzero(~((point >= 0.0) & (point <= 1.0)))[0]
             raise SpaceError(f"Coordinates must lie in [0, 1]; {self._names[where]!r} is {point[where]}.")
-        return np.split(point, np.cumsum([column.dimension for column in self._columns])[:-1])
+        return [point[begin:end] for begin, end in self._column_ends]
+
+    def _values_by_coordinate(self) -> tuple[FloatArray, FloatArray] | None:
+        """Return the bounds of every coordinate's value; None where values are not those of single coordinates."""
+        bounds = [column.bounds for column in self._columns if column.dimension]
+        if self._settle_values is not None or any(each is None for each in bounds):
+            return None
+        low, high = (np.concatenate([np.zeros(0), *(each[end] for each in bounds if each)]) for end in (0, 1))
+        return low, high
 
     def _nearest(self, values: Mapping[str, FloatArray]) -> FloatArray:
         parts = [column.nearest(values[column.parameter.name], self.groups) for column in self._columns]

@@ -73,7 +73,7 @@ def model_key(space: MergeSpace, own: Sequence[str], trial: Trial) -> bytes | No
     By the method and the coefficients, since several points may decode to the same; of a merge outside of the space by
     its recipe. A model that is scored again on purpose is none of them, and neither is the canary.
     """
-    if trial.origin in (Origin.CANARY, Origin.RERUN) or trial.label in _apart(space.recipes[0], own):
+    if trial.origin in (Origin.CANARY, Origin.RERUN) or (own and trial.label in _apart(space.recipes[0], own)):
         return None
     x = trial.x
     if x is None and trial.merge is not None and trial.merge.recipe in space.recipes:
@@ -82,10 +82,9 @@ def model_key(space: MergeSpace, own: Sequence[str], trial: Trial) -> bytes | No
     if x is None:
         recipe = None if trial.merge is None else json.dumps(merge_to_dict(trial.merge), sort_keys=True)
         return None if recipe is None else f"{trial.split}\0merge\0{recipe}".encode()
-    values = space.decode(x).values
-    columns = [np.round(values[name], DIGITS) + 0.0 for name in sorted(values)]  # -0.0 is 0.0
-    which = (trial.split, str(trial.seed), space.methods[space.method_at(x)])
-    return b"\0".join([*(text.encode() for text in which), *(column.tobytes() for column in columns)])
+    values = np.round(space.key_values(x), DIGITS) + 0.0  # -0.0 is 0.0
+    which = f"{trial.split}\0{trial.seed}\0{space.methods[space.method_at(x)]}\0"
+    return which.encode() + values.tobytes()
 
 
 def _apart(recipe: Recipe, own: Sequence[str]) -> set[str]:

@@ -430,7 +430,7 @@ def build_race(config: SearchConfig, plan: Plan) -> Race | None:
 def candidate_key(space: MergeSpace, x: FloatArray) -> bytes:
     """The method and coefficients at a point as a merge computes with them; points with the same are one candidate."""
     method = space.methods[space.method_at(x)].encode() if space.is_portfolio else b""
-    return method + b"".join(rounded(values) for _, values in sorted(space.decode(x).values.items()))
+    return method + rounded(space.key_values(x))
 
 
 def _ends_are_models(plan: Plan) -> bool:

@@ -107,6 +107,16 @@ class AnySpaceContract:
             assert (values >= parameter.low).all()
             assert (values <= parameter.high).all()
 
+    def test_keys_are_equal_where_the_coefficients_are(self) -> None:
+        space, rng = self.build(), np.random.default_rng(0)
+        for _ in range(10):
+            x = rng.choice([0.0, 0.3, 0.5, 1.0], space.dimension)
+            y = x.copy()
+            where = rng.integers(space.dimension)
+            y[where] = rng.choice([0.0, 1.0, x[where], np.nextafter(x[where], 0.5)])
+            same = all(np.array_equal(a, b) for a, b in zip(*(space.values(z).values() for z in (x, y)), strict=True))
+            assert np.array_equal(space.key_values(x), space.key_values(y)) == same
+
     @PROPERTY
     @given(data=st.data())
     def test_decode_is_pure(self, data: st.DataObject) -> None:
