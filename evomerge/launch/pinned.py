@@ -12,7 +12,7 @@ from evomerge.execution.base import Executor, ExecutorError
 from evomerge.merging import pins
 from evomerge.merging.pins import InputChanged
 from evomerge.recipe import Recipe
-from evomerge.study import Study
+from evomerge.study import Study, ids_of
 from evomerge.trial import Outcome, Trial
 
 #: Example ids by (task, split), in the evaluator's order.
@@ -138,8 +138,10 @@ def scored_on(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
         examples = study.growths[-1].examples
         found = {(task, split): ids for split, by_task in examples.items() for task, ids in by_task.items()}
     for entry in study.told:
-        for task, scores in (entry.outcome.scores if entry.outcome is not None else {}).items():
-            found.setdefault((task, entry.trial.split), scores.example_ids)
+        scores = {} if entry.outcome is None else entry.outcome.scores
+        for task in scores:
+            if (task, entry.trial.split) not in found:
+                found[task, entry.trial.split] = ids_of(scores, task)
     return found
 
 

@@ -48,7 +48,9 @@ def methods_of(study: Study) -> Mapping[str, int] | None:
     return data.get("methods")
 
 
-def method_at(study: Study, x: FloatArray) -> str | None:
-    """Return the method that a point, (dimension,), picks; None where the search has one method."""
-    methods = methods_of(study)
+def method_at(methods: Mapping[str, int] | None, x: FloatArray) -> str | None:
+    """Return the method that a point, (dimension,), picks; None where the search has one method.
+
+    methods: see `methods_of`.
+    """
     return None if methods is None else list(methods)[picked(x, len(methods))]

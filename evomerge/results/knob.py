@@ -13,7 +13,7 @@ import numpy as np
 from evaluators._nearest import did_you_mean
 from evomerge import plugins
 from evomerge.plugins import PluginError, PluginSpec
-from evomerge.results.coordinates import method_at
+from evomerge.results.coordinates import method_at, methods_of
 from evomerge.results.front import Front
 from evomerge.results.pick import ChoiceError
 from evomerge.results.ranking import losses_of
@@ -148,9 +148,9 @@ def _pair(front: Front, tasks: tuple[str, str] | None) -> tuple[str, str]:
 def _joined(study: Study, stops: tuple[Stop, ...]) -> tuple[bool, ...]:
     """Return for each pair of neighbors whether both are merges by the same method, and no paths."""
     paths = _arranges_blocks(study)
-    points = [stop.point.trial.x for stop in stops]
-    methods = [None if x is None else method_at(study, x) for x in points]
-    return tuple(not paths and a == b for a, b in pairwise(methods))
+    points, methods = [stop.point.trial.x for stop in stops], methods_of(study)
+    picked = [None if x is None else method_at(methods, x) for x in points]
+    return tuple(not paths and a == b for a, b in pairwise(picked))
 
 
 def _arranges_blocks(study: Study) -> bool:

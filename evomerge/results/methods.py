@@ -1,17 +1,19 @@
 """The merge method of each candidate, where a search chooses from several."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from evomerge.results.coordinates import method_at
 from evomerge.results.scored import ScoredModel
-from evomerge.study import Study
 from evomerge.trial import Trial
 
 
-def method_of(study: Study, trial: Trial) -> str | None:
-    """Return the method of a candidate; None for baselines, and where the search has one method."""
-    return None if trial.x is None or trial.merge is not None else method_at(study, trial.x)
+def method_of(methods: Mapping[str, int] | None, trial: Trial) -> str | None:
+    """Return the method of a candidate; None for baselines, and where the search has one method.
+
+    methods: see `methods_of`.
+    """
+    return None if trial.x is None or trial.merge is not None else method_at(methods, trial.x)
 
 
 def best_by_method(models: Iterable[ScoredModel]) -> list[tuple[ScoredModel, int]]:

@@ -42,7 +42,7 @@ def range_ends(study: Study, x: FloatArray | None) -> tuple[RangeEnd, ...]:
     if data is None or x is None or len(data["names"]) != len(x):
         return ()
     near = min(_NEAR, _BY_CHANCE / (2 * n_searched(study, x)))
-    method = method_at(study, x)
+    method = method_at(methods_of(study), x)
     own = "" if method is None else f"{method}: "
     found = []
     for name, coordinate in zip(data["names"], x, strict=True):
@@ -54,7 +54,8 @@ def range_ends(study: Study, x: FloatArray | None) -> tuple[RangeEnd, ...]:
 
 def n_searched(study: Study, x: FloatArray) -> int:
     """Return the number of coordinates that have an effect at a point, (dimension,)."""
-    methods, method = methods_of(study), method_at(study, x)
+    methods = methods_of(study)
+    method = method_at(methods, x)
     return len(x) if methods is None or method is None else methods[method]
 
 

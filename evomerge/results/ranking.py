@@ -10,14 +10,16 @@ from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, Objective
 from evomerge.objective.reference import Reference
 from evomerge.objective.score import DisplayScore, display_score
+from evomerge.objective.spec import objective_of_study
+from evomerge.results.coordinates import methods_of
 from evomerge.results.methods import method_of
 from evomerge.results.scored import ScoredModel, identity, scores_of
 from evomerge.statistics import pareto
-from evomerge.study import Study
-from evomerge.trial import Origin, Trial
+from evomerge.study import Entry, Study, StudyError, ids_of
+from evomerge.trial import Origin
 
-#: A trial and its scores by task, in the order of the search file.
-_Row = tuple[Trial, dict[str, Scores]]
+#: A told trial and its scores by task, in the order of the search file.
+_Row = tuple[Entry, Mapping[str, Scores]]
 
 
 class SelectionError(EvomergeError):
@@ -45,9 +47,18 @@ class Ranking:
         rows, self.left_out = _comparable(study, objective, split)
         display = display or display_score(objective, (scores for _, scores in rows))
         self.reference = _reference(study, split, rows, display)
+        methods = methods_of(study)
+        as_told = _is_of_study(study, objective, split)
         self.models = tuple(
-            ScoredModel(*identity(study, trial), trial, scores, self.reference, method_of(study, trial))
-            for trial, scores in rows
+            ScoredModel(
+                *identity(study, entry.trial),
+                entry.trial,
+                scores,
+                self.reference,
+                method_of(methods, entry.trial),
+                entry.losses if as_told else None,
+            )
+            for entry, scores in rows
         )
 
     @property
@@ -104,7 +115,7 @@ def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_R
         trial = entry.trial
         if entry.losses is not None and trial.split == split and trial.origin not in (Origin.CANARY, Origin.RERUN):
             named = split != "search" or trial.merge is not None
-            found.setdefault(trial.label if named else trial.number, (trial, scores_of(entry, objective)))
+            found.setdefault(trial.label if named else trial.number, (entry, scores_of(entry, objective)))
     groups: list[list[_Row]] = []
     for row in found.values():
         group = next((group for group in groups if _same_examples(group[0][1], row[1])), None)
@@ -116,24 +127,33 @@ def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_R
     return kept, len(found) - len(kept)
 
 
+def _is_of_study(study: Study, objective: Objective, split: str) -> bool:
+    """Return whether the ledger's losses are those of this objective, so that no score has to be looked at."""
+    try:
+        return objective == objective_of_study(study).on(split)
+    except StudyError:  # an early ledger that does not say on which tasks lower is better
+        return False
+
+
 def _count(scores: Mapping[str, Scores]) -> int:
     """Count the examples that a trial was scored on."""
-    return sum(len(each.example_ids) for each in scores.values())
+    return sum(len(ids_of(scores, task)) for task in scores)
 
 
 def _same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
     """Return whether two trials were scored on the same examples."""
-    return all(a[task].example_ids is b[task].example_ids or a[task].example_ids == b[task].example_ids for task in a)
+    pairs = ((ids_of(a, task), ids_of(b, task)) for task in a)
+    return all(mine is theirs or mine == theirs for mine, theirs in pairs)
 
 
-def _parents(rows: Iterable[_Row]) -> list[dict[str, Scores]]:
+def _parents(rows: Iterable[_Row]) -> list[Mapping[str, Scores]]:
     """Return the scores of the base and the parents."""
-    return [scores for trial, scores in rows if trial.origin.is_parent]
+    return [scores for entry, scores in rows if entry.trial.origin.is_parent]
 
 
-def _baselines(rows: Iterable[_Row]) -> list[dict[str, Scores]]:
+def _baselines(rows: Iterable[_Row]) -> list[Mapping[str, Scores]]:
     """Return the scores of the other baselines."""
-    return [scores for trial, scores in rows if trial.is_simple_baseline]
+    return [scores for entry, scores in rows if entry.trial.is_simple_baseline]
 
 
 def _reference(study: Study, split: str, rows: Sequence[_Row], display: DisplayScore) -> Reference:

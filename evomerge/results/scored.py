@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from evaluators.base import Scores
 from evomerge.objective import FloatArray, Objective
-from evomerge.objective.reference import Order, Reference
+from evomerge.objective.reference import DECIMALS, Order, Reference
 from evomerge.objective.score import DisplayScore, task_estimate
 from evomerge.statistics import Estimate
-from evomerge.study import Entry, Study
+from evomerge.study import Entry, StoredScores, Study
 from evomerge.trial import Origin, Trial, detail_of, number_in
 
 Kind = Literal["candidate", "start", "recommended", "average", "parent", "base"]
@@ -36,6 +38,7 @@ class ScoredModel:
         scores: Task -> scores, in the order of the search file.
         reference: The parents on this split, which it is compared with.
         method: Its merge method, for a candidate of a search that chooses from several; else None.
+        recorded: Its losses for the objective as the ledger has them; None where they have to follow from the scores.
     """
 
     label: str
@@ -45,6 +48,7 @@ class ScoredModel:
     scores: Mapping[str, Scores]
     reference: Reference
     method: str | None = None
+    recorded: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         kind, split = self.kind, self.trial.split
@@ -77,6 +81,8 @@ class ScoredModel:
     @cached_property
     def losses(self) -> FloatArray:
         """The loss on every task, (n_tasks,)."""
+        if self.recorded is not None and self.objective.kind != "mean":
+            return np.array(self.recorded)
         return self.objective.by_task(self.scores)
 
     @cached_property
@@ -87,6 +93,8 @@ class ScoredModel:
     @cached_property
     def order(self) -> Order:
         """What models are compared by, smaller is better: (excess over what `keep` allows, loss)."""
+        if self.recorded is not None and self.objective.kind == "mean" and not self.objective.keep:
+            return 0.0, round(self.recorded[0], DECIMALS)
         return self.reference.order(self.losses, self.constrained)
 
     @property
@@ -125,9 +133,14 @@ class ScoredModel:
         return self.objective.means(self.scores)
 
 
-def scores_of(entry: Entry, objective: Objective) -> dict[str, Scores]:
+def scores_of(entry: Entry, objective: Objective) -> Mapping[str, Scores]:
     """The scores of a trial, in the order of the search file; empty where it has none."""
-    return {} if entry.outcome is None else {task: entry.outcome.scores[task] for task in objective.weights}
+    if entry.outcome is None:
+        return {}
+    scores = entry.outcome.scores
+    return (
+        scores.of(objective.weights) if isinstance(scores, StoredScores) else {t: scores[t] for t in objective.weights}
+    )
 
 
 def reruns(study: Study, objective: Objective, split: str) -> dict[str, Mapping[str, Scores]]:

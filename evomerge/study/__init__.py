@@ -1,5 +1,6 @@
 """The ledger of a run, and its replay."""
 
+from evomerge.study.codec import StoredScores, ids_of
 from evomerge.study.study import (
     SEARCH_FILE,
     ConfigurationChanged,
@@ -19,9 +20,11 @@ __all__ = [
     "Entry",
     "Growth",
     "Learned",
+    "StoredScores",
     "Study",
     "StudyBusy",
     "StudyError",
     "StudyExists",
     "StudyPaused",
+    "ids_of",
 ]

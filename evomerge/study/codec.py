@@ -1,6 +1,6 @@
 """Conversion of trials and outcomes to plain data (JSON) and back: floats keep every bit, log-likelihoods float32."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -76,7 +76,7 @@ def outcome_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Outcom
     """Restore an outcome from `outcome_to_dict`; `examples` has the ids by number."""
     return Outcome(
         number=data["number"],
-        scores=_Decoded(data["scores"], examples),
+        scores=StoredScores(data["scores"], examples),
         gradient=unpacked(data["gradient"]) if "gradient" in data else None,
         failure=None if data["failure"] is None else Failure(**data["failure"]),
         seconds=data["seconds"],
@@ -85,7 +85,7 @@ def outcome_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Outcom
     )
 
 
-class _Decoded(Mapping[str, Scores]):
+class StoredScores(Mapping[str, Scores]):
     """Scores by task, decoded on first access: a study has many more of them than a command looks at."""
 
     def __init__(self, data: Mapping[str, Any], examples: ExampleLists) -> None:
@@ -93,15 +93,31 @@ class _Decoded(Mapping[str, Scores]):
         self._found: dict[str, Scores] = {}
 
     def __getitem__(self, task: str) -> Scores:
-        if task not in self._found:
-            self._found[task] = _scores_from_dict(self._data[task], self._examples)
-        return self._found[task]
+        found = self._found.get(task)
+        if found is None:
+            found = self._found[task] = _scores_from_dict(self._data[task], self._examples)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._data)
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def of(self, tasks: Iterable[str]) -> "StoredScores":
+        """Return the scores of these tasks in their order. Raises KeyError where one is missing."""
+        found = StoredScores({task: self._data[task] for task in tasks}, self._examples)
+        found._found = self._found
+        return found
+
+    def ids_of(self, task: str) -> tuple[str, ...]:
+        """Return the ids of a task's examples."""
+        return self._examples[self._data[task]["examples"]]
+
+
+def ids_of(scores: Mapping[str, Scores], task: str) -> tuple[str, ...]:
+    """Return the ids of a task's examples, without decoding stored scores."""
+    return scores.ids_of(task) if isinstance(scores, StoredScores) else scores[task].example_ids
 
 
 def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:

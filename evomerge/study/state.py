@@ -103,16 +103,16 @@ class State:
     def apply(self, record: Record) -> None:
         """Add one record. Raises StudyError for the schema of a newer evomerge."""
         self.active_seconds = record.active
-        if record.kind == "created":
+        if record.kind == "told":
+            self._tell(record.data, record.active)
+        elif record.kind == "asked":
+            self._ask(trial_from_dict(record.data, self.examples))
+        elif record.kind == "created":
             self._create(record.data)
         elif record.kind == "inputs":
             self.inputs = MappingProxyType(record.data["files"])
         elif record.kind == "examples":
             self.examples.add(record.data)
-        elif record.kind == "asked":
-            self._ask(trial_from_dict(record.data, self.examples))
-        elif record.kind == "told":
-            self._tell(record.data, record.active)
         elif record.kind == "grown":
             self._grow(record.data)
         elif record.kind == "learned":
@@ -146,7 +146,7 @@ class State:
         losses = None if data["losses"] is None else tuple(data["losses"])
         asked = self.asked(outcome.number)
         part = asked.trial.is_part
-        entry = replace(asked, outcome=outcome, losses=losses, told_at=self._n_told, active=active)
+        entry = Entry(asked.trial, outcome, losses, self._n_told, active)
         (self.parts if part else self.entries)[outcome.number] = entry
         self.unfinished.discard(outcome.number)
         self.ended.append(entry)

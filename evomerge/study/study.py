@@ -13,7 +13,17 @@ from typing import Any
 from evomerge.durable import OutputError, free_space
 from evomerge.study.changes import ConfigurationChanged, differences
 from evomerge.study.codec import outcome_to_dict, trial_to_dict
-from evomerge.study.lines import FILE, SEARCH_FILE, Record, StudyBusy, StudyError, StudyExists, StudyPaused, read
+from evomerge.study.lines import (
+    FILE,
+    SEARCH_FILE,
+    Record,
+    StudyBusy,
+    StudyError,
+    StudyExists,
+    StudyPaused,
+    no_collection,
+    read,
+)
 from evomerge.study.state import SCHEMA, STATE_KINDS, Entry, Growth, Learned, State
 from evomerge.study.writer import Files, Ledger
 from evomerge.text.masking import masked_data
@@ -140,6 +150,7 @@ class Study:
         return cls(folder, [first], writer, clock)
 
     @classmethod
+    @no_collection()
     def open(
         cls,
         folder: Path,
@@ -178,6 +189,7 @@ class Study:
         return study
 
     @classmethod
+    @no_collection()
     def read(cls, folder: Path) -> "Study":
         """Read the current state of a study, without writing; its writer may continue meanwhile."""
         return cls(folder, read(folder / FILE).records)

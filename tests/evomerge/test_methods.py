@@ -20,6 +20,7 @@ from evomerge.merging.method import MergeMethod
 from evomerge.merging.recipe_models import open_models
 from evomerge.optimizers._portfolio import Portfolio
 from evomerge.recipe import Input, Merge, Recipe
+from evomerge.results.coordinates import methods_of
 from evomerge.results.methods import best_by_method, method_of
 from evomerge.run import Run
 from evomerge.study import Study
@@ -117,7 +118,7 @@ def test_the_optimizer_is_rebuilt_from_the_ledger(finished: Path) -> None:
 
 def test_only_the_methods_own_coordinates_move(finished: Path) -> None:
     run = Run(finished.parent / "study")
-    ties = [e.trial for e in run.study.told if method_of(run.study, e.trial) == "ties"]
+    ties = [e.trial for e in run.study.told if method_of(methods_of(run.study), e.trial) == "ties"]
     points = np.stack([trial.x for trial in ties if trial.x is not None])
     moving = np.ptp(points, axis=0) > 0
     assert moving[run.space.part(1)].all()

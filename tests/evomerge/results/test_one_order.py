@@ -1,6 +1,7 @@
 """Whatever prints or chooses the best merge uses one order: what keeps enough of the parents, then the objective."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,13 @@ MODELS = {
 }
 
 
-def write(folder: Path, kind: Kind, models: dict[str | int, tuple[float, float]]) -> tuple[Study, Objective]:
-    objective = Objective({"math": 1.0, "chat": 1.0}, kind=kind, keep={"chat": Floor(0.01)})
-    configuration = {"tasks": dict.fromkeys(objective.weights, "x"), "objective": kind, "keep": {"chat": 0.01}}
+def write(
+    folder: Path, kind: Kind, models: dict[str | int, tuple[float, float]], keep: float | None = 0.01
+) -> tuple[Study, Objective]:
+    floors = {} if keep is None else {"chat": keep}
+    objective = Objective({"math": 1.0, "chat": 1.0}, kind=kind, keep={t: Floor(fall) for t, fall in floors.items()})
+    configuration = {"tasks": dict.fromkeys(objective.weights, "x"), "objective": kind}
+    configuration |= {"keep": floors} if floors else {}
     study = Study.create(folder, configuration, {})
     record_objective(study, objective)
     for number, (label, values) in enumerate(models.items()):
@@ -82,6 +87,18 @@ def test_every_view_names_the_same_merge_the_best(tmp_path: Path, kind: Kind) ->
     score = shown.preferred.score.mean if kind == "mean" else shown.preferred.decisive[kind]
     assert points[-1].values["best"] == pytest.approx(score)
     assert page["progress"]["best"][-1] == pytest.approx(shown.preferred.score.mean)
+
+
+@pytest.mark.parametrize("keep", [None, 0.01])
+@pytest.mark.parametrize("kind", ["mean", "pareto", "chebyshev", "retention"])
+def test_recorded_losses_rank_models_as_their_scores_do(tmp_path: Path, kind: Kind, keep: float | None) -> None:
+    study, objective = write(tmp_path, kind, MODELS, keep)
+    for model in Ranking(study, objective, "search").models:
+        known = replace(model, recorded=None)
+        assert model.recorded is not None
+        assert (model.order, model.losses.tolist()) == (known.order, known.losses.tolist())
+    heavier = replace(objective, weights={"math": 1.0, "chat": 9.0})
+    assert {model.recorded for model in Ranking(study, heavier, "search").models} == {None}
 
 
 def test_without_a_parent_the_mean_decides_everywhere(tmp_path: Path) -> None:
