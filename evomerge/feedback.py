@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Protocol
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from evomerge.failures import forgiven
 from evomerge.objective import Objective
 from evomerge.objective.reference import Reference
 from evomerge.optimizers._portfolio import GradientPortfolio, Portfolio, check_inner
+from evomerge.optimizers._threads import on_one_thread
 from evomerge.optimizers.base import FloatArray, Measures, Observation, Optimizer, Positions, TaskExamples
 from evomerge.plugins import PluginSpec
 from evomerge.racing import Race
@@ -101,7 +102,8 @@ class Feedback:
     def replay(self, study: Study) -> None:
         """Take what a study holds, but for the failures of a systematic fault: those trials run again."""
         self._learned = tuple(each.entry for each in study.learned if each.observed)
-        self._replay(study.growths, study.ended, forgiven(study))
+        with on_one_thread():
+            self._replay(study.growths, study.ended, forgiven(study))
         for trial in (entry.trial for asked in (study.parts, study.entries) for entry in asked.values()):
             if self._race is not None:
                 self._race.asked(trial)
@@ -179,6 +181,8 @@ class Feedback:
 
         held: trials since then, the extended models among them.
         """
+        if not self._before:
+            return frozenset()
         before, self._before = self._before, []
         known = {told.number: told.losses for told in before if told.losses is not None}
         extended = {self._number(e.trial): e for e in held if e.trial.extends in self._told_as and e.losses is not None}
@@ -254,17 +258,13 @@ class Feedback:
 
     def _tell_whole(self, entry: Entry, number: int, x: FloatArray, proposed: bool) -> None:
         losses: FloatArray | None = None
-        examples: tuple[FloatArray, ...] = ()
+        examples: Sequence[FloatArray] = ()
         seconds: float | None = None
         if entry.losses is not None and entry.outcome is not None:
             if entry.trial.extends is None:  # the parts that a trial extends took time, too
                 seconds = sum(entry.outcome.seconds.values()) or None
-            scores = entry.outcome.scores
             losses = self._losses(entry)
-            examples = tuple(
-                sample(values, clusters_of(scores[task].example_ids)).values
-                for task, values in zip(self._objective.weights, self._objective.examples(scores), strict=True)
-            )
+            examples = _Examples(self._objective, entry.outcome.scores)
         self._optimizer.tell(Observation(number, x, losses, proposed, examples, seconds=seconds))
 
 
@@ -272,6 +272,26 @@ def compared_with(objective: Objective, trials: Iterable[Trial]) -> set[str]:
     """Return the labels of the models that losses are relative to: the parents, for ranks also the other baselines."""
     baselines = objective.needs_baselines
     return {trial.label for trial in trials if trial.origin.is_parent or (baselines and trial.merge is not None)}
+
+
+class _Examples(Sequence[FloatArray]):
+    """Losses of the distinct examples by task, read when an optimizer looks at them: most look at the means only."""
+
+    def __init__(self, objective: Objective, scores: Mapping[str, Scores]) -> None:
+        self._objective, self._scores = objective, scores
+
+    def __len__(self) -> int:
+        return len(self._objective.weights)
+
+    def __getitem__(self, task: Any) -> Any:
+        return self._read[task]
+
+    @cached_property
+    def _read(self) -> tuple[FloatArray, ...]:
+        return tuple(
+            sample(values, clusters_of(self._scores[task].example_ids)).values
+            for task, values in zip(self._objective.weights, self._objective.examples(self._scores), strict=True)
+        )
 
 
 def new_optimizer(

@@ -4,13 +4,14 @@
 
 The ask is durable before it is submitted and the tell before the optimizer sees it: the ledger is always ahead
 of memory, a crash loses at most running work, and a resumed search proposes what an uninterrupted one would have.
-With many workers, all trials that have ended are recorded at once, and so are the proposals for free workers: the disk
-is waited for once for each of the two, and only then are they acted on.
+With many workers, all trials that have ended are recorded at once, and so are proposals: the disk is waited for once
+for each of the two, and only then are they acted on. Some proposals are then recorded ahead, so that a worker that
+becomes free goes on at once, while its outcome is recorded and learned from.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +21,7 @@ from evomerge.failures import Diagnosis, Failures, diagnose, failed_on, failure_
 from evomerge.feedback import Feedback, compared_with
 from evomerge.objective import NonFiniteScore, Objective
 from evomerge.objective.spec import record_objective
+from evomerge.optimizers._threads import on_one_thread
 from evomerge.optimizers.base import Exhausted, FloatArray, Optimizer
 from evomerge.racing import Race
 from evomerge.search_examples import SearchExamples
@@ -36,6 +38,9 @@ DECIDED = "decided"
 PATIENCE = 0.5
 #: How long a proposal may wait for others that are recorded with it, in seconds.
 TOGETHER = 0.02
+#: Workers per proposal that is made ahead. Such a proposal lacks the results of the trials that run meanwhile: that is
+#: little next to what all the other running trials will tell, and too much for a few workers, which have none ahead.
+PER_SPARE = 8
 
 
 @dataclass
@@ -277,7 +282,11 @@ class _Drive:
         self._next_trial, self._on_tell, self._driving = next_trial, on_tell, driving
         self._stop = driving.stop or StopRequest()
         self._again = deque(study.unfinished)  # asked before a crash, never told: the same candidates, once more
+        self._spare: dict[int, Trial] = {}  # recorded ahead, to be submitted as soon as a worker is free
         self._running: dict[int, Trial] = {}
+        self._origins: Counter[Origin] = Counter()  # of the running trials
+        self._canaries: set[int] = set()  # not ended: nothing is asked before it is known whether coefficients matter
+        self._broken: ExecutorError | None = None
         scored = [*(entry for entry in study.told if entry.losses is not None), *study.reusable]
         self._models = {driving.same(entry.trial): entry.trial.number for entry in scored}
         self._twins: dict[int, list[Trial]] = {}  # by the number of the running trial that is the same model
@@ -301,74 +310,95 @@ class _Drive:
         return Ending("done")
 
     def _loop(self) -> None:
-        exhausted = False
         while True:
-            exhausted = exhausted or self._fill()
-            ending = exhausted or self._paused is not None or self._stop.level > 0
-            if self._stop.level > 1 or (not self._running and ending):
+            more = self._fill()
+            stopping = self._paused is not None or self._stop.level > 0
+            if self._stop.level > 1 or (not self._running and (stopping or not (more or self._spare))):
                 return
-            if not self._take(self._ended()):
+            ended = self._ended(0.0 if more and self._may_ask() else PATIENCE)
+            self._submit_spare()
+            if not self._take(ended):
                 self._report(None)
+            if self._broken is not None:
+                raise self._broken
 
     def _fill(self) -> bool:
-        """Start trials on all free slots; return whether there is nothing left to ask for."""
+        """Start trials on all free slots, or record some ahead; return whether there may be more to ask for."""
         more = True
-        while more and self._may_start():
-            with self._study.batch():
-                asked, more = self._ask()
-            for trial, scored in asked:
-                self._start(trial, scored)
-        return not more and not self._running
+        while more and self._may_ask():
+            with self._study.batch(), on_one_thread():
+                copies, more = self._ask()
+            self._submit_spare()
+            for trial, first in copies:
+                self._take([self._copy(trial, first)])
+            if self._spare:  # all workers are busy: see whether one has ended before looking further ahead
+                break
+        return more
 
-    def _may_start(self) -> bool:
-        if self._paused or self._stop.level or len(self._running) >= self._executor.slots:
-            return False
-        # Start nothing before the canary has shown that coefficients have an effect.
-        return not any(trial.origin is Origin.CANARY for trial in self._running.values())
+    def _ask(self) -> tuple[list[tuple[Trial, int]], bool]:
+        """Record trials as `_spare`, as many as are wanted and come in TOGETHER seconds; whether there may be more.
 
-    def _ask(self) -> tuple[list[tuple[Trial, int | None]], bool]:
-        """Record trials for the free slots, as many as come in TOGETHER seconds; whether there may be more.
-
-        Each with the number of a trial that is the same model and has scores, or None. One that is being scored is
-        waited for.
+        Returns trials of a model that has scores, each with the number of that model's trial. One that is being scored
+        is waited for.
         """
-        asked: list[tuple[Trial, int | None]] = []
-        end = time.monotonic() + TOGETHER
-        while self._may_start() and (not asked or time.monotonic() < end):
+        begin = time.monotonic()
+        while self._may_ask():
             trial = self._again.popleft() if self._again else self._next_trial()
             if trial is None:
-                return asked, False
+                return [], False
             if trial.number not in self._study.entries and trial.number not in self._study.parts:
                 self._study.ask(trial)
             key = None if trial.is_part else self._driving.same(trial)
             first = None if key is None else self._models.setdefault(key, trial.number)
-            if first in self._running:
+            if first in self._running or first in self._spare:
                 self._twins.setdefault(first, []).append(trial)
             elif first is not None and first != trial.number:
-                return [*asked, (trial, first)], True  # told before the next one is asked for
+                return [(trial, first)], True  # told before the next one is asked for
             else:
-                self._running[trial.number] = trial
-                asked.append((trial, None))
-        return asked, True
+                self._spare[trial.number] = trial
+                if trial.origin is Origin.CANARY:
+                    self._canaries.add(trial.number)
+            if time.monotonic() - begin > TOGETHER:
+                break
+        return [], True
 
-    def _start(self, trial: Trial, scored: int | None) -> None:
-        """Submit a recorded trial. scored: the number of the same model, whose scores it gets instead."""
-        if scored is not None:
-            self._take([self._copy(trial, scored)])
-            return
+    def _may_ask(self) -> bool:
+        slots = self._executor.slots
+        if self._paused or self._stop.level or self._canaries:
+            return False
+        return len(self._running) + len(self._spare) < slots + slots // PER_SPARE
+
+    def _submit_spare(self) -> None:
+        while self._spare and not (self._paused or self._stop.level) and len(self._running) < self._executor.slots:
+            self._start(self._spare.pop(next(iter(self._spare))))
+
+    def _start(self, trial: Trial) -> None:
+        """Submit a recorded trial."""
+        self._running[trial.number] = trial
+        self._origins[trial.origin] += 1
         examples = self._driving.examples
         trial = replace(trial, batch_tokens=batch_budgets(self._study))
         self._executor.submit(trial if examples is None else examples.dispatched(self._study, trial))
         self._report(None)
 
-    def _ended(self) -> Iterator[Outcome]:
-        """Wait for a trial to end; yield its outcome and those of all others that have ended."""
-        outcome = _wait(self._executor, self._stop)
-        left = len(self._running)
+    def _ended(self, patience: float) -> list[Outcome]:
+        """Wait for a trial to end; return its outcome and those of all others that have ended.
+
+        patience: seconds to wait. The error of an executor that fails meanwhile is kept, for these are to be recorded.
+        """
+        ended: list[Outcome] = []
+        outcome = _wait(self._executor, self._stop, patience)
         while outcome is not None:
-            yield outcome
-            left -= 1
-            outcome = self._executor.next_outcome(timeout=0.0) if left > 0 else None
+            ended.append(outcome)
+            trial = self._running.pop(outcome.number, None)  # None where an outcome arrives twice
+            if trial is not None:
+                self._origins[trial.origin] -= 1
+                self._canaries.discard(trial.number)
+            try:
+                outcome = self._executor.next_outcome(timeout=0.0) if self._running else None
+            except ExecutorError as error:
+                self._broken, outcome = error, None
+        return ended
 
     def _copy(self, trial: Trial, first: int) -> Outcome:
         scored = self._study.scored(first)
@@ -377,12 +407,11 @@ class _Drive:
             event = {"event": REUSED, "trial": trial.number, "as": first}
         return Outcome(trial.number, scores={} if scored is None else scored.scores, events=(event,))
 
-    def _take(self, outcomes: Iterable[Outcome]) -> bool:
+    def _take(self, outcomes: Sequence[Outcome]) -> bool:
         """Record outcomes, then learn from them; return whether there were any."""
         with self._study.batch():
             recorded = [self._record(outcome) for outcome in outcomes]
         for outcome, new in recorded:
-            self._running.pop(outcome.number, None)
             if new is not None:
                 self._learn(outcome, new)
             self._report(outcome)
@@ -426,17 +455,17 @@ class _Drive:
     @property
     def _phase(self) -> str:
         """The phase of a search is that of the trials that run: canary, then baselines, then its candidates."""
-        running = {trial.origin for trial in self._running.values()}
+        running = {origin for origin, number in self._origins.items() if number}
         if self._driving.phase != "search" or not running or running & {Origin.SEARCH, Origin.RECOMMENDED}:
             return self._driving.phase
         return CANARY if Origin.CANARY in running else "baselines"
 
 
-def _wait(executor: Executor, stop: StopRequest) -> Outcome | None:
+def _wait(executor: Executor, stop: StopRequest, patience: float) -> Outcome | None:
     """The next outcome; None when there is none yet, and when a signal says to leave at once."""
     stop.waiting = True
     try:
-        return executor.next_outcome(timeout=PATIENCE)
+        return executor.next_outcome(timeout=patience)
     except KeyboardInterrupt:
         return None
     finally:

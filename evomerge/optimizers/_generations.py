@@ -36,6 +36,9 @@ _N_RESAMPLING = 10
 _N_DRAWS = 16
 #: Below this width in every coordinate all draws are one candidate: merges compute with float32 coefficients.
 _NARROWEST = 1e-7
+#: Above this standard deviation of a generation, draws need not tell that the distribution is wide: a dozen draws for
+#: every generation take longer than the update.
+_CLEARLY_WIDE = 1e-3
 #: Points farther away than this many standard deviations were not drawn but are replacements for known points.
 _FAR = 30.0
 
@@ -105,6 +108,7 @@ class Generations:
         self._follow = follow
         self._best_foreign = math.inf
         self._width: float | None = None
+        self._spread = sigma
 
     @property
     def mean(self) -> FloatArray | None:
@@ -113,7 +117,7 @@ class Generations:
 
     @property
     def width(self) -> float:
-        """Estimate the standard deviation of the widest coordinate from a few draws."""
+        """Estimate the standard deviation of the widest coordinate from a few draws; see `_CLEARLY_WIDE`."""
         if self._width is None:
             self._width = float(np.std([self.sample(seed) for seed in range(_N_DRAWS)], axis=0).max())
         return self._width
@@ -133,7 +137,7 @@ class Generations:
             self._begin_at(observation)
             return
         away = float(np.abs(observation.x - np.clip(self._distribution.mean, 0.0, 1.0)).max())
-        if away > _FAR * max(self.width, _NARROWEST):
+        if away > _FAR * max(self._spread if self._spread > _CLEARLY_WIDE else self.width, _NARROWEST):
             return
         self._waiting.append(observation)
         size = self._distribution.population_size
@@ -161,11 +165,13 @@ class Generations:
         self._waiting = []
         self._updates += 1
         self._width = None
-        if self._distribution.should_stop() or self.width < _NARROWEST:
+        self._spread = float(np.std([told.x for told in ordered], axis=0).max())
+        narrow = self._spread <= _CLEARLY_WIDE and self.width < _NARROWEST
+        if narrow or self._distribution.should_stop():
             # Converged: restart from the same mean with the initial width and twice the population (Auger and Hansen,
             # 2005), instead of letting the step size vanish.
             self._distribution = self._around(self._distribution.mean, 2 * size)
-            self._width = None
+            self._width, self._spread = None, self._sigma
 
     def _around(self, mean: FloatArray, popsize: int) -> Distribution:
         return self._kind(

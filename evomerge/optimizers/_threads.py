@@ -6,7 +6,9 @@ points. The matrices of a search are small, and one thread is usually faster on 
 
 import functools
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -22,13 +24,38 @@ def _controller(loaded: tuple[str, ...]) -> ThreadpoolController:  # noqa: ARG00
     return ThreadpoolController()
 
 
+class _Limit(threading.local):
+    """Whether this thread is within `one_thread`: limiting every pool takes tens of microseconds, so only once."""
+
+    held = False
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Limit every pool of the linear algebra libraries to one thread."""
+    if _limit.held:
+        yield
+        return
+    loaded = tuple(name for name in _POOLS if name in sys.modules)
+    with _controller(loaded).limit(limits=1):
+        _limit.held = True
+        try:
+            yield
+        finally:
+            _limit.held = False
+
+
 def one_thread(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function with every pool of the linear algebra libraries limited to one thread."""
 
     @functools.wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-        loaded = tuple(name for name in _POOLS if name in sys.modules)
-        with _controller(loaded).limit(limits=1):
+        if _limit.held:
+            return function(*args, **kwargs)
+        with on_one_thread():
             return function(*args, **kwargs)
 
     return limited

@@ -43,6 +43,11 @@ def rounded(values: FloatArray) -> bytes:
 Rows = tuple[tuple[int, ...], ...]
 
 
+def _is_unchanged(before: FloatArray, x: FloatArray) -> bool:
+    """Return whether x is the very array of before, which nobody can have written to."""
+    return before is x and isinstance(x, np.ndarray) and not x.flags.writeable
+
+
 @dataclass(frozen=True)
 class TaskExamples:
     """One task of the search split: the number of its examples and its share of the mean, from 0 to 1.
@@ -146,7 +151,7 @@ class Observation:
     x: FloatArray
     losses: FloatArray | None
     proposed: bool = True
-    examples: tuple[FloatArray, ...] = ()
+    examples: Sequence[FloatArray] = ()
     share: float = 1.0
     rows: Rows | None = None
     gradient: FloatArray | None = None
@@ -228,7 +233,7 @@ class Optimizer(ABC):
         self._told: dict[int, Observation] = {}
         self._told_parts: set[int] = set()
         self._known: set[bytes] = set()
-        self._pending_keys: dict[int, tuple[FloatArray, bytes]] = {}
+        self._pending_keys: dict[int, tuple[FloatArray, FloatArray, bytes]] = {}
         self._key: Callable[[FloatArray], bytes] = rounded
 
     def identify(self, key: Callable[[FloatArray], bytes]) -> None:
@@ -278,7 +283,7 @@ class Optimizer(ABC):
         if number in self._told or number in self._told_parts:
             raise OptimizerError(f"Trial {number} has already been told; ask with a new number.")
         points = self._checked_pending(pending or {})
-        taken = {key for _, key in self._pending_keys.values()}
+        taken = {key for _, _, key in self._pending_keys.values()}
         proposal = self._ask(number, points)
         first = self._checked(proposal.x)
         if not proposal.is_whole_candidate:
@@ -291,11 +296,11 @@ class Optimizer(ABC):
         before, self._pending_keys = self._pending_keys, {}
         for number, x in sorted(pending.items()):
             known = before.get(number)
-            if known is None or not np.array_equal(known[0], x):
+            if known is None or not (_is_unchanged(known[0], x) or np.array_equal(known[1], x)):
                 point = self._checked(x)
-                known = point, self.key(point)
+                known = x, point, self.key(point)
             self._pending_keys[number] = known
-        return {number: point for number, (point, _) in self._pending_keys.items()}
+        return {number: point for number, (_, point, _) in self._pending_keys.items()}
 
     def _is_taken(self, x: FloatArray, pending: Collection[bytes]) -> bool:
         key = self.key(x)
@@ -431,7 +436,7 @@ class Optimizer(ABC):
         point = np.array(x, dtype=np.float64)
         if point.shape != (self.dimension,):
             raise OptimizerError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
-        if not np.isfinite(point).all() or point.min() < 0.0 or point.max() > 1.0:
+        if not (point.min() >= 0.0 and point.max() <= 1.0):  # NaN is not, either
             raise OptimizerError(f"A point must lie in [0, 1]^{self.dimension}; got {point.tolist()}.")
         point.flags.writeable = False
         return point

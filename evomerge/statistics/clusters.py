@@ -86,7 +86,7 @@ def clusters_of(example_ids: tuple[str, ...]) -> IntArray:
 
 def sample(values: FloatArray, clusters: IntArray | None) -> Sample:
     """Return the distinct examples of values (..., n_examples)."""
-    if clusters is None:
+    if clusters is None or np.array_equal(clusters, np.arange(len(clusters))):  # as `clusters_of` gives distinct ones
         return Sample(values, np.ones(values.shape[-1]))
     _, member, counts = np.unique(clusters, return_inverse=True, return_counts=True)
     if len(counts) == len(clusters):

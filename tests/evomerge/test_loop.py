@@ -14,7 +14,7 @@ from evomerge.bench import Bench, BenchSpec
 from evomerge.budget import Budget, candidates
 from evomerge.execution.base import ExecutorError
 from evomerge.execution.serial import SerialExecutor
-from evomerge.loop import Ending, Progress, StopRequest, score_all, search
+from evomerge.loop import PER_SPARE, Ending, Progress, StopRequest, score_all, search
 from evomerge.objective import Floor, Objective
 from evomerge.optimizers.base import FloatArray, Observation
 from evomerge.optimizers.cma_es import CmaEs
@@ -597,4 +597,63 @@ def test_outcomes_before_a_broken_executor_are_saved(models: Recipe, tmp_path: P
     assert (ending.kind, ending.message) == ("paused", "no worker answers")
     assert (len(study.told), len(study.pending)) == (3, 2)
     assert files.has("told", study.told[-1].trial.number)
+    study.close()
+
+
+class OneByOne(FourAtOnce):
+    """Sixteen slots of which one ends at a time."""
+
+    slots = 16
+
+    def __init__(self, spec: BenchSpec, files: Synced, said: list[str]) -> None:
+        super().__init__(spec, files)
+        self.said = said
+
+    def submit(self, trial: Trial) -> None:
+        super().submit(trial)
+        self.said.append("submitted")
+
+    def next_outcome(self, timeout: float | None = None) -> Outcome | None:
+        if timeout == 0.0 and self.said[-1] == "ended":
+            return None
+        self.said.append("ended")
+        return super().next_outcome(timeout)
+
+
+class Listening(Recorded):
+    said: list[str]
+
+    def tell(self, observation: Observation) -> None:
+        super().tell(observation)
+        self.said.append("told")
+
+
+def test_a_free_worker_goes_on_before_its_outcome_is_recorded_and_a_resume_runs_what_was_recorded_ahead(
+    models: Recipe, tmp_path: Path
+) -> None:
+    spec = make_spec(models)
+    bench, stop = spec(), StopRequest()
+    files, said = Synced(tmp_path / "ledger.jsonl"), list[str]()
+
+    def run(study: Study, **changes: object) -> Ending:
+        optimizer = Listening(bench.space.dimension, 1, SEED, bench.space.default())
+        optimizer.files, optimizer.said = files, said
+        executor = OneByOne(spec, files, said)
+        found = search(study, optimizer, executor, OBJECTIVE, plan(bench), Budget(60), seed=SEED, **changes)  # type: ignore[arg-type]
+        assert executor.fullest <= OneByOne.slots
+        return found
+
+    def drain(progress: Progress) -> None:
+        if progress.outcome is not None and progress.outcome.number == 20:
+            assert len(study.unfinished) == OneByOne.slots + OneByOne.slots // PER_SPARE - 1
+            stop.level = 1
+
+    study = Study.create(tmp_path, {}, {}, files=files)
+    assert run(study, stop=stop, progress=drain).kind == "stopped"
+    assert "est" * 15 in "".join(word[0] for word in said), "ended, the next one submitted, then told"
+    assert len(study.unfinished) == OneByOne.slots // PER_SPARE - 1 == 1
+    study.close()
+    study = Study.open(tmp_path, files=files)
+    assert (run(study).kind, candidates(study), study.unfinished) == ("done", 60, [])
+    assert len({entry.trial.number for entry in study.told}) == len(study.told) == 61
     study.close()
