@@ -214,6 +214,13 @@ class Bench:
             raise ValueError(f"Trial {trial.number} has neither a point nor a merge; expected one of them.")
         return self.space.merge(trial.x, trial.seed)
 
+    def become(self, trial: Trial) -> ResidentModel:
+        """Merge a trial into the resident weights, and return the model that they are then."""
+        self._become(self.merge_of(trial))
+        model, state = self._scored(trial.label)
+        state.restore()
+        return model
+
     def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
         merge = self.merge_of(trial)
         self._teach(trial, seconds)

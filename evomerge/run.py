@@ -97,14 +97,20 @@ class Run:
         return recipe
 
     @cached_property
+    def searched_space(self) -> PluginSpec:
+        """The search space as a plug-in: what `auto` stands for, with the directions that were recorded."""
+        from evomerge.space import chosen_space, with_basis  # with torch
+
+        recipes, of_run = self.config.recipes(), bool(self.config.checkpoints)
+        space = chosen_space(self.config.space, self.config.optimizer, recipes, of_run=of_run)
+        return with_basis(space, basis_of(self.study))
+
+    @cached_property
     def space(self) -> MergeSpace:
         """The search space over the base's tensors. Raises CheckpointError or SpaceError."""
-        from evomerge.space import build_merge_space, chosen_space, layout_of, open_searched, with_basis  # with torch
+        from evomerge.space import build_merge_space, layout_of, open_searched  # with torch
 
-        recipe, recipes = self.config.recipe(), self.config.recipes()
-        of_run = bool(self.config.checkpoints)
-        space = chosen_space(self.config.space, self.config.optimizer, recipes, of_run=of_run)
-        space = with_basis(space, basis_of(self.study))
+        recipe, recipes, space = self.config.recipe(), self.config.recipes(), self.searched_space
         return build_merge_space(space, recipes, layout_of(space, open_searched(space, recipe).by_name(recipe)))
 
     @cached_property

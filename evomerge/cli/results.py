@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.application import RESULTS, AsJson, Lora, RunFolder, Whole, show
+from evomerge.cli.application import LOADING, RESULTS, AsJson, Lora, RunFolder, Whole, say, show
 from evomerge.errors import USAGE
 
 if TYPE_CHECKING:
@@ -164,6 +164,57 @@ def compare(
 
     data, lines = compare_models(Run(run), first, second, split, examples)
     show(as_json, data, *lines)
+
+
+@commands.command(rich_help_panel=RESULTS)
+def chat(
+    run: RunFolder,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="`winner`, a trial's number, or a label; by default the winner, or the best so far."
+        ),
+    ] = None,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, help="Talk to a trial, by its number.")] = None,
+    beside: Annotated[str | None, typer.Option("--beside", help="A second model that answers too.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Answer this and end.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens of an answer.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Talk to a merge of a study, or to two side by side.
+
+    Nothing is exported: models are merged in memory when it is their turn. With the tokenizer's chat template where
+    there is one; other models continue the text. /help lists the commands in a conversation.
+    """
+    if model is not None and trial is not None:
+        raise typer.BadParameter("--model and --trial name one model; give one of them")
+    if as_json and prompt is None:
+        raise typer.BadParameter("--json requires --prompt TEXT")
+    say(LOADING)
+    from evomerge.commands.chat import answers, talk
+    from evomerge.run import Run
+
+    name = str(trial) if trial is not None else model
+    names = [name, *([beside] if beside is not None else [])]
+    if prompt is not None:
+        data, lines = answers(Run(run), names, prompt, most=max_new_tokens, temperature=temperature)
+        show(as_json, data, *lines)
+        return
+    talk(Run(run), names, _next_line, _write_piece, most=max_new_tokens, temperature=temperature)
+
+
+def _write_piece(text: str) -> None:
+    typer.echo(text, nl=False)
+
+
+def _next_line() -> str:
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return input("> ")
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
 
 
 @commands.command(rich_help_panel=RESULTS)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluators._nearest import did_you_mean
 from evaluators.base import SPLITS, Evaluator
 from evomerge.bench import build_evaluator
+from evomerge.commands.models_of_run import model_named
 from evomerge.errors import EvomergeError
 from evomerge.launch.previews import as_text
 from evomerge.objective.score import are_shares
@@ -16,9 +16,6 @@ from evomerge.results.scored import ScoredModel
 from evomerge.results.verdict import amount_text
 from evomerge.run import Run
 from evomerge.statistics import p_text
-
-#: Word for the selected winner, beside labels and trial numbers.
-WINNER = "winner"
 
 
 class ComparisonError(EvomergeError):
@@ -36,11 +33,12 @@ def compare(run: Run, first: str, second: str, split: str | None, n_shown: int) 
         n_shown: Number of examples that are shown for each task and direction.
 
     Raises:
-        ComparisonError: There is no such model or split, or no split on which both were scored.
+        StudyError: There is no such model.
+        ComparisonError: There is no such split, or none on which both were scored.
     """
     if split is not None and split not in SPLITS:
         raise ComparisonError(f"--split is one of {', '.join(SPLITS)}; got {split!r}.")
-    labels = _label(run, first), _label(run, second)
+    labels = model_named(run, first).label, model_named(run, second).label
     both = [each for each in SPLITS if set(labels) <= run.scored(each).by_label.keys()]
     if (split or "") not in ("", *both) or not both:
         raise ComparisonError(_not_scored(run, labels, both, split))
@@ -59,28 +57,6 @@ def compare(run: Run, first: str, second: str, split: str | None, n_shown: int) 
         lines += _lines(models, task, each)
         lines += _examples(run, task, each, labels, n_shown)
     return data, lines
-
-
-def _label(run: Run, given: str) -> str:
-    """Return the label of a model that is given by it, by a trial's number or as the winner."""
-    if given == WINNER:
-        if run.selected is None:
-            raise ComparisonError(f"{run.folder} has no winner yet; give a trial's number or a label.")
-        return run.selected
-    if given.isdecimal():
-        number = run.entry(int(given)).trial.number
-        points = [point for split in SPLITS for point in run.scored(split).points]
-        found = next((point.label for point in points if number in (point.number, point.trial.number)), None)
-        if found is None:
-            raise ComparisonError(f"Trial {number} of {run.folder} has no scores.")
-        return found
-    known = [label for split in SPLITS for label in run.scored(split).by_label]
-    if given not in known:
-        raise ComparisonError(
-            f"{run.folder} has no model {given!r}.{did_you_mean(given, known)} Give {WINNER}, a trial's number, or a "
-            f"label of `evomerge pareto {run.folder} --all`."
-        )
-    return given
 
 
 def _not_scored(run: Run, labels: Sequence[str], both: Sequence[str], split: str | None) -> str:
