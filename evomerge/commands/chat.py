@@ -184,7 +184,7 @@ def _begun(
     return conversation
 
 
-class _Pieces(TextStreamer):
+class _Pieces(TextStreamer):  # type: ignore[misc] # untyped
     """Hands over each piece of an answer as it is written, and keeps them."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:
