@@ -15,6 +15,7 @@ from evaluators.base import Evaluator
 from evomerge import errors, plugins
 from evomerge.cli import app
 from evomerge.config import SearchConfig, load_config, load_stages
+from evomerge.config.schema import MEANINGS
 from evomerge.optimizers.base import Optimizer
 from evomerge.recipe.file import read_merge
 from search_spaces.base import SearchSpace
@@ -135,6 +136,7 @@ def test_the_search_file_in_the_readme_is_the_demo(tmp_path: Path) -> None:
 
 
 def test_the_pages_list_every_key_plug_in_and_exit_code() -> None:
+    assert set(SearchConfig.__pydantic_fields__) <= set(MEANINGS), "the JSON schema explains every key"
     keys, tasks, optimizers = (read(ROOT / "docs" / f"{page}.md") for page in ("search-files", "tasks", "optimizers"))
     for text, listed in (
         (keys, SearchConfig.__pydantic_fields__),

@@ -49,6 +49,7 @@ MEANINGS: Mapping[str, str] = {
     "seed": "seed of the search",
     "batch_tokens": "tokens per forward pass of tasks that set none: a number, or `auto`",
     "code": "one folder or several for your own Python modules",
+    "learn_from": "folders of earlier runs to learn from",
     "study": "the folder of the run",
     STAGES: "several searches in a row; each has the keys of the file, except those that it gives itself",
 }
