@@ -1,8 +1,8 @@
 """`python -m experiments.warm_starts`: searches that learn from earlier ones, against searches that do not.
 
 Bowls of closed form over ten coefficients, on which noisy examples decide: two tasks, a search for each seed, and
-earlier searches of 60 trials over the same tasks or over others, whose optimum is elsewhere. What counts is the best
-true quality among the candidates so far, by the search split.
+earlier searches of 60 trials over the same tasks or over others, whose optimum is elsewhere. Measured: the true quality
+of the best merge so far, by the search split.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def searched(out: Path, name: str, tasks: tuple[int, int], **changes: Any) -> Ru
 
 
 def qualities(found: Run, tasks: tuple[int, int], costs: tuple[int, ...] = COSTS) -> list[float]:
-    """Return the true quality of the best merge by the search split after so many trials."""
+    """Return the true quality of the best merge by the search split, after each number of trials."""
     told = [e for e in found.study.told if e.trial.counts and e.trial.x is not None and not e.trial.origin.is_parent]
     best = []
     for cost in costs:
