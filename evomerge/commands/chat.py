@@ -19,7 +19,7 @@ from evomerge.text.printable import printable
 
 #: Commands of a conversation, with what they do.
 COMMANDS = {
-    "/model NAME": "go on with another model: winner, a trial's number, or a label such as parent:math",
+    "/model NAME": "continue with another model: winner, a trial's number, or a label such as parent:math",
     "/beside NAME": "let a second model answer too; /beside alone ends that",
     "/models": "list the best models and the parents",
     "/clear": "forget what was said",

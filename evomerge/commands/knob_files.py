@@ -41,7 +41,7 @@ def merge_at(run: Run, setting: Setting) -> Merge:
     if setting.second is None:
         return run.merge_of(setting.first.point.trial)
     seed = run.config.seed
-    # From their points, so that a baseline has the groups of the space too.
+    # The merges are made from their points, so that a baseline has the groups of the space too.
     first, second = (run.merge_of(Trial(-1, s.point.trial.x, seed=seed)) for s in (setting.first, setting.second))
     theirs, share = second.table.values, setting.share
     values = {name: (1.0 - share) * mine + share * theirs[name] for name, mine in first.table.values.items()}

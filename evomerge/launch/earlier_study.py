@@ -77,7 +77,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What can be learned from one earlier study.
+    """The lesson of one earlier study: trials whose scores count here, or good points.
 
     ledger: SHA-256 of its ledger. differences: why its scores do not count here; none if they do. reused: whether its
     scores stand for those of the same models. scored: its trials as points of this search, if its scores count. points:

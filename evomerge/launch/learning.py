@@ -37,7 +37,7 @@ _DIGITS = 12
 
 @dataclass(frozen=True)
 class Learning:
-    """What a search learns from earlier studies.
+    """The trials and starting points that a search takes over from earlier studies.
 
     runs: facts of each study, as in the event `learned_from`. starts: label -> point, (dimension,), that the search
     begins with. learned: trials to copy. recorded: whether the study has the trials already.
@@ -175,7 +175,7 @@ def _key(setting: Setting, trial: Trial) -> bytes | None:
 
 
 def _copied(setting: Setting, lessons: Sequence[Lesson], planned: Sequence[Trial]) -> list[list[Learned]]:
-    """Return the trials to copy by study. The optimizer is told of each model once: of planned ones by this search."""
+    """Return the trials to copy by study. The optimizer gets each model once: planned ones from this search."""
     seen = {key for trial in planned if (key := setting.same(trial)) is not None}
     found: list[list[Learned]] = []
     number = 0

@@ -44,7 +44,7 @@ Rows = tuple[tuple[int, ...], ...]
 
 
 def _is_unchanged(before: FloatArray, x: FloatArray) -> bool:
-    """Return whether x is the very array of before, which nobody can have written to."""
+    """Return whether x is the same array as before, and read-only."""
     return before is x and isinstance(x, np.ndarray) and not x.flags.writeable
 
 

@@ -97,7 +97,7 @@ def _choose(study: Study, objective: Objective, n_candidates: int) -> bool:
 def _for_report(study: Study, objective: Objective) -> list[Trial]:
     """The winner, the front of a Pareto search, then the baselines that are the strongest on the select split.
 
-    With tasks that are only reported, the other parents follow: one of them may be the best on such a task.
+    The other parents follow where tasks are only reported: one of them may be the best on such a task.
     """
     choice = chosen(study)
     on_select = [entry.trial for entry in study.entries.values() if entry.trial.split == "select"]

@@ -12,7 +12,7 @@ from evomerge.statistics import Difference, examples_needed, p_text, variance_of
 
 #: Tolerated share of a task's examples whose value changes when a model is scored twice.
 UNSTEADY = 0.05
-#: Smaller gaps of scores that are shares matter to nobody: so many examples are asked for as would show this one.
+#: Smallest gap of scores that are shares for which a number of examples is asked: smaller ones do not matter.
 _LEAST_GAP = 0.005
 
 
