@@ -1,7 +1,8 @@
 """Where Python finds `evaluators` and `search_spaces`: always the ones that belong to this copy of evomerge.
 
 In a checkout they are beside `evomerge`. A wheel keeps them in `evomerge/_packages`, so that an installation adds one
-name to site-packages, and overwrites no other distribution that has a package of these generic names.
+name to site-packages, and overwrites no other distribution that has a package of these generic names. The models of
+`evomerge demo` are `evomerge.tiny_models` in a wheel, and `experiments/tiny_models` in a checkout.
 """
 
 import sys
@@ -13,18 +14,23 @@ from pathlib import Path
 from types import ModuleType
 
 PACKAGES = ("evaluators", "search_spaces")
+#: Package with the models of the demo, and its place in a checkout.
+TINY_MODELS, _TINY_MODELS = "evomerge.tiny_models", "experiments/tiny_models"
 _EVOMERGE = Path(__file__).resolve().parent
 _WHEEL = _EVOMERGE / "_packages"
 
 
 def folder_of(name: str) -> Path:
-    """Return the folder of one of the two packages."""
-    return (_WHEEL if _WHEEL.is_dir() else _EVOMERGE.parent) / name
+    """Return the folder of one of the two packages, or of the models of the demo."""
+    wheel = _WHEEL.is_dir()
+    if name == TINY_MODELS:
+        return _EVOMERGE / "tiny_models" if wheel else _EVOMERGE.parent / _TINY_MODELS
+    return (_WHEEL if wheel else _EVOMERGE.parent) / name
 
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in PACKAGES:
+        if name not in (*PACKAGES, TINY_MODELS):
             return None
         folder = folder_of(name)
         return spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])

@@ -24,6 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")  # the build leaves files beside what it reads
     for name in ("evomerge", *PACKAGES):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "experiments/tiny_models", source / "experiments/tiny_models")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
@@ -63,6 +64,7 @@ def test_the_wheel_has_one_top_level_name_and_every_module(wheel: Path) -> None:
         names = set(archive.namelist())
     assert {name.partition("/")[0] for name in names} == {"evomerge", f"evomerge-{__version__}.dist-info"}
     assert {f"evomerge/_packages/{name}/py.typed" for name in PACKAGES} <= names
+    assert {"evomerge/tiny_models/search.yaml", "evomerge/tiny_models/prepare.py"} <= names
     for folder, place in [("evomerge", ""), *((name, "evomerge/_packages/") for name in PACKAGES)]:
         for module in (ROOT / folder).rglob("*.py"):
             assert f"{place}{module.relative_to(ROOT).as_posix()}" in names
@@ -90,3 +92,11 @@ def test_each_process_has_its_own_evaluators(installed: Path, tmp_path: Path) ->
     assert run(installed / "python", "-c", "import evaluators; print(evaluators.OTHER)", cwd=tmp_path) == "True\n"
     both = "import evaluators\ntry: import evomerge\nexcept ImportError as error: print(error)"
     assert "this process has imported another one" in run(installed / "python", "-c", both, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_demo_runs_to_its_end_and_once_more_without_training(installed: Path, tmp_path: Path) -> None:
+    assert "step 125 of 125" in run(installed / "evomerge", "demo", cwd=tmp_path)
+    for made in ("run/report.html", "merged/config.json", "search.yaml"):
+        assert (tmp_path / "evomerge-demo" / made).is_file()
+    assert "base: up to date" in run(installed / "evomerge", "demo", cwd=tmp_path)

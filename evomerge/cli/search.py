@@ -1,5 +1,6 @@
 """Commands that draft, check, plan and run a search. Heavy imports are local to the command bodies."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,33 @@ LearnFrom = Annotated[
     list[Path] | None,
     typer.Option("--learn-from", help="Folder of an earlier run whose trials the search begins with; repeatable."),
 ]
+
+
+@commands.command(rich_help_panel=SEARCH)
+def demo(
+    into: Annotated[Path, typer.Option(help="The folder for models, search file, run and merge.")] = Path(
+        "evomerge-demo"
+    ),
+) -> None:
+    """Train tiny models, then search, report and export their merge.
+
+    Takes about five minutes on two CPU cores, without a GPU or downloads. Each step shows the command that it runs;
+    after an interruption, the same command resumes.
+    """
+    from evomerge.commands.demo import begin_demo, steps_of_demo, train_models
+
+    begin_demo(into)
+    typer.echo("== 1/5  Models: training a base and four experts on one CPU core (about two minutes)")
+    say(LOADING)
+    train_models(into, say=typer.echo)
+    for number, step in enumerate(steps_of_demo(into), 2):
+        typer.echo(f"== {number}/5  {step.title}\n$ {step.shown}")
+        code = step.run()
+        if code:
+            typer.echo(f"Stopped here; `evomerge demo --into {shlex.quote(str(into))}` resumes.", err=True)
+            raise typer.Exit(code)
+    shown = f"{into / 'search.yaml'}, {into / 'run/report.html'} and {into / 'merged'}"
+    typer.echo(f"Done: see {shown}. Next: evomerge init BASE EXPERT... --task TASK")
 
 
 @commands.command(rich_help_panel=SEARCH)

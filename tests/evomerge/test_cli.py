@@ -59,7 +59,7 @@ def test_the_console_script_says_its_version_and_commands() -> None:
     sections = shown.partition("  --help")[2].split("\n\n")[1:]
     listed = {lines[0]: [line.split()[0] for line in lines[1:]] for lines in map(str.splitlines, sections)}
     assert listed == {
-        "Search:": ["init", "check", "plan", "bench", "search", "finish"],
+        "Search:": ["demo", "init", "check", "plan", "bench", "search", "finish"],
         "Results:": ["status", "report", "dashboard", "pareto", "pick", "compare", "chat", "export"],
         "Merge without a search:": ["merge", "reproduce", "import"],
         "Plug-ins and tools:": ["list", "schema", "tools"],

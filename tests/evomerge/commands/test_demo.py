@@ -1,0 +1,55 @@
+"""The demo: its search file, its folder and the commands that it runs."""
+
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+
+from evaluators import _strict_yaml as strict_yaml
+from evomerge.cli import app
+from evomerge.commands.demo import DemoError, Step, begin_demo, steps_of_demo
+from evomerge.own_packages import TINY_MODELS
+from experiments.tiny_models.sets import DEMO
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_search_is_that_of_the_quickstart(tmp_path: Path) -> None:
+    begin_demo(tmp_path / "demo")
+    text = (tmp_path / "demo/search.yaml").read_text(encoding="utf-8")
+    quickstart = (ROOT / "experiments/00-quickstart/search.yaml").read_text(encoding="utf-8")
+    expected = strict_yaml.load(quickstart.replace("../../runs/quickstart", "run").replace("../../", "")).data
+    assert strict_yaml.load(text).data == expected
+
+
+def test_its_models_are_those_of_the_experiments() -> None:
+    assert repr(import_module(f"{TINY_MODELS}.sets").DEMO.experts) == repr(DEMO.experts)
+    assert Path(str(import_module(TINY_MODELS).__file__)).parent == ROOT / "experiments/tiny_models"
+
+
+def test_only_an_empty_folder_or_one_of_its_own_is_used(tmp_path: Path) -> None:
+    begin_demo(tmp_path)
+    (tmp_path / "search.yaml").write_text("changed")
+    begin_demo(tmp_path)
+    assert (tmp_path / "search.yaml").read_text() == "changed", "a search file that was edited stays"
+    (tmp_path / "search.yaml").rename(tmp_path / "other.yaml")
+    with pytest.raises(DemoError, match="Give another one with --into"):
+        begin_demo(tmp_path)
+    with pytest.raises(DemoError, match="is not an empty folder"):
+        begin_demo(tmp_path / "other.yaml")
+
+
+def test_every_step_is_a_command_as_it_is_shown(tmp_path: Path) -> None:
+    steps = steps_of_demo(tmp_path / "my demo")
+    assert len(steps) == 4
+    for step in steps:
+        _, name, *rest = shlex.split(step.shown)
+        found = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+        found.make_context(name, rest)
+
+
+def test_a_step_returns_its_exit_code() -> None:
+    assert Step("", ("--version",)).run() == 0
+    assert Step("", ("status", "/no/such/folder")).run() == 2
