@@ -36,11 +36,16 @@ class Step:
         """Run the command and return its exit code, as a shell gives it."""
         with subprocess.Popen([sys.executable, "-m", "evomerge.cli", *self.arguments]) as process:
             # Only now, so that the command does not inherit it: a Ctrl-C reaches both, and the command handles it.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # A SIGTERM reaches this process alone.
+            before = {
+                signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+                signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+            }
             try:
                 code = process.wait()
             finally:
-                signal.signal(signal.SIGINT, before)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
         return code if code >= 0 else SIGNAL - code
 
 

@@ -1,6 +1,9 @@
 """The demo: its search file, its folder and the commands that it runs."""
 
+import os
 import shlex
+import signal
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from evomerge.cli import app
 from evomerge.commands.demo import DemoError, Step, begin_demo, steps_of_demo
 from evomerge.own_packages import TINY_MODELS
 from experiments.tiny_models.sets import DEMO
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -53,3 +57,20 @@ def test_every_step_is_a_command_as_it_is_shown(tmp_path: Path) -> None:
 def test_a_step_returns_its_exit_code() -> None:
     assert Step("", ("--version",)).run() == 0
     assert Step("", ("status", "/no/such/folder")).run() == 2
+
+
+def test_a_step_that_is_running_ends_with_the_demo() -> None:
+    def ignored(*_: object) -> None:
+        pass
+
+    def terminate() -> None:
+        wait_until(lambda: signal.getsignal(signal.SIGTERM) is not ignored)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, ignored)
+    threading.Thread(target=terminate).start()
+    try:
+        assert Step("", ("list",)).run() == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is ignored
+    finally:
+        signal.signal(signal.SIGTERM, before)
