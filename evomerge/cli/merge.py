@@ -72,6 +72,35 @@ def reproduce(
         raise typer.Exit(DIFFERENT)
 
 
+@commands.command(rich_help_panel=MERGE)
+def publish(
+    folder: Annotated[Path, typer.Argument(help="The folder of an export or merge.")],
+    repository: Annotated[str, typer.Option("--repo", help="ORG/NAME on the Hugging Face hub.")],
+    license_: Annotated[
+        str | None, typer.Option("--license", help="License of the merge, such as apache-2.0; it is never guessed.")
+    ] = None,
+    upload: Annotated[bool, typer.Option("--upload", help="Upload; without it, only say what would be done.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put an export on the Hugging Face hub.
+
+    Says what would be uploaded and what speaks against it: weights that are not those of the manifest, files that
+    evomerge did not write, a license that is not settled. Nothing is sent without --upload.
+    """
+    from evaluators._own_code import look_in
+    from evomerge.recipe.file import read_merge
+
+    if allow_code:
+        look_in((folder.absolute(), Path.cwd()))
+    published = read_merge(folder / "recipe.yaml", allow_code=allow_code)
+    from evomerge.commands.publish import publish as publish_export
+
+    data, lines = publish_export(folder, published, repository, license_, upload=upload, private=private)
+    show(as_json, data, *lines)
+
+
 @commands.command("import", rich_help_panel=MERGE)
 def import_(
     file: Annotated[Path, typer.Argument(help="A mergekit or mergekit-evolve configuration.")],

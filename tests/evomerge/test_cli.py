@@ -61,7 +61,7 @@ def test_the_console_script_says_its_version_and_commands() -> None:
     assert listed == {
         "Search:": ["demo", "init", "check", "plan", "bench", "search", "finish"],
         "Results:": ["status", "report", "dashboard", "pareto", "pick", "compare", "chat", "export"],
-        "Merge without a search:": ["merge", "reproduce", "import"],
+        "Merge without a search:": ["merge", "reproduce", "publish", "import"],
         "Plug-ins and tools:": ["list", "schema", "tools"],
     }
     assert "..." not in shown.partition("Search:")[2], "what a command does is not cut off at 80 columns"

@@ -46,10 +46,10 @@ def check_output(folder: Path, models: Iterable[Model], *, overwrite: bool) -> N
             f"The output folder '{folder}' was not written by evomerge (it has no {MARK}) and is not replaced. "
             "Choose another folder, or remove it yourself."
         )
-    foreign = _foreign(folder)
-    if foreign:
+    others = foreign(folder)
+    if others:
         raise OutputError(
-            f"The output {folder} holds {counted(foreign, 'file')} that evomerge did not write; replacing the "
+            f"The output {folder} holds {counted(others, 'file')} that evomerge did not write; replacing the "
             "folder would delete them. Move them away, or choose another folder."
         )
 
@@ -63,7 +63,7 @@ def unfinished(folder: Path) -> list[str]:
     return [f"found an unfinished export, restarting ({weights} weight file(s) of it removed)"]
 
 
-def _foreign(folder: Path) -> list[str]:
+def foreign(folder: Path) -> list[str]:
     """Return the entries of an export's folder that evomerge did not write, sorted."""
     try:
         manifest = json.loads((folder / MARK).read_text(encoding="utf-8"))
