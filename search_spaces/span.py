@@ -75,7 +75,8 @@ class Span(SearchSpace):
     input, which may be negative; `weight` takes no range.
 
     Args:
-        reach: Largest factor of a direction. At 1, every weighted average of the checkpoints is within reach.
+        reach: Largest factor of a direction. At 0.5, averages of two or more checkpoints with equal weights are within
+            reach; at 1, every weighted average. It also sets the size of an optimizer's first steps.
         basis: Orthonormal rows, (n_directions, n_inputs); a search computes them from the models. The inputs' own
             coefficients by default.
     """
@@ -86,7 +87,7 @@ class Span(SearchSpace):
         inputs: Sequence[str],
         parameters: Sequence[Parameter],
         *,
-        reach: float = 1.0,
+        reach: float = 0.5,
         basis: Sequence[Sequence[float]] | None = None,
         ranges: Mapping[str, Sequence[float]] | None = None,
         freeze: Mapping[str, Any] | None = None,
@@ -104,4 +105,6 @@ class Span(SearchSpace):
         super().__init__(layout, inputs, parameters, ranges=ranges, freeze=freeze, tie=tie, start=start)
 
     def _design(self, layout: Layout) -> Design:
-        return Design({"all": layout.names}, scales={"weight": self._directions})
+        # The base is one of the checkpoints to average, so n inputs have the weight 1 / (n + 1) each.
+        average = self._directions.default(1.0 / (len(self.inputs) + 1))
+        return Design({"all": layout.names}, scales={"weight": self._directions}, start={"weight": average[None, :]})

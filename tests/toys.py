@@ -31,7 +31,7 @@ def write_toys(folder: Path, n_experts: int = 2) -> tuple[Path, dict[str, Path]]
 
 def write_statistics(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     """Statistics from made-up data for the toys' experts, for methods that need some."""
-    rng = np.random.default_rng(8)
+    rng, masks = np.random.default_rng(8), np.random.default_rng(9)
     files = {}
     for name in names:
         found = {}
@@ -40,6 +40,7 @@ def write_statistics(folder: Path, names: Iterable[str]) -> dict[str, Path]:
             found[f"fisher/{key}"] = rng.exponential(size=(4, 6))
             found[f"gram/{key}"] = rows.T @ rows
             found[f"gram_out/{key}"] = columns.T @ columns
+            found[f"mask/{key}"] = masks.random((4, 6)) < 0.5
         files[name] = folder / f"{name}-statistics.safetensors"
         save_file({key: torch.tensor(value, dtype=torch.float32) for key, value in found.items()}, files[name])
     return files

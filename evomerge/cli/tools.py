@@ -214,6 +214,51 @@ def analytic_q(
     show(as_json, facts, *lines)
 
 
+@tools.command()
+def mask(
+    base: Annotated[str, typer.Argument(help="The base.")],
+    models: Annotated[list[str], typer.Argument(help="The fine-tuned models whose deltas are masked.")],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", help="A text file or JSON lines; for several models NAME=FILE each, by folder name."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    kind: Annotated[str, typer.Option(help="graft: a mask for each model. concrete: one mask for all.")] = "graft",
+    density: Annotated[
+        float | None, typer.Option(help="Graft: share of a delta's elements to begin with; 0.01 by default.")
+    ] = None,
+    weight: Annotated[float | None, typer.Option(help="Concrete: weight of every delta; 0.3 by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Gradient steps: of a graft 10, on all data; of a concrete mask 2000.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, of SGD or Adam.")] = None,
+    loss: Annotated[str, typer.Option(help="Concrete: labels, or entropy, which needs none.")] = "labels",
+    batch: Annotated[int, typer.Option(help="Concrete: examples of each model per step.")] = 8,
+    examples: Examples = None,
+    length: Length = None,
+    separator: Separator = " ",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per pass.")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="Concrete: random seed of noise and batches.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="Data type to run the models in; float32 by default.")] = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn which elements of deltas to keep, by gradient descent on data.
+
+    Writes the masks as statistics of the models, with a recipe that merges them by `masked`; a search over its weights
+    takes the same files. Half of the data trains the masks, the other half compares them.
+    """
+    from evomerge.commands.tools.calibrate import Reading
+    from evomerge.commands.tools.mask import MaskSettings, learn_masks, learner_settings
+
+    learner = learner_settings(kind, density=density, weight=weight, steps=steps, lr=lr, seed=seed)
+    settings = MaskSettings(learner, loss, batch, batch_tokens)
+    reading = Reading(examples, length, dtype, device, separator)
+    facts, lines = learn_masks(base, models, data, output, settings, reading, overwrite=overwrite)
+    show(as_json, facts, *lines)
+
+
 commands.add_typer(tools, name="tools", rich_help_panel=MORE)
 for _name, _command in (("align", align), ("repair", repair), ("statistics", calibrate), ("soup", soup)):
     commands.command(_name, hidden=True)(_command)

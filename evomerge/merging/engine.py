@@ -15,6 +15,7 @@ from evomerge.merging.fused.flags import Flag, Flags
 from evomerge.merging.fused.tensors import torch_only
 from evomerge.merging.method import BASE
 from evomerge.merging.models.model import Model
+from evomerge.merging.moments import command_for
 from evomerge.merging.prepared import MergeError, PreparedMerge
 from evomerge.merging.slopes import Slopes
 from evomerge.merging.tiles import Moments, TensorSource, Workers
@@ -215,8 +216,8 @@ class MergeEngine:
                 if moments is None or moments.kinds.isdisjoint(kind.split("|")):
                     raise MergeError(
                         f"{candidate.method.name} needs the statistics {kind!r} of every input, and {name!r} has none: "
-                        f"collect them with `evomerge tools calibrate MODEL --data FILE -o S.safetensors` and name "
-                        f"the file in the recipe (inputs: {name}: {{path: ..., statistics: S.safetensors}})."
+                        f"collect them with `{command_for(kind)}` and name the file in the recipe "
+                        f"(inputs: {name}: {{path: ..., statistics: S.safetensors}})."
                     )
         return candidate
 

@@ -3,7 +3,8 @@
 A tensor `fisher/NAME` is the second moment of the loss's gradient with respect to the parameter NAME, with its
 shape; `gram/NAME` is the second moment (in x in) of the inputs of the linear layer with weight NAME, and
 `gram_out/NAME` that of the gradient (out x out) of its outputs. `transposed/NAME` marks a layer whose weight is
-stored as in x out, like GPT-2's. The file's metadata identify the model: `evomerge.model`, its fingerprint, and
+stored as in x out, like GPT-2's. `mask/NAME`, with the shape of NAME, are factors of the elements of its delta, as
+`evomerge tools mask` learns them. The file's metadata identify the model: `evomerge.model`, its fingerprint, and
 `evomerge.source`, the name of its folder.
 """
 
@@ -20,7 +21,14 @@ from evomerge.merging.tiles import TensorSource
 
 #: Metadata keys.
 MODEL, SOURCE = "evomerge.model", "evomerge.source"
-KINDS = ("fisher", "gram", "gram_out", "transposed")
+KINDS = ("fisher", "gram", "gram_out", "transposed", "mask")
+
+
+def command_for(kind: str) -> str:
+    """Return the command that collects statistics of a kind."""
+    if kind == "mask":
+        return "evomerge tools mask BASE MODEL --data FILE -o FOLDER"
+    return "evomerge tools calibrate MODEL --data FILE -o S.safetensors"
 
 
 class MomentsFile:
@@ -39,7 +47,8 @@ class MomentsFile:
         if stranger is not None:
             raise CheckpointError(
                 f"{path} holds {stranger!r}, which is not a statistic: expected names that begin with "
-                f"{', '.join(kind + '/' for kind in KINDS)}, as `evomerge tools calibrate` writes them."
+                f"{', '.join(kind + '/' for kind in KINDS)}, as `evomerge tools calibrate` and `evomerge tools mask` "
+                "write them."
             )
         file: Any = safe_open(path, framework="pt")
         self._file = file

@@ -98,7 +98,8 @@ def open_models(recipe: Recipe, *, passing: bool = False, apart: bool = False) -
         before = models
         models, tokens = align(models, recipe.base.name, recipe.tokenizer, recipe.vocabulary or Vocabulary())
         if any(models[name] is not model for name, model in before.items()):
-            _refuse_statistics("rows of embeddings matched by token", moments, "fisher")
+            for kind in ("fisher", "mask"):
+                _refuse_statistics("rows of embeddings matched by token", moments, kind)
     if recipe.slices:
         _refuse_statistics("blocks in other places (slices)", moments, "")
         models = assemble(recipe, models)
@@ -140,7 +141,7 @@ def _check_owner(moments: MomentsFile, wanted: Input, model: Model) -> None:
     raise CheckpointError(
         f"The statistics {moments.path} were collected on another model than {wanted.name!r} "
         f"({wanted.path}): on {moments.source or 'one'} with the fingerprint {moments.model}, here it is "
-        f"{model.fingerprint()}. Name the statistics of this model, or collect them: "
+        f"{model.fingerprint()}. Name the statistics of this model, or collect them (masks: `evomerge tools mask`): "
         f"`evomerge tools calibrate {wanted.path}{adapter} --data FILE -o {moments.path} --overwrite`."
     )
 

@@ -21,6 +21,7 @@ from evomerge.merging.tiles import TensorSource, Tile, total
 from evomerge.prepare.calibration.collect import check_network
 from evomerge.prepare.calibration.data import Example, batches
 from evomerge.prepare.calibration.layers import parts
+from evomerge.prepare.label_losses import label_losses
 from evomerge.recipe import Merge, Recipe
 from evomerge.resident.resident import ResidentModel
 from search_spaces.base import CoefficientTable, FloatArray
@@ -151,17 +152,7 @@ class Soup:
         return Slope(loss, slopes, 0.0 if scale.grad is None else float(scale.grad))
 
     def _losses(self, batch: Sequence[Example], temperature: Tensor | None) -> Tensor:
-        """Return the loss of each example of a batch, all of one length: (n_examples,)."""
-        tokens = torch.tensor([example.tokens for example in batch], device=self._network.device)
-        firsts = torch.tensor([example.first for example in batch], device=tokens.device)
-        start = int(firsts.min())
-        logits = self._network(input_ids=tokens[:, :-1], use_cache=False).logits[:, start - 1 :]
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if temperature is not None:
-            logits = logits * temperature.to(logits.dtype)
-        surprise = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, start:], reduction="none")
-        labels = torch.arange(start, tokens.shape[1], device=tokens.device) >= firsts[:, None]
-        return (surprise * labels).sum(1) / labels.sum(1)
+        return label_losses(self._network, batch, temperature)
 
     def _products(self, merge: Merge) -> FloatArray:
         """Return <dL/dW, theta_i> in float64, summed over the tensors of each group: (n_groups, n_inputs)."""

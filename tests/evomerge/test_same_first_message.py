@@ -31,6 +31,7 @@ COMMANDS = {
     "import": "import kit.yaml -o out.yaml",
     "init": "init base other b --task words.txt -o out.yaml",
     "soup": "soup base other b --data words.txt -o out.yaml",
+    "mask": "tools mask base other --data words.txt -o out",
     "analytic-q": "tools analytic-q base other --data words.txt -o out.yaml",
     "align": "align other --to base -o out",
     "repair": "repair base other b --data words.txt -o out",

@@ -20,7 +20,7 @@ def bounds(reach: float) -> tuple[Parameter, ...]:
 class TestSpan(SearchSpaceContract):
     space = Span
     curved = ("weight",)
-    bounds = bounds(1.0)
+    bounds = bounds(0.5)
 
 
 def directions(n_inputs: int, n_directions: int) -> list[list[float]]:
@@ -44,6 +44,16 @@ def test_a_coordinate_moves_along_its_direction_only() -> None:
     assert rest.tolist() == [[0.0, 0.0, 0.0]]
     moved = space.decode(np.array([1.0, 0.5])).values["weight"][0]
     assert moved == pytest.approx(2.0 * np.array(basis[0]))
+
+
+def test_the_default_reaches_equal_weights_of_several_checkpoints_and_starts_at_those_of_all() -> None:
+    for n in (2, 5, 12):
+        names = tuple(f"c{k}" for k in range(n))
+        space = Span(SMALL, names, WEIGHT, basis=directions(n, n))
+        assert space.decode(space.default()).values["weight"][0] == pytest.approx(np.full(n, 1 / (n + 1)))
+        for last in range(2, n + 2):
+            row = np.where(np.arange(n) >= n + 1 - last, 1 / last, 0.0)[None, :]
+            space.encode(CoefficientTable({"all": SMALL.names}, {"weight": row}))
 
 
 def test_every_average_is_within_reach_one_and_what_is_not_is_refused() -> None:

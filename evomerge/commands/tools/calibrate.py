@@ -91,10 +91,9 @@ def collect_through_recipe(
     """
     merge = read_merge(recipe)
     check_merge(merge, list(data))
-    if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
-        raise OutputError(f"The output {output} exists. Choose another folder, or replace its files (--overwrite).")
+    check_folder(output, overwrite=overwrite)
     bare = replace(merge.recipe, inputs=tuple(replace(model, statistics=None) for model in merge.recipe.inputs))
-    files = {name: output / _file_name(name, number) for number, name in enumerate(data)}
+    files = {name: output / file_name(name, number) for number, name in enumerate(data)}
     if output.is_dir():
         read = [*bare.paths, *data.values()]
         for file in files.values():
@@ -120,7 +119,13 @@ def collect_through_recipe(
     return facts, [f"Wrote {len(files)} statistics. Next: evomerge merge {output / 'recipe.yaml'} -o DIR"]
 
 
-def _file_name(name: str, number: int) -> str:
+def check_folder(output: Path, *, overwrite: bool) -> None:
+    """Check that files may be written to a folder. Raises OutputError if it is a file, or has files to replace."""
+    if output.exists() and not (output.is_dir() and (overwrite or not any(output.iterdir()))):
+        raise OutputError(f"The output {output} exists. Choose another folder, or replace its files (--overwrite).")
+
+
+def file_name(name: str, number: int) -> str:
     """Return a file name for an input: its own name, unless that could be more than a file name, such as a path."""
     return f"{name if _PLAIN.fullmatch(name) else f'input-{number}'}.safetensors"
 

@@ -48,6 +48,7 @@ def graft(deltas: Sequence[Tensor], *, prepared: Prepared, tile: Tile) -> Tensor
     """Base + sum of weight times the largest elements of each delta, a share `density` of those of the whole model.
 
     The paper starts from these masks and optimizes them on the task's data, after which 0.01 % of the elements
-    suffice; here `density` is searched instead. `compeft` with `values: prune` merges the same, over other ranges.
+    suffice; here `density` is searched instead, and `evomerge tools mask` learns masks for `masked`. `compeft` with
+    `values: prune` merges the same, over other ranges.
     """
     return combine(_grafts(deltas, prepared=prepared, tile=tile), prepared[0])

@@ -13,13 +13,15 @@ WIDEST = 2000
 
 
 def statistics(model: str, tensors: Mapping[str, Tensor], *kinds: str) -> Statistics:
-    """Statistics of these kinds: Fisher information of every tensor, second moments of every matrix."""
+    """Statistics of these kinds: Fisher information and masks of every tensor, second moments of every matrix."""
     # The kinds are there, whatever the tensors.
     found = Statistics({f"{kind}/elsewhere": torch.ones(1) for kind in kinds})
     for name, tensor in tensors.items():
         random = np.random.default_rng([ord(letter) for letter in model + name])
         if "fisher" in kinds:
             found[f"fisher/{name}"] = torch.tensor(random.exponential(size=tensor.shape) ** 2, dtype=torch.float32)
+        if "mask" in kinds:
+            found[f"mask/{name}"] = torch.tensor(random.random(tensor.shape) < 0.5)
         if tensor.dim() == 2 and "gram" in kinds:
             n_out, n_in = tensor.shape
             if n_in > WIDEST:

@@ -1,0 +1,1 @@
+"""Masks of deltas that are learned from data: for the method `masked`."""
