@@ -138,7 +138,7 @@ class EmbeddingRetrieval(Evaluator):
 
     def _embeddings(self, network: Any, texts: Encoded, rows: Sequence[int]) -> Tensor:
         """Return embeddings of some texts, of length 1, (n_texts, width), in float32."""
-        body = network.base_model
+        body = _body(network)
         pad = pad_token(network.config) or 0
         groups = batches([texts.sizes[row] for row in rows], batch_limit(self._batch_tokens, network))
         parts = []
@@ -169,11 +169,19 @@ class EmbeddingRetrieval(Evaluator):
         )
 
 
+def _body(network: Any) -> Any:
+    """Return the part of a network that turns tokens into hidden states, without its head."""
+    body = network.base_model
+    # Some classes, such as Llama4ForCausalLM, name another part as their body than they have.
+    return network.model if body is network and hasattr(network, "model") else body
+
+
 def _check_reads_text(network: Any) -> None:
     """Raise EvaluatorError for a network without a body that turns one text into hidden states."""
     if not hasattr(network, "can_generate"):
         return
-    if network.main_input_name != "input_ids" or network.config.is_encoder_decoder:
+    several = _body(network) is network and hasattr(network.config, "vision_config")  # CLIP and the like
+    if network.main_input_name != "input_ids" or network.config.is_encoder_decoder or several:
         raise EvaluatorError(
             f"{type(network).__name__} does not turn one text into hidden states; expected an encoder such as "
             "BertModel, or a decoder such as LlamaForCausalLM."

@@ -34,7 +34,11 @@ from evaluators._heads import (
 from evaluators._images import check_processor, pixels, read_class_folders
 from evaluators.base import NO_REFERENCES, Evaluator, EvaluatorError, Scores, content_ids
 
-CLASSES = frozenset(name for name in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values() if isinstance(name, str))
+CLASSES = frozenset(
+    name
+    for names in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
+    for name in ((names,) if isinstance(names, str) else names)
+)
 #: The class of networks that compare images with texts.
 CLIP = "CLIPModel"
 #: Bytes of pixels in each worker from which on `check` warns.

@@ -84,7 +84,7 @@ def spectrum() -> dict[str, Tensor]:
 class Kind:
     """One row of the matrix. group: heading in the documentation. network: builds one. inputs: of a forward pass.
 
-    task: the evaluator that a search of it is tried with.
+    task: the evaluator that a search of it is tried with: the first that scores it, of those in `models.tasks_of`.
     """
 
     group: str
@@ -357,7 +357,7 @@ def _multimodal() -> dict[str, Kind]:
     }
     kinds = {name: Kind(group, network) for name, network in networks.items()}
     # PaliGemma's attention sees the tokens that it is asked for.
-    kinds["PaliGemma"] = Kind(group, networks["PaliGemma"], tokens, "callable")
+    kinds["PaliGemma"] = Kind(group, networks["PaliGemma"], tokens, "embedding_retrieval")
     return {**kinds, "BLIP-2": Kind(group, networks["BLIP-2"], text_and_pixels, "callable")}
 
 
@@ -378,7 +378,11 @@ def _seeing() -> dict[str, Kind]:
         "Swin": (tiny("SwinForImageClassification", **swin, num_labels=5), pixels),
         "ResNet": (tiny("ResNetForImageClassification", **resnet, num_labels=5), pixels),
     }
-    return {name: Kind(group, network, inputs, "callable") for name, (network, inputs) in networks.items()}
+    tasks = {"SigLIP": "callable"}
+    return {
+        name: Kind(group, network, inputs, tasks.get(name, "image_classification"))
+        for name, (network, inputs) in networks.items()
+    }
 
 
 def _hearing() -> dict[str, Kind]:
@@ -431,7 +435,15 @@ def _encoders() -> dict[str, Kind]:
         "ELECTRA": tiny("ElectraForSequenceClassification", **electra, num_labels=3),
         "Llama, classifier": tiny("LlamaForSequenceClassification", **TEXT, num_labels=3),
     }
-    return {name: Kind(group, network, tokens, "callable") for name, network in networks.items()}
+    return {
+        name: Kind(
+            group,
+            network,
+            tokens,
+            "sequence_classification" if "Classification" in network.args[0] else "embedding_retrieval",
+        )
+        for name, network in networks.items()
+    }
 
 
 KINDS: dict[str, Kind] = {

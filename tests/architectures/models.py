@@ -6,20 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 import transformers as tf
 from torch import Tensor
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
 
 from evaluators import _strict_yaml as strict_yaml
+from evaluators.base import Evaluator, EvaluatorError
+from evomerge import plugins
 from evomerge.cli import app
+from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.merging.output.materialize import materialize
 from evomerge.merging.recipe_models import open_models
+from evomerge.plugins import PluginSpec
 from evomerge.recipe import Input, Merge, Recipe
 from evomerge.resident.resident import load_resident
 from search_spaces.base import CoefficientTable
 from tests.architectures.kinds import KINDS, VOCABULARY
 
+#: Options of tasks that are paths.
+_PATHS = ("file", "folder", "processor", "queries", "corpus")
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 "[: VOCABULARY - 3]
 
 
@@ -119,20 +127,82 @@ def mean_output(model: Any, kind: str) -> float:
     return float(torch.stack([value.double().mean() for value in outputs(model.network, kind)]).mean())
 
 
-def write_search(folder: Path, kind: str, trials: int = 3) -> Path:
-    """A search of a kind over its two fine-tunes, with the evaluator that fits it."""
-    text = "".join(f"{n} lazy dogs saw {n * 37 % 100} cats run\n" for n in range(30))
-    (folder / "text.txt").write_text(text)
-    tasks = {
+def tasks_of(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Write small data of each sort to a folder, and return a task of a kind by evaluator; paths are relative."""
+    lines = [f"{n} lazy dogs saw {n * 37 % 100} cats run" for n in range(30)]
+    (folder / "text.txt").write_text("".join(f"{line}\n" for line in lines))
+    rows: dict[str, list[dict[str, Any]]] = {
+        "labels": [{"text": line, "label": n % 2} for n, line in enumerate(lines)],
+        "queries": [{"query": line[:12], "positive": [str(n)]} for n, line in enumerate(lines)],
+        "corpus": [{"id": str(n), "text": line} for n, line in enumerate(lines)],
+    }
+    for name, found in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in found))
+    write_images(folder / "images")
+    write_processor(folder / "processor")
+    # Smooth scores: random networks may agree on the likeliest label.
+    images = {"evaluator": "image_classification", "folder": "images", "processor": "processor", "score": "logprob"}
+    labels = {"evaluator": "sequence_classification", "file": "labels.jsonl", "score": "logprob"}
+    # The tiny CLIP reads the first token of a prompt only, as it has no end of text.
+    prompts = {"templates": "{} car", "names": {"LABEL_0": "red", "LABEL_1": "blue"}}
+    heads = KINDS[kind].architecture.endswith("ForImageClassification")
+    return {
         "perplexity": {"evaluator": "perplexity", "window": 40, "file": "text.txt"},
+        "sequence_classification": labels,
+        "image_classification": images if heads else {**images, **prompts},
+        "embedding_retrieval": {
+            "evaluator": "embedding_retrieval",
+            "queries": "queries.jsonl",
+            "corpus": "corpus.jsonl",
+        },
         "callable": {"evaluator": "callable", "function": "tests.architectures.models:mean_output", "kind": kind},
     }
+
+
+def write_images(folder: Path, per_class: int = 15) -> None:
+    """Noisy images of two classes, named after outputs of a head without names."""
+    draw = np.random.default_rng(0)
+    for number in range(2):
+        place = folder / f"LABEL_{number}"
+        place.mkdir(parents=True, exist_ok=True)
+        for n in range(per_class):
+            values = np.clip(draw.normal(60 + 120 * number, 60, (36, 40, 3)), 0, 255).astype(np.uint8)
+            PIL.Image.fromarray(values).save(place / f"{n}.png")
+
+
+def write_processor(folder: Path) -> None:
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    write_tokenizer(folder)
+
+
+def evaluators_of(kind: str, base: Path, folder: Path) -> tuple[str, ...]:
+    """The evaluators that score a kind on real data; `callable`, which takes every network, if there is no other."""
+    opened = Checkpoint.open(base)
+    model = load_resident(opened, base, None, "cpu")
+    found = []
+    for name, settings in tasks_of(folder, kind).items():
+        if name == "callable":
+            continue
+        placed = {key: str(folder / value) if key in _PATHS else value for key, value in settings.items()}
+        evaluator = plugins.build("evaluator", PluginSpec.read(placed, "evaluator"), Evaluator)
+        try:
+            evaluator.preflight(model)
+            scores = evaluator.score(model)
+        except EvaluatorError:
+            continue
+        assert np.isfinite(scores.values).all(), f"{kind}: {name} gives no finite scores"
+        found.append(name)
+    return tuple(found) or ("callable",)
+
+
+def write_search(folder: Path, kind: str, trials: int = 3) -> Path:
+    """A search of a kind over its two fine-tunes, with the evaluator that fits it."""
     settings = {
         "base": "base",
         "experts": {"a": "a", "b": "b"},
         "method": "task_arithmetic",
         "space": "layerwise",
-        "tasks": {"task": tasks[KINDS[kind].task]},
+        "tasks": {"task": tasks_of(folder, kind)[KINDS[kind].task]},
         "optimizer": "random",
         "budget": {"trials": trials},
         "executor": "serial",

@@ -8,13 +8,13 @@ import pytest
 from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.resident.resident import load_resident
 from tests.architectures.kinds import KINDS
-from tests.architectures.models import differences, run, write_models, write_search
+from tests.architectures.models import differences, evaluators_of, run, write_models, write_search
 from tests.architectures.table import DOCUMENT, HEAD, loading, row
 
 
 def test_the_table_in_the_documentation_has_every_kind() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (.+?) \| `(\w+)` \| .+ \| `(\w+)` \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| `(\w+)` \| .+ \| `(\w+)`(?:, `\w+`)* \|$", text, re.MULTILINE)
     assert text.startswith(HEAD)
     assert rows == [(name, kind.architecture, kind.task) for name, kind in KINDS.items()]
     assert len(KINDS) >= 40
@@ -28,7 +28,8 @@ def test_kind(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     places = write_models(kind, tmp_path)
     base = Checkpoint.open(places["base"])
     staged = load_resident(base, base.path, None, "cpu").staged
-    assert row(kind, loading(base.path), len(staged)) in DOCUMENT.read_text(encoding="utf-8").splitlines()
+    scored = evaluators_of(kind, places["base"], tmp_path)
+    assert row(kind, loading(base.path), len(staged), scored) in DOCUMENT.read_text(encoding="utf-8").splitlines()
     assert differences(kind, places, tmp_path / "out") == []
     file = write_search(tmp_path, kind)
     code, said = run("check", file)

@@ -190,7 +190,13 @@ def test_searches_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_network_that_reads_no_text_alone_is_refused(data: dict[str, str], tmp_path: Path) -> None:
-    for kind in ("T5", "ViT"):
+    for kind in ("T5", "ViT", "CLIP"):
         network = KINDS[kind].network()
         with pytest.raises(EvaluatorError, match="does not turn one text into hidden states"):
             EmbeddingRetrieval(**data).preflight(TinyModel(network, character_tokenizer(), tmp_path))
+
+
+def test_a_class_that_names_another_body_than_it_has_is_read(data: dict[str, str]) -> None:
+    model = embedder("Llama 4", 0)
+    assert model.network.base_model is model.network
+    assert np.isfinite(EmbeddingRetrieval(**data).score(model).values).all()
