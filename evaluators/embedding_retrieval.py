@@ -180,7 +180,7 @@ def _check_reads_text(network: Any) -> None:
     """Raise EvaluatorError for a network without a body that turns one text into hidden states."""
     if not hasattr(network, "can_generate"):
         return
-    several = _body(network) is network and hasattr(network.config, "vision_config")  # CLIP and the like
+    several = _body(network) is network and hasattr(network.config, "vision_config")  # CLIP, SigLIP
     if network.main_input_name != "input_ids" or network.config.is_encoder_decoder or several:
         raise EvaluatorError(
             f"{type(network).__name__} does not turn one text into hidden states; expected an encoder such as "
