@@ -174,7 +174,10 @@ def search(
     if stages[0].name and not (trials is None and hours is None and extend is None):
         raise typer.BadParameter("--trials, --hours and --extend are for one search; give each stage a `budget`")
     if extend is not None and not (resume and trials is None and hours is None):
-        raise typer.BadParameter("--extend goes with --resume, and without --trials and --hours")
+        raise typer.BadParameter(
+            "--extend goes with --resume, and without --trials and --hours: "
+            f"evomerge search {file} --resume --extend {extend}"
+        )
     _check_one_search(stages[0].name, learn_from)
     more = _extension(extend)
     say(LOADING)
