@@ -44,8 +44,8 @@ def test_a_finished_search_shows_its_whole_candidates_only(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"objective": "chebyshev"}, "objective: mean"),
-        ({"keep": "99%"}, "no `keep`"),
+        ({"objective": "chebyshev"}, "which `objective: chebyshev` is not"),
+        ({"keep": "99%"}, "what `keep` asks of one, two needs all"),
         ({"racing": "safe"}, "Remove `racing`"),
         ({"optimizer": {"kind": "hyperband", "least": 400}}, "Rungs need at least 1200 examples"),
         ({"tasks": {**TASKS, "size": {"evaluator": "model_size"}}}, "size gives one value per model"),
