@@ -247,7 +247,7 @@ def _concrete(
         for name in experts
     ]
     if sum(after.values()) >= sum(before.values()):
-        lines.append("  The mask is NOT better than none.")
+        lines.append("  The mask is not better than none.")
     facts = {"kind": "concrete", "loss_without": before, "loss": after, "losses": list(found.losses)}
     return _Learned(dict.fromkeys(experts, found.masks), facts, lines)
 
