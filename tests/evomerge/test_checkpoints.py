@@ -96,8 +96,9 @@ def test_baselines_are_the_averages_that_they_are_called(tmp_path: Path) -> None
     wanted["ema:0.7"] = average
     for label, weights in wanted.items():
         trial = next(trial for trial in plan.planned if trial.label == label)
-        assert trial.x is not None, label  # the optimizer learns from it
-        for merge in (trial.merge, plan.space.merge(trial.x)):
+        if trial.x is None:  # one checkpoint may lie outside of the space; the optimizer learns from the averages
+            assert label == "parent:checkpoint-100"
+        for merge in (trial.merge, *([] if trial.x is None else [plan.space.merge(trial.x)])):
             bench.engine.apply(merge, bench.model.tensors)
             assert bench.model.tensors["model.norm.weight"].numpy() == pytest.approx(weights, abs=1e-6)
 

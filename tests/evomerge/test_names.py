@@ -17,7 +17,7 @@ from evomerge.cli import app
 from evomerge.commands.import_file import _commented
 from evomerge.commands.init import named_inputs
 from evomerge.commands.report import written
-from evomerge.commands.tools.calibrate import _file_name
+from evomerge.commands.tools.calibrate import file_name
 from evomerge.config import ConfigError, load_config
 from evomerge.merging.output.card import _code, _text, model_card
 from evomerge.merging.output.manifest import Manifest
@@ -201,8 +201,8 @@ def test_comments_stay_comments() -> None:
 
 def test_names_are_no_paths(tmp_path: Path) -> None:
     for number, name in enumerate(("../x", "/etc/x", "a/b", "..", ".", "", "a\0b", "x\x1b")):
-        assert _file_name(name, number) == f"input-{number}.safetensors"
-    assert _file_name("math-7b", 0) == "math-7b.safetensors"
+        assert file_name(name, number) == f"input-{number}.safetensors"
+    assert file_name("math-7b", 0) == "math-7b.safetensors"
     (tmp_path / "a\x1bb").mkdir()
     assert [model.name for model in named_inputs([str(tmp_path / "a\x1bb")])] == ["a_b"]
 
