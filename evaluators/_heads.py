@@ -70,14 +70,73 @@ def check_head(network: Any, classes: Collection[str], what: str) -> None:
 def label_rows(labels: Sequence[Label], names: tuple[str, ...] | None, config: Any) -> list[int]:
     """Return the position of each example's label among the outputs of the head.
 
-    names: the option `labels`, None for `id2label` of the configuration. A number is a position, a text a name.
-    Raises EvaluatorError for a label that the head does not have.
+    names: the option `labels`, None for `id2label` of the configuration. config: of the model that the head is of. A
+    number is a position, a text a name. Raises EvaluatorError for a label that the head does not have.
     """
     count = config.num_labels
     if names is not None and len(names) != count:
         raise EvaluatorError(f"`labels` has {len(names)} names; the head has {count} outputs (num_labels).")
     known = tuple(str(config.id2label[i]) for i in range(count)) if names is None else names
     return [_position(label, known) for label in labels]
+
+
+class ExpertHead:
+    """The classification head of a model of the search, which replaces that of the merge.
+
+    Args:
+        owner: Name of the model; None for the merge's own head.
+        labels: The labels of the examples.
+        names: The option `labels`.
+        classes: Names of transformers' classes that have such a head. what: "sequence", as in their names.
+    """
+
+    def __init__(
+        self,
+        owner: str | None,
+        labels: Sequence[Label],
+        names: tuple[str, ...] | None,
+        classes: Collection[str],
+        what: str,
+    ) -> None:
+        self.owner, self._labels, self._names = owner, labels, names
+        self._classes, self._what = classes, what
+        #: Its parameters; None for the merge's own.
+        self.parameters: Mapping[str, Tensor] | None = None
+        self._right: list[int] | None = None
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The owner, if it is not the merge."""
+        return () if self.owner is None else (self.owner,)
+
+    def check(self, network: Any) -> list[int]:
+        """Return the position of each label among the outputs of the owner's network.
+
+        Raises EvaluatorError for one without such a head, and for labels that it does not have.
+        """
+        check_head(network, self._classes, self._what)
+        return label_rows(self._labels, self._names, network.config)
+
+    def check_merge(self, network: Any) -> None:
+        """Raise EvaluatorError for a merge without such a head or, if its own counts, without the labels."""
+        check_head(network, self._classes, self._what)
+        if self.owner is None:
+            self.check(network)
+
+    def learn(self, network: Any) -> None:
+        """Keep the head of the owner's network. Raises EvaluatorError as `check` does."""
+        self._right, self.parameters = self.check(network), head_of(network)
+
+    def right(self, merged: Any) -> list[int]:
+        """Return the position of each label. merged: the network of the merge.
+
+        Raises EvaluatorError as `check` does, and before an owner's head is known.
+        """
+        if self.owner is None:
+            return self.check(merged)
+        if self._right is None:
+            raise EvaluatorError(f"The classification head of {self.owner!r} is not known yet: `learn` comes first.")
+        return self._right
 
 
 def _position(label: Label, names: tuple[str, ...]) -> int:

@@ -230,6 +230,17 @@ class Evaluator(ABC):
             )
         self._learn(expert, model, self.rows(ids))
 
+    def check_expert(self, expert: str, network: Any) -> None:  # noqa: B027 - for evaluators that need more
+        """Check one of `experts` before a search, see `learn`.
+
+        Args:
+            expert: Its name.
+            network: Its network, on the meta device, without weights.
+
+        Raises:
+            EvaluatorError: The evaluator cannot learn from it.
+        """
+
     def _learn(self, expert: str, model: Any, rows: Sequence[int]) -> None:
         """Keep the outputs of an expert on the examples at positions `rows`; for evaluators that have `experts`."""
         raise EvaluatorError(

@@ -20,13 +20,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 from evaluators._forward import numbers
 from evaluators._heads import (
+    ExpertHead,
     Label,
     LabelScore,
-    check_head,
     check_label_score,
     check_names,
-    head_of,
-    label_rows,
     losses_of,
     read,
     scores_of,
@@ -85,7 +83,7 @@ class ImageClassification(Evaluator):
         if templates is not None and (head is not None or labels is not None):
             raise EvaluatorError("templates classify without a head: remove `head` and `labels`.")
         self.smooth_score = check_label_score(score)
-        self._names, self._head, self._batch_images = check_names(labels), head, batch_images
+        outputs, self._batch_images = check_names(labels), batch_images
         check_processor(processor)
         self._processor, self._images = processor, read_class_folders(folder, limit)
         self._ids = content_ids([image.digest for image in self._images])
@@ -98,7 +96,7 @@ class ImageClassification(Evaluator):
                 "names of its outputs in their order."
             )
         self._prompts = None if templates is None else _prompts(templates, self._kinds, processor)
-        self._expert_head: Mapping[str, Tensor] | None = None
+        self._head = ExpertHead(head, self._labels, outputs, CLASSES, "image")
 
     @property
     def example_ids(self) -> tuple[str, ...]:
@@ -108,10 +106,14 @@ class ImageClassification(Evaluator):
     @property
     def experts(self) -> tuple[str, ...]:
         """The model whose head is used, if it is not the merge's."""
-        return () if self._head is None else (self._head,)
+        return self._head.experts
+
+    def check_expert(self, expert: str, network: Any) -> None:  # noqa: ARG002 - there is one
+        """Check the head of the expert and that it has the classes."""
+        self._head.check(network)
 
     def _learn(self, expert: str, model: Any, rows: Sequence[int]) -> None:  # noqa: ARG002 - of all examples
-        self._expert_head = head_of(model.network)
+        self._head.learn(model.network)
 
     def preflight(self, model: Any) -> tuple[str, ...]:
         """Read the images, and warn about many of them.
@@ -119,14 +121,14 @@ class ImageClassification(Evaluator):
         Raises EvaluatorError for images that cannot be read, a network that does not classify images, and classes that
         its head does not have.
         """
-        self._right(model)
+        self._check(model.network)
         size = self._pixels.nbytes
         return (f"the images take {size / 2**30:.1f} GiB in each worker; set `limit`",) if size > MUCH else ()
 
     @torch.no_grad()
     def score(self, model: Any, ids: Sequence[str] | None = None) -> Scores:
         """Run one forward pass per batch of images."""
-        rows, right = self.rows(ids), self._right(model)
+        rows, right = self.rows(ids), self._right(model.network)
         found = numbers(self._likelihoods(model.network, rows))
         return scores_of([self._ids[row] for row in rows], found, [right[row] for row in rows], self.smooth_score)
 
@@ -136,7 +138,7 @@ class ImageClassification(Evaluator):
 
     def loss(self, model: Any, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Tensor:
         """Return the loss of the right class among all of them."""
-        rows, right = self.loss_rows(ids, references), self._right(model)
+        rows, right = self.loss_rows(ids, references), self._right(model.network)
         return losses_of(self._likelihoods(model.network, rows), [right[row] for row in rows])
 
     @cached_property
@@ -144,25 +146,29 @@ class ImageClassification(Evaluator):
         """The pixel values of all images, (n_images, n_channels, height, width)."""
         return pixels(self._images, self._processor)
 
-    def _right(self, model: Any) -> list[int]:
-        """Return the position of each image's class. Raises EvaluatorError for a network that cannot tell it."""
+    def _check(self, network: Any) -> None:
+        """Raise EvaluatorError for a network that cannot classify the images."""
+        name = type(network).__name__
         if self._prompts is not None:
-            name = type(model.network).__name__
-            if hasattr(model.network, "can_generate") and name != CLIP:
+            if hasattr(network, "can_generate") and name != CLIP:
                 raise EvaluatorError(f"{name} does not compare images with texts: `templates` need a {CLIP}.")
-            return [self._kinds.index(label.value) for label in self._labels]
-        if type(model.network).__name__ == CLIP:
+            return
+        if name == CLIP:
             raise EvaluatorError(f"{CLIP} has no head that classifies: set `templates`, such as 'a photo of a {{}}.'.")
-        check_head(model.network, CLASSES, "image")
-        return label_rows(self._labels, self._names, model.network.config)
+        self._head.check_merge(network)
+
+    def _right(self, network: Any) -> list[int]:
+        """Return the position of each image's class. Raises EvaluatorError for a network that cannot tell it."""
+        self._check(network)
+        if self._prompts is not None:
+            return [self._kinds.index(label.value) for label in self._labels]
+        return self._head.right(network)
 
     def _likelihoods(self, network: Any, rows: Sequence[int]) -> Tensor:
         """Return the log-probabilities of the classes of some images, (n_images, n_classes)."""
-        if self._head is not None and self._expert_head is None:
-            raise EvaluatorError(f"The classification head of {self._head!r} is not known yet: `learn` comes first.")
         batches = self._batches(self._pixels[torch.tensor(rows)].to(network.device, network.dtype))
         if self._prompts is None:
-            return torch.cat([read(network, self._expert_head, {"pixel_values": batch}) for batch in batches])
+            return torch.cat([read(network, self._head.parameters, {"pixel_values": batch}) for batch in batches])
         texts = self._text_features(network, batches[0][:1])
         one = {name: each[:1].to(network.device) for name, each in self._prompts.items()}
         seen = torch.cat([network(pixel_values=batch, **one).image_embeds for batch in batches])

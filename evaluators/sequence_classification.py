@@ -18,13 +18,11 @@ from evaluators._encoded import collated, encoded, pad_token
 from evaluators._examples import read_json_lines
 from evaluators._forward import numbers
 from evaluators._heads import (
+    ExpertHead,
     Label,
     LabelScore,
-    check_head,
     check_label_score,
     check_names,
-    head_of,
-    label_rows,
     losses_of,
     read,
     scores_of,
@@ -39,10 +37,9 @@ TEXT_FIELDS = ("text", "sentence")
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Texts for one tokenizer. inputs: arguments of the network of each example. right: position of each label."""
+    """Texts for one tokenizer. inputs: arguments of the network of each example."""
 
     inputs: Sequence[Mapping[str, Sequence[int]]]
-    right: Sequence[int]
     notes: tuple[str, ...]
 
 
@@ -79,22 +76,22 @@ class SequenceClassification(Evaluator):
         batch_tokens: int | None = None,
     ) -> None:
         self.smooth_score = check_label_score(score)
-        self._names, self._head, self._batch_tokens = check_names(labels), head, batch_tokens
+        names, self._batch_tokens = check_names(labels), batch_tokens
         lines = read_json_lines(file, limit)
         fields = [text or next((name for name in TEXT_FIELDS if name in line.fields), TEXT_FIELDS[0]) for line in lines]
         self._texts = [
             tuple(str(line.field(name)) for name in (field, pair) if name is not None)
             for line, field in zip(lines, fields, strict=True)
         ]
-        self._labels = [Label(line.where, line.field(label)) for line in lines]
-        named = next((each for each in self._labels if isinstance(each.value, str)), None)
+        found = [Label(line.where, line.field(label)) for line in lines]
+        named = next((each for each in found if isinstance(each.value, str)), None)
         if head is not None and named is not None and labels is None:
             raise EvaluatorError(
                 f"{named.where}: the label {named.value!r} is a name, and the base's config.json names the outputs of "
                 f"another head than that of {head!r}: set `labels` to the names of its outputs in their order."
             )
         self._ids = content_ids(["\n".join(each) for each in self._texts])
-        self._expert_head: Mapping[str, Tensor] | None = None
+        self._head = ExpertHead(head, found, names, CLASSES, "sequence")
         self._engine = PerTokenizer(self._prepare)
 
     @property
@@ -105,16 +102,21 @@ class SequenceClassification(Evaluator):
     @property
     def experts(self) -> tuple[str, ...]:
         """The model whose head is used, if it is not the merge's."""
-        return () if self._head is None else (self._head,)
+        return self._head.experts
+
+    def check_expert(self, expert: str, network: Any) -> None:  # noqa: ARG002 - there is one
+        """Check the head of the expert and that it has the labels."""
+        self._head.check(network)
 
     def _learn(self, expert: str, model: LanguageModel, rows: Sequence[int]) -> None:  # noqa: ARG002 - of all examples
-        self._expert_head = head_of(model.network)
+        self._head.learn(model.network)
 
     def preflight(self, model: Any) -> tuple[str, ...]:
         """Tokenize the texts and return warnings about truncated ones.
 
         Raises EvaluatorError for a network without a head, and for labels that it does not have.
         """
+        self._head.check_merge(model.network)
         return self._engine.of(model).notes
 
     def preview(self, row: int) -> Preview:
@@ -125,7 +127,7 @@ class SequenceClassification(Evaluator):
     def score(self, model: LanguageModel, ids: Sequence[str] | None = None) -> Scores:
         """Run one forward pass per batch of examples."""
         rows = self.rows(ids)
-        right = self._engine.of(model).right
+        right = self._head.right(model.network)
         found = numbers(self._likelihoods(model, rows))
         return scores_of([self._ids[row] for row in rows], found, [right[row] for row in rows], self.smooth_score)
 
@@ -136,30 +138,26 @@ class SequenceClassification(Evaluator):
     def loss(self, model: LanguageModel, ids: Sequence[str], references: Mapping[str, str] = NO_REFERENCES) -> Tensor:
         """Return the loss of the right label among all of them."""
         rows = self.loss_rows(ids, references)
-        right = self._engine.of(model).right
+        right = self._head.right(model.network)
         return losses_of(self._likelihoods(model, rows), [right[row] for row in rows])
 
     def _likelihoods(self, model: LanguageModel, rows: Sequence[int]) -> Tensor:
         """Return the log-probabilities of the labels of some examples, (n_examples, n_labels)."""
-        if self._head is not None and self._expert_head is None:
-            raise EvaluatorError(f"The classification head of {self._head!r} is not known yet: `learn` comes first.")
         network, inputs = model.network, self._engine.of(model).inputs
         pad = pad_token(network.config)
         sizes = [len(inputs[row]["input_ids"]) for row in rows]
         limit = 1 if pad is None else batch_limit(self._batch_tokens, network)
         groups = batches(sizes, limit)
         parts = [
-            read(network, self._expert_head, collated([inputs[rows[i]] for i in group], pad or 0, network))
+            read(network, self._head.parameters, collated([inputs[rows[i]] for i in group], pad or 0, network))
             for group in groups
         ]
         order = torch.tensor([i for group in groups for i in group], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]
 
     def _prepare(self, model: LanguageModel) -> _Encoded:
-        check_head(model.network, CLASSES, "sequence")
-        right = label_rows(self._labels, self._names, model.network.config)
         found = encoded(model.network, model.tokenizer, self._texts, "examples")
         notes = list(found.notes)
         if pad_token(model.network.config) is None:
             notes.append("config.json has no pad_token_id, so texts are read one at a time, which is slow; set it")
-        return _Encoded(found.inputs, right, tuple(notes))
+        return _Encoded(found.inputs, tuple(notes))

@@ -27,6 +27,7 @@ from evomerge.resident.block_paths import BlockPaths
 from evomerge.resident.gradients import GradientHooks
 from evomerge.resident.memory import free_memory, is_out_of_memory
 from evomerge.resident.network_state import NetworkState, Probe, agree, renewed
+from evomerge.resident.own_head import with_own_head
 from evomerge.resident.parent_configuration import as_its_folder
 from evomerge.resident.resident import ResidentModel, choose_device, load_resident
 from evomerge.resident.vllm_engine import VllmEngine
@@ -162,6 +163,8 @@ class Bench:
         self._state = NetworkState(self.model.network if self.model.has_network else nn.Module(), written)
         self._parents = {parent_label(spec.recipe, name): name for name in spec.own}
         self._folders = {name: models[name] for name in spec.own}
+        #: Experts with another number of labels than the base, and the tensors of their heads.
+        self._heads = {name: (models[name], names) for name, names in sources.heads.items()}
         self._under_own: dict[str, tuple[ResidentModel, NetworkState]] = {}
         tasks = {**spec.tasks, **spec.report_only}
         self.evaluators = {task: build_evaluator(evaluator) for task, evaluator in tasks.items()}
@@ -300,7 +303,9 @@ class Bench:
         self._become(merge)
         model, state = self._scored(label)
         state.restore()
-        reader = model.read_with(model.network, self.model.tokenizer)
+        if expert in self._heads:
+            model = with_own_head(model, *self._heads[expert])
+        reader = model.read_with(model.network, self.model.tokenizer if self.model.has_tokenizer else None)
         reader.coefficients = merge.table.values
         with torch.no_grad():
             self.evaluators[task].learn(expert, reader, self._split(task, split))

@@ -259,13 +259,20 @@ def count_distinct(config: SearchConfig, evaluators: Mapping[str, Evaluator]) ->
     }
 
 
-def preflight(config: SearchConfig, evaluators: Mapping[str, Evaluator], model: ResidentModel) -> list[str]:
-    """What the evaluators say of their examples for a model without weights. Raises EvaluatorError, with its place."""
+def preflight(
+    config: SearchConfig, evaluators: Mapping[str, Evaluator], model: ResidentModel, own: Mapping[str, Any]
+) -> list[str]:
+    """What the evaluators say of their examples for a model without weights. Raises EvaluatorError, with its place.
+
+    own: networks of models that are learned from by another one than the merge's, without weights.
+    """
     notes = []
     for task, evaluator in evaluators.items():
         if evaluator.needs_language_model or evaluator.needs_network:
             with placed(config, REPORT_ONLY if task in config.report_only else TASKS, task):
                 notes += [f"task {task!r}: {note}" for note in evaluator.preflight(model)]
+                for expert in evaluator.experts:
+                    evaluator.check_expert(expert, own.get(expert, model.network))
     return notes
 
 

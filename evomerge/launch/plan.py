@@ -34,7 +34,7 @@ from evomerge.merging.method import MergeMethod, MethodError
 from evomerge.merging.models.arrangeable import check_arrangeable
 from evomerge.merging.models.compatibility import check_finite, tokenizer_differences
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.network import check_network
+from evomerge.merging.models.network import check_network, outline
 from evomerge.merging.recipe_models import RecipeModels, open_models
 from evomerge.merging.run_baselines import losses_of, run_baselines
 from evomerge.merging.run_directions import directions
@@ -191,7 +191,8 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     previews: dict[str, tuple[str, ...]] = {}
     foreseen = None if reader is None else foresee(config, reader)
     if reader is not None and checks.needs_network(config):
-        notes += checks.preflight(config, tasks, reader)
+        heads = {name: outline(sources.inputs[name]).network for name in sources.heads}
+        notes += checks.preflight(config, tasks, reader, heads)
     if reader is not None and checks.reads_text(config):
         previews = checks.previews(tasks, reader.tokenizer)
     notes += checks.floor_notes(config, objective)

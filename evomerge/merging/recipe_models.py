@@ -1,7 +1,7 @@
 """Opened models of a recipe: folders, adapters, matched vocabularies, rearranged blocks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from evomerge.merging.models.checkpoint import Checkpoint, CheckpointError, loca
 from evomerge.merging.models.compatibility import check_blocks, check_compatible, check_names
 from evomerge.merging.models.model import Model
 from evomerge.merging.models.mosaic import assemble
+from evomerge.merging.models.own_heads import WithHeadApart, heads_apart, notes_on_heads
 from evomerge.merging.models.vocabulary import Tokens, align
 from evomerge.merging.moments import MomentsFile
 from evomerge.recipe import Input, Recipe, Vocabulary
@@ -23,7 +24,8 @@ class RecipeModels:
     """Base and inputs as merged, by name, with the statistics of those that have some.
 
     tokenizer: folder of the result's tokenizer, which lasts as long as this object. statuses: size, time and
-    inode of every weight file when it was opened.
+    inode of every weight file when it was opened. heads: by input, the tensors of a classification head with another
+    number of labels than the base's, which is not merged.
     """
 
     base: Model
@@ -31,6 +33,7 @@ class RecipeModels:
     moments: Mapping[str, MomentsFile]
     tokens: Tokens
     statuses: Mapping[Path, tuple[int, ...]]
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Path:
@@ -40,7 +43,7 @@ class RecipeModels:
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the models."""
-        return notes_on(self.moments)
+        return (*notes_on(self.moments), *notes_on_heads(self.heads))
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -104,12 +107,15 @@ def open_models(recipe: Recipe, *, passing: bool = False, apart: bool = False) -
         _refuse_statistics("blocks in other places (slices)", moments, "")
         models = assemble(recipe, models)
     whole = models.pop(recipe.base.name)
+    heads = {} if apart or recipe.slices else heads_apart(whole, models)
+    if heads:
+        whole = WithHeadApart(whole, tuple(name for names in heads.values() for name in names))
     if apart:
         check_blocks(whole, models)
     else:
         check_compatible(whole, models, partial=bool(recipe.slices))
     statuses = {file: _status(file) for model in (whole, *models.values()) for file in model.files}
-    return RecipeModels(whole, models, moments, tokens, statuses)
+    return RecipeModels(whole, models, moments, tokens, statuses, heads)
 
 
 def _status(file: Path) -> tuple[int, ...]:
