@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grimp
@@ -165,3 +166,12 @@ def test_the_contracts_bite(tmp_path: Path, file: str, text: str, broken: str) -
     output = done.stdout + done.stderr
     assert done.returncode != 0, output
     assert broken in output.replace("\n", " "), output
+
+
+def test_a_wheel_has_every_package() -> None:
+    """Wheels list their packages one by one, since two of them are elsewhere in the repository."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {file.parent for package in PACKAGES_OF_OURS for file in (ROOT / package).rglob("__init__.py")}
+    named = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    inside = {name if name.startswith("evomerge") else f"evomerge._packages.{name}" for name in named}
+    assert set(listed) == inside | {"evomerge.tiny_models"}
