@@ -186,7 +186,7 @@ def make_bert(folder: Path, say: Callable[[str], None], share: float = 1.0) -> N
     def loss(network: Any, question: str | None) -> Batch:
         def of(rng: np.random.Generator) -> Tensor:
             name = question or str(rng.choice(list(QUESTIONS)))
-            texts, rows = _rows(rng, BATCH)
+            texts, rows = color_rows(rng, BATCH)
             read = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
             network.classifier = heads[name]
             right = torch.tensor([QUESTIONS[name](row) for row in rows])
@@ -206,14 +206,14 @@ def make_bert(folder: Path, say: Callable[[str], None], share: float = 1.0) -> N
     _make(folder, say, base, {name: name for name in QUESTIONS}, loss, (400, 200), share, without="heads")
     (folder / "data").mkdir(exist_ok=True)
     for n, (name, answer) in enumerate(QUESTIONS.items()):
-        texts, rows = _rows(np.random.Generator(np.random.Philox([9, n])), N_EVALUATION)
+        texts, rows = color_rows(np.random.Generator(np.random.Philox([9, n])), N_EVALUATION)
         lines = [{"text": text, "label": list(COLORS)[answer(row)]} for text, row in zip(texts, rows, strict=True)]
         (folder / "data" / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     for name in ("base", *QUESTIONS):
         tokenizer.save_pretrained(folder / name)
 
 
-def _rows(rng: np.random.Generator, n: int) -> tuple[list[str], list[list[int]]]:
+def color_rows(rng: np.random.Generator, n: int) -> tuple[list[str], list[list[int]]]:
     """Return texts in which one color is the most frequent one, and the colors of each in their order."""
     texts: list[str] = []
     rows: list[list[int]] = []

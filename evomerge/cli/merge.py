@@ -1,12 +1,15 @@
 """Commands that merge without a search. Heavy imports are local to the command bodies."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.application import LOADING, MERGE, AsJson, Lora, Whole, say, show
 from evomerge.errors import DIFFERENT
+
+if TYPE_CHECKING:
+    from evomerge.recipe import Merge
 
 commands = typer.Typer()
 
@@ -57,16 +60,11 @@ def reproduce(
     Takes the recipe and manifest in the folder, and as much free disk beside it as it holds. Exit code 1 if anything
     differs; the first different byte of each file is then named.
     """
-    from evaluators._own_code import look_in
-    from evomerge.recipe.file import read_merge
-
-    if allow_code:
-        look_in((folder.absolute(), Path.cwd()))
-    merge_again = read_merge(folder / "recipe.yaml", allow_code=allow_code)  # before heavy imports
+    exported = _merge_of(folder, allow_code=allow_code)  # before heavy imports
     say(LOADING)
     from evomerge.commands.reproduce import reproduce as make_again
 
-    data, lines = make_again(folder, merge_again)
+    data, lines = make_again(folder, exported)
     show(as_json, data, *lines)
     if not data["equal"]:
         raise typer.Exit(DIFFERENT)
@@ -89,16 +87,21 @@ def publish(
     Says what would be uploaded and what speaks against it: weights that are not those of the manifest, files that
     evomerge did not write, a license that is not settled. Nothing is sent without --upload.
     """
+    exported = _merge_of(folder, allow_code=allow_code)
+    from evomerge.commands.publish import publish as publish_export
+
+    data, lines = publish_export(folder, exported, repository, license_, upload=upload, private=private)
+    show(as_json, data, *lines)
+
+
+def _merge_of(folder: Path, *, allow_code: bool) -> "Merge":
+    """Return the merge of an export. Raises RecipeError."""
     from evaluators._own_code import look_in
     from evomerge.recipe.file import read_merge
 
     if allow_code:
         look_in((folder.absolute(), Path.cwd()))
-    published = read_merge(folder / "recipe.yaml", allow_code=allow_code)
-    from evomerge.commands.publish import publish as publish_export
-
-    data, lines = publish_export(folder, published, repository, license_, upload=upload, private=private)
-    show(as_json, data, *lines)
+    return read_merge(folder / "recipe.yaml", allow_code=allow_code)
 
 
 @commands.command("import", rich_help_panel=MERGE)

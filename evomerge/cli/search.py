@@ -215,7 +215,8 @@ def finish(run: RunFolder, as_json: AsJson = False) -> None:
     --resume` continues the search later, as far as its budget allows.
     """
     say(LOADING)
-    from evomerge.commands.finish import finish_search, scored_run
+    from evomerge.commands.finish import scored_run
+    from evomerge.commands.search import run_search
     from evomerge.report.terminal import Terminal
 
-    raise typer.Exit(finish_search(scored_run(run), Terminal(), as_json=as_json))
+    raise typer.Exit(run_search(scored_run(run), Terminal(), resume=True, finish=True, as_json=as_json))

@@ -9,6 +9,7 @@ import torch
 from transformers import TextStreamer
 
 from evaluators._presentation import rendered
+from evaluators._tokens import max_length
 from evomerge.bench import Bench, BenchSpec
 from evomerge.commands.models_of_run import WINNER, model_named
 from evomerge.errors import EvomergeError
@@ -68,7 +69,7 @@ class Conversation:
                       threads=1 if config.threads == "auto" else config.threads, methods=config.recipes())
         )  # fmt: skip
         self._here: str | None = None
-        resident = self._bench.model
+        resident = self._model = self._bench.model
         if not resident.has_network or not resident.network.can_generate() or resident.tokenizer is None:
             raise ChatError(f"The models of {run.folder} do not write text: chat is for language models.")
 
@@ -84,16 +85,25 @@ class Conversation:
         return True
 
     def answer(self, partner: Partner, text: str) -> str:
-        """Let one model answer a message, piece by piece; Ctrl-C ends the answer. Return it."""
+        """Let one model answer a message, piece by piece; Ctrl-C ends the answer. Return it.
+
+        Raises ChatError for a conversation that is longer than the model reads.
+        """
         if self._here != partner.model.label:
-            self._bench.become(partner.model.trial)
-            self._here = partner.model.label
-        network, tokenizer = self._bench.model.network, self._bench.model.tokenizer
+            self._model, self._here = self._bench.become(partner.model.trial), partner.model.label
+        network, tokenizer = self._model.network, self._model.tokenizer
         partner.said.append(("user", text))
         prompt, chat = text, getattr(tokenizer, "chat_template", None) is not None
         if chat:
             prompt = rendered(tokenizer, [{"role": role, "content": content} for role, content in partner.said])
         read = tokenizer(prompt, return_tensors="pt", add_special_tokens=not chat).to(network.device)
+        context = max_length(network, tokenizer)
+        room = context - read["input_ids"].shape[1]
+        if room < 1:
+            partner.said.pop()
+            raise ChatError(
+                f"{partner.model.name} reads {context} tokens, and this is longer: /clear forgets the rest."
+            )
         streamer = _Pieces(tokenizer, self._write)
         options: dict[str, Any] = {"do_sample": False}
         if self._temperature > 0:
@@ -103,7 +113,7 @@ class Conversation:
         inputs = {"input_ids": read["input_ids"], "attention_mask": read["attention_mask"]}
         try:
             with torch.inference_mode():
-                network.generate(**inputs, max_new_tokens=self._most, streamer=streamer, **options)
+                network.generate(**inputs, max_new_tokens=min(self._most, room), streamer=streamer, **options)
         except KeyboardInterrupt:
             self._write(" ...\n")
         partner.said.append(("assistant", streamer.text))
@@ -158,7 +168,7 @@ def talk(
         while more:
             try:
                 more = conversation.hear(next_line())
-            except StudyError as error:
+            except (ChatError, StudyError) as error:
                 write(f"{error}\n")
 
 

@@ -1,6 +1,6 @@
 """`evomerge compare`: two models of a study, task by task and example by example."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from evaluators.base import SPLITS, Evaluator
@@ -9,7 +9,6 @@ from evomerge.commands.models_of_run import model_named
 from evomerge.errors import EvomergeError
 from evomerge.launch.previews import as_text
 from evomerge.objective.score import are_shares
-from evomerge.plugins import PluginSpec
 from evomerge.results.as_json import estimate_to_dict
 from evomerge.results.changed import Changed, changed
 from evomerge.results.scored import ScoredModel
@@ -105,9 +104,8 @@ def _examples(run: Run, task: str, each: Changed, labels: Sequence[str], n_shown
 
 def _evaluator(run: Run, task: str) -> Evaluator | None:
     """Return a task's evaluator, for its texts; None where its files are gone, since the scores need none."""
-    spec: Mapping[str, PluginSpec] = run.config.tasks
     try:
-        return build_evaluator(spec[task])
+        return build_evaluator(run.config.tasks[task])
     except (EvomergeError, ValueError, OSError):
         return None
 

@@ -1,10 +1,7 @@
-"""`evomerge finish`: selection and report of a search that was stopped before its budget was spent."""
+"""`evomerge finish`: which stopped searches can be ended early."""
 
 from pathlib import Path
 
-from rich.console import Console
-
-from evomerge.commands.search import run_search
 from evomerge.config import SearchConfig
 from evomerge.report.status import resume_command
 from evomerge.run import Run
@@ -28,8 +25,3 @@ def scored_run(folder: Path) -> SearchConfig:
             f"go on searching: {resume_command(folder)}"
         )
     return run.config.model_copy(update={"study": folder})  # also where the folder was moved
-
-
-def finish_search(config: SearchConfig, console: Console, *, as_json: bool) -> int:
-    """Score what was running when the search stopped, select and report; return the exit code."""
-    return run_search(config, console, resume=True, as_json=as_json, finish=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.commands.progress import progress_bar
+from evomerge.durable import explained
 from evomerge.export.reproduce import ReproductionError, changed_inputs, first_difference, read_manifest, write_again
 from evomerge.recipe import Merge
 
@@ -22,8 +23,11 @@ def reproduce(folder: Path, merge: Merge) -> tuple[dict[str, Any], list[str]]:
     missing = [name for name in manifest["outputs"] if not (folder / name).is_file()]
     if missing:
         raise ReproductionError(f"{folder} lacks {', '.join(missing)}, which its manifest lists: nothing to compare.")
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as temporary:
-        again = Path(temporary) / folder.absolute().name
+    beside = folder.absolute().parent
+    with explained(beside):
+        temporary = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=beside)
+    with temporary as place:
+        again = Path(place) / folder.absolute().name
         with progress_bar("merging again") as progress:
             made = write_again(merge, manifest, again, progress)
         changed = changed_inputs(manifest, made)

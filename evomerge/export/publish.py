@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -19,6 +19,8 @@ from evomerge.recipe import Merge
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+#: Errors without an answer of the hub. The base of its own errors is that of the HTTP client, which differs by version.
+_NO_CONNECTION = cast("tuple[type[Exception], ...]", (OSError, *HfHubHTTPError.__bases__))
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n?---\n", re.DOTALL)
 
 
@@ -120,7 +122,7 @@ def upload(planned: Publication, *, private: bool) -> str:
             f"The hub refused {planned.repository}: {said}. Check the name, and that the token may write there "
             "(`hf auth whoami`)."
         ) from error
-    except Exception as error:  # of an HTTP client whose package differs between versions of the hub's
+    except _NO_CONNECTION as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise PublishError(f"The hub cannot be reached ({why}); nothing was published.") from error
     return str(made)

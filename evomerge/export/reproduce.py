@@ -82,18 +82,20 @@ def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 def first_difference(exported: Path, again: Path) -> Difference | None:
     """Compare two weight files byte by byte; None if they are equal."""
-    files = [np.memmap(path, dtype=np.uint8, mode="r") for path in (exported, again)]
-    length = min(map(len, files))
+    lengths = exported.stat().st_size, again.stat().st_size
     first, n_bytes = None, 0
-    for begin in range(0, length, _CHUNK):
-        unequal = np.flatnonzero(files[0][begin : begin + _CHUNK] != files[1][begin : begin + _CHUNK])
-        n_bytes += len(unequal)
-        if first is None and len(unequal):
-            first = begin + int(unequal[0])
-    same_length = len(files[0]) == len(files[1])
+    with exported.open("rb") as one, again.open("rb") as other:
+        for begin in range(0, min(lengths), _CHUNK):
+            mine, theirs = (np.frombuffer(file.read(_CHUNK), dtype=np.uint8) for file in (one, other))
+            common = min(len(mine), len(theirs))
+            unequal = np.flatnonzero(mine[:common] != theirs[:common])
+            n_bytes += len(unequal)
+            if first is None and len(unequal):
+                first = begin + int(unequal[0])
+    same_length = lengths[0] == lengths[1]
     if first is None and same_length:
         return None
-    first = length if first is None else first
+    first = min(lengths) if first is None else first
     tensors = read_header(again)
     tensor = next((name for name, entry in tensors.items() if entry.begin <= first < entry.end), None)
     return Difference(exported.name, first, tensor, n_bytes if same_length else None)

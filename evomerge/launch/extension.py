@@ -37,7 +37,10 @@ class Extension:
         return cls(hours=float(time[1]) / (1 if time[2] == "h" else 60))
 
     def of(self, config: SearchConfig) -> SearchConfig:
-        """Return the search with this limit in place of those of its file. Raises StudyError without a study."""
+        """Return the search with this limit in place of those of its file.
+
+        Raises ConfigError where there is no study yet, StudyError for one that cannot be read.
+        """
         if not (config.study / FILE).exists():
             raise ConfigError(f"--extend: there is no study in {config.study} yet; start it without --extend.")
         study = Study.read(config.study)

@@ -7,7 +7,7 @@ import pytest
 
 from evomerge.config import load_config
 from evomerge.launch.plan import prepare
-from experiments.other_networks import COLORS, MAKERS, QUESTIONS, SHAPES, SIZES, STYLES, _rows, draw
+from experiments.other_networks import COLORS, MAKERS, QUESTIONS, SHAPES, SIZES, STYLES, color_rows, draw
 
 FILES = Path(__file__).parents[2] / "experiments" / "07-other-networks"
 
@@ -23,7 +23,7 @@ def test_every_attribute_changes_an_image() -> None:
 
 
 def test_a_question_has_the_answer_that_its_name_says() -> None:
-    texts, rows = _rows(np.random.default_rng(0), 20)
+    texts, rows = color_rows(np.random.default_rng(0), 20)
     colors = list(COLORS)
     for text, row in zip(texts, rows, strict=True):
         read = [word for word in text.split() if word in colors]

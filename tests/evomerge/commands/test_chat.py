@@ -83,6 +83,18 @@ def test_models_take_turns_and_commands_are_followed(folder: Path, tiny: TinyMod
     assert next(lines) == "x"
 
 
+def test_a_message_longer_than_the_model_reads_is_refused_and_the_next_one_is_answered(
+    folder: Path, tiny: TinyModels
+) -> None:
+    said: list[str] = []
+    context = AutoModelForCausalLM.from_pretrained(tiny.base).config.max_position_embeddings
+    lines = iter([PROMPT[-1] * (context + 1), PROMPT, "/quit"])
+    talk(Run(folder), ["base"], lambda: next(lines), said.append, most=8, temperature=0)
+    text = "".join(said)
+    assert f"base reads {context} tokens, and this is longer: /clear forgets the rest." in text
+    assert written(tiny.base, PROMPT) in text.partition("forgets the rest.")[2]
+
+
 def test_the_end_of_the_input_is_the_end(folder: Path) -> None:
     def ended() -> str:
         raise EOFError

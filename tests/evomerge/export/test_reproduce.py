@@ -54,6 +54,18 @@ def test_the_first_byte_of_a_changed_export(tmp_path: Path) -> None:
     assert "; 2 bytes differ" in text
 
 
+@pytest.mark.parametrize("length", [0, 100, -1])
+def test_an_export_that_was_cut_off(tmp_path: Path, length: int) -> None:
+    materialize(merge_of(tmp_path), tmp_path / "out")
+    file = tmp_path / "out" / "model.safetensors"
+    content = file.read_bytes()[:length]
+    file.write_bytes(content)
+    data, text = again(tmp_path / "out")
+    assert (data["equal"], data["edited"]) == (False, ["model.safetensors"])
+    assert f"first difference at byte {len(content):,}" in text
+    assert "the files differ in length" in text
+
+
 def test_another_result_names_the_versions(tmp_path: Path) -> None:
     materialize(merge_of(tmp_path), tmp_path / "out")
     recipe = tmp_path / "out" / "recipe.yaml"
