@@ -16,7 +16,7 @@ demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
 	$(BIN)/python -m experiments.tiny_models --out models
 	@echo "== 2/3  Search: layer-wise coefficients on Ray workers, then the choice on held-out examples"
-	$(BIN)/evomerge search $(DEMO)/search.yaml --resume
+	$(BIN)/evomerge search $(DEMO)/search.yaml --resume --no-menu
 	$(BIN)/evomerge status runs/quickstart --plot
 	@echo "== 3/3  Export: the winner as an ordinary checkpoint in out/quickstart"
 	$(BIN)/evomerge export runs/quickstart --best -o out/quickstart --overwrite

@@ -111,20 +111,20 @@ def seconds_left(
     itself; None where only the budget ends it.
     """
     limits = []
-    pace = _pace(study)
+    seconds = pace(study)
     wanted = [needed] if needed is not None else []
     if budget.trials is not None:
         wanted.append(budget.trials - spending(study).evaluations)
-    if wanted and pace is not None:
-        limits.append(min(wanted) * pace + reserve())
+    if wanted and seconds is not None:
+        limits.append(min(wanted) * seconds + reserve())
     limit = budget.seconds(study)
     if limit is not None:
         limits.append(limit)
     return max(0.0, min(limits)) if limits else None
 
 
-def _pace(study: Study) -> float | None:
-    """Return the recent seconds per evaluation of the whole search split."""
+def pace(study: Study) -> float | None:
+    """Return the recent seconds per evaluation of the whole search split; None while it is unknown."""
     ends = [(entry.active, entry.trial.cost) for entry in recent(study) if entry.active is not None]
     if len(ends) < 2:
         return study.active_seconds / ends[0][1] if ends else None

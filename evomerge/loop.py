@@ -49,12 +49,16 @@ class StopRequest:
 
     waiting: while an outcome is waited for, nothing is half written and the handler may raise KeyboardInterrupt.
     starting: before the workers run; nothing has to finish then, and every signal leaves at once.
+    asking: a person is asked whether to stop; at level 1, the search waits for the answer.
+    finish: propose nothing more, whatever is left of the budget; candidates that have begun are scored.
     """
 
     level: int = 0
     signal: int = 0
     waiting: bool = False
     starting: bool = False
+    asking: bool = False
+    finish: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Progress:
     """State of a search, passed to its viewer after each step.
 
     outcome: the trial that just ended, if one did. reserve: seconds that the selection takes after the search.
-    needed: evaluations after which the search ends by itself, None where only the budget ends it.
+    needed: evaluations after which the search ends by itself, None where only the budget ends it. planned: trials that
+    come before the optimizer's own ones and have not begun.
     """
 
     study: Study
@@ -82,6 +87,7 @@ class Progress:
     outcome: Outcome | None = None
     reserve: Callable[[], float] = lambda: 0.0
     needed: float | None = None
+    planned: int = 0
 
 
 def never(trial: Trial) -> None:
@@ -120,6 +126,7 @@ def search(
     extensions = _extensions(study, examples, again)
     asked |= {trial.label for trial in extensions}
     waiting = deque([*extensions, *(trial for trial in planned if trial.label not in asked)])
+    stop = stop or StopRequest()
 
     def take(entry: Entry) -> str | None:
         problem = feedback.take(entry)
@@ -128,7 +135,7 @@ def search(
 
     def next_trial() -> Trial | None:
         extends = waiting and waiting[0].extends is not None  # without these, nothing could be selected
-        if not extends and budget.spent(study, reserve):
+        if not extends and (stop.finish or budget.spent(study, reserve)):
             return None
         number = study.next_number
         if waiting:
@@ -181,7 +188,8 @@ def _needing(
     """Return `progress` for states that say how much the search still needs. waiting: trials before the optimizer's."""
 
     def tell(state: Progress) -> None:
-        left = optimizer.evaluations_left()
+        left = optimizer.evaluations_left() if state.needed is None else None
+        state = replace(state, planned=len(waiting))
         progress(state if left is None else replace(state, needed=left + len(waiting)))
 
     return tell
@@ -313,8 +321,11 @@ class _Drive:
         while True:
             more = self._fill()
             stopping = self._paused is not None or self._stop.level > 0
-            if self._stop.level > 1 or (not self._running and (stopping or not (more or self._spare))):
+            asking = self._stop.asking and self._paused is None
+            if self._stop.level > 1 or (not (self._running or asking) and (stopping or not (more or self._spare))):
                 return
+            if asking and not self._running:
+                time.sleep(PATIENCE)  # an executor without a trial does not wait
             ended = self._ended(0.0 if more and self._may_ask() else PATIENCE)
             self._submit_spare()
             if not self._take(ended):
@@ -449,8 +460,8 @@ class _Drive:
 
     def _report(self, outcome: Outcome | None) -> None:
         driving, busy = self._driving, len(self._running)
-        slots, reserve = self._executor.slots, driving.reserve
-        driving.progress(Progress(self._study, busy, slots, driving.budget, self._phase, outcome, reserve))
+        slots, reserve, needed = self._executor.slots, driving.reserve, 0.0 if self._stop.finish else None
+        driving.progress(Progress(self._study, busy, slots, driving.budget, self._phase, outcome, reserve, needed))
 
     @property
     def _phase(self) -> str:

@@ -9,7 +9,10 @@ import typer
 from evomerge.cli.application import LOADING, SEARCH, AsJson, RunFolder, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evomerge.launch.extension import Extension
+    from evomerge.results.result import Selection
 
 commands = typer.Typer()
 
@@ -17,6 +20,8 @@ LearnFrom = Annotated[
     list[Path] | None,
     typer.Option("--learn-from", help="Folder of an earlier run whose trials the search begins with; repeatable."),
 ]
+
+NoMenu = Annotated[bool, typer.Option("--no-menu", help="Do not offer what can be done next at the end.")]
 
 
 @commands.command(rich_help_panel=SEARCH)
@@ -30,6 +35,7 @@ def demo(
     Takes about five minutes on two CPU cores, without a GPU or downloads. Each step shows the command that it runs;
     after an interruption, the same command resumes.
     """
+    from evomerge.commands import subcommand
     from evomerge.commands.demo import begin_demo, steps_of_demo, train_models
 
     begin_demo(into)
@@ -37,8 +43,8 @@ def demo(
     say(LOADING)
     train_models(into, say=typer.echo)
     for number, step in enumerate(steps_of_demo(into), 2):
-        typer.echo(f"== {number}/5  {step.title}\n$ {step.shown}")
-        code = step.run()
+        typer.echo(f"== {number}/5  {step.title}\n$ {subcommand.shown(step.arguments)}")
+        code = subcommand.run(step.arguments)
         if code:
             typer.echo(f"Stopped here; `evomerge demo --into {shlex.quote(str(into))}` resumes.", err=True)
             raise typer.Exit(code)
@@ -48,32 +54,50 @@ def demo(
 
 @commands.command(rich_help_panel=SEARCH)
 def init(
-    base: Annotated[str, typer.Argument(help="The model that the experts were fine-tuned from.")],
-    experts: Annotated[list[str], typer.Argument(help="The models to merge into it.")],
+    base: Annotated[str | None, typer.Argument(help="The model that the experts were fine-tuned from.")] = None,
+    experts: Annotated[list[str] | None, typer.Argument(help="The models to merge into it.")] = None,
     task: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--task", "-t", help="A JSONL, text or task YAML file, an lm-eval task, or {evaluator: ...}; repeatable."
         ),
-    ],
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Evaluations (200) or time (8h, 30min) to put into the search file.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The search file to write.")] = Path("search.yaml"),
     study: Annotated[str, typer.Option(help="The run folder to put into the search file.")] = "runs/search",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     force: Annotated[bool, typer.Option("--force", hidden=True, help="Former name of --overwrite.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Inspect the models and write a commented search file."""
+    """Inspect the models and write a commented search file.
+
+    In a terminal, asks for models, tasks and budget that are not given, and proposes those that it finds.
+    """
     from evomerge.commands.tasks import DraftError, guess_tasks
 
     overwrite = overwrite or force
     if output.exists() and not overwrite:
         raise DraftError(f"{output} exists. Give another file with -o, or --overwrite to replace it.")
-    guess_tasks(task)  # before heavy imports, so that a wrong file is reported at once
+    from evomerge.commands.init_questions import Answers, ask_for_missing, read_budget
+
+    limits = {"trials": 200} if budget is None else read_budget(budget)
+    if base and experts and task:
+        given = Answers(base, tuple(experts), tuple(task), limits)
+    elif as_json or not _asks_people():
+        missing = [name for name, value in (("BASE", base), ("EXPERTS", experts), ("--task", task)) if not value]
+        raise DraftError(f"Missing {', '.join(missing)}. In a terminal, `evomerge init` asks for what is missing.")
+    else:
+        given = ask_for_missing(base, experts or (), task or (), lambda text: input(f"{text}: "), typer.echo, budget)
+    guess_tasks(given.tasks)  # before heavy imports, so that a wrong file is reported at once
     say(LOADING)
     from evomerge.commands.init import show_tasks, write_draft
 
-    examples = show_tasks(task)
-    drafted = write_draft(base, experts, task, output, study, overwrite=overwrite)
+    examples = show_tasks(given.tasks)
+    drafted = write_draft(
+        given.base, given.experts, given.tasks, output, study, budget=given.budget, overwrite=overwrite
+    )
     data = {"file": str(output), "facts": drafted.facts, "notes": list(drafted.notes), "examples": examples}
     shown = [
         line
@@ -161,12 +185,14 @@ def search(
     learn_from: LearnFrom = None,
     wandb: Annotated[str | None, typer.Option(help="Also log to this Weights & Biases project.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="Also log to this MLflow URI or experiment.")] = None,
+    no_menu: NoMenu = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a search, select a winner and report it.
 
-    A file with stages is several searches in a row. The first Ctrl-C lets running candidates finish, the second stops
-    at once; --resume continues either way, and `evomerge finish` selects among the candidates so far.
+    A file with stages is several searches in a row. In a terminal, Ctrl-C asks whether to finish now, stop or go on;
+    elsewhere the first one lets running candidates finish. The second stops at once. --resume continues in any case,
+    and `evomerge finish` selects among the candidates so far.
     """
     from evomerge.config import load_stages
 
@@ -186,13 +212,14 @@ def search(
     from evomerge.report.terminal import Terminal
 
     trackers = {kind: target for kind, target in (("wandb", wandb), ("mlflow", mlflow)) if target is not None}
+    menu = _menu(no_menu)
     if stages[0].name:
-        code = run_stages(stages, file, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
+        code = run_stages(stages, file, Terminal(), resume=resume, as_json=as_json, trackers=trackers, menu=menu)
     else:
         config = stages[0].config.with_budget(trials=trials, hours=hours).learning_from(learn_from or ())
         if more is not None:
             config = more.of(config)
-        code = run_search(config, Terminal(), resume=resume, as_json=as_json, trackers=trackers)
+        code = run_search(config, Terminal(), resume=resume, as_json=as_json, trackers=trackers, menu=menu)
     raise typer.Exit(code)
 
 
@@ -208,7 +235,7 @@ def _extension(text: str | None) -> "Extension | None":
 
 
 @commands.command(rich_help_panel=SEARCH)
-def finish(run: RunFolder, as_json: AsJson = False) -> None:
+def finish(run: RunFolder, no_menu: NoMenu = False, as_json: AsJson = False) -> None:
     """End a stopped search early: select and report a winner.
 
     No candidate is proposed any more; those that were running when the search stopped are scored. `evomerge search
@@ -219,4 +246,21 @@ def finish(run: RunFolder, as_json: AsJson = False) -> None:
     from evomerge.commands.search import run_search
     from evomerge.report.terminal import Terminal
 
-    raise typer.Exit(run_search(scored_run(run), Terminal(), resume=True, finish=True, as_json=as_json))
+    config = scored_run(run)
+    code = run_search(config, Terminal(), resume=True, finish=True, as_json=as_json, menu=_menu(no_menu))
+    raise typer.Exit(code)
+
+
+def _asks_people() -> bool:
+    from evomerge.commands.interruption import asks_people
+
+    return asks_people()
+
+
+def _menu(no_menu: bool) -> "Callable[[Path, Selection], None] | None":
+    """Return what shows the menu at the end; None where nobody could answer it."""
+    from evomerge.commands.menu import show_menu
+
+    if no_menu or not _asks_people():
+        return None
+    return lambda folder, selection: show_menu(folder, selection, lambda text: input(f"{text}: "), typer.echo)

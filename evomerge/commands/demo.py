@@ -1,16 +1,12 @@
 """`evomerge demo`: from tiny models that are trained here to a merge, with the ordinary commands."""
 
 import importlib
-import shlex
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.durable import write_text
-from evomerge.errors import SIGNAL, EvomergeError
+from evomerge.errors import EvomergeError
 from evomerge.own_packages import TINY_MODELS, folder_of
 
 SEARCH_FILE, MODELS, RUN, MERGED = "search.yaml", "models", "run", "merged"
@@ -22,31 +18,10 @@ class DemoError(EvomergeError):
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the demo, run in a process of its own with our terminal."""
+    """A command of the demo."""
 
     title: str
     arguments: tuple[str, ...]
-
-    @property
-    def shown(self) -> str:
-        """The command as one would type it."""
-        return shlex.join(("evomerge", *self.arguments))
-
-    def run(self) -> int:
-        """Run the command and return its exit code, as a shell gives it."""
-        with subprocess.Popen([sys.executable, "-m", "evomerge.cli", *self.arguments]) as process:
-            # Only now, so that the command does not inherit it: a Ctrl-C reaches both, and the command handles it.
-            # A SIGTERM reaches this process alone.
-            before = {
-                signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-                signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-            }
-            try:
-                code = process.wait()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-        return code if code >= 0 else SIGNAL - code
 
 
 def begin_demo(into: Path) -> None:
@@ -80,7 +55,7 @@ def steps_of_demo(into: Path) -> tuple[Step, ...]:
     return (
         Step(
             "Search: layer-wise coefficients on Ray workers, then the choice on held-out examples",
-            ("search", str(into / SEARCH_FILE), "--resume"),
+            ("search", str(into / SEARCH_FILE), "--resume", "--no-menu"),
         ),
         Step("Status: the results of the run, at any time", ("status", run)),
         Step("Report: one HTML file that opens offline", ("report", run)),

@@ -5,8 +5,13 @@ from pathlib import Path
 from evomerge.config import SearchConfig
 from evomerge.report.status import resume_command
 from evomerge.run import Run
-from evomerge.study import StudyError
+from evomerge.study import Study, StudyError
 from evomerge.study.writer import is_being_written
+
+
+def has_scores(study: Study) -> bool:
+    """Return whether there is anything to select from."""
+    return any(entry.losses is not None and entry.trial.counts for entry in study.told)
 
 
 def scored_run(folder: Path) -> SearchConfig:
@@ -19,7 +24,7 @@ def scored_run(folder: Path) -> SearchConfig:
         raise StudyError(
             f"The search in {folder} is running. Stop it with Ctrl-C in its terminal, or by SIGTERM; then finish it."
         )
-    if not any(entry.losses is not None and entry.trial.counts for entry in run.study.told):
+    if not has_scores(run.study):
         raise StudyError(
             f"No candidate in {folder} has been scored on all search examples, so there is nothing to select from. To "
             f"go on searching: {resume_command(folder)}"

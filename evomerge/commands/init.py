@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evaluators import _strict_yaml as strict_yaml
@@ -27,6 +28,8 @@ from evomerge.text.printable import is_name, one_line
 
 #: Examples of each task that are shown.
 SHOWN_EXAMPLES = 3
+#: The budget that a search file gets by default.
+BUDGET: Mapping[str, Any] = MappingProxyType({"trials": 200})
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,14 @@ class Draft:
     notes: tuple[str, ...]
 
 
-def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str) -> Draft:
+def draft(
+    base: str,
+    experts: Sequence[str],
+    tasks: Sequence[str],
+    file: Path,
+    study: str,
+    budget: Mapping[str, Any] = BUDGET,
+) -> Draft:
     """Draft the search file `file` for these models and tasks.
 
     Raises CheckpointError for unsuitable models, DraftError for unknown tasks.
@@ -68,18 +78,26 @@ def draft(base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, s
         "optimizers": _listed("optimizer"),
         "weights": _inline({name: 1 if number else 2 for number, (name, _) in enumerate(entries)}),
         "lag": _inline({name: 0.01 for name, _ in entries[:1]}),
+        "budget": _inline(dict(budget)),
         "study": _inline(study),
     }
     return Draft(_TEMPLATE.format(**place), facts, differences + taken)
 
 
 def write_draft(
-    base: str, experts: Sequence[str], tasks: Sequence[str], file: Path, study: str, *, overwrite: bool
+    base: str,
+    experts: Sequence[str],
+    tasks: Sequence[str],
+    file: Path,
+    study: str,
+    *,
+    budget: Mapping[str, Any] = BUDGET,
+    overwrite: bool,
 ) -> Draft:
     """Draft the search file `file` and write it. Raises as `draft` does; OutputError for a file not to be replaced."""
     inputs = [Path(text) for text in (base, *experts, *tasks)]
     check_file(file, overwrite=overwrite, inputs=inputs)
-    drafted = draft(base, experts, tasks, file, study)
+    drafted = draft(base, experts, tasks, file, study, budget)
     write_text(file, drafted.text)
     load_config(file)
     return drafted
@@ -221,7 +239,7 @@ split: {{search: 0.5, select: 0.2, report: 0.3}}
 
 # The search stops at the first limit reached: trials (evaluations of all search examples, baselines included), hours,
 # until (a time such as 07:00).
-budget: {{trials: 200}}
+budget: {budget}
 
 # ray (several workers) or serial (this process). device: auto uses a GPU if available.
 executor: ray

@@ -1,13 +1,17 @@
 """`evomerge search`: preparation, run with live view, and result."""
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from evomerge.budget import seconds_left
+from evomerge.budget import pace, seconds_left
+from evomerge.commands.finish import has_scores
+from evomerge.commands.interruption import Question, asks_people
 from evomerge.commands.start_trackers import Trackers
 from evomerge.config import SearchConfig
 from evomerge.errors import DONE, PAUSED, SIGNAL, STOPPED
@@ -16,8 +20,10 @@ from evomerge.launch.plan import prepare
 from evomerge.loop import DECIDED, REUSED, SAME_MODEL, Ending, Progress, StopRequest, decisions
 from evomerge.report import standings, status
 from evomerge.report.live import Interruptible, View, choose
+from evomerge.report.outlook import outlook
 from evomerge.report.snapshot import take
 from evomerge.results.as_json import selection_to_dict
+from evomerge.results.result import Selection
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.lines import FILE
@@ -37,13 +43,17 @@ def run_search(
     as_json: bool,
     finish: bool = False,
     trackers: Mapping[str, str] | None = None,
+    menu: Callable[[Path, Selection], None] | None = None,
 ) -> int:
     """Run or resume a search and show its progress; return the exit code.
 
-    finish: as in `launch.run`. trackers: kind -> target to log to.
+    finish: as in `launch.run`. trackers: kind -> target to log to. menu: called after the result, unless it is JSON.
     """
     watched = Trackers(trackers or {})
-    with Interruptible(choose(console, as_json=as_json)) as view:
+    with (
+        Interruptible(choose(console, as_json=as_json)) as view,
+        _question(view, console, as_json=as_json) as question,
+    ):
 
         def say(message: str) -> None:
             view.event("message", message)
@@ -54,7 +64,7 @@ def run_search(
         view.event("planned", f"{plan.space.dimension} coefficients to search", dimension=plan.space.dimension)
         for message in watched.missing():
             view.event("sink", message)
-        watcher = _Watcher(view, watched)
+        watcher = _Watcher(view, watched, question)
         ending, selection = launch.run(
             config, plan, resume=resume, finish=finish, progress=watcher, say=say, heard=watcher.heard
         )
@@ -72,7 +82,16 @@ def run_search(
         if origin:
             console.print(f"{selection.winner.label} is {origin}.", soft_wrap=True)
         console.print(f"\nTo export it: {status.export_command(Path(config.study))} -o DIR", soft_wrap=True)
+        if menu is not None and code == DONE:
+            menu(Path(config.study), selection)
     return code
+
+
+def _question(view: View, console: Console, *, as_json: bool) -> Question | nullcontext[None]:
+    """Return what asks at Ctrl-C; nothing where nobody could answer."""
+    if as_json or not console.is_terminal or not asks_people():
+        return nullcontext()
+    return Question(lambda message: view.event("message", message), sys.stdin.fileno())
 
 
 class _Watcher:
@@ -81,8 +100,10 @@ class _Watcher:
     Draws whenever a whole trial has ended, and else at most once per PAUSE.
     """
 
-    def __init__(self, view: View, trackers: Trackers) -> None:
+    def __init__(self, view: View, trackers: Trackers, question: Question | None) -> None:
         self._view = view
+        self._question = question
+        self._can_finish = False
         self._sinks = trackers
         self._drawn: tuple[str, float] = ("", 0.0)
         self._busy = 0
@@ -93,11 +114,15 @@ class _Watcher:
         if stop.level > 1:
             self._view.event("stopping", "stopping at once")
             return
+        if self._question is not None and self._drawn[0] in SEARCHING and not stop.finish:
+            self._view.event("stopping", self._question.ask(stop, can_finish=self._can_finish))
+            return
         running = "1 running candidate finishes" if self._busy == 1 else f"{self._busy} running candidates finish"
         self._view.event("stopping", f"stopping: {running}; Ctrl-C again stops at once")
 
     def __call__(self, progress: Progress) -> None:
         self._busy = progress.busy
+        self._can_finish = self._can_finish or has_scores(progress.study)
         if progress.outcome is not None:
             self._tell(progress.outcome)
         self._decided(progress.study)
@@ -120,6 +145,7 @@ class _Watcher:
                 busy=progress.busy,
                 slots=progress.slots,
                 left=left,
+                outlook=outlook(progress, pace(study), left),
             )
         )
 

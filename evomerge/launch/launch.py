@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evomerge.bench import BenchSpec
-from evomerge.budget import Budget, candidates, spending
+from evomerge.budget import candidates, spending
 from evomerge.config import SearchConfig
 from evomerge.config.fields import REPORT_ONLY
 from evomerge.execution.base import Executor
@@ -48,10 +47,10 @@ def run(
 ) -> tuple[Ending, Selection | None]:
     """Run or resume the whole study: search, select, report. For a finished one no workers are started.
 
-    finish: propose nothing more, whatever is left of the budget; candidates that have begun are scored. heard: called
-    with every signal, from its handler. Raises StudyExists without `resume` where there is a study,
-    ConfigurationChanged when it is another search, StudyBusy while another process runs it, ExecutorError when no
-    worker can be started. Then, and after a signal before the workers run, a new study has not been begun.
+    finish: as in `StopRequest`. heard: called with every signal, from its handler. Raises StudyExists without `resume`
+    where there is a study, ConfigurationChanged when it is another search, StudyBusy while another process runs it,
+    ExecutorError when no worker can be started. Then, and after a signal before the workers run, a new study has not
+    been begun.
     """
     study = resumed(config, plan) if resume else None
     nothing_left = None if study is None else finished(config, plan, study, finish=finish)
@@ -61,8 +60,7 @@ def run(
         return Ending("done"), found
     optimizer = build_optimizer(config, plan)
     race = build_race(config, plan)
-    spendable = Budget(until=datetime.now().astimezone()) if finish else budget(config)
-    stop = StopRequest()
+    limits, stop = budget(config), StopRequest(finish=finish)
     with ExitStack() as opened:
         opened.enter_context(signals(stop, heard))
         started = _start(config, plan, opened, stop, resume=resume, say=say)
@@ -82,7 +80,7 @@ def run(
                 executor,
                 plan.objective,
                 plan.planned,
-                spendable,
+                limits,
                 seed=config.seed,
                 same=plan.same,
                 reserve=reserve,
@@ -92,14 +90,15 @@ def run(
                 race=race,
             )
             if ending.kind == "done":
-                if not spendable.spent(study, reserve):
+                cut_short = stop.finish or limits.spent(study, reserve)
+                if not cut_short:
                     spent = f"evaluations after {spending(study).evaluations:.1f}" if study.parts else None
                     say(f"{config.optimizer.kind} needs no more {spent or f'trials after {candidates(study)}'}")
                 recommended = optimizer.recommend()
                 if recommended is not None and optimizer.knows(recommended):
                     recommended = None
-                if recommended is not None and optimizer.follows_gradients and spendable.spent(study, reserve):
-                    say("the budget ended during the search; its current point is scored in addition")
+                if recommended is not None and optimizer.follows_gradients and cut_short:
+                    say("the search ended before its optimizer did, whose current point is scored in addition")
                 ending = select(
                     study,
                     executor,

@@ -105,6 +105,7 @@ class JsonLines:
                 self._write({"event": "baseline", **so_far_to_dict(baseline)})
         state = snapshot.as_dict()
         del state["baselines"], state["decisions"]  # they are events
+        del state["outlook"]  # a sentence for people
         self._enter(state["phase"])
         now = {"phase": state["phase"], "told": state["told"]}
         if now.items() <= self._state.items() and not self._is_news(state):
@@ -244,6 +245,8 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
     rows += [(baseline.label, words.score(so_far_to_dict(baseline))) for baseline in listed]
     left = "" if snapshot.left is None else f", about {words.duration(snapshot.left)} left"
     rows.append(("time", f"{words.duration(snapshot.seconds)}{left}"))
+    if snapshot.outlook:
+        rows.append(("next", snapshot.outlook))
     if snapshot.slots:
         rows.append(("workers", f"{snapshot.busy} of {snapshot.slots} busy"))
     if snapshot.stages:

@@ -7,11 +7,12 @@ from typing import Any
 
 from evomerge.budget import Spending, spending
 from evomerge.loop import decisions
-from evomerge.results.as_json import search_front_to_dict, so_far_to_dict
+from evomerge.results.as_json import estimate_to_dict, search_front_to_dict, so_far_to_dict
 from evomerge.results.progress import SearchFront, search_front
 from evomerge.results.ranking import Ranking, best, ranked
 from evomerge.results.scored import ScoredModel
 from evomerge.run import Run
+from evomerge.statistics import Difference
 from evomerge.study import Study
 
 #: Time of workers that no trial used: waiting for a candidate, starting up.
@@ -26,7 +27,8 @@ class Snapshot:
     spending: what was spent in evaluations, where some trials are parts of candidates.
     seconds: running time over all sessions; left: estimate until the budget is spent, None while unknown.
     best: the merge that the objective likes most, candidate or baseline. A Pareto search has a front instead.
-    stages: stage -> seconds of workers ("merge", "evaluate:TASK", "waiting"). failures: kind -> count.
+    stages: stage -> seconds of workers ("merge", "evaluate:TASK", "waiting"). failures: kind -> count. outlook: what
+    comes next.
     """
 
     study: str
@@ -45,6 +47,15 @@ class Snapshot:
     stages: Mapping[str, float] = field(default_factory=dict)
     spending: Spending = field(default_factory=Spending)
     decisions: tuple[str, ...] = ()
+    outlook: str = ""
+
+    @property
+    def gain(self) -> tuple[ScoredModel, Difference] | None:
+        """The best parent, and the paired lead of the best merge over its score; None without one of the two."""
+        parent = best(baseline for baseline in self.baselines if baseline.is_parent)
+        if self.best is None or parent is None:
+            return None
+        return parent, self.best.reference.display.difference(self.best.scores, parent.scores)
 
     @property
     def better_baselines(self) -> int | None:
@@ -58,6 +69,7 @@ class Snapshot:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain data for JSON."""
+        gain = self.gain
         return {
             "study": self.study,
             "phase": self.phase,
@@ -71,12 +83,19 @@ class Snapshot:
             "best": None if self.best is None else so_far_to_dict(self.best, gains=True),
             "best_candidate": None if self.best_candidate is None else so_far_to_dict(self.best_candidate, gains=True),
             "better_baselines": self.better_baselines,
+            "gain": None if gain is None else {"over": gain[0].label, **_without_p(gain[1])},
             "front": None if self.front is None else search_front_to_dict(self.front),
             "baselines": [so_far_to_dict(baseline) for baseline in self.baselines],
             "failures": dict(self.failures),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
             "decisions": list(self.decisions),
+            "outlook": self.outlook,
         }
+
+
+def _without_p(gain: Difference) -> dict[str, Any]:
+    """Convert the lead of the best of many, for which a p-value would claim too much."""
+    return {key: value for key, value in estimate_to_dict(gain).items() if key != "p"}
 
 
 def take(
@@ -87,8 +106,9 @@ def take(
     busy: int = 0,
     slots: int = 0,
     left: float | None = None,
+    outlook: str = "",
 ) -> Snapshot:
-    """Return the current state of a run. trials, phase, busy, slots, left: known to the driver only."""
+    """Return the current state of a run. trials, phase, busy, slots, left, outlook: known to the driver only."""
     study = run.study
     counted = [entry for entry in study.told if entry.trial.counts]
     ranking = Ranking(study, run.objective, "search") if any(e.losses is not None for e in counted) else None
@@ -107,6 +127,7 @@ def take(
         stages=stages_of(study, slots),
         spending=spending(study),
         decisions=decisions(study),
+        outlook=outlook,
     )
 
 

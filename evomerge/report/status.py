@@ -146,7 +146,7 @@ _STATES = {
     "running": " (a process is running it)",
     "open": " (no process on this machine is writing to it: the last one was killed, or runs on another machine)",
 }
-_LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
+_LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left", "outlook")
 
 
 def _models_of(run: Run) -> tuple[ScoredModel, ...]:
@@ -225,14 +225,23 @@ def leading_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("best merge", f"{words.score(best)} ({best['name']}{beside})"))
         if searched is not None and searched["number"] != best["number"]:
             rows.append(("best candidate", f"{words.score(searched)} ({searched['name']})"))
+        if data["gain"]:
+            gain = words.signed(lead := estimate_of(data["gain"]), words.digits_of(lead))
+            rows.append(("gain", f"{gain} over the best parent, {data['gain']['over']}, on the search split"))
         if "ahead_of_best_parent" in best:
             rows.append(("against parents", words.gains(best["ahead_of_best_parent"])))
     if front:
         rows.append(("front", words.front(front["size"], front["candidates"], front["hypervolume"])))
         past = [f"{p['hypervolume']:.4g} after {p['candidates']}" for p in front.get("hypervolume_after", ())[:-1]]
         rows += [("hypervolume", f"by number of candidates: {', '.join(past)}")] if past else []
-        rows += [(f"best merge on {task}", f"{b['score']:.4g} ({b['name']})") for task, b in front["best"].items()]
+        rows += [(f"best merge on {task}", _best_on_task(best)) for task, best in front["best"].items()]
     return rows
+
+
+def _best_on_task(best: Mapping[str, Any]) -> str:
+    """Format the best merge on a task of a Pareto search, from `search_front_to_dict`."""
+    gain = "" if best["ahead"] is None else f", {best['ahead']:+.3g} against the best parent"
+    return f"{best['score']:.4g} ({best['name']}{gain})"
 
 
 def _models(data: Mapping[str, Any]) -> list[Table]:

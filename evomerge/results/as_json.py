@@ -92,7 +92,12 @@ def card_row(split: str, score: Estimate | None, tasks: Mapping[str, Estimate | 
 def search_front_to_dict(front: SearchFront) -> dict[str, Any]:
     """The front of a Pareto search while it runs."""
     best = {
-        task: {"number": model.number, "score": model.means[task], "name": model.name}
+        task: {
+            "number": model.number,
+            "score": model.means[task],
+            "name": model.name,
+            "ahead": model.gains.get(task),
+        }
         for task, model in front.best.items()
     }
     return {

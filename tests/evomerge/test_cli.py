@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from pexpect import EOF
+from pexpect.fdpexpect import fdspawn
 from typer.testing import CliRunner, Result
 
 from evaluators import _strict_yaml as strict_yaml
@@ -24,6 +27,7 @@ from evomerge.run import Run
 from evomerge.study import Study
 from tests.evomerge.forks import Fork
 from tests.toys import search_file, write_toys
+from tests.waiting import CEILING
 
 HEAVY = ("torch", "ray", "transformers", "lm_eval", "optuna", "scipy", "numpy", "pydantic", "rich", "yaml")
 
@@ -229,18 +233,60 @@ def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -
     assert study.events[-1][0] == "stopped"
 
 
-def test_ctrl_c_is_acknowledged_on_a_terminal(tmp_path: Path) -> None:
-    tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.5}}
-    file = write(tmp_path, tasks=tasks)
+@contextmanager
+def on_a_terminal(*arguments: object) -> Iterator[tuple[Fork, fdspawn]]:
+    """A command in the foreground of a terminal, and what reads and types there."""
     controller, terminal = os.openpty()
-    with Fork("search", file, terminal=terminal) as process:
+    with Fork(*arguments, terminal=terminal) as process:
         os.close(terminal)
-        read_until(controller, b"best merge")
-        process.send_signal(signal.SIGINT)
-        read_until(controller, b"; Ctrl-C again stops at once")
-        read_until(controller, b"To resume: evomerge search")
+        typist = fdspawn(controller, timeout=CEILING)
+        yield process, typist
+        if process.poll() is None:
+            typist.expect(EOF)
     os.close(controller)
-    assert process.returncode == 75
+
+
+SLOW = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.1}}
+
+
+@pytest.mark.parametrize(("key", "said", "code"), [("s", "To resume: evomerge search", 75), ("f", "Next: ", 0)])
+def test_ctrl_c_on_a_terminal_asks_whether_to_stop_or_finish(tmp_path: Path, key: str, said: str, code: int) -> None:
+    with on_a_terminal("search", write(tmp_path, tasks=SLOW, budget={"trials": 10**6})) as (process, typist):
+        typist.expect_exact("in 10 min")
+        typist.send("\x03")  # Ctrl-C
+        typist.expect_exact("go on")
+        typist.send(key)
+        typist.expect_exact(said)
+        if key == "f":
+            typist.sendline("q")
+    assert process.returncode == code
+    study = Study.read(tmp_path / "study")
+    assert any(kind == "selected" for kind, _ in study.events) == (key == "f")
+
+
+def test_after_ctrl_c_on_a_terminal_a_search_can_go_on_or_be_stopped_at_once(tmp_path: Path) -> None:
+    with on_a_terminal("search", write(tmp_path, tasks=SLOW, budget={"trials": 10**6})) as (process, typist):
+        typist.expect_exact("in 10 min")
+        typist.send("\x03")  # Ctrl-C
+        typist.expect_exact("finish now")
+        before = len(Study.read(tmp_path / "study").told)
+        typist.send("xc")
+        typist.expect_exact("going on")
+        while len(Study.read(tmp_path / "study").told) < before + 3:
+            typist.expect("trials")
+        typist.send("\x03")  # Ctrl-C
+        typist.expect_exact("finish now")
+        typist.send("\x03")  # Ctrl-C
+        typist.expect_exact("stopping at once")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("option", ["--json", "--no-menu"])
+def test_nothing_is_asked_at_the_end_without_a_menu(tmp_path: Path, option: str) -> None:
+    with on_a_terminal("search", write(tmp_path, budget={"trials": 8}), option) as (process, typist):
+        typist.expect(EOF)
+        assert b"Next: " not in typist.before
+    assert process.returncode == 0
 
 
 def test_a_closed_terminal_ends_a_search_resumable(tmp_path: Path) -> None:
