@@ -105,7 +105,6 @@ class JsonLines:
                 self._write({"event": "baseline", **so_far_to_dict(baseline)})
         state = snapshot.as_dict()
         del state["baselines"], state["decisions"]  # they are events
-        del state["outlook"]  # a sentence for people
         self._enter(state["phase"])
         now = {"phase": state["phase"], "told": state["told"]}
         if now.items() <= self._state.items() and not self._is_news(state):

@@ -89,7 +89,6 @@ class Snapshot:
             "failures": dict(self.failures),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
             "decisions": list(self.decisions),
-            "outlook": self.outlook,
         }
 
 

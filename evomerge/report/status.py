@@ -146,7 +146,7 @@ _STATES = {
     "running": " (a process is running it)",
     "open": " (no process on this machine is writing to it: the last one was killed, or runs on another machine)",
 }
-_LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left", "outlook")
+_LIVE_ONLY = ("phase", "trials", "busy", "slots", "seconds_left")
 
 
 def _models_of(run: Run) -> tuple[ScoredModel, ...]:

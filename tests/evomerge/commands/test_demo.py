@@ -12,7 +12,8 @@ import typer
 
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.cli import app
-from evomerge.commands.demo import DemoError, Step, begin_demo, steps_of_demo
+from evomerge.commands import subcommand
+from evomerge.commands.demo import DemoError, begin_demo, steps_of_demo
 from evomerge.own_packages import TINY_MODELS
 from experiments.tiny_models.sets import DEMO
 from tests.waiting import wait_until
@@ -49,14 +50,14 @@ def test_every_step_is_a_command_as_it_is_shown(tmp_path: Path) -> None:
     steps = steps_of_demo(tmp_path / "my demo")
     assert len(steps) == 4
     for step in steps:
-        _, name, *rest = shlex.split(step.shown)
+        _, name, *rest = shlex.split(subcommand.shown(step.arguments))
         found = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
         found.make_context(name, rest)
 
 
 def test_a_step_returns_its_exit_code() -> None:
-    assert Step("", ("--version",)).run() == 0
-    assert Step("", ("status", "/no/such/folder")).run() == 2
+    assert subcommand.run(("--version",)) == 0
+    assert subcommand.run(("status", "/no/such/folder")) == 2
 
 
 def test_a_step_that_is_running_ends_with_the_demo() -> None:
@@ -70,7 +71,7 @@ def test_a_step_that_is_running_ends_with_the_demo() -> None:
     before = signal.signal(signal.SIGTERM, ignored)
     threading.Thread(target=terminate).start()
     try:
-        assert Step("", ("list",)).run() == 128 + signal.SIGTERM
+        assert subcommand.run(("list",)) == 128 + signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) is ignored
     finally:
         signal.signal(signal.SIGTERM, before)

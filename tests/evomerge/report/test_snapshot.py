@@ -182,7 +182,7 @@ def test_the_hypervolume_over_time(tmp_path: Path) -> None:
     for part in (
         "2 of 3 candidates not dominated by another merge, hypervolume of the candidates 0.08",
         "by number of candidates: 0.04 after 1",
-        "0.3 (trial 3)",
+        "0.3 (trial 3, ",
         "0.800",
     ):
         assert part in text
