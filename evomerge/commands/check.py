@@ -8,6 +8,7 @@ from typing import Any
 from evomerge.commands.partial_trials import partial_lines, partial_trials
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig, Stage
+from evomerge.launch.cluster import describe
 from evomerge.launch.plan import Plan, prepare
 from evomerge.objective import Objective
 from evomerge.objective.floor import keep_data
@@ -25,6 +26,7 @@ def check_search(
     plan = prepare(config, say=say)
     study, last = remaining(config, plan, file)
     parts = partial_trials(config, plan)
+    _, cluster, where = describe(config, plan.spec.recipe, plan.needs)
     data = {
         "method": next(iter(config.methods.values())).kind if len(config.methods) == 1 else list(config.methods),
         "space": config.space.kind,
@@ -49,6 +51,7 @@ def check_search(
         "proposed": None if config.budget.trials is None else plan.n_proposed(config.budget.trials),
         "model_bytes": plan.model_bytes,
         **parts,
+        "cluster": cluster,
         "notes": list(plan.notes),
         "previews": {task: list(shown) for task, shown in plan.previews.items()},
         "study": study,
@@ -61,6 +64,7 @@ def check_search(
         f"objective {_objective(plan.objective)}",
         *_first(plan, config, begun=study["state"] != "new"),
         *partial_lines(parts, config.optimizer.kind),
+        *where,
         *(f"note: {note}" for note in plan.notes),
         last,
     ]

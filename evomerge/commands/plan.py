@@ -15,8 +15,9 @@ from evomerge.commands.power import detectable_differences, power_lines
 from evomerge.commands.remaining import remaining
 from evomerge.config import SearchConfig
 from evomerge.feedback import replay
+from evomerge.launch.cluster import describe
 from evomerge.launch.limits import selection_count
-from evomerge.launch.placement import placement
+from evomerge.launch.placement import on_cluster
 from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, build_race, prepare, resumed
 from evomerge.optimizers.base import Optimizer
 from evomerge.report import words
@@ -60,7 +61,11 @@ def plan_search(
     Raises the errors of `prepare`.
     """
     plan = prepare(config, say=say)
-    workers, threads, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, plan.needs)
+    cluster: dict[str, Any] | None = None
+    where: list[str] = []
+    workers, threads, gpus = 1, 1, 0.0
+    if config.executor == "ray":
+        (workers, threads, gpus), cluster, where = describe(config, plan.spec.recipe, plan.needs)
     study, last = remaining(config, plan, file)
     measured, abreast = _from_study(begun(config)), workers
     if measured is None and measure:
@@ -70,6 +75,7 @@ def plan_search(
     data = {
         "coefficients": plan.space.dimension,
         "workers": {"count": workers, "threads": threads, "gpus": gpus},
+        "cluster": cluster,
         "memory": _memory(plan, workers, gpus),
         "disk": _disk(config, plan),
         "time": _time(config, plan, abreast, measured, study),
@@ -85,12 +91,12 @@ def plan_search(
         "report_only": plan.n_report_only,
         "study": study,
     }
-    return data, [*_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
+    return data, [*where, *_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
 
 
 def _abreast(config: SearchConfig, workers: int, threads: int, gpus: float) -> int:
     """Return how many candidates are computed in the time of one: more workers than cores share the cores."""
-    if gpus or config.ray_address is not None:
+    if gpus or on_cluster(config):
         return workers
     return max(1, min(workers, len(os.sched_getaffinity(0)) // threads))
 

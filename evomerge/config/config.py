@@ -29,6 +29,7 @@ from evomerge.config.fields import (
     Methods,
     ObjectiveEntry,
     Racing,
+    RayAddress,
     Search,
     Section,
     Space,
@@ -59,6 +60,7 @@ FREE = (
     "budget",
     "executor",
     "ray_address",
+    "ray_insecure",
     "workers",
     "gpus_per_worker",
     "threads",
@@ -99,6 +101,8 @@ class SearchConfig(Section):
     learn_from: folders of the runs of earlier studies, whose trials the search learns from when it begins.
     racing: whether candidates that are clearly worse than the best one so far are dropped before all examples are
     scored: "off", "safe" or "aggressive"; None for what the optimizer does by itself.
+    ray_address: HOST:PORT of a running cluster, "auto" for the one of this machine or job, "local" for a private Ray.
+    ray_insecure: join a cluster that has no authentication.
     trial_timeout: seconds that one candidate may take on a Ray worker; by default ten times the median of the trials
     so far, and at least ten minutes.
     batch_tokens: tokens per batch of tasks that set none; "auto" measures them once per study, None on GPUs only.
@@ -125,7 +129,8 @@ class SearchConfig(Section):
     racing: Racing = None
     budget: Limits = Limits(trials=200)
     executor: Literal["ray", "serial"] = "ray"
-    ray_address: str | None = None
+    ray_address: RayAddress = None
+    ray_insecure: bool = False
     workers: Count = "auto"
     gpus_per_worker: Amount = "auto"
     threads: Count = "auto"

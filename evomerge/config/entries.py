@@ -16,6 +16,9 @@ TEXT: JsonSchemaValue = {"type": "string", "minLength": 1}
 #: One or several.
 TEXTS: JsonSchemaValue = {"anyOf": [TEXT, {"type": "array", "items": TEXT}]}
 DEVICE: JsonSchemaValue = {"type": "string", "pattern": r"^(auto|cpu|mps|cuda(:\d+)?)$"}
+RAY_ADDRESS: JsonSchemaValue = {
+    "anyOf": [{"type": "string", "pattern": r"^(auto|local|[^/\s]+:\d+)$"}, {"type": "null"}]
+}
 CHECKPOINTS: JsonSchemaValue = {"anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 2}]}
 #: YAML 1.1 reads a bare `off` as false.
 RACING: JsonSchemaValue = {"enum": ["off", "safe", "aggressive", False, None]}

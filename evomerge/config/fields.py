@@ -270,6 +270,13 @@ def _task(data: Any, info: ValidationInfo) -> PluginSpec:
     return spec
 
 
+def _ray_address(text: str) -> str:
+    if text not in ("auto", "local") and not re.fullmatch(r"[^/\s]+:\d+", text):
+        hint = " (Ray Client has no place here: run the command on the cluster)" if text.startswith("ray://") else ""
+        raise ValueError(f"expected auto, local, or HOST:PORT of the head of a Ray cluster; got {text!r}{hint}")
+    return text
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
         raise ValueError(f"expected auto, cpu, mps, cuda or cuda:N; got {text!r}")
@@ -341,6 +348,7 @@ ObjectiveEntry = Annotated[ObjectiveSpec, PlainValidator(read_objective), schema
 Weights = Annotated[dict[str, float], PlainValidator(read_weights), schema(entries.WEIGHTS)]
 Keep = Annotated[Floor | dict[str, Floor], PlainValidator(read_keep), schema(entries.KEEP)]
 Checkpoints = Annotated[tuple[str, ...], PlainValidator(tuple), schema(entries.CHECKPOINTS)]
+RayAddress = Annotated[Annotated[str, AfterValidator(_ray_address)] | None, schema(entries.RAY_ADDRESS)]
 Device = Annotated[str, AfterValidator(_device), schema(entries.DEVICE)]
 Folders = Annotated[tuple[Path, ...], PlainValidator(_folders), schema(entries.TEXTS)]
 FolderPath = Annotated[Path, PlainValidator(_located), schema(entries.TEXT)]

@@ -23,23 +23,35 @@ class Head:
         self._address = address
         self._clock = clock
         self._answered = self._probed = clock()
+        #: Whether its calls are answered, besides connections: a head that hangs still accepts these.
+        self._calls = False
         self.lost = False
+
+    def answered(self) -> None:
+        """Record that it has answered a call; from now on, connections alone do not count."""
+        self._calls = True
+        self._answered = self._clock()
 
     def check(self) -> None:
         """Probe the head if a probe is due. Raises ExecutorError once it has been silent for PATIENCE seconds."""
-        if self._clock() < self._probed + INTERVAL:
+        now = self._clock()
+        if now < self._probed + INTERVAL:
             return
-        self._probed = self._clock()
+        if now > self._probed + PATIENCE / 2:  # this process was stopped or busy, and has not listened
+            self._answered = now
+        self._probed = now
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=INTERVAL).close()
+            if not self._calls:
+                self._answered = self._clock()
+            why = "it accepts connections, but answers no call"
         except OSError as error:
-            silent = self._clock() - self._answered
-            if silent >= PATIENCE:
-                self.lost = True
-                raise ExecutorError(
-                    f"The head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({error}). "
-                    "Recorded results are safe, and interrupted trials run again. Start the cluster, then resume."
-                ) from error
-        else:
-            self._answered = self._clock()
+            why = str(error)
+        silent = self._clock() - self._answered
+        if silent >= PATIENCE:
+            self.lost = True
+            raise ExecutorError(
+                f"The head of the Ray cluster at {self._address} has not answered for {silent:.0f} s ({why}). "
+                "Recorded results are safe, and interrupted trials run again. Start the cluster, then resume."
+            )

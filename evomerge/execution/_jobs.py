@@ -54,9 +54,9 @@ class Job:
             return None
         return self.failed("worker_died", f"{self.deaths} workers died while they ran this trial: {reason}")
 
-    def preempted(self, worker: str) -> None:
-        """Record that the worker's node was preempted, which is unrelated to the trial."""
-        self._note("preempted", self.deaths, worker, "its node was preempted")
+    def preempted(self, worker: str, node: str) -> None:
+        """Record that the worker's node was preempted or lost, which is unrelated to the trial."""
+        self._note("preempted", self.deaths, worker, f"its node {node} was preempted or lost".replace("  ", " "))
 
     def timed_out(self, worker: str, seconds: float) -> Outcome | None:
         """Record that the trial ran longer than `seconds`; return the outcome if there is no retry left."""

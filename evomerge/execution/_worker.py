@@ -20,15 +20,16 @@ class Actor:
     Ray puts it into its own process group and blocks SIGINT, so that Ctrl-C in a terminal does not reach it.
     """
 
-    def __init__(self, make_bench: Callable[[], Bench], threads: int) -> None:
+    def __init__(self, make_bench: Callable[[], Bench], threads: int, node: Callable[[], str]) -> None:
+        self._node = node()
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch if the bench imports it
         if "torch" in sys.modules:  # if unpickling `make_bench` has imported it
             sys.modules["torch"].set_num_threads(threads)
         self._bench = make_bench()
 
-    def ping(self) -> tuple[int, str]:
-        """Return the process id and its log, which shows that the bench is built and idle."""
-        return os.getpid(), own_log()
+    def ping(self) -> tuple[int, str, str]:
+        """Return the process id, its log and its node's id, which shows that the bench is built and idle."""
+        return os.getpid(), own_log(), self._node
 
     def run(self, trial: Trial) -> Outcome:
         """Return the outcome of a trial, whatever the candidate does."""
@@ -38,8 +39,9 @@ class Actor:
 class Worker:
     """The driver's side of a worker.
 
-    pid: None until it is known to be alive. call: the pending call; job: None if that is a ping.
-    since: when the job began or the worker was lost, by `clock`.
+    pid: None until it is known to be alive. node: the id of the node that it runs on, or ran on when it was lost.
+    alive_since: when it last started. call: the pending call; job: None if that is a ping. since: when the job began or
+    the worker was lost. Times are by `clock`.
     """
 
     def __init__(self, name: str, handle: Any, clock: Callable[[], float]) -> None:
@@ -47,6 +49,8 @@ class Worker:
         self.name = name
         self.handle = handle
         self.pid: int | None = None
+        self.node = ""
+        self.alive_since = 0.0
         self._log = ""
         self._kills = 0
         self.call: Any = None
@@ -61,9 +65,10 @@ class Worker:
         """Check that it is alive and its bench is built."""
         self.call, self.job = self.handle.ping.remote(), None
 
-    def answered(self, pid: int, log: str) -> None:
+    def answered(self, pid: int, log: str, node: str) -> None:
         """Record that it is alive."""
-        self.pid, self._log, self._kills = pid, log, kernel_kills()
+        self.pid, self._log, self.node, self._kills = pid, log, node, kernel_kills()
+        self.alive_since = self._clock()
 
     def why_died(self, said: str) -> str:
         """Return why its process ended. said: the message of Ray's error."""

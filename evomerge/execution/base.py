@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from evomerge.errors import PAUSED, EvomergeError
+from evomerge.errors import PAUSED, USAGE, EvomergeError
 from evomerge.trial import Outcome, Trial
 
 
@@ -10,6 +10,16 @@ class ExecutorError(EvomergeError):
     """The system that runs trials is broken, independently of any candidate."""
 
     exit_code = PAUSED
+
+
+class NoCluster(ExecutorError):
+    """The Ray cluster that was named is not running, or cannot be reached from here."""
+
+
+class ClusterRefused(ExecutorError):
+    """A Ray cluster that may not or cannot be joined as configured; trying again does not help."""
+
+    exit_code = USAGE
 
 
 class Executor(Protocol):

@@ -5,79 +5,39 @@ a dead, killed or unreachable worker fails the call in flight and restarts with 
 trial runs again on another worker and the failed one is pinged until it answers. `ActorDiedError` means that a bench
 cannot be built only if `actor_init_failed` is set: a node that is preempted or away for longer also raises it, at
 every call until a node with room joins; then the same handle works again. A hanging worker ignores `ray.cancel` and
-must be killed.
+must be killed. A node that is about to be taken away is announced; new actors avoid it.
 """
 
 import os
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import ray
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from evomerge.execution._guard import Bench
-from evomerge.execution._head import Head
 from evomerge.execution._jobs import Deadline, Job
-from evomerge.execution._worker import Actor, Worker, raised, signal_handlers_kept
+from evomerge.execution._worker import Actor, Worker, raised
 from evomerge.execution.base import ExecutorError
+from evomerge.execution.nodes import Node, Resources, capacity
+from evomerge.execution.ray_cluster import Connection, connect, node_of_actor, own_node
 from evomerge.trial import Outcome, Trial
-
-# Ray reads these at import, so they are set here and nowhere else; the user's own values stay. If other code imported
-# Ray first, they would reach its servers but not this process, which could then not authenticate.
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # A local cluster listens on 127.0.0.1 only; joining a cluster elsewhere works as before.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Without this, a driver does not send its token to a cluster given by address.
-    "RAY_AUTH_MODE": "token",
-    # Ray prints "(raylet) A worker died ..." on stdout, which is reserved for our own output.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
-}
-if "ray" not in sys.modules:
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
-
-import ray  # noqa: E402
-from ray.exceptions import ActorDiedError, RayError, RayTaskError  # noqa: E402
 
 #: Seconds between checks of hanging and lost workers; outcomes do not wait for them.
 _TICK = 0.5
-
-#: Only coefficients and scores pass through Ray's object store; this is close to the minimum size it accepts.
-_OBJECT_STORE_BYTES = 100 << 20
-
-
-def start(address: str | None = None, cpus: float | None = None) -> bool:
-    """Connect this process to Ray; return False if it was already connected.
-
-    address: a running cluster; None starts a local one, visible from this machine only, with `cpus` CPUs.
-    The previous signal handlers stay in force (Ray's own would end the driver on SIGTERM).
-    Raises ExecutorError if the cluster cannot be reached.
-    """
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        options |= {
-            "address": "local",
-            "include_dashboard": False,
-            "num_cpus": cpus,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
-    with signal_handlers_kept():
-        try:
-            ray.init(**options)
-        except (KeyboardInterrupt, SystemExit):
-            ray.shutdown()
-            raise
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ExecutorError(f"Cannot connect to Ray at {address or 'this machine'}: {error}") from error
-    return True
-
-
-def stop() -> None:
-    """Disconnect this process, and stop the Ray instance that `start` started here."""
-    ray.shutdown()
+#: Seconds to wait for workers, at the start and when all are gone: of a private Ray; of a cluster, where machines are
+#: ordered and started, and where preempted ones may be sold out for hours.
+_LOCAL_PATIENCE, _CLUSTER_PATIENCE = 300.0, 24 * 3600.0
+#: Seconds that a search on a cluster waits for the other workers once it has one; they join it later.
+_STRAGGLERS = 30.0
+#: Seconds after a worker has started until a cluster's free resources surely are without it.
+_SETTLED = 6.0
+#: Seconds without any worker after which it is said, and again after each doubling.
+_QUIET = 15.0
 
 
 class RayPool:
@@ -85,12 +45,15 @@ class RayPool:
 
     Args:
         make_bench: Builds a worker's bench, once per process; must be picklable.
-        workers: Number of workers, at least 1.
+        workers: Number of workers, at least 1; None for as many as the cluster has room for at any time.
         cpus_per_worker: CPUs, and hence threads, of a worker.
         gpus_per_worker: GPUs of a worker.
-        address: As for `start`; a Ray instance that is already connected is used and left running.
-        startup_timeout: Seconds to wait for workers, at the start and when all are gone.
+        memory_per_worker: Bytes of a node's memory that a worker takes; 0 does not limit workers by memory.
+        connection: To a cluster; None starts a private Ray, and stops it in the end.
+        startup_timeout: Seconds to wait for workers, at the start and when all are gone; by default five minutes, on a
+            cluster a day.
         trial_timeout: Seconds until a trial counts as hanging; by default derived from earlier trials, see `Deadline`.
+        say: Called with sentences about nodes that join, leave, or are not there.
         clock: Returns monotonic seconds, for the duration of trials.
 
     Raises:
@@ -101,36 +64,37 @@ class RayPool:
         self,
         make_bench: Callable[[], Bench],
         *,
-        workers: int,
+        workers: int | None,
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
-        address: str | None = None,
-        startup_timeout: float = 300.0,
+        memory_per_worker: float = 0,
+        connection: Connection | None = None,
+        startup_timeout: float | None = None,
         trial_timeout: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if workers < 1:
+        if workers is not None and workers < 1:
             raise ExecutorError(f"A pool needs at least one worker; workers is {workers}.")
-        self._startup_timeout = startup_timeout
+        self._wanted, self._say, self._clock = workers, say, clock
         self._deadline = Deadline(trial_timeout)
-        self._clock = clock
         self._last_loss = ""
         self._queue: deque[Job] = deque()
         self._done: deque[Outcome] = deque()
         self._workers: list[Worker] = []
+        self._hired = 0
+        self._nodes: dict[str, Node] = {}
+        self._unfit: set[str] = set()  # nodes where a bench could not be built
         self._closed = False
-        self._started = start(address, cpus=max(os.cpu_count() or 1, workers * cpus_per_worker))
-        self._head = Head(ray.get_runtime_context().gcs_address)
-        actor = ray.remote(Actor).options(
-            num_cpus=cpus_per_worker,
-            num_gpus=gpus_per_worker,
-            max_restarts=-1,
-            max_task_retries=0,
-        )
-        threads = max(1, int(cpus_per_worker))
+        cores = os.cpu_count() or 1
+        self._connection = connection or connect(cpus=max(cores, (workers or 1) * cpus_per_worker))
+        self._on_cluster = self._connection.address is not None
+        self._startup_timeout = startup_timeout or (_CLUSTER_PATIENCE if self._on_cluster else _LOCAL_PATIENCE)
+        self._takes = Resources(cpus_per_worker, gpus_per_worker, memory_per_worker)
+        self._actor = ray.remote(Actor)
+        self._new = (make_bench, max(1, int(cpus_per_worker)), own_node)
         try:
-            for index in range(workers):
-                self._workers.append(Worker(f"ray-{index}", actor.remote(make_bench, threads), clock))
+            self._staff(self._connection.nodes)
             self._wait_for_workers()
         except BaseException:
             self.close()
@@ -138,8 +102,9 @@ class RayPool:
 
     @property
     def slots(self) -> int:
-        """Number of workers that are alive."""
-        return sum(worker.pid is not None for worker in self._workers)
+        """Number of workers that are alive, without idle ones on nodes that are about to go."""
+        alive = [worker for worker in self._workers if worker.pid is not None]
+        return sum(worker.job is not None or not self._is_leaving(worker) for worker in alive)
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that are alive, on any machine."""
@@ -176,30 +141,81 @@ class RayPool:
     def close(self) -> None:
         """Kill the workers, and stop Ray if it was started here."""
         self._closed = True
-        if ray.is_initialized() and not self._head.lost:  # without its head, Ray would wait and then end this process
+        if ray.is_initialized() and not self._connection.head.lost:  # without it, Ray would end this process
             for worker in self._workers:
                 ray.kill(worker.handle)
-            if self._started:
-                stop()
+        self._connection.close()
         self._workers.clear()
         self._queue.clear()
         self._done.clear()
-        self._started = False
 
     def _in_flight(self) -> int:
         return len(self._queue) + sum(worker.job is not None for worker in self._workers)
 
     def _dispatch(self) -> None:
         for worker in self._workers:
-            if self._queue and worker.pid is not None and worker.call is None:
+            if self._queue and worker.pid is not None and worker.call is None and not self._is_leaving(worker):
                 worker.run(self._queue.popleft())
 
+    def _staff(self, nodes: Sequence[Node]) -> None:
+        """Fit the workers to the nodes that are there: start some where there is room, release those that must go."""
+        self._tell_changes(nodes)
+        self._nodes = {node.id: node for node in nodes}
+        for worker in [each for each in self._workers if each.job is None and self._is_leaving(each)]:
+            self._release(worker)
+        fit = [node for node in nodes if not node.draining and node.id not in self._unfit]
+        places = [(number, node) for node in fit for number in range(node.free.holds(self._takes))]
+        room = deque(node for _, node in sorted(places, key=lambda place: place[0]))  # spread over the nodes
+        starting = [each for each in self._workers if each.pid is None or self._clock() < each.alive_since + _SETTLED]
+        missing = max(len(room) - len(starting), 1 - len(self._workers))
+        if self._wanted is not None:
+            missing = self._wanted - len(self._workers)
+        for _ in range(missing):
+            self._hire(room.popleft() if room else None)
+
+    def _hire(self, node: Node | None) -> None:
+        """Start a worker, on this node if it still has room."""
+        options: dict[str, Any] = {"num_cpus": self._takes.cpus, "num_gpus": self._takes.gpus}
+        if self._takes.memory:
+            options["memory"] = int(self._takes.memory)
+        if node is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node.id, soft=True)
+        handle = self._actor.options(max_restarts=-1, max_task_retries=0, **options).remote(*self._new)
+        self._workers.append(Worker(f"ray-{self._hired}", handle, self._clock))
+        self._hired += 1
+        self._workers[-1].ping()
+
+    def _release(self, worker: Worker) -> None:
+        ray.kill(worker.handle)
+        self._workers.remove(worker)
+
+    def _is_leaving(self, worker: Worker) -> bool:
+        """Return whether a worker must get no more trials, since its node is about to go."""
+        node = self._nodes.get(worker.node)
+        return node is not None and node.draining
+
+    def _tell_changes(self, nodes: Sequence[Node]) -> None:
+        if not self._nodes:
+            return
+        left = (
+            f"{capacity(nodes, self._takes)} of {capacity(list(self._nodes.values()), self._takes)} workers have room"
+        )
+        now = {node.id: node for node in nodes}
+        for node in self._nodes.values():
+            if node.id not in now:
+                self._say(f"node {node.name} is gone; {left}")
+            elif now[node.id].draining and not node.draining:
+                self._say(f"node {node.name} will be taken away: running candidates go on, no new ones start; {left}")
+        for node in nodes:
+            if node.id not in self._nodes:
+                self._say(f"node {node.name} has joined, with {node.total}")
+
     def _wait_for_workers(self) -> None:
-        self._last_alive = time.monotonic()
-        for worker in self._workers:
-            worker.ping()
-        deadline = time.monotonic() + self._startup_timeout
-        while self.slots < len(self._workers) and time.monotonic() < deadline:
+        self._last_alive, self._quiet = time.monotonic(), _QUIET
+        begin = time.monotonic()
+        while self.slots < len(self._workers) and time.monotonic() < begin + self._startup_timeout:
+            if self._on_cluster and self.slots and time.monotonic() > begin + _STRAGGLERS:
+                break
             self._poll(_TICK)
 
     def _poll(self, seconds: float) -> None:
@@ -223,11 +239,16 @@ class RayPool:
             self._finish(worker, job, job.failed(type(cause).__name__, str(cause), str(error)))
         except RayError as error:
             if isinstance(error, ActorDiedError) and error.actor_init_failed:
-                raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {raised(error)}") from error
+                self._give_up(worker, job, error)
+                return
             self._last_loss = " ".join(str(error).split())
+            lost = None if job is None else self._lost(job, worker, error)
             worker.lose()
             if job is not None:
-                self._retry(worker, job, _lost(job, worker, error))
+                self._retry(worker, job, lost)
+            if self._is_leaving(worker):
+                self._release(worker)
+                self._staff(self._connection.nodes)
         else:
             if job is None:
                 worker.answered(*value)
@@ -246,8 +267,34 @@ class RayPool:
         events = (*job.events, *outcome.events)
         self._done.append(replace(outcome, worker=outcome.worker or worker.name, events=events))
 
+    def _give_up(self, worker: Worker, job: Job | None, error: ActorDiedError) -> None:
+        """Drop a worker whose bench cannot be built on its node. Raises ExecutorError if it is the last one."""
+        if not self._on_cluster or len(self._workers) == 1:
+            raise ExecutorError(f"The bench of worker {worker.name} cannot be built: {raised(error)}") from error
+        identity = node_of_actor(error.actor_id)
+        self._workers.remove(worker)
+        if self._wanted is not None:
+            self._wanted -= 1
+        if job is not None:
+            self._queue.appendleft(job)
+        if identity not in self._unfit:
+            self._unfit.add(identity)
+            name = self._nodes[identity].name if identity in self._nodes else "of the cluster"
+            self._say(f"no worker starts on node {name} any more: {raised(error)}")
+
+    def _lost(self, job: Job, worker: Worker, error: RayError) -> Outcome | None:
+        """Record why a worker was lost while running a job; return the outcome if there is no retry left."""
+        if (isinstance(error, ActorDiedError) and error.preempted) or self._is_leaving(worker):
+            node = self._nodes.get(worker.node)
+            job.preempted(worker.name, "" if node is None else node.name)
+            return None
+        return job.worker_died(worker.name, worker.why_died(str(error)))
+
     def _look_after_workers(self) -> None:
-        self._head.check()
+        self._connection.head.check()
+        nodes = self._connection.news()
+        if nodes is not None:
+            self._staff(nodes)
         now, limit = self._clock(), self._deadline.seconds
         for worker in self._workers:
             if worker.pid is None and worker.call is None and now >= worker.since + _TICK:
@@ -257,19 +304,25 @@ class RayPool:
                 job = worker.job
                 worker.lose()
                 self._retry(worker, job, job.timed_out(worker.name, limit))
+        silent = time.monotonic() - self._last_alive
         if self.slots:
-            self._last_alive = time.monotonic()
-        elif time.monotonic() >= self._last_alive + self._startup_timeout:
+            self._last_alive, self._quiet = time.monotonic(), _QUIET
+        elif silent >= self._startup_timeout:
             why = f" The last error was: {self._last_loss}" if self._last_loss else ""
             raise ExecutorError(
-                f"No worker answered for {self._startup_timeout:g} s; Ray has {ray.cluster_resources()}. Check that "
-                f"the machines are up and large enough, then use --resume: all recorded trials are safe.{why}"
+                f"No worker answered for {self._startup_timeout:g} s; {self._have()}. Check that the machines are up "
+                f"and large enough, then use --resume: all recorded trials are safe.{why}"
             )
+        elif self._on_cluster and silent >= self._quiet:
+            self._quiet *= 2
+            self._say(f"no worker for {silent:.0f} s: {self._have()}; waiting for nodes")
 
-
-def _lost(job: Job, worker: Worker, error: RayError) -> Outcome | None:
-    """Record why a worker was lost while running a job; return the outcome if there is no retry left."""
-    if isinstance(error, ActorDiedError) and error.preempted:
-        job.preempted(worker.name)
-        return None
-    return job.worker_died(worker.name, worker.why_died(str(error)))
+    def _have(self) -> str:
+        """Compare what a worker takes with what the nodes have."""
+        if not self._on_cluster:
+            there = ray.cluster_resources()
+            return (
+                f"a worker takes {self._takes}; Ray has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+            )
+        nodes = "; ".join(f"{node.name}: {node.free} free of {node.total}" for node in self._connection.nodes)
+        return f"a worker takes {self._takes}; of the cluster there are {nodes or 'no nodes'}"

@@ -19,9 +19,10 @@ from evomerge.launch.learning import LEARNS_FROM
 from evomerge.launch.limits import budget, finished, time_after
 from evomerge.launch.memory import MemoryNeeds
 from evomerge.launch.pinned import PinnedExecutor, pausing, pin_models
-from evomerge.launch.placement import COMPUTE_DTYPE, start_executor
+from evomerge.launch.placement import COMPUTE_DTYPE
 from evomerge.launch.plan import Plan, build_optimizer, build_race, resumed
 from evomerge.launch.signals import signals
+from evomerge.launch.workers import start_executor
 from evomerge.loop import Ending, Progress, StopRequest, search
 from evomerge.merging import pins
 from evomerge.merging.pins import Pins
@@ -133,7 +134,7 @@ def _start(
             say(f"no study in {config.study} yet: starting a new one")
         found = pins.take(pins.input_files(recipe))
     say(f"starting {config.executor} workers")
-    pool = _workers(config, replace(plan.spec, pins=found), plan.needs, stop)
+    pool = _workers(config, replace(plan.spec, pins=found), plan.needs, stop, say)
     if pool is None:
         if study is not None:
             study.event("stopped", level=stop.level)
@@ -155,13 +156,15 @@ def _finished_selection(config: SearchConfig, plan: Plan, say: Callable[[str], N
         return selection(study, plan.objective)
 
 
-def _workers(config: SearchConfig, spec: BenchSpec, needs: MemoryNeeds, stop: StopRequest) -> Executor | None:
+def _workers(
+    config: SearchConfig, spec: BenchSpec, needs: MemoryNeeds, stop: StopRequest, say: Callable[[str], None]
+) -> Executor | None:
     """The executor with its workers running; None when a signal came before."""
     if stop.level:
         return None
     stop.starting = stop.waiting = True
     try:
-        return start_executor(config, spec, needs)
+        return start_executor(config, spec, needs, say)
     except KeyboardInterrupt:
         return None
     finally:

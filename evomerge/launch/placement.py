@@ -1,16 +1,14 @@
-"""Placement: how many workers fit on this machine, and the executor that holds them."""
+"""Placement: how many workers fit on this machine or cluster, and what each of them takes."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 
-from evomerge.bench import BenchSpec
 from evomerge.config import ConfigError, SearchConfig
-from evomerge.execution.base import Executor
-from evomerge.execution.serial import SerialExecutor
-from evomerge.launch.memory import MemoryNeeds
+from evomerge.execution.address import names_cluster
+from evomerge.execution.nodes import Node, Resources, capacity
+from evomerge.launch.memory import LIBRARIES, MemoryNeeds
 from evomerge.merging.models.model import Model
 from evomerge.resident.free_memory import available_memory
 from evomerge.resident.resident import choose_device, compute_dtype
@@ -21,25 +19,18 @@ from evomerge.text.sizes import size
 COMPUTE_DTYPE = "compute_dtype"
 
 
-def start_executor(config: SearchConfig, bench: BenchSpec, needs: MemoryNeeds) -> Executor:
-    """The configured executor, with as many workers as fit."""
-    if config.executor == "serial":
-        return SerialExecutor(replace(bench, keep_bytes=needs.room_to_keep(1, available_memory())))
-    from evomerge.execution.ray_pool import RayPool  # starting Ray is for those who use it
-
-    workers, cpus, gpus = placement(config, needs)
-    return RayPool(
-        replace(bench, gpus=gpus, keep_bytes=needs.room_to_keep(workers, available_memory())),
-        workers=workers,
-        cpus_per_worker=cpus,
-        gpus_per_worker=gpus,
-        address=config.ray_address,
-        trial_timeout=config.trial_timeout,
-    )
+def on_cluster(config: SearchConfig) -> bool:
+    """Return whether the search file or the environment names a Ray cluster to run on."""
+    return config.executor == "ray" and names_cluster(config.ray_address)
 
 
-def placement(config: SearchConfig, needs: MemoryNeeds) -> tuple[int, int, float]:
-    """(workers, CPUs per worker, GPUs per worker): one per GPU, else as many as cores and memory allow."""
+def placement(config: SearchConfig, needs: MemoryNeeds, nodes: Sequence[Node] = ()) -> tuple[int, int, float]:
+    """(workers, CPUs per worker, GPUs per worker): one per GPU, else as many as cores and memory allow.
+
+    nodes: those of the cluster, without any of which `auto` counts one worker there.
+    """
+    if on_cluster(config) or nodes:
+        return _on_nodes(config, needs, nodes)
     threads = 1 if config.threads == "auto" else config.threads
     cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count() if config.device in ("auto", "cuda") else 0
     if gpus:
@@ -51,9 +42,31 @@ def placement(config: SearchConfig, needs: MemoryNeeds) -> tuple[int, int, float
     return workers, threads, 0.0
 
 
+def _on_nodes(config: SearchConfig, needs: MemoryNeeds, nodes: Sequence[Node]) -> tuple[int, int, float]:
+    gpus = 0.0
+    if config.device in ("auto", "cuda"):
+        there = any(node.total.gpus for node in nodes)
+        gpus = float(there) if config.gpus_per_worker == "auto" else config.gpus_per_worker
+    threads = 1 if config.threads == "auto" else config.threads
+    if gpus and config.threads == "auto":  # the workers of a node share its cores
+        shares = [node.total.cpus // (node.total.gpus / gpus) for node in nodes if node.total.gpus >= gpus]
+        threads = max(1, int(min(shares, default=1)))
+    fitting = capacity(nodes, takes((1, threads, gpus), needs))
+    return max(1, fitting) if config.workers == "auto" else config.workers, threads, gpus
+
+
+def takes(placed: tuple[int, int, float], needs: MemoryNeeds) -> Resources:
+    """Return what a worker takes of a node. placed: as `placement` returns it.
+
+    Model files are mapped once for all workers of a node, and not counted; on a GPU, the network is not in main memory.
+    """
+    _, cpus, gpus = placed
+    return Resources(cpus, gpus, LIBRARIES + needs.largest if gpus else needs.worker)
+
+
 def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
     """Warn if the workers do not fit into memory; the machines of a cluster are not inspected."""
-    if config.ray_address is not None:
+    if on_cluster(config):
         return ()
     workers, _, gpus = (1, 1, 0.0) if config.executor == "serial" else placement(config, needs)
     if gpus:
@@ -78,7 +91,7 @@ def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tup
     stored = [base.dtype(name) for name in base.names if base.mergeable(name)]
     if config.dtype is not None:
         stored = [getattr(torch, config.dtype)]
-    device = config.device if config.ray_address is not None else choose_device(config.device)
+    device = config.device if on_cluster(config) else choose_device(config.device)
     suits = compute_dtype(stored, device)
     begun_with = None if study is None else str(study.environment.get(COMPUTE_DTYPE, "stored"))
     chosen = config.compute_dtype or begun_with or suits
@@ -99,7 +112,7 @@ def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tup
 def check_device(config: SearchConfig) -> None:
     """Raises ConfigError for a `device` that this machine has not got; a cluster elsewhere is not asked."""
     kind, _, number = config.device.partition(":")
-    if config.ray_address is not None or kind not in ("cuda", "mps"):
+    if on_cluster(config) or kind not in ("cuda", "mps"):
         return
     there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
     if int(number or 0) >= there:

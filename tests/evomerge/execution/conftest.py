@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from evomerge.execution.ray_pool import start, stop
+from evomerge.execution.ray_cluster import connect
 
 
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
-    started = start(cpus=4)
+    connection = connect(cpus=4)
     yield
-    if started:
-        stop()
+    connection.close()

@@ -34,7 +34,7 @@ def test_a_timeout_is_forgiven_once_and_apart_from_deaths() -> None:
 def test_a_preemption_is_never_held_against_a_trial() -> None:
     job = Job(trial(7))
     for _ in range(9):
-        job.preempted("ray-0")
+        job.preempted("ray-0", "10.0.0.7")
     assert job.worker_died("ray-0", "gone") is None
     assert [event["event"] for event in job.events] == ["preempted"] * 9 + ["worker_died"]
 

@@ -12,7 +12,8 @@ from evomerge.bench import BenchSpec
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.execution.serial import SerialExecutor
 from evomerge.launch.memory import MemoryNeeds, memory_needs
-from evomerge.launch.placement import check_device, memory_notes, placement, start_executor
+from evomerge.launch.placement import check_device, memory_notes, placement
+from evomerge.launch.workers import start_executor
 from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Recipe
 from evomerge.resident.free_memory import available_memory
@@ -50,7 +51,7 @@ def test_the_file_has_the_last_word(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_refused_unless_it_may_be_elsewhere(tmp_path: Path, device: str) -> None:
     with pytest.raises(ConfigError, match=rf"device: {device} was requested, .* Use device: auto"):
         check_device(config(tmp_path, device=device))
-    check_device(config(tmp_path, device=device, ray_address="10.0.0.1:6379"))
+    check_device(config(tmp_path, device=device, executor="ray", ray_address="10.0.0.1:6379"))
 
 
 def test_a_device_is_there_as_often_as_torch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,4 +105,4 @@ def test_workers_that_do_not_fit_are_said(tmp_path: Path) -> None:
     assert one.startswith("a worker takes about 1e+03 TB of memory, but ")
     (several,) = memory_notes(config(tmp_path, executor="ray", workers=3), MemoryNeeds(1000, 10**15))
     assert several.startswith("3 workers take about 3e+03 TB")
-    assert memory_notes(config(tmp_path, ray_address="10.0.0.1:6379"), MemoryNeeds(1000, 10**15)) == ()
+    assert memory_notes(config(tmp_path, executor="ray", ray_address="10.0.0.1:6379"), MemoryNeeds(1000, 10**15)) == ()
