@@ -10,7 +10,7 @@ ORACLE := .venv-conformance
 VLLM := .venv-vllm
 IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 
-.PHONY: demo test slow gpu vllm bench conformance lint format clean
+.PHONY: demo test slow gpu cluster vllm bench conformance lint format clean
 
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
@@ -30,6 +30,10 @@ slow: $(READY)
 
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+cluster: $(READY)
+	@echo "== Ray clusters of several nodes, each in a network of its own (minutes; needs root)"
+	$(BIN)/python -m pytest -m cluster --timeout 3600
 
 vllm: $(VLLM)/.ready
 	@echo "== vLLM on a CPU: real engines, started several times (minutes)"

@@ -185,10 +185,14 @@ def ask_nodes(nodes: Sequence[Node], question: Callable[[], Answer]) -> dict[str
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        task = ray.remote(question).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        asked[node.name] = task.remote()
+        task = ray.remote(_called).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        asked[node.name] = task.remote(question)
     end = time.monotonic() + _ANSWER
     return {name: _answer(call, end) for name, call in asked.items()}
+
+
+def _called(function: Callable[[], Answer]) -> Answer:
+    return function()
 
 
 def _answer(call: Any, end: float) -> Any:

@@ -315,7 +315,11 @@ class RayPool:
             )
         elif self._on_cluster and silent >= self._quiet:
             self._quiet *= 2
-            self._say(f"no worker for {silent:.0f} s: {self._have()}; waiting for nodes")
+            room = capacity(self._connection.nodes, self._takes)
+            waits = (
+                f"{len(self._workers)} are starting, or wait until others leave room" if room else "waiting for nodes"
+            )
+            self._say(f"no worker for {silent:.0f} s: {self._have()}; {waits}")
 
     def _have(self) -> str:
         """Compare what a worker takes with what the nodes have."""
