@@ -17,6 +17,8 @@ from evomerge.text.sizes import size
 
 #: Where a study's environment records the type that its candidates are scored in.
 COMPUTE_DTYPE = "compute_dtype"
+#: Folder in a session of Ray that holds the files of jobs.
+_JOB_FOLDER = "working_dir_files"
 
 
 def on_cluster(config: SearchConfig) -> bool:
@@ -79,6 +81,17 @@ def memory_notes(config: SearchConfig, needs: MemoryNeeds) -> tuple[str, ...]:
         return ()
     asked = f"{workers} workers take" if workers > 1 else "a worker takes"
     return (f"{asked} about {size(own)} of memory, but {size(available)} are available",)
+
+
+def folder_notes(config: SearchConfig) -> tuple[str, ...]:
+    """Warn about a study in the folder that a Ray job is started in."""
+    if _JOB_FOLDER not in config.study.absolute().parts:
+        return ()
+    said = (
+        f"{config.where('study')}: {config.study} is in the folder of a Ray job, which is deleted with the cluster; "
+        "choose one on shared storage"
+    )
+    return (said,)
 
 
 def scoring_dtype(config: SearchConfig, base: Model, study: Study | None) -> tuple[str, tuple[str, ...]]:

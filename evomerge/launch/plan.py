@@ -25,7 +25,7 @@ from evomerge.launch.growth import Added, added
 from evomerge.launch.learning import Learning, learn
 from evomerge.launch.memory import MemoryNeeds, memory_needs
 from evomerge.launch.pinned import Examples, examples_of
-from evomerge.launch.placement import check_device, check_own_networks, memory_notes, scoring_dtype
+from evomerge.launch.placement import check_device, check_own_networks, folder_notes, memory_notes, scoring_dtype
 from evomerge.loop import never
 from evomerge.merge_space import MergeSpace
 from evomerge.merging import pins
@@ -176,7 +176,10 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         space = build_merge_space(spec.space, config.recipes(), layout)
     _check_merges(config, sources, space)
     notes = [*tokenizer_differences(base, sources.inputs), *differences(own), *sources.notes, *places, *said]
-    notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [*memory_notes(config, needs)]
+    notes += [f"space {config.space.kind}: {note}" for note in space.notes] + [
+        *memory_notes(config, needs),
+        *folder_notes(config),
+    ]
     say("reading the tasks")
     evaluators, only = checks.read_tasks(config), checks.read_tasks(config, REPORT_ONLY)
     tasks = {**evaluators, **only}

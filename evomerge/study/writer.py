@@ -176,7 +176,7 @@ class Ledger:
         self._end += len(lines)
 
     def _write(self, lines: bytes) -> None:
-        # An interrupted append may have left bytes that no record accounts for, or a writer that has lost the lock since.
+        # An interrupted append may have left bytes that no record accounts for, or a writer without the lock.
         if os.fstat(self._descriptor).st_size != self._end:
             self._check_fence()  # they may also be the records of the writer that has taken over from this one
             self._files.truncate(self._descriptor, self._end)

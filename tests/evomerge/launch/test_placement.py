@@ -10,9 +10,10 @@ import torch
 from evaluators import _strict_yaml as strict_yaml
 from evomerge.bench import BenchSpec
 from evomerge.config import ConfigError, SearchConfig, load_config
+from evomerge.execution.nodes import Node, Resources
 from evomerge.execution.serial import SerialExecutor
 from evomerge.launch.memory import MemoryNeeds, memory_needs
-from evomerge.launch.placement import check_device, memory_notes, placement
+from evomerge.launch.placement import check_device, folder_notes, memory_notes, on_cluster, placement, takes
 from evomerge.launch.workers import start_executor
 from evomerge.merging.recipe_models import open_models
 from evomerge.recipe import Input, Recipe
@@ -106,3 +107,60 @@ def test_workers_that_do_not_fit_are_said(tmp_path: Path) -> None:
     (several,) = memory_notes(config(tmp_path, executor="ray", workers=3), MemoryNeeds(1000, 10**15))
     assert several.startswith("3 workers take about 3e+03 TB")
     assert memory_notes(config(tmp_path, executor="ray", ray_address="10.0.0.1:6379"), MemoryNeeds(1000, 10**15)) == ()
+
+
+def node(cpus: float, gpus: float, memory: float, *, draining: bool = False) -> Node:
+    return Node("id", "10.0.0.5", Resources(cpus, gpus, memory), Resources(), draining)
+
+
+NODES = [node(0, 0, 1e9), node(8, 4, 64e9), node(3, 2, 64e9), node(16, 0, 64e9), node(8, 4, 64e9, draining=True)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "placed"),
+    [
+        ({}, (6, 1, 1.0)),  # one CPU each, as the node with 3 CPUs for 2 GPUs allows
+        ({"gpus_per_worker": 2}, (3, 3, 2.0)),
+        ({"gpus_per_worker": 0.5, "threads": 1}, (8 + 3, 1, 0.5)),
+        ({"gpus_per_worker": 8}, (1, 1, 8.0)),  # waits for a larger node
+        ({"device": "cpu"}, (8 + 3 + 16, 1, 0.0)),
+        ({"device": "cpu", "threads": 4}, (2 + 4, 4, 0.0)),
+        ({"device": "cpu", "workers": 3}, (3, 1, 0.0)),
+    ],
+)
+def test_a_cluster_holds_what_fits_on_each_of_its_nodes(
+    tmp_path: Path, changes: dict[str, object], placed: tuple[int, int, float]
+) -> None:
+    chosen = config(tmp_path, **{"device": "auto", "executor": "ray", "ray_address": "10.0.0.1:6379", **changes})
+    assert placement(chosen, MemoryNeeds(1000, 1000), NODES) == placed
+
+
+def test_memory_limits_the_workers_of_a_node(tmp_path: Path) -> None:
+    chosen = config(tmp_path, executor="ray", ray_address="auto")
+    assert placement(chosen, MemoryNeeds(10**12, 20 * 10**9), NODES)[0] == 3 + 3 + 3
+    assert takes((1, 1, 0.0), MemoryNeeds(0, 20 * 10**9)).memory == 20e9
+    assert takes((1, 1, 1.0), MemoryNeeds(0, 20 * 10**9)).memory < 1e9, "the network is on the GPU"
+
+
+def test_a_cluster_that_was_not_asked_counts_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # in a Ray job
+    chosen = config(tmp_path, executor="ray")
+    assert on_cluster(chosen)
+    assert placement(chosen, MemoryNeeds(1000, 1000)) == (1, 1, 0.0)
+    assert not on_cluster(config(tmp_path, executor="ray", ray_address="local"))
+    assert not on_cluster(config(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
+    assert not on_cluster(chosen), "where jobs are submitted"
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "http://10.0.0.1:8265", "10.0.0.1", "10.0.0.1:"])
+def test_other_addresses_are_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"ray_address: expected auto, local, or HOST:PORT .*; got"):
+        config(tmp_path, executor="ray", ray_address=address)
+
+
+def test_a_study_in_the_folder_of_a_job_is_said(tmp_path: Path) -> None:
+    inside = tmp_path / "session_1/runtime_resources/working_dir_files/_ray_pkg_0a"
+    assert folder_notes(config(tmp_path)) == ()
+    (note,) = folder_notes(config(tmp_path, study=str(inside / "run")))
+    assert "deleted with the cluster" in note
