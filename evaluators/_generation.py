@@ -6,14 +6,14 @@ whose logits differ, e.g. because their caches hold states or windows.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from evaluators._continuous import Row, Rules, Writer
+from evaluators._endings import Endings, Generation, NumberWatch, StopStrings, pad_token
 from evaluators._engines import Instructions, TextEngine, check_settings, engine_of, sampling_of
 from evaluators._forward import Reader, agree, attempt, numbers
 from evaluators._generation_settings import effective, end_tokens, is_greedy
@@ -24,26 +24,8 @@ from evaluators._teacher import Teacher
 from evaluators._tokens import batch_limit, batches, encode_prompt, max_length
 from evaluators.base import EvaluatorError, LanguageModel
 
-#: Extra tokens to look back for a stop string, which may be tokenized differently from its own encoding.
-LOOK_BACK = 2
 #: Tokens generated in both ways to compare them: the first from the prompt, the others step by step.
 TRIED = 4
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A continuation up to its stop string.
-
-    truncated: whether the length limit came first. finite: False if the weights yielded NaN. n_tokens: number of tokens
-    before an end token, with tokens after a stop string if only that ended it. tokens: the generated ones up to the end
-    token.
-    """
-
-    text: str
-    truncated: bool
-    finite: bool
-    n_tokens: int
-    tokens: Tokens
 
 
 class Generator:
@@ -85,9 +67,7 @@ class Generator:
         if empty:
             raise EvaluatorError(f"The prompt {empty[0]!r} has no tokens; expected some text.")
         self._max_new_tokens = max_new_tokens
-        self._stop = tuple(text for text in stop if text)
-        encoded = [model.tokenizer.encode(text, add_special_tokens=False) for text in self._stop]
-        self._window = max(map(len, encoded), default=0) + LOOK_BACK
+        self._endings = Endings(model.tokenizer, stop)
         self._batch_tokens = batch_tokens
         self._options = dict(options or {})
         engine = engine_of(model.network)
@@ -103,7 +83,7 @@ class Generator:
             model.tokenizer,
             prompts,
             self._prompts,
-            stop=self._stop,
+            stop=self._endings.stop,
             end=own if own is not None else next(iter(ends), None),
             max_new_tokens=max_new_tokens,
             batch_tokens=batch_tokens,
@@ -142,23 +122,15 @@ class Generator:
         ends = end_tokens(network, self._tokenizer)
         penalty = effective(network, self._options).repetition_penalty or 1.0
         sampling = sampling_of(network, self._options, which)
-        instructions = Instructions(self._max_new_tokens, ends, self._stop, penalty, self._tokenizer, sampling)
+        instructions = Instructions(self._max_new_tokens, ends, self._endings.stop, penalty, self._tokenizer, sampling)
         written = engine.write([self._prompts[i] for i in which], instructions)
-        return [self._finish(self._up_to_stop(each.tokens), ends, each.finite) for each in written]
-
-    def _up_to_stop(self, tokens: list[int]) -> list[int]:
-        """Return tokens up to the first one with which they contain a stop string."""
-        if not self._stopped([tokens])[0] and not any(stop in self._tokenizer.decode(tokens) for stop in self._stop):
-            return tokens
-        sizes = range(1, len(tokens) + 1)
-        stopped = self._stopped([tokens[:size] for size in sizes])
-        return tokens[: next((size for size, ended in zip(sizes, stopped, strict=True) if ended), len(tokens))]
+        return [self._endings.finish(self._endings.up_to_stop(each.tokens), ends, each.finite) for each in written]
 
     def _stream(self, network: Any, which: Sequence[int]) -> list[Generation]:
         """Return the continuations of the prompts `which`, with continuous batching."""
         rows = self._write(network, self._by_prefix(which), self._max_new_tokens)
         ends = end_tokens(network, self._tokenizer)
-        found = {row.number: self._finish(row.written, ends, row.finite) for row in rows}
+        found = {row.number: self._endings.finish(row.written, ends, row.finite) for row in rows}
         return [found[prompt] for prompt in which]
 
     def _write(
@@ -167,7 +139,7 @@ class Generator:
         """Return the rows of prompts by prefix, the groups with the longest prompts first."""
         reader = Reader(network, gathers=self.teacher.may_gather(network))
         ends = end_tokens(network, self._tokenizer)
-        rules = Rules(n_new, ends, self._stopped, effective(network, self._options).repetition_penalty or 1.0)
+        rules = Rules(n_new, ends, self._endings.stopped, effective(network, self._options).repetition_penalty or 1.0)
         limit = batch_limit(self._batch_tokens, network)
         ordered = [(prefix, sorted(group, key=lambda i: (-self._size(i), i))) for prefix, group in groups.items()]
         ordered.sort(key=lambda each: -self._size(each[1][0]))
@@ -218,13 +190,6 @@ class Generator:
                     break
         return True
 
-    def _stopped(self, written: Sequence[Sequence[int]]) -> list[bool]:
-        """Return whether each continuation contains a stop string."""
-        if not self._stop or not written:
-            return [False] * len(written)
-        texts = self._tokenizer.batch_decode([tokens[-self._window :] for tokens in written])
-        return [any(stop in text for stop in self._stop) for text in texts]
-
     def _batches(self, members: Sequence[int], limit: int) -> list[list[int]]:
         sizes = [self._size(i) + self._max_new_tokens for i in members]
         return [[members[k] for k in group] for group in batches(sizes, limit)]
@@ -247,7 +212,7 @@ class Generator:
 
     def _logits_after(self, network: Any, prompt: Tokens, padding: int) -> torch.Tensor:
         """Return log-probabilities of the first tokens after a prompt: (1 or 2, vocabulary)."""
-        pad, n_new = self._pad_token(), min(2, self._max_new_tokens)
+        pad, n_new = pad_token(self._tokenizer), min(2, self._max_new_tokens)
         found = network.generate(
             input_ids=torch.tensor([(pad,) * padding + prompt], device=network.device),
             attention_mask=torch.tensor([(0,) * padding + (1,) * len(prompt)], device=network.device),
@@ -275,22 +240,22 @@ class Generator:
         return len(self._prompts[prompt])
 
     def _generate(self, network: Any, members: Sequence[int]) -> list[Generation]:
-        watch = _NumberWatch(torch.zeros(len(members), dtype=torch.bool, device=network.device))
+        watch = NumberWatch(len(members), network.device)
         written = self._write_by_generate(network, members, self._max_new_tokens, watch)
         ends = end_tokens(network, self._tokenizer)
         broken = watch.broken.tolist()
-        return [self._finish(row, ends, not nan) for row, nan in zip(written.tolist(), broken, strict=True)]
+        return [self._endings.finish(row, ends, not nan) for row, nan in zip(written.tolist(), broken, strict=True)]
 
     def _write_by_generate(
         self, network: Any, members: Sequence[int], n_new: int, watch: LogitsProcessor
     ) -> torch.Tensor:
         """Return the generated tokens, (n_rows, n_steps)."""
         width = max(map(self._size, members))
-        pad = self._pad_token()
+        pad = pad_token(self._tokenizer)
         padding = [width - self._size(i) for i in members]
         tokens = [((pad,) * n + self._prompts[i]) for i, n in zip(members, padding, strict=True)]
         mask = [((0,) * n + (1,) * (width - n)) for n in padding]
-        stops = [_StopStrings(self._stopped, width)] if self._stop else []
+        stops = [StopStrings(self._endings, width)] if self._endings.stop else []
         written: torch.Tensor = network.generate(
             input_ids=torch.tensor(tokens, device=network.device),
             attention_mask=torch.tensor(mask, device=network.device),
@@ -302,46 +267,6 @@ class Generator:
             **{"do_sample": False, **self._options},
         )
         return written[:, width:]
-
-    def _finish(self, tokens: list[int], ends: frozenset[int], finite: bool) -> Generation:
-        end = next((i for i, token in enumerate(tokens) if token in ends), None)
-        text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        stopped = end is not None or any(stop in text for stop in self._stop)
-        for stop in self._stop:
-            text = text.split(stop)[0]
-        upto = None if end is None else end + 1
-        return Generation(text, not stopped, finite, len(tokens[:end]), tuple(tokens[:upto]))
-
-    def _pad_token(self) -> int:
-        """Return any token: padding is masked, and tokens after the end are dropped."""
-        candidates = (
-            self._tokenizer.pad_token_id,
-            self._tokenizer.unk_token_id,
-            self._tokenizer.eos_token_id,
-        )
-        return next((int(token) for token in candidates if token is not None), 0)
-
-
-class _StopStrings(StoppingCriteria):  # type: ignore[misc] # transformers has no types
-    """Ends each row as soon as its continuation contains one of the strings."""
-
-    def __init__(self, stopped: Callable[[Sequence[Sequence[int]]], list[bool]], width: int) -> None:
-        self._stopped = stopped
-        self._width = width
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002 - given by generate
-        return torch.tensor(self._stopped(input_ids[:, self._width :].tolist()), device=input_ids.device)
-
-
-class _NumberWatch(LogitsProcessor):  # type: ignore[misc] # transformers has no types
-    """Records the rows whose logits had a NaN: their maximum would be an arbitrary token."""
-
-    def __init__(self, broken: torch.Tensor) -> None:
-        self.broken = broken
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        self.broken |= scores.isnan().reshape(len(self.broken), -1).any(dim=1)  # beams of a prompt are adjacent
-        return scores
 
 
 class _ScoreKeeper(LogitsProcessor):  # type: ignore[misc] # transformers has no types

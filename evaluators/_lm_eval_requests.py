@@ -11,6 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 
 from evaluators._generation import Generator
+from evaluators._image_generation import ImageGenerator, images, read_processor
 from evaluators._isolation import preserved_random_states
 from evaluators._likelihood import Likelihoods, Tokens
 from evaluators._lm_eval_losses import Aim
@@ -25,11 +26,17 @@ DEFAULT_MAX_NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings for answering requests. length: context length in tokens, None = the model's own limit."""
+    """Settings for answering requests.
+
+    length: context length in tokens, None = the model's own limit. processor: model folder with the processor of
+    images. chat: whether prompts are presented as a chat.
+    """
 
     length: int | None
     batch_tokens: int | None
     seed: int
+    processor: str | None = None
+    chat: bool = False
 
 
 @dataclass
@@ -94,7 +101,7 @@ class Requests:
                 found[order[k]] = aims[order[k]](each, engine.sizes(k))
         for generator, requests in self._generators:
             asked = {k: document for k, (document, _) in enumerate(requests) if document in answers}
-            if asked:
+            if asked and isinstance(generator, Generator):
                 texts = [answers[document] for document in asked.values()]
                 found.update(zip(asked.values(), generator.teacher.losses(network, list(asked), texts), strict=True))
         return found
@@ -114,15 +121,18 @@ class Requests:
         ]
         return Likelihoods(pairs, self._length, self._settings.batch_tokens)
 
-    def _prepare_generators(self, model: LanguageModel) -> list[tuple[Generator, list[tuple[int, int]]]]:
+    def _prepare_generators(
+        self, model: LanguageModel
+    ) -> list[tuple[Generator | ImageGenerator, list[tuple[int, int]]]]:
         """Return a generator per set of generation arguments, with its requests (document, position)."""
         groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for document, places in self._places["generate_until"].items():
             for i in places:
-                groups[repr(self._documents[document][i].args[1])].append((document, i))
+                instance = self._documents[document][i]
+                groups[f"{len(instance.args)}: {instance.args[1]!r}"].append((document, i))
         return [(self._generator(model, requests), requests) for requests in groups.values()]
 
-    def _generator(self, model: LanguageModel, requests: Sequence[tuple[int, int]]) -> Generator:
+    def _generator(self, model: LanguageModel, requests: Sequence[tuple[int, int]]) -> Generator | ImageGenerator:
         instances = [self._documents[document][i] for document, i in requests]
         options: dict[str, Any] = dict(normalize_gen_kwargs(instances[0].args[1], DEFAULT_MAX_NEW_TOKENS))
         stop = list(options.pop("until"))
@@ -130,13 +140,28 @@ class Requests:
             stop.append(model.tokenizer.eos_token)
         if not options["do_sample"]:
             options.pop("temperature", None)
+        prompts = [instance.args[0] for instance in instances]
+        n_new, limited_by = options.pop("max_gen_toks"), "gen_kwargs.max_gen_toks"
+        if self._settings.processor is not None and len(instances[0].args) > 2:
+            return ImageGenerator(
+                model,
+                read_processor(self._settings.processor, model.tokenizer),
+                prompts,
+                [images(instance.args[2]["visual"]) for instance in instances],
+                n_new,
+                stop,
+                chat=self._settings.chat,
+                length=self._length,
+                limited_by=limited_by,
+                options=options,
+            )
         return Generator(
             model,
-            [instance.args[0] for instance in instances],
-            options.pop("max_gen_toks"),
+            prompts,
+            n_new,
             stop,
             length=self._length,
-            limited_by="gen_kwargs.max_gen_toks",
+            limited_by=limited_by,
             batch_tokens=self._settings.batch_tokens,
             options=options,
         )
@@ -173,7 +198,8 @@ class Requests:
                     document, place = requests[k]
                     response = responses[document]
                     response.answers[place] += [found.text] * (repeats // rounds)
-                    response.generated.append((generator.teacher, k, found.tokens))
+                    if isinstance(generator, Generator):
+                        response.generated.append((generator.teacher, k, found.tokens))
                     response.finite &= found.finite
                     response.truncated += found.truncated
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from evaluators._endings import Generation
 from evaluators._extraction import Extraction
-from evaluators._generation import Generation, Generator
+from evaluators._generation import Generator
 from evaluators._presentation import Presentation
 from evaluators._seams import trailing_notes
 from evaluators._tokens import PerTokenizer

@@ -29,7 +29,7 @@ from evaluators._heads import (
     read,
     scores_of,
 )
-from evaluators._images import check_processor, pixels, read_class_folders
+from evaluators._images import Image, check_processor, pixels, read_class_folders, read_parquet
 from evaluators.base import NO_REFERENCES, Evaluator, EvaluatorError, Scores, content_ids
 
 CLASSES = frozenset(
@@ -51,8 +51,10 @@ class ImageClassification(Evaluator):
 
     Args:
         folder: Folder with a folder of images for each class.
+        file: Parquet file with images and labels, as Hugging Face data sets have them, instead of a folder.
+        columns: Names of the file's columns, where they are not `image` and `label`.
         processor: Model folder with preprocessor_config.json, and for `templates` the tokenizer.
-        names: Folder -> name of its class, in the prompts or among the head's outputs; by default the folder's name.
+        names: Folder or label -> name of its class, in the prompts or among the head's outputs; by default the same.
         templates: Prompts with {} for the name of a class, such as "a photo of a {}."; their features are averaged.
         labels: Names of the head's outputs in their order; by default `id2label` of the base's config.json.
         head: Name of the model in the search file, or "base", whose classification head replaces that of the merge.
@@ -68,7 +70,9 @@ class ImageClassification(Evaluator):
     def __init__(
         self,
         *,
-        folder: str,
+        folder: str | None = None,
+        file: str | None = None,
+        columns: Mapping[str, str] | None = None,
         processor: str,
         names: Mapping[str, str] | None = None,
         templates: str | Sequence[str] | None = None,
@@ -85,11 +89,11 @@ class ImageClassification(Evaluator):
         self.smooth_score = check_label_score(score)
         outputs, self._batch_images = check_names(labels), batch_images
         check_processor(processor)
-        self._processor, self._images = processor, read_class_folders(folder, limit)
+        self._processor, self._images = processor, _read(folder, file, columns, limit)
         self._ids = content_ids([image.digest for image in self._images])
         named = _named(sorted({image.kind for image in self._images}), names or {})
         self._kinds = list(dict.fromkeys(named.values()))
-        self._labels = [Label(str(image.path), named[image.kind]) for image in self._images]
+        self._labels = [Label(image.name, named[image.kind]) for image in self._images]
         if head is not None and labels is None:
             raise EvaluatorError(
                 f"The base's config.json names the outputs of another head than that of {head!r}: set `labels` to the "
@@ -190,12 +194,23 @@ class ImageClassification(Evaluator):
         return [values[i : i + self._batch_images] for i in range(0, len(values), self._batch_images)]
 
 
-def _named(folders: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Return folder -> name of its class. Raises EvaluatorError for names of folders that are not there."""
-    unknown = sorted(set(names) - set(folders))
+def _read(folder: str | None, file: str | None, columns: Mapping[str, str] | None, limit: int | None) -> list[Image]:
+    if (folder is None) == (file is None):
+        both = "both are set" if folder is not None else "neither is set"
+        raise EvaluatorError(f"Images are in a `folder` or in a Parquet `file`: {both}.")
+    if folder is None:
+        return read_parquet(str(file), limit, columns or {})
+    if columns is not None:
+        raise EvaluatorError("`columns` are those of a Parquet `file`; a folder has none: remove them.")
+    return read_class_folders(folder, limit)
+
+
+def _named(kinds: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return folder or label -> name of its class. Raises EvaluatorError for names of those that no image has."""
+    unknown = sorted(set(names) - set(kinds))
     if unknown:
-        raise EvaluatorError(f"names has {unknown[0]!r}, which is not a folder with images; there are {folders}.")
-    return {folder: str(names.get(folder, folder)) for folder in folders}
+        raise EvaluatorError(f"names has {unknown[0]!r}, which no image has; there are {kinds}.")
+    return {kind: str(names.get(kind, kind)) for kind in kinds}
 
 
 def _prompts(templates: str | Sequence[str], kinds: Sequence[str], processor: str) -> dict[str, Tensor]:

@@ -22,16 +22,18 @@ import torch
 from evaluators import _bounded
 from evaluators._choices import LOWER_IS_BETTER, Score, check_score
 from evaluators._examples import check_limit
+from evaluators._image_generation import chat_renderer, images, read_processor
+from evaluators._images import digest
 from evaluators._isolation import fast_templates, preserved_random_states, quiet
-from evaluators._lm_eval_build import FIELDS, Places, build
+from evaluators._lm_eval_build import FIELDS
 from evaluators._lm_eval_documents import Document, made_up, reach_notes
 from evaluators._lm_eval_files import shown
+from evaluators._lm_eval_loading import check_images, check_options, configure, load
 from evaluators._lm_eval_losses import Aim, aim, objection
 from evaluators._lm_eval_marks import Marks
 from evaluators._lm_eval_metrics import choose, choose_filter, with_lengths
 from evaluators._lm_eval_requests import Requests, Response, Settings
 from evaluators._lm_eval_smooth import Smooth
-from evaluators._lm_eval_sources import find
 from evaluators._presentation import rendered
 from evaluators._tokens import PerTokenizer
 from evaluators.base import (
@@ -80,6 +82,8 @@ class LmEvalTask(Evaluator):
         max_length: Context length in tokens, as in lm-eval.
         batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
         metadata: Metadata passed to the tasks.
+        processor: Model folder with the processor of images (processor_config.json or preprocessor_config.json), for
+            tasks with `doc_to_image`; these generate, as with `lm_eval --model hf-multimodal`.
         seed: Seed of the few-shot examples and of sampled generations.
         allow_code: Whether local task files may run the Python code that they name.
     """
@@ -101,11 +105,13 @@ class LmEvalTask(Evaluator):
         max_length: int | None = None,
         batch_tokens: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        processor: str | None = None,
         seed: int = FEWSHOT_SEED,
         allow_code: bool = False,
     ) -> None:
         check_limit(limit)
-        _check_options(task=task, include_path=include_path, metadata=metadata, gen_kwargs=gen_kwargs)
+        check_options(task=task, include_path=include_path, metadata=metadata, gen_kwargs=gen_kwargs)
+        check_options(processor=processor)
         if num_fewshot is not None and (
             isinstance(num_fewshot, bool) or not isinstance(num_fewshot, int) or num_fewshot < 0
         ):
@@ -113,10 +119,11 @@ class LmEvalTask(Evaluator):
         self._limit, self._seed = limit, seed
         self._chat, self._multiturn = apply_chat_template, fewshot_as_multiturn
         self._system = system_instruction
-        self._settings = Settings(max_length, batch_tokens, seed)
-        self._tasks, group, self._places, self._trusted = _load(task, include_path, metadata or {}, allow_code)
+        self._settings = Settings(max_length, batch_tokens, seed, processor, apply_chat_template)
+        self._tasks, group, self._places, self._trusted = load(task, include_path, metadata or {}, allow_code)
+        self._images = any(check_images(name, loaded, processor) for name, loaded in self._tasks.items())
         for loaded in self._tasks.values():
-            _configure(loaded, num_fewshot, gen_kwargs)
+            configure(loaded, num_fewshot, gen_kwargs)
         self._documents = [
             Document(name, loaded, number, content)
             for name, loaded in self._tasks.items()
@@ -178,6 +185,8 @@ class LmEvalTask(Evaluator):
 
     def why_no_loss(self) -> str | None:
         """Return why the metric of one of the tasks cannot be followed; None if all can."""
+        if self._images:
+            return "its prompts have images, and losses are of texts."
         found = (objection(name, task, self._metric) for name, task in self._tasks.items())
         return next((why for why in found if why is not None), None)
 
@@ -223,10 +232,20 @@ class LmEvalTask(Evaluator):
 
     def _freeze(self, model: LanguageModel) -> _Frozen:
         """Build all requests as lm-eval does; few-shot examples are drawn here, once."""
-        if self._chat and not model.tokenizer.chat_template:
+        if self._chat and not self._templated(model).chat_template:
             raise EvaluatorError("apply_chat_template is set, but the model's tokenizer has no chat template.")
-        self._instances = self._requests(_chat_template(model.tokenizer) if self._chat else None)
+        self._instances = self._requests(self._renderer(model) if self._chat else None)
         return _Frozen(self._instances, Requests(model, self._instances, self._settings))
+
+    def _templated(self, model: LanguageModel) -> Any:
+        """Return what has the chat template: the tokenizer, or the processor of prompts with images."""
+        folder = self._settings.processor
+        return read_processor(folder, model.tokenizer) if self._images and folder else model.tokenizer
+
+    def _renderer(self, model: LanguageModel) -> Callable[..., str]:
+        """Return a function that renders messages in the form that lm-eval expects."""
+        templated = self._templated(model)
+        return chat_renderer(templated) if self._images else _chat_template(templated)
 
     def _requests(self, chat_template: Callable[..., str] | None) -> list[list[Any]]:
         """Return each document's lm-eval Instances, in their order."""
@@ -259,7 +278,7 @@ class LmEvalTask(Evaluator):
 
     def _try_chat_template(self, model: LanguageModel) -> None:
         """Raise EvaluatorError for a chat template of the model that does not terminate."""
-        render = _chat_template(model.tokenizer)
+        render = self._renderer(model)
 
         def work(step: Callable[[str], None]) -> None:
             def rendered(*arguments: Any, **options: Any) -> str:
@@ -269,7 +288,7 @@ class LmEvalTask(Evaluator):
 
             self._build(rendered)
 
-        over = _bounded.excess(work, len(self._documents)) if model.tokenizer.chat_template else None
+        over = _bounded.excess(work, len(self._documents)) if self._templated(model).chat_template else None
         if over is not None:
             raise EvaluatorError(
                 f"The chat template of the model's tokenizer ({model.tokenizer.name_or_path}, chat_template.jinja or "
@@ -323,42 +342,10 @@ class LmEvalTask(Evaluator):
                 with self._places.explained(document.name, name, doing=f"rendering document {document.number}"):
                     part = getattr(task, name)(document.content)
                     parts += part if name == "doc_to_choice" else [part]
-        return "\n".join(map(str, parts))
-
-
-def _check_options(**options: Any) -> None:
-    """Raise EvaluatorError for names that are not text and mappings that are not mappings."""
-    for name, value in options.items():
-        kind: Any = Mapping if name in ("metadata", "gen_kwargs") else str
-        if not isinstance(value, kind) and (value is not None or name == "task"):
-            expected = "a mapping" if kind is Mapping else "text"
-            raise EvaluatorError(f"{name} is {value!r}; expected {expected}.")
-
-
-def _load(
-    name: str, include_path: str | None, metadata: Mapping[str, Any], allow_code: bool
-) -> tuple[dict[str, Any], Any, Places, bool]:
-    """Return the task objects of a name, their group, their locations, and whether their templates are trusted."""
-    with quiet(), preserved_random_states():
-        found = find(name, include_path, metadata, allow_code)
-        trusted = allow_code or not found.files
-        with fast_templates(trusted):
-            tasks, group = build(found, allow_code)
-    for key, task in tasks.items():
-        if getattr(task, "UNSAFE_CODE", False) and not allow_code:
-            raise EvaluatorError(f"The task {key!r} runs generated code; set `allow_code: true` to allow it.")
         if getattr(task, "MULTIMODAL", False):
-            raise EvaluatorError(f"The task {key!r} needs images or sound; only text is supported.")
-    return tasks, group, Places(found), trusted
-
-
-def _configure(task: Any, num_fewshot: int | None, gen_kwargs: Mapping[str, Any] | None) -> None:
-    """Configure as lm-eval does: a task that requires zero examples keeps zero."""
-    own = task.get_config("num_fewshot")
-    if own is None or (num_fewshot is not None and own != 0):
-        task.set_config(key="num_fewshot", value=num_fewshot or 0)
-    if gen_kwargs and task.get_config("output_type") == "generate_until":
-        task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
+            with self._places.explained(document.name, "doc_to_image", doing=f"reading document {document.number}"):
+                parts += map(digest, images(task.doc_to_image(document.content)))
+        return "\n".join(map(str, parts))
 
 
 def _chat_template(tokenizer: Any) -> Callable[..., str]:

@@ -19,6 +19,8 @@ from evomerge.merging.models.network import quiet
 
 #: Types of the attributes that are restored: immutable values.
 _PLAIN = (bool, int, float, str, type(None))
+#: Set by transformers with hooks that record hidden states. The hooks stay; without the mark, they would be set twice.
+_HOOKED = "_output_capturing_hooks_installed"
 #: Maximum number of output values to compare.
 _VALUES = 2**16
 #: Relative tolerance of outputs, by the largest one: smaller than any change of weights, larger than rounding.
@@ -84,7 +86,7 @@ class NetworkState:
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if type(value) in _PLAIN}
+    return {name: value for name, value in vars(module).items() if type(value) in _PLAIN and name != _HOOKED}
 
 
 class Probe:

@@ -18,7 +18,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from evaluators._generation import Generation, Generator
+from evaluators._endings import Generation
+from evaluators._generation import Generator
 from tests.evaluators.tiny_llama import LLAMA, LOUD, TinyModel
 
 N_NEW = 12

@@ -20,7 +20,8 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from evaluators._generation import Generation, Generator
+from evaluators._endings import Generation
+from evaluators._generation import Generator
 from evaluators.base import LanguageModel
 from evaluators.exact_match import ExactMatch
 from evaluators.lm_eval_task import LmEvalTask

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import PIL.Image
 import pytest
@@ -214,6 +215,54 @@ def test_a_file_that_is_no_image_and_a_single_class_are_refused(tmp_path: Path, 
 def test_a_limit_takes_images_of_all_classes(images: Path, processor: Path) -> None:
     evaluator = ImageClassification(folder=str(images), processor=str(processor), limit=6)
     assert [label.value for label in evaluator._labels] == [*COLORS, *COLORS]
+
+
+def write_parquet(file: Path, folder: Path, **columns: Any) -> Path:
+    """The images of class folders as a Parquet file, as datasets writes one. columns: to add or to replace."""
+    paths = sorted(folder.glob("*/*.png"))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(COLORS))})
+    seen = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    rows = {"image": seen, "label": [path.parent.name for path in paths]}
+    datasets.Dataset.from_dict(rows, features=features).rename_columns(columns).to_parquet(str(file))
+    return file
+
+
+def test_a_parquet_file_scores_like_the_folders_that_it_was_made_of(
+    tmp_path: Path, images: Path, processor: Path
+) -> None:
+    file = write_parquet(tmp_path / "colors.parquet", images, label="shade")
+    folders = ImageClassification(folder=str(images), processor=str(processor), limit=20)
+    found = ImageClassification(file=str(file), columns={"label": "shade"}, processor=str(processor), limit=20)
+    assert found.example_ids == folders.example_ids
+    model = seeing("ViT", 0)
+    expected, scores = folders.score(model), found.score(model)
+    assert scores.values.tolist() == expected.values.tolist()
+    assert np.array_equal(np.array(scores.choices), np.array(expected.choices))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"has no column 'label', but image, shade; name them by `columns`"),
+        ({"columns": {"labels": "shade"}}, "columns has 'labels'; expected names for 'image' and 'label'"),
+        ({"columns": {"image": "shade", "label": "image"}}, r"row 0 \(from 0\) has no bytes of an image"),
+        ({"folder": "colors"}, "in a `folder` or in a Parquet `file`: both are set"),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_used_is_refused(
+    tmp_path: Path, images: Path, processor: Path, options: dict[str, Any], message: str
+) -> None:
+    file = write_parquet(tmp_path / "colors.parquet", images, label="shade")
+    with pytest.raises(EvaluatorError, match=message):
+        ImageClassification(file=str(file), processor=str(processor), **options)
+
+
+def test_a_file_that_is_no_parquet_file_is_refused(tmp_path: Path, processor: Path) -> None:
+    (tmp_path / "x.parquet").write_text("{}")
+    with pytest.raises(EvaluatorError, match=r"x.parquet cannot be read as Parquet"):
+        ImageClassification(file=str(tmp_path / "x.parquet"), processor=str(processor))
+    with pytest.raises(EvaluatorError, match=r"neither is set"):
+        ImageClassification(processor=str(processor))
 
 
 def search_file(folder: Path, tasks: dict[str, Any]) -> Path:

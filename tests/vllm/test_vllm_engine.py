@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from evaluators._endings import Generation
 from evaluators._engines import write_with
 from evaluators._examples import read_json_lines
-from evaluators._generation import Generation, Generator
+from evaluators._generation import Generator
 from evomerge.bench import Bench
 from evomerge.launch.plan import Plan, prepare
 from evomerge.resident.resident import ResidentModel, read_tokenizer

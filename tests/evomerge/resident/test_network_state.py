@@ -16,6 +16,7 @@ from evomerge.recipe import Input, Recipe
 from evomerge.resident.network_state import NetworkState
 from evomerge.resident.resident import load_resident
 from evomerge.trial import CANARY, Outcome, Trial
+from tests.evaluators.tiny_llava import build_llava
 from tests.evomerge.networks import write_network
 
 READ_TOKENS = {"function": "tests.evomerge.networks:read_tokens", "examples": [str(n) for n in range(17, 40)]}
@@ -103,3 +104,15 @@ def test_restoring_unchanged_buffers_writes_nothing() -> None:
     state.restore()
     assert not state.changed
     assert mean.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_hidden_states_are_recorded_once_however_often_a_state_is_restored(tmp_path: Path) -> None:
+    network = build_llava(tmp_path, seed=0).network
+    state = NetworkState(network, ())
+    pixels = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for _ in range(3):
+        state.restore()
+        seen.append(network.get_image_features(pixel_values=pixels).pooler_output[0])
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
