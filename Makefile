@@ -8,9 +8,11 @@ DEMO := experiments/00-quickstart
 ORACLE := .venv-conformance
 # vLLM needs an older transformers than evomerge asks for, and its build for CPUs other versions of much else.
 VLLM := .venv-vllm
+# What builds the documentation site needs nothing of evomerge.
+DOCS := .venv-docs
 IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 
-.PHONY: demo test slow gpu cluster vllm bench conformance lint format clean
+.PHONY: demo test slow gpu cluster vllm bench conformance docs lint format clean
 
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
@@ -58,6 +60,11 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_gradient
 	$(BIN)/python -m tests.benchmarks.bench_plan
 
+docs: $(DOCS)/.ready
+	@echo "== Documentation: build/site/html/index.html; a link that leads nowhere is an error"
+	$(PYTHON) docs/stage.py build/site
+	cd build/site && ../../$(DOCS)/bin/zensical build --strict
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -68,6 +75,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/evomerge list methods --markdown > evomerge/merging/methods/TABLE.md
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) $(ORACLE) $(VLLM) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -92,4 +100,9 @@ $(VLLM)/.ready: tests/vllm/wheel.txt tests/vllm/requirements.txt pyproject.toml
 	@# They are built for CUDA, and importing transformers would fail with them.
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(DOCS)/.ready:
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet zensical
 	@touch $@

@@ -16,7 +16,7 @@ commands = typer.Typer()
 KINDS = {"methods": "merge method", "spaces": "search space", "evaluators": "evaluator", "optimizers": "optimizer"}
 
 Markdown = Annotated[
-    bool, typer.Option("--markdown", help="Print the methods as the Markdown table used in the documentation.")
+    bool, typer.Option("--markdown", help="With KIND, print the Markdown table used in the documentation.")
 ]
 
 
@@ -47,12 +47,19 @@ def list_(
 
     Without KIND, only names; with KIND, a summary of each plug-in; with NAME, all details of one.
     """
-    if markdown and kind != "methods":
-        raise typer.BadParameter("--markdown prints the table of methods: evomerge list methods --markdown")
+    if markdown and (kind not in KINDS or name is not None):
+        raise typer.BadParameter(
+            f"--markdown prints the table of one kind: evomerge list {next(iter(KINDS))} --markdown"
+        )
     if markdown:
+        from evomerge.commands import plugin_cards
         from evomerge.merging import catalogue
 
-        typer.echo(catalogue.markdown(catalogue.catalogue()))
+        if kind == "methods":
+            typer.echo(catalogue.markdown(catalogue.catalogue()))
+        else:
+            what = KINDS[str(kind)]
+            typer.echo(plugin_cards.markdown(what, plugin_cards.cards(what)))
         return
     from evomerge.commands.list_plugins import describe, overview
 

@@ -4,12 +4,12 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from evaluators.base import Evaluator
 from evomerge import plugins
-from evomerge.merging.catalogue import option_text
+from evomerge.merging.catalogue import option_text, table_row
 from evomerge.optimizers.base import Optimizer
 from search_spaces.base import SearchSpace
 
@@ -17,6 +17,7 @@ from search_spaces.base import SearchSpace
 _RAISES = re.compile(r"(?:^|(?<=\.))\s*Raises [`A-Z].*?(?:\.(?=\s|\Z)|\Z)", re.MULTILINE | re.DOTALL)
 #: The heading of a section of a Google-style docstring, and the names that begin an entry of its arguments.
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Example):\n")
+_ADDRESS = re.compile(r"https?://\S+")
 _ENTRY = re.compile(r"^(?=\w[\w, *]*: )", re.MULTILINE)
 
 _CONTRACTS: dict[str, type] = {"evaluator": Evaluator, "optimizer": Optimizer, "search space": SearchSpace}
@@ -38,6 +39,18 @@ class PluginCard:
 def cards(what: str, name: str | None = None) -> list[PluginCard]:
     """Describe all plug-ins of a kind, or the one of this name. Raises PluginError for an unknown name."""
     return [_card(what, each) for each in (plugins.names(what) if name is None else [name])]
+
+
+def markdown(what: str, found: Sequence[PluginCard]) -> str:
+    """Return the table of a kind of plug-in for the documentation."""
+    takes = any(card.takes for card in found)
+    columns = [what, "what it is", *(["takes"] if takes else []), "options"]
+    lines = [table_row(columns), table_row(["---"] * len(columns))]
+    for card in found:
+        title = _ADDRESS.sub(lambda address: f"<{address[0].rstrip('.')}>", card.title)
+        options = "<br>".join(f"`{option}`" for option in card.options)
+        lines.append(table_row([f"`{card.name}`", title, *([card.takes] if takes else []), options]))
+    return "\n".join(lines)
 
 
 def _card(what: str, name: str) -> PluginCard:

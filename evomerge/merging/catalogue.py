@@ -87,11 +87,11 @@ def option_text(name: str, default: object, kind: Any) -> str:
 
 def markdown(entries: Sequence[Entry]) -> str:
     """Return the table for the documentation."""
-    lines = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    lines = [table_row(COLUMNS), table_row(["---"] * len(COLUMNS))]
     for found in entries:
         remarks = [part for part in (found.compat, "; ".join(f"`{option}`" for option in found.options)) if part]
         lines.append(
-            _row(
+            table_row(
                 [
                     f"`{found.name}`",
                     found.summary,
@@ -127,5 +127,6 @@ def _shown(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def _row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
