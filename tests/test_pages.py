@@ -21,8 +21,8 @@ _MARK = re.compile(r"<!-- needs: ([\w ]+) -->")
 _BLOCK = re.compile(r"(?:<!-- needs: ([\w ]+) -->\n)?((?:^ {4}[^\n]*\n)+)", re.MULTILINE)
 #: What a block may need to be marked with.
 NEEDS = {"gpu", "hub", "time", "a cluster"}
-#: Languages of blocks that tests read: search files and recipes by `test_documents`, Python here and in `test_python`.
-TESTED = {"yaml", "python"}
+#: Languages of blocks: text, and those that tests read: search files and recipes in `test_documents`, Python here.
+TESTED = {"yaml", "python", "text"}
 
 
 @pytest.mark.parametrize("page", ["commands.md", "search-file-keys.md", "plug-ins.md", "python-api.md"])
