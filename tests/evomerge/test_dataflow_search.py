@@ -172,6 +172,7 @@ def test_two_ray_workers_score_as_one_process(finished: Path, tiny: TinyModels, 
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_two_stages_search_weights_and_then_paths(tiny: TinyModels, tmp_path: Path) -> None:
     """The winner of the first is the base of the second, also where the second was interrupted."""
     stages = {

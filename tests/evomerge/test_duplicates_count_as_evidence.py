@@ -97,6 +97,7 @@ def test_ten_copies_are_no_more_evidence_than_one(tmp_path: Path, kind: Kind) ->
     assert_alike(told(tmp_path / "ten", kind, 10), told(tmp_path / "once", kind, 1))
 
 
+@pytest.mark.slow
 def test_check_says_how_many_repeat_and_plan_counts_them_once(tmp_path: Path, tiny: TinyModels) -> None:
     shown = {}
     for copies in (1, 10):

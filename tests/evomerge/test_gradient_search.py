@@ -113,6 +113,7 @@ def test_a_gradient_leaves_the_worker_as_it_was(tiny: TinyModels, tmp_path: Path
         assert scores.values.tolist() == after[task].values.tolist()
 
 
+@pytest.mark.slow
 def test_each_method_of_several_follows_its_own_gradient(tiny: TinyModels, tmp_path: Path) -> None:
     """A step of the second method moves its coordinates only; a method without gradients is searched by black box."""
     file = write_search(tmp_path, tiny, method=["task_arithmetic", "linear", "copa"], budget={"trials": 22})

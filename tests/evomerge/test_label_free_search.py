@@ -71,6 +71,7 @@ def test_a_front_over_experts_needs_no_labels(tiny: TinyModels, prompts: dict[st
     assert not run.best.is_parent
 
 
+@pytest.mark.slow
 def test_gradients_follow_what_has_no_labels(tiny: TinyModels, prompts: dict[str, Path], tmp_path: Path) -> None:
     tasks = divergences(prompts) | {
         f"certain_{name}": {"evaluator": "entropy", "file": str(file), "max_new_tokens": 4}

@@ -205,6 +205,7 @@ def hungry(model: object, failures: str) -> list[float]:
     return [float(sum(tensor.sum() for tensor in model.tensors.values()))]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_no_failure_of_a_candidate(models: Recipe, tmp_path: Path) -> None:
     file = tmp_path / "failures"
     task = PluginSpec("callable", {"function": "tests.evomerge.test_loop:hungry", "failures": str(file)})

@@ -126,6 +126,7 @@ def test_only_the_methods_own_coordinates_move(finished: Path) -> None:
     assert all(end.name.startswith("ties: ") for end in run.selection.range_ends)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_if_it_had_not_been(finished: Path, tmp_path: Path) -> None:
     file = write(tmp_path)
     ledger = tmp_path / "study" / "ledger.jsonl"

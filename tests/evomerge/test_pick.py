@@ -250,6 +250,7 @@ def test_ctrl_c_at_a_question_ends_it_as_everywhere_else(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_terminal_of_twenty_columns_and_one_without_unicode(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["-m", "evomerge.cli", "pareto", str(study)]
     ascii_ = {"PATH": os.environ["PATH"], "TERM": "xterm", "PYTHONIOENCODING": "ascii"}

@@ -70,6 +70,7 @@ def test_decisions_are_told_once_when_they_are_taken(searched: tuple[Path, dict[
     assert f"auto needs no more evaluations after {spent:.1f}" in place
 
 
+@pytest.mark.slow
 def test_a_resumed_search_tells_its_new_decisions_only(tiny: TinyModels, tmp_path: Path) -> None:
     file = write_search(tmp_path, tiny, optimizer={"kind": "auto", "evaluations": 1})
 

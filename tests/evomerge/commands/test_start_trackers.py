@@ -60,6 +60,7 @@ def _target(path: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_both_trackers_have_the_numbers_of_the_ledger(tmp_path: Path, alone: Path) -> None:
     uri = database(tmp_path)
     lines = search(tmp_path, "--wandb", "merges", "--mlflow", uri, WANDB_MODE="offline")

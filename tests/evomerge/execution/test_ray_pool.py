@@ -168,6 +168,7 @@ def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path:
     pool.close()
 
 
+@pytest.mark.slow
 def test_short_parts_leave_whole_trials_their_time(ray_here: None, tmp_path: Path) -> None:
     pool = RayPool(partial(DangerousBench, tmp_path), workers=2)
     steps = [replace(trial(number), examples={"one": ("a",)}) for number in range(20)]
@@ -178,6 +179,7 @@ def test_short_parts_leave_whole_trials_their_time(ray_here: None, tmp_path: Pat
     pool.close()
 
 
+@pytest.mark.slow
 def test_a_bench_that_cannot_be_built_again_is_an_error(ray_here: None, tmp_path: Path) -> None:
     pool = RayPool(partial(DangerousBench, tmp_path), workers=1)
     (tmp_path / "models are gone").touch()
@@ -276,6 +278,7 @@ print("done", interrupts, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_leaves_workers_and_handlers_alone(tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-W", "error::ResourceWarning", "-c", DRIVER, str(tmp_path)],

@@ -304,6 +304,7 @@ def fingerprints() -> list[str]:
     return [hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for tensor in found]
 
 
+@pytest.mark.slow
 def test_without_fused_multiply_add_the_bits_are_the_same() -> None:
     program = "from tests.evomerge.merging.test_fused import fingerprints; print(*fingerprints())"
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}  # PyTorch's kernels for CPUs without AVX2

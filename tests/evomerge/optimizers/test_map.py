@@ -79,6 +79,7 @@ def test_twenty_measurements_give_the_front_of_three_objectives() -> None:
     assert pareto.hypervolume(real, reference) > 0.95 * pareto.hypervolume(front, reference)
 
 
+@pytest.mark.slow
 def test_without_stop_it_goes_on_and_measures_no_point_twice(of: tuple[Task, ...]) -> None:
     optimizer = Map(2, 2, 0, stop=False, surrogate="quadratic")
     told = drive(optimizer, of, 50)
@@ -138,6 +139,7 @@ def test_failed_trials_are_not_asked_for_again() -> None:
     assert optimizer.wants({})
 
 
+@pytest.mark.slow
 def test_limits_bound_what_is_proposed_and_predicted(of: tuple[Task, ...]) -> None:
     """Every predicted point is within the limit up to its error; most measured ones are within, with noise."""
     optimizer = Map(2, 2, 0)

@@ -47,6 +47,7 @@ def driven() -> tuple[Map, list[Observation]]:
     return optimizer, told
 
 
+@pytest.mark.slow
 def test_it_models_before_twenty_points_and_frees_the_coordinates_then(driven: tuple[Map, list[Observation]]) -> None:
     told = driven[1]
     assert len(told) > 30
@@ -61,6 +62,7 @@ def test_it_models_before_twenty_points_and_frees_the_coordinates_then(driven: t
     assert fresh.why_no_predictions() != ""
 
 
+@pytest.mark.slow
 def test_free_coordinates_find_more_than_tied_ones(driven: tuple[Map, list[Observation]]) -> None:
     x = np.array([seen.x for seen in driven[1]])
     grid = np.random.default_rng(0).random((400, N_SERIES))
@@ -70,6 +72,7 @@ def test_free_coordinates_find_more_than_tied_ones(driven: tuple[Map, list[Obser
     assert volume(np.vstack([x, predicted])) >= volume(x)
 
 
+@pytest.mark.slow
 def test_the_same_history_gives_the_same_proposal(driven: tuple[Map, list[Observation]]) -> None:
     told = driven[1]
     for n in (5, 15, 30):
@@ -105,6 +108,7 @@ def test_it_does_not_end_while_series_are_tied() -> None:
     assert min(model.r_squared for model in optimizer._belief().surrogates.models) > 0.9
 
 
+@pytest.mark.slow
 def test_without_positions_it_runs_and_models_as_early() -> None:
     """Studies of older versions do not say where their coordinates act."""
     optimizer = Map(DIMENSION, 2, 0, np.full(DIMENSION, 0.25))

@@ -22,6 +22,7 @@ def honest(covered: float) -> bool:
     return 0.93 <= covered <= 0.97
 
 
+@pytest.mark.slow
 def test_intervals_of_scores_and_of_paired_differences() -> None:
     """Score, task means and difference to a rival, on the report split of every study."""
     whole, single, paired = [], [], []

@@ -22,6 +22,7 @@ def covered(seed: int, abilities: np.ndarray) -> tuple[bool, bool]:
     return found.low <= true <= found.high, plain[0] <= true <= plain[1]
 
 
+@pytest.mark.slow
 def test_candidates_that_scatter() -> None:
     """10 to 25 candidates of normal abilities: the volume of resamples would be too large in most studies."""
     found = []
@@ -52,6 +53,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert first != other
 
 
+@pytest.mark.slow
 def test_few_points_along_a_front() -> None:
     """Each the best at its own mixture of two tasks, not at all normal about a mean."""
     angle = np.linspace(0, np.pi / 2, 5)

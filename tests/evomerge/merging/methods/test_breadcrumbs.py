@@ -19,6 +19,7 @@ class TestBreadcrumbs(MergeMethodContract):
     one_hot = WHOLE
 
 
+@pytest.mark.slow
 class TestBreadcrumbsAsMergekit(MergeMethodContract):
     name = "breadcrumbs"
     options = fixed({**MERGEKIT, "normalize": True, "rescale": "mergekit"})

@@ -18,6 +18,7 @@ class TestBreadcrumbsTies(MergeMethodContract):
     one_hot = WHOLE
 
 
+@pytest.mark.slow
 class TestBreadcrumbsTiesAsMergekit(MergeMethodContract):
     name = "breadcrumbs_ties"
     smooth = False  # weights decide elections

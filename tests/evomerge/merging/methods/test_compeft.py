@@ -14,6 +14,7 @@ class TestComPeft(MergeMethodContract):
     local = False  # the largest of the whole model
 
 
+@pytest.mark.slow
 class TestSparseTernary(MergeMethodContract):
     name = "compeft"
     options = fixed({"values": "stc"})
@@ -22,6 +23,7 @@ class TestSparseTernary(MergeMethodContract):
     local = False  # as above
 
 
+@pytest.mark.slow
 class TestPruned(MergeMethodContract):
     name = "compeft"
     options = fixed({"values": "prune"})

@@ -15,12 +15,14 @@ class TestConsensusTa(MergeMethodContract):
     one_hot = None  # the masks compare all deltas
 
 
+@pytest.mark.slow
 class TestConsensusTaOfEverything(MergeMethodContract):
     name = "consensus_ta"
     options = fixed({"votes": 0})
     values = fixed({"weight": [0.3, -0.2, 0.8]})
 
 
+@pytest.mark.slow
 class TestReconstruction(MergeMethodContract):
     name = "consensus_ta"
     options = fixed({"task": "code"})

@@ -15,6 +15,7 @@ class TestConsensusTies(MergeMethodContract):
     local = False  # the largest of the whole model
 
 
+@pytest.mark.slow
 class TestTies(MergeMethodContract):
     name = "consensus_ties"
     smooth = False  # weights decide elections

@@ -16,6 +16,7 @@ class TestDareLinear(MergeMethodContract):
     permutes = True  # a mask belongs to an input's name, not to its place
 
 
+@pytest.mark.slow
 class TestUnscaledDareLinear(MergeMethodContract):
     name = "dare_linear"
     options = fixed({"rescale": "paper"})
@@ -24,6 +25,7 @@ class TestUnscaledDareLinear(MergeMethodContract):
     unbiased = True
 
 
+@pytest.mark.slow
 class TestDareLinearAsMergekit(MergeMethodContract):
     name = "dare_linear"
     options = fixed({"rescale": "mergekit", "normalize": True})

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.contracts.merge_method import MergeMethodContract, fixed, merged, random_models
@@ -15,6 +16,7 @@ class TestDareTies(MergeMethodContract):
     one_hot = WHOLE
 
 
+@pytest.mark.slow
 class TestDareTiesAsMergekit(MergeMethodContract):
     name = "dare_ties"
     smooth = False  # weights decide elections
@@ -23,6 +25,7 @@ class TestDareTiesAsMergekit(MergeMethodContract):
     one_hot = WHOLE
 
 
+@pytest.mark.slow
 class TestDareTiesAsPeft(MergeMethodContract):
     name = "dare_ties"
     options = fixed({"compat": "peft", "normalize": True})

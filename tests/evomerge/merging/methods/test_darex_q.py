@@ -18,6 +18,7 @@ class TestDarexQ(MergeMethodContract):
     one_hot = fixed({"density": [1.0] * 3, "inverse_q": [1.0] * 3})
 
 
+@pytest.mark.slow
 class TestDarexQAtTheInverseDensity(MergeMethodContract):
     name = "darex_q"
     values = fixed({"weight": [0.3, -0.2, 0.8], "density": [0.25, 0.5, 0.8], "inverse_q": [4.0, 2.0, 1.25]})

@@ -18,6 +18,7 @@ class TestDella(MergeMethodContract):
     one_hot = WHOLE
 
 
+@pytest.mark.slow
 class TestDellaAsMergekit(MergeMethodContract):
     name = "della"
     smooth = False  # weights decide elections

@@ -20,6 +20,7 @@ class TestDellaLinear(MergeMethodContract):
     one_hot = WHOLE
 
 
+@pytest.mark.slow
 class TestUnscaledDellaLinear(MergeMethodContract):
     name = "della_linear"
     options = fixed({"rescale": "paper"})
@@ -28,6 +29,7 @@ class TestUnscaledDellaLinear(MergeMethodContract):
     unbiased = True
 
 
+@pytest.mark.slow
 class TestDellaLinearAsMergekit(MergeMethodContract):
     name = "della_linear"
     options = fixed({"rescale": "mergekit", "normalize": True})

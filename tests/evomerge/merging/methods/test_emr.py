@@ -19,6 +19,7 @@ class TestEmr(MergeMethodContract):
     linear = False  # in its weights, which are normalized
 
 
+@pytest.mark.slow
 class TestEmrSummedUp(MergeMethodContract):
     name = "emr"
     options = fixed({"normalize": False, "rescale": "official"})
@@ -27,6 +28,7 @@ class TestEmrSummedUp(MergeMethodContract):
     local = False  # as above
 
 
+@pytest.mark.slow
 class TestUnified(MergeMethodContract):
     name = "emr"
     options = fixed({"masks": False, "rescale": "none"})

@@ -33,11 +33,13 @@ class TestFisher(MergeMethodContract):
         return statistics(model, tensors, "fisher")
 
 
+@pytest.mark.slow
 class TestUnnormalized(TestFisher):
     options = fixed({"normalize": False, "compat": "mergelm", "floor": 0.1})
     local = True
 
 
+@pytest.mark.slow
 class TestTarget(TestFisher):
     options = fixed({"target": "code", "relative_floor": True})
 

@@ -20,6 +20,7 @@ class TestIsoC(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestIsoCOfVectors(MergeMethodContract):
     name = "iso_c"
     values = fixed({"scale": 1.5})

@@ -13,6 +13,7 @@ class TestLinear(MergeMethodContract):
     linear = False  # weights are normalized
 
 
+@pytest.mark.slow
 class TestLinearWithoutNormalization(MergeMethodContract):
     name = "linear"
     options = fixed({"normalize": False})

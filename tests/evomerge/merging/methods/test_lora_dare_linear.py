@@ -48,6 +48,7 @@ def test_density_one_equals_lora_linear(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, summed[name]) for name, tensor in thinned.items())
 
 
+@pytest.mark.slow
 def test_factors_are_thinned_independently_and_without_bias(tmp_path: Path) -> None:
     """On average over the masks it is lora_linear, whose factors are multiplied: masks of A and B are independent."""
     base, adapters = random_adapters(tmp_path)

@@ -22,6 +22,7 @@ class TestLoraDareTies(MergeMethodContract):
     rotates = False  # works on elements
 
 
+@pytest.mark.slow
 class TestLoraDareTiesByNumber(TestLoraDareTies):
     options = fixed({"election": "frequency"})
 

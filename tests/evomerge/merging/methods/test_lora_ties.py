@@ -23,6 +23,7 @@ class TestLoraTies(MergeMethodContract):
     rotates = False  # works on elements
 
 
+@pytest.mark.slow
 class TestLoraTiesByNumber(TestLoraTies):
     options = fixed({"election": "frequency"})
 

@@ -19,6 +19,7 @@ class TestLore(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestLoreRelative(MergeMethodContract):
     name = "lore"
     options = fixed({"threshold": "relative", "aggregate": "sum", "iterations": 5})
@@ -27,6 +28,7 @@ class TestLoreRelative(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestLoreByTies(MergeMethodContract):
     name = "lore"
     options = fixed({"threshold": "relative", "aggregate": "ties", "iterations": 3})
@@ -35,6 +37,7 @@ class TestLoreByTies(MergeMethodContract):
     rotates = False  # an election is one of elements
 
 
+@pytest.mark.slow
 class TestLoreWithoutThreshold(MergeMethodContract):
     name = "lore"
     options = fixed({"iterations": 2})

@@ -25,14 +25,17 @@ class TestMats(MergeMethodContract):
         return statistics(model, tensors, "gram", "gram_out", "fisher")
 
 
+@pytest.mark.slow
 class TestKfac(TestMats):
     options = fixed({"objective": "kfac"})
 
 
+@pytest.mark.slow
 class TestFisherObjective(TestMats):
     options = fixed({"objective": "fisher", "initial": "base"})
 
 
+@pytest.mark.slow
 class TestFromTheAverage(TestMats):
     options = fixed({"objective": "kfac", "initial": "average"})
     one_hot = fixed({})

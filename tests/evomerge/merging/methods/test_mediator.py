@@ -13,6 +13,7 @@ class TestMediatorAverages(MergeMethodContract):
     hull = True
 
 
+@pytest.mark.slow
 class TestMediatorChooses(MergeMethodContract):
     name = "mediator"
     options = fixed({"score": "magnitudes"})

@@ -18,6 +18,7 @@ class TestMetricsWeighted(MergeMethodContract):
     hull = True
 
 
+@pytest.mark.slow
 class TestMetricsWeightedByRank(MergeMethodContract):
     name = "metrics_weighted"
     options = fixed({"by": "rank"})

@@ -21,6 +21,7 @@ class TestModelStock(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestModelStockIdenticalExperts(MergeMethodContract):
     name = "model_stock"
     options = fixed({"compat": "mergekit"})
@@ -31,6 +32,7 @@ class TestModelStockIdenticalExperts(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestModelStockFilterWise(MergeMethodContract):
     name = "model_stock"
     options = fixed({"filter_wise": True, "clamp": False})

@@ -18,6 +18,7 @@ class TestMultislerp(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestMultislerpOfDeltas(MergeMethodContract):
     name = "multislerp"
     options = DELTAS
@@ -26,6 +27,7 @@ class TestMultislerpOfDeltas(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestMultislerpWithoutNormalization(MergeMethodContract):
     name = "multislerp"
     options = fixed({"relative_to_base": True, "normalize": False})

@@ -19,6 +19,7 @@ class TestNuslerp(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestNuslerpOfDeltas(MergeMethodContract):
     name = "nuslerp"
     n_inputs = 2
@@ -28,6 +29,7 @@ class TestNuslerpOfDeltas(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestNuslerpByRow(MergeMethodContract):
     name = "nuslerp"
     n_inputs = 2
@@ -36,6 +38,7 @@ class TestNuslerpByRow(MergeMethodContract):
     averages = True
 
 
+@pytest.mark.slow
 class TestNuslerpByColumn(MergeMethodContract):
     name = "nuslerp"
     n_inputs = 2

@@ -29,6 +29,7 @@ class TestOpcm(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestOpcmOfThePaper(MergeMethodContract):
     name = "opcm"
     options = fixed({"compat": "paper", "exclude": ""})

@@ -15,6 +15,7 @@ class TestPcb(MergeMethodContract):
     local = False  # magnitudes and balances are ranked over the whole model
 
 
+@pytest.mark.slow
 class TestPcbOfSigns(MergeMethodContract):
     name = "pcb"
     options = fixed({"compat": "vision_es"})
@@ -23,6 +24,7 @@ class TestPcbOfSigns(MergeMethodContract):
     local = False  # as above
 
 
+@pytest.mark.slow
 class TestPcbForVision(MergeMethodContract):
     name = "pcb"
     options = fixed({"compat": "vision"})

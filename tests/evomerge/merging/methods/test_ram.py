@@ -16,6 +16,7 @@ class TestRam(MergeMethodContract):
     scales = False  # epsilon is in units of the weights
 
 
+@pytest.mark.slow
 class TestRamWithoutEpsilon(MergeMethodContract):
     name = "ram"
     values = fixed({"weight": [0.3, 0.9, 0.5], "epsilon": 0.0})

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.contracts.merge_method import MergeMethodContract, fixed, merged, random_models
@@ -15,6 +16,7 @@ class TestRamPlus(MergeMethodContract):
     # Amplification is in units of the tensor: other tensors play no part, see local.
 
 
+@pytest.mark.slow
 class TestRamPlusWithoutEpsilon(MergeMethodContract):
     name = "ram_plus"
     values = fixed({"weight": [0.3, 0.9, 0.5], "epsilon": 0.0, "scale": 1.0})

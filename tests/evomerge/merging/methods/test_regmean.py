@@ -31,6 +31,7 @@ class TestRegMean(MergeMethodContract):
         return statistics(model, tensors, "gram")
 
 
+@pytest.mark.slow
 class TestAsPublished(TestRegMean):
     values = fixed({"weight": [1.0, 1.0, 1.0], "off_diagonal": 1.0})
     options = fixed({"ridge": 0.0})

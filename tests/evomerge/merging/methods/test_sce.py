@@ -18,6 +18,7 @@ class TestSce(MergeMethodContract):
     one_hot = None  # an input's own weight is that of its delta
 
 
+@pytest.mark.slow
 class TestSceWithWeights(MergeMethodContract):
     name = "sce"
     options = fixed({"compat": "official"})
@@ -27,6 +28,7 @@ class TestSceWithWeights(MergeMethodContract):
     hull = True
 
 
+@pytest.mark.slow
 class TestSceAsMergekit(MergeMethodContract):
     name = "sce"
     options = MERGEKIT

@@ -18,6 +18,7 @@ class TestSparseSoup(MergeMethodContract):
     hull = True
 
 
+@pytest.mark.slow
 class TestIntersection(MergeMethodContract):
     name = "sparse_soup"
     options = fixed({"masks": "intersect"})

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.contracts.merge_method import MergeMethodContract, fixed, merged
@@ -9,6 +10,7 @@ class TestTaskArithmetic(MergeMethodContract):
     values = fixed({"weight": [0.3, -0.2, 0.8], "scale": 1.1})
 
 
+@pytest.mark.slow
 class TestNormalizedTaskArithmetic(MergeMethodContract):
     name = "task_arithmetic"
     options = fixed({"normalize": True})

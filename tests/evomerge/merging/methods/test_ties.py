@@ -34,6 +34,7 @@ class TestTies(MergeMethodContract):
     one_hot = fixed({"density": [1.0, 1.0, 1.0], "scale": 1.0})
 
 
+@pytest.mark.slow
 class TestTiesWholeDeltas(MergeMethodContract):
     name = "ties"
     smooth = False  # weights decide elections
@@ -43,6 +44,7 @@ class TestTiesWholeDeltas(MergeMethodContract):
     hull = True
 
 
+@pytest.mark.slow
 class TestTiesRescaled(MergeMethodContract):
     name = "ties"
     smooth = False  # weights decide elections
@@ -51,6 +53,7 @@ class TestTiesRescaled(MergeMethodContract):
     one_hot = fixed({"density": [1.0, 1.0, 1.0], "scale": 1.0})
 
 
+@pytest.mark.slow
 class TestTiesAsPeft(MergeMethodContract):
     name = "ties"
     options = fixed({"compat": "peft", "election": "frequency"})
@@ -58,6 +61,7 @@ class TestTiesAsPeft(MergeMethodContract):
     one_hot = None  # an input of weight zero is counted
 
 
+@pytest.mark.slow
 class TestTiesOfTheAuthors(MergeMethodContract):
     name = "ties"
     options = fixed({"compat": "official"})
@@ -66,6 +70,7 @@ class TestTiesOfTheAuthors(MergeMethodContract):
     local = False  # one threshold for the whole model
 
 
+@pytest.mark.slow
 class TestTiesOfMergeLM(MergeMethodContract):
     name = "ties"
     options = fixed({"compat": "mergelm"})

@@ -17,6 +17,7 @@ class TestTwinMerging(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestTwinMergingAsItIs(MergeMethodContract):
     name = "twin_merging"
     options = fixed({"normalize": False})
@@ -25,6 +26,7 @@ class TestTwinMergingAsItIs(MergeMethodContract):
     rotates = True
 
 
+@pytest.mark.slow
 class TestTwinMergingWhole(MergeMethodContract):
     name = "twin_merging"
     options = fixed({"exclude": "*"})

@@ -16,6 +16,7 @@ class TestVarianceCorrected(MergeMethodContract):
     rotates = False  # a rotation changes the mean of the elements
 
 
+@pytest.mark.slow
 class TestVarianceCorrectedTowardsTheBase(MergeMethodContract):
     name = "variance_corrected"
     values = fixed({"weight": [0.2, 0.5, 0.4], "base_share": 0.25})
@@ -23,6 +24,7 @@ class TestVarianceCorrectedTowardsTheBase(MergeMethodContract):
     translates = False  # as above
 
 
+@pytest.mark.slow
 class TestVarianceCorrectedWithEpsilon(MergeMethodContract):
     name = "variance_corrected"
     options = fixed({"epsilon": 1e-4})
