@@ -29,14 +29,21 @@ def resolve_path(path: str, folder: Path) -> str:
 def locate_name(text: str, folder: Path) -> tuple[str, str | None]:
     """Return (path, None) for a path in a file in `folder`, or (repository, revision) of the hub."""
     local = resolve_path(text, folder)
-    found = None if Path(local).exists() else _HUB.fullmatch(text)
+    found = None if _exists(local) else _HUB.fullmatch(text)
     return (local, None) if found is None else (found["name"], found["revision"] or MAIN)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name longer than file systems take
+        return False
 
 
 def named_input(name: str, text: str) -> Input:
     """Parse `MODEL`, `MODEL@REVISION` or `MODEL+ADAPTER` from a command line."""
     adapter = None
-    if "+" in text and not Path(text).expanduser().exists():
+    if "+" in text and not _exists(str(Path(text).expanduser())):
         text, _, adapter = text.partition("+")
     path, revision = _typed(text)
     lora, lora_revision = (None, None) if adapter is None else _typed(adapter)

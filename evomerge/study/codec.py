@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evaluators.base import Scores
 from evomerge.recipe.file import merge_from_dict, merge_to_dict
 from evomerge.study.example_lists import ExampleLists
+from evomerge.study.lines import UNREADABLE, StudyError
 from evomerge.study.packing import packed, rounded, unpacked
 from evomerge.trial import Failure, Outcome, Trial
 
@@ -95,7 +96,14 @@ class StoredScores(Mapping[str, Scores]):
     def __getitem__(self, task: str) -> Scores:
         found = self._found.get(task)
         if found is None:
-            found = self._found[task] = _scores_from_dict(self._data[task], self._examples)
+            data = self._data[task]
+            try:
+                found = self._found[task] = _scores_from_dict(data, self._examples)
+            except UNREADABLE as error:
+                raise StudyError(
+                    f"The scores on task {task!r:.80} in the ledger cannot be read, although their checksum is right: "
+                    f"{error!r:.200}. No evomerge wrote them so; restore the ledger from a copy."
+                ) from error
         return found
 
     def __iter__(self) -> Iterator[str]:

@@ -65,7 +65,11 @@ class Follower:
         self._epoch = record.epoch
         self.study.follow(record)
         number = record.data["number"] if record.kind in ("asked", "told") else None
-        return Change(record.kind, datetime.fromisoformat(record.wall), number, record.data)
+        try:
+            at = datetime.fromisoformat(record.wall)
+        except ValueError as error:
+            raise StudyError(f"{self._path}, record {record.sequence}: {error}.") from error
+        return Change(record.kind, at, number, record.data)
 
     def _explain(self) -> None:
         if read(self._path).end > self._offset:  # raises for a damaged ledger

@@ -63,6 +63,12 @@ class Record(NamedTuple):
     batch: int | None = None
 
 
+#: Types of a record's fields.
+_KINDS: tuple[Any, ...] = (int, int, str, dict, (int, float), str, (int, type(None)))
+#: Errors of reading plain data that is not as expected.
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
+
+
 @dataclass(frozen=True)
 class Contents:
     """Contents of a ledger: its records, the byte offset of their end, and the number of incomplete bytes after it."""
@@ -90,17 +96,29 @@ def decode(line: bytes) -> Record | None:
 
 
 def parse(line: bytes) -> Record:
-    """Decode a line known to be complete."""
-    fields = _FROM_JSON(line.decode())[0]
-    return Record(
-        fields["sequence"],
-        fields["epoch"],
-        fields["kind"],
-        fields["data"],
-        fields.get("active", 0.0),
-        fields.get("wall", ""),
-        fields.get("batch"),
-    )
+    """Decode a line known to be complete. Raises StudyError for one that no evomerge has written."""
+    try:
+        fields = _FROM_JSON(line.decode())[0]
+        record = Record(
+            fields["sequence"],
+            fields["epoch"],
+            fields["kind"],
+            fields["data"],
+            fields.get("active", 0.0),
+            fields.get("wall", ""),
+            fields.get("batch"),
+        )
+    except UNREADABLE as error:
+        raise StudyError(f"A line of the ledger has the right checksum but is no record: {error!r:.200}.") from error
+    wrong = [
+        name for name, kinds, value in zip(Record._fields, _KINDS, record, strict=True) if not isinstance(value, kinds)
+    ]
+    if wrong:
+        raise StudyError(
+            f"A line of the ledger has the right checksum but is no record: {wrong[0]} is "
+            f"{getattr(record, wrong[0])!r:.60}."
+        )
+    return record
 
 
 def ledger_of(folder: Path) -> Path:

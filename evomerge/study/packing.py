@@ -44,7 +44,10 @@ def unpacked(text: str | Sequence[Any]) -> FloatArray:
         array = np.array(text, dtype=np.float64)
     elif text.startswith("bits"):
         size, _, bits = text[4:].partition(":")
-        array = np.unpackbits(np.frombuffer(b64decode(bits), dtype=np.uint8), count=int(size)).astype(np.float64)
+        octets = np.frombuffer(b64decode(bits), dtype=np.uint8)
+        if not 0 <= int(size) <= 8 * len(octets):  # numpy would append as many zeros as a damaged text asks for
+            raise ValueError(f"{size} bits were announced, and there are {8 * len(octets)}")
+        array = np.unpackbits(octets, count=int(size)).astype(np.float64)
     else:
         array = np.frombuffer(b64decode(text[4:]), dtype=_FLOATS[text[:3]]).astype(np.float64)
     array.flags.writeable = False

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.study.codec import outcome_from_dict, trial_from_dict
 from evomerge.study.example_lists import ExampleLists
-from evomerge.study.lines import Record, StudyError
+from evomerge.study.lines import UNREADABLE, Record, StudyError
 from evomerge.trial import Origin, Outcome, Trial
 
 #: 3 packs numbers and subsets of examples, 2 has trials that score only some examples. Records of all of them
@@ -101,7 +101,18 @@ class State:
         self.cost = 0.0
 
     def apply(self, record: Record) -> None:
-        """Add one record. Raises StudyError for the schema of a newer evomerge."""
+        """Add one record. Raises StudyError for the schema of a newer evomerge, and for data that cannot be read."""
+        try:
+            self._apply(record)
+        except StudyError:
+            raise
+        except UNREADABLE as error:
+            raise StudyError(
+                f"Record {record.sequence} ({record.kind!r:.40}) of the study in {self.folder} cannot be read although "
+                f"its checksum is right: {error!r:.200}. No evomerge wrote it so; restore the ledger from a copy."
+            ) from error
+
+    def _apply(self, record: Record) -> None:
         self.active_seconds = record.active
         if record.kind == "told":
             self._tell(record.data, record.active)
