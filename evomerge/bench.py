@@ -3,7 +3,7 @@
 import hashlib
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -135,6 +135,8 @@ class Bench:
     def __init__(self, spec: BenchSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
+        #: Called with each stage of a trial that begins.
+        self.entered: Callable[[str], None] = _unheard
         if spec.pins is not None:
             check_worker(input_files(spec.recipe), spec.pins)
         sources = open_searched(spec.space, spec.recipe)
@@ -209,6 +211,15 @@ class Bench:
             return Outcome(trial.number, failure=_failure(error), seconds=seconds)
         return Outcome(trial.number, scores=scores, seconds=seconds)
 
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], stage: str) -> Iterator[None]:
+        self.entered(stage)
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begin
+
     def merge_of(self, trial: Trial) -> Merge:
         """Return the merge that a trial stands for."""
         if trial.merge is not None:
@@ -227,13 +238,13 @@ class Bench:
     def _score(self, trial: Trial, seconds: dict[str, float], most: int | None = None) -> dict[str, Scores]:
         merge = self.merge_of(trial)
         self._teach(trial, seconds)
-        with _timed(seconds, "merge"):
+        with self._timed(seconds, "merge"):
             self._become(merge)
         model, state = self._scored(trial.label)
         model.coefficients = self._seen(trial, merge).values
         scores = {}
         for task in self._tasks(trial):
-            with _timed(seconds, f"evaluate:{task}"):
+            with self._timed(seconds, f"evaluate:{task}"):
                 self._renew(merge)
                 state.restore()
                 scored = self._evaluate(task, trial, model, most)
@@ -251,7 +262,7 @@ class Bench:
             raise ValueError(f"Trial {trial.number} asks for a gradient and has no point to take it at.")
         merge = self.merge_of(trial)
         self._teach(trial, seconds)
-        with _timed(seconds, "merge"):
+        with self._timed(seconds, "merge"):
             self._become(merge)
         self.model.coefficients = merge.table.values
         hooks = GradientHooks(self.model, self.engine, checkpointing=self._sparing)
@@ -259,7 +270,7 @@ class Bench:
         forwarded: list[Tensor] = []
         with hooks.of(merge, self.space.searched(trial.x)) as found:
             for task, ids in (trial.examples or {}).items():
-                with _timed(seconds, f"gradient:{task}"):
+                with self._timed(seconds, f"gradient:{task}"):
                     if self._sparing or self._state.changed:  # a backward pass refuses buffers that were restored
                         _backward(forwarded)
                     self._state.restore()
@@ -267,7 +278,7 @@ class Bench:
                     if losses is not None:
                         scores[task] = Scores(losses[0], losses[1].detach().double().cpu().numpy())
                         forwarded.append(weights[task] * losses[1].mean())
-            with _timed(seconds, "gradient"):
+            with self._timed(seconds, "gradient"):
                 _backward(forwarded)
         return Outcome(trial.number, scores, self.space.pull_back(trial.x, found.values), seconds=seconds)
 
@@ -286,7 +297,7 @@ class Bench:
             for expert in self.evaluators[task].experts:
                 key = (task, expert, trial.split)
                 if key not in self._learned:
-                    with _timed(seconds, f"evaluate:{task}"):
+                    with self._timed(seconds, f"evaluate:{task}"):
                         self._learn(task, expert, trial.split)
                     self._learned.add(key)
 
@@ -461,21 +472,16 @@ class Bench:
         return weights.hexdigest(), computed, seen.hexdigest()
 
 
+def _unheard(stage: str) -> None:
+    """Tell nobody of a stage."""
+
+
 def _backward(losses: list[Tensor]) -> None:
     """Backpropagate the sum of some losses, and forget them: every weight's gradient is contracted once."""
     followed = [loss for loss in losses if loss.requires_grad]
     losses.clear()
     if followed:
         torch.autograd.backward(followed)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begin
 
 
 def _failure(error: Exception) -> Failure:

@@ -1,6 +1,7 @@
 """The cause of a worker's death, from Ray, its log and the kernel."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Ray's message for a worker that it killed because its machine was short of memory.
@@ -11,8 +12,16 @@ _SIGNAL = re.compile(r"\*\*\* (SIG[A-Z]+) received|receives a (SIG[A-Z]+)")
 _TAIL = 50_000
 
 
-def why_died(said: str, log: str | None, kernel_kills: int) -> str:
-    """Describe in one sentence why a worker died.
+@dataclass(frozen=True)
+class Death:
+    """Why a worker died, in one sentence, and whether a lack of memory is the cause as far as it is known."""
+
+    reason: str
+    memory: bool = False
+
+
+def why_died(said: str, log: str | None, kernel_kills: int) -> Death:
+    """Find out why a worker died.
 
     Args:
         said: The message of Ray's error.
@@ -20,16 +29,17 @@ def why_died(said: str, log: str | None, kernel_kills: int) -> str:
         kernel_kills: Number of processes that the kernel here killed for memory while the worker ran.
     """
     if _LOW_MEMORY.search(said):
-        return "Ray killed it because its machine ran low on memory"
+        return Death("Ray killed it because its machine ran low on memory", memory=True)
     found = _SIGNAL.search(log or "") or _SIGNAL.search(said)
     if found is not None:
-        return f"it ended with {found.group(1) or found.group(2)}"
+        return Death(f"it ended with {found.group(1) or found.group(2)}")
     first = said.strip().partition("\n")[0]
     if log is None:
-        return first
+        return Death(first)
     if kernel_kills:
-        return f"{first} The kernel killed {kernel_kills} process(es) for memory meanwhile, probably this one too"
-    return (
+        said = f"{first} The kernel killed {kernel_kills} process(es) for memory meanwhile, probably this one too"
+        return Death(said, memory=True)
+    return Death(
         f"{first} It logged no signal, as after SIGKILL from another process, or from the kernel when memory runs out "
         "(see dmesg)"
     )

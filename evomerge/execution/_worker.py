@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from evomerge.execution._death import kernel_kills, log_tail, own_log, why_died
+from evomerge.execution._death import Death, kernel_kills, log_tail, own_log, why_died
 from evomerge.execution._guard import Bench, run_guarded
 from evomerge.execution._jobs import Job
+from evomerge.execution._stuck import Announcer, stack_of, stage_of
 from evomerge.trial import Outcome, Trial
 
 
@@ -26,6 +27,7 @@ class Actor:
         if "torch" in sys.modules:  # if unpickling `make_bench` has imported it
             sys.modules["torch"].set_num_threads(threads)
         self._bench = make_bench()
+        self._bench.entered = Announcer(own_log())
 
     def ping(self) -> tuple[int, str, str]:
         """Return the process id, its log and its node's id, which shows that the bench is built and idle."""
@@ -70,9 +72,17 @@ class Worker:
         self.pid, self._log, self.node, self._kills = pid, log, node, kernel_kills()
         self.alive_since = self._clock()
 
-    def why_died(self, said: str) -> str:
+    def why_died(self, said: str) -> Death:
         """Return why its process ended. said: the message of Ray's error."""
         return why_died(said, log_tail(self._log), kernel_kills() - self._kills)
+
+    def where(self) -> tuple[str, float] | None:
+        """Return the stage of its trial and the seconds since it began; None if unknown, as on another machine."""
+        return stage_of(self._log) if self._log else None
+
+    def stack(self) -> str:
+        """Return the stacks of its process; empty if unknown, as on another machine."""
+        return stack_of(self.pid, self._log) if self._log and self.pid is not None else ""
 
     def lose(self) -> None:
         """Record that it died, was killed or is unreachable."""

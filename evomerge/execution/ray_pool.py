@@ -38,6 +38,8 @@ _STRAGGLERS = 30.0
 _SETTLED = 6.0
 #: Seconds without any worker after which it is said, and again after each doubling.
 _QUIET = 15.0
+#: Deaths for lack of memory after which half of the workers are given up.
+MEMORY_DEATHS = 2
 
 
 class RayPool:
@@ -79,6 +81,7 @@ class RayPool:
         self._wanted, self._say, self._clock = workers, say, clock
         self._deadline = Deadline(trial_timeout)
         self._last_loss = ""
+        self._memory_deaths = self._surplus = 0
         self._queue: deque[Job] = deque()
         self._done: deque[Outcome] = deque()
         self._workers: list[Worker] = []
@@ -153,6 +156,7 @@ class RayPool:
         return len(self._queue) + sum(worker.job is not None for worker in self._workers)
 
     def _dispatch(self) -> None:
+        self._retire()
         for worker in self._workers:
             if self._queue and worker.pid is not None and worker.call is None and not self._is_leaving(worker):
                 worker.run(self._queue.popleft())
@@ -242,11 +246,14 @@ class RayPool:
                 self._give_up(worker, job, error)
                 return
             self._last_loss = " ".join(str(error).split())
-            lost = None if job is None else self._lost(job, worker, error)
+            death = worker.why_died(str(error))
+            lost = None if job is None else self._lost(job, worker, error, death.reason)
             worker.lose()
             if job is not None:
+                if death.memory:
+                    self._short_of_memory(job, worker)
                 self._retry(worker, job, lost)
-            if self._is_leaving(worker):
+            if self._is_leaving(worker) and worker in self._workers:
                 self._release(worker)
                 self._staff(self._connection.nodes)
         else:
@@ -254,8 +261,29 @@ class RayPool:
                 worker.answered(*value)
             else:
                 if not job.trial.is_part:  # parts are so much shorter that whole trials would time out
-                    self._deadline.note(self._clock() - worker.since)
+                    self._deadline.note(self._clock() - worker.since, value.seconds)
                 self._finish(worker, job, value)
+
+    def _short_of_memory(self, job: Job, worker: Worker) -> None:
+        """Count a death for lack of memory; after MEMORY_DEATHS of them, half of the workers go, once."""
+        self._memory_deaths += 1
+        kept = (len(self._workers) + 1) // 2
+        if self._memory_deaths != MEMORY_DEATHS or kept == len(self._workers):
+            return
+        self._surplus, self._wanted = len(self._workers) - kept, kept
+        job.fewer_workers(
+            worker.name,
+            f"{kept} of {len(self._workers)} workers from now on: {MEMORY_DEATHS} of them died because memory ran out. "
+            f"Set `workers: {kept}` to begin so",
+        )
+        self._retire()
+
+    def _retire(self) -> None:
+        """Let surplus workers go that run nothing, first those that are lost."""
+        for worker in sorted(self._workers, key=lambda each: each.pid is not None):
+            if self._surplus and worker.job is None:
+                self._release(worker)
+                self._surplus -= 1
 
     def _retry(self, worker: Worker, job: Job, outcome: Outcome | None) -> None:
         if outcome is None:
@@ -282,28 +310,31 @@ class RayPool:
             name = self._nodes[identity].name if identity in self._nodes else "of the cluster"
             self._say(f"no worker starts on node {name} any more: {raised(error)}")
 
-    def _lost(self, job: Job, worker: Worker, error: RayError) -> Outcome | None:
+    def _lost(self, job: Job, worker: Worker, error: RayError, reason: str) -> Outcome | None:
         """Record why a worker was lost while running a job; return the outcome if there is no retry left."""
         if (isinstance(error, ActorDiedError) and error.preempted) or self._is_leaving(worker):
             node = self._nodes.get(worker.node)
             job.preempted(worker.name, "" if node is None else node.name)
             return None
-        return job.worker_died(worker.name, worker.why_died(str(error)))
+        return job.worker_died(worker.name, reason)
 
     def _look_after_workers(self) -> None:
         self._connection.head.check()
         nodes = self._connection.news()
         if nodes is not None:
             self._staff(nodes)
+        self._retire()
         now, limit = self._clock(), self._deadline.seconds
         for worker in self._workers:
             if worker.pid is None and worker.call is None and now >= worker.since + _TICK:
                 worker.ping()
             elif worker.job is not None and limit is not None and now >= worker.since + limit:
+                place, stack = worker.where(), worker.stack()
+                where = "" if place is None else self._deadline.describe(*place)
                 ray.kill(worker.handle, no_restart=False)
                 job = worker.job
                 worker.lose()
-                self._retry(worker, job, job.timed_out(worker.name, limit))
+                self._retry(worker, job, job.timed_out(worker.name, limit, where, stack))
         silent = time.monotonic() - self._last_alive
         if self.slots:
             self._last_alive, self._quiet = time.monotonic(), _QUIET

@@ -19,8 +19,11 @@ LOW = "Task was killed due to the node running low on memory.\n"
         (SAID, None, 1, "The actor died unexpectedly before finishing this task."),
     ],
 )
+@pytest.mark.fault("F12", "messages of Ray, logs and counts of the kernel", "signal or memory is named")
 def test_the_end_is_named(said: str, log: str | None, kills: int, expected: str) -> None:
-    assert why_died(said, log, kills).endswith(expected)
+    death = why_died(said, log, kills)
+    assert death.reason.endswith(expected)
+    assert death.memory == (said == LOW or "kernel killed" in expected)
 
 
 def test_a_log_elsewhere_is_none() -> None:

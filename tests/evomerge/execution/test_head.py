@@ -8,6 +8,7 @@ from evomerge.execution._head import INTERVAL, PATIENCE, Head
 from evomerge.execution.base import ExecutorError
 
 
+@pytest.mark.fault("F9", "a head stops answering", "lost after 30 s, before Ray ends the process")
 def test_a_head_is_lost_when_it_has_been_silent_for_long_and_not_before() -> None:
     now = [1000.0]
     with socket.create_server(("127.0.0.1", 0)) as server:

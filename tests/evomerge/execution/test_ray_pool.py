@@ -1,7 +1,9 @@
 """The pool of Ray workers, with real processes that really die."""
 
 import ctypes
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
+from evomerge.execution import _worker
 from evomerge.execution.base import Executor, ExecutorError
 from evomerge.execution.ray_pool import RayPool
 from evomerge.execution.serial import SerialExecutor
@@ -27,6 +30,8 @@ from tests.waiting import CEILING, wait_until
 
 class DangerousBench(SmallBench):
     """Dies, hangs, waits or returns nonsense by the label; leaves a file behind for every start."""
+
+    entered: Callable[[str], None]
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -41,6 +46,9 @@ class DangerousBench(SmallBench):
             os.kill(os.getpid(), signal.SIGKILL)
         if trial.label == "crash once" and started == 0:
             os.kill(os.getpid(), signal.SIGSEGV)
+        if "hang" in trial.label:
+            self.entered("merge")
+            self.entered("evaluate:stuck")
         if trial.label == "hang" or (trial.label == "hang once" and started == 0):
             ctypes.PyDLL(None).sleep(1000)  # holds the interpreter, as a stuck kernel would
         if trial.label == "wait":
@@ -99,6 +107,7 @@ def test_the_same_outcomes_as_in_this_process(pool: RayPool, tmp_path: Path) -> 
     assert ray == {outcome.number: describe(outcome) for outcome in serial}
 
 
+@pytest.mark.fault("F7", "all workers are killed while they score", "both trials get their scores")
 def test_a_killed_worker_costs_nothing_but_time(pool: RayPool, folder: Path) -> None:
     victims = pool.worker_pids()
     pool.submit(trial(0, "wait"))
@@ -127,6 +136,9 @@ def test_an_idle_pool_gets_its_workers_back(pool: RayPool) -> None:
     wait_until(lambda: pool.next_outcome(0.0) is None and pool.slots == 2 and victim not in pool.worker_pids())
 
 
+@pytest.mark.fault(
+    "F7", "SIGKILL and SIGSEGV in the worker, again and again", "three attempts; the signal is named; others go on"
+)
 def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, folder: Path) -> None:
     labels = ["search", "die", "crash once", "search", "search"]
     outcomes = {o.number: o for o in run_all(pool, map(trial, range(len(labels)), labels))}
@@ -144,6 +156,9 @@ def test_a_trial_that_kills_its_workers_fails_alone(pool: RayPool, folder: Path)
     assert len(list(folder.glob("1-*"))) == 3
 
 
+@pytest.mark.fault(
+    "F10", "native code sleeps and holds the interpreter", "killed, tried once more; stage and stack in the failure"
+)
 def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path: Path) -> None:
     ahead = [0.0]  # of the clock: nothing hangs before this test says so
     clock = lambda: time.monotonic() + ahead[0]  # noqa: E731
@@ -162,9 +177,37 @@ def test_a_hanging_trial_is_killed_and_tried_once_more(ray_here: None, tmp_path:
     assert first.failure is not None
     assert first.failure.kind == "timeout"
     assert [event["event"] for event in first.events] == ["timeout", "timeout"]
+    assert re.fullmatch(r"no outcome after 600 s, for \d+ s in 'evaluate:stuck', 2 times", first.failure.message)
+    assert "in run_guarded" in first.failure.trace, "it says where native code was called that holds the interpreter"
     assert len(list(tmp_path.glob("0-*"))) == 2
     assert second.failure is None
     assert [event["event"] for event in second.events] == ["timeout"]
+    pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "F12",
+    "workers are killed as the kernel would",
+    "all trials get scores; one of two workers goes after the second death",
+)
+def test_half_of_the_workers_go_when_memory_runs_out_again_and_again(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real deaths by SIGKILL; that the kernel has counted them as its own is what the test makes up."""
+    killed = itertools.count()
+    monkeypatch.setattr(_worker, "kernel_kills", lambda: next(killed))
+    pool = RayPool(partial(DangerousBench, tmp_path), workers=2)
+    labels = ["search", "die once", "die once", "search", "die once", "search"]
+    outcomes = {outcome.number: outcome for outcome in run_all(pool, map(trial, range(6), labels))}
+    assert all(outcome.failure is None for outcome in outcomes.values())
+    events = [event for outcome in outcomes.values() for event in outcome.events]
+    reasons = [str(event["reason"]) for event in events if event["event"] == "worker_died"]
+    assert len(reasons) == 3
+    assert all("for memory meanwhile" in reason for reason in reasons)
+    (fewer,) = (str(event["reason"]) for event in events if event["event"] == "fewer_workers")
+    assert fewer.startswith("1 of 2 workers from now on: 2 of them died because memory ran out.")
+    wait_until(lambda: pool.next_outcome(0.1) is None and pool.slots == 1)
     pool.close()
 
 
@@ -224,6 +267,9 @@ def died(**context: object) -> ActorDiedError:
         (ActorUnavailableError("Socket closed", b"\1" * 16), ["worker_died"] * 3),
     ],
 )
+@pytest.mark.fault(
+    "F8", "Ray's errors for lost and preempted nodes are raised", "retried; a preemption counts against no trial"
+)
 def test_a_lost_node_is_never_read_as_a_bench_that_cannot_be_built(
     pool: RayPool, monkeypatch: pytest.MonkeyPatch, error: RayError, events: list[str]
 ) -> None:
@@ -279,6 +325,7 @@ print("done", interrupts, flush=True)
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F41", "the sockets of a search are listed", "all listen on 127.0.0.1")
 def test_ctrl_c_in_a_terminal_leaves_workers_and_handlers_alone(tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-W", "error::ResourceWarning", "-c", DRIVER, str(tmp_path)],
