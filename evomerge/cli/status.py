@@ -63,7 +63,7 @@ def dashboard(
     run: RunFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; by default only this machine can connect.")
+        str, typer.Option(help="Address to listen on; by default only this machine can connect. There is no login.")
     ] = "127.0.0.1",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     export: Annotated[
@@ -81,7 +81,7 @@ def dashboard(
     ledger_of(run)  # before heavy imports, so that a wrong folder is reported at once
     # Only tensor names are read from the models: never download one for that.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from evomerge.commands.dashboard import export_view, serve
+    from evomerge.commands.dashboard import export_view, is_local, serve
     from evomerge.run import Run
 
     if export is not None:
@@ -91,6 +91,13 @@ def dashboard(
 
     def say(address: str, view: Any) -> None:
         data = {"url": address, "study": str(run), "trials": view.size}
-        show(as_json, data, f"{address} shows {run} ({view.size} trials so far); Ctrl-C stops the dashboard")
+        notes = []
+        if not is_local(host):
+            data["warning"] = (
+                f"anyone who reaches {address} can read this study: the dashboard has no login and no encryption. "
+                "From elsewhere, leave --host out and use a tunnel: ssh -L 8080:127.0.0.1:8080 MACHINE."
+            )
+            notes = [f"warning: {data['warning']}"]
+        show(as_json, data, f"{address} shows {run} ({view.size} trials so far); Ctrl-C stops the dashboard", *notes)
 
     serve(Run(run), host, port, browser=not no_browser, say=say)

@@ -6,6 +6,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -53,6 +54,14 @@ def view_of(run: Run) -> OptunaView:
     view = OptunaView(follower, _axes(run))
     view.update()
     return view
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can connect to a server that listens on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def serve(run: Run, host: str, port: int, *, browser: bool, say: Callable[[str, OptunaView], None]) -> None:

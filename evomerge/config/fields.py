@@ -58,6 +58,8 @@ class Limits(Section):
     trials: Annotated[int | None, Field(ge=1, description="Candidates, baselines included.")] = None
     hours: Annotated[float | None, Field(gt=0, description="Hours of searching.")] = None
     until: Annotated[str | None, Field(description="A time such as 07:00, or a date and time.")] = None
+    money: Annotated[float | None, Field(gt=0, description="What the search may cost; needs price_per_hour.")] = None
+    price_per_hour: Annotated[float | None, Field(gt=0, description="Price of an hour of all its machines.")] = None
 
     @field_validator("until")
     @classmethod
@@ -73,9 +75,18 @@ class Limits(Section):
 
     @model_validator(mode="after")
     def _some(self) -> "Limits":
-        if self.trials is None and self.hours is None and self.until is None:
-            raise ValueError("a budget needs trials, hours or until")
+        if (self.money is None) != (self.price_per_hour is None):
+            given, missing = ("price_per_hour", "money") if self.money is None else ("money", "price_per_hour")
+            raise ValueError(f"{given} needs {missing}: the search ends after money / price_per_hour hours")
+        if self.trials is None and self.most_hours is None and self.until is None:
+            raise ValueError("a budget needs trials, hours, until or money")
         return self
+
+    @property
+    def most_hours(self) -> float | None:
+        """The hours of run time over all sessions: `hours`, or those that the money pays for if they are fewer."""
+        paid = None if self.money is None or self.price_per_hour is None else self.money / self.price_per_hour
+        return min((hours for hours in (self.hours, paid) if hours is not None), default=None)
 
     def deadline(self, now: datetime) -> datetime | None:
         """Return `until` with its time zone: the next such local time after `now`, or the given date and time."""

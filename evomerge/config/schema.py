@@ -37,7 +37,8 @@ MEANINGS: Mapping[str, str] = {
         "`off`, `safe` or `aggressive`: whether to drop candidates that are clearly worse before all examples are "
         "scored"
     ),
-    "budget": "`trials`, `hours`, `until` (a time, or a date and time); the first limit reached ends the search",
+    "budget": "`trials`, `hours`, `until` (a time, or a date and time), `money` with `price_per_hour`; the first limit "
+    "reached ends the search",
     "executor": "`ray` (several workers) or `serial` (in this process)",
     "ray_address": "a running Ray cluster: `HOST:PORT` or `auto`; `local`: a private Ray on this machine",
     "ray_insecure": "`true`: join a Ray cluster that has no authentication",

@@ -46,5 +46,6 @@ class Extension:
         study = Study.read(config.study)
         trials = None if self.trials is None else math.ceil(evaluations(study)) + self.trials
         hours = None if self.hours is None else study.active_seconds / 3600 + self.hours
-        limits = config.budget.model_copy(update={"trials": trials, "hours": hours, "until": None})
+        others = dict.fromkeys(("until", "money", "price_per_hour"))
+        limits = config.budget.model_copy(update={"trials": trials, "hours": hours, **others})
         return config.model_copy(update={"budget": limits})

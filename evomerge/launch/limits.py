@@ -57,7 +57,8 @@ def finished(config: SearchConfig, plan: Plan, study: Study, *, finish: bool = F
 
 
 def _time_limit(config: SearchConfig) -> str:
-    given = {"budget.hours": config.budget.hours, "budget.until": config.budget.until}
+    limits = config.budget
+    given = {"budget.hours": limits.hours, "budget.until": limits.until, "budget.money": limits.money}
     return " or ".join(name for name, value in given.items() if value is not None)
 
 
@@ -79,4 +80,4 @@ def selection_count(plan: Plan, optimizer: Optimizer, searched: int | None) -> S
 
 def budget(config: SearchConfig) -> Budget:
     """The limits of the search file, from now on."""
-    return Budget(config.budget.trials, config.budget.hours, config.budget.deadline(datetime.now().astimezone()))
+    return Budget(config.budget.trials, config.budget.most_hours, config.budget.deadline(datetime.now().astimezone()))

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evomerge.cli import app
+from evomerge.commands.dashboard import is_local
 from evomerge.study import Study
 from evomerge.study.lines import FILE
 from tests.evomerge.forks import Fork
@@ -76,6 +77,20 @@ def test_a_finished_search_is_shown_whole_until_ctrl_c(unwatched: Path) -> None:
     assert [trial["number"] for trial in shown] == [entry.trial.number for entry in searched]
     scored = [trial["values"][0] for trial in shown if trial["state"] == "Complete"]
     assert scored == [-entry.losses[0] for entry in searched if entry.losses]
+
+
+def test_an_address_for_others_is_warned_of(unwatched: Path) -> None:
+    with evomerge("dashboard", unwatched, "--port", 0, "--no-browser", "--host", "0.0.0.0") as dashboard:
+        assert dashboard.stdout is not None
+        first, second = dashboard.stdout.readline(), dashboard.stdout.readline()
+        dashboard.send_signal(signal.SIGINT)
+        dashboard.communicate(timeout=CEILING)
+    assert "Ctrl-C stops the dashboard" in first
+    assert second.startswith("warning: anyone who reaches http://0.0.0.0:")
+    assert [is_local(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.7", "node-1")] == [
+        *[True] * 3,
+        *[False] * 3,
+    ]
 
 
 @pytest.mark.parametrize("name", ["study.db", "study.log"])

@@ -136,7 +136,9 @@ MISTAKES = [
     (("search: 0.5", "serch: 0.5"), ":15: split: unknown key 'serch'; did you mean 'search'?"),
     (("trials: 200", "trials: 0"), ":11: budget.trials: must be greater than or equal to 1; got 0."),
     (("trials: 200", "trials: 1.5"), ":11: budget.trials: must be a valid integer; got 1.5."),
-    (("trials: 200, hours: 8, until: 07:00", ""), ":11: budget: a budget needs trials, hours or until."),
+    (("trials: 200, hours: 8, until: 07:00", ""), ":11: budget: a budget needs trials, hours, until or money."),
+    (("trials: 200", "money: 20"), ":11: budget: money needs price_per_hour: the search ends after money / price"),
+    (("trials: 200", "price_per_hour: 2"), ":11: budget: price_per_hour needs money:"),
     (
         ("07:00", "25:00"),
         ":11: budget.until: expected a time such as 07:00, or a date and time such as 2030-01-31 07:00; got '25:00'.",
@@ -291,6 +293,8 @@ def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
         "trials": 7,
         "hours": 8,
         "until": "07:00",
+        "money": None,
+        "price_per_hour": None,
     }
     assert config.budget.trials == 200
 
@@ -386,3 +390,10 @@ def test_until_is_the_next_such_local_time(tmp_path: Path, now: str, until: str,
 def test_without_until_there_is_no_deadline(tmp_path: Path) -> None:
     budget = load(tmp_path, SMALL + "budget: {hours: 1}\n").budget
     assert budget.deadline(datetime.now().astimezone()) is None
+
+
+def test_money_pays_for_hours(tmp_path: Path) -> None:
+    paid = load(tmp_path, SMALL + "budget: {money: 10, price_per_hour: 2.5}\n").budget
+    assert (paid.hours, paid.most_hours) == (None, 4.0)
+    assert load(tmp_path, SMALL + "budget: {hours: 3, money: 10, price_per_hour: 2.5}\n").budget.most_hours == 3
+    assert load(tmp_path, SMALL + "budget: {trials: 3}\n").budget.most_hours is None
