@@ -12,7 +12,7 @@ VLLM := .venv-vllm
 DOCS := .venv-docs
 IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 
-.PHONY: demo test slow gpu cluster vllm bench conformance docs lint format clean
+.PHONY: demo test slow soak fuzz gpu cluster vllm bench conformance docs lint format clean
 
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
@@ -29,6 +29,16 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+MINUTES ?= 60
+
+soak: $(READY)
+	@echo "== Soak: searches with a random fault every ten seconds, $(MINUTES) minutes (make soak MINUTES=15)"
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+fuzz: $(READY)
+	@echo "== Fuzzing every reader of files, $(MINUTES) minutes; with atheris where it is installed"
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -71,6 +71,9 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
 
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
 @pytest.mark.parametrize("by_path", [True, False])
+@pytest.mark.fault(
+    "F31", "tags, includes, merge keys, metrics and scripts that run code", "refused with the line; no mark is left"
+)
 def test_code_that_a_task_file_hides_is_not_run(evil: Callable[[str], Path], hidden: str, by_path: bool) -> None:
     file = evil(hidden)
     options = {"task": str(file)} if by_path else {"task": "pick", "include_path": str(file.parent)}

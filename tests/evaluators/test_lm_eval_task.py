@@ -317,6 +317,7 @@ def test_scoring_leaves_lm_evals_template_engine_as_it_was(folder: Path, model: 
         ({"task": "nowhere.yaml"}, "task file 'nowhere.yaml' does not exist"),
     ],
 )
+@pytest.mark.fault("F15", "metrics and outputs that do not exist", "refused when the task is built")
 def test_what_cannot_be_used_is_refused_at_once(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluatorError, match=message):
         LmEvalTask(**{"task": "pick", "include_path": str(folder), **options})
@@ -356,6 +357,7 @@ def test_local_templates_cannot_reach_into_python(folder: Path, tmp_path: Path) 
         LmEvalTask(task=str(tmp_path / "sly.yaml"))
 
 
+@pytest.mark.fault("F31", "a task that runs what the model writes", "refused without `allow_code`")
 def test_tasks_that_run_what_the_model_writes_are_refused(folder: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((folder / "write.yaml").read_text())
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "task": "run", "unsafe_code": True}))
@@ -363,6 +365,7 @@ def test_tasks_that_run_what_the_model_writes_are_refused(folder: Path, tmp_path
         LmEvalTask(task=str(tmp_path / "run.yaml"))
 
 
+@pytest.mark.fault("F38", "a data set cannot be fetched", "one sentence with what to do")
 def test_a_dataset_that_no_network_brings_is_refused_with_what_to_do(folder: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((folder / "write.yaml").read_text())
     del config["dataset_kwargs"]

@@ -42,6 +42,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("template", "said"), ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.fault(
+    "F32", "loops of 10^9 and texts of gigabytes in `doc_to_text`", "refused after seconds, naming the limit"
+)
 def test_endless_templates_are_refused(tmp_path: Path, template: str, said: str) -> None:
     file = write_task(tmp_path, doc_to_text=template)
     with pytest.raises(EvaluatorError, match=rf"pick\.yaml:5: task 'pick': this template .*{said}"):
@@ -78,6 +81,7 @@ def test_what_renders_differently_each_time_is_refused(tmp_path: Path, template:
 
 
 @pytest.mark.parametrize("template", [LOOPS, "{{ 'x' * 3000000000 }}"])
+@pytest.mark.fault("F32", "the same in a chat template", "the same")
 def test_endless_chat_templates_are_refused(tmp_path: Path, model: TinyModel, template: str) -> None:
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = template

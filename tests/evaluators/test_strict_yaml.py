@@ -84,12 +84,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED)
+@pytest.mark.fault("F30", "tags, keys twice, depth, size", "refused with the line")
 def test_what_is_not_plain_data_is_refused_with_its_line(text: str, message: str) -> None:
     with pytest.raises(StrictYamlError) as error:
         load(text, source="f.yaml")
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.fault("F30", "aliases that expand to billions of values", "refused at once")
 def test_an_alias_bomb_within_the_alias_limit_is_refused() -> None:
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 6)}]" for n in range(1, 9)]
     with pytest.raises(StrictYamlError, match="aliases expand to more than"):

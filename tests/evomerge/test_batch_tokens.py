@@ -54,6 +54,7 @@ def test_half_of_what_fits_is_used_where_memory_is_the_limit(tiny: TinyModels) -
     assert find_budget(network, faster_and_faster) == 1024
 
 
+@pytest.mark.fault("F11", "the budget of a batch is halved", "half of it for the next attempt")
 def test_a_budget_is_halved_for_one_trial_unless_the_user_set_it(tiny: TinyModels) -> None:
     network = AutoModelForCausalLM.from_pretrained(tiny.base)
     found, given = BatchBudget(network, None), BatchBudget(network, 64)

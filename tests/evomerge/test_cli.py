@@ -193,6 +193,7 @@ def test_a_stopped_search_goes_on_with_resume_and_never_starts_over(finished: Pa
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.fault("F37", "SIGINT, SIGTERM and SIGHUP", "75, 143 and 129; the resumed search ends as undisturbed")
 def test_a_signal_ends_a_search_resumable(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with Fork("search", write(tmp_path, budget={"trials": 10**6})) as process:
         assert process.stdout is not None
@@ -213,6 +214,7 @@ def score(model, ids, mark):
 """
 
 
+@pytest.mark.fault("F36", "Ctrl-C twice", "130, resumable")
 def test_a_second_interrupt_leaves_a_running_candidate_at_once(tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS, encoding="utf-8")
     (tmp_path / "examples.txt").write_text("\n".join(map(str, range(60))), encoding="utf-8")
@@ -249,6 +251,9 @@ def on_a_terminal(*arguments: object) -> Iterator[tuple[Fork, fdspawn]]:
 SLOW = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.1}}
 
 
+@pytest.mark.fault(
+    "F36", "Ctrl-C on a terminal, and a key", "it asks; the search is stopped, or finished with a winner"
+)
 @pytest.mark.parametrize(("key", "said", "code"), [("s", "To resume: evomerge search", 75), ("f", "Next: ", 0)])
 def test_ctrl_c_on_a_terminal_asks_whether_to_stop_or_finish(tmp_path: Path, key: str, said: str, code: int) -> None:
     with on_a_terminal("search", write(tmp_path, tasks=SLOW, budget={"trials": 10**6})) as (process, typist):
@@ -289,6 +294,7 @@ def test_nothing_is_asked_at_the_end_without_a_menu(tmp_path: Path, option: str)
     assert process.returncode == 0
 
 
+@pytest.mark.fault("F37", "the terminal goes away", "129, resumable")
 def test_a_closed_terminal_ends_a_search_resumable(tmp_path: Path) -> None:
     """What the kernel does to a session whose terminal goes away: SIGHUP, and an error for whoever writes to it."""
     tasks = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": 0.2}}
@@ -327,6 +333,7 @@ def score(model, ids):
 """
 
 
+@pytest.mark.fault("F7", "native code crashes in the driver", "its stack is printed; the resume says what had run")
 def test_a_crash_in_native_code_says_where_and_is_told_on_resume(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text(CRASHING, encoding="utf-8")
     (tmp_path / "examples.txt").write_text("\n".join(map(str, range(60))), encoding="utf-8")
@@ -361,6 +368,7 @@ def test_a_search_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     assert candidates(Study.read(tmp_path / "study")) == 12
 
 
+@pytest.mark.fault("F33", "a search file is changed and resumed", "exit code 2 with the keys that differ")
 def test_a_resume_with_another_configuration_is_refused(tmp_path: Path) -> None:
     assert run("search", write(tmp_path, budget={"trials": 8})).exit_code == 0
     result = run("search", write(tmp_path, budget={"trials": 8}, seed=4), "--resume")

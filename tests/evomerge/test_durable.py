@@ -29,6 +29,7 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     assert (file.read_text(), list(tmp_path.iterdir())) == ("new", [file])
 
 
+@pytest.mark.fault("F6", "the order of system calls is recorded", "file, then rename, then folder")
 def test_text_is_on_the_disk_before_the_name_and_the_name_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.fault("F18", "the disk refuses a write", "one sentence with the bytes that are free")
 def test_what_the_disk_refuses_is_said_with_the_bytes_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:

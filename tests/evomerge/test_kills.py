@@ -109,16 +109,21 @@ def check(tmp_path: Path, kills: int, begin: Callable[[Path], Driver]) -> None:
     assert len({entry.trial.number for entry in study.told}) == len(study.told)
 
 
+@pytest.mark.fault(
+    "F3", "the driver is killed three times at random moments", "the same candidates and scores as undisturbed"
+)
 def test_a_few_kills_change_nothing(tmp_path: Path) -> None:
     check(tmp_path, kills=3, begin=fork)
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F3", "the driver is killed twenty times", "the same")
 def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     check(tmp_path, kills=20, begin=start)
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F9", "the GCS of a running search is killed", "exit code 5, `paused` recorded")
 def test_losing_the_head_of_ray_pauses_the_study(tmp_path: Path) -> None:
     """Ray would end the driver from C++ after a minute, with its own words and exit code 1."""
     file = write_search(tmp_path)
@@ -167,6 +172,9 @@ def cluster(folder: Path, port: int, token: dict[str, str]) -> Iterator[dict[str
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    "F9", "a cluster's head dies and is started again", "paused with 5; the resumed search goes on there"
+)
 def test_losing_a_running_cluster_pauses_the_study_which_goes_on_there(
     tmp_path: Path,
 ) -> None:

@@ -89,6 +89,9 @@ def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(models: Recipe, tmp
     assert history(cut) == history(whole)
 
 
+@pytest.mark.fault(
+    "F2", "a search ends after recording a proposal", "the resumed search runs it, coefficients and number unchanged"
+)
 def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(models: Recipe, tmp_path: Path) -> None:
     spec = make_spec(models)
     _, whole = run(tmp_path / "whole", spec, Budget(trials=20))
@@ -100,6 +103,7 @@ def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(models: Recipe, tmp
     assert history(cut) == history(whole)
 
 
+@pytest.mark.fault("F16", "the same models as both experts", "paused before the first candidate")
 def test_identical_models_never_start_a_search(models: Recipe, tmp_path: Path) -> None:
     same = replace(models, inputs=tuple(replace(i, path=models.base.path) for i in models.inputs))
     ending, study = run(tmp_path / "s", make_spec(same), Budget(trials=10))
@@ -206,6 +210,9 @@ def hungry(model: object, failures: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    "F11", "an evaluator raises CUDA's error twice", "paused with advice; the candidate is scored on resume"
+)
 def test_memory_that_runs_out_is_no_failure_of_a_candidate(models: Recipe, tmp_path: Path) -> None:
     file = tmp_path / "failures"
     task = PluginSpec("callable", {"function": "tests.evomerge.test_loop:hungry", "failures": str(file)})
@@ -258,6 +265,7 @@ def test_an_executor_that_breaks_pauses_the_study(models: Recipe, tmp_path: Path
     assert [trial.number for trial in study.pending] == [4], "it is run again on resume"
 
 
+@pytest.mark.fault("F13", "scores are NaN, infinite or missing", "the optimizer hears of failures, not of numbers")
 def test_no_number_from_a_failed_or_empty_score_reaches_the_optimizer(models: Recipe, tmp_path: Path) -> None:
     spec = make_spec(models)
 
@@ -310,6 +318,9 @@ def test_a_second_interrupt_leaves_running_work_to_the_next_session(models: Reci
     assert history(rest) == history(whole)
 
 
+@pytest.mark.fault(
+    "F35", "sessions run on a clock that the test turns", "hours add up over sessions, by monotonic time"
+)
 def test_hours_are_counted_over_all_sessions(tmp_path: Path) -> None:
     now = [0.0]
     study = Study.create(tmp_path / "s", {}, {}, clock=lambda: now[0])

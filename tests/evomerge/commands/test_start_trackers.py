@@ -122,6 +122,7 @@ def left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         process.wait()
 
 
+@pytest.mark.fault("F39", "a tracker that never answers", "the search ends in time and says so")
 def test_a_tracker_that_hangs_costs_the_search_a_moment_at_its_end(
     tmp_path: Path, alone: Path, deaf: str, left_over: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_missing_tracker_library_is_reported_once(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F39", "a tracker's process is killed", "said in one line; sent on resume")
 def test_a_killed_sink_is_noticed_and_a_resumed_search_sends_what_is_missing(tmp_path: Path) -> None:
     uri, folder = database(tmp_path), tmp_path / "study"
     log = folder / "sinks" / "mlflow.log"

@@ -62,6 +62,7 @@ def test_the_table_says_what_matters() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
 @pytest.mark.parametrize("width", [20, 40, 200])
+@pytest.mark.fault("F43", "terminals of many widths and encodings", "every line fits")
 def test_it_fits_any_terminal(width: int, encoding: str) -> None:
     console = terminal(width, encoding)
     console.print(table(SNAPSHOT, width))
@@ -71,6 +72,7 @@ def test_it_fits_any_terminal(width: int, encoding: str) -> None:
     assert "0.731" in "".join(lines)
 
 
+@pytest.mark.fault("F43", "NO_COLOR", "no control sequences")
 def test_no_color_means_no_color() -> None:
     console = terminal(80)
     with LiveView(console) as view:

@@ -30,6 +30,9 @@ def small_study(folder: Path, files: Files | None = None) -> Study:
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 11])
+@pytest.mark.fault(
+    "F4", "the ledger is cut at every byte of its last records", "it loads, is continued, and loads again"
+)
 def test_cut_at_every_byte_of_the_last_records(tmp_path: Path, step: int) -> None:
     """step: bytes from one cut to the next; around the end of every record it is one byte."""
     whole = tmp_path / "whole"
@@ -58,6 +61,7 @@ def test_cut_at_every_byte_of_the_last_records(tmp_path: Path, step: int) -> Non
         assert [pending.number for pending in Study.read(cut).pending][-1] == 9
 
 
+@pytest.mark.fault("F4", "two writes in a row are cut off", "both ends are kept beside the ledger")
 def test_torn_ends_are_never_overwritten(tmp_path: Path) -> None:
     small_study(tmp_path).close()
     for end in (b"{", b"\0\0\0\n", b'{"crc32":"00000000","x":1}\n'):
@@ -106,6 +110,7 @@ class ListingFiles(Files):
         os.fsync(descriptor)
 
 
+@pytest.mark.fault("F6", "the order of writes and syncs is recorded", "every record is synced before the call returns")
 def test_every_record_is_synced_before_the_call_returns(tmp_path: Path) -> None:
     files = ListingFiles()
     study = Study.create(tmp_path / "new", {}, {}, files=files)
@@ -230,6 +235,7 @@ class FullFiles(Files):
         return os.write(descriptor, data)
 
 
+@pytest.mark.fault("F17", "the disk refuses writes from some record on", "paused; the running result is still saved")
 def test_a_full_disk_pauses_with_the_last_results_saved(tmp_path: Path) -> None:
     files = FullFiles(tmp_path)
     study = Study.create(tmp_path, {}, {}, files=files)
@@ -293,6 +299,7 @@ def test_sigkill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     assert len(told) > 10
 
 
+@pytest.mark.fault("F34", "a second writer opens the study", "refused with 4, naming the owner's process")
 def test_busy_names_the_owner_and_ends_with_it(tmp_path: Path) -> None:
     Study.create(tmp_path, {}, {}).close()
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -307,6 +314,7 @@ def test_busy_names_the_owner_and_ends_with_it(tmp_path: Path) -> None:
     Study.open(tmp_path).close()
 
 
+@pytest.mark.fault("F34", "the lock is taken over", "the old owner cannot write any more")
 def test_a_writer_that_lost_the_lock_cannot_write(tmp_path: Path) -> None:
     old = small_study(tmp_path)
     (tmp_path / LOCK).unlink()
@@ -320,6 +328,7 @@ def test_a_writer_that_lost_the_lock_cannot_write(tmp_path: Path) -> None:
     new.close()
 
 
+@pytest.mark.fault("F34", "records of the old owner arrive late", "they are skipped")
 def test_records_of_an_old_epoch_are_not_read(tmp_path: Path) -> None:
     small_study(tmp_path).close()
     Study.open(tmp_path).close()
@@ -333,6 +342,7 @@ def test_records_of_an_old_epoch_are_not_read(tmp_path: Path) -> None:
     assert [kind for kind, _ in Study.read(tmp_path).events] == ["worker_died"] * 2 + ["opened", "opened", "fine"]
 
 
+@pytest.mark.fault("F40", "the ledger has a newer schema", "refused; unknown events are kept")
 def test_a_newer_schema_is_refused_and_unknown_events_are_kept(tmp_path: Path) -> None:
     Study.create(tmp_path, {}, {}).close()
     unknown = json.loads(encode(Record(1, 1, "from_the_future", {"a": [1, {"b": None}]})))
@@ -349,6 +359,7 @@ def test_a_newer_schema_is_refused_and_unknown_events_are_kept(tmp_path: Path) -
             way(tmp_path)
 
 
+@pytest.mark.fault("F1", "the creation fails at its rename", "the next one succeeds")
 def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
     Study.create(tmp_path, {}, {}).close()
     (tmp_path / FILE).rename(tmp_path / "ledger.new")
@@ -451,6 +462,7 @@ def test_a_batch_that_takes_the_reserve_is_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", range(4))
+@pytest.mark.fault("F6", "any of the records that are saved at once is damaged", "those before it stay")
 def test_any_part_of_a_batch_may_be_lost_with_the_machine(tmp_path: Path, lost: int) -> None:
     """Pages of one write may reach the disk in any order."""
     before, lines = batch_of_four(tmp_path)

@@ -52,6 +52,7 @@ def written(folder: Path) -> Study:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.fault("F40", "stored ledgers of every schema are opened", "the same numbers; resumed")
 def test_a_ledger_of_each_schema_is_read_and_resumed(schema: int, tmp_path: Path) -> None:
     study = written(tmp_path / "now")
     study.close()

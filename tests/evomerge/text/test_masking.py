@@ -65,6 +65,9 @@ def leaky(model: object) -> float:
     raise ValueError(f"401 {SECRETS[0]} {token} {SECRETS[2]} in {home}/secret-place")
 
 
+@pytest.mark.fault(
+    "F42", "an evaluator raises an error with a token and a home path", "neither is in any file or output of the run"
+)
 def test_planted_secrets_are_in_no_file_and_no_output_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRETS[1])
     monkeypatch.setenv("HOME", str(tmp_path))

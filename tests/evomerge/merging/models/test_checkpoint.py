@@ -161,6 +161,7 @@ def test_configurations(tmp_path: Path, changes: dict[str, Any], message: str | 
         Checkpoint.open(folder)
 
 
+@pytest.mark.fault("F29", "models and tokenizers with code of their own", "refused, not run")
 def test_refuses_custom_code_of_a_tokenizer(tmp_path: Path) -> None:
     folder = llama(tmp_path)
     (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["tok.Own", null]}}')
@@ -168,11 +169,13 @@ def test_refuses_custom_code_of_a_tokenizer(tmp_path: Path) -> None:
         Checkpoint.open(folder)
 
 
+@pytest.mark.fault("F25", "quantized and packed weights", "refused by name")
 def test_refuses_packed_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is quantized: 'a\.qweight' has dtype torch\.int32"):
         Checkpoint.open(bare(tmp_path, {"a.qweight": torch.ones(2, dtype=torch.int32)}))
 
 
+@pytest.mark.fault("F23", "a model without its head", "refused unless the head is tied")
 def test_refuses_a_missing_head_unless_it_is_tied(tmp_path: Path) -> None:
     folder = llama(tmp_path)
     tensors = load_file(folder / "model.safetensors")
@@ -186,6 +189,7 @@ def test_refuses_a_missing_head_unless_it_is_tied(tmp_path: Path) -> None:
     assert not Checkpoint.open(folder).tied
 
 
+@pytest.mark.fault("F28", "a pickle that leaves a mark when it is loaded", "refused; no mark")
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -220,6 +224,7 @@ def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, tmp_
         ("RevisionNotFoundError", "'some/model' has no revision 'v9'"),
     ],
 )
+@pytest.mark.fault("F38", "answers of the hub: absent, gated, not allowed, unreachable", "each with its remedy")
 def test_hub_errors_state_a_remedy(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
     def answer(*_arguments: Any, **_options: Any) -> None:
         response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))

@@ -53,6 +53,7 @@ def test_buffers_need_not_agree(tmp_path: Path) -> None:
         ({"attention_bias": True}, r"adds 8 tensors .* Another architecture\?"),
     ],
 )
+@pytest.mark.fault("F22", "models with other shapes and tensors", "refused with number, examples and cause")
 def test_refuses_differences_with_their_cause(tmp_path: Path, changes: dict[str, int], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         compare(llama(tmp_path / "a"), llama(tmp_path / "b", **changes))
@@ -98,6 +99,7 @@ def differences(base: Path, other: Path) -> list[str]:
     return tokenizer_differences(Checkpoint.open(base), {"math": Checkpoint.open(other)})
 
 
+@pytest.mark.fault("F24", "tokenizers that differ in one way each", "every difference is said")
 def test_tokenizer_differences(tmp_path: Path) -> None:
     base = tokenizer(llama(tmp_path / "a"))
     other = llama(tmp_path / "b", 1)

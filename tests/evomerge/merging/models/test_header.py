@@ -74,6 +74,9 @@ DEEP = b'{"a":' + b"[" * 100_000 + b"}"
         (container({"n" * 2000: entry([1], 0, 4)}, bytes(4)), "a name of 2000 characters"),
     ],
 )
+@pytest.mark.fault(
+    "F20", "cut files, pointers, pages, pickles under another name", "refused; the message says what it is"
+)
 def test_refuses(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         read_header(written(tmp_path, content))
@@ -81,6 +84,7 @@ def test_refuses(tmp_path: Path, content: bytes, message: str) -> None:
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.fault("F27", "more tensors than are allowed", "refused before they are read")
 def test_refuses_more_tensors_than_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evomerge.merging.models.header.MAX_TENSORS", 1)
     with pytest.raises(CheckpointError, match="declares 2 tensors; at most 1"):
@@ -145,6 +149,7 @@ headers = st.dictionaries(
 
 @quiet
 @given(header=headers, data=st.binary(max_size=40))
+@pytest.mark.fault("F27", "random headers", "read as by safetensors, or refused")
 def test_any_entries(tmp_path: Path, header: dict[str, Any], data: bytes) -> None:
     _accepted_as_safetensors_does(written(tmp_path, container(header, data)))
 

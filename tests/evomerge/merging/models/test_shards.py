@@ -52,6 +52,7 @@ def test_a_single_file_goes_before_an_index_as_in_transformers(folder: Path) -> 
         "nul\x00.safetensors",
     ],
 )
+@pytest.mark.fault("F26", "an index with `..`, absolute paths, drives, NUL", "refused")
 def test_refuses_an_index_that_points_outside(folder: Path, place: str) -> None:
     save_file({"a": torch.ones(2)}, folder.parent / "outside.safetensors")
     with pytest.raises(CheckpointError, match=r"points outside the model folder: .* Refused \(possible attack\)"):
@@ -77,6 +78,7 @@ def test_refuses_an_index(folder: Path, weight_map: object, message: str) -> Non
         read_folder(index(folder, weight_map))
 
 
+@pytest.mark.fault("F26", "links that lead out of the folder", "refused")
 def test_refuses_links_that_lead_outside(folder: Path) -> None:
     save_file({"a": torch.ones(2)}, folder.parent / "outside.safetensors")
     (folder / "link.safetensors").symlink_to("../outside.safetensors")
@@ -87,6 +89,7 @@ def test_refuses_links_that_lead_outside(folder: Path) -> None:
         read_folder(folder)
 
 
+@pytest.mark.fault("F26", "pipes, devices, folders and loops of links", "refused; nothing hangs")
 def test_refuses_pipes_devices_folders_and_loops(folder: Path) -> None:
     os.mkfifo(folder / "pipe.safetensors")
     (folder / "folder.safetensors").mkdir()

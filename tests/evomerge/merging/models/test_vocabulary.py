@@ -56,6 +56,7 @@ def vocabulary_of(folder: Path) -> Mapping[str, int]:
     return vocab
 
 
+@pytest.mark.fault("F24", "vocabularies of other sizes", "refused with the ways out")
 def test_without_a_choice_other_sizes_are_refused_with_the_ways_out(folders: Path) -> None:
     with pytest.raises(CheckpointError, match=r"1 more tokens.*tokenizer: union.*tokenizer: base.*tokenizer: NAME"):
         materialize(merge_of(recipe(folders, None)), folders / "out")
