@@ -19,7 +19,7 @@ from evomerge.launch.plan import prepare
 from evomerge.resident import batch_budget
 from evomerge.resident.batch_budget import BatchBudget, find_budget, forward_seconds
 from evomerge.study import Study
-from evomerge.trial import BATCH_TOKENS
+from evomerge.trial import BATCH_TOKENS, OUT_OF_MEMORY, Trial
 from tests.conftest import TinyModels
 
 #: Tokens per batch on a CPU.
@@ -87,6 +87,12 @@ def _budgets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def _search(tiny: TinyModels, folder: Path, trials: int, **changes: object) -> Study:
+    config = load_config(_search_file(tiny, folder, trials, **changes))
+    assert run(config, prepare(config), resume=True)[0].kind == "done"
+    return Study.read(folder / "study")
+
+
+def _search_file(tiny: TinyModels, folder: Path, trials: int, **changes: object) -> Path:
     data = {
         "base": str(tiny.base),
         "experts": {name: str(path) for name, path in list(tiny.experts.items())[:2]},
@@ -99,9 +105,37 @@ def _search(tiny: TinyModels, folder: Path, trials: int, **changes: object) -> S
     }
     file = folder / "search.yaml"
     file.write_text(strict_yaml.dump({**data, **changes}))
-    config = load_config(file)
-    assert run(config, prepare(config), resume=True)[0].kind == "done"
-    return Study.read(folder / "study")
+    return file
+
+
+@pytest.mark.fault(
+    "F11",
+    "the network raises CUDA's error for batches above a size, and then for all",
+    "scored again in batches of half the size, with the same scores; then `out_of_memory`",
+)
+def test_a_candidate_that_runs_out_of_memory_is_scored_again_in_half_batches(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = prepare(load_config(_search_file(tiny, tmp_path, 5))).spec()
+    trial = Trial(3, bench.space.default(), batch_tokens={"cpu": 128})
+    plain = bench.run(trial)
+    room = 64
+
+    def refuse(_module: Any, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].numel() > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    bench.model.network.get_input_embeddings().register_forward_pre_hook(refuse)
+    with _budgets(monkeypatch) as seen:
+        again = bench.run(trial)
+    assert (set(seen), seen[0], seen[-1]) == ({128, 64}, 128, 64)
+    assert again.failure is None
+    assert [event["event"] for event in again.events] == [OUT_OF_MEMORY]
+    assert (again.scores["count"].values == plain.scores["count"].values).all()
+    room = 0
+    failure = bench.run(trial).failure
+    assert failure is not None
+    assert (failure.kind, "2.00 GiB" in failure.message) == (OUT_OF_MEMORY, True)
 
 
 def test_a_study_measures_once_and_keeps_the_number(
