@@ -163,7 +163,10 @@ ROWS = {
     ),
     "F39": Row("A tracker is down or hangs", "The search is not delayed; what is missing is sent on resume."),
     "F40": Row("A study of another version", "Earlier schemas are read and resumed; newer ones are refused."),
-    "F41": Row("Ray can be reached from elsewhere", "A local cluster listens on this machine only, with a token."),
+    "F41": Row(
+        "Ray can be reached from elsewhere",
+        "A local one listens on this machine only, with a token; an open cluster is joined with `ray_insecure` only.",
+    ),
     "F42": Row(
         "An error or an export contains secrets", "Tokens and home folders are masked wherever they are written."
     ),
@@ -198,6 +201,7 @@ def page() -> str:
         "",
         "    make test     # nearly all of these tests",
         "    make slow     # repeated kills, lost clusters",
+        "    make cluster  # clusters of several nodes that come and go",
         "    make soak     # an hour of searches with a random fault every ten seconds",
         "    make fuzz     # an hour of mutated files for every reader",
         "",

@@ -55,6 +55,9 @@ def three(tmp_path: Path) -> Iterator[TestCluster]:
         yield made
 
 
+@pytest.mark.fault(
+    "F8", "three nodes: one is drained, one killed, one joins", "all trials end; what ran on the lost node runs again"
+)
 def test_a_search_goes_on_while_nodes_are_drained_lost_and_join(three: TestCluster, tmp_path: Path) -> None:
     file = write_search(tmp_path, trials=400)
     driver = three.evomerge("search", file)
@@ -76,6 +79,7 @@ def test_a_search_goes_on_while_nodes_are_drained_lost_and_join(three: TestClust
     assert lines[-1]["exit_code"] == 0
 
 
+@pytest.mark.fault("F8", "all nodes are gone", "waited for and said; the search goes on when one is back")
 def test_no_node_at_all_is_waited_for(tmp_path: Path) -> None:
     file = write_search(tmp_path, trials=40)
     with cluster(1) as made:
@@ -90,6 +94,9 @@ def test_no_node_at_all_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.fault(
+    "F9", "the head of a cluster is killed, or hangs", "exit code 5, `paused` recorded; goes on on another cluster"
+)
 def test_a_lost_head_pauses_the_study_which_goes_on_on_another_cluster(tmp_path: Path, number: int) -> None:
     file = write_search(tmp_path, trials=10**6)
     with cluster(2) as made:
@@ -109,6 +116,7 @@ def test_a_lost_head_pauses_the_study_which_goes_on_on_another_cluster(tmp_path:
     check_whole(tmp_path, trials)
 
 
+@pytest.mark.fault("F37", "SIGTERM in a job of a cluster", "the ledger is closed and the process gone in seconds")
 def test_a_job_uses_its_cluster_and_is_gone_soon_after_sigterm(three: TestCluster, tmp_path: Path) -> None:
     file = write_search(tmp_path, trials=10**6, delay=30, ray_address=None)
     driver = three.evomerge("search", file, RAY_ADDRESS=three.address)
@@ -150,6 +158,7 @@ def test_tokens(tmp_path: Path) -> None:
         check_whole(tmp_path, 20)
 
 
+@pytest.mark.fault("F41", "a cluster without authentication", "refused unless `ray_insecure` is set")
 def test_an_open_cluster_is_refused_and_models_must_be_on_every_node(tmp_path: Path) -> None:
     with cluster(1) as made:
         code, _, said = plan(made, write_search(tmp_path, trials=20, ray_insecure=False))

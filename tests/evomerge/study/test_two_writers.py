@@ -66,11 +66,13 @@ def fight(folder: Path, rounds: int) -> None:
         assert order == sorted(order, key=names.index), "after the second one has begun, the first one writes nothing"
 
 
+@pytest.mark.fault("F34", "the owner is stopped by SIGSTOP, replaced, and continued", "it never writes again")
 def test_a_stopped_owner_never_writes_again_once_it_was_replaced(tmp_path: Path) -> None:
     fight(tmp_path, rounds=3)
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F34", "the same two hundred times", "never two writers")
 def test_two_hundred_stopped_owners(tmp_path: Path) -> None:
     fight(tmp_path, rounds=200)
 
