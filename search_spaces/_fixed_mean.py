@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from search_spaces._columns import IntArray
 from search_spaces._table import FloatArray, Parameter
@@ -111,6 +110,8 @@ def _moved(positions: FloatArray, mean: float) -> FloatArray:
     """Add one number to all positions (n_groups,), clipped to [0, 1], so that they have the mean."""
     if not len(positions) or abs(positions.mean() - mean) <= 1e-13:
         return positions
+
+    from scipy.optimize import brentq  # its import takes longer than most commands
 
     def away(shift: float) -> float:
         return float(np.clip(positions + shift, 0.0, 1.0).mean() - mean)

@@ -12,6 +12,7 @@ Notation: n points, p = 2 n_coefficients features, K = F F^T (n, n), y centred s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +40,12 @@ class Features:
     group: np.ndarray[Any, np.dtype[np.int64]]
     names: tuple[str, ...]
     by: Literal["group", "coefficient"]
+
+    @cached_property
+    def blocks(self) -> list[tuple[np.ndarray[Any, np.dtype[np.int64]], FloatArray]]:
+        """The columns of every group, and their values, (n, n_columns)."""
+        places = [np.flatnonzero(self.group == index) for index in range(len(self.names))]
+        return [(place, self.values[:, place]) for place in places]
 
 
 def importance(
@@ -136,10 +143,10 @@ def _importances(
     penalty: float,
 ) -> FloatArray:
     """Standard deviation of every group's part over all points, (n_groups, n_targets), fitted to `rows`."""
-    weights = linalg.solve(kernel + penalty * np.eye(len(rows)), targets, assume_a="pos")
-    slopes = features.values[rows].T @ weights  # (p, n_targets)
-    parts = [
-        (features.values[:, features.group == index] @ slopes[features.group == index]).std(axis=0)
-        for index in range(len(features.names))
-    ]
-    return np.stack(parts)
+    drawn = features.values[rows]
+    if drawn.shape[1] < len(rows):  # of two systems with the same slopes, (p, n_targets), the smaller one
+        gram = drawn.T @ drawn
+        slopes = linalg.solve(gram + penalty * np.eye(len(gram)), drawn.T @ targets, assume_a="pos")
+    else:
+        slopes = drawn.T @ linalg.solve(kernel + penalty * np.eye(len(rows)), targets, assume_a="pos")
+    return np.stack([(values @ slopes[place]).std(axis=0) for place, values in features.blocks])

@@ -19,7 +19,6 @@ from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.header import CheckpointError, shown
 from evomerge.merging.models.lora_config import CONFIG, LoraConfig, read_lora_config
 from evomerge.merging.models.model import Model
-from evomerge.merging.models.network_names import NetworkNames
 from evomerge.merging.models.shards import INDEX, SINGLE, check_inside, read_text
 from evomerge.merging.tiles import Workers
 
@@ -164,6 +163,8 @@ class _Plan:
         self.biases: dict[str, tuple[str, float]] = {}
         self._base, self._adapter, self._settings = base, adapter, settings
         self._known = frozenset(base.names)
+        from evomerge.merging.models.network_names import NetworkNames  # with transformers
+
         self._spellings = NetworkNames(base)
         self._misfits: list[str] = []
         self._advice = "Specify the model that it was trained on."
