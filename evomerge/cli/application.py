@@ -51,7 +51,20 @@ def main() -> None:
     # Print a traceback on native crashes, such as SIGBUS when a memory-mapped file is truncated.
     faulthandler.enable()
     sys.excepthook = _say_trace
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        _leave_lost_ray(end)
+        raise
+
+
+def _leave_lost_ray(end: SystemExit) -> None:
+    """End the process at once if it has lost the head of a Ray cluster: Ray would hang here, then crash."""
+    cluster: Any = sys.modules.get("evomerge.execution.ray_cluster")
+    if cluster is not None and cluster.has_lost_a_head() and isinstance(end.code, int):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
 
 
 def _say_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -34,6 +34,8 @@ _SETTINGS = {
     # Ray prints "(raylet) A worker died ..." on stdout, which is reserved for our own output.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
+#: That of a private Ray.
+_OWN_MODE = os.environ.get("RAY_AUTH_MODE", "token")
 if "ray" not in sys.modules:
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
 
@@ -52,6 +54,9 @@ _OBJECT_STORE_BYTES = 100 << 20
 _CONNECT, _PROBE = 5.0, 20.0
 #: Seconds until all nodes must have answered a question; importing packages from shared storage takes some.
 _ANSWER = 120.0
+
+#: Clusters whose heads were lost.
+_LOST: list[str | None] = []
 
 _TOKENS = "the variable RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
 
@@ -86,6 +91,11 @@ def cluster_address(given: str | None) -> str | None:
     return None
 
 
+def has_lost_a_head() -> bool:
+    """Return whether a cluster's head was lost: Ray then waits for it at the end of the process, and crashes."""
+    return bool(_LOST)
+
+
 class Connection:
     """This process's connection to Ray.
 
@@ -118,7 +128,9 @@ class Connection:
     def close(self) -> None:
         """Disconnect, and stop a private Ray, if this connection was made here."""
         self._closed.set()
-        if self._owned and not self.head.lost:  # without its head, Ray would wait and then end this process
+        if self.head.lost:
+            _LOST.append(self.address)
+        elif self._owned:
             ray.shutdown()
 
     def _watch(self) -> None:
@@ -156,6 +168,7 @@ def connect(address: str | None = None, *, cpus: float | None = None, insecure: 
             "num_cpus": cpus,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }
+        _set_mode(_OWN_MODE)  # a cluster that was joined before may have been an open one
     else:
         _set_mode(_mode_of(address, insecure=insecure))
     with signal_handlers_kept():

@@ -135,6 +135,7 @@ def test_a_job_uses_its_cluster_and_is_gone_soon_after_sigterm(three: TestCluste
 def plan(made: TestCluster, file: Path, **environment: str) -> tuple[int, dict[str, Any], str]:
     driver = made.evomerge("plan", file, "--json", **environment)
     code = driver.wait()
+    assert driver.out, driver.words
     data = json.loads(driver.out.splitlines()[-1])
     return code, data, str(data.get("error", ""))
 
