@@ -13,6 +13,7 @@ import typer
 
 from evomerge import __version__
 from evomerge.commands.command_group import Commands
+from evomerge.errors import SIGNAL
 from evomerge.text.masking import masked
 from evomerge.text.printable import printable
 
@@ -54,14 +55,19 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        _leave_lost_ray(end)
+        _leave_at_once(end)
         raise
 
 
-def _leave_lost_ray(end: SystemExit) -> None:
-    """End the process at once if it has lost the head of a Ray cluster: Ray would hang here, then crash."""
+def _leave_at_once(end: SystemExit) -> None:
+    """End the process without Python's cleanup after a signal, and if it has lost the head of a Ray cluster.
+
+    Everything is closed by then. On a busy machine the cleanup takes seconds, of which schedulers grant three; without
+    its head, Ray would hang in it, then crash.
+    """
     cluster: Any = sys.modules.get("evomerge.execution.ray_cluster")
-    if cluster is not None and cluster.has_lost_a_head() and isinstance(end.code, int):
+    lost = cluster is not None and cluster.has_lost_a_head()
+    if isinstance(end.code, int) and (lost or end.code > SIGNAL):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code)
