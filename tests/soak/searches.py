@@ -65,14 +65,14 @@ def write_search(kind: str, folder: Path, disk: Path, number: int, *, delay: flo
             for key in place:
                 if isinstance(place[key], str) and place[key].startswith("../../"):
                     place[key] = str(ROOT / place[key].removeprefix("../../"))
-        data |= {"workers": 2, "seed": number, "study": str(study)}
+        data |= {"workers": 2, "ray_address": "local", "seed": number, "study": str(study)}
         return _written(kind, folder, data, study)
     changes: dict[str, Any] = {"seed": number, "study": str(study), "budget": {"trials": 150}}
     tasks: dict[str, Any] = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": delay, "fail": 0.05}}
     if kind == "workers":
         (folder / "replies.py").write_text(REPLIES, encoding="utf-8")
         tasks["two"] = {"evaluator": "callable", "function": "replies:score", "examples": [f"e{n}" for n in range(40)]}
-        changes |= {"executor": "ray", "workers": 2, "trial_timeout": 60}
+        changes |= {"executor": "ray", "ray_address": "local", "workers": 2, "trial_timeout": 60}
     return _written(kind, folder, search_file(folder, tasks=tasks, **changes), study)
 
 
