@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +80,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", ["first-merge", "first-search", "pareto"])
 def test_a_tutorial_runs_as_it_is_written(place: Path, page: str) -> None:
     text = read(DOCS / "tutorials" / f"{page}.md")
-    programs = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    evomerge = f'evomerge() {{ {shlex.quote(sys.executable)} -m evomerge.cli "$@"; }}'
 
     def run(command: list[str], **settings: Any) -> None:
         done = subprocess.run(
@@ -95,7 +96,7 @@ def test_a_tutorial_runs_as_it_is_written(place: Path, page: str) -> None:
         interactive = "    evomerge pick runs/front"
         for line in commands:
             if not needs and line.strip() and line != interactive:
-                run(["bash", "-c", line])
+                run(["bash", "-c", f"{evomerge}; {line}"])
     for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         run([sys.executable, "-c", code])
 
