@@ -473,7 +473,7 @@ class Bench:
 
 
 def _unheard(stage: str) -> None:
-    """Tell nobody of a stage."""
+    """Ignore the name of a stage."""
 
 
 def _backward(losses: list[Tensor]) -> None:

@@ -20,7 +20,7 @@ _FENCE = re.compile(r"(<!-- needs: [\w ]+ -->\n)?^```(\w*)\n(.*?)^```$", re.MULT
 _MARK = re.compile(r"<!-- needs: ([\w ]+) -->")
 #: A mark, then a block, or a block alone; in groups: the mark, and the block's lines.
 _BLOCK = re.compile(r"(?:<!-- needs: ([\w ]+) -->\n)?((?:^ {4}[^\n]*\n)+)", re.MULTILINE)
-#: What a block may need to be marked with.
+#: Requirements with which a block may be marked.
 NEEDS = {"gpu", "hub", "time", "a cluster"}
 #: Languages of blocks: text, and those that tests read: search files and recipes in `test_documents`, Python here.
 TESTED = {"yaml", "python", "text"}
@@ -65,7 +65,7 @@ def test_the_readme_is_short() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which somebody follows the tutorials: `evomerge demo` has trained its models there."""
+    """A folder in which a user follows the tutorials: `evomerge demo` has trained its models there."""
     from evomerge.commands.demo import begin_demo, train_models
 
     folder = tmp_path_factory.mktemp("tutorials")

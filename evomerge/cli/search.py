@@ -258,7 +258,7 @@ def _asks_people() -> bool:
 
 
 def _menu(no_menu: bool) -> "Callable[[Path, Selection], None] | None":
-    """Return what shows the menu at the end; None where nobody could answer it."""
+    """Return what shows the menu at the end; None without a terminal to answer in."""
     from evomerge.commands.menu import show_menu
 
     if no_menu or not _asks_people():

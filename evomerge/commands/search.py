@@ -88,7 +88,7 @@ def run_search(
 
 
 def _question(view: View, console: Console, *, as_json: bool) -> Question | nullcontext[None]:
-    """Return what asks at Ctrl-C; nothing where nobody could answer."""
+    """Return what asks at Ctrl-C; None without a terminal to answer in."""
     if as_json or not console.is_terminal or not asks_people():
         return nullcontext()
     return Question(lambda message: view.event("message", message), sys.stdin.fileno())

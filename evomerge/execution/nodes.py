@@ -42,8 +42,8 @@ class Node:
     Attributes:
         id: Ray's name of it; a node that returns has another one.
         name: Its address, and a number where several nodes have the same.
-        total: What it has.
-        free: What nobody uses at the moment.
+        total: The resources of the node.
+        free: The resources that are unused at the moment.
         draining: It will be taken away soon: what runs there goes on, but nothing new should start.
     """
 

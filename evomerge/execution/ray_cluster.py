@@ -29,7 +29,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A local cluster listens on 127.0.0.1 only; joining a cluster elsewhere works as before.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Of a local Ray; that of a cluster follows from the answer of its head.
+    # The mode of a local Ray; the mode of a cluster follows from the answer of its head.
     "RAY_AUTH_MODE": "token",
     # Ray prints "(raylet) A worker died ..." on stdout, which is reserved for our own output.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
@@ -245,7 +245,7 @@ def _mode_of(address: str, *, insecure: bool) -> str:
         )
     if found not in (ray_probe.OPEN, ray_probe.ACCEPTED):
         raise ClusterRefused(
-            f"What answers at {address} is not the head of a Ray cluster, or one of an incompatible version (here: "
+            f"The process at {address} is not the head of a Ray cluster, or one of an incompatible version (here: "
             f"{ray.__version__}). `ray_address` is the address that `ray start --head` prints, usually with port 6379, "
             "not that of the dashboard (8265) or of Ray Client (10001)."
         )

@@ -46,7 +46,7 @@ class Driver:
 
     @property
     def out(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self._all if self._out is None else self._out.read_text(encoding="utf-8")
 
     @property

@@ -73,13 +73,13 @@ class Soak:
                 raise Broken(f"{search.file}: exit code {driver.returncode}, {paused} times without progress: {said}")
 
     def compare(self, search: Search, number: int) -> None:
-        """Compare with a search that nobody disturbed. Raises Broken."""
+        """Compare with an undisturbed search. Raises Broken."""
         calm = write_search(
             search.kind, self._folder / f"calm-{number}", self._folder / f"calm-{number}-study", number, delay=0.0
         )
         code, said = self._call("search", calm.file)
         if code != 0:
-            raise Broken(f"{calm.file}: the search that nobody disturbed ended with {code}: {said}")
+            raise Broken(f"{calm.file}: the undisturbed search ended with {code}: {said}")
         if _history(calm.study) != _history(search.study):
             raise Broken(f"{search.study} has other candidates or scores than {calm.study}")
         self.counts["equal to an undisturbed search"] += 1

@@ -1,4 +1,4 @@
-"""The questions of `init`: what is found is proposed, what is given is not asked, and the file is valid."""
+"""The questions of `init`: it proposes models that it finds, asks for what is missing only, and writes a valid file."""
 
 import json
 import os
