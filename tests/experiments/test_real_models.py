@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import real_data
 from experiments.real_models import answer_loss, write_task
 from experiments.tiny_models.train import Network, character_tokenizer, new_model
 
@@ -31,3 +32,20 @@ def test_a_task_that_is_written_has_the_answer_instead_of_choices(tmp_path: Path
     assert json.loads(target.read_text()) == {"prompt": line["question"], "answer": "person"}
     write_task(source, target, written=False)
     assert json.loads(target.read_text()) == line
+
+
+def test_downloaded_rows_become_examples_and_none_is_trained_on_and_scored(tmp_path: Path) -> None:
+    rows = {
+        "train": [{"text": "Where is Rome ?", "coarse_label": 4}, {"text": "Who is it ?", "coarse_label": 3}],
+        "test": [{"text": "Who is it ?", "coarse_label": 3}, {"text": "What ?" * 100, "coarse_label": 2}],
+    }
+    source = real_data.SOURCES["trec"]
+    real_data.write(source, rows, tmp_path, "trec")
+    (scored,) = map(json.loads, (tmp_path / "trec.jsonl").read_text().splitlines())
+    assert scored == {
+        "question": "Question: Who is it ?\nExpected answer:",
+        "choices": list(source.choices),
+        "answer": source.choices.index(" person"),
+    }
+    (learned,) = map(json.loads, (tmp_path / "trec.train.jsonl").read_text().splitlines())
+    assert learned == {"prompt": "Question: Where is Rome ?\nExpected answer:", "answer": " place"}
