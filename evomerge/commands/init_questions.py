@@ -20,6 +20,7 @@ STOCK_TASKS = ("gsm8k", "arc_easy", "hellaswag", "mmlu")
 #: Keys of a model's configuration that are equal where models can be merged.
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
 _CARD_BASE = re.compile(r"^base_model:\s*(?:\n-\s*)?[\"']?([\w./-]+)", re.MULTILINE)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?")
 _TASK_FILES = ("*.jsonl", "*.ndjson", "*.yaml", "*/*.jsonl", "*/*.ndjson")
 
 
@@ -71,11 +72,11 @@ def ask_for_missing(
             say(f"{number:>4}  {model.text}")
         names = [model.name for model in models]
         if not base:
-            likely = _likely_base(models)
-            base = _one(_asked("Base: number, folder or ORG/NAME", likely, ask), names)
+            (base,) = _ask_for_models("Base: number, folder or ORG/NAME", _likely_base(models), names, ask, say, 1)
         if not experts:
-            answer = _asked("Experts, comma-separated", ", ".join(_likely_experts(models, base)), ask)
-            experts = [_one(each, names) for each in _several(answer)]
+            likely = ", ".join(_likely_experts(models, base))
+            question = "Experts: numbers, folders or ORG/NAME, comma-separated"
+            experts = _ask_for_models(question, likely, names, ask, say)
     if not tasks:
         tasks = _ask_for_tasks(ask, say)
     limits = _ask_for_budget(ask, say) if budget is None else read_budget(budget)
@@ -124,6 +125,30 @@ def read_budget(text: str) -> dict[str, Any]:
     return {"trials": limit.trials} if limit.trials is not None else {"hours": limit.hours}
 
 
+def _ask_for_models(
+    question: str,
+    proposal: str,
+    names: Sequence[str],
+    ask: Callable[[str], str],
+    say: Callable[[str], None],
+    most: int | None = None,
+) -> list[str]:
+    """Return the models of an answer; asks again for those that are neither here nor names of the hub."""
+    while True:
+        answers = _several(_asked(question, proposal, ask))
+        try:
+            found = [_one(each, names) for each in answers]
+            wrong = next((each for each in found if not Path(each).exists() and not _HUB_NAME.fullmatch(each)), None)
+            if wrong is not None:
+                raise DraftError(f"There is no model {wrong!r}: expected a number of the list, a folder or ORG/NAME.")
+            if most is not None and len(found) > most:
+                raise DraftError(f"Expected one model; got {len(found)}: {', '.join(found)}.")
+        except DraftError as error:
+            say(str(error))
+            continue
+        return found
+
+
 def _ask_for_tasks(ask: Callable[[str], str], say: Callable[[str], None]) -> list[str]:
     files = found_tasks(Path())
     proposed = [*files, *STOCK_TASKS]
@@ -132,8 +157,8 @@ def _ask_for_tasks(ask: Callable[[str], str], say: Callable[[str], None]) -> lis
         say(f"{number:>4}  {task}")
     while True:
         answer = _asked("Tasks: numbers, files or lm-eval tasks, comma-separated", ", ".join(files), ask)
-        tasks = [_one(each, proposed) for each in _several(answer)]
         try:
+            tasks = [_one(each, proposed) for each in _several(answer)]
             guess_tasks(tasks)
         except DraftError as error:
             say(str(error))
@@ -158,9 +183,16 @@ def _asked(question: str, proposal: str, ask: Callable[[str], str]) -> str:
 
 
 def _one(answer: str, names: Sequence[str]) -> str:
-    """Return the name that a number of a list stands for; other answers as they are."""
+    """Return the name that a number of a list stands for; other answers as they are.
+
+    Raises DraftError for a number that the list does not have.
+    """
     answer = answer.strip()
-    return names[int(answer) - 1] if answer.isdecimal() and 0 < int(answer) <= len(names) else answer
+    if not answer.isdecimal():
+        return answer
+    if not 0 < int(answer) <= len(names):
+        raise DraftError(f"There is no number {answer} in the list of {len(names)}.")
+    return names[int(answer) - 1]
 
 
 def _several(answer: str) -> list[str]:

@@ -50,9 +50,13 @@ class Question:
         """
         stop.asking = True
         self._asked = stop, can_finish
-        finish = "f  finish now: select and report with the candidates so far\n  " if can_finish else ""
+        finish = (
+            "f  finish now: select and report with the candidates so far"
+            if can_finish
+            else "(finishing now takes a candidate with scores: there is none yet)"
+        )
         return (
-            f"Stop? Nothing new is started meanwhile. Press\n  {finish}s  save and stop; --resume continues later\n"
+            f"Stop? Nothing new is started meanwhile. Press\n  {finish}\n  s  save and stop; --resume continues later\n"
             f"  c  go on\nAfter {PATIENCE:.0f} s without an answer, it is saved and stops; Ctrl-C again stops at once"
         )
 

@@ -77,7 +77,10 @@ class Limits(Section):
     def _some(self) -> "Limits":
         if (self.money is None) != (self.price_per_hour is None):
             given, missing = ("price_per_hour", "money") if self.money is None else ("money", "price_per_hour")
-            raise ValueError(f"{given} needs {missing}: the search ends after money / price_per_hour hours")
+            raise ValueError(
+                f"{given} needs {missing} beside it, such as {{money: 25, price_per_hour: 3.2}}: the search ends after "
+                "money / price_per_hour hours"
+            )
         if self.trials is None and self.most_hours is None and self.until is None:
             raise ValueError("a budget needs trials, hours, until or money")
         return self

@@ -63,11 +63,24 @@ def test_empty_answers_take_the_proposals(workplace: Path) -> None:
 
 def test_numbers_and_names_are_taken_and_wrong_answers_asked_again(workplace: Path) -> None:
     said: list[str] = []
-    ask, _ = answering(["3", "1, models/math", "absent.jsonl", "quiz.jsonl, gsm8k", "soon", "90min"])
+    answers = [
+        "30",
+        "3",
+        "models/math models/code",
+        "1, models/math",
+        "40",
+        "absent.jsonl",
+        "quiz.jsonl, gsm8k",
+        "soon",
+    ]
+    ask, _ = answering([*answers, "90min"])
     found = ask_for_missing(None, (), (), ask, said.append, cache=workplace / "nowhere")
     assert found.experts == ("models/code", "models/math")
     assert (found.base, found.tasks, found.budget) == ("models/my-base", ("quiz.jsonl", "gsm8k"), {"hours": 1.5})
     assert any("absent.jsonl" in line for line in said)
+    assert any("There is no number 30" in line for line in said)
+    assert any("There is no number 40" in line for line in said)
+    assert any("There is no model 'models/math models/code'" in line for line in said)
     assert any("'soon'" in line for line in said)
 
 

@@ -137,8 +137,11 @@ MISTAKES = [
     (("trials: 200", "trials: 0"), ":11: budget.trials: must be greater than or equal to 1; got 0."),
     (("trials: 200", "trials: 1.5"), ":11: budget.trials: must be a valid integer; got 1.5."),
     (("trials: 200, hours: 8, until: 07:00", ""), ":11: budget: a budget needs trials, hours, until or money."),
-    (("trials: 200", "money: 20"), ":11: budget: money needs price_per_hour: the search ends after money / price"),
-    (("trials: 200", "price_per_hour: 2"), ":11: budget: price_per_hour needs money:"),
+    (
+        ("trials: 200", "money: 20"),
+        ":11: budget: money needs price_per_hour beside it, such as {money: 25, price_per_hour: 3.2}",
+    ),
+    (("trials: 200", "price_per_hour: 2"), ":11: budget: price_per_hour needs money beside it"),
     (
         ("07:00", "25:00"),
         ":11: budget.until: expected a time such as 07:00, or a date and time such as 2030-01-31 07:00; got '25:00'.",
