@@ -54,7 +54,7 @@ class Endings:
         return tokens[: next((size for size, ended in zip(sizes, stopped, strict=True) if ended), len(tokens))]
 
     def finish(self, tokens: Sequence[int], ends: Collection[int], finite: bool) -> Generation:
-        """Return the continuation that tokens are. ends: end tokens."""
+        """Return generated tokens as a text, cut at its end. ends: end tokens."""
         end = next((i for i, token in enumerate(tokens) if token in ends), None)
         text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
         stopped = end is not None or any(stop in text for stop in self.stop)

@@ -229,9 +229,9 @@ def _mode_of(address: str, *, insecure: bool) -> str:
     found = _asked(address)
     if found == ray_probe.OPEN and not insecure:
         raise ClusterRefused(
-            f"The Ray cluster at {address} has no authentication: everybody who can reach it can run code on it, and "
+            f"The Ray cluster at {address} has no authentication: everyone who can reach it can run code on it, and "
             "read your models. Start it with RAY_AUTH_MODE=token and a token (`ray get-auth-token --generate`); or, if "
-            "nobody else can reach it, set `ray_insecure: true` in the search file."
+            "only you can reach it, set `ray_insecure: true` in the search file."
         )
     if found == ray_probe.NO_TOKEN:
         raise ClusterRefused(

@@ -42,7 +42,7 @@ def test_a_preemption_is_never_held_against_a_trial() -> None:
 
 
 @pytest.mark.fault(
-    "F10", "durations are told to the deadline", "ten times the median after five trials, at least ten minutes"
+    "F10", "the deadline follows measured durations", "ten times the median after five trials, at least ten minutes"
 )
 def test_without_a_limit_of_the_user_a_trial_may_take_ten_times_the_median() -> None:
     deadline = Deadline()

@@ -169,7 +169,7 @@ def test_refuses_custom_code_of_a_tokenizer(tmp_path: Path) -> None:
         Checkpoint.open(folder)
 
 
-@pytest.mark.fault("F25", "quantized and packed weights", "refused by name")
+@pytest.mark.fault("F25", "quantized and packed weights", "an error that names them")
 def test_refuses_packed_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is quantized: 'a\.qweight' has dtype torch\.int32"):
         Checkpoint.open(bare(tmp_path, {"a.qweight": torch.ones(2, dtype=torch.int32)}))
