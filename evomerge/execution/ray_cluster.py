@@ -43,7 +43,13 @@ import ray  # noqa: E402
 from ray._private.state import actors, available_resources_per_node, state  # noqa: E402
 from ray._private.utils import read_ray_address  # noqa: E402
 from ray._raylet import Config  # type: ignore[attr-defined] # noqa: E402
-from ray.exceptions import GetTimeoutError, RayError, RaySystemError  # noqa: E402
+from ray.exceptions import (  # noqa: E402
+    GetTimeoutError,
+    NodeDiedError,
+    RayError,
+    RaySystemError,
+    TaskUnschedulableError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 Answer = TypeVar("Answer")
@@ -54,6 +60,8 @@ _OBJECT_STORE_BYTES = 100 << 20
 _CONNECT, _PROBE = 5.0, 20.0
 #: Seconds until all nodes must have answered a question; importing packages from shared storage takes some.
 _ANSWER = 120.0
+#: Times that a question is asked again after the death of the process that was to answer it.
+_RETRIES = 2
 
 #: Clusters whose heads were lost.
 _LOST: list[str | None] = []
@@ -194,14 +202,23 @@ def node_of_actor(actor: str) -> str:
 
 
 def ask_nodes(nodes: Sequence[Node], question: Callable[[], Answer]) -> dict[str, Answer | str]:
-    """Call a function on each of these nodes; return the results by the nodes' names, or why there is none."""
+    """Call a function on each of these nodes; return the results by the nodes' names, or why there is none.
+
+    A node that is lost meanwhile is left out: it says nothing about the others, and no worker will be there.
+    """
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        task = ray.remote(_called).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        task = ray.remote(_called).options(num_cpus=0, max_retries=_RETRIES, scheduling_strategy=there)
         asked[node.name] = task.remote(question)
     end = time.monotonic() + _ANSWER
-    return {name: _answer(call, end) for name, call in asked.items()}
+    answers = {}
+    for name, call in asked.items():
+        try:
+            answers[name] = _answer(call, end)
+        except (NodeDiedError, TaskUnschedulableError):
+            continue
+    return answers
 
 
 def _called(function: Callable[[], Answer]) -> Answer:
@@ -215,6 +232,8 @@ def _answer(call: Any, end: float) -> Any:
         return f"it has not answered for {_ANSWER:g} s"
     except (ImportError, RaySystemError) as error:
         return f"evomerge cannot be imported there; install the same packages on all nodes ({raised(error)})"
+    except (NodeDiedError, TaskUnschedulableError):
+        raise
     except RayError as error:
         return raised(error)
 

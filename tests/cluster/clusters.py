@@ -95,16 +95,16 @@ class Driver:
 class TestCluster:
     """A cluster whose head has no CPUs; `call` changes it, see `Host`.
 
-    token: of the cluster; empty for one without authentication.
+    token: of the cluster; empty for one without authentication. environment: for processes on its network.
     """
 
     __test__ = False
 
     def __init__(self, folder: Path, token: str) -> None:
-        self._environment = {
+        self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("RAY_") or "USAGE" in name
         }
-        self._environment |= {"RAY_TMPDIR": str(folder), "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        self.environment |= {"RAY_TMPDIR": str(folder), "HOME": str(folder), "PYTHONPATH": str(ROOT)}
         settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
         self._log = (folder / "host.log").open("wb")
         self.process = subprocess.Popen(
@@ -113,7 +113,7 @@ class TestCluster:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=self._environment | settings,
+            env=self.environment | settings,
         )
         self.folder = folder
         self._started: list[Driver] = []
@@ -126,10 +126,14 @@ class TestCluster:
         self.process.stdin.flush()
         return self._reply()
 
+    def command(self, *arguments: object) -> list[str]:
+        """Return the command that runs Python with these arguments on the cluster's network."""
+        return ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, *map(str, arguments)]
+
     def start(self, *arguments: object, **environment: str) -> "Driver":
         """Start Python with these arguments on the cluster's network; without its token, unless it is given."""
-        command = ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, *map(str, arguments)]
-        driver = Driver(command, self._environment | environment, self.folder / f"driver-{len(self._started)}")
+        place = self.folder / f"driver-{len(self._started)}"
+        driver = Driver(self.command(*arguments), self.environment | environment, place)
         self._started.append(driver)
         return driver
 

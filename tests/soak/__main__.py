@@ -15,13 +15,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+
+import pytest
 
 from evomerge.study import Study, StudyError
 from evomerge.study.lines import FILE
+from tests.cluster.clusters import why_not
 from tests.evomerge.forks import Fork
 from tests.soak.faults import Driver, Faults, disk
+from tests.soak.nodes import nodes
 from tests.soak.searches import ROOT, Search, write_search
 
 #: Seconds between two faults, and for which a search that is no longer disturbed may take to end.
@@ -29,7 +33,7 @@ EVERY, ENDS = 10.0, 1800.0
 #: Exit codes after which a search is resumed: paused by a fault, stopped, signals.
 RESUMED = {5, 75, 129, 143, -signal.SIGKILL, -signal.SIGHUP, -signal.SIGTERM}
 #: The order of searches.
-ROUNDS = ("one_slot", "workers", "one_slot", "demo")
+ROUNDS = ("one_slot", "workers", "cluster", "one_slot", "demo", "cluster")
 #: Variable by which the processes of a soak are found.
 MARK = "EVOMERGE_SOAK"
 
@@ -95,7 +99,18 @@ class Soak:
         shutil.rmtree(out)
 
     def _start(self, search: Search) -> Driver:
-        return Fork("search", search.file, "--resume", silent=True, environment=self._environment)
+        if search.nodes is None:
+            return Fork("search", search.file, "--resume", silent=True, environment=self._environment)
+        on = search.nodes.cluster
+        return subprocess.Popen(
+            on.command("-m", "evomerge.cli", "search", search.file, "--resume"),
+            env={**on.environment, **self._environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
     def _call(self, *arguments: object) -> tuple[int, str]:
         with Fork(*arguments, silent=True, environment=self._environment) as called:
@@ -163,14 +178,14 @@ def _history(study: Path) -> list[object]:
     ]
 
 
-def _left_over(mark: str) -> list[int]:
-    """Processes of the drivers that outlived them; the one that forks drivers ends with this one."""
-    found = []
+def _left_over(mark: str) -> dict[int, str]:
+    """Commands of the processes that outlived their drivers; the one that forks drivers ends with this one."""
+    found = {}
     ours = {os.getpid(), *map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())}
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if f"{MARK}={mark}".encode() in (place / "environ").read_bytes() and int(place.name) not in ours:
-                found.append(int(place.name))
+                found[int(place.name)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
     return found
 
 
@@ -197,6 +212,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", nargs="*", choices=sorted(set(ROUNDS)), default=list(ROUNDS))
     given = parser.parse_args()
+    if "cluster" in given.rounds and why_not():
+        print(f"no clusters: {why_not()}")
+        given.rounds = [kind for kind in given.rounds if kind != "cluster"]
     folder = Path(tempfile.mkdtemp(prefix="evomerge-soak-"))
     mark = str(os.getpid())
     clock, variables = _clock(folder)
@@ -213,17 +231,17 @@ def main() -> None:
             while time.monotonic() < end:
                 kind = given.rounds[number % len(given.rounds)]
                 number += 1
-                search = write_search(
-                    kind, folder / f"{number}-{kind}", folder / "disk" / str(number), number, delay=0.3
-                )
-                soak.disturb(search, faults, end)
+                own, study = folder / f"{number}-{kind}", folder / "disk" / str(number)
+                with nodes() if kind == "cluster" else nullcontext() as on:
+                    search = write_search(kind, own, study, number, delay=0.3, nodes=on)
+                    soak.disturb(search, faults, end)
                 if clock is not None:
                     clock.write_text("0", encoding="ascii")
                 if search.exact:
                     soak.compare(search, number)
                 soak.export(search, number)
                 soak.counts["searches"] += 1
-        except (Broken, StudyError) as error:
+        except (Broken, StudyError, pytest.fail.Exception) as error:
             broken = f"{type(error).__name__}: {error}"
             shutil.copytree(folder / "disk", folder / "kept")
     time.sleep(20)  # for Ray's own processes to notice the death of a driver
@@ -232,7 +250,7 @@ def main() -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     said = {"counts": dict(sorted(soak.counts.items())), "exit codes": dict(sorted(soak.codes.items()))}
-    print(json.dumps({**said, "left over": len(left), "broken": broken}))
+    print(json.dumps({**said, "left over": list(left.values()), "broken": broken}))
     if broken:
         sys.exit(1)
     shutil.rmtree(folder)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tests.evomerge.forks import Fork
@@ -17,7 +18,8 @@ STOPPED, FULL = 3.0, 20.0
 #: Bytes of the disk that can be filled; a search over toys needs a tenth.
 DISK = 24 << 20
 
-Driver = Fork
+#: On a cluster, a process on the cluster's network.
+Driver = Fork | subprocess.Popen[str]
 
 
 @contextmanager
@@ -33,9 +35,9 @@ def disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-def workers_of(driver: Driver) -> list[int]:
-    """The process ids of the Ray workers below a driver that hold a bench."""
-    below, waiting = [], [driver.pid]
+def workers_of(search: Search, driver: Driver) -> list[int]:
+    """The process ids of the Ray workers that hold a bench: below the driver, or below the nodes of a cluster."""
+    below, waiting = [], [driver.pid if search.nodes is None else search.nodes.cluster.process.pid]
     while waiting:
         pid = waiting.pop()
         with suppress(OSError):
@@ -62,12 +64,14 @@ class Faults:
             kinds |= {"driver killed": self._kill, "SIGTERM": self._term, "SIGHUP": self._hang_up}
             if self._small and search.kind != "demo":
                 kinds["disk full"] = self._fill
-        if workers_of(driver):
+        if workers_of(search, driver):
             kinds |= {"worker killed": self._kill_worker, "worker stopped": self._stop_worker}
         if search.corrupt is not None:
             kinds["corrupt reply"] = self._corrupt
         if self._clock is not None and search.exact:
             kinds["clock step"] = self._step
+        if search.nodes is not None:
+            kinds |= {name: partial(self._change_nodes, name) for name in search.nodes.faults()}
         return kinds[self._rng.choice(sorted(kinds))](search, driver)
 
     def _kill(self, _search: Search, driver: Driver) -> str:
@@ -86,14 +90,17 @@ class Faults:
     def _stop(self, _search: Search, driver: Driver) -> str:
         return _stopped(driver.pid, "driver stopped")
 
-    def _stop_worker(self, _search: Search, driver: Driver) -> str:
-        return _stopped(self._rng.choice(workers_of(driver) or [driver.pid]), "worker stopped")
+    def _stop_worker(self, search: Search, driver: Driver) -> str:
+        return _stopped(self._rng.choice(workers_of(search, driver) or [driver.pid]), "worker stopped")
 
-    def _kill_worker(self, _search: Search, driver: Driver) -> str:
-        for pid in workers_of(driver)[:1]:
+    def _kill_worker(self, search: Search, driver: Driver) -> str:
+        for pid in workers_of(search, driver)[:1]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return "worker killed"
+
+    def _change_nodes(self, name: str, search: Search, _driver: Driver) -> str:
+        return name if search.nodes is None else search.nodes.provoke(name, self._rng)
 
     def _fill(self, _search: Search, driver: Driver) -> str:
         filler = self._place / "filler"

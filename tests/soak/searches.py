@@ -1,10 +1,11 @@
-"""The searches that are disturbed: one candidate at a time, two workers on toys, two workers on the demo's models."""
+"""The searches that are disturbed: one candidate at a time; two workers on toys, on the demo's models; a cluster."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluators import _strict_yaml as strict_yaml
+from tests.soak.nodes import Nodes
 from tests.toys import search_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,16 +47,23 @@ KINDS = ("nan", "short", "text", "raise", "exit")
 
 @dataclass(frozen=True)
 class Search:
-    """A search to disturb. file: its search file; study: its run; exact: whether a disturbed one gives the same."""
+    """A search to disturb.
+
+    file: its search file. study: its run. exact: whether a disturbed one gives the same. corrupt: a file that asks for
+    a corrupt reply. nodes: of the cluster it runs on, None if it runs on this machine alone.
+    """
 
     kind: str
     file: Path
     study: Path
     exact: bool
     corrupt: Path | None = None
+    nodes: Nodes | None = None
 
 
-def write_search(kind: str, folder: Path, disk: Path, number: int, *, delay: float) -> Search:
+def write_search(
+    kind: str, folder: Path, disk: Path, number: int, *, delay: float, nodes: Nodes | None = None
+) -> Search:
     """Write a search file. disk: where its run goes. delay: seconds of a candidate of the toys."""
     folder.mkdir(parents=True)
     study = disk / kind
@@ -69,15 +77,17 @@ def write_search(kind: str, folder: Path, disk: Path, number: int, *, delay: flo
         return _written(kind, folder, data, study)
     changes: dict[str, Any] = {"seed": number, "study": str(study), "budget": {"trials": 150}}
     tasks: dict[str, Any] = {"one": {"evaluator": "synthetic", "n_examples": 60, "delay": delay, "fail": 0.05}}
-    if kind == "workers":
+    if kind in ("workers", "cluster"):
         (folder / "replies.py").write_text(REPLIES, encoding="utf-8")
         tasks["two"] = {"evaluator": "callable", "function": "replies:score", "examples": [f"e{n}" for n in range(40)]}
         changes |= {"executor": "ray", "ray_address": "local", "workers": 2, "trial_timeout": 60}
-    return _written(kind, folder, search_file(folder, tasks=tasks, **changes), study)
+    if kind == "cluster":
+        changes |= {"ray_address": "auto", "ray_insecure": True, "workers": "auto", "budget": {"trials": 400}}
+    return _written(kind, folder, search_file(folder, tasks=tasks, **changes), study, nodes)
 
 
-def _written(kind: str, folder: Path, data: dict[str, Any], study: Path) -> Search:
+def _written(kind: str, folder: Path, data: dict[str, Any], study: Path, nodes: Nodes | None = None) -> Search:
     file = folder / "search.yaml"
     file.write_text(strict_yaml.dump(data), encoding="utf-8")
-    corrupt = folder / "corrupt" if kind == "workers" else None
-    return Search(kind, file, study, exact=kind == "one_slot", corrupt=corrupt)
+    corrupt = folder / "corrupt" if kind in ("workers", "cluster") else None
+    return Search(kind, file, study, exact=kind == "one_slot", corrupt=corrupt, nodes=nodes)
