@@ -24,8 +24,8 @@ else:
 with counted:
     from tests.fuzz.targets import CORPUS, TARGETS, TOKENS, check
 
-#: Seconds that one input may take, and memory that reading it may add, in bytes.
-SECONDS, MEMORY = 10, 1 << 30
+#: Seconds of a processor and of the clock that one input may take, and memory that reading it may add, in bytes.
+SECONDS, CLOCK, MEMORY = 10, 60, 1 << 30
 #: Inputs between two looks at the clock.
 ROUND = 400
 
@@ -54,9 +54,10 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
     def late(_number: int, _frame: FrameType | None) -> None:
-        raise Hang(f"more than {SECONDS} s")
+        raise Hang(f"more than {SECONDS} s of a processor, or {CLOCK} s")
 
     signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGPROF, late)
 
 
 def run_once(name: str, data: bytes, folder: Path) -> None:
@@ -66,10 +67,12 @@ def run_once(name: str, data: bytes, folder: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink()
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(CLOCK)
     try:
         check(TARGETS[name], data, folder)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
 
@@ -122,7 +125,7 @@ def by_atheris(name: str, seconds: float, number: int, folder: Path) -> None:
     words.write_text("".join(f'"{word}"\n' for word in escaped), encoding="ascii")
     options = [
         f"-max_total_time={int(seconds)}",
-        f"-timeout={SECONDS}",
+        f"-timeout={CLOCK}",
         f"-seed={number or 1}",
         "-rss_limit_mb=0",
         "-report_slow_units=3600",
