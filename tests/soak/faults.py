@@ -57,7 +57,7 @@ class Faults:
     def provoke(self, search: Search, driver: Driver, *, progressed: bool) -> str:
         """Provoke a fault at random, and return its name. progressed: whether the driver recorded anything yet.
 
-        A driver that has not is not killed again: the time of a search would go into its starts.
+        A driver that has not is not killed again, nor loses nodes: the time of a search would go into its starts.
         """
         kinds: dict[str, Callable[[Search, Driver], str]] = {"driver stopped": self._stop}
         if progressed:
@@ -71,7 +71,8 @@ class Faults:
         if self._clock is not None and search.exact:
             kinds["clock step"] = self._step
         if search.nodes is not None:
-            kinds |= {name: partial(self._change_nodes, name) for name in search.nodes.faults()}
+            names = search.nodes.faults(progressed=progressed)
+            kinds |= {name: partial(self._change_nodes, name) for name in names}
         return kinds[self._rng.choice(sorted(kinds))](search, driver)
 
     def _kill(self, _search: Search, driver: Driver) -> str:

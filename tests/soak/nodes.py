@@ -22,9 +22,9 @@ class Nodes:
     present: list[int] = field(default_factory=lambda: list(range(BEGIN)))
     _added: int = BEGIN
 
-    def faults(self) -> list[str]:
-        """Return the names of what can happen now."""
-        return ["node drained", "node killed"] + ["node joins"] * (len(self.present) < MOST)
+    def faults(self, *, progressed: bool) -> list[str]:
+        """Return the names of what can happen now. progressed: whether a node may be lost."""
+        return ["node drained", "node killed"] * progressed + ["node joins"] * (len(self.present) < MOST)
 
     def provoke(self, name: str, rng: random.Random) -> str:
         """Let it happen, and return its name. One node is there afterwards, so that every search can end."""
