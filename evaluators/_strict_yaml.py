@@ -122,7 +122,7 @@ def dump(data: Any, *, inline: bool = False) -> str:
     """
     text: str = yaml.dump(
         data,
-        Dumper=_Dumper,
+        Dumper=_FastDumper if not inline and _is_simple(data) else _Dumper,
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=True if inline else None,
@@ -162,6 +162,23 @@ class _Loader(yaml.SafeLoader):
         raise StrictYamlError(f"{self._source}:{_line(event)}: {why}.")
 
 
+#: Texts that libyaml writes as PyYAML does; they differ e.g. in keys of more than 128 characters.
+_SIMPLE = re.compile(r"[A-Za-z0-9_./+-]{1,100}")
+
+
+def _is_simple(data: Any) -> bool:
+    """Return whether libyaml writes the same text as PyYAML: a mapping or list of simple texts and numbers."""
+    if isinstance(data, dict):
+        return all(_SIMPLE.fullmatch(key) and _is_simple_value(value) for key, value in data.items())
+    return isinstance(data, list) and all(map(_is_simple_value, data))
+
+
+def _is_simple_value(value: Any) -> bool:
+    if isinstance(value, str):
+        return _SIMPLE.fullmatch(value) is not None
+    return isinstance(value, float | int | None) or _is_simple(value)
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or 1.2 would read as another type."""
 
@@ -171,6 +188,17 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's own interface
         return True
+
+
+#: PyYAML can be installed without libyaml, whose emitter is eight times as fast.
+_LIBYAML: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _FastDumper(_LIBYAML):  # type: ignore[misc]
+    """Writes simple data as `_Dumper` does."""
+
+    yaml_implicit_resolvers = _Dumper.yaml_implicit_resolvers
+    ignore_aliases = _Dumper.ignore_aliases
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:

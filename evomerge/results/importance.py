@@ -42,10 +42,15 @@ class Features:
     by: Literal["group", "coefficient"]
 
     @cached_property
-    def blocks(self) -> list[tuple[np.ndarray[Any, np.dtype[np.int64]], FloatArray]]:
-        """The columns of every group, and their values, (n, n_columns)."""
-        places = [np.flatnonzero(self.group == index) for index in range(len(self.names))]
-        return [(place, self.values[:, place]) for place in places]
+    def within(self) -> FloatArray:
+        """Covariances of columns of the same group, 0 between groups, (p, p)."""
+        same = self.group[:, None] == self.group
+        return np.where(same, self.values.T @ self.values, 0.0) / len(self.values)
+
+    @cached_property
+    def members(self) -> FloatArray:
+        """1 where a column belongs to a group, else 0, (n_groups, p)."""
+        return (np.arange(len(self.names))[:, None] == self.group).astype(float)
 
 
 def importance(
@@ -149,4 +154,5 @@ def _importances(
         slopes = linalg.solve(gram + penalty * np.eye(len(gram)), drawn.T @ targets, assume_a="pos")
     else:
         slopes = drawn.T @ linalg.solve(kernel + penalty * np.eye(len(rows)), targets, assume_a="pos")
-    return np.stack([(values @ slopes[place]).std(axis=0) for place, values in features.blocks])
+    variances = features.members @ (slopes * (features.within @ slopes))  # (n_groups, n_targets); columns are centred
+    return np.sqrt(np.maximum(variances, 0.0))

@@ -6,7 +6,7 @@ Everything that a ledger, a report, a tracker or the terminal shows of an error 
 import os
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -79,16 +79,20 @@ def shareable(data: Any, places: Iterable[Path]) -> Any:
     listed = sorted(places, key=lambda place: len(str(place)), reverse=True)
     names = {text: place.name for place in listed for text in (str(place), at_home(str(place)))}
 
-    def shared(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: shared(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [shared(item) for item in value]
-        if not isinstance(value, str):
-            return value
+    @cache
+    def text(value: str) -> str:
         for place, name in names.items():
             value = value.replace(place, name)
         return masked(value)
+
+    def shared(value: Any) -> Any:
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, list | tuple):
+            return [shared(item) for item in value]
+        if isinstance(value, Mapping):
+            return {key: shared(item) for key, item in value.items()}
+        return value
 
     return shared(data)
 
