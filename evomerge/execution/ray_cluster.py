@@ -201,10 +201,10 @@ def node_of_actor(actor: str) -> str:
     return str(actors(actor).get("Address", {}).get("NodeID", ""))
 
 
-def ask_nodes(nodes: Sequence[Node], question: Callable[[], Answer]) -> dict[str, Answer | str]:
+def ask_nodes(nodes: Sequence[Node], question: Callable[[], Answer]) -> dict[str, Answer | str | None]:
     """Call a function on each of these nodes; return the results by the nodes' names, or why there is none.
 
-    A node that is lost meanwhile is left out: it says nothing about the others, and no worker will be there.
+    None: the node has not answered in time. A node that is lost meanwhile is left out: no worker will be there.
     """
     asked = {}
     for node in nodes:
@@ -212,7 +212,7 @@ def ask_nodes(nodes: Sequence[Node], question: Callable[[], Answer]) -> dict[str
         task = ray.remote(_called).options(num_cpus=0, max_retries=_RETRIES, scheduling_strategy=there)
         asked[node.name] = task.remote(question)
     end = time.monotonic() + _ANSWER
-    answers = {}
+    answers: dict[str, Answer | str | None] = {}
     for name, call in asked.items():
         try:
             answers[name] = _answer(call, end)
@@ -229,7 +229,7 @@ def _answer(call: Any, end: float) -> Any:
     try:
         return ray.get(call, timeout=max(0.0, end - time.monotonic()))
     except GetTimeoutError:
-        return f"it has not answered for {_ANSWER:g} s"
+        return None
     except (ImportError, RaySystemError) as error:
         return f"evomerge cannot be imported there; install the same packages on all nodes ({raised(error)})"
     except (NodeDiedError, TaskUnschedulableError):

@@ -45,7 +45,7 @@ def check_nodes(
     recipe: Recipe,
     found: Pins,
     nodes: Sequence[Node],
-    ask: Callable[[Sequence[Node], Callable[[], NodeReport]], Mapping[str, NodeReport | str]],
+    ask: Callable[[Sequence[Node], Callable[[], NodeReport]], Mapping[str, NodeReport | str | None]],
 ) -> tuple[str, ...]:
     """Ask every node whether it has the models, task files and packages; return warnings.
 
@@ -56,7 +56,9 @@ def check_nodes(
     own = _versions()
     problems, notes = [], []
     for name, report in ask(nodes, partial(_report, recipe, found, tuple(files))).items():
-        if isinstance(report, str):
+        if report is None:  # busy, perhaps; a worker that cannot be built there is told by the pool
+            notes.append(f"node {name} has not answered in time whether it has the models and the same packages")
+        elif isinstance(report, str):
             problems.append(f"  node {name}: {report}")
         elif report.problem:
             problems.append(f"  node {name}: {report.problem}")

@@ -45,7 +45,8 @@ class Features:
     def within(self) -> FloatArray:
         """Covariances of columns of the same group, 0 between groups, (p, p)."""
         same = self.group[:, None] == self.group
-        return np.where(same, self.values.T @ self.values, 0.0) / len(self.values)
+        found: FloatArray = np.where(same, self.values.T @ self.values, 0.0) / len(self.values)
+        return found
 
     @cached_property
     def members(self) -> FloatArray:
@@ -154,5 +155,8 @@ def _importances(
         slopes = linalg.solve(gram + penalty * np.eye(len(gram)), drawn.T @ targets, assume_a="pos")
     else:
         slopes = drawn.T @ linalg.solve(kernel + penalty * np.eye(len(rows)), targets, assume_a="pos")
-    variances = features.members @ (slopes * (features.within @ slopes))  # (n_groups, n_targets); columns are centred
-    return np.sqrt(np.maximum(variances, 0.0))
+    variances: FloatArray = features.members @ (
+        slopes * (features.within @ slopes)
+    )  # (n_groups, n_targets); columns are centred
+    deviations: FloatArray = np.sqrt(np.maximum(variances, 0.0))
+    return deviations

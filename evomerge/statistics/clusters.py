@@ -8,7 +8,7 @@ observations, with the effective number W^2 / sum w^2 (Kish, 1965), which is C i
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Sample:
         """Number of distinct examples."""
         return len(self.weights)
 
-    @property
+    @cached_property
     def shares(self) -> FloatArray:
         """Weight of each in the mean over examples, (n_clusters,), summing to 1."""
         shares: FloatArray = self.weights / self.weights.sum()
@@ -52,12 +52,12 @@ class Sample:
         """Return how much of the effective sample size is selected by `chosen`, (n_clusters,)."""
         return self.effective * float(self.weights[chosen].sum()) / float(self.weights.sum())
 
-    @property
+    @cached_property
     def mean(self) -> FloatArray:
         """Mean over all examples including duplicates, (...)."""
         return np.asarray(np.average(self.values, axis=-1, weights=self.weights))
 
-    @property
+    @cached_property
     def variance_of_mean(self) -> float:
         """Estimated variance of the mean of values (n_clusters,); infinite for fewer than two."""
         if self.size < 2:

@@ -67,7 +67,7 @@ class Soak:
                 if time.monotonic() > max(end, last):
                     raise Broken(f"{search.file}: not ended {ENDS:g} s after the last fault")
             said = driver.communicate()[1]
-            self.codes[driver.returncode] += 1
+            self.codes[driver.wait()] += 1
             told = _still(told, search.study)
             if driver.returncode == 0:
                 self.counts["told trials"] += len(told)
