@@ -51,7 +51,8 @@ class Features:
     @cached_property
     def members(self) -> FloatArray:
         """1 where a column belongs to a group, else 0, (n_groups, p)."""
-        return (np.arange(len(self.names))[:, None] == self.group).astype(float)
+        found: FloatArray = (np.arange(len(self.names))[:, None] == self.group).astype(np.float64)
+        return found
 
 
 def importance(

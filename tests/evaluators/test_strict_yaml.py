@@ -192,3 +192,29 @@ def test_whatever_the_text_it_is_read_or_refused(text: str) -> None:
         load(text)
     except StrictYamlError as error:
         assert str(error).startswith("data")  # noqa: PT017 - most texts are fine
+
+
+SIMPLE = st.one_of(
+    st.text("abcxyzENY0123456789_./+-", min_size=1, max_size=100),
+    st.sampled_from(["yes", "1e3", "0x1f", "null", "---", "...", "1_000", "-", ".", "1.", "2020-01-01", "x" * 100]),
+)
+SIMPLE_DATA = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), SIMPLE),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(SIMPLE, inner)),
+    max_leaves=12,
+)
+
+
+@given(st.one_of(st.lists(SIMPLE_DATA), st.dictionaries(SIMPLE, SIMPLE_DATA)))
+def test_simple_data_has_the_same_text_with_and_without_libyaml(data: object) -> None:
+    assert strict_yaml._is_simple(data)
+    texts = [
+        yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+        for dumper in (strict_yaml._Dumper, strict_yaml._FastDumper)
+    ]
+    assert texts[0] == texts[1] == dump(data)
+
+
+@pytest.mark.parametrize("data", ["text", {"": 1}, {"a": "\U0001f600"}, ["x" * 101], {"a": ["b c"]}])
+def test_what_libyaml_may_write_otherwise_is_left_to_pyyaml(data: object) -> None:
+    assert not strict_yaml._is_simple(data)
