@@ -1,6 +1,7 @@
 """Continuations of prompts with images, by the model's processor and `generate` of transformers, one at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -108,6 +109,7 @@ class ImageGenerator:
         return self._endings.finish(written[0, width:].tolist(), ends, not bool(watch.broken.any()))
 
 
+@lru_cache(maxsize=4)  # reading takes seconds, and preparing prompts asks several times
 def read_processor(folder: str, tokenizer: Any) -> Any:
     """Return the processor of a model folder, with Pillow for its images.
 

@@ -10,6 +10,7 @@ from lm_eval import simple_evaluate
 from lm_eval.models.hf_vlms import HFMultimodalLM
 from lm_eval.tasks import TaskManager
 
+from evaluators._image_generation import read_processor
 from evaluators.base import Evaluator, EvaluatorError
 from evaluators.lm_eval_task import LmEvalTask
 from tests.contracts.evaluator import EvaluatorContract
@@ -49,8 +50,10 @@ def by_lm_eval(file: Path, model: TinyModel, *, chat: bool) -> list[str]:
 @pytest.mark.parametrize("chat", [False, True])
 def test_writes_what_is_written_under_lm_eval(file: Path, llava: TinyModel, chat: bool) -> None:
     task = LmEvalTask(task=str(file), processor=str(llava.folder), apply_chat_template=chat)
+    read_processor.cache_clear()
     assert task.preflight(llava) == ()
     found = written(task, llava)
+    assert read_processor.cache_info().misses == 1, "the processor was read several times"
     assert found == by_lm_eval(file, llava, chat=chat)
     assert len(set(found)) > 1, "pictures have no effect"
 

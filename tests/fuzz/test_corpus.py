@@ -17,7 +17,11 @@ def test_a_finding_stays_mended(file: Path, tmp_path: Path) -> None:
     check(TARGETS[file.parent.name], file.read_bytes(), tmp_path)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+#: Finding a task among those of lm-eval first reads all of them: 14,000 files.
+SLOW = {"lm_eval_task"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in TARGETS])
 def test_a_valid_file_is_read(name: str, tmp_path: Path) -> None:
     """Otherwise, mutations of it would never get beyond the first check."""
     read = 0
