@@ -10,6 +10,8 @@ def test_every_fault_is_provoked_or_has_a_reason() -> None:
     assert {each.row for each in tests} <= ROWS.keys()
     assert {number for number, row in ROWS.items() if not row.limits} <= {each.row for each in tests}
     assert all(each.test.startswith("test_") and each.how and each.seen for each in tests)
+    leaning = [each for each in tests if each.how.startswith("the same") or each.seen == "the same"]
+    assert leaning == [], "rows are sorted: none may lean on the one above"
 
 
 def test_the_page_is_current() -> None:

@@ -81,7 +81,9 @@ def test_what_renders_differently_each_time_is_refused(tmp_path: Path, template:
 
 
 @pytest.mark.parametrize("template", [LOOPS, "{{ 'x' * 3000000000 }}"])
-@pytest.mark.fault("F32", "the same in a chat template", "the same")
+@pytest.mark.fault(
+    "F32", "endless loops and texts of gigabytes in a chat template", "refused, naming the limit and the prompt"
+)
 def test_endless_chat_templates_are_refused(tmp_path: Path, model: TinyModel, template: str) -> None:
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = template

@@ -103,7 +103,7 @@ def test_a_trial_asked_before_a_crash_is_run_again_as_it_was(models: Recipe, tmp
     assert history(cut) == history(whole)
 
 
-@pytest.mark.fault("F16", "the same models as both experts", "paused before the first candidate")
+@pytest.mark.fault("F16", "both experts are the same model", "paused before the first candidate")
 def test_identical_models_never_start_a_search(models: Recipe, tmp_path: Path) -> None:
     same = replace(models, inputs=tuple(replace(i, path=models.base.path) for i in models.inputs))
     ending, study = run(tmp_path / "s", make_spec(same), Budget(trials=10))

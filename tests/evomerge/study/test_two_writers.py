@@ -72,7 +72,7 @@ def test_a_stopped_owner_never_writes_again_once_it_was_replaced(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.fault("F34", "the same two hundred times", "never two writers")
+@pytest.mark.fault("F34", "two hundred times, the owner is stopped, replaced and continued", "never two writers")
 def test_two_hundred_stopped_owners(tmp_path: Path) -> None:
     fight(tmp_path, rounds=200)
 
