@@ -34,6 +34,7 @@ class Callable(Evaluator):
         examples: Ids, as a list or a file with one per line; without them the function returns one number for the
             whole model, the same on every split.
         higher_is_better: Whether larger values are better.
+        score_range: Smallest and largest possible value, such as [0, 1]; values outside are an error of the function.
     """
 
     #: The function decides which parts of the model it uses.
@@ -45,9 +46,11 @@ class Callable(Evaluator):
         function: str,
         examples: str | Sequence[str] | None = None,
         higher_is_better: bool = True,
+        score_range: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
         self._function = _load(function)
+        self._range = None if score_range is None else _check_range(score_range)
         self._name = function
         _check_options(function, self._function, options)
         self._options = options
@@ -85,7 +88,28 @@ class Callable(Evaluator):
                 f"{self._name} returned values of shape {values.shape}; expected {len(ids)}, one per example. "
                 "Name the examples with `examples`."
             )
+        if self._range is not None:
+            self._check_inside(values, ids, *self._range)
         return np.where(np.isfinite(values), values, np.nan)
+
+    def _check_inside(self, values: FloatArray, ids: Sequence[str], low: float, high: float) -> None:
+        """Raise EvaluatorError for a value outside of the range; NaN = not scored."""
+        outside = np.flatnonzero((values < low) | (values > high))
+        if len(outside):
+            raise EvaluatorError(
+                f"{self._name} returned {values[outside[0]]:g} for {ids[outside[0]]!r}, and {len(outside)} of "
+                f"{len(ids)} values outside of score_range: [{low:g}, {high:g}]. Mend the function, or the range."
+            )
+
+
+def _check_range(given: Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not low < high:
+        raise EvaluatorError(f"score_range is {given!r}; expected the smallest and the largest value, such as [0, 1].")
+    return low, high
 
 
 def _load(name: str) -> Function[..., Any]:
@@ -105,7 +129,7 @@ def _check_options(name: str, function: Function[..., Any], options: Mapping[str
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     own = [p.name for p in parameters if p.name != "ids" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    known = [*own, "function", "examples", "higher_is_better"]
+    known = [*own, "function", "examples", "higher_is_better", "score_range"]
     for option in options:
         if option not in own:
             hint = did_you_mean(option, known)

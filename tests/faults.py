@@ -107,7 +107,8 @@ ROWS = {
     "F15": Row(
         "A task has no such metric",
         "Refused before the first candidate.",
-        "Scores out of a range are not noticed: evaluators declare none.",
+        "Scores out of their range are noticed where one is declared: by `score_range` of `callable`, for functions of "
+        "one's own. The other evaluators compute theirs.",
     ),
     "F16": Row(
         "Coefficients change nothing", "The canary ends the search before it begins, and names what is the same."
@@ -132,14 +133,16 @@ ROWS = {
     "F28": Row(
         "Weights are a pickle",
         "Refused, and never loaded.",
-        "There is no command that converts one: the message says how, for those who trust it.",
+        "There is no command that converts one, since reading it is the risk: the message says how, for those who "
+        "trust the file.",
     ),
     "F29": Row("A model brings code of its own", "Refused; nothing runs."),
     "F30": Row("A YAML file is a bomb, has tags or keys twice", "Refused with its line."),
     "F31": Row(
         "A task runs code",
         "Refused with its line unless `allow_code` is set.",
-        "With `allow_code`, the code has the worker's rights: there is no sandbox.",
+        "With `allow_code`, the code has the worker's rights: a sandbox that also holds against code written to leave "
+        "it is the job of a container; run such a search in one without a network.",
     ),
     "F32": Row("A template never ends or fills the memory", "Rendered first in a child process with limits; refused."),
     "F33": Row("A study is resumed with another search", "Refused, with the differences; nothing is changed."),

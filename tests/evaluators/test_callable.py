@@ -110,3 +110,23 @@ def toned(model: Any, ids: tuple[str, ...], tone: str, loud: bool = False) -> li
 def test_options_that_the_function_does_not_take_or_lacks_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluatorError, match=message):
         Callable(function=_named(toned), examples=EXAMPLES, **options)
+
+
+@pytest.mark.fault("F15", "a function returns a value outside of its declared range", "an error with example and range")
+def test_values_outside_of_the_range_are_an_error_and_missing_ones_are_not(model: TinyModel) -> None:
+    def build(low: float, high: float) -> Callable:
+        return Callable(function=_named(some), examples=EXAMPLES, score_range=[low, high])
+
+    assert build(1, 3).score(model).values.tolist()[::2] == [1.0, 3.0]
+    with pytest.raises(
+        EvaluatorError, match=r"returned 3 for 'three', and 1 of 4 values outside of score_range: \[0, 2"
+    ):
+        build(0, 2).score(model)
+    with pytest.raises(EvaluatorError, match="returned 1 for 'one'"):
+        build(2, 3).score(model)
+
+
+@pytest.mark.parametrize("given", [[1], [1, 0], ["a", "b"], 3, [0, float("nan")]])
+def test_a_range_is_two_numbers(given: Any) -> None:
+    with pytest.raises(EvaluatorError, match=r"score_range is .*; expected the smallest and the largest value"):
+        Callable(function=_named(some), examples=EXAMPLES, score_range=given)

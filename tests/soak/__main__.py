@@ -218,7 +218,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="evomerge-soak-"))
     mark = str(os.getpid())
     clock, variables = _clock(folder)
-    environment = {**variables, MARK: mark, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # Ray's workers are nice by 15: beside other work, they would stand still.
+    environment = {**variables, MARK: mark, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     os.environ.update(environment)  # the drivers are forks of a process that inherits it, preloaded library and all
     soak = Soak(random.Random(given.seed), folder, environment)
     end = time.monotonic() + 60 * given.minutes
