@@ -1,6 +1,6 @@
 """Compiled kernels that count the magnitudes of a delta by their leading bits, and list those with given ones.
 
-Digest of words.py: 549f5d700c514bf2
+Digest of words.py: 5a3d5fe8cb3a24c1
 """
 
 from typing import Any

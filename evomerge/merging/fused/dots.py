@@ -1,6 +1,6 @@
 """Compiled kernels of dot products: a gradient with models or their deltas, all of them in one pass.
 
-Digest of words.py: 549f5d700c514bf2
+Digest of words.py: 5a3d5fe8cb3a24c1
 """
 
 from typing import Any

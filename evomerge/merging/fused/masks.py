@@ -132,6 +132,7 @@ class Vote(NamedTuple):
             _numbers(self.votes),
             None if self.shares == self.votes and not self.by_sign else _numbers(self.shares),
             None if self.divisors is None else _numbers(self.divisors),
+            None if self.divisors is None else _smallest(self.divisors),
             None if self.undecided > 0 else np.int32(self.undecided),
             np.int32(1) if self.by_sign else None,
         )
@@ -173,14 +174,26 @@ def write_sparse(
     addresses, kinds = words.of_models(len(models))
     masks = tuple(mask.words(masked) for mask in sparse.masks)
     with np.errstate(over="ignore"):
-        scale = np.float32(sparse.scale)
+        scale = None if sparse.scale == 1 else np.float32(sparse.scale)
         factors = None if all(factor == 1 for factor in sparse.factors) else _numbers(sparse.factors)
         vote = sparse.vote and sparse.vote.words()
     [length] = lengths
+    (origin, _), (out, _) = words.last, words.first
     settings = (*words.last, vote, scale, *words.first, kinds_by_dtype()[dtype])
+    kinds_of_pairs = tuple((kind,) * len(models) for kind in (masked.EVEN, masked.ODD))
+    in_pairs = words.in_pairs and length in (None, place.numel())
 
     def write(start: int, stop: int) -> int:
-        return int(masked.write(addresses, kinds, masks, factors, *settings, length or stop, start, stop))
+        middle, largest = start, 0
+        if in_pairs:
+            middle = stop - (stop - start) % 2
+            largest = masked.write_pairs(
+                addresses, *kinds_of_pairs, masks, factors, origin, vote, scale, out, start, middle
+            )
+        if middle < stop:
+            rest = masked.write(addresses, kinds, masks, factors, *settings, length or stop, middle, stop)
+            largest = max(largest, rest)
+        return int(largest)
 
     largest: int = max(pieces(write))
     return largest < overflow(dtype)
@@ -213,6 +226,11 @@ def _rounded(value: float) -> float:
 
 def _all_rounded(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(_rounded(value) for value in values)
+
+
+def _smallest(values: Sequence[float]) -> Any:
+    """Return the smallest positive one of some float32 numbers; 1 if there is none."""
+    return min((value for value in _numbers(values) if value > 0), default=np.float32(1))
 
 
 def _numbers(values: Sequence[float]) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Compiled kernels of sums of models times coefficients; every step is rounded to float32, the result once more.
 
-Digest of words.py: 549f5d700c514bf2
+Digest of words.py: 5a3d5fe8cb3a24c1
 """
 
 from typing import Any

@@ -116,6 +116,12 @@ class Words(NamedTuple):
         """Return address and kind of the last tensor."""
         return self.addresses[-1], self.kinds[-1]
 
+    @property
+    def in_pairs(self) -> bool:
+        """Return whether all tensors are bfloat16, two of which make a word."""
+        kind = kinds_by_dtype()[torch.bfloat16]
+        return all(type(other) is type(kind) for other in self.kinds)
+
     def of_models(self, count: int) -> tuple[tuple[int, ...], tuple[Any, ...]]:
         """Return addresses and kinds of the tensors after the first."""
         return self.addresses[1 : count + 1], self.kinds[1 : count + 1]

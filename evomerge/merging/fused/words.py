@@ -13,12 +13,16 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: Kinds: bits of a bfloat16, bits of a float16, a float32.
 BFLOAT16, FLOAT16, FLOAT32 = np.uint16(0), np.int16(0), np.float32(0)
+
+#: Kinds of the bfloat16s in a word of 32 bits that a kernel has loaded: the one in its lower half, and the other one.
+EVEN, ODD = np.int8(0), np.uint8(0)
 
 _WORDS = {types.uint16: ir.IntType(16), types.int16: ir.IntType(16), types.float32: ir.FloatType()}
 _BITS = ir.IntType(32)
@@ -32,6 +36,12 @@ def compiled(function: Function) -> Function:
     except RuntimeError:  # neither the installation nor the user's cache can be written
         kernel = numba.njit(**settings)(function)
     return kernel
+
+
+def part(function: Function) -> Function:
+    """Declare a function that kernels are made of."""
+    made: Function = numba.njit(error_model="numpy")(function)
+    return made
 
 
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,6 +75,34 @@ def store(_context: Any, address: Any, index: Any, kind: Any, value: Any, roundi
         return _target.get_dummy_value()
 
     return types.void(address, index, kind, value, rounding), generate
+
+
+@inline
+def load_pairs(_context: Any, addresses: Any, index: Any) -> Any:
+    """Return a word per address with the bfloat16s at an index and at the next one; see EVEN and ODD."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words = []
+        for address in cgutils.unpack_tuple(builder, arguments[0]):
+            place = builder.bitcast(_pointer(builder, (address, arguments[1]), types.uint16), _BITS.as_pointer())
+            words.append(builder.load(place, align=1, typ=_BITS))
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return types.UniTuple(types.uint32, len(addresses))(addresses, index), generate
+
+
+@inline
+def store_pair(_context: Any, address: Any, index: Any, even: Any, odd: Any) -> Any:
+    """Write two values as bfloat16s to an index and the next one, see `store`."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        low, high = (_rounded(builder, value) for value in arguments[2:])
+        word = builder.or_(builder.lshr(low, _BITS(16)), builder.and_(high, _BITS(0xFFFF0000)))
+        place = builder.bitcast(_pointer(builder, arguments, types.uint16), _BITS.as_pointer())
+        builder.store(word, place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(address, index, even, odd), generate
 
 
 @inline
@@ -122,7 +160,11 @@ def add_products(_context: Any, sums: Any, models: Any, index: Any, kinds: Any, 
 
 
 def value_at(builder: Any, address: Any, index: Any, kind: Any) -> Any:
-    """Generate the instructions that load the value at a position as float32."""
+    """Generate the instructions that load the value at a position as float32; those in words have been loaded."""
+    if kind == types.int8:
+        return builder.bitcast(builder.shl(address, _BITS(16)), ir.FloatType())
+    if kind == types.uint8:
+        return builder.bitcast(builder.and_(address, _BITS(0xFFFF0000)), ir.FloatType())
     return _widened(builder, builder.load(_pointer(builder, (address, index), kind), align=1), kind)
 
 
@@ -144,7 +186,11 @@ def _narrowed(builder: Any, value: Any, kind: Any) -> Any:
         return value
     if kind == types.int16:
         return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
+    return builder.trunc(builder.lshr(_rounded(builder, value), _BITS(16)), ir.IntType(16))
+
+
+def _rounded(builder: Any, value: Any) -> Any:
+    """Return bits whose upper half is the nearest bfloat16, ties to even."""
     bits = builder.bitcast(value, _BITS)
     odd = builder.and_(builder.lshr(bits, _BITS(16)), _BITS(1))
-    rounded = builder.add(builder.add(bits, _BITS(0x7FFF)), odd)
-    return builder.trunc(builder.lshr(rounded, _BITS(16)), ir.IntType(16))
+    return builder.add(builder.add(bits, _BITS(0x7FFF)), odd)
