@@ -15,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evomerge.merging.fused.magnitudes import count_magnitudes, list_magnitudes, place_of_magnitude
+from evomerge.merging.fused.magnitudes import (
+    TRAILING_BITS,
+    Counted,
+    Members,
+    count_magnitudes,
+    list_magnitudes,
+    place_of_magnitude,
+)
 from evomerge.merging.fused.masks import AtRandom, Cuts
 from evomerge.merging.tiles import BASE, TensorSource, Tile, total
 
@@ -24,9 +31,8 @@ from evomerge.merging.tiles import BASE, TensorSource, Tile, total
 Rescale = Literal["paper", "mergekit", "none"]
 #: Returns a tile of values, float32, in memory that may be overwritten.
 Read = Callable[[Tile], Tensor]
-#: Positions of values and their magnitudes, as bits.
-Members = tuple[NDArray[np.int64], NDArray[np.int32]]
-Counts = NDArray[np.int64]
+#: Leading bits of magnitudes, ascending, and how many values have them.
+Buckets = tuple[NDArray[np.uint16], NDArray[np.int64]]
 
 #: Multipliers of a 32-bit mixing function found by search, https://github.com/skeeto/hash-prospector,
 #: as signed integers.
@@ -34,8 +40,6 @@ _MULTIPLIERS = (0x21F0AAAD, 0xD35A2D97 - 2**32)
 #: 2**32 over the golden ratio. Stepping by it instead of 1 removes correlations of up to 2 % between elements
 #: some thousands apart, which remain after two rounds of mixing.
 _STEP = 0x9E3779B9
-#: Bits of a float32 magnitude that identify its bucket: sign, exponent and seven bits of the fraction.
-_BUCKET_BITS = 16
 _MAGNITUDE = 0x7FFFFFFF
 #: Cuts cached per tensor and input: a search returns to few densities, a random walk to none.
 _CUTS_KEPT = 8
@@ -149,7 +153,7 @@ def _cut(source: TensorSource, key: Hashable, values: "_Values", count: int) -> 
     if count >= source.numel:
         return None
     if key not in source.cache:
-        source.cache[key] = _Magnitudes(values.count())
+        source.cache[key] = _Magnitudes(*values.count())
     magnitudes: _Magnitudes = source.cache[key]
     return magnitudes.cut(values, count)
 
@@ -174,25 +178,25 @@ class _Values:
         self._source = source
         self._read = read
 
-    def count(self) -> Counts:
-        """Return the number of values in each bucket of magnitudes."""
-        counts = np.zeros(_MAGNITUDE + 1 >> _BUCKET_BITS, dtype=np.int64)
+    def count(self) -> tuple[Buckets, Counted | None]:
+        """Return the number of values in each bucket of magnitudes, and in each block if a kernel counts them."""
+        counts = np.zeros(_MAGNITUDE + 1 >> TRAILING_BITS, dtype=np.int64)
 
         def count(tile: Tile) -> None:
             buckets = self._read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
-            buckets.bitwise_right_shift_(_BUCKET_BITS)
+            buckets.bitwise_right_shift_(TRAILING_BITS)
             np.add(counts, np.bincount(buckets.cpu().numpy(), minlength=len(counts)), out=counts)
 
         self._source.map(count)
-        return counts
+        return (np.flatnonzero(counts).astype(np.uint16), counts[counts > 0]), None
 
-    def cut(self, bucket: int, wanted: int) -> Cut:
+    def cut(self, bucket: int, wanted: int, counted: Counted | None) -> Cut:  # noqa: ARG002 - see _Deltas
         """Return the cut that keeps the `wanted` largest values of a bucket, one at least, and all larger ones."""
 
         def members(tile: Tile) -> Members:
             bits = self._read(tile).view(torch.int32).bitwise_and_(_MAGNITUDE)
             buckets = tile.scratch("buckets", bits).view(torch.int32)
-            inside = _positions(torch.bitwise_and(bits, -1 << _BUCKET_BITS, out=buckets), bucket << _BUCKET_BITS)
+            inside = _positions(torch.bitwise_and(bits, -1 << TRAILING_BITS, out=buckets), bucket << TRAILING_BITS)
             return inside + tile.start, bits.cpu().numpy()[inside]
 
         return _smallest_of(self._source.map(members), wanted)
@@ -203,27 +207,24 @@ class _Deltas(_Values):
 
     def __init__(self, source: TensorSource, index: int) -> None:
         super().__init__(source, lambda tile: source.deltas(index, tile))
-        self._index = index
+        self._models = source.whole(index), source.whole(BASE)
 
-    def count(self) -> Counts:
-        models = self._source.whole(self._index), self._source.whole(BASE)
-        found = count_magnitudes(*models, _BUCKET_BITS, self._source.pieces)
-        return super().count() if found is None else found
+    def count(self) -> tuple[Buckets, Counted | None]:
+        counted = count_magnitudes(*self._models, self._source.pieces)
+        return super().count() if counted is None else (counted.buckets, counted)
 
-    def cut(self, bucket: int, wanted: int) -> Cut:
-        models = self._source.whole(self._index), self._source.whole(BASE)
-        listed = list_magnitudes(*models, _BUCKET_BITS, bucket, self._source.pieces)
-        if listed is None:
-            return super().cut(bucket, wanted)
-        above = sum(len(piece.bits) for piece in listed)
-        if wanted <= above:
-            return _smallest_of([(piece.places, piece.bits) for piece in listed], wanted)
-        first, rank = bucket << _BUCKET_BITS, wanted - above - 1
-        for piece in listed:
-            if rank < piece.equal:
-                break
-            rank -= piece.equal
-        return Cut(_value_of(first), place_of_magnitude(*models, first, rank, piece) + 1)
+    def cut(self, bucket: int, wanted: int, counted: Counted | None) -> Cut:
+        if counted is None:
+            return super().cut(bucket, wanted, counted)
+        # In 16 bits most deltas have no trailing bits: they are equal, and only one block has to be read.
+        rank = wanted - int(counted.with_key(2 * bucket + 1).sum()) - 1
+        if rank < 0:
+            return _smallest_of(list_magnitudes(*self._models, bucket, self._source.pieces), wanted)
+        up_to = counted.with_key(2 * bucket).cumsum()
+        block = int(np.searchsorted(up_to, rank, side="right"))
+        rank -= int(up_to[block - 1]) if block else 0
+        first = bucket << TRAILING_BITS
+        return Cut(_value_of(first), place_of_magnitude(*self._models, first, rank, counted.blocks[block]) + 1)
 
 
 def _smallest_of(parts: Sequence[Members], wanted: int) -> Cut:
@@ -242,10 +243,11 @@ def _value_of(bits: int) -> float:
 class _Magnitudes:
     """Histogram of magnitudes by the leading bits of the float; only non-empty buckets."""
 
-    def __init__(self, counts: Counts) -> None:
-        self._buckets = np.flatnonzero(counts).astype(np.uint16)
+    def __init__(self, buckets: Buckets, counted: Counted | None) -> None:
+        self._counted = counted
+        self._buckets, numbers = buckets
         #: Number of elements in this bucket or a larger one.
-        self._from_here_up = counts[::-1].cumsum()[::-1][self._buckets]
+        self._from_here_up = numbers[::-1].cumsum()[::-1]
         self._cuts: dict[int, Cut] = {}
 
     def cut(self, values: _Values, count: int) -> Cut:
@@ -260,7 +262,7 @@ class _Magnitudes:
             return Cut(float("inf"), 0)
         place = int(np.searchsorted(-self._from_here_up, -count, side="right")) - 1
         above = int(self._from_here_up[place + 1]) if place + 1 < len(self._buckets) else 0
-        return values.cut(int(self._buckets[place]), count - above)
+        return values.cut(int(self._buckets[place]), count - above, self._counted)
 
 
 def _positions(values: Tensor, wanted: int) -> NDArray[np.int64]:

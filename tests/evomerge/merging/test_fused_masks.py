@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evomerge.merging import prepared, tiles
 from evomerge.merging.engine import MergeError
+from evomerge.merging.fused import magnitudes
 from evomerge.merging.fused.masks import MOST_INPUTS, write_sparse
 from evomerge.merging.fused.tensors import torch_only
 from evomerge.merging.kernels.sparsify import largest
@@ -237,6 +238,7 @@ def test_results_that_are_not_finite_are_the_same_errors(
 def test_cuts_are_those_of_pytorch(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "PIECE", 1000)
     monkeypatch.setattr(tiles, "TILE", 700)
+    monkeypatch.setattr(magnitudes, "_BLOCK", 300)
     base, *inputs = models_of(dtype, shape=(4001,))
     ties = 0
     for threads in (1, 2):
