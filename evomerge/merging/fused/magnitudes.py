@@ -1,5 +1,6 @@
 """The magnitudes of a delta, counted and listed by their leading bits in compiled passes over a model and the base."""
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,6 +45,18 @@ class Counted(NamedTuple):
         return self.numbers[:, place].astype(np.int64) if found else np.zeros(len(self.blocks), np.int64)
 
 
+class _Memory(threading.local):
+    """Memory for counting, one for each thread, which takes long to allocate."""
+
+    def __init__(self) -> None:
+        self.tables = np.zeros((2, 2 * _BUCKETS), np.uint32)
+        self.keys = np.empty(2 * _BUCKETS, np.uint16)
+        self.numbers = np.empty(2 * _BUCKETS, np.uint32)
+
+
+_memory = _Memory()
+
+
 def count_magnitudes(model: Tensor, base: Tensor, pieces: Pieces) -> Counted | None:
     """Count the elements of model - base; None if a tensor is unsuitable."""
     counts = kernels("counts")
@@ -53,13 +66,11 @@ def count_magnitudes(model: Tensor, base: Tensor, pieces: Pieces) -> Counted | N
     arguments = (*words.first, *words.last)
 
     def some(start: int, stop: int) -> list[tuple[tuple[int, int], NDArray[np.uint16], NDArray[np.uint32]]]:
-        tables = np.zeros((2, 2 * _BUCKETS), np.uint32)
-        keys, numbers = np.empty(2 * _BUCKETS, np.uint16), np.empty(2 * _BUCKETS, np.uint32)
         made = []
         for begin in range(start, stop, _BLOCK):
             end = min(begin + _BLOCK, stop)
-            n = counts.count(*arguments, tables, keys, numbers, begin, end)
-            made.append(((begin, end), keys[:n].copy(), numbers[:n].copy()))
+            n = counts.count(*arguments, _memory.tables, _memory.keys, _memory.numbers, begin, end)
+            made.append(((begin, end), _memory.keys[:n].copy(), _memory.numbers[:n].copy()))
         return made
 
     found = [part for piece in pieces(some) for part in piece]
