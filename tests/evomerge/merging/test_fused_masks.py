@@ -151,6 +151,14 @@ def test_any_dtype(
         assert check_bits(method, {}, given, models_of(dtype), place, monkeypatch, dtype=target) == 1
 
 
+@pytest.mark.parametrize("numel", [1000, 1001])
+def test_cuts_that_end_between_neighbors_of_equal_magnitude(numel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [torch.full((numel,), value, dtype=torch.bfloat16) for value in (0.5, 1.0, 0.25, 0.75)]
+    for kept in ((501, 500, 1), (2, 999, 499)):
+        given = values([(count + 0.5) / numel for count in kept], "ties", {})
+        assert check_bits("ties", {}, given, models, torch.bfloat16, monkeypatch) == 1
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("method", "others"), [
     ("ties", {}), ("dare_ties", {}), ("della_linear", {"epsilon": 0.1}), ("breadcrumbs", {"gamma": 0.05}),
