@@ -49,12 +49,11 @@ def count(
     for first in range(0, np.int64(highest) + 1, _NUMBERS):
         if first and first + _NUMBERS <= np.int64(lowest):
             continue
-        for key in range(first, first + _NUMBERS):
-            number = np.uint32(evens[key] + odds[key])
-            keys[found] = key
-            numbers[found] = number
+        for entry in range(first, first + _NUMBERS):
+            number = np.uint32(evens[entry] + odds[entry])
+            keys[found], numbers[found] = entry, number
             found += number != 0
-            evens[key] = odds[key] = np.uint32(0)
+            evens[entry] = odds[entry] = np.uint32(0)
     return found
 
 

@@ -34,7 +34,7 @@ class Counted(NamedTuple):
     @property
     def buckets(self) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Return which leading bits of a magnitude occur, ascending, and how many elements have them."""
-        both = self.keys >> 1
+        both = np.right_shift(self.keys, 1, dtype=np.uint16)
         first = np.flatnonzero(np.diff(both, prepend=~both[:1]))
         return both[first], np.add.reduceat(self.numbers.sum(axis=0, dtype=np.int64), first)
 
