@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 
 from evomerge.optimizers._kernel import Kernel
 from evomerge.optimizers._links import Data
@@ -100,8 +101,7 @@ class _Evidence:
         self.variance = data.spread**2
         self.residual = data.latents - np.average(data.latents, weights=1.0 / data.noise)
         self.trend = trend
-        # (dimension, n_points, n_points)
-        self.squares = (data.x.T[:, :, None] - data.x.T[:, None, :]) ** 2
+        self.centered = data.x - data.x.mean(axis=0)
         self.trend_part = trend(data.x, data.x) if trend else np.full((n_points, n_points), 10.0)
         # Lengths grow with the cube's diagonal (https://arxiv.org/abs/2402.02229); the prior is centered at half of it.
         lengths = np.full(self.dimension, np.log(0.5 * self.dimension**0.5))
@@ -122,8 +122,8 @@ class _Evidence:
         """Return the value and its gradient; both include the priors."""
         d = self.dimension
         amplitude, share = self.variance * np.exp(theta[d]), np.exp(theta[d + 1])
-        scaled = self.squares * np.exp(-2.0 * theta[:d])[:, None, None]
-        r = _ROOT5 * np.sqrt(scaled.sum(axis=0))
+        scaled = self.centered * np.exp(-theta[:d])
+        r = _ROOT5 * cdist(scaled, scaled)
         decay = amplitude * np.exp(-r)
         matern = (1.0 + r + r * r / 3.0) * decay
         trend = self.variance * self.trend_part * (np.exp(theta[d + 2]) if self.trend else 1.0)
@@ -134,7 +134,9 @@ class _Evidence:
         inverse = cho_solve((factor, True), np.eye(len(r)))
         slope = 0.5 * (inverse - np.outer(weights, weights))  # d loss / d covariance
         gradient = np.empty_like(theta)
-        gradient[:d] = np.einsum("ij,kij->k", slope * (5.0 / 3.0 * (1.0 + r) * decay), scaled)
+        # The sum of pull_ij (x_ik - x_jk)^2 over pairs, without an array of (dimension, n_points, n_points).
+        pull = slope * (5.0 / 3.0 * (1.0 + r) * decay)
+        gradient[:d] = 2.0 * np.sum(scaled * (pull.sum(axis=1)[:, None] * scaled - pull @ scaled), axis=0)
         gradient[d] = np.sum(slope * matern)
         gradient[d + 1] = np.sum(np.diag(slope) * share * self.noise)
         if self.trend:

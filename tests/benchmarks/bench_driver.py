@@ -3,12 +3,14 @@
 `python -m tests.benchmarks.bench_driver [--trials N]`. One run of a real search over tiny trained models with lm-eval
 tasks in this process and on Ray; and, to see the driver bare, over bare tensors with closed-form scores.
 
-`--alone` measures how many workers the driver alone keeps busy: 64 slots whose trials end after 200 ms by the clock.
-There are no workers, no merges, no Ray and no live view; study, disk, loop and optimizers are those of a real search.
+`--alone` measures how many workers the driver alone keeps busy: slots whose trials end after 200 ms. There are no
+workers, merges, Ray and live view; study, disk, loop and optimizers are those of a real search. Time passes by the CPU
+time of the driver, plus what it waits for the disk and for trials: other processes take none of it, and nothing sleeps.
 """
 
 import argparse
 import functools
+import itertools
 import tempfile
 import time
 from collections import deque
@@ -26,7 +28,7 @@ from evomerge.budget import Budget
 from evomerge.config import load_config
 from evomerge.feedback import new_optimizer, replay
 from evomerge.launch import plan as planning
-from evomerge.launch.placement import start_executor
+from evomerge.launch.workers import start_executor
 from evomerge.loop import Progress, search
 from evomerge.objective import Objective
 from evomerge.plugins import PluginSpec
@@ -104,38 +106,66 @@ def trained(executor: str) -> dict[str, object]:
     return {"base": str(root / "base"), "experts": experts, "dtype": "float32", "tasks": tasks, "executor": executor}
 
 
-SLOTS, SECONDS, DIMENSION, EXAMPLES = 64, 0.2, 72, 100
+SECONDS, EXAMPLES = 0.2, 100
 #: Answers of the multiple-choice task, whose log-likelihoods the ledger keeps.
 ANSWERS = 4
+
+
+class Clock:
+    """Seconds of the driver: its CPU time, and what it waits."""
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+
+    def now(self) -> float:
+        return time.thread_time() + self._waited
+
+    def wait(self, seconds: float) -> None:
+        self._waited += max(0.0, seconds)
+
+
+class Disk(Files):
+    """System calls of a ledger; waiting for the disk takes time of the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.seconds = 0.0
+        self._clock = clock
+
+    def fsync(self, descriptor: int) -> None:
+        begin, worked = time.perf_counter(), time.thread_time()
+        super().fsync(descriptor)
+        waited = time.perf_counter() - begin - (time.thread_time() - worked)
+        self.seconds += waited
+        self._clock.wait(waited)
 
 
 class Timers:
     """An executor without workers: every trial ends SECONDS after it was submitted."""
 
-    slots = SLOTS
-
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, slots: int, dimension: int) -> None:
+        self.slots = slots
         self.spans: list[tuple[float, float]] = []
+        self._clock = clock
         self._running: deque[tuple[float, Trial]] = deque()
         rng = np.random.default_rng(0)
-        self._optima = rng.uniform(0.3, 0.7, (3, DIMENSION))
+        self._optima = rng.uniform(0.3, 0.7, (3, dimension))
         self._noise = rng.normal(0.0, 0.3, (3, EXAMPLES))
         self._choices = tuple(rng.normal(-20.0, 5.0, (EXAMPLES, ANSWERS)))
         self._ids = tuple(f"example-{n:04d}" for n in range(EXAMPLES))
 
     def submit(self, trial: Trial) -> None:
-        now = time.perf_counter()
+        now = self._clock.now()
         self.spans.append((now, now + SECONDS))
         self._running.append((now + SECONDS, trial))
 
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
         if not self._running:
             return None
-        rest = self._running[0][0] - time.perf_counter()
+        rest = self._running[0][0] - self._clock.now()
         if timeout is not None and rest > timeout:
-            time.sleep(timeout)
+            self._clock.wait(timeout)
             return None
-        time.sleep(max(0.0, rest))
+        self._clock.wait(rest)
         _, trial = self._running.popleft()
         means = -np.sum((np.asarray(trial.x) - self._optima) ** 2, axis=1)
         values = self._noise + means[:, None]
@@ -182,24 +212,24 @@ class Stopwatch:
             setattr(owner, method, self.timed(name, getattr(owner, method)))
 
 
-def measure_alone(name: str, seconds: float) -> str:
+def measure_alone(name: str, slots: int, dimension: int, seconds: float) -> str:
     """Search with one optimizer for some seconds without workers; return a line of the table."""
     objective = Objective({f"task{n}": 1.0 for n in range(3)})
-    watch, disk, executor, files = Stopwatch(time.thread_time), Stopwatch(time.perf_counter), Timers(), Files()
+    clock, watch = Clock(), Stopwatch(time.thread_time)
+    executor, disk = Timers(clock, slots, dimension), Disk(clock)
 
     def optimizer() -> Any:
-        return new_optimizer(PluginSpec(name), objective, dimension=DIMENSION, seed=0, start=None)
+        return new_optimizer(PluginSpec(name), objective, dimension=dimension, seed=0, start=None)
 
     asking = optimizer()
     watch.watch("ask", asking, ["ask"])
     watch.watch("tell", asking, ["tell"])
     watch.watch("wait", executor, ["next_outcome"])
-    disk.watch("fsync", files, ["fsync"])
     with tempfile.TemporaryDirectory() as folder:
-        with closing(Study.create(Path(folder), {}, {}, files=files)) as study:
+        with closing(Study.create(Path(folder), {}, {}, files=disk, clock=clock.now)) as study:
             watch.watch("record", study, ["ask", "tell", "event", "_save"])
             watch.seconds.clear()
-            disk.seconds.clear()
+            disk.seconds = 0.0
             begin = time.thread_time()
             search(study, asking, executor, objective, [], Budget(hours=seconds / 3600))
             spent = time.thread_time() - begin
@@ -210,28 +240,32 @@ def measure_alone(name: str, seconds: float) -> str:
     busy = executor.busy(executor.spans[0][0], executor.spans[-1][0])
     in_turn = [watch.seconds.get(stage, 0.0) for stage in ("ask", "tell", "record")]
     rest = spent - sum(in_turn) - watch.seconds["wait"]
-    costs = (*in_turn, rest, replayed, disk.seconds["fsync"])
-    return f"{name:10s}{trials:7d}{100 * busy:7.1f} %" + "".join(f"{1e3 * cost / trials:8.2f}" for cost in costs)
+    costs = (*in_turn, rest, replayed, disk.seconds)
+    row = f"{name:10s}{slots:6d}{dimension:7d}{trials:8d}{100 * busy:7.1f} %"
+    return row + "".join(f"{1e3 * cost / trials:8.2f}" for cost in costs)
 
 
-def alone(names: Sequence[str], seconds: float) -> None:
+def alone(names: Sequence[str], slots: Sequence[int], dimensions: Sequence[int], seconds: float) -> None:
     """Print how busy the driver alone keeps the slots, and what it does meanwhile."""
-    print(f"{SLOTS} slots of {1e3 * SECONDS:.0f} ms, {DIMENSION} coefficients, 3 tasks of {EXAMPLES} examples")
+    print(f"slots of {1e3 * SECONDS:.0f} ms, 3 tasks of {EXAMPLES} examples")
     print("ms of the driver's CPU per trial; replay: of a resume; fsync: waited for")
     columns = "".join(f"{stage:>8s}" for stage in ("ask", "tell", "record", "rest", "replay", "fsync"))
-    print(f"{'optimizer':10s}{'trials':>7s}{'busy':>9s}{columns}")
-    for name in names:
-        print(measure_alone(name, seconds), flush=True)
+    print(f"{'optimizer':10s}{'slots':>6s}{'coeff.':>7s}{'trials':>8s}{'busy':>9s}{columns}")
+    for name, dimension, n in itertools.product(names, dimensions, slots):
+        print(measure_alone(name, n, dimension, seconds), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=80)
     parser.add_argument("--alone", nargs="*", metavar="OPTIMIZER", help="the driver alone; default: cma_es tpe gp")
+    parser.add_argument("--slots", type=int, nargs="*", default=[64], help="with --alone")
+    parser.add_argument("--coefficients", type=int, nargs="*", default=[72], help="with --alone")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each optimizer with --alone")
     options = parser.parse_args()
     if options.alone is not None:
-        alone(options.alone or ("cma_es", "tpe", "gp"), options.seconds)
+        names = options.alone or ("cma_es", "tpe", "gp")
+        alone(names, options.slots, options.coefficients, options.seconds)
         return
     trials = options.trials
     print(f"{'search':32s} {'slots':>5s} {'ms/candidate':>14s} {'outside':>11s} {'ms outside':>12s} {'merging':>10s}")
