@@ -47,7 +47,7 @@ class SearchMerge(TrainerCallback):  # type: ignore[misc] # transformers has no 
     Example:
         >>> from evomerge.training import SearchMerge
         >>> found = SearchMerge({"quiz": {"evaluator": "exact_match", "file": "quiz.jsonl"}}, budget={"trials": 60})
-        >>> Trainer(model, arguments, train_dataset=data, callbacks=[found]).train()
+        >>> Trainer(model, arguments, train_dataset=data, processing_class=tokenizer, callbacks=[found]).train()
         >>> print(found.run.verdict)
     """
 

@@ -202,6 +202,7 @@ def page() -> str:
         "What goes wrong at night, and what a search does then. Every row is provoked by the tests that it names; this",
         "page is generated from them (`python -m tests.faults`), and a test fails if it is not current.",
         "",
+        "<!-- needs: time -->",
         "    make test     # nearly all of these tests",
         "    make slow     # repeated kills, lost clusters",
         "    make cluster  # clusters of several nodes that come and go",

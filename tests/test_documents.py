@@ -26,6 +26,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 CURRENT = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "AGENTS.md",
     *DOCS,
     ROOT / "evomerge/merging/methods/README.md",
     *sorted(ROOT.glob("experiments/*/README.md")),

@@ -1,6 +1,7 @@
 """The wheel: one name in site-packages, and commands that work outside of a checkout beside other distributions."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,3 +101,19 @@ def test_the_demo_runs_to_its_end_and_once_more_without_training(installed: Path
     for made in ("run/report.html", "merged/config.json", "search.yaml"):
         assert (tmp_path / "evomerge-demo" / made).is_file()
     assert "base: up to date" in run(installed / "evomerge", "demo", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_to_a_report_with_all_that_the_wheel_asks_for(wheel: Path, tmp_path: Path) -> None:
+    reachable = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), "cmaes"]
+    if subprocess.run(reachable, capture_output=True, check=False).returncode:
+        pytest.skip("no registry of packages can be reached")
+    venv.create(tmp_path / "environment", with_pip=True)
+    paths = {"base": str(tmp_path / "environment"), "platbase": str(tmp_path / "environment")}
+    programs = Path(sysconfig.get_path("scripts", "venv", vars=paths))
+    (folder := tmp_path / "empty").mkdir()
+    run(programs / "python", "-m", "pip", "install", "--quiet", wheel, cwd=folder)
+    assert "Done: see" in run(programs / "evomerge", "demo", cwd=folder)
+    report = (folder / "evomerge-demo/run/report.html").read_text(encoding="utf-8")
+    assert "held-out examples" in report
+    assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["'](?!data:|#)""", report), "it opens offline"
