@@ -238,7 +238,7 @@ split: {{search: 0.5, select: 0.2, report: 0.3}}
 {optimizers}optimizer: auto
 
 # The search stops at the first limit reached: trials (evaluations of all search examples, baselines included), hours,
-# until (a time such as 07:00).
+# until (a time such as 07:00), money. With the last: {{trials: 200, money: 25, price_per_hour: 3.2}}, of all machines.
 budget: {budget}
 
 # ray (several workers) or serial (this process). device: auto uses a GPU if available.

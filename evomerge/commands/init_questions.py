@@ -12,6 +12,7 @@ from typing import Any
 from evomerge.commands.tasks import DraftError, guess_task, guess_tasks
 from evomerge.config import ConfigError
 from evomerge.launch.extension import Extension
+from evomerge.merging.output.staging import MARK
 from evomerge.recipe.model_names import hub_name
 from evomerge.text.sizes import size
 
@@ -90,9 +91,13 @@ def hub_cache() -> Path:
 
 
 def found_models(folder: Path, cache: Path) -> list[FoundModel]:
-    """Return the models in a folder, up to two levels below it, and in a cache of the hub."""
+    """Return the models in a folder, up to two levels below it, and in a cache of the hub.
+
+    Exports of evomerge are left out: they were merged from the models that are wanted.
+    """
     places = {file.parent for level in ("", "*/", "*/*/") for file in folder.glob(f"{level}*.safetensors")}
-    found = [model for place in sorted(places) if (model := _model(place, str(place))) is not None]
+    own = [place for place in sorted(places) if not (place / MARK).exists()]
+    found = [model for place in own if (model := _model(place, str(place))) is not None]
     for snapshot in sorted(cache.glob("models--*--*/snapshots/*")):
         named = hub_name(str(snapshot))
         main = snapshot.parents[1] / "refs" / "main"

@@ -83,8 +83,8 @@ def partial_lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
             if found["budget"] is not None and found["budget"] < found["evaluations"]:
                 missing = ceil(found["evaluations"] - found["budget"])
                 lines.append(
-                    f"gradients: the budget leaves {found['budget']} evaluations, so the search is cut short; to "
-                    f"let it end by itself, add {missing} to `budget.trials`"
+                    f"gradients: after the start and the baselines, the budget has {found['budget']} evaluations for "
+                    f"them. The search stops then; to let it end by itself, add {missing} to `budget.trials`"
                 )
     if race is not None:
         lines.append(f"racing: {race['level']}" if race["level"] else f"racing: off. {race['why_not']}")

@@ -66,10 +66,10 @@ def power_lines(shown: Mapping[str, Any]) -> list[str]:
     lines += [
         f"  {task}: one value per model, without sampling error: any difference shows" for task in shown["whole_model"]
     ]
-    needed = ", ".join(f"{count:,} for {wanted}" for wanted, count in shown["examples_needed"].items())
+    needed = ", ".join(f"{count:,} to detect {wanted}" for wanted, count in shown["examples_needed"].items())
     return [
         *lines,
-        f"  report examples needed in all: {needed}"
+        f"  examples on the report split, all tasks together: {sum(shown['examples'].values()):,} now; {needed}"
         if needed
         else "  detecting half such a difference takes four times as many examples",
     ]

@@ -68,6 +68,7 @@ def run_search(
         ending, selection = launch.run(
             config, plan, resume=resume, finish=finish, progress=watcher, say=say, heard=watcher.heard
         )
+        watcher.tell_reused()
         result = None if selection is None else selection_to_dict(selection)
         if result is not None:
             view.event("selected", **result)
@@ -108,6 +109,7 @@ class _Watcher:
         self._drawn: tuple[str, float] = ("", 0.0)
         self._busy = 0
         self._decisions: int | None = None
+        self._reused: list[int] = []
 
     def heard(self, stop: StopRequest) -> None:
         """Acknowledge a signal at once; called from its handler."""
@@ -125,6 +127,8 @@ class _Watcher:
         self._can_finish = self._can_finish or has_scores(progress.study)
         if progress.outcome is not None:
             self._tell(progress.outcome)
+        if progress.outcome is None or progress.outcome.number not in self._reused:
+            self.tell_reused()
         self._decided(progress.study)
         for message in self._sinks.news(progress.study.folder):
             self._view.event("sink", message)
@@ -149,6 +153,14 @@ class _Watcher:
             )
         )
 
+    def tell_reused(self) -> None:
+        """Tell which trials in a row had the scores of an earlier study."""
+        if self._reused:
+            one, listed = len(self._reused) == 1, ", ".join(map(str, self._reused))
+            same = f"trial {listed} is the same model as one" if one else f"trials {listed} are the same models as ones"
+            self._view.event("message", f"{same} of an earlier study and {'is' if one else 'are'} not scored again")
+            self._reused.clear()
+
     def _decided(self, study: Study) -> None:
         """Tell the optimizer's decisions of this session."""
         if self._decisions is None:
@@ -161,9 +173,10 @@ class _Watcher:
         for event in outcome.events:
             kind = event.get("event")
             if kind in (SAME_MODEL, REUSED):
-                model = f"trial {event['as']}" if kind == SAME_MODEL else "a model of an earlier study"
-                said = f"trial {outcome.number} is the same model as {model} and is not scored again"
+                same = f"trial {outcome.number} is the same model as trial {event['as']} and is not scored again"
+                said = same if kind == SAME_MODEL else ""  # told with those that follow
                 self._view.event(kind, said, number=outcome.number, **{"as": event["as"]})
+                self._reused += [outcome.number] if kind == REUSED else []
                 continue
             self._view.event("worker", worker_text(outcome.number, event), **_rest(event))
         if outcome.failure is not None:

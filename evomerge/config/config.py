@@ -48,7 +48,7 @@ from evomerge.objective.floor import keep_data
 from evomerge.objective.spec import NO_SMOOTH, ObjectiveSpec, make_objective
 from evomerge.plugins import PluginError, PluginSpec, check_name
 from evomerge.recipe import Input, Recipe, RecipeError
-from evomerge.recipe.model_names import model_data
+from evomerge.recipe.model_names import model_data, near_path
 from evomerge.study import SEARCH_FILE, Study
 from evomerge.study.lines import FILE
 from evomerge.text.printable import is_name
@@ -414,11 +414,20 @@ def _plugin_mistakes(document: strict_yaml.Document) -> list[Mistake]:
 
 def _missing_files(document: strict_yaml.Document, folder: Path) -> list[Mistake]:
     """Find missing models, and missing files and folders of plug-ins."""
-    named = paths_of(document.data, folder)
-    remedy = "correct the path, which starts at this file's folder if it is relative"
     return [
-        (at, f"{'.'.join(map(str, at))}: {path} does not exist: {remedy}") for at, path in named if not path.exists()
+        (at, f"{'.'.join(map(str, at))}: {_missing(text, path, folder)}")
+        for at, text, path in paths_of(document.data, folder)
+        if not path.exists()
     ]
+
+
+def _missing(text: str, path: Path, folder: Path) -> str:
+    """Describe a missing path, with one of a similar name. text: as the file has it."""
+    written = "" if text == str(path) else f" (in the file: {text})"
+    near = near_path(text, folder)
+    said = f"{path}{written} does not exist"
+    remedy = "orrect the path, which starts at this file's folder if it is relative"
+    return f"{said}: c{remedy}" if near is None else f"{said}. Did you mean {near}? Otherwise c{remedy}"
 
 
 def _tasks_data(tasks: Mapping[str, PluginSpec]) -> dict[str, Any]:

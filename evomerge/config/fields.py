@@ -131,12 +131,12 @@ def named_paths(configuration: Mapping[str, Any], folder: Path | None = None) ->
 
     folder: start of relative paths; without it, relative paths are left out.
     """
-    named = [path for _, path in paths_of(configuration, folder or Path())]
+    named = [path for _, _, path in paths_of(configuration, folder or Path())]
     return [path for path in named if folder is not None or path.is_absolute()]
 
 
-def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | int, ...], Path]]:
-    """Return the paths of models, and of plug-ins' files and folders, each with its place in a search file.
+def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | int, ...], str, Path]]:
+    """Return the paths of models, and of plug-ins' files and folders: place in a search file, as written, resolved.
 
     data: contents of a search file, which may have mistakes. folder: start of relative paths.
     """
@@ -157,7 +157,7 @@ def paths_of(data: Mapping[str, Any], folder: Path) -> list[tuple[tuple[str | in
             texts += [((*place, key), spec.options.get(key)) for key in PATH_OPTIONS]
             task = spec.options.get("task")
             texts += [((*place, "task"), task)] if isinstance(task, str) and task.endswith(TASK_FILES) else []
-    return [(place, Path(resolve_path(text, folder))) for place, text in texts if isinstance(text, str)]
+    return [(place, text, Path(resolve_path(text, folder))) for place, text in texts if isinstance(text, str)]
 
 
 def plugins_of(data: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str, PluginSpec]]:

@@ -140,6 +140,7 @@ def count_examples(
     notes: gets where they are few, and how many repeat another one.
     """
     examples: dict[str, dict[str, int]] = {}
+    small: dict[str, dict[str, int]] = {}
     shares, salt = config.split.shares, config.split.salt or ""
     distinct = count_distinct(config, evaluators)
     for task, evaluator in evaluators.items():
@@ -153,24 +154,30 @@ def count_examples(
         total, unlike = len(evaluator.example_ids), sum(distinct[task].values())
         few = {split: count for split, count in distinct[task].items() if count < FEW_EXAMPLES}
         if few and not evaluator.whole_model:
-            notes.append(_few(task, few, unlike, dict(zip(SPLITS, shares, strict=True))))
+            small[task] = few
         if unlike < total and not evaluator.whole_model:
             notes.append(
                 f"task {task!r}: {total - unlike} of {total} examples are duplicates (ignoring case and white space); "
                 f"intervals, tests and power count the {unlike} distinct ones"
             )
+    if small:
+        totals = {task: sum(distinct[task].values()) for task in small}
+        notes.append(_few(small, totals, dict(zip(SPLITS, shares, strict=True))))
     return examples
 
 
-def _few(task: str, few: Mapping[str, int], total: int, shares: Mapping[str, float]) -> str:
-    """Warn about splits with few examples. few: split -> number of examples. total: on all splits."""
-    listed = ", ".join(f"{count} on the {split} split (share {shares[split]:g})" for split, count in few.items())
-    wanted = max(math.ceil(FEW_EXAMPLES / shares[split]) for split in few)
-    change = ", or change `split`" if total >= FEW_EXAMPLES * len(SPLITS) else ""
+def _few(small: Mapping[str, Mapping[str, int]], totals: Mapping[str, int], shares: Mapping[str, float]) -> str:
+    """Warn about splits with few examples. small: task -> split -> number of examples. totals: on all splits."""
+    said = []
+    for task, few in small.items():
+        listed = ", ".join(f"{count} on the {split} split (share {shares[split]:g})" for split, count in few.items())
+        wanted = max(math.ceil(FEW_EXAMPLES / shares[split]) for split in few)
+        change = ", or change `split`" if totals[task] >= FEW_EXAMPLES * len(SPLITS) else ""
+        has = counted(totals[task], "example")
+        said.append(f"task {task!r} has {has}, only {listed}: give it about {wanted}{change}")
     return (
-        f"task {task!r} has {counted(total, 'example')}, only {listed}: a hash of each example decides its split, so "
-        f"numbers vary around the shares. Fewer than {FEW_EXAMPLES} show next to nothing: give the task about "
-        f"{wanted} examples{change}"
+        f"{'; '.join(said)}. Fewer than {FEW_EXAMPLES} show next to nothing. A hash of each example decides its "
+        "split, so numbers vary around the shares"
     )
 
 

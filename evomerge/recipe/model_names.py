@@ -5,10 +5,12 @@ A text is a path if that path exists; otherwise `owner/name`, or `owner/name@rev
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evaluators._nearest import nearest
 from evomerge.recipe.recipe import Input
 
 #: Keys that define a model in files, besides its name: see `recipe.Input`.
@@ -24,6 +26,33 @@ _CACHED = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 def resolve_path(path: str, folder: Path) -> str:
     """Resolve a path in a file in `folder`: `~` is the home, and relative paths start at the folder."""
     return os.path.normpath(folder / Path(path).expanduser())
+
+
+def near_path(text: str, folder: Path) -> str | None:
+    """Return an existing path like one in a file in `folder` that does not exist, written in the same way.
+
+    None if nothing in the innermost existing folder has a similar name.
+    """
+    written, missing = Path(text), Path(resolve_path(text, folder))
+    for n_missing, parent in enumerate(missing.parents, 1):
+        if n_missing > len(written.parts) or parent.is_file():
+            return None
+        if parent.is_dir():
+            near = _near_name(written.parts[-n_missing], sorted(path.name for path in parent.iterdir()))
+            if near is None:
+                return None
+            found, rest = (*written.parts[:-n_missing], near), written.parts[len(written.parts) - n_missing + 1 :]
+            whole = Path(*found, *rest)
+            return str(whole if Path(resolve_path(str(whole), folder)).exists() else Path(*found))
+    return None
+
+
+def _near_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the most similar of these names with the same suffix; that of `.yaml` is no similarity."""
+    suffix = found if (found := Path(name).suffix)[1:].isalpha() else ""
+    stems = {each.removesuffix(suffix): each for each in names if each.endswith(suffix) and not each.startswith(".")}
+    near = nearest(name.removesuffix(suffix), stems)
+    return None if near is None else stems[near]
 
 
 def locate_name(text: str, folder: Path) -> tuple[str, str | None]:

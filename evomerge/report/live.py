@@ -239,6 +239,7 @@ def _rows(snapshot: Snapshot, width: int) -> list[tuple[str, str]]:
         rows += [("spent", _spent(snapshot, width)), ("trials", trials)]
     else:
         rows.append(("trials", _trials(snapshot, width)))
+    rows += [("numbers", text) for text in words.numbers(snapshot.numbered, snapshot.told + snapshot.busy)]
     rows += leading_rows(data)
     listed = snapshot.baselines if snapshot.front is not None else best_of_families(snapshot.baselines)
     rows += [(baseline.label, words.score(so_far_to_dict(baseline))) for baseline in listed]

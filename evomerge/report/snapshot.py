@@ -24,6 +24,7 @@ class Snapshot:
     """State of a search at one moment.
 
     told: candidates with an outcome. trials: how many evaluations the budget allows, None without such a limit.
+    numbered: how many trials have a number, also those that do not count.
     spending: what was spent in evaluations, where some trials are parts of candidates.
     seconds: running time over all sessions; left: estimate until the budget is spent, None while unknown.
     best: the merge that the objective likes most, candidate or baseline. A Pareto search has a front instead.
@@ -34,6 +35,7 @@ class Snapshot:
     study: str
     told: int
     trials: int | None = None
+    numbered: int = 0
     phase: str = "search"
     busy: int = 0
     slots: int = 0
@@ -75,6 +77,7 @@ class Snapshot:
             "phase": self.phase,
             "told": self.told,
             "trials": self.trials,
+            "numbered": self.numbered,
             **asdict(self.spending),
             "busy": self.busy,
             "slots": self.slots,
@@ -116,6 +119,7 @@ def take(
         study=str(study.folder),
         told=len(counted),
         trials=trials,
+        numbered=study.next_number,
         phase=phase,
         busy=busy,
         slots=slots,

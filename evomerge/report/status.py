@@ -90,7 +90,7 @@ def origin(study: Study, label: str | None) -> str:
     entry = None if number is None else study.entries.get(number)
     if entry is None or entry.trial.origin is not Origin.RECOMMENDED:
         return ""
-    return "the optimizer's final recommendation, scored in addition to the budget"
+    return "the point that the optimizer recommends at its end, scored once more than the budget counts"
 
 
 def _range_ends(run: Run, best: ScoredModel | None) -> str:
@@ -194,6 +194,7 @@ def _rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("study", data["study"]), ("state", state), ("trials", trials)]
     if spent(data):
         rows.append(("spent", spent(data)))
+    rows += [("numbers", text) for text in words.numbers(data["numbered"], data["told"] + data["pending"])]
     if data["paused_because"]:
         rows.append(("reason", data["paused_because"]))
     rows += [("learned from", _of_run(run)) for run in data.get("learned_from", ())]
@@ -221,7 +222,7 @@ def leading_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     rows, best, searched, front = [], data["best"], data["best_candidate"], data["front"]
     if best:
-        beside = words.beside(data["better_baselines"], len(data["baselines"]))
+        beside = words.beside(best, data["baselines"], data["better_baselines"])
         rows.append(("best merge", f"{words.score(best)} ({best['name']}{beside})"))
         if searched is not None and searched["number"] != best["number"]:
             rows.append(("best candidate", f"{words.score(searched)} ({searched['name']})"))

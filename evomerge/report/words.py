@@ -1,7 +1,7 @@
 """Formatting of durations, scores, stages and counts for text output."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evomerge.objective import Objective
@@ -167,6 +167,13 @@ def partial(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def numbers(numbered: int, counted: int) -> list[str]:
+    """Explain why trials have higher numbers than their count; nothing where they do not."""
+    if numbered <= counted:
+        return []
+    return [f"trials are numbered 0 to {numbered - 1}: checks, gradients, parts and held-out scores have a number, too"]
+
+
 def gains(values: Mapping[str, float]) -> str:
     """Format gains by task, the smallest first: `chat -0.003, math +0.012`."""
     ranked = sorted(values.items(), key=lambda item: item[1])
@@ -182,11 +189,20 @@ def front(size: int, candidates: int, hypervolume: float | None) -> str:
     return f"{size} of {count(candidates, 'candidate')} not dominated by another merge{volume}"
 
 
-def beside(better: int | None, baselines: int) -> str:
-    """Say how many baselines are better than a model: `, 2 of 9 baselines are better`; empty without any."""
+def beside(model: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], better: int | None) -> str:
+    """Say which baselines are better than a model: `; parent:a is better by 0.021, as are 2 more of 9 baselines`.
+
+    model, baselines: from `so_far_to_dict`, the best baseline first. better: how many are; None for unknown.
+    """
     if not baselines or better is None:
         return ""
-    return f", {better or 'none'} of {baselines} baselines {'is' if better <= 1 else 'are'} better"
+    if not better:
+        return f"; none of {count(len(baselines), 'baseline')} is better"
+    first, more = baselines[0], better - 1
+    lead = first["score"] - model["score"]  # constraints and objectives other than the score may say the opposite
+    amount = f" by {lead:.3g}" if lead > 0 and "decisive" not in model else ""
+    said = f"; {first['label']} is better{amount}"
+    return f"{said}, as {'is' if more == 1 else 'are'} {more} more of {len(baselines)} baselines" if more else said
 
 
 def digits_of(value: Estimate) -> int:

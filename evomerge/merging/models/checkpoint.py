@@ -14,6 +14,7 @@ from evomerge.merging.models.hashing import Digest, digest_of
 from evomerge.merging.models.header import CheckpointError, TensorEntry, read_header, shown
 from evomerge.merging.models.model import SPEAKING, Model
 from evomerge.merging.models.shards import read_folder, read_json
+from evomerge.recipe.model_names import near_path
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
@@ -166,11 +167,13 @@ def _not_found(name: str, why: str) -> ModelNotFound:
 
 
 def _download(name: str, revision: str | None) -> Path:
+    near = near_path(name, Path())
+    meant = "" if near is None else f" Did you mean {near}?"
     if not _HUB_NAME.fullmatch(name):
         raise _not_found(
             name,
             "does not exist: expected a model folder or a .safetensors file. "
-            "Relative paths in a recipe or search file start at that file's folder.",
+            f"Relative paths in a recipe or search file start at that file's folder.{meant}",
         )
     # Only models on the hub need the hub's client.
     from huggingface_hub import errors, snapshot_download
@@ -184,10 +187,10 @@ def _download(name: str, revision: str | None) -> Path:
         raise _not_found(name, f"has no revision {revision!r} on the Hugging Face hub.") from error
     except errors.RepositoryNotFoundError as error:
         why = "the Hugging Face hub has no such model, or it is private or gated (`hf auth login`)"
-        raise _not_found(name, f"is not a local path, and {why}: check the name.") from error
+        raise _not_found(name, f"is not a local path, and {why}: check the name.{meant}") from error
     except (OSError, ValueError) as error:
         why = f"the Hugging Face hub cannot be reached ({str(error).splitlines()[0][:200]})"
-        raise _not_found(name, f"is not a local path, and {why}: check the path, or the connection.") from error
+        raise _not_found(name, f"is not a local path, and {why}: check the path, or the connection.{meant}") from error
 
 
 def _refuse_code(folder: Path, *configs: Mapping[str, Any] | None) -> None:

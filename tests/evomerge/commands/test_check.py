@@ -60,6 +60,8 @@ def test_a_spent_budget_states_what_to_raise(done: Path) -> None:
     )
     data, line = check(write(done.parent, budget={"hours": 1e-9}))
     assert (data["left"], "raise budget.hours" in line) == (False, True)
+    data, line = check(write(done.parent, budget={"trials": 20, "money": 1e-9, "price_per_hour": 2}))
+    assert (data["left"], "raise budget.money" in line) == (False, True)
 
 
 @pytest.mark.parametrize("lost", [False, True])

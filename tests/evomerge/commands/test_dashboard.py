@@ -87,6 +87,12 @@ def test_an_address_for_others_is_warned_of(unwatched: Path) -> None:
         dashboard.communicate(timeout=CEILING)
     assert "Ctrl-C stops the dashboard" in first
     assert second.startswith("warning: anyone who reaches http://0.0.0.0:")
+    with evomerge("dashboard", unwatched, "--port", 0, "--no-browser", "--host", "0.0.0.0", "--json") as dashboard:
+        assert dashboard.stdout is not None
+        data = json.loads(dashboard.stdout.readline())
+        dashboard.send_signal(signal.SIGINT)
+        dashboard.communicate(timeout=CEILING)
+    assert data["warning"].startswith(f"anyone who reaches {data['url']} can read this study")
     assert [is_local(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.7", "node-1")] == [
         *[True] * 3,
         *[False] * 3,

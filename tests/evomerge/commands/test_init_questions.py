@@ -50,6 +50,32 @@ def test_models_are_found_in_the_folder_and_in_the_cache(workplace: Path) -> Non
     assert found["models/code"].shape == found["models/math"].shape != found["models/other"].shape
 
 
+def test_exports_are_not_proposed(workplace: Path) -> None:
+    (workplace / "models/math/evomerge.json").write_text("{}")
+    assert "models/math" not in {model.name for model in found_models(Path(), workplace / "hub")}
+
+
+def test_what_cards_name_goes_before_shapes_and_names(workplace: Path) -> None:
+    card = workplace / "hub/models--lab--chat/snapshots" / COMMIT / "README.md"
+    card.write_text("---\nbase_model: models/math\n---\n# Chat\n")
+    ask, _ = answering(["", ""])
+    found = ask_for_missing(None, (), ["quiz.jsonl"], ask, lambda _: None, "8h", workplace / "hub")
+    assert (found.base, found.experts) == ("models/math", ("lab/chat",))
+
+
+def test_only_the_current_snapshot_of_the_cache_is_proposed(workplace: Path) -> None:
+    llama(workplace / "hub/models--lab--chat/snapshots/old", 5)
+    assert [model.name for model in found_models(workplace / "nowhere", workplace / "hub")] == ["lab/chat"]
+
+
+def test_there_is_one_base(workplace: Path) -> None:
+    said: list[str] = []
+    ask, _ = answering(["models/math, models/code", "models/math"])
+    found = ask_for_missing(None, ["models/code"], ["quiz.jsonl"], ask, said.append, "8h", workplace / "nowhere")
+    assert found.base == "models/math"
+    assert "Expected one model; got 2: models/math, models/code." in said
+
+
 def test_only_files_that_are_tasks_are_proposed(workplace: Path) -> None:
     assert found_tasks(Path()) == ["quiz.jsonl"]
 

@@ -1,13 +1,14 @@
 """The menu at the end of a search: its entries are commands that the command line accepts."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 
 from evomerge.cli import app
-from evomerge.commands.menu import show_menu
+from evomerge.commands.menu import _best_parent, show_menu
 from evomerge.run import Run
 from tests.evomerge.searches import run_here, write_search
 
@@ -66,3 +67,21 @@ def test_an_export_that_is_there_is_published(finished: Path, tmp_path: Path) ->
     assert commands(finished, iter(["p", str(tmp_path), "me/merge", ""])) == [
         ("publish", str(tmp_path), "--repo", "me/merge")
     ]
+
+
+def test_a_parent_that_wins_is_not_its_own_best_parent(finished: Path) -> None:
+    selection = Run(finished).selection
+    assert selection is not None
+    first, second = [model for model in selection.models if model.is_parent][:2]
+    assert _best_parent(replace(selection, winner=first.trial)) == second.label
+    assert _best_parent(replace(selection, winner=second.trial)) == first.label
+
+
+def test_ctrl_c_leaves_the_menu(finished: Path) -> None:
+    selection = Run(finished).selection
+    assert selection is not None
+
+    def interrupted(question: str) -> str:
+        raise KeyboardInterrupt
+
+    show_menu(finished, selection, interrupted, lambda _: None)

@@ -2,12 +2,14 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from evomerge.commands.search import worker_text
 from evomerge.report.live import JsonLines, LiveView
+from tests.evomerge.searches import run_here, write_search
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,15 @@ def test_a_note_is_marked_as_one_once() -> None:
     with LiveView(console) as view:
         view.event("note", "3 examples have no answer")
     assert "note: 3 examples have no answer" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_trials_with_the_scores_of_an_earlier_study_are_told_together(tmp_path: Path) -> None:
+    file = write_search(tmp_path, trials=8, delay=0.0)
+    run_here(file)
+    (again := tmp_path / "again.yaml").write_text(file.read_text().replace(str(tmp_path / "study"), "second"))
+    told = run_here(again, "--learn-from", tmp_path / "study")
+    reused = [line for line in told if line["event"] == "reused"]
+    assert len(reused) > 3
+    assert not any("message" in line for line in reused)
+    (said,) = (line["message"] for line in told if "of an earlier study and are not scored again" in str(line))
+    assert said.startswith(f"trials {', '.join(str(line['number']) for line in reused)} are the same models")

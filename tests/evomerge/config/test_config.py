@@ -302,8 +302,11 @@ def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
     assert config.budget.trials == 200
 
 
-#: The remedy for a path that does not exist.
-remedy = "correct the path, which starts at this file's folder if it is relative"
+def missing(path: Path | str, written: str = "", near: str = "") -> str:
+    """The message about a path that does not exist. written: as the file has it; near: one with a similar name."""
+    found = f"{path}{written and f' (in the file: {written})'} does not exist"
+    remedy = "orrect the path, which starts at this file's folder if it is relative."
+    return f"{found}. Did you mean {near}? Otherwise c{remedy}" if near else f"{found}: c{remedy}"
 
 
 def test_missing_files_are_errors_where_they_are_needed(tmp_path: Path) -> None:
@@ -313,8 +316,8 @@ def test_missing_files_are_errors_where_they_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "search.yaml", files=True)
     assert str(error.value).splitlines() == [
-        f"{tmp_path}/search.yaml:5: space.start: {tmp_path}/recipe.yaml does not exist: {remedy}.",
-        f"{tmp_path}/search.yaml:8: tasks.sort.include_path: {tmp_path}/data/lm_eval does not exist: {remedy}.",
+        f"{tmp_path}/search.yaml:5: space.start: {missing(tmp_path / 'recipe.yaml', 'recipe.yaml')}",
+        f"{tmp_path}/search.yaml:8: tasks.sort.include_path: {missing(tmp_path / 'data/lm_eval', 'data/lm_eval')}",
     ]
 
 
@@ -329,10 +332,30 @@ study: s
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "search.yaml", files=True)
     assert str(error.value).splitlines() == [
-        f"{tmp_path}/search.yaml:1: base.adapter: {tmp_path}/lora does not exist: {remedy}.",
-        f"{tmp_path}/search.yaml:2: experts.1: /y does not exist: {remedy}.",
-        f"{tmp_path}/search.yaml:2: experts.2.statistics: {tmp_path}/z.safetensors does not exist: {remedy}.",
+        f"{tmp_path}/search.yaml:1: base.adapter: {missing(tmp_path / 'lora', './lora')}",
+        f"{tmp_path}/search.yaml:2: experts.1: {missing('/y')}",
+        f"{tmp_path}/search.yaml:2: experts.2.statistics: {missing(tmp_path / 'z.safetensors', 'z.safetensors')}",
     ]
+
+
+def test_a_missing_path_is_shown_as_written_with_a_similar_one(tmp_path: Path) -> None:
+    (tmp_path / "all/models/base/v2").mkdir(parents=True)
+    (tmp_path / "sort.jsonl").touch()
+    text = """\
+base: all/modles/base/v2
+experts: {one: ./all/models/bsae, two: ../absent/base}
+tasks: {one: {evaluator: exact_match, file: sorted.jsonl}}
+study: s
+"""
+    load(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "search.yaml", files=True)
+    said = str(error.value).splitlines()
+    whole = missing(tmp_path / "all/modles/base/v2", "all/modles/base/v2", "all/models/base/v2")
+    assert said[0].endswith(f"base: {whole}")
+    assert "(in the file: ./all/models/bsae) does not exist. Did you mean all/models/base?" in said[1]
+    assert "(in the file: ../absent/base) does not exist: correct" in said[2]
+    assert "Did you mean sort.jsonl?" in said[3]
 
 
 def test_mistakes_of_every_kind_are_reported_together(tmp_path: Path) -> None:

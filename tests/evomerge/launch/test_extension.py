@@ -45,5 +45,6 @@ def test_a_search_that_is_done_goes_on_by_as_much(tmp_path: Path) -> None:
     launch.run(longer, prepare(longer), resume=True)
     study = Study.read(config.study)
     assert evaluations(study) == 17
-    hours = Extension(hours=2).of(config).budget.hours
-    assert hours == pytest.approx(2 + study.active_seconds / 3600)
+    paid = config.budget.model_copy(update={"money": 1.0, "price_per_hour": 1.0})
+    budget = Extension(hours=2).of(config.model_copy(update={"budget": paid})).budget
+    assert budget.hours == budget.most_hours == pytest.approx(2 + study.active_seconds / 3600)

@@ -50,7 +50,7 @@ def test_the_table_says_what_matters() -> None:
     text = shown(console)
     for part in (
         "41 of 200 [",
-        "0.731 [0.702, 0.760] (trial 37, none of 1",
+        "0.731 [0.702, 0.760] (trial 37; none of 1",
         "0.652",
         "about 40 min left",
         "2 of 2 busy",

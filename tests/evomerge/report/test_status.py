@@ -81,7 +81,10 @@ def test_a_winner_beyond_the_budget_is_explained(tmp_path: Path) -> None:
     assert status(Run.of(study))["selected_is"] == ""
     study.event("selected", label="trial:8", candidates=7)
     data = status(Run.of(study))
-    assert data["selected_is"] == "the optimizer's final recommendation, scored in addition to the budget"
+    assert (
+        data["selected_is"]
+        == "the point that the optimizer recommends at its end, scored once more than the budget counts"
+    )
     study.event("selected", label="uniform", candidates=7)
     assert status(Run.of(study))["selected_is"] == ""
 
@@ -106,7 +109,7 @@ def test_people_see_state_failures_and_how_to_go_on(tmp_path: Path) -> None:
         "open",
         "6 completed (1 failed), 1 pending",
         "best merge",
-        "(trial 4, none of 2 baselines is better)",
+        "(trial 4; none of 2 baselines is better)",
         "parent:a",
         "NonFiniteScore 1",
         "--resume",

@@ -58,17 +58,24 @@ def test_shares_are_ranked_and_sum_to_a_hundred() -> None:
 
 
 @pytest.mark.parametrize(
-    ("better", "baselines", "text"),
+    ("better", "scores", "text"),
     [
-        (0, 0, ""),
-        (None, 2, ""),
-        (0, 1, ", none of 1 baselines is better"),
-        (1, 3, ", 1 of 3 baselines is better"),
-        (2, 2, ", 2 of 2 baselines are better"),
+        (0, [], ""),
+        (None, [0.5, 0.4], ""),
+        (0, [0.5], "; none of 1 baseline is better"),
+        (1, [0.75, 0.5, 0.4], "; parent:0 is better by 0.05"),
+        (2, [0.75, 0.74], "; parent:0 is better by 0.05, as is 1 more of 2 baselines"),
+        (3, [0.65, 0.6, 0.6, 0.5], "; parent:0 is better, as are 2 more of 4 baselines"),
     ],
 )
-def test_a_model_beside_the_baselines(better: int | None, baselines: int, text: str) -> None:
-    assert words.beside(better, baselines) == text
+def test_a_model_beside_the_baselines(better: int | None, scores: list[float], text: str) -> None:
+    baselines = [{"label": f"parent:{number}", "score": score} for number, score in enumerate(scores)]
+    assert words.beside({"label": "7", "score": 0.7}, baselines, better) == text
+
+
+def test_numbers_above_the_count_are_explained() -> None:
+    assert words.numbers(9, 9) == []
+    assert words.numbers(12, 9)[0].startswith("trials are numbered 0 to 11: checks")
 
 
 @pytest.mark.parametrize(("done", "bar"), [(0, "[----------]"), (50, "[#####-----]"), (120, "[##########]")])
