@@ -177,7 +177,7 @@ def test_the_example_of_the_callback_runs(tiny: TinyModels, tmp_path: Path, monk
     code = BEFORE["docs/python.md"] + (
         "from transformers import AutoModelForCausalLM, Trainer, TrainingArguments\n"
         "model = AutoModelForCausalLM.from_pretrained('model')\n"
-        "arguments = TrainingArguments('runs/train', save_steps=2, max_steps=4)\n"
+        "arguments = TrainingArguments('runs/train', save_steps=100, max_steps=200)\n"
     )
     shown = doctest.DocTestParser().get_examples(SearchMerge.__doc__ or "")
     assert shown
