@@ -127,8 +127,8 @@ class _Watcher:
         self._can_finish = self._can_finish or has_scores(progress.study)
         if progress.outcome is not None:
             self._tell(progress.outcome)
-        if progress.outcome is None or progress.outcome.number not in self._reused:
-            self.tell_reused()
+            if progress.outcome.number not in self._reused:
+                self.tell_reused()
         self._decided(progress.study)
         for message in self._sinks.news(progress.study.folder):
             self._view.event("sink", message)
