@@ -53,7 +53,7 @@ class Soak:
     def disturb(self, search: Search, faults: Faults, end: float) -> None:
         """Run a search to its end, with faults until `end`. Raises Broken."""
         told: dict[int, str] = {}
-        last = time.monotonic() + ENDS
+        last = max(end, time.monotonic()) + ENDS
         paused = 0
         while True:
             driver, begun = self._start(search), _records(search.study)
@@ -64,7 +64,7 @@ class Soak:
                     self.counts[name] += 1
                     self._say(f"{search.kind}: {name}, {len(told)} told")
                 told = _still(told, search.study)
-                if time.monotonic() > max(end, last):
+                if time.monotonic() > last:
                     raise Broken(f"{search.file}: not ended {ENDS:g} s after the last fault")
             said = driver.communicate()[1]
             self.codes[driver.wait()] += 1
