@@ -64,7 +64,7 @@ def test_what_cards_name_goes_before_shapes_and_names(workplace: Path) -> None:
 
 
 def test_only_the_current_snapshot_of_the_cache_is_proposed(workplace: Path) -> None:
-    llama(workplace / "hub/models--lab--chat/snapshots/old", 5)
+    llama(workplace / "hub/models--lab--chat/snapshots" / ("0" * 40), 5)
     assert [model.name for model in found_models(workplace / "nowhere", workplace / "hub")] == ["lab/chat"]
 
 
