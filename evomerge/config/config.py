@@ -426,8 +426,8 @@ def _missing(text: str, path: Path, folder: Path) -> str:
     written = "" if text == str(path) else f" (in the file: {text})"
     near = near_path(text, folder)
     said = f"{path}{written} does not exist"
-    remedy = "orrect the path, which starts at this file's folder if it is relative"
-    return f"{said}: c{remedy}" if near is None else f"{said}. Did you mean {near}? Otherwise c{remedy}"
+    remedy = "correct the path, which starts at this file's folder if it is relative"
+    return f"{said}: {remedy}" if near is None else f"{said}. Did you mean {near}? Otherwise {remedy}"
 
 
 def _tasks_data(tasks: Mapping[str, PluginSpec]) -> dict[str, Any]:
