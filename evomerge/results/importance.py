@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
 from search_spaces.base import CoefficientTable, FloatArray
 
@@ -42,11 +42,13 @@ class Features:
     by: Literal["group", "coefficient"]
 
     @cached_property
-    def within(self) -> FloatArray:
-        """Covariances of columns of the same group, 0 between groups, (p, p)."""
-        same = self.group[:, None] == self.group
-        found: FloatArray = np.where(same, self.values.T @ self.values, 0.0) / len(self.values)
-        return found
+    def within(self) -> sparse.csr_array:
+        """Covariances of columns of the same group, (p, p)."""
+        places = [np.flatnonzero(self.group == index) for index in range(len(self.names))]
+        blocks = [self.values[:, place].T @ self.values[:, place] / len(self.values) for place in places]
+        rows = np.concatenate([np.repeat(place, len(place)) for place in places])
+        columns = np.concatenate([np.tile(place, len(place)) for place in places])
+        return sparse.csr_array((np.concatenate([block.ravel() for block in blocks]), (rows, columns)))
 
     @cached_property
     def members(self) -> FloatArray:
@@ -156,8 +158,7 @@ def _importances(
         slopes = linalg.solve(gram + penalty * np.eye(len(gram)), drawn.T @ targets, assume_a="pos")
     else:
         slopes = drawn.T @ linalg.solve(kernel + penalty * np.eye(len(rows)), targets, assume_a="pos")
-    variances: FloatArray = features.members @ (
-        slopes * (features.within @ slopes)
-    )  # (n_groups, n_targets); columns are centred
+    # Columns are centred, so that a part has the mean 0.
+    variances: FloatArray = features.members @ (slopes * (features.within @ slopes))
     deviations: FloatArray = np.sqrt(np.maximum(variances, 0.0))
     return deviations
