@@ -103,6 +103,7 @@ class Generations:
         self._kind = kind
         self._sigma = sigma
         self._distribution = self._around(mean, popsize)
+        self._center: FloatArray | None = None
         self._waiting: list[Observation] = []
         self._updates = 0
         self._follow = follow
@@ -136,7 +137,9 @@ class Generations:
         if not observation.proposed:
             self._begin_at(observation)
             return
-        away = float(np.abs(observation.x - np.clip(self._distribution.mean, 0.0, 1.0)).max())
+        if self._center is None:
+            self._center = np.clip(self._distribution.mean, 0.0, 1.0)
+        away = float(np.abs(observation.x - self._center).max())
         if away > _FAR * max(self._spread if self._spread > _CLEARLY_WIDE else self.width, _NARROWEST):
             return
         self._waiting.append(observation)
@@ -155,7 +158,7 @@ class Generations:
             return
         self._best_foreign = _loss(observation)
         self._distribution = self._around(observation.x, self._distribution.population_size)
-        self._width = None
+        self._width = self._center = None
 
     def _update(self) -> None:
         size = self._distribution.population_size
@@ -164,14 +167,14 @@ class Generations:
         self._distribution.tell([(told.x, _loss(told)) for told in ordered])
         self._waiting = []
         self._updates += 1
-        self._width = None
+        self._width = self._center = None
         self._spread = float(np.std([told.x for told in ordered], axis=0).max())
         narrow = self._spread <= _CLEARLY_WIDE and self.width < _NARROWEST
         if narrow or self._distribution.should_stop():
             # Converged: restart from the same mean with the initial width and twice the population (Auger and Hansen,
             # 2005), instead of letting the step size vanish.
             self._distribution = self._around(self._distribution.mean, 2 * size)
-            self._width, self._spread = None, self._sigma
+            self._width, self._center, self._spread = None, None, self._sigma
 
     def _around(self, mean: FloatArray, popsize: int) -> Distribution:
         return self._kind(

@@ -4,6 +4,7 @@ Shapes: dimension coordinates per point, n_objectives losses per observation.
 Plug-ins implement `_ask` and `_tell`; ranges, duplicates and finiteness are checked here, once for all of them.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -341,7 +342,7 @@ class Optimizer(ABC):
             losses = np.array(losses, dtype=np.float64)
             if losses.shape != (self.n_objectives,):
                 raise OptimizerError(f"Expected {self.n_objectives} losses; got shape {losses.shape}.")
-            if not np.isfinite(losses).all():
+            if not all(map(math.isfinite, losses.tolist())):  # of few numbers, several times as fast as by numpy
                 raise OptimizerError(
                     f"Trial {observation.number} has non-finite losses: {losses.tolist()}. "
                     "Report a failed trial with losses=None."

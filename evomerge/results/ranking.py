@@ -15,7 +15,7 @@ from evomerge.results.coordinates import methods_of
 from evomerge.results.methods import method_of
 from evomerge.results.scored import ScoredModel, identity, scores_of
 from evomerge.statistics import pareto
-from evomerge.study import Entry, Study, StudyError, ids_of
+from evomerge.study import Entry, Study, StudyError, ids_of, same_examples
 from evomerge.trial import Origin
 
 #: A told trial and its scores by task, in the order of the search file.
@@ -118,7 +118,7 @@ def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_R
             found.setdefault(trial.label if named else trial.number, (entry, scores_of(entry, objective)))
     groups: list[list[_Row]] = []
     for row in found.values():
-        group = next((group for group in groups if _same_examples(group[0][1], row[1])), None)
+        group = next((group for group in groups if same_examples(group[0][1], row[1])), None)
         if group is None:
             groups.append([row])
         else:
@@ -138,12 +138,6 @@ def _is_of_study(study: Study, objective: Objective, split: str) -> bool:
 def _count(scores: Mapping[str, Scores]) -> int:
     """Count the examples that a trial was scored on."""
     return sum(len(ids_of(scores, task)) for task in scores)
-
-
-def _same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
-    """Return whether two trials were scored on the same examples."""
-    pairs = ((ids_of(a, task), ids_of(b, task)) for task in a)
-    return all(mine is theirs or mine == theirs for mine, theirs in pairs)
 
 
 def _parents(rows: Iterable[_Row]) -> list[Mapping[str, Scores]]:

@@ -1,6 +1,6 @@
 """The ledger of a run, and its replay."""
 
-from evomerge.study.codec import StoredScores, ids_of
+from evomerge.study.codec import StoredScores, ids_of, same_examples
 from evomerge.study.study import (
     SEARCH_FILE,
     ConfigurationChanged,
@@ -27,4 +27,5 @@ __all__ = [
     "StudyExists",
     "StudyPaused",
     "ids_of",
+    "same_examples",
 ]

@@ -114,9 +114,17 @@ class StoredScores(Mapping[str, Scores]):
 
     def of(self, tasks: Iterable[str]) -> "StoredScores":
         """Return the scores of these tasks in their order. Raises KeyError where one is missing."""
+        tasks = tuple(tasks)
+        if tasks == tuple(self._data):
+            return self
         found = StoredScores({task: self._data[task] for task in tasks}, self._examples)
         found._found = self._found
         return found
+
+    @property
+    def numbers(self) -> tuple[object, list[tuple[str, int]]]:
+        """The lists of the study, and the number of its list for each task: equal where the examples are the same."""
+        return id(self._examples), [(task, data["examples"]) for task, data in self._data.items()]
 
     def ids_of(self, task: str) -> tuple[str, ...]:
         """Return the ids of a task's examples."""
@@ -126,6 +134,14 @@ class StoredScores(Mapping[str, Scores]):
 def ids_of(scores: Mapping[str, Scores], task: str) -> tuple[str, ...]:
     """Return the ids of a task's examples, without decoding stored scores."""
     return scores.ids_of(task) if isinstance(scores, StoredScores) else scores[task].example_ids
+
+
+def same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
+    """Return whether the tasks of `a` have the same examples in `b`, without decoding stored scores."""
+    if isinstance(a, StoredScores) and isinstance(b, StoredScores) and a.numbers == b.numbers:
+        return True
+    pairs = ((ids_of(a, task), ids_of(b, task)) for task in a)
+    return all(mine is theirs or mine == theirs for mine, theirs in pairs)
 
 
 def _scores_to_dict(scores: Scores, examples: int) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from evomerge.errors import BUSY, PAUSED, EvomergeError
 
@@ -22,8 +24,6 @@ SEARCH_FILE = "search.yaml"
 
 _PREFIX = len(b'{"crc32":"00000000",')
 _TO_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-#: Unlike `json.loads`, this neither guesses an encoding nor looks for white space: half of the time of a short record.
-_FROM_JSON = json.JSONDecoder().raw_decode
 
 
 class StudyError(EvomergeError):
@@ -46,7 +46,7 @@ class StudyPaused(StudyError):
     exit_code = PAUSED
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True):
     """One line of a ledger.
 
     sequence: consecutive number from 0. epoch: increases with every writer. active: seconds that writers have run so
@@ -63,8 +63,8 @@ class Record(NamedTuple):
     batch: int | None = None
 
 
-#: Types of a record's fields.
-_KINDS: tuple[Any, ...] = (int, int, str, dict, (int, float), str, (int, type(None)))
+#: Reads a line and checks the types of its fields: several times as fast as the standard library.
+_FROM_JSON = msgspec.json.Decoder(Record).decode
 #: Errors of reading plain data that is not as expected.
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
@@ -80,7 +80,7 @@ class Contents:
 
 def encode(record: Record) -> bytes:
     """Encode a record as a line with its newline. Raises StudyError for data that JSON cannot represent."""
-    fields = {name: value for name, value in record._asdict().items() if value is not None}
+    fields = {name: value for name, value in msgspec.structs.asdict(record).items() if value is not None}
     try:
         body = _TO_JSON(fields).encode()
     except (TypeError, ValueError) as error:
@@ -98,27 +98,9 @@ def decode(line: bytes) -> Record | None:
 def parse(line: bytes) -> Record:
     """Decode a line known to be complete. Raises StudyError for one that no evomerge has written."""
     try:
-        fields = _FROM_JSON(line.decode())[0]
-        record = Record(
-            fields["sequence"],
-            fields["epoch"],
-            fields["kind"],
-            fields["data"],
-            fields.get("active", 0.0),
-            fields.get("wall", ""),
-            fields.get("batch"),
-        )
-    except UNREADABLE as error:
-        raise StudyError(f"A line of the ledger has the right checksum but is no record: {error!r:.200}.") from error
-    wrong = [
-        name for name, kinds, value in zip(Record._fields, _KINDS, record, strict=True) if not isinstance(value, kinds)
-    ]
-    if wrong:
-        raise StudyError(
-            f"A line of the ledger has the right checksum but is no record: {wrong[0]} is "
-            f"{getattr(record, wrong[0])!r:.60}."
-        )
-    return record
+        return _FROM_JSON(line)
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"A line of the ledger has the right checksum but is no record: {error!s:.200}.") from error
 
 
 def ledger_of(folder: Path) -> Path:

@@ -4,7 +4,8 @@ A text is the name of a format, a colon and base64 (RFC 4648) of the bytes. `bit
 the first one in the highest bit. `f32`, `f64`: little-endian IEEE 754 numbers.
 """
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,12 +45,12 @@ def unpacked(text: str | Sequence[Any]) -> FloatArray:
         array = np.array(text, dtype=np.float64)
     elif text.startswith("bits"):
         size, _, bits = text[4:].partition(":")
-        octets = np.frombuffer(b64decode(bits), dtype=np.uint8)
+        octets = np.frombuffer(a2b_base64(bits), dtype=np.uint8)
         if not 0 <= int(size) <= 8 * len(octets):  # numpy would append as many zeros as a damaged text asks for
             raise ValueError(f"{size} bits were announced, and there are {8 * len(octets)}")
         array = np.unpackbits(octets, count=int(size)).astype(np.float64)
     else:
-        array = np.frombuffer(b64decode(text[4:]), dtype=_FLOATS[text[:3]]).astype(np.float64)
+        array = np.frombuffer(a2b_base64(text[4:]), dtype=_FLOATS[text[:3]]).astype(np.float64, copy=False)
     array.flags.writeable = False
     return array
 
