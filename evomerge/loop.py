@@ -146,6 +146,7 @@ def search(
         baselines = optimizer.follows_gradients and any(trial.merge is not None for trial in study.unfinished)
         if baselines or feedback.waiting or not optimizer.wants(pending):
             return None  # gradients need the baselines' answers
+        optimizer.expect(executor.slots)
         try:
             proposal = optimizer.ask(number, pending)
         except Exhausted:

@@ -1,21 +1,23 @@
 """The successful results of one objective as arrays, and how many of them a model may lack while many trials run.
 
-A surrogate that is refitted for every proposal lacks nothing, and keeps few workers busy. While many trials are
-pending, a proposal lacks all their results anyway, and lacking some more costs little: the results that are modeled
-then grow in steps of a quarter of the pending trials. Which these are follows from numbers of trials alone, never from
-time, so a resumed search fits the same models.
+A surrogate that is refitted for every proposal lacks nothing, and keeps few workers busy. Where many trials run, a
+proposal lacks all their results anyway, and lacking some more costs little: the results that are modeled then grow in
+steps of half of these trials, at most by a quarter. Which these are follows from numbers of workers and trials alone,
+never from time, so a resumed search fits the same models.
 """
 
 import math
 
 import numpy as np
 
-from evomerge.optimizers.base import FloatArray, Observation
+from evomerge.optimizers.base import FloatArray, Observation, Optimizer
 
-#: Pending trials from which on results are modeled in steps.
+#: Trials that run at the same time, besides the one to propose, from which on results are modeled in steps.
 MANY = 12
-#: Pending trials per result that a model may lack.
-_PER_RESULT = 4
+#: Running trials per result that a model may lack.
+_PER_RESULT = 2
+#: Smallest number of results per step in them, as a new one says more where there are few.
+_GROWTH = 4
 
 
 class History:
@@ -49,9 +51,16 @@ class History:
         return self._losses[: self._n]
 
 
-def step(n_pending: int) -> int:
-    """Return the number of results in which a model's data grow: a quarter of the pending trials, as a power of two.
+def running(optimizer: Optimizer, n_pending: int) -> int:
+    """Return how many trials run besides the next one; fewer are pending where workers wait for proposals."""
+    return max(n_pending, optimizer.n_workers - 1)
 
-    Powers of two, as the number of pending trials varies by some between proposals.
+
+def step(n_running: int, n_told: int) -> int:
+    """Return the number of results in which a model's data grow, a power of two.
+
+    Powers of two, as the number of running trials varies by some between proposals.
     """
-    return 1 if n_pending < MANY else 2 ** round(math.log2(n_pending / _PER_RESULT))
+    if n_running < MANY or n_told < _GROWTH:
+        return 1
+    return 2 ** min(round(math.log2(n_running / _PER_RESULT)), math.floor(math.log2(n_told / _GROWTH)))

@@ -16,7 +16,7 @@ from evomerge.optimizers._process_draws import Draws, Features
 from evomerge.optimizers.base import FloatArray
 
 #: Most results that length scales are fitted to, and that draws are conditioned on: the best and the newest, half each.
-_MOST_FITTED, _MOST = 200, 300
+_MOST_FITTED, _MOST = 150, 256
 #: Least variance of losses.
 _LEAST = 1e-12
 #: Ratio of the numbers of results of two fits of the length scales.
@@ -47,9 +47,9 @@ class ManyDraws:
         self._fitted: tuple[int, Process, Features, FloatArray] | None = None
         self._blocks: dict[tuple[int, int, int], FloatArray] = {}
 
-    def ask(self, number: int, n_pending: int) -> FloatArray:
+    def ask(self, number: int, n_running: int) -> FloatArray:
         """Return the point of a trial, (dimension,)."""
-        size = step(n_pending)
+        size = step(n_running, len(self._history))
         n_told = max(len(self._history) // size * size, self._least)
         key = n_told, size, number // size
         if key not in self._blocks:

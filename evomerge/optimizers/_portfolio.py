@@ -144,6 +144,12 @@ class Portfolio(Optimizer):
             )
             self._collect_decisions(arm)
 
+    def expect(self, n_workers: int) -> None:
+        """Pass the number of workers on to every method's optimizer."""
+        super().expect(n_workers)
+        for arm in self._arms:
+            arm.optimizer.expect(n_workers)
+
     def prefer(self, weights: Sequence[float]) -> None:
         """Set the relative weight of each objective."""
         super().prefer(weights)

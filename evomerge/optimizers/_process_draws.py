@@ -16,7 +16,7 @@ from evomerge.optimizers.base import FloatArray
 
 _ROOT5 = 5.0**0.5
 #: Random features of the prior.
-_FEATURES = 256
+_FEATURES = 128
 #: Steps of a descent, the largest change of a coordinate in the first one and in each of the others.
 _STEPS, _FIRST, _LARGEST = 8, 0.05, 0.3
 

@@ -171,9 +171,9 @@ class Prediction:
 class Optimizer(ABC):
     """Proposes points of the unit cube and learns from their losses; smaller is better.
 
-    A proposal depends only on the observations so far and their order, the preference and limits, the trial's number
-    and the pending points: a new optimizer that is told the same history proposes the same point. All randomness
-    comes from `self._rng`.
+    A proposal depends only on the observations so far and their order, the preference and limits, the trial's
+    number, the pending points and the number of workers: a new optimizer that is told the same history proposes the
+    same point. All randomness comes from `self._rng`.
 
     Args:
         dimension: Number of coordinates to search, at least 1.
@@ -231,6 +231,8 @@ class Optimizer(ABC):
         self.limits: FloatArray = np.full(n_objectives, np.inf)
         #: Measurements that the search offers besides whole candidates; None until `inform`.
         self.measures: Measures | None = None
+        #: Number of workers, as far as it is known: trials that run at the same time while there are enough.
+        self.n_workers = 1
         self._told: dict[int, Observation] = {}
         self._told_parts: set[int] = set()
         self._known: set[bytes] = set()
@@ -360,6 +362,10 @@ class Optimizer(ABC):
             OptimizerError: The optimizer cannot search with what there is.
         """
         self.measures = measures
+
+    def expect(self, n_workers: int) -> None:
+        """Learn how many trials run at the same time; this may change between two asks."""
+        self.n_workers = n_workers
 
     def prefer(self, weights: Sequence[float]) -> None:
         """Set the relative weight of each objective.

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from optuna.samplers import GPSampler
 
-from evomerge.optimizers._history import MANY, History
+from evomerge.optimizers._history import MANY, History, running
 from evomerge.optimizers._many_draws import ManyDraws
 from evomerge.optimizers._optuna_view import OptunaView
 from evomerge.optimizers._quasi_random import sobol_point
@@ -21,10 +21,10 @@ class GaussianProcess(Optimizer):
     are ignored. Partitioning the non-dominated space into boxes takes memory that grows with every objective: more
     than 20 GB with five objectives and 60 trials.
 
-    Where 12 or more trials of a single objective are pending, a proposal is the minimum of a draw from another process
-    instead (Thompson sampling, https://arxiv.org/abs/1705.09236), at a third of the draw's distance from the mean. One
-    process serves several proposals: it is given new results in steps of a quarter of the pending trials, and at most
-    300 of them, the best and the newest. A proposal takes 2 ms at 72 coordinates, with any number of results.
+    Where 13 or more trials of a single objective run at the same time, a proposal is the minimum of a draw from another
+    process instead (Thompson sampling, https://arxiv.org/abs/1705.09236), at a third of the draw's distance from the
+    mean. One process serves several proposals: it is given new results in steps of half of these trials, and at most
+    256 of them, the best and the newest. A proposal takes 2 ms at 72 coordinates, with any number of results.
 
     Otherwise the most sample-efficient and the slowest to ask: 0.3 to 1 s at 32 coordinates and 200 trials, 1.6 s
     at 128, 8 s at 64 coordinates and 1000 trials, plus 0.1 to 0.7 s per pending trial. With 2, 3 and 4 objectives
@@ -59,8 +59,8 @@ class GaussianProcess(Optimizer):
     def _ask(self, number: int, pending: Mapping[int, FloatArray]) -> Proposal:
         if self._view.n_succeeded < self._n_startup_trials:
             return Proposal(sobol_point(self.dimension, self.seed, number))
-        if self.n_objectives == 1 and len(pending) >= MANY:
-            return Proposal(self._draws.ask(number, len(pending)))
+        if self.n_objectives == 1 and (n_running := running(self, len(pending))) >= MANY:
+            return Proposal(self._draws.ask(number, n_running))
         sampler = GPSampler(seed=self._seed32(number), n_startup_trials=self._n_startup_trials)
         return Proposal(self._view.suggest(sampler, pending))
 

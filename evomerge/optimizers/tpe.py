@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna.samplers import TPESampler
 
 from evomerge.optimizers import _parzen
-from evomerge.optimizers._history import MANY, History
+from evomerge.optimizers._history import MANY, History, running
 from evomerge.optimizers._optuna_view import OptunaView
 from evomerge.optimizers.base import FloatArray, Observation, Optimizer, OptimizerError, Proposal
 
@@ -26,8 +26,9 @@ class Tpe(Optimizer):
     """Samples where good trials are dense and bad ones are sparse. Any number of objectives.
 
     Pending trials count as bad ones. The joint model of a single objective takes about 2 ms per ask at 72 coordinates;
-    a proposal is that of Optuna's `TPESampler`. Where 12 or more trials are pending, the bandwidths around bad trials
-    may lack the newest 3 % of the results, and are the least ones around the points of these and of pending trials.
+    a proposal is that of Optuna's `TPESampler`. Where 13 or more trials run at the same time, the bandwidths
+    around bad trials may lack the newest 3 % of the results, and are the least ones around the points of these and of
+    pending trials.
 
     Args:
         n_startup_trials: Successful trials, baselines included, before the first model; until then, random points.
@@ -82,7 +83,7 @@ class Tpe(Optimizer):
             self._split = _Split.of(self._history, n_told)
         split = self._split
         candidates = split.below.sample(rng, _N_CANDIDATES)
-        if len(pending) < MANY:
+        if running(self, len(pending)) < MANY:
             above = _parzen.Estimator.around(np.vstack([self._history.x[split.bad], *pending]))
         else:
             above = self._bad_at(n_told - n_told % max(1, n_told // _FRESH)).with_newer(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from evomerge.optimizers._history import step
+from evomerge.optimizers._portfolio import Portfolio
 from evomerge.optimizers.base import Observation, Optimizer
 from evomerge.optimizers.gp import GaussianProcess
 from evomerge.optimizers.random import RandomSearch as Random
@@ -50,15 +51,37 @@ def test_a_process_is_given_results_in_steps() -> None:
     rng = np.random.default_rng(0)
     pending = {1000 + n: rng.random(3) for n in range(64)}
     asks = []
-    for number in range(33):
+    for number in range(97):
         x = rng.random(3)
         optimizer.tell(Observation(number, x, np.array([np.mean((x - 0.4) ** 2)])))
-        asks.append(optimizer.ask(200, pending).x.tolist() if number > 14 else [])
-    assert all(x == asks[15] for x in asks[16:31])
-    assert asks[31] != asks[15]
-    assert asks[32] == asks[31]
+        asks.append(optimizer.ask(200, pending).x.tolist() if number > 62 else [])
+    # 64 results and more come in steps of 16.
+    assert all(x == asks[63] for x in asks[64:79])
+    assert asks[79] != asks[63]
+    assert all(x == asks[79] for x in asks[80:95])
 
 
-@pytest.mark.parametrize(("n_pending", "size"), [(0, 1), (3, 1), (11, 1), (12, 4), (63, 16), (71, 16), (287, 64)])
+def test_workers_that_wait_for_proposals_are_many_too() -> None:
+    """Otherwise a pause in which all trials end would be followed by slow proposals, one for each idle worker."""
+    optimizer, pending = GaussianProcess(3, 1, 0), {1000 + n: np.full(3, n / 64) for n in range(63)}
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        x = rng.random(3)
+        optimizer.tell(Observation(number, x, np.array([np.mean((x - 0.4) ** 2)])))
+    optimizer.expect(64)
+    assert optimizer.ask(200).x.tolist() == optimizer.ask(200, pending).x.tolist()
+    portfolio = Portfolio(
+        {"a": 2, "b": 2}, 1, 0, build=lambda dimension, start: GaussianProcess(dimension, 1, 0, start)
+    )
+    portfolio.expect(64)
+    assert [arm.optimizer.n_workers for arm in portfolio._arms] == [64, 64]
+
+
+@pytest.mark.parametrize(("n_pending", "size"), [(0, 1), (3, 1), (11, 1), (12, 8), (63, 32), (71, 32), (287, 128)])
 def test_steps_follow_from_the_number_of_pending_trials(n_pending: int, size: int) -> None:
-    assert step(n_pending) == size
+    assert step(n_pending, 1000) == size
+
+
+@pytest.mark.parametrize(("n_told", "size"), [(0, 1), (10, 2), (16, 4), (100, 16), (128, 32), (5000, 32)])
+def test_steps_are_short_where_there_are_few_results(n_told: int, size: int) -> None:
+    assert step(64, n_told) == size

@@ -36,7 +36,7 @@ def test_draws_have_the_mean_and_the_spread_of_the_posterior(spread: float) -> N
         given.kernel(given.x, given.x) + np.diag(given.noise), given.kernel(given.x, points)
     )
     expected = spread * np.sqrt(np.diag(known)[1:] + known[0, 0] - 2.0 * known[0, 1:])
-    # 256 features are a rough prior: some of its variance is missing or too much.
+    # 128 features are a rough prior: some of its variance is missing or too much.
     assert np.abs(found.std(axis=0) / expected - 1.0).mean() < 0.15
 
 
