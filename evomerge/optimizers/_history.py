@@ -63,4 +63,4 @@ def step(n_running: int, n_told: int) -> int:
     """
     if n_running < MANY or n_told < _GROWTH:
         return 1
-    return 2 ** min(round(math.log2(n_running / _PER_RESULT)), math.floor(math.log2(n_told / _GROWTH)))
+    return 1 << min(round(math.log2(n_running / _PER_RESULT)), math.floor(math.log2(n_told / _GROWTH)))
