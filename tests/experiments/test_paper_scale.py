@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import datasets
 import huggingface_hub
 import pytest
 import transformers
@@ -80,6 +81,7 @@ def test_with_tiny_models_and_data_of_the_same_names_the_check_passes(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")  # it goes by names, not contents
     monkeypatch.chdir(tmp_path)
     shutil.copytree(FOLDER, tmp_path / "experiments/08-paper-scale")
     for (name, splits, configuration), row in DATA.items():
