@@ -28,7 +28,7 @@ REFERENCE = ROOT / "docs/reference/python-api.md"
 READ = {"yaml", "text"}
 #: Pages of fronts, whose search has several objectives.
 FRONTS = ("docs/pareto.md",)
-#: What a program that a page is about has by then.
+#: Code that runs before the blocks of a page, which use its names.
 BEFORE = {
     "docs/python.md": "from datasets import load_dataset\n"
     "from transformers import AutoTokenizer\n"

@@ -1,4 +1,4 @@
-"""What nodes say of themselves when a search on a cluster begins."""
+"""Reports of nodes about themselves when a search on a cluster begins."""
 
 from pathlib import Path
 
