@@ -12,7 +12,6 @@ from typing import Any
 from evomerge.commands.tasks import DraftError, guess_task, guess_tasks
 from evomerge.config import ConfigError
 from evomerge.launch.extension import Extension
-from evomerge.merging.output.staging import MARK
 from evomerge.recipe.model_names import hub_name
 from evomerge.text.sizes import size
 
@@ -95,6 +94,8 @@ def found_models(folder: Path, cache: Path) -> list[FoundModel]:
 
     Exports of evomerge are left out: they were merged from the models that are wanted.
     """
+    from evomerge.merging.output.staging import MARK  # imports torch, which nothing before the questions needs
+
     places = {file.parent for level in ("", "*/", "*/*/") for file in folder.glob(f"{level}*.safetensors")}
     own = [place for place in sorted(places) if not (place / MARK).exists()]
     found = [model for place in own if (model := _model(place, str(place))) is not None]

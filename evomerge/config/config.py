@@ -425,7 +425,7 @@ def _missing(text: str, path: Path, folder: Path) -> str:
     """Describe a missing path, with one of a similar name. text: as the file has it."""
     written = "" if text == str(path) else f" (in the file: {text})"
     near = near_path(text, folder)
-    said = f"{path}{written} does not exist"
+    said = f"{path} does not exist{written}"
     remedy = "correct the path, which starts at this file's folder if it is relative"
     return f"{said}: {remedy}" if near is None else f"{said}. Did you mean {near}? Otherwise {remedy}"
 

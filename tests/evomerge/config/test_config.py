@@ -304,7 +304,7 @@ def test_command_line_limits_replace_those_of_the_file(tmp_path: Path) -> None:
 
 def missing(path: Path | str, written: str = "", near: str = "") -> str:
     """The message about a path that does not exist. written: as the file has it; near: one with a similar name."""
-    found = f"{path}{written and f' (in the file: {written})'} does not exist"
+    found = f"{path} does not exist{written and f' (in the file: {written})'}"
     remedy = "orrect the path, which starts at this file's folder if it is relative."
     return f"{found}. Did you mean {near}? Otherwise c{remedy}" if near else f"{found}: c{remedy}"
 
@@ -353,8 +353,8 @@ study: s
     said = str(error.value).splitlines()
     whole = missing(tmp_path / "all/modles/base/v2", "all/modles/base/v2", "all/models/base/v2")
     assert said[0].endswith(f"base: {whole}")
-    assert "(in the file: ./all/models/bsae) does not exist. Did you mean all/models/base?" in said[1]
-    assert "(in the file: ../absent/base) does not exist: correct" in said[2]
+    assert "does not exist (in the file: ./all/models/bsae). Did you mean all/models/base?" in said[1]
+    assert "does not exist (in the file: ../absent/base): correct" in said[2]
     assert "Did you mean sort.jsonl?" in said[3]
 
 
