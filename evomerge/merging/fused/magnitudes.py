@@ -15,6 +15,7 @@ TRAILING_BITS = 16
 #: Elements of a block: a search in it takes 0.1 ms, and its numbers a few percent of the memory of a model.
 _BLOCK = 262144
 _BUCKETS = 1 << 31 - TRAILING_BITS
+_NOT_COUNTED = "Only elements that were counted by a compiled kernel can be found by one."
 
 #: Positions of elements and their magnitudes, as bits.
 Members = tuple[NDArray[np.int64], NDArray[np.int32]]
@@ -108,6 +109,3 @@ def place_of_magnitude(model: Tensor, base: Tensor, bits: int, rank: int, block:
     if counts is None or words is None:
         raise ValueError(_NOT_COUNTED)
     return int(counts.place_of(*words.first, *words.last, np.uint32(bits), rank, *block))
-
-
-_NOT_COUNTED = "Only elements that were counted by a compiled kernel can be found by one."
