@@ -1,6 +1,7 @@
 """Commands that draft, check, plan and run a search. Heavy imports are local to the command bodies."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,7 +136,7 @@ def check(
 @commands.command(rich_help_panel=SEARCH)
 def plan(
     file: Annotated[Path, typer.Argument(help="The search file.")],
-    measure: Annotated[bool, typer.Option("--measure", help="Score two candidates to measure the time.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Score candidates to measure the time.")] = False,
     learn_from: LearnFrom = None,
     as_json: AsJson = False,
 ) -> None:
@@ -144,13 +145,14 @@ def plan(
     Statistical power is the smallest difference between two models that the held-out examples can detect. If the study
     has begun, the estimates come from its own trials.
     """
+    since = time.monotonic()
     from evomerge.config import load_config
 
     config = load_config(file, files=True).learning_from(learn_from or ())
     say(LOADING)
     from evomerge.commands.plan import plan_search
 
-    data, lines = plan_search(config, file, measure=measure, say=say)
+    data, lines = plan_search(config, file, measure=measure, say=say, since=since)
     show(as_json, data, *lines)
 
 

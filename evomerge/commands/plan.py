@@ -3,8 +3,9 @@
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from evomerge.config import SearchConfig
 from evomerge.feedback import replay
 from evomerge.launch.cluster import describe
 from evomerge.launch.limits import selection_count
-from evomerge.launch.placement import on_cluster
-from evomerge.launch.plan import LaunchError, Plan, begun, build_optimizer, build_race, prepare, resumed
+from evomerge.launch.plan import Plan, begun, build_optimizer, build_race, prepare, resumed
+from evomerge.launch.probe import probe
 from evomerge.optimizers.base import Optimizer
 from evomerge.report import words
 from evomerge.resident.free_memory import available_memory
@@ -26,7 +27,7 @@ from evomerge.results.cost import selection_seconds
 from evomerge.results.signal import signals_to_list, weak
 from evomerge.study import Study
 from evomerge.text.sizes import size
-from evomerge.trial import START, UNIFORM, Origin, Trial
+from evomerge.trial import START, UNIFORM, Trial
 
 #: Bytes that a value takes in the ledger: a number and its comma, and as much again for log-likelihoods.
 _BYTES_PER_VALUE = 40
@@ -34,17 +35,22 @@ _BYTES_PER_VALUE = 40
 
 @dataclass(frozen=True)
 class Evidence:
-    """Measurements on the search split: seconds per candidate, scores of models. source: their origin.
+    """Measurements on the search split: scores of models, and seconds by stage of a candidate, see `Outcome`.
 
-    stages: its seconds by stage, see `Outcome`. baselines: scores of parents and baselines, and of the start where
-    there are few.
+    source: their origin. baselines: scores of parents and baselines, and of the start where there are few. start:
+    seconds until the first baselines are scored; 0 for a study that has begun.
     """
 
-    seconds: float
     stages: Mapping[str, float]
     scores: Mapping[str, Mapping[str, Scores]]
     source: str
     baselines: Sequence[Mapping[str, Scores]]
+    start: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of a candidate."""
+        return sum(self.stages.values())
 
     @property
     def by_metric(self) -> dict[str, dict[str, Scores]]:
@@ -53,13 +59,20 @@ class Evidence:
 
 
 def plan_search(
-    config: SearchConfig, file: Path, *, measure: bool, say: Callable[[str], None] = lambda _: None
+    config: SearchConfig,
+    file: Path,
+    *,
+    measure: bool,
+    say: Callable[[str], None] = lambda _: None,
+    since: float | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Estimate what a search takes, as plain data and as lines of text.
 
-    measure: whether to score a candidate and a parent for it; if the study has begun, its own trials are used.
-    Raises the errors of `prepare`.
+    measure: whether to start its workers and score candidates for it; if the study has begun, its own trials are used.
+    since: `time.monotonic` at the start of the command, whose imports a search does, too; None for now.
+    Raises the errors of `prepare` and `probe`.
     """
+    since = time.monotonic() if since is None else since
     plan = prepare(config, say=say)
     cluster: dict[str, Any] | None = None
     where: list[str] = []
@@ -67,10 +80,9 @@ def plan_search(
     if config.executor == "ray":
         (workers, threads, gpus), cluster, where = describe(config, plan.spec.recipe, plan.needs)
     study, last = remaining(config, plan, file)
-    measured, abreast = _from_study(begun(config)), workers
+    measured = _from_study(begun(config))
     if measured is None and measure:
-        say("scoring the start and a parent")
-        measured, abreast = _probe(plan), _abreast(config, workers, threads, gpus)
+        measured = _measured(config, plan, time.monotonic() - since, say)
     signal = [] if measured is None else signals_to_list(plan.objective, measured.baselines)
     data = {
         "coefficients": plan.space.dimension,
@@ -78,7 +90,7 @@ def plan_search(
         "cluster": cluster,
         "memory": _memory(plan, workers, gpus),
         "disk": _disk(config, plan),
-        "time": _time(config, plan, abreast, measured, study),
+        "time": _time(config, plan, workers, measured, study),
         "power": detectable_differences(
             plan.objective.by_metric,
             plan.distinct_examples,
@@ -94,11 +106,16 @@ def plan_search(
     return data, [*where, *_lines(data, config.optimizer.kind), *([] if study["state"] == "new" else [last])]
 
 
-def _abreast(config: SearchConfig, workers: int, threads: int, gpus: float) -> int:
-    """Return how many candidates are computed in the time of one: more workers than cores share the cores."""
-    if gpus or on_cluster(config):
-        return workers
-    return max(1, min(workers, len(os.sched_getaffinity(0)) // threads))
+def _measured(config: SearchConfig, plan: Plan, prepared: float, say: Callable[[str], None]) -> Evidence:
+    """Return what the workers of the search measure. prepared: seconds that the plan took."""
+    found = probe(config, plan, say)
+    candidate = sum(found.stages.values())
+    # The canary is scored alone; then the other workers read weights and prompts while they score a baseline.
+    late = max(0.0, found.first - candidate) if found.workers > 1 else 0.0
+    workers = words.count(found.workers, "worker")
+    source = f"{words.count(found.candidates, 'candidate')} scored now by {workers}"
+    baselines = list(found.scores.values())
+    return Evidence(found.stages, found.scores, source, baselines, prepared + found.ready + found.first + late)
 
 
 def _from_study(study: Study | None) -> Evidence | None:
@@ -110,26 +127,11 @@ def _from_study(study: Study | None) -> Evidence | None:
     stages = stage_seconds(study)
     known = {e.trial.label: e.outcome.scores for e in done if e.outcome is not None and _is_model(e.trial)}
     fixed = [e.outcome.scores for e in done if e.outcome is not None and e.losses and e.trial.merge is not None]
-    return Evidence(sum(stages.values()), stages, known, f"from the last trials of {study.folder}", fixed)
+    return Evidence(stages, known, f"from the last trials of {study.folder}", fixed)
 
 
 def _is_model(trial: Trial) -> bool:
     return trial.origin.is_parent or trial.label in (START, UNIFORM)
-
-
-def _probe(plan: Plan) -> Evidence:
-    bench = plan.spec()
-    parent = next(trial for trial in plan.planned if trial.origin is Origin.PARENT)
-    trials = [replace(trial, number=n) for n, trial in enumerate((plan.planned[1], parent))]
-    bench.run(trials[1])  # prompts are tokenized once per worker; the other one leaves all tensors of this one to merge
-    outcomes = [bench.run(trial) for trial in trials]
-    names = {stage for outcome in outcomes for stage in outcome.seconds}
-    stages = {name: sum(o.seconds.get(name, 0.0) for o in outcomes) / len(outcomes) for name in sorted(names)}
-    failed = next((outcome.failure for outcome in outcomes if outcome.failure is not None), None)
-    if failed is not None:
-        raise LaunchError(f"A candidate could not be scored: {failed.kind}: {failed.message}")
-    known = {trial.label: outcome.scores for trial, outcome in zip(trials, outcomes, strict=True)}
-    return Evidence(sum(stages.values()), stages, known, "two candidates scored now", list(known.values()))
 
 
 def _memory(plan: Plan, workers: int, gpus: float) -> dict[str, int]:
@@ -165,7 +167,7 @@ def _time(
     optimizer = build_optimizer(config, plan)
     count = selection_count(plan, optimizer, searched)
     models = {"select": count.select, "report": count.report}
-    known: dict[str, Any] = {"source": None, "candidate_seconds": None, "search_seconds": None}
+    known: dict[str, Any] = {"source": None, "candidate_seconds": None, "start_seconds": None, "search_seconds": None}
     known |= {"selection_seconds": None, "selection_models": models}
     if measured is None:
         return known
@@ -175,6 +177,7 @@ def _time(
     return known | {
         "source": measured.source,
         "candidate_seconds": measured.seconds,
+        "start_seconds": measured.start,
         "search_seconds": None if rounds is None else rounds * measured.seconds,
         "selection_seconds": after if study["left"] else 0.0,
     }
@@ -212,12 +215,13 @@ def _lines(data: Mapping[str, Any], optimizer: str) -> list[str]:
     ]
     lines += partial_lines(data, optimizer)
     if spent["source"] is None:
-        lines.append("time: unknown until a candidate has been scored; --measure scores two")
+        lines.append("time: unknown until a candidate has been scored; --measure scores some")
     else:
         whole = spent["search_seconds"]
         search = "as long as the budget allows" if whole is None else f"about {words.duration(whole)}"
+        start = f"start about {words.duration(spent['start_seconds'])}, " if spent["start_seconds"] else ""
         lines.append(
-            f"time: {spent['candidate_seconds']:.3g} s per candidate ({spent['source']}); search {search}, "
+            f"time: {spent['candidate_seconds']:.3g} s per candidate ({spent['source']}); {start}search {search}, "
             f"selection about {words.duration(spent['selection_seconds'])}"
         )
     models = spent["selection_models"]

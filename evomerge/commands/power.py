@@ -103,4 +103,4 @@ def _detectable_score(objective: Objective, tasks: Mapping[str, float | None]) -
 
 def _difference(shown: Mapping[str, Any], task: str) -> str:
     least = shown["detectable"][task]
-    return "unknown until models have been scored; --measure scores two" if least is None else f"{least:.2g}"
+    return "unknown until models have been scored; --measure scores some" if least is None else f"{least:.2g}"

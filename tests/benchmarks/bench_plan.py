@@ -2,7 +2,7 @@
 
 Random Llamas in bfloat16, from 10 million parameters to 1 billion, with 2 to 8 experts and 1 to 4 workers; one task of
 multiple choice. For each, `plan --measure` is run, then the search, by the command line as a user runs it. Printed:
-predicted by measured seconds per candidate, seconds of the whole search, and bytes of memory at the peak of all
+predicted by measured seconds per candidate, seconds of the whole command, and bytes of memory at the peak of all
 processes (each page once), without the driver and Ray's own. `--most`: millions of parameters of the largest model.
 """
 
@@ -29,8 +29,12 @@ from safetensors.torch import save_file
 from evomerge.study import Study
 from tests.evaluators.tiny_llama import character_tokenizer, write_lines
 
-N_QUESTIONS = 20
-N_CANDIDATES = 6
+#: Of small models and of those that take minutes per candidate, from LARGE million parameters on.
+N_QUESTIONS, FEW_QUESTIONS = 20, 6
+N_CANDIDATES, FEW_CANDIDATES = 6, 3
+LARGE = 350
+#: The start and the baselines besides the experts: the base, the uniform average, five sums.
+N_BASELINES = 8
 #: Environment variable that all processes of a search inherit, Ray's too.
 MARK = "EVOMERGE_BENCHMARK"
 
@@ -44,6 +48,11 @@ class Case:
     hidden: int
     experts: int
     workers: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a candidate takes minutes."""
+        return self.millions >= LARGE
 
 
 CASES = (
@@ -92,7 +101,7 @@ def write_search(folder: Path, case: Case) -> Path:
             "choices": draw.sample(words, k=4),
             "answer": draw.randrange(4),
         }
-        for _ in range(2 * N_QUESTIONS)
+        for _ in range(2 * (FEW_QUESTIONS if case.is_large else N_QUESTIONS))
     ]
     write_lines(folder / "questions.jsonl", rows)
     search = {
@@ -102,7 +111,9 @@ def write_search(folder: Path, case: Case) -> Path:
         "space": {"kind": "blockwise"},
         "tasks": {"choice": {"evaluator": "multiple_choice", "file": str(folder / "questions.jsonl")}},
         "optimizer": "random",
-        "budget": {"trials": case.experts + 3 + N_CANDIDATES * case.workers},
+        "budget": {
+            "trials": case.experts + N_BASELINES + (FEW_CANDIDATES if case.is_large else N_CANDIDATES) * case.workers
+        },
         "split": {"search": 0.5, "select": 0.25, "report": 0.25},
         "executor": "ray",
         "workers": case.workers,
@@ -176,12 +187,12 @@ def compare(case: Case) -> str:
         memory.stop()
         thread.join()
         study = Study.read(Path(folder) / "run")
-        outcomes = [e.outcome for e in study.told if e.outcome and e.trial.split == "search"]
+        outcomes = [e.outcome for e in study.told if e.outcome and e.trial.split == "search" and e.outcome.seconds]
         each = statistics.median(sum(outcome.seconds.values()) for outcome in outcomes[case.workers :])
     spent = said["time"]
     pairs = (
         (spent["candidate_seconds"], each, "s"),
-        (spent["search_seconds"] + spent["selection_seconds"], seconds, "s"),
+        (spent["start_seconds"] + spent["search_seconds"] + spent["selection_seconds"], seconds, "s"),
         (said["memory"]["bytes"] / 1e6, memory.peak / 1e6, "MB"),
     )
     cells = [

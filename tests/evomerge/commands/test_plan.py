@@ -102,7 +102,7 @@ def test_power_of_tasks_in_several_units_is_per_task(tmp_path: Path, measure: bo
     else:
         assert shown["detectable"]["entropy"] is None
         assert shown["detectable"]["right"] == pytest.approx(2.8015852 * sqrt(0.2 / shown["examples"]["right"]))
-        assert "  entropy: unknown until models have been scored; --measure scores two" in text
+        assert "  entropy: unknown until models have been scored; --measure scores some" in text
 
 
 def test_a_weighted_mean_of_several_units_has_a_score_as_soon_as_models_are_scored(tmp_path: Path) -> None:
@@ -126,12 +126,15 @@ def test_measure_scores_two_models_for_time_and_variance(tmp_path: Path) -> None
     assert not (tmp_path / "study").exists()
 
 
-def test_more_workers_than_cores_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+def test_workers_are_measured_at_once(tmp_path: Path) -> None:
     slow = {"evaluator": "synthetic", "task": 0, "n_examples": 200, "delay": 0.05}
-    changes: dict[str, object] = {"tasks": {"slow": slow}, "budget": {"trials": 40}, "executor": "ray", "workers": 8}
-    spent = plan_search(config(tmp_path, **changes), measure=True)[0]["time"]
-    assert spent["search_seconds"] == pytest.approx(20 * spent["candidate_seconds"])
+    changes: dict[str, object] = {"tasks": {"slow": slow}, "budget": {"trials": 40}, "executor": "ray", "workers": 3}
+    data, lines = plan_search(config(tmp_path, **changes), measure=True)
+    spent = data["time"]
+    assert spent["source"].endswith("scored now by 3 workers")
+    assert spent["search_seconds"] == pytest.approx(40 / 3 * spent["candidate_seconds"])
+    assert spent["start_seconds"] > 1, "Ray takes longer to start"
+    assert any("; start about " in line for line in lines)
 
 
 def test_estimates_come_from_the_trials_of_a_begun_study(tmp_path: Path) -> None:
