@@ -129,6 +129,22 @@ def same_weights(merge: Merge, other: Merge, dimensions: Mapping[str, int], *, u
     return all(_agree(pair, shapes, rtol, adapters=adapters) for adapters in (False, True))
 
 
+def sums_deltas(merge: Merge, dimensions: Mapping[str, int]) -> bool:
+    """Return whether a merge is the base plus sums of the inputs' changes to it, tested on small random models.
+
+    dimensions: as for `same_weights`. False also if a method cannot be tested.
+    """
+    few = {(group, dimensions[name]): name for group, names in merge.table.groups.items() for name in names}
+    shapes = {name: _SHAPE[:count] for (_, count), name in few.items()}
+    random = torch.Generator().manual_seed(0)
+    names = [model.name for model in merge.recipe.inputs]
+    engine = MergeEngine(_MadeUp(shapes, random, None), [_MadeUp(shapes, random, None) for _ in names], names=names)
+    try:
+        return engine.of_deltas(replace(merge, table=_of(merge.table, tuple(shapes)))) is not None
+    except (MergeError, MethodError):
+        return False
+
+
 def _agree(merges: Sequence[Merge], shapes: Mapping[str, tuple[int, ...]], rtol: float, *, adapters: bool) -> bool:
     """Return whether two merges of made-up models are equal. adapters: whether the models are the base plus factors.
 

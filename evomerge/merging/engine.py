@@ -200,6 +200,29 @@ class MergeEngine:
         source = partial(self._source, candidate, keep=True)
         return Slopes(candidate, source, self._present, len(self._names))
 
+    def of_deltas(self, merge: Merge) -> dict[str, tuple[float, ...]] | None:
+        """Describe a merge as the base plus sums of the inputs' changes to it, without computing it.
+
+        Args:
+            merge: The candidate.
+
+        Returns:
+            Merged tensor -> coefficient of every input that has it; None if a tensor is no such sum.
+
+        Raises:
+            MergeError: The merge does not match the models.
+        """
+        candidate = self._candidate(merge)
+        if candidate.method.survey is not None:
+            return None
+        found: dict[str, tuple[float, ...]] = {}
+        for source in self.sources(candidate, keep=True):
+            coefficients = candidate.of_deltas(source)
+            if coefficients is None:
+                return None
+            found[source.tensor] = coefficients
+        return found
+
     def check(self, merge: Merge) -> None:
         """Check a recipe, its coefficients and statistics without reading weights. Raises like `apply`."""
         self._candidate(merge)

@@ -20,6 +20,8 @@ from evomerge.recipe import Merge
 
 #: memory(dtype, shape) -> a contiguous tensor with arbitrary values.
 Memory = Callable[[torch.dtype, torch.Size], Tensor]
+#: Largest distance from 1 of a sum of coefficients that are normalized in float64.
+_ADDED_UP = 1e-9
 
 
 class MergeError(EvomergeError):
@@ -108,6 +110,23 @@ class PreparedMerge:
         if prepared.of == "base and weights":
             return (BASE, *inputs), False
         return inputs, prepared.of == "deltas" or self.method.operates_on == "deltas"
+
+    def of_deltas(self, source: TensorSource) -> tuple[float, ...] | None:
+        """Return the inputs' coefficients if the merged tensor is the base plus a sum of their changes to it, or None.
+
+        A sum of the models themselves leaves the base in place if its coefficients add up to 1.
+        """
+        prepared = self.prepare(source, self.given(source.tensor))
+        inputs = range(len(source.input_names))
+        if isinstance(prepared, CopyOf):
+            return tuple(float(index == prepared.model) for index in inputs)
+        if not isinstance(prepared, SumOf):
+            return None
+        members, relative = self.summands(source, prepared)
+        if not relative and abs(sum(prepared.coefficients) - 1.0) > _ADDED_UP:
+            return None
+        found = dict(zip(members, prepared.coefficients, strict=True))
+        return tuple(found[index] for index in inputs)
 
     def _fused(
         self,

@@ -128,6 +128,17 @@ class Adapted(Model):
             return Factors.none(self.shape(name))
         return self._factors(pair) if pair.magnitude is None else None
 
+    def why_not_low_rank(self, base: Model) -> str | None:
+        """Return why this is not `base` with factors added to some of its matrices, as a clause; None if it is."""
+        if base is not self._base:
+            return "is an adapter on another model than the base"
+        if self._whole:
+            return f"contains {next(iter(self._whole))} whole"
+        if self._biases:
+            return f"changes {next(iter(self._biases))}"
+        scaled = next((name for name, pair in self._pairs.items() if pair.magnitude is not None), None)
+        return None if scaled is None else f"also scales the rows of {scaled} (DoRA)"
+
     def sha256(self, digest: Digest = digest_of) -> dict[str, str]:
         """Return the SHA-256 of every file by name."""
         config = hashlib.sha256((self.folder / CONFIG).read_bytes()).hexdigest()
