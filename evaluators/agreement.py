@@ -66,6 +66,8 @@ class Agreement(Evaluator):
         batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
     """
 
+    needs_weights = False
+
     def __init__(
         self,
         *,

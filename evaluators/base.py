@@ -182,6 +182,9 @@ class Evaluator(ABC):
     needs_language_model: bool = True
     #: Whether `score` needs a network without a tokenizer, e.g. for images; `preflight` is then called with one too.
     needs_network: bool = False
+    #: Whether `score` needs the merged weights themselves, e.g. for a forward pass, and not only coefficients and the
+    #: texts that a network or another backend writes (`_generation.Generator`).
+    needs_weights: bool = True
     #: Whether the whole model gets a single value (e.g. its size): one example, the same on every split.
     whole_model: bool = False
     #: Whether equal weights always get equal scores; equal candidates are then scored only once.

@@ -53,6 +53,8 @@ class ExactMatch(Evaluator):
         batch_tokens: Maximum tokens per batch; by default the search file's `batch_tokens`.
     """
 
+    needs_weights = False
+
     def __init__(
         self,
         *,

@@ -32,6 +32,7 @@ class GeneratedTokens(Evaluator):
     """
 
     higher_is_better = False
+    needs_weights = False
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class Synthetic(Evaluator):
     """
 
     needs_language_model = False
+    needs_weights = False
 
     def __init__(
         self,

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from evaluators._engines import write_with
 from evaluators.base import Evaluator, EvaluatorError, Scores
+from tests.evaluators.plain_engine import Plain
 
 
 class EvaluatorContract:
@@ -85,6 +87,19 @@ class EvaluatorContract:
         assert np.isfinite(scores.values).all()
         if self.not_repeatable is None:
             self._close(scores.values, build().score(model).values)
+
+    def test_texts_suffice_if_it_needs_no_weights(self, build: Callable[[], Evaluator], model: Any) -> None:
+        """Its network computes NaN: another one writes the texts."""
+        evaluator = build()
+        if evaluator.needs_weights:
+            return
+        shell = SimpleNamespace(coefficients=model.coefficients)
+        if evaluator.needs_language_model:
+            shell.network, shell.tokenizer = copy.deepcopy(model.network), model.tokenizer
+            for parameter in shell.network.parameters():
+                parameter.data.fill_(float("nan"))
+            write_with(shell.network, Plain(model.network))
+        self._close(evaluator.score(shell).values, build().score(model).values)
 
     def test_a_subset_gives_its_rows_of_the_whole(self, build: Callable[[], Evaluator], model: Any) -> None:
         evaluator = build()

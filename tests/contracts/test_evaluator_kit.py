@@ -202,6 +202,10 @@ class CallsItselfGood(Sound):
     higher_is_better = "yes"  # type: ignore[assignment]
 
 
+class ReadsWeightsInSecret(Learns):
+    needs_weights = False
+
+
 class LeavesSomeOut(Sound):
     def values(self, model: Any, rows: Sequence[int]) -> np.ndarray[Any, Any]:
         values = super().values(model, rows)
@@ -228,6 +232,7 @@ CHECKS: dict[str, Callable[[EvaluatorContract, Callable[[], Evaluator]], None]] 
     "all": lambda kit, build: kit.test_scores_every_example_in_order(build, MODEL),
     "smooth": lambda kit, build: kit.test_a_smooth_score_comes_with_the_metric(build, MODEL),
     "preflight": lambda kit, build: kit.test_preflight_needs_no_weights_and_changes_no_score(build, MODEL),
+    "texts": lambda kit, build: kit.test_texts_suffice_if_it_needs_no_weights(build, trainable(0.5)),
     "subset": lambda kit, build: kit.test_a_subset_gives_its_rows_of_the_whole(build, MODEL),
     "alone": lambda kit, build: kit.test_one_example_alone_scores_as_among_all(build, MODEL),
     "unknown": lambda kit, build: kit.test_refuses_ids_it_does_not_have(build, MODEL),
@@ -274,6 +279,7 @@ def test_a_sound_evaluator_with_a_loss_passes(check: str) -> None:
         ("all", LeavesSomeOut),
         ("smooth", HidesTheMetric),
         ("preflight", KeepsStateOfPreflight),
+        ("texts", ReadsWeightsInSecret),
         ("subset", AnswersInTheOrderAsked),
         ("subset", MislabelsRows),
         ("alone", MislabelsRows),

@@ -1,49 +1,17 @@
 """Engines that generate in place of the network: the same texts, whatever they write after a stop string."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from evaluators._engines import Instructions, Written, engine_of, write_with
+from evaluators._engines import engine_of, write_with
 from evaluators._generation import Generator
-from evaluators._rows import Tokens
 from evaluators.base import EvaluatorError
+from tests.evaluators.plain_engine import Plain
 from tests.evaluators.test_continuous import N_NEW, PROMPTS, SUPPRESSED
 from tests.evaluators.tiny_llama import TinyModel
-
-
-@dataclass
-class Plain:
-    """An engine that calls `generate` for every prompt, and writes on behind stop strings."""
-
-    network: Any
-    name: str = "plain"
-    longest: int = 0
-    asked: list[Instructions] = field(default_factory=list)
-
-    def expect(self, n_tokens: int) -> None:
-        self.longest = max(self.longest, n_tokens)
-
-    def write(self, prompts: Sequence[Tokens], instructions: Instructions) -> list[Written]:
-        self.asked.append(instructions)
-        return [Written(self._continued(prompt, instructions), True) for prompt in prompts]
-
-    def _continued(self, prompt: Tokens, instructions: Instructions) -> list[int]:
-        tokens = torch.tensor([prompt])
-        found = self.network.generate(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            max_new_tokens=instructions.n_new,
-            do_sample=False,
-            repetition_penalty=instructions.penalty,
-            eos_token_id=sorted(instructions.ends),
-            pad_token_id=0,
-        )
-        written: list[int] = found[0, len(prompt) :].tolist()
-        return written
 
 
 @pytest.fixture
