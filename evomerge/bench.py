@@ -19,6 +19,7 @@ from evomerge import plugins
 from evomerge.errors import PAUSED, EvomergeError
 from evomerge.merging.baselines import baselines, completed, parent_label
 from evomerge.merging.pins import Pins, check_worker, input_files
+from evomerge.merging.stacked import StackedAdapters
 from evomerge.plugins import PluginSpec
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.paths import parent_merge
@@ -61,6 +62,7 @@ class BenchSpec:
         pins: Expected fingerprints of the models' files; None checks nothing.
         compute_dtype: Dtype of the network, "float32" or "stored" (that of the merged weights).
         backend: What generates text, with its options; None for transformers.
+        stacked: Whether candidates are adapters for the backend, not merged: no task needs the weights themselves.
         keep_bytes: Bytes of folded adapters that a worker may cache.
         code: Folders in which the user's own modules are looked up.
         own: Parents scored with the configuration and tokenizer of their own folders instead of the merge's.
@@ -81,6 +83,7 @@ class BenchSpec:
     pins: Pins | None = None
     compute_dtype: str = "stored"
     backend: PluginSpec | None = None
+    stacked: bool = False
     keep_bytes: int = 0
     code: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
@@ -158,7 +161,8 @@ class Bench:
             )
         self._engine: VllmEngine | None = None
         if spec.backend is not None:
-            self._engine = VllmEngine(self.model, sources.base.path, sources.tokenizer, spec.backend.options)
+            stacked = StackedAdapters(self.engine, sources.base, sources.inputs) if spec.stacked else None
+            self._engine = VllmEngine(self.model, sources.base.path, sources.tokenizer, spec.backend.options, stacked)
             write_with(self.model.network, self._engine)
         written = [self.model.tensors[name] for name in sources.base.names if sources.base.mergeable(name)]
         self._names = sources.base.layout().names
@@ -239,7 +243,10 @@ class Bench:
         merge = self.merge_of(trial)
         self._teach(trial, seconds)
         with self._timed(seconds, "merge"):
-            self._become(merge)
+            if self._engine is not None and self.spec.stacked and trial.origin is not Origin.CANARY:
+                self._engine.follow(merge)
+            else:  # the canary compares the backend's probabilities with those of merged weights
+                self._become(merge)
         model, state = self._scored(trial.label)
         model.coefficients = self._seen(trial, merge).values
         scores = {}
@@ -348,7 +355,7 @@ class Bench:
         self.engine.apply(merge, self.model.tensors)
         self.model.settle()
         if self._engine is not None:
-            self._engine.outdate()
+            self._engine.follow(merge)
         self._state.mark()
 
     def _renew(self, merge: Merge) -> None:

@@ -37,6 +37,7 @@ BACKENDS = ("transformers", "vllm")
 SET_BY_US = (
     "model", "tokenizer", "dtype", "load_format", "hf_overrides", "trust_remote_code", "skip_tokenizer_init",
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "quantization", "cpu_offload_gb",
+    "max_loras", "max_lora_rank", "max_cpu_loras", "default_mm_loras", "lora_target_modules",
 )  # fmt: skip
 #: Key of the tasks that are only reported.
 REPORT_ONLY = "report_only"

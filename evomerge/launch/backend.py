@@ -1,13 +1,30 @@
 """Checks of a backend that generates in place of transformers, before it is started."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from evaluators._engines import write_with
+from evaluators.base import Evaluator
 from evomerge.bench import BenchSpec
 from evomerge.config import ConfigError, SearchConfig
-from evomerge.resident.resident import ResidentModel
-from evomerge.resident.vllm_engine import Foreseen, is_installed, vllm_version
+from evomerge.launch.placement import on_cluster
+from evomerge.merge_space import MergeSpace
+from evomerge.merging.baselines import sums_deltas
+from evomerge.merging.recipe_models import RecipeModels
+from evomerge.merging.stacked import rank_of, why_not_stacked
+from evomerge.recipe import Merge
+from evomerge.resident.resident import ResidentModel, choose_device
+from evomerge.resident.vllm_engine import RANKS, Foreseen, is_installed, vllm_version
+from evomerge.study import Study
+from evomerge.trial import Trial
+
+#: Where a study's environment records in which form vLLM gets candidates, and its values.
+CANDIDATES, MERGED, STACKED = "vllm_candidates", "merged", "adapters"
+#: Points of the space whose merges are examined.
+_N_POINTS = 8
 
 
 def check_backend(config: SearchConfig) -> None:
@@ -74,6 +91,88 @@ def with_length(
         )
     options = {"max_model_len": foreseen.longest, **spec.backend.options}
     return replace(spec, backend=replace(spec.backend, options=options))
+
+
+def stacked(
+    config: SearchConfig,
+    spec: BenchSpec,
+    study: Study | None,
+    sources: RecipeModels,
+    space: MergeSpace,
+    planned: Sequence[Trial],
+    tasks: Mapping[str, Evaluator],
+) -> tuple[bool, tuple[str, ...]]:
+    """Return whether the backend gets candidates as adapters instead of merged weights, with a note on it.
+
+    study: the one that the file resumes, which keeps the form that it was begun with. planned: its first trials.
+    Raises ConfigError if adapters are demanded and impossible.
+    """
+    if spec.backend is None:
+        return False, ()
+    asked = spec.backend.options.get("enable_lora")
+    why = _why_merged(sources, space, planned, tasks)
+    if asked and why is not None:
+        raise ConfigError(
+            f"{config.where('backend')}: enable_lora asks for candidates that are adapters, but {why}. Leave it out, "
+            "so that candidates are merged."
+        )
+    if why is None and asked is False:
+        why = "enable_lora is false"
+    if why is None and study is not None and study.environment.get(CANDIDATES, MERGED) == MERGED:
+        why = "the study was begun so"
+    if why is None and asked is None and _on_cpu(config):
+        why = "its build for CPUs computes adapters more slowly (`enable_lora: true` for the backend asks for them)"
+    if why is not None:
+        return False, (f"vLLM's weights are replaced by those of every candidate, since {why}",)
+    rank = rank_of(sources.base, sources.inputs)
+    said = (
+        f"vLLM keeps the base's weights and gets every candidate as one adapter of rank {rank}, without a merge "
+        "(`enable_lora: false` for the backend asks for merges)"
+    )
+    return True, (said,)
+
+
+def _on_cpu(config: SearchConfig) -> bool:
+    """Return whether workers run on a CPU; a cluster, which is not inspected, is taken to have GPUs."""
+    return (config.device if on_cluster(config) else choose_device(config.device)) == "cpu"
+
+
+def _why_merged(
+    sources: RecipeModels, space: MergeSpace, planned: Sequence[Trial], tasks: Mapping[str, Evaluator]
+) -> str | None:
+    """Return why candidates must be merged, as a clause; None if they can be adapters."""
+    if space.arranges_blocks:
+        return "candidates are paths through blocks"
+    weighs = next((task for task, evaluator in tasks.items() if evaluator.needs_weights), None)
+    if weighs is not None:
+        return f"task {weighs!r} needs the merged weights themselves"
+    why = why_not_stacked(sources.base, sources.inputs)
+    if why is not None:
+        return why
+    rank = rank_of(sources.base, sources.inputs)
+    if rank > RANKS[-1]:
+        return f"the adapters' ranks add up to {rank}, and vLLM's limit is {RANKS[-1]}"
+    dimensions = {name: len(sources.base.shape(name)) for name in sources.base.names}
+    merges = (merge for merge in _merges(space, planned) if not sums_deltas(merge, dimensions))
+    other = next(merges, None)
+    return None if other is None else f"{other.recipe.method} is not always a sum of the adapters' changes to the base"
+
+
+def _merges(space: MergeSpace, planned: Sequence[Trial]) -> Iterator[Merge]:
+    """Yield the merges of the first trials, and those of some points."""
+    for trial in planned:
+        if trial.merge is not None:
+            yield trial.merge
+    for number in range(len(space.methods)):
+        yield space.merge(space.default(number))
+    for point in np.random.Generator(np.random.Philox(0)).random((_N_POINTS, space.dimension)):
+        yield space.merge(point)
+
+
+def backend_environment(config: SearchConfig, spec: BenchSpec) -> dict[str, Any]:
+    """Return what the scores depend on besides the usual: the backend's version, and the form of candidates."""
+    found = backend_versions(config)
+    return {**found, CANDIDATES: STACKED} if spec.stacked else found
 
 
 def backend_versions(config: SearchConfig) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from evomerge import plugins
 from evomerge.config import ConfigError, SearchConfig
 from evomerge.config.fields import REPORT_ONLY
+from evomerge.launch.backend import CANDIDATES
 from evomerge.launch.pinned import Examples
 from evomerge.launch.placement import COMPUTE_DTYPE
 from evomerge.merge_space import MergeSpace
@@ -35,7 +36,7 @@ from evomerge.trial import FloatArray, Origin, Outcome, Trial
 from search_spaces.base import Layout, SpaceError
 
 #: Entries of the environment that scores are the same with, but for rounding.
-_VERSIONS = ("evomerge", "torch", "transformers", "lm_eval", "machine", "vllm")
+_VERSIONS = ("evomerge", "torch", "transformers", "lm_eval", "machine", "vllm", CANDIDATES)
 #: Keys of the search file that scores depend on.
 _SETTINGS = ("dtype", "tokenizer", "backend")
 #: Trials that are learned from: those of models that were scored for the first time.

@@ -13,7 +13,7 @@ from evomerge.config import SearchConfig
 from evomerge.config.fields import REPORT_ONLY
 from evomerge.execution.base import Executor
 from evomerge.feedback import record_measures
-from evomerge.launch.backend import backend_versions
+from evomerge.launch.backend import backend_environment
 from evomerge.launch.environment import environment
 from evomerge.launch.learning import LEARNS_FROM
 from evomerge.launch.limits import budget, finished, time_after
@@ -184,7 +184,8 @@ def open_study(config: SearchConfig, plan: Plan, *, resume: bool, inputs: Pins |
         _learn(plan, study)
         return study
     known = None if inputs is None else pins.to_dict(inputs)
-    found: dict[str, Any] = environment() | backend_versions(config) | {COMPUTE_DTYPE: plan.spec.compute_dtype}
+    found: dict[str, Any] = environment() | backend_environment(config, plan.spec)
+    found[COMPUTE_DTYPE] = plan.spec.compute_dtype
     if plan.borrowed:
         found[MERGES_TOKENIZER] = dict(plan.borrowed)
     if plan.learning is not None:

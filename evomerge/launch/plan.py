@@ -16,7 +16,7 @@ from evomerge.config.fields import REPORT_ONLY
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
-from evomerge.launch.backend import backend_versions, check_backend, foresee, with_length
+from evomerge.launch.backend import backend_environment, check_backend, foresee, stacked, with_length
 from evomerge.launch.checks import placed, placed_models
 from evomerge.launch.earlier_study import Setting
 from evomerge.launch.environment import environment
@@ -203,12 +203,17 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
     check_own_networks(config, needs, {**own, **reading.scored})
     spec = with_length(config, spec, foreseen, own)
     apart = tuple(name for name in (recipe.base.name, *sources.inputs) if name in own or name in reading.scored)
-    plan = Plan(
-        spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored)),
-        objective=objective,
-        planned=planned_paths(space, sources.by_name(recipe), config.seed, apart)
+    planned = (
+        planned_paths(space, sources.by_name(recipe), config.seed, apart)
         if paths
-        else planned_trials(space, base, config.seed, apart, _fixed(config, base)),
+        else planned_trials(space, base, config.seed, apart, _fixed(config, base))
+    )
+    as_adapters, said = stacked(config, spec, study, sources, space, planned, tasks)
+    notes += said
+    plan = Plan(
+        spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored), stacked=as_adapters),
+        objective=objective,
+        planned=planned,
         space=space,
         allowed=_allowed(space),
         examples=examples,
@@ -242,7 +247,7 @@ def _learning(config: SearchConfig, plan: Plan, study: Study | None, layout: Lay
         plan.ids,
         plan.planned,
         plan.same,
-        environment() | backend_versions(config),
+        environment() | backend_environment(config, plan.spec),
     )
     learning = learn(setting, study)
     if learning is None:

@@ -51,13 +51,13 @@ def compare(name: str, sizes: dict[str, Any], counts: tuple[int, ...], folder: P
                 return ours.run(alone, range(count))
 
             def by_vllm(theirs: Generator = theirs, count: int = count) -> list[Any]:
-                engine.outdate()
+                engine.follow()
                 return theirs.run(model.network, range(count))
 
             with torch.no_grad():
                 expected, found = by_us(), by_vllm()
                 pairs = [(seconds(by_us), seconds(by_vllm)) for _ in range(N_RUNS)]
-                engine.outdate()
+                engine.follow()
                 transfer = seconds(engine._transfer)
             own, other = (statistics.median(column) for column in zip(*pairs, strict=True))
             lengths = [one.n_tokens for one in expected]

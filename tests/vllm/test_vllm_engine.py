@@ -20,20 +20,10 @@ from evomerge.resident.resident import ResidentModel, read_tokenizer
 from evomerge.resident.vllm_engine import EngineError, VllmEngine
 from evomerge.trial import Trial
 from tests.evaluators.tiny_llama import build
-from tests.vllm.conftest import Configured
+from tests.vllm.conftest import LONG, Configured
 
 pytestmark = pytest.mark.vllm
 N_NEW = 8
-#: Heads of 32, and room for prompts of more than one block of the prefix cache.
-LONG = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-}
 
 
 @pytest.fixture
@@ -160,7 +150,7 @@ def test_keys_of_the_last_candidate_are_not_reused(
 
     def change(name: str, value: Callable[[torch.Tensor], torch.Tensor]) -> None:
         model.tensors[name].copy_(value(model.tensors[name]))
-        engine.outdate()
+        engine.follow()
 
     change("model.embed_tokens.weight", lambda tensor: tensor.flip(0))
     second = written(model, prompts, ())
@@ -174,10 +164,10 @@ def test_keys_of_the_last_candidate_are_not_reused(
     with pytest.raises(EngineError, match=r"log-probabilities .* differ .*computes LlamaForCausalLM differently"):
         engine.check()
     monkeypatch.undo()
-    engine.outdate()
+    engine.follow()
     assert written(model, prompts, ()) == first
     monkeypatch.setattr(engine._llm, "reset_prefix_cache", lambda: False)
-    engine.outdate()
+    engine.follow()
     with pytest.raises(EngineError, match="did not empty its prefix cache"):
         written(model, prompts, ())
 
@@ -208,7 +198,7 @@ def test_weights_that_yield_nan_leave_examples_unscored(long: tuple[ResidentMode
     model, engine = long
     assert all(one.finite for one in written(model, ["so 1=", "and 2="]))
     model.tensors["model.norm.weight"].fill_(float("nan"))
-    engine.outdate()
+    engine.follow()
     assert not any(one.finite for one in written(model, ["so 1=", "and 2="]))
 
 

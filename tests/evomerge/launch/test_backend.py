@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from evaluators import _strict_yaml as strict_yaml
@@ -12,10 +15,12 @@ from evaluators.base import EvaluatorError
 from evomerge.cli import app
 from evomerge.config import ConfigError, SearchConfig, load_config
 from evomerge.launch.plan import prepare
+from evomerge.merging.models.checkpoint import Checkpoint
 from evomerge.plugins import PluginSpec
 from evomerge.resident.vllm_engine import is_installed
 from evomerge.study import ConfigurationChanged, Study
 from tests.conftest import TinyModels
+from tests.evomerge.merging.adapters import bare_lora
 
 Configured = Callable[..., SearchConfig]
 #: The machines of a cluster are not asked for vLLM.
@@ -99,6 +104,75 @@ def test_the_workers_learn_the_length_of_the_texts(configured: Configured) -> No
         ConfigError, match="max_model_len is 18, but a prompt with its continuation has up to 19 tokens"
     ):
         prepare(configured(**short))
+
+
+STACKING = {**ELSEWHERE, "backend": {"kind": "vllm", "enable_lora": True}}
+
+
+@pytest.fixture
+def of_adapters(configured: Configured, tiny: TinyModels, tmp_path: Path) -> Configured:
+    """A search over adapters of rank 2 and 3 on the attention of the base."""
+    base = Checkpoint.open(tiny.base)
+    experts = {}
+    for name, rank in (("count", 2), ("sort", 3)):
+        tensors = {}
+        for weight in (each for each in base.names if "q_proj" in each):
+            module, (rows, columns) = weight.removesuffix(".weight"), base.shape(weight)
+            tensors |= {f"{module}.lora_A.weight": torch.ones(rank, columns)}
+            tensors |= {f"{module}.lora_B.weight": torch.ones(rows, rank)}
+        experts[name] = str(bare_lora(tmp_path / "adapters" / name, tensors, r=rank))
+    return partial(configured, experts=experts)
+
+
+def test_candidates_are_adapters_if_experts_are(of_adapters: Configured, configured: Configured) -> None:
+    plan = prepare(of_adapters(**STACKING))
+    assert plan.spec.stacked
+    said = "vLLM keeps the base's weights and gets every candidate as one adapter of rank 5, without a merge"
+    assert any(said in note for note in plan.notes)
+    assert prepare(of_adapters(**{**STACKING, "backend": "vllm", "device": "auto"})).spec.stacked
+    assert not prepare(of_adapters()).spec.stacked
+    assert not any("vLLM" in note for note in prepare(configured()).notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"backend": "vllm"}, "its build for CPUs computes adapters more slowly"),
+        ({"backend": {"kind": "vllm", "enable_lora": False}}, "enable_lora is false"),
+        ({"method": "ties"}, "ties is not always a sum of the adapters' changes to the base"),
+        ({"method": {"kind": "linear", "normalize": False}}, "linear is not always a sum"),
+        ({"tasks": ("exact_match", "multiple_choice")}, "task 'multiple_choice' needs the merged weights themselves"),
+        ({"experts": ("full",)}, "full is no adapter"),
+    ],
+)
+def test_why_candidates_are_merged(
+    of_adapters: Configured, tiny: TinyModels, changes: dict[str, Any], why: str
+) -> None:
+    """The way that is used is in a note; adapters that are demanded are refused."""
+    if "tasks" in changes:
+        files = {"exact_match": str(tiny.tasks["sort"]), "multiple_choice": str(tiny.tasks["count"])}
+        changes = {"tasks": {name: {"evaluator": name, "file": file} for name, file in files.items()}}
+    if "experts" in changes:
+        changes = {"experts": {"full": str(tiny.experts["sort"])}}
+    given = {**ELSEWHERE, **changes}
+    plan = prepare(of_adapters(**given))
+    assert not plan.spec.stacked
+    assert any("vLLM's weights are replaced by those of every candidate, since " + why in note for note in plan.notes)
+    if "backend" not in changes:
+        with pytest.raises(ConfigError, match=rf"backend: enable_lora asks for .*, but {why}"):
+            prepare(of_adapters(**{**STACKING, **changes}))
+
+
+def test_linear_is_stacked_where_its_weights_add_up_to_one(of_adapters: Configured) -> None:
+    assert prepare(of_adapters(**STACKING, method="linear")).spec.stacked
+
+
+def test_a_study_keeps_the_form_of_its_candidates(of_adapters: Configured) -> None:
+    config = of_adapters(**STACKING)
+    Study.create(config.study, config.identity(), {}).close()
+    plan = prepare(config)
+    assert not plan.spec.stacked
+    assert any("since the study was begun so" in note for note in plan.notes)
 
 
 def test_a_copy_of_the_weights_is_reckoned_with(configured: Configured) -> None:
