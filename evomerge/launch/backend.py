@@ -1,10 +1,11 @@
 """Checks of a backend that generates in place of transformers, before it is started."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from evaluators._engines import write_with
 from evaluators.base import Evaluator
@@ -17,7 +18,8 @@ from evomerge.merging.recipe_models import RecipeModels
 from evomerge.merging.stacked import rank_of, why_not_stacked
 from evomerge.recipe import Merge
 from evomerge.resident.resident import ResidentModel, choose_device
-from evomerge.resident.vllm_engine import RANKS, Foreseen, is_installed, vllm_version
+from evomerge.resident.vllm_engine import RANKS, Foreseen, is_installed, start_arguments, vllm_version
+from evomerge.resident.vllm_probe import Verdict, examine
 from evomerge.study import Study
 from evomerge.trial import Trial
 
@@ -93,9 +95,51 @@ def with_length(
     return replace(spec, backend=replace(spec.backend, options=options))
 
 
+def examined(
+    config: SearchConfig,
+    spec: BenchSpec,
+    sources: RecipeModels,
+    reader: ResidentModel | None,
+    say: Callable[[str], None],
+) -> Verdict:
+    """Let vLLM judge models and options, as far as it does without weights; on a cluster, nothing is judged.
+
+    reader: the model without weights. Raises ConfigError if it refuses them.
+    """
+    if spec.backend is None or reader is None or on_cluster(config):
+        return Verdict()
+    say("asking vLLM about the model and its options")
+    base, place = sources.base, config.where("backend")
+    stored = spec.recipe.dtype or next(base.dtype(name) for name in base.names if base.mergeable(name))
+    computed = "float32" if spec.compute_dtype == "float32" else str(stored).removeprefix("torch.")
+    device = choose_device(config.device).partition(":")[0]
+    arguments = start_arguments(
+        base.path,
+        sources.tokenizer,
+        spec.backend.options,
+        dtype=getattr(torch, computed),
+        rows=getattr(reader.network.config, "vocab_size", None),
+        rank=1 if spec.backend.options.get("enable_lora") else None,  # judges its options
+        eager=device == "cpu",
+    )
+    (found,) = examine(arguments)
+    if found.error is not None:
+        raise ConfigError(
+            f"{place}: vLLM {vllm_version()} refuses {base.path} with these settings ({computed}): "
+            f"{found.error.removesuffix('.')}. Change the settings, or use `backend: transformers`."
+        )
+    if found.device and found.device != device:
+        raise ConfigError(
+            f"{place}: this vLLM is built for {found.device}, and the device is {device}; install vLLM for {device}, "
+            f"change `device`, or use `backend: transformers`."
+        )
+    return found
+
+
 def stacked(
     config: SearchConfig,
     spec: BenchSpec,
+    verdict: Verdict,
     study: Study | None,
     sources: RecipeModels,
     space: MergeSpace,
@@ -104,13 +148,16 @@ def stacked(
 ) -> tuple[bool, tuple[str, ...]]:
     """Return whether the backend gets candidates as adapters instead of merged weights, with a note on it.
 
-    study: the one that the file resumes, which keeps the form that it was begun with. planned: its first trials.
+    verdict: vLLM's. study: the one that the file resumes, which keeps the form that it was begun with. planned: its
+    first trials.
     Raises ConfigError if adapters are demanded and impossible.
     """
     if spec.backend is None:
         return False, ()
     asked = spec.backend.options.get("enable_lora")
     why = _why_merged(sources, space, planned, tasks)
+    if why is None and not verdict.adapters:
+        why = "vLLM has no adapters for this architecture"
     if asked and why is not None:
         raise ConfigError(
             f"{config.where('backend')}: enable_lora asks for candidates that are adapters, but {why}. Leave it out, "

@@ -16,7 +16,7 @@ from evomerge.config.fields import REPORT_ONLY
 from evomerge.errors import EvomergeError
 from evomerge.feedback import new_optimizer
 from evomerge.launch import checks
-from evomerge.launch.backend import backend_environment, check_backend, foresee, stacked, with_length
+from evomerge.launch.backend import backend_environment, check_backend, examined, foresee, stacked, with_length
 from evomerge.launch.checks import placed, placed_models
 from evomerge.launch.earlier_study import Setting
 from evomerge.launch.environment import environment
@@ -208,7 +208,8 @@ def prepare(config: SearchConfig, *, say: Callable[[str], None] = lambda _: None
         if paths
         else planned_trials(space, base, config.seed, apart, _fixed(config, base))
     )
-    as_adapters, said = stacked(config, spec, study, sources, space, planned, tasks)
+    verdict = examined(config, spec, sources, reader, say)
+    as_adapters, said = stacked(config, spec, verdict, study, sources, space, planned, tasks)
     notes += said
     plan = Plan(
         spec=replace(spec, own=apart, own_tokenizers=tuple(reading.scored), stacked=as_adapters),
