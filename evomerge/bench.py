@@ -192,7 +192,7 @@ class Bench:
         if self._budget is not None:
             found = self._budget.begin(trial.batch_tokens, first=trial.origin is Origin.CANARY)
             events = () if found is None else ({"event": BATCH_TOKENS, **found},)
-        outcome = replace(self._attempt(trial), events=events)
+        outcome = self._attempt(trial).changed(events=events)
         if outcome.failure is None or outcome.failure.kind != OUT_OF_MEMORY:
             return outcome
         free_memory()
@@ -200,7 +200,7 @@ class Bench:
         self._sparing = True
         if self._budget is not None:
             self._budget.halve()
-        return replace(self._attempt(trial), events=(*events, event))
+        return self._attempt(trial).changed(events=(*events, event))
 
     def _attempt(self, trial: Trial) -> Outcome:
         seconds: dict[str, float] = {}
@@ -419,7 +419,7 @@ class Bench:
         if trial.x is None:
             raise ValueError("The canary needs a point to compare another one with.")
         rng = np.random.Generator(np.random.Philox(key=trial.seed))
-        other = replace(trial, x=self.space.elsewhere(trial.x, rng))
+        other = trial.changed(x=self.space.elsewhere(trial.x, rng))
         for most in (CANARY_EXAMPLES, None):
             probe = Probe()
             with probe.watching(self.model.network) if self.model.has_network else nullcontext():

@@ -70,11 +70,12 @@ class Spending:
 def spending(study: Study) -> Spending:
     """Return what a search has spent so far."""
     ended = [entry.trial for entry in study.ended if entry.trial.counts]
-    begun = sum(trial.is_part and trial.extends is None and trial.gradient is None for trial in ended)
-    in_full = sum(trial.extends is not None and not trial.is_part for trial in ended)
+    partial = [trial for trial in ended if trial.is_part or trial.extends is not None]
+    begun = sum(trial.is_part and trial.extends is None and trial.gradient is None for trial in partial)
+    in_full = sum(not trial.is_part for trial in partial)
     return Spending(
         evaluations=round(sum(trial.cost for trial in ended), _DIGITS),
-        gradient_steps=sum(trial.gradient is not None for trial in ended),
+        gradient_steps=sum(trial.gradient is not None for trial in partial),
         on_part=begun - in_full,
     )
 

@@ -174,7 +174,7 @@ class Feedback:
             trial, outcome = entry.trial, entry.outcome
             if trial.x is not None and outcome is not None:
                 losses = tuple(self._objective.losses(outcome.scores))
-                self._tell_whole(replace(entry, losses=losses), trial.number, trial.x, proposed=False)
+                self._tell_whole(entry.changed(losses=losses), trial.number, trial.x, proposed=False)
 
     def _tell_before(self, held: Sequence[Entry]) -> frozenset[int]:
         """Tell what was told before examples were added; returns the numbers.

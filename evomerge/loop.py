@@ -139,7 +139,7 @@ def search(
             return None
         number = study.next_number
         if waiting:
-            return replace(waiting.popleft(), number=number)
+            return waiting.popleft().changed(number=number)
         if race is not None and race.waiting:
             return race.next_look(number)
         pending = _pending(study, race)
@@ -253,7 +253,7 @@ def score_all(
     waiting = deque(t for t in trials if (t.label, t.split) not in asked)
 
     def next_trial() -> Trial | None:
-        return replace(waiting.popleft(), number=study.next_number) if waiting else None
+        return waiting.popleft().changed(number=study.next_number) if waiting else None
 
     driving = Driving(Budget(), stop, progress, phase, same)
     return _Drive(study, executor, objective, next_trial, lambda _entry: None, driving).run()
@@ -389,7 +389,7 @@ class _Drive:
         self._running[trial.number] = trial
         self._origins[trial.origin] += 1
         examples = self._driving.examples
-        trial = replace(trial, batch_tokens=batch_budgets(self._study))
+        trial = trial.changed(batch_tokens=batch_budgets(self._study))
         self._executor.submit(trial if examples is None else examples.dispatched(self._study, trial))
         self._report(None)
 
@@ -500,7 +500,7 @@ def _judge(objective: Objective, outcome: Outcome, trial: Trial) -> tuple[Outcom
     try:
         return outcome, [float(loss) for loss in objective.losses(outcome.scores)]
     except NonFiniteScore as error:
-        return replace(outcome, failure=Failure("nonfinite", str(error))), None
+        return outcome.changed(failure=Failure("nonfinite", str(error))), None
 
 
 def _judged_part(outcome: Outcome, trial: Trial) -> Outcome:
@@ -508,7 +508,7 @@ def _judged_part(outcome: Outcome, trial: Trial) -> Outcome:
     broken = [task for task, scores in outcome.scores.items() if not scores.is_complete]
     if not broken or trial.gradient is not None:
         return outcome
-    return replace(outcome, failure=Failure("nonfinite", f"Task {broken[0]!r} gave no finite score to some examples."))
+    return outcome.changed(failure=Failure("nonfinite", f"Task {broken[0]!r} gave no finite score to some examples."))
 
 
 def _failed_canary(entry: Entry) -> bool:

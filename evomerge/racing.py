@@ -7,7 +7,7 @@ score plus the mean difference, because its own mean would compare different exa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class Race:
         """Return the next look, as trial `number`, of the candidate that has waited longest; it waits no more."""
         before = next(iter(self._waiting))
         trial = self._waiting.pop(before)
-        return self._looked_at(replace(trial, number=number, extends=before), self._runners[before].look + 1)
+        return self._looked_at(trial.changed(number=number, extends=before), self._runners[before].look + 1)
 
     def asked(self, trial: Trial) -> None:
         """Take note that a candidate's next look was asked for."""
@@ -182,7 +182,7 @@ class Race:
         for task, row in self._in_order(begin, end):
             rows[task].append(row)
         chosen = self._examples.chosen(tuple(tuple(of_task) for of_task in rows.values()))
-        return replace(candidate, examples=None if end is None else chosen, cost=self._examples.cost(chosen))
+        return candidate.changed(examples=None if end is None else chosen, cost=self._examples.cost(chosen))
 
     def _in_order(self, begin: int, end: int | None) -> list[tuple[str, int]]:
         tasks = list(self._examples.ids)

@@ -1,7 +1,6 @@
 """The examples of the search split, for trials that score some of them and for those that score the rest."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -87,10 +86,9 @@ class SearchExamples:
         """Return the trial that a proposal asks for: some examples of a candidate, a gradient on them, or the rest."""
         if proposal.rows is None:
             left = {} if proposal.extends is None else self.rest(study, proposal.extends)
-            return replace(candidate, extends=proposal.extends, cost=self.cost(left))
+            return candidate.changed(extends=proposal.extends, cost=self.cost(left))
         chosen, weights = self.chosen(proposal.rows), proposal.gradient
-        return replace(
-            candidate,
+        return candidate.changed(
             examples=chosen,
             extends=proposal.extends,
             gradient=None if weights is None else dict(zip(self.ids, weights, strict=True)),
@@ -100,7 +98,7 @@ class SearchExamples:
     def extension(self, study: Study, number: int) -> Trial:
         """Return the trial, yet without a number of its own, that scores an earlier model on the added examples."""
         before = study.parts[number].trial
-        return replace(before, number=-1, examples=None, extends=number, cost=self.cost(self.rest(study, number)))
+        return before.changed(number=-1, examples=None, extends=number, cost=self.cost(self.rest(study, number)))
 
     def dispatched(self, study: Study, trial: Trial) -> Trial:
         """Return the trial as a worker gets it.
@@ -109,10 +107,10 @@ class SearchExamples:
         that baselines gave to its examples and the metric accepted.
         """
         if trial.gradient is not None and trial.examples is not None:
-            return replace(trial, references=_references(study, trial.examples))
+            return trial.changed(references=_references(study, trial.examples))
         if trial.extends is None or trial.is_part:
             return trial
-        return replace(trial, examples=self.rest(study, trial.extends))
+        return trial.changed(examples=self.rest(study, trial.extends))
 
     def completed(self, study: Study, trial: Trial, outcome: Outcome) -> Outcome:
         """Return the outcome of a trial with the scores of the part that it completes."""
@@ -127,7 +125,7 @@ class SearchExamples:
             else {**before, **outcome.scores}[task]
             for task in self.ids
         }
-        return replace(outcome, scores=joined)
+        return outcome.changed(scores=joined)
 
     def _joined(self, task: str, a: Scores, b: Scores) -> Scores:
         """Return the scores of different examples of one task together, in the evaluator's order."""

@@ -1,10 +1,12 @@
 """Trials and outcomes, as exchanged between driver, workers and ledger."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,8 +82,15 @@ def number_in(label: str) -> int | None:
     return int(detail) if Origin.of(label) is Origin.CANDIDATE and detail.isdigit() else None
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Trial:
+class Value(msgspec.Struct, frozen=True, eq=False):
+    """Base of what a study holds by the hundred thousand: made ten times as fast as a frozen dataclass."""
+
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy with other values of some fields."""
+        return msgspec.structs.replace(self, **fields)
+
+
+class Trial(Value, frozen=True, eq=False):
     """One candidate to score on one split, or a part of that work: some examples, or a gradient on them.
 
     A part is never compared with other models and never selected; only the optimizer that asked for it learns from it.
@@ -112,8 +121,8 @@ class Trial:
     extends: int | None = None
     gradient: Mapping[str, float] | None = None
     cost: float = 1.0
-    references: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    batch_tokens: Mapping[str, int] = field(default_factory=dict)
+    references: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
+    batch_tokens: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, label={self.label!r}, split={self.split!r})"
@@ -121,7 +130,7 @@ class Trial:
     @property
     def origin(self) -> Origin:
         """Where the trial comes from, by its label."""
-        return Origin.of(self.label)
+        return Origin.SEARCH if self.label == SEARCH else Origin.of(self.label)
 
     @property
     def counts(self) -> bool:
@@ -161,8 +170,7 @@ class Failure:
             object.__setattr__(self, name, masked(getattr(self, name)))
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(Value, frozen=True, eq=False):
     """The outcome of a trial: scores by task, or a failure; and the time by stage.
 
     seconds: stage ("merge", "evaluate:TASK", ...) -> wall seconds. events: what happened on the way
@@ -171,9 +179,9 @@ class Outcome:
     """
 
     number: int
-    scores: Mapping[str, Scores] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = msgspec.field(default_factory=dict)
     gradient: FloatArray | None = None
     failure: Failure | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = msgspec.field(default_factory=dict)
     worker: str = ""
     events: tuple[Mapping[str, object], ...] = ()

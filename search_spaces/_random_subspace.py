@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 
 from search_spaces._columns import IntArray
 from search_spaces._table import FloatArray
@@ -46,7 +45,7 @@ class RandomSubspace:
     def __call__(self, points: FloatArray) -> FloatArray:
         """Map points of slots (n_slots, n_inputs) to positions of groups, (n_groups + n_tied, n_inputs)."""
         n = self.steps.shape[2]
-        moved = expit(self.start + np.einsum("igd,di->gi", self.steps, 2.0 * points[:n] - 1.0))
+        moved = _expit(self.start + np.einsum("igd,di->gi", self.steps, 2.0 * points[:n] - 1.0))
         return np.concatenate([moved, points[n:][self.tied]])
 
     def solve(self, points: FloatArray) -> FloatArray:
@@ -54,9 +53,9 @@ class RandomSubspace:
         n_groups, n = self.steps.shape[1:]
         found = np.full((n + len(self.ties), points.shape[1]), 0.5)
         if n:
-            away = logit(np.clip(points[:n_groups], 1e-15, 1.0 - 1e-15)) - self.start
-            away[(points[:n_groups] < _INSIDE) & (self.start == logit(_INSIDE))] = 0.0
-            away[(points[:n_groups] > 1.0 - _INSIDE) & (self.start == logit(1.0 - _INSIDE))] = 0.0
+            away = _logit(np.clip(points[:n_groups], 1e-15, 1.0 - 1e-15)) - self.start
+            away[(points[:n_groups] < _INSIDE) & (self.start == _logit(_INSIDE))] = 0.0
+            away[(points[:n_groups] > 1.0 - _INSIDE) & (self.start == _logit(1.0 - _INSIDE))] = 0.0
             by_direction = np.einsum("igd,gi->di", self.steps, away) / (_REACH**2 * n_groups)
             found[:n] = np.clip(0.5 + 0.5 * by_direction, 0.0, 1.0)
         found[n + self.tied] = points[n_groups:]
@@ -103,5 +102,17 @@ def random_subspace(name: str, start: FloatArray, n_directions: int, seed: int) 
         drawn[:, 0] = 1.0
         factor, triangle = np.linalg.qr(drawn)
         steps[index] = _REACH * np.sqrt(n_groups) * factor * np.sign(np.diag(triangle))
-    inside = logit(np.clip(start, _INSIDE, 1.0 - _INSIDE))
+    inside = _logit(np.clip(start, _INSIDE, 1.0 - _INSIDE))
     return RandomSubspace(inside, steps, (), np.zeros(0, dtype=np.int64))
+
+
+def _expit(values: FloatArray) -> FloatArray:
+    from scipy.special import expit  # its import takes longer than most commands
+
+    return np.asarray(expit(values))
+
+
+def _logit(values: FloatArray | float) -> FloatArray:
+    from scipy.special import logit
+
+    return np.asarray(logit(values))

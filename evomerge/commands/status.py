@@ -9,8 +9,10 @@ from evomerge.report import standings, status
 from evomerge.report.plot import plot_progress
 from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
+from evomerge.study.lines import no_collection
 
 
+@no_collection()
 def study_status(run: Run, *, plot: bool) -> tuple[dict[str, Any], Group]:
     """Show the status of a study, as plain data and as text."""
     data = status.status(run)

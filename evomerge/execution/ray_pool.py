@@ -12,7 +12,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -293,7 +292,7 @@ class RayPool:
 
     def _finish(self, worker: Worker, job: Job, outcome: Outcome) -> None:
         events = (*job.events, *outcome.events)
-        self._done.append(replace(outcome, worker=outcome.worker or worker.name, events=events))
+        self._done.append(outcome.changed(worker=outcome.worker or worker.name, events=events))
 
     def _give_up(self, worker: Worker, job: Job | None, error: ActorDiedError) -> None:
         """Drop a worker whose bench cannot be built on its node. Raises ExecutorError if it is the last one."""

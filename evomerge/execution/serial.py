@@ -1,7 +1,6 @@
 """Executor that runs one trial at a time in this process: for laptops, tests and debuggers."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from evomerge.execution._guard import Bench, run_guarded
 from evomerge.execution.base import ExecutorError
@@ -47,7 +46,7 @@ class SerialExecutor:
             return None
         outcome = run_guarded(self._bench, self._waiting)
         self._waiting = None
-        return replace(outcome, worker=outcome.worker or "serial")
+        return outcome.changed(worker=outcome.worker or "serial")
 
     def close(self) -> None:
         """Discard the submitted trial."""

@@ -6,7 +6,7 @@ Its scores count for the same models, method, tasks, examples and settings. Othe
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def _copies(setting: Setting, old: Study, scored: Sequence[Entry], placed: Mappi
         merge = trial.merge if x is None else None
         copy = Trial(trial.number, x, merge, trial.label, trial.split, setting.config.seed)
         kept = {task: outcome.scores[task] for task in setting.tasks(trial.split)}
-        yield replace(entry, trial=copy, outcome=Outcome(trial.number, kept))
+        yield entry.changed(trial=copy, outcome=Outcome(trial.number, kept))
 
 
 def _listed(data: Any) -> list[Any]:

@@ -5,7 +5,7 @@ those of the same models here. Of other studies, the best points are scored firs
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,10 @@ class Learning:
 
     def begin(self, planned: Sequence[Trial]) -> tuple[Trial, ...]:
         """Return the first trials of the search, with the points of earlier studies as starts."""
-        own = [replace(t, x=self.starts[t.label]) if t.label in self.starts else t for t in planned]
+        own = [t.changed(x=self.starts[t.label]) if t.label in self.starts else t for t in planned]
         last = max(place for place, trial in enumerate(own) if trial.origin is Origin.START)
         known = {trial.label for trial in own}
-        more = [replace(own[last], x=x, label=label) for label, x in self.starts.items() if label not in known]
+        more = [own[last].changed(x=x, label=label) for label, x in self.starts.items() if label not in known]
         return (*own[: last + 1], *more, *own[last + 1 :])
 
     @property
@@ -166,7 +166,7 @@ def _start_of_each_method(space: MergeSpace, best: Sequence[FloatArray]) -> dict
 
 def _key(setting: Setting, trial: Trial) -> bytes | None:
     """Return a key that is equal for the same models, also where they are scored anew each time; None if unknown."""
-    key = setting.same(replace(trial, seed=setting.config.seed))
+    key = setting.same(trial.changed(seed=setting.config.seed))
     if key is not None or trial.x is None:
         return key
     values = setting.space.decode(trial.x).values
@@ -189,7 +189,7 @@ def _copied(setting: Setting, lessons: Sequence[Lesson], planned: Sequence[Trial
             number -= 1
             if observed and key is not None:
                 seen.add(key)
-            copy = Entry(replace(entry.trial, number=number), replace(entry.outcome, number=number))
+            copy = Entry(entry.trial.changed(number=number), entry.outcome.changed(number=number))
             found[-1].append(Learned(copy, observed, each.reused))
     return found
 

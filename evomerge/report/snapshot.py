@@ -1,6 +1,6 @@
 """Snapshot of a search, computed from its study, for the live table, `status` and JSON lines."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -136,22 +136,22 @@ def take(
 
 def _so_far(ranking: Ranking) -> dict[str, Any]:
     """Return the best models or the front, and the baselines, best first if they have one score."""
-    baselines = [model for model in ranking.models if not model.is_candidate]
+    baselines = ranking.baselines
     if ranking.objective.pareto:
         return {"front": search_front(ranking.models), "baselines": tuple(baselines)}
     return {
-        "best": best(ranking.merges),
-        "best_candidate": best(ranking.candidates),
+        "best": ranking.best_merge,
+        "best_candidate": ranking.best_candidate,
         "baselines": tuple(ranked(baselines)),
     }
 
 
 def stages_of(study: Study, slots: int) -> dict[str, float]:
     """Return stage -> seconds of workers. slots: number of workers whose remaining time is `waiting`; 0 for unknown."""
-    stages: dict[str, float] = {}
+    stages = defaultdict[str, float](float)
     for entry in study.ended:
         for stage, seconds in (entry.outcome.seconds if entry.outcome else {}).items():
-            stages[stage] = stages.get(stage, 0.0) + seconds
+            stages[stage] += seconds
     if slots:
         stages[WAITING] = max(0.0, study.active_seconds * slots - sum(stages.values()))
     return stages

@@ -95,7 +95,8 @@ def origin(study: Study, label: str | None) -> str:
 
 def _range_ends(run: Run, best: ScoredModel | None) -> str:
     """Say which coordinates of the winner, or else of the best merge, lie at an end of their ranges; empty if none."""
-    selected = [entry.trial for entry in run.study.entries.values() if entry.trial.label == run.selected]
+    winner = run.selected
+    selected = [entry.trial for entry in run.study.entries.values() if entry.trial.label == winner]
     trial = selected[-1] if selected else None if best is None else best.trial
     return (
         ""

@@ -1,7 +1,5 @@
 """Finalists for the select split: the best candidates, the optimizer's recommendation, the strongest baselines."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from evomerge.objective import Objective
@@ -32,11 +30,11 @@ def finalists(study: Study, objective: Objective) -> list[Trial]:
     chosen = _spread(non_dominated(searched), ranking.parents) if objective.pareto else searched[:FINALISTS]
     recommended = [model for model in searched if model.kind == "recommended" and model not in chosen]
     named = [*chosen, *recommended, *strongest_baselines(ranking, GRID_FINALISTS)]
-    trials = [replace(model.trial, label=model.label) for model in named]
+    trials = [model.trial.changed(label=model.label) for model in named]
     experts = [model.trial for model in named if model.kind == "parent"]
-    again = [replace(trial, label=Origin.RERUN.label(trial.label)) for trial in experts[:1]]
+    again = [trial.changed(label=Origin.RERUN.label(trial.label)) for trial in experts[:1]]
     # On this split nothing is scored yet that a trial could extend.
-    return [replace(trial, split="select", extends=None, cost=1.0) for trial in trials + again]
+    return [trial.changed(split="select", extends=None, cost=1.0) for trial in trials + again]
 
 
 def strongest_baselines(ranking: Ranking, n_grid: int) -> list[ScoredModel]:

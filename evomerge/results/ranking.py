@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from evaluators.base import Scores
 from evomerge.errors import EvomergeError
 from evomerge.objective import FloatArray, Objective
-from evomerge.objective.reference import Reference
+from evomerge.objective.reference import ROUNDING, Reference
 from evomerge.objective.score import DisplayScore, display_score
 from evomerge.objective.spec import objective_of_study
 from evomerge.results.coordinates import methods_of
@@ -36,30 +37,41 @@ class Ranking:
         display: The score to show; by default the one that fits these models.
 
     Attributes:
-        models: In order of completion. Only scores on the same examples can be compared: of several sets of examples
-            the largest counts.
         left_out: Number of further models, scored on other examples.
         reference: The best parent on every task.
     """
 
     def __init__(self, study: Study, objective: Objective, split: str, display: DisplayScore | None = None) -> None:
         self.objective = objective = objective.on(split)
-        rows, self.left_out = _comparable(study, objective, split)
-        display = display or display_score(objective, (scores for _, scores in rows))
-        self.reference = _reference(study, split, rows, display)
-        methods = methods_of(study)
-        as_told = _is_of_study(study, objective, split)
-        self.models = tuple(
-            ScoredModel(
-                *identity(study, entry.trial),
-                entry.trial,
-                scores,
-                self.reference,
-                method_of(methods, entry.trial),
-                entry.losses if as_told else None,
-            )
-            for entry, scores in rows
-        )
+        self._rows, self.left_out = _comparable(study, objective, split)
+        display = display or display_score(objective, (scores for _, scores in self._rows))
+        self.reference = _reference(study, split, self._rows, display)
+        self._study, self._methods = study, methods_of(study)
+        self._as_told = _is_of_study(study, objective, split)
+
+    @cached_property
+    def models(self) -> tuple[ScoredModel, ...]:
+        """All models, in order of completion.
+
+        Only scores on the same examples can be compared: of several sets of examples the largest counts.
+        """
+        return tuple(map(self._model, self._rows))
+
+    @property
+    def baselines(self) -> list[ScoredModel]:
+        """The models that are no points of the search space."""
+        return [self._model(row) for row in self._rows if row[0].trial.merge is not None]
+
+    @property
+    def best_merge(self) -> ScoredModel | None:
+        """The best of `merges`; None without any."""
+        trials = ((row, row[0].trial) for row in self._rows)
+        return self._best([row for row, trial in trials if trial.merge is None or not trial.origin.is_parent])
+
+    @property
+    def best_candidate(self) -> ScoredModel | None:
+        """The best of `candidates`; None without any."""
+        return self._best([row for row in self._rows if row[0].trial.merge is None])
 
     @property
     def merges(self) -> list[ScoredModel]:
@@ -80,6 +92,24 @@ class Ranking:
     def averages(self) -> list[ScoredModel]:
         """The merges that are not searched for: the uniform average and the task-arithmetic grid."""
         return [model for model in self.models if model.kind == "average"]
+
+    def _best(self, rows: Sequence[_Row]) -> ScoredModel | None:
+        if self._as_told and self.objective.kind == "mean" and not self.objective.keep:
+            losses = [entry.losses[0] for entry, _ in rows if entry.losses is not None]
+            enough = min(losses, default=0.0) + ROUNDING
+            rows = [row for row, loss in zip(rows, losses, strict=True) if loss <= enough]
+        return best(map(self._model, rows))
+
+    def _model(self, row: _Row) -> ScoredModel:
+        entry, scores = row
+        return ScoredModel(
+            *identity(self._study, entry.trial),
+            entry.trial,
+            scores,
+            self.reference,
+            method_of(self._methods, entry.trial),
+            entry.losses if self._as_told else None,
+        )
 
 
 def best(models: Iterable[ScoredModel]) -> ScoredModel | None:
@@ -142,7 +172,7 @@ def _count(scores: Mapping[str, Scores]) -> int:
 
 def _parents(rows: Iterable[_Row]) -> list[Mapping[str, Scores]]:
     """Return the scores of the base and the parents."""
-    return [scores for entry, scores in rows if entry.trial.origin.is_parent]
+    return [scores for entry, scores in rows if entry.trial.merge is not None and entry.trial.origin.is_parent]
 
 
 def _baselines(rows: Iterable[_Row]) -> list[Mapping[str, Scores]]:

@@ -1,7 +1,6 @@
 """Select and report: the finalists are scored, one is chosen, and the report split is looked at once."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 
 from evomerge.budget import candidates
 from evomerge.execution.base import Executor
@@ -109,5 +108,5 @@ def _for_report(study: Study, objective: Objective) -> list[Trial]:
     if reported_tasks(study):
         named = {trial.label for trial in wanted}
         parents = [model.trial for model in Ranking(study, objective, "search").parents if model.label not in named]
-        wanted += [replace(trial, extends=None, cost=1.0) for trial in parents]
-    return [replace(trial, split="report") for trial in wanted]
+        wanted += [trial.changed(extends=None, cost=1.0) for trial in parents]
+    return [trial.changed(split="report") for trial in wanted]

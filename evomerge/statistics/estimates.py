@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
 
 from evomerge.errors import EvomergeError
 from evomerge.statistics import intervals
 from evomerge.statistics.clusters import Clusters, Sample, sample
+from evomerge.statistics.distributions import student_cdf
 from evomerge.statistics.intervals import ROUNDING, Z95, FloatArray, Part
 from evomerge.statistics.sign_test import sign_test
 
@@ -209,4 +209,4 @@ def _student(parts: list[Part]) -> float:
     mean, variance = sum(part.centre for part in parts), sum(part.variance for part in parts)
     if variance == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * special.stdtr(intervals.degrees(parts), -abs(mean) / math.sqrt(variance)))
+    return 2 * student_cdf(intervals.degrees(parts), -abs(mean) / math.sqrt(variance))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+
+from evomerge.statistics.distributions import student_quantile
 
 FloatArray = NDArray[np.float64]
 
@@ -69,4 +70,4 @@ def degrees(parts: Sequence[Part]) -> float:
 
 def student(degrees: float) -> float:
     """Return the two-sided 5 % quantile of Student's t; the normal one for infinite degrees."""
-    return Z95 if math.isinf(degrees) else float(special.stdtrit(degrees, 0.975))
+    return Z95 if math.isinf(degrees) else student_quantile(degrees, 0.975)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from evomerge.statistics.clusters import Clusters
+from evomerge.statistics.distributions import normal_cdf
 from evomerge.statistics.intervals import FloatArray
 from evomerge.statistics.matrices import noise, samples
 
@@ -62,7 +62,7 @@ def optimism(values: Mapping[str, FloatArray], *, clusters: Clusters | None = No
 def expected_maximum(count: int) -> float:
     """Return c_K: the expected maximum of `count` independent standard normal variables, to about 1e-9."""
     grid = np.linspace(-10.0, 10.0, 20001)
-    density = count * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * special.ndtr(grid) ** (count - 1)
+    density = count * np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi) * normal_cdf(grid) ** (count - 1)
     return float(np.trapezoid(grid * density, grid))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,20 +37,73 @@ def trial_to_dict(trial: Trial, examples: Callable[[str, tuple[str, ...]], int])
     return data
 
 
-def trial_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Trial:
-    """Restore a trial from `trial_to_dict`; `examples` has the ids by number."""
-    part = data.get("examples")
+class _Trial(msgspec.Struct):
+    """The fields of `trial_to_dict`."""
+
+    number: int
+    x: str | list[Any] | None
+    merge: dict[str, Any] | None
+    label: str
+    split: str
+    seed: int
+    examples: dict[str, int] | None = None
+    extends: int | None = None
+    gradient: dict[str, float] | None = None
+    cost: float = 1.0
+
+
+class _Outcome(msgspec.Struct):
+    """The fields of `outcome_to_dict`."""
+
+    number: int
+    scores: msgspec.Raw
+    failure: Failure | None
+    seconds: dict[str, float]
+    worker: str
+    events: tuple[dict[str, Any], ...]
+    gradient: str | list[Any] | None = None
+
+
+class _Told(_Outcome, kw_only=True):
+    losses: tuple[float, ...] | None
+
+
+class _Learned(msgspec.Struct):
+    trial: msgspec.Raw
+    outcome: msgspec.Raw
+    observed: bool
+    reused: bool
+
+
+class _Scored(msgspec.Struct):
+    """The list of a task's examples."""
+
+    examples: int
+
+
+_TRIAL = msgspec.json.Decoder(_Trial).decode
+_OUTCOME = msgspec.json.Decoder(_Outcome).decode
+_TOLD = msgspec.json.Decoder(_Told).decode
+_LEARNED = msgspec.json.Decoder(_Learned).decode
+_SCORED = msgspec.json.Decoder(dict[str, _Scored]).decode
+_SCORES = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode
+
+
+def read_trial(data: msgspec.Raw, examples: ExampleLists) -> Trial:
+    """Read a trial from the JSON of `trial_to_dict`; `examples` has the ids by number."""
+    read = _TRIAL(data)
+    x, merge, part = read.x, read.merge, read.examples
     return Trial(
-        number=data["number"],
-        x=None if data["x"] is None else unpacked(data["x"]),
-        merge=None if data["merge"] is None else merge_from_dict(data["merge"]),
-        label=data["label"],
-        split=data["split"],
-        seed=data["seed"],
-        examples=None if part is None else {task: examples[number] for task, number in part.items()},
-        extends=data.get("extends"),
-        gradient=data.get("gradient"),
-        cost=data.get("cost", 1.0),
+        read.number,
+        None if x is None else unpacked(x),
+        None if merge is None else merge_from_dict(merge),
+        read.label,
+        read.split,
+        read.seed,
+        None if part is None else {task: examples[number] for task, number in part.items()},
+        read.extends,
+        read.gradient,
+        read.cost,
     )
 
 
@@ -73,62 +127,91 @@ def outcome_to_dict(outcome: Outcome, examples: Callable[[str, tuple[str, ...]],
     return data
 
 
-def outcome_from_dict(data: Mapping[str, Any], examples: ExampleLists) -> Outcome:
-    """Restore an outcome from `outcome_to_dict`; `examples` has the ids by number."""
+def read_told(data: msgspec.Raw, examples: ExampleLists) -> tuple[Outcome, tuple[float, ...] | None]:
+    """Read the outcome and the losses of a `told` record."""
+    told = _TOLD(data)
+    return _outcome(told, examples), told.losses
+
+
+def read_learned(data: msgspec.Raw, examples: ExampleLists) -> tuple[Trial, Outcome, bool, bool]:
+    """Read the trial of a `learned` record, its outcome, whether it is observed, and whether it is reused."""
+    learned = _LEARNED(data)
+    outcome = _outcome(_OUTCOME(learned.outcome), examples)
+    return read_trial(learned.trial, examples), outcome, learned.observed, learned.reused
+
+
+def _outcome(read: _Outcome, examples: ExampleLists) -> Outcome:
     return Outcome(
-        number=data["number"],
-        scores=StoredScores(data["scores"], examples),
-        gradient=unpacked(data["gradient"]) if "gradient" in data else None,
-        failure=None if data["failure"] is None else Failure(**data["failure"]),
-        seconds=data["seconds"],
-        worker=data["worker"],
-        events=tuple(data["events"]),
+        read.number,
+        StoredScores(read.scores, examples),
+        None if read.gradient is None else unpacked(read.gradient),
+        read.failure,
+        read.seconds,
+        read.worker,
+        read.events,
     )
 
 
 class StoredScores(Mapping[str, Scores]):
     """Scores by task, decoded on first access: a study has many more of them than a command looks at."""
 
-    def __init__(self, data: Mapping[str, Any], examples: ExampleLists) -> None:
-        self._data, self._examples = data, examples
+    __slots__ = ("_data", "_examples", "_found", "_lists", "_text")
+
+    def __init__(self, text: msgspec.Raw, examples: ExampleLists) -> None:
+        self._text, self._examples = text, examples
+        self._lists: dict[str, _Scored] | None = None
+        self._data: dict[str, dict[str, Any]] | None = None
         self._found: dict[str, Scores] = {}
 
     def __getitem__(self, task: str) -> Scores:
-        found = self._found.get(task)
-        if found is None:
-            data = self._data[task]
+        if task not in self._by_task:
+            raise KeyError(task)
+        if task not in self._found:
             try:
-                found = self._found[task] = _scores_from_dict(data, self._examples)
+                self._data = self._data or _SCORES(self._text)
+                self._found[task] = _scores_from_dict(self._data[task], self._examples)
             except UNREADABLE as error:
-                raise StudyError(
-                    f"The scores on task {task!r:.80} in the ledger cannot be read, although their checksum is right: "
-                    f"{error!r:.200}. No evomerge wrote them so; restore the ledger from a copy."
-                ) from error
-        return found
+                raise _unreadable(f"The scores on task {task!r:.80} in the ledger", error) from error
+        return self._found[task]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._data)
+        return iter(self._by_task)
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self._by_task)
 
     def of(self, tasks: Iterable[str]) -> "StoredScores":
         """Return the scores of these tasks in their order. Raises KeyError where one is missing."""
-        tasks = tuple(tasks)
-        if tasks == tuple(self._data):
+        tasks, lists = tuple(tasks), self._by_task
+        if tasks == tuple(lists):
             return self
-        found = StoredScores({task: self._data[task] for task in tasks}, self._examples)
-        found._found = self._found
+        found = StoredScores(self._text, self._examples)
+        found._lists = {task: lists[task] for task in tasks}
         return found
 
-    @property
-    def numbers(self) -> tuple[object, list[tuple[str, int]]]:
-        """The lists of the study, and the number of its list for each task: equal where the examples are the same."""
-        return id(self._examples), [(task, data["examples"]) for task, data in self._data.items()]
+    def has_lists_of(self, other: "StoredScores") -> bool:
+        """Return whether both have the same tasks with the same lists of examples of one study."""
+        return self._examples is other._examples and self._by_task == other._by_task
 
     def ids_of(self, task: str) -> tuple[str, ...]:
         """Return the ids of a task's examples."""
-        return self._examples[self._data[task]["examples"]]
+        return self._examples[self._by_task[task].examples]
+
+    @property
+    def _by_task(self) -> dict[str, _Scored]:
+        if self._lists is None:
+            try:
+                self._lists = _SCORED(self._text)
+            except UNREADABLE as error:
+                raise _unreadable("Scores in the ledger", error) from error
+        return self._lists
+
+
+def _unreadable(what: str, error: Exception) -> StudyError:
+    return StudyError(
+        f"{what} cannot be read, although their checksum is right: {error!r:.200}. "
+        "No evomerge wrote them so; restore the ledger from a copy."
+    )
 
 
 def ids_of(scores: Mapping[str, Scores], task: str) -> tuple[str, ...]:
@@ -138,7 +221,7 @@ def ids_of(scores: Mapping[str, Scores], task: str) -> tuple[str, ...]:
 
 def same_examples(a: Mapping[str, Scores], b: Mapping[str, Scores]) -> bool:
     """Return whether the tasks of `a` have the same examples in `b`, without decoding stored scores."""
-    if isinstance(a, StoredScores) and isinstance(b, StoredScores) and a.numbers == b.numbers:
+    if isinstance(a, StoredScores) and isinstance(b, StoredScores) and a.has_lists_of(b):
         return True
     pairs = ((ids_of(a, task), ids_of(b, task)) for task in a)
     return all(mine is theirs or mine == theirs for mine, theirs in pairs)

@@ -64,12 +64,13 @@ class Follower:
         self._sequence += 1
         self._epoch = record.epoch
         self.study.follow(record)
-        number = record.data["number"] if record.kind in ("asked", "told") else None
+        data = record.fields
+        number = data["number"] if record.kind in ("asked", "told") else None
         try:
             at = datetime.fromisoformat(record.wall)
         except ValueError as error:
             raise StudyError(f"{self._path}, record {record.sequence}: {error}.") from error
-        return Change(record.kind, at, number, record.data)
+        return Change(record.kind, at, number, data)
 
     def _explain(self) -> None:
         if read(self._path).end > self._offset:  # raises for a damaged ledger

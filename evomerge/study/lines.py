@@ -22,6 +22,8 @@ LOCK = "ledger.lock"
 #: Copy of the search file that a study keeps in its folder.
 SEARCH_FILE = "search.yaml"
 
+#: Bytes read at once from a ledger.
+_BUFFER = 1 << 20
 _PREFIX = len(b'{"crc32":"00000000",')
 _TO_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -49,20 +51,27 @@ class StudyPaused(StudyError):
 class Record(msgspec.Struct, frozen=True):
     """One line of a ledger.
 
-    sequence: consecutive number from 0. epoch: increases with every writer. active: seconds that writers have run so
-    far, by monotonic clocks. wall: time of day in UTC, for display only. batch: sequence of the first record of those
-    that were saved at once; None for that first one.
+    sequence: consecutive number from 0. epoch: increases with every writer. data: the record's own fields, still JSON:
+    most commands look at few of them. active: seconds that writers have run so far, by monotonic clocks. wall: time of
+    day in UTC, for display only. batch: sequence of the first record of those that were saved at once; None for that
+    first one.
     """
 
     sequence: int
     epoch: int
     kind: str
-    data: Mapping[str, Any]
+    data: msgspec.Raw
     active: float = 0.0
     wall: str = ""
     batch: int | None = None
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The record's own fields by name. Raises ValueError where `data` is no JSON object."""
+        return _FIELDS(self.data)
 
+
+_FIELDS = msgspec.json.Decoder(dict[str, Any]).decode
 #: Reads a line and checks the types of its fields: several times as fast as the standard library.
 _FROM_JSON = msgspec.json.Decoder(Record).decode
 #: Errors of reading plain data that is not as expected.
@@ -78,19 +87,29 @@ class Contents:
     torn_bytes: int
 
 
-def encode(record: Record) -> bytes:
+def encode(
+    sequence: int,
+    epoch: int,
+    kind: str,
+    data: Mapping[str, Any],
+    active: float = 0.0,
+    wall: str = "",
+    batch: int | None = None,
+) -> bytes:
     """Encode a record as a line with its newline. Raises StudyError for data that JSON cannot represent."""
-    fields = {name: value for name, value in msgspec.structs.asdict(record).items() if value is not None}
+    fields = {"sequence": sequence, "epoch": epoch, "kind": kind, "data": data, "active": active, "wall": wall}
+    if batch is not None:
+        fields["batch"] = batch
     try:
         body = _TO_JSON(fields).encode()
     except (TypeError, ValueError) as error:
-        raise StudyError(f"A {record.kind!r} record needs plain data: {error}.") from error
+        raise StudyError(f"A {kind!r} record needs plain data: {error}.") from error
     return b'{"crc32":"%08x",%b\n' % (zlib.crc32(body[1:]), body[1:])
 
 
 def decode(line: bytes) -> Record | None:
     """Decode a line, or return None if it is incomplete."""
-    if not line.endswith(b"\n") or line[:_PREFIX] != b'{"crc32":"%08x",' % zlib.crc32(line[_PREFIX:-1]):
+    if line[:_PREFIX] != b'{"crc32":"%08x",' % zlib.crc32(line[_PREFIX:-1]) or line[-1:] != b"\n":
         return None
     return parse(line)
 
@@ -121,7 +140,7 @@ def read(path: Path) -> Contents:
     records: list[Record] = []
     end = size = 0
     bad: int | None = None
-    with path.open("rb") as lines, no_collection():
+    with path.open("rb", buffering=_BUFFER) as lines, no_collection():
         for number, line in enumerate(lines, start=1):
             size += len(line)
             record = decode(line)
@@ -136,7 +155,13 @@ def read(path: Path) -> Contents:
                 )
             else:
                 end = size
-                _keep(record, records, path, number)
+                if records and record.epoch < records[-1].epoch:
+                    continue  # its writer was fenced off
+                if record.sequence != len(records):
+                    raise StudyError(
+                        f"{path}, line {number} is record {record.sequence}; expected record {len(records)}."
+                    )
+                records.append(record)
     return Contents(tuple(records), end, size - end)
 
 
@@ -156,11 +181,3 @@ def _no_study(folder: Path, name: str) -> StudyError:
     absent = "it is a file" if folder.exists() else "it does not exist"
     why = f"it has no {name}" if folder.is_dir() else absent
     return StudyError(f"There is no study in {folder}: {why}. Name the folder that a search file gives as `study`.")
-
-
-def _keep(record: Record, records: list[Record], path: Path, line: int) -> None:
-    if records and record.epoch < records[-1].epoch:
-        return
-    if record.sequence != len(records):
-        raise StudyError(f"{path}, line {line} is record {record.sequence}; expected record {len(records)}.")
-    records.append(record)

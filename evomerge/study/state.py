@@ -1,15 +1,15 @@
 """The state of a study, accumulated from records. Replaying a ledger gives the state that its writer had."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from evomerge.study.codec import outcome_from_dict, trial_from_dict
+from evomerge.study.codec import read_learned, read_told, read_trial
 from evomerge.study.example_lists import ExampleLists
 from evomerge.study.lines import UNREADABLE, Record, StudyError
-from evomerge.trial import Origin, Outcome, Trial
+from evomerge.trial import Origin, Outcome, Trial, Value
 
 #: 3 packs numbers and subsets of examples, 2 has trials that score only some examples. Records of all of them
 #: are read, and a study of an earlier schema that is resumed has later records of the newest.
@@ -19,8 +19,7 @@ SCHEMA = 3
 STATE_KINDS = ("created", "inputs", "examples", "asked", "told", "grown", "learned")
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(Value, frozen=True, eq=False):
     """One trial of a study. told_at: the number of whole trials told before it, from 0; None while it is pending.
 
     losses: one per objective; None for a failure and for trials hidden from the optimizer.
@@ -113,23 +112,23 @@ class State:
             ) from error
 
     def _apply(self, record: Record) -> None:
-        self.active_seconds = record.active
-        if record.kind == "told":
-            self._tell(record.data, record.active)
-        elif record.kind == "asked":
-            self._ask(trial_from_dict(record.data, self.examples))
-        elif record.kind == "created":
-            self._create(record.data)
-        elif record.kind == "inputs":
-            self.inputs = MappingProxyType(record.data["files"])
-        elif record.kind == "examples":
-            self.examples.add(record.data)
-        elif record.kind == "grown":
-            self._grow(record.data)
-        elif record.kind == "learned":
-            self._learn(record.data)
+        self.active_seconds, kind = record.active, record.kind
+        if kind == "told":
+            self._tell(*read_told(record.data, self.examples), record.active)
+        elif kind == "asked":
+            self._ask(read_trial(record.data, self.examples))
+        elif kind == "created":
+            self._create(record.fields)
+        elif kind == "inputs":
+            self.inputs = MappingProxyType(record.fields["files"])
+        elif kind == "examples":
+            self.examples.add(record.fields)
+        elif kind == "grown":
+            self._grow(record.fields)
+        elif kind == "learned":
+            self._learn(*read_learned(record.data, self.examples))
         else:
-            self.events.append((record.kind, MappingProxyType(dict(record.data))))
+            self.events.append((kind, MappingProxyType(record.fields)))
 
     def asked(self, number: int) -> Entry:
         """Return a whole trial or a part. Raises KeyError for a number that was never asked."""
@@ -147,19 +146,20 @@ class State:
             self.inputs = MappingProxyType(data["inputs"])
 
     def _ask(self, trial: Trial) -> None:
-        (self.parts if trial.is_part else self.entries)[trial.number] = Entry(trial)
-        self.unfinished.add(trial.number)
-        self.next_number = max(self.next_number, trial.number + 1)
-        self.cost += trial.cost if trial.counts else 0.0
+        number = trial.number
+        (self.entries if trial.examples is None else self.parts)[number] = Entry(trial)
+        self.unfinished.add(number)
+        if number >= self.next_number:
+            self.next_number = number + 1
+        if trial.counts:
+            self.cost += trial.cost
 
-    def _tell(self, data: Mapping[str, Any], active: float) -> None:
-        outcome = outcome_from_dict(data, self.examples)
-        losses = None if data["losses"] is None else tuple(data["losses"])
-        asked = self.asked(outcome.number)
-        part = asked.trial.is_part
-        entry = Entry(asked.trial, outcome, losses, self._n_told, active)
-        (self.parts if part else self.entries)[outcome.number] = entry
-        self.unfinished.discard(outcome.number)
+    def _tell(self, outcome: Outcome, losses: tuple[float, ...] | None, active: float) -> None:
+        number = outcome.number
+        part = number in self.parts
+        trials = self.parts if part else self.entries
+        trials[number] = entry = Entry(trials[number].trial, outcome, losses, self._n_told, active)
+        self.unfinished.discard(number)
         self.ended.append(entry)
         if not part:
             self.told.append(entry)
@@ -168,10 +168,8 @@ class State:
             rest = {key: value for key, value in event.items() if key != "event"}
             self.events.append((str(event["event"]), MappingProxyType(rest)))
 
-    def _learn(self, data: Mapping[str, Any]) -> None:
-        trial = trial_from_dict(data["trial"], self.examples)
-        outcome = outcome_from_dict(data["outcome"], self.examples)
-        self.learned[trial.number] = Learned(Entry(trial, outcome), data["observed"], data["reused"])
+    def _learn(self, trial: Trial, outcome: Outcome, observed: bool, reused: bool) -> None:
+        self.learned[trial.number] = Learned(Entry(trial, outcome), observed, reused)
 
     @property
     def _searched(self) -> Mapping[str, tuple[str, ...]]:
@@ -213,5 +211,5 @@ def _before(entry: Entry, share: float) -> Entry:
     if examples is None:
         examples = {task: of_task.example_ids for task, of_task in scores.items()}
     ended = entry.told_at is not None
-    trial = replace(entry.trial, examples=examples, cost=entry.trial.cost * share if ended else 0.0)
-    return replace(entry, trial=trial, losses=None, told_at=entry.told_at if ended else -1)
+    trial = entry.trial.changed(examples=examples, cost=entry.trial.cost * share if ended else 0.0)
+    return entry.changed(trial=trial, losses=None, told_at=entry.told_at if ended else -1)

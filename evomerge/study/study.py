@@ -21,7 +21,9 @@ from evomerge.study.lines import (
     StudyError,
     StudyExists,
     StudyPaused,
+    encode,
     no_collection,
+    parse,
     read,
 )
 from evomerge.study.state import SCHEMA, STATE_KINDS, Entry, Growth, Learned, State
@@ -424,7 +426,7 @@ class Study:
         ids = {split: {task: list(names) for task, names in by_task.items()} for split, by_task in examples.items()}
         data = {"tasks": dict(tasks), "examples": ids, "extends": [int(number) for number in extends]}
         if self._writer is None:
-            self._state.apply(Record(0, 0, "grown", data, self.active_seconds))
+            self._state.apply(parse(encode(0, 0, "grown", data, self.active_seconds)))
         else:
             self._add("grown", data)
 

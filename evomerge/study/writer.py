@@ -130,7 +130,7 @@ class Ledger:
         """Add a record to those that `save` writes; return it as a reader will see it."""
         wall = datetime.now(UTC).isoformat(timespec="seconds")
         batch = self._sequence - len(self._lines) if self._lines else None
-        line = encode(Record(self._sequence, self.epoch, kind, data, active, wall, batch))
+        line = encode(self._sequence, self.epoch, kind, data, active, wall, batch)
         self._lines.append(line)
         self._sequence += 1
         return parse(line)

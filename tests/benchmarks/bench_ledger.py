@@ -69,9 +69,7 @@ def candidates(dimension: int, begin: int, trials: int) -> Iterator[Trial]:
 
 def batches(trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
     for begin in range(0, len(trials), TOGETHER):
-        yield [
-            Trial(**(vars(trial) | {"number": begin + n})) for n, trial in enumerate(trials[begin : begin + TOGETHER])
-        ]
+        yield [trial.changed(number=begin + n) for n, trial in enumerate(trials[begin : begin + TOGETHER])]
 
 
 def tell(study: Study, trial: Trial, plan: planning.Plan) -> None:

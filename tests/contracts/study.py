@@ -113,7 +113,7 @@ class StudyContract:
         for number, accepted in enumerate((None, texts)):
             study.ask(trial(number))
             scores = replace(outcome(number).scores["add"], accepted=accepted)
-            study.tell(replace(outcome(number), scores={"add": scores}), [1.0])
+            study.tell(outcome(number).changed(scores={"add": scores}), [1.0])
         study.close()
         found = [entry.outcome.scores["add"].accepted for entry in study_type.read(tmp_path).told if entry.outcome]
         assert found == [None, texts]

@@ -40,13 +40,13 @@ class Rounds(SerialExecutor):
         rounded = {
             task: replace(scores, values=scores.values.astype(np.float32)) for task, scores in outcome.scores.items()
         }
-        return replace(outcome, scores=rounded)
+        return outcome.changed(scores=rounded)
 
 
 class HidesFailures(SerialExecutor):
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
         outcome = super().next_outcome(timeout)
-        return None if outcome is None else replace(outcome, failure=None)
+        return None if outcome is None else outcome.changed(failure=None)
 
 
 class TakesAny(SerialExecutor):

@@ -29,13 +29,13 @@ class LateAsk(Study):
 class SinglePrecision(Study):
     def ask(self, trial: Trial) -> None:
         rounded = None if trial.x is None else trial.x.astype(np.float32).astype(np.float64)
-        super().ask(replace(trial, x=rounded))
+        super().ask(trial.changed(x=rounded))
 
 
 class NoScoresAreZero(Study):
     def tell(self, outcome: Outcome, losses: Sequence[float] | None) -> bool:
         scores = {task: replace(s, values=np.nan_to_num(s.values)) for task, s in outcome.scores.items()}
-        return super().tell(replace(outcome, scores=scores), losses)
+        return super().tell(outcome.changed(scores=scores), losses)
 
 
 class LastOutcomeWins(Study):

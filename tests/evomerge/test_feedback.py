@@ -78,8 +78,8 @@ def test_the_seconds_of_a_whole_trial_are_told_and_those_of_a_rest_are_not() -> 
         (3, None, {}),
     ):
         scored = entry(objective, number, "search", 0.5, 2.0)
-        outcome = replace(scored.outcome, seconds=seconds)
-        feedback.take(replace(scored, trial=replace(scored.trial, extends=extends), outcome=outcome))
+        outcome = scored.outcome.changed(seconds=seconds)
+        feedback.take(scored.changed(trial=scored.trial.changed(extends=extends), outcome=outcome))
     assert [o.seconds for o in optimizer.heard] == [2.5, None, None]
 
 

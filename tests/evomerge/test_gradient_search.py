@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,7 +269,7 @@ def test_a_gradient_that_runs_out_of_memory_is_computed_again_with_less(tiny: Ti
         return real(*arguments)  # type: ignore[arg-type]
 
     task.loss = short  # type: ignore[method-assign,assignment]
-    again = bench.run(replace(trial, number=1))
+    again = bench.run(trial.changed(number=1))
     assert calls == [False, True]
     assert again.failure is None
     assert plain.gradient is not None

@@ -239,7 +239,7 @@ def test_baselines_that_a_systematic_fault_took_are_scored_on_resume(models: Rec
     bench, study = make_spec(models)(), Study.create(tmp_path / "s", {}, {})
     optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
     broken, whole = SerialExecutor(lambda: Failing(bench, since=1)), SerialExecutor(lambda: bench)
-    planned = [*baselines(bench), *(replace(t, label=f"task_arithmetic:{t.label}") for t in baselines(bench)[2:])]
+    planned = [*baselines(bench), *(t.changed(label=f"task_arithmetic:{t.label}") for t in baselines(bench)[2:])]
     ending = search(study, optimizer, broken, OBJECTIVE, planned, Budget(trials=20), seed=SEED)
     assert (ending.kind, candidates(study)) == ("paused", 5)
     optimizer = CmaEs(bench.space.dimension, 1, SEED, bench.space.default())
@@ -275,7 +275,7 @@ def test_no_number_from_a_failed_or_empty_score_reaches_the_optimizer(models: Re
             if trial.number % 3 != 2:
                 return outcome
             blank = {t: replace(s, values=np.full(len(s.values), np.nan)) for t, s in outcome.scores.items()}
-            return replace(outcome, scores=blank)
+            return outcome.changed(scores=blank)
 
     bench = spec()
     study = Study.create(tmp_path / "s", {}, {})
@@ -454,7 +454,7 @@ def keyed(trial: Trial) -> bytes | None:
 def twice(bench: Bench) -> list[Trial]:
     """Canary, start, and a baseline that is the start."""
     canary, start = plan(bench)
-    return [canary, start, replace(start, merge=bench.merge_of(start), label="uniform")]
+    return [canary, start, start.changed(merge=bench.merge_of(start), label="uniform")]
 
 
 class Counting:
@@ -491,7 +491,7 @@ def test_a_model_is_scored_once_whatever_it_is_called(
     assert by_label["uniform"].losses == by_label["start"].losses
     assert ("same_model", {"trial": 2, "as": 1}) in study.events
     assert not by_label["uniform"].outcome.seconds  # type: ignore[union-attr]
-    score_all(study, executor, OBJECTIVE, [replace(t, split="report") for t in planned[1:]], phase="report", same=keyed)
+    score_all(study, executor, OBJECTIVE, [t.changed(split="report") for t in planned[1:]], phase="report", same=keyed)
     assert bench.ran[-1] == "start", "on another split it is scored anew, and once"
     assert bench.ran.count("uniform") == 0
 

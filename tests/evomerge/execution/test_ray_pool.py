@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -214,7 +213,7 @@ def test_half_of_the_workers_go_when_memory_runs_out_again_and_again(
 @pytest.mark.slow
 def test_short_parts_leave_whole_trials_their_time(ray_here: None, tmp_path: Path) -> None:
     pool = RayPool(partial(DangerousBench, tmp_path), workers=2)
-    steps = [replace(trial(number), examples={"one": ("a",)}) for number in range(20)]
+    steps = [trial(number).changed(examples={"one": ("a",)}) for number in range(20)]
     run_all(pool, steps)
     assert pool._deadline.seconds is None
     run_all(pool, [trial(number) for number in range(20, 26)])

@@ -2,7 +2,6 @@
 
 import io
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,9 +132,9 @@ def test_a_baseline_at_an_end_that_the_winner_does_not_beat_is_named(tmp_path: P
     for split in ("select", "report"):
         first = next(e for e in study.told if e.trial.split == split and e.trial.merge is None)
         assert first.outcome is not None
-        grid = replace(baseline("task_arithmetic:1"), x=np.array([1.0]), number=study.next_number, split=split)
+        grid = baseline("task_arithmetic:1").changed(x=np.array([1.0]), number=study.next_number, split=split)
         study.ask(grid)
-        study.tell(replace(first.outcome, number=grid.number), first.losses)
+        study.tell(first.outcome.changed(number=grid.number), first.losses)
     assert (
         f"task_arithmetic:1 lies at a bound of 1 of 1 search ranges ({HIGHEST})" in selection(study, objective).verdict
     )

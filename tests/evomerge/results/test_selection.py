@@ -1,6 +1,5 @@
 """The choice: finalists on select, winner on report, and a verdict that does not promise more than it saw."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +170,7 @@ def test_replacing_a_label_keeps_the_trial(searched: tuple[Study, SerialExecutor
     for entry in study.told:
         if entry.trial.label.startswith("trial:"):
             origin = study.entries[int(entry.trial.label.removeprefix("trial:"))].trial
-            again = replace(entry.trial, number=origin.number, label=origin.label, split=origin.split)
+            again = entry.trial.changed(number=origin.number, label=origin.label, split=origin.split)
             assert again.x is not None
             assert origin.x is not None
             np.testing.assert_array_equal(again.x, origin.x)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.study import Study, StudyBusy, StudyError, StudyPaused
-from evomerge.study.lines import FILE, Record, encode
+from evomerge.study.lines import FILE, encode
 from evomerge.study.state import SCHEMA
 from evomerge.study.writer import LOCK, RESERVE, Files
 from tests.contracts.study import Unsynced, describe, failed, outcome, trial
@@ -333,9 +333,8 @@ def test_records_of_an_old_epoch_are_not_read(tmp_path: Path) -> None:
     small_study(tmp_path).close()
     Study.open(tmp_path).close()
     n_records = len((tmp_path / FILE).read_bytes().splitlines())
-    late = Record(n_records, 1, "late", {})
     with (tmp_path / FILE).open("ab") as file:
-        file.write(encode(late))
+        file.write(encode(n_records, 1, "late", {}))
     study = Study.open(tmp_path)
     study.event("fine")
     study.close()
@@ -345,15 +344,15 @@ def test_records_of_an_old_epoch_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.fault("F40", "the ledger has a newer schema", "refused; unknown events are kept")
 def test_a_newer_schema_is_refused_and_unknown_events_are_kept(tmp_path: Path) -> None:
     Study.create(tmp_path, {}, {}).close()
-    unknown = json.loads(encode(Record(1, 1, "from_the_future", {"a": [1, {"b": None}]})))
+    unknown = json.loads(encode(1, 1, "from_the_future", {"a": [1, {"b": None}]}))
     del unknown["crc32"]
     unknown["a_new_field"] = 1
     body = json.dumps(unknown).encode()[1:]
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"crc32":"%08x",%b\n' % (zlib.crc32(body), body))
     assert Study.read(tmp_path).events == [("from_the_future", {"a": [1, {"b": None}]})]
-    first = Record(0, 1, "created", {"schema": SCHEMA + 1, "configuration": {}, "environment": {}})
-    (tmp_path / FILE).write_bytes(encode(first))
+    first = {"schema": SCHEMA + 1, "configuration": {}, "environment": {}}
+    (tmp_path / FILE).write_bytes(encode(0, 1, "created", first))
     for way in (Study.read, Study.open):
         with pytest.raises(StudyError, match=f"schema {SCHEMA + 1}"):
             way(tmp_path)

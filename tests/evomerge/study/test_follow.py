@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from evomerge.report.snapshot import take
@@ -82,7 +81,7 @@ def test_records_of_a_writer_that_was_fenced_off_are_skipped_as_a_reader_skips_t
     last = decode(ledger.read_bytes().splitlines(keepends=True)[-1])
     assert last is not None
     with ledger.open("ab") as file:
-        file.write(encode(msgspec.structs.replace(last, epoch=last.epoch - 1, kind="late")))
-        file.write(encode(msgspec.structs.replace(last, sequence=last.sequence + 1, kind="next")))
+        file.write(encode(last.sequence, last.epoch - 1, "late", {}, wall=last.wall))
+        file.write(encode(last.sequence + 1, last.epoch, "next", {}, wall=last.wall))
     assert [change.kind for change in Follower(tmp_path).poll()][-2:] == ["opened", "next"]
     assert Study.read(tmp_path).events[-1][0] == "next"
