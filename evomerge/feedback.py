@@ -1,7 +1,6 @@
 """Feedback to the optimizer: point, losses and per-example values of each trial, once they are known."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -196,7 +195,7 @@ class Feedback:
                 self._optimizer.tell(told)
             else:
                 share = told.share * self._share
-                self._optimizer.tell(replace(told, losses=told.losses + change, examples=(), share=share, seconds=None))
+                self._optimizer.tell(told.changed(losses=told.losses + change, examples=(), share=share, seconds=None))
         return frozenset(told.number for told in before)
 
     def _compare(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluators.base import SPLITS, Evaluator
-from evomerge.bench import build_evaluator
+from evomerge import plugins
 from evomerge.commands.models_of_run import model_named
 from evomerge.errors import EvomergeError
 from evomerge.launch.previews import as_text
@@ -105,9 +105,10 @@ def _examples(run: Run, task: str, each: Changed, labels: Sequence[str], n_shown
 def _evaluator(run: Run, task: str) -> Evaluator | None:
     """Return a task's evaluator, for its texts; None where its files are gone, since the scores need none."""
     try:
-        return build_evaluator(run.config.tasks[task])
+        evaluator: Evaluator = plugins.build("evaluator", run.config.tasks[task], Evaluator)
     except (EvomergeError, ValueError, OSError):
         return None
+    return evaluator
 
 
 def _text(evaluator: Evaluator | None, name: str) -> list[str]:

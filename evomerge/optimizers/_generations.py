@@ -139,7 +139,7 @@ class Generations:
             return
         if self._center is None:
             self._center = np.clip(self._distribution.mean, 0.0, 1.0)
-        away = float(np.abs(observation.x - self._center).max())
+        away = float(np.maximum.reduce(np.abs(observation.x - self._center)))
         if away > _FAR * max(self._spread if self._spread > _CLEARLY_WIDE else self.width, _NARROWEST):
             return
         self._waiting.append(observation)

@@ -206,7 +206,7 @@ class Portfolio(Optimizer):
 
     def _tell(self, observation: Observation) -> None:
         arm = self._arms[self._number_at(observation.x)]
-        arm.optimizer.tell(replace(observation, x=observation.x[arm.part]))
+        arm.optimizer.tell(observation.changed(x=observation.x[arm.part]))
         # A candidate that was dropped on some of the examples has an estimate, which would look like a gain.
         losses = observation.losses if observation.share == 1.0 else None
         if observation.proposed:
@@ -220,7 +220,7 @@ class Portfolio(Optimizer):
     def _tell_part(self, observation: Observation) -> None:
         arm = self._arms[self._number_at(observation.x)]
         gradient = None if observation.gradient is None else observation.gradient[arm.part]
-        arm.optimizer.tell(replace(observation, x=observation.x[arm.part], gradient=gradient))
+        arm.optimizer.tell(observation.changed(x=observation.x[arm.part], gradient=gradient))
         self._count(arm, observation, None)
         self._collect_decisions(arm)
         self._set_aside()

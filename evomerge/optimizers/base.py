@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evomerge.errors import EvomergeError
 from evomerge.optimizers._threads import one_thread
+from evomerge.trial import Value
 
 FloatArray = NDArray[np.float64]
 
@@ -127,8 +128,7 @@ class Proposal:
         return self.rows is None and self.extends is None
 
 
-@dataclass(frozen=True, eq=False)
-class Observation:
+class Observation(Value, frozen=True, eq=False):
     """The result of a trial.
 
     Attributes:
@@ -337,7 +337,7 @@ class Optimizer(ABC):
             raise OptimizerError(f"Trial {observation.number} has already been told.")
         if observation.rows is not None:
             self._told_parts.add(observation.number)
-            self._tell_part(replace(observation, x=self._checked(observation.x)))
+            self._tell_part(observation.changed(x=self._checked(observation.x)))
             return
         losses = observation.losses
         if losses is not None:
@@ -350,7 +350,7 @@ class Optimizer(ABC):
                     "Report a failed trial with losses=None."
                 )
             losses.flags.writeable = False
-        told = replace(observation, x=self._checked(observation.x), losses=losses)
+        told = observation.changed(x=self._checked(observation.x), losses=losses)
         self._told[told.number] = told
         self._known.add(self.key(told.x))
         self._tell(told)
@@ -443,7 +443,7 @@ class Optimizer(ABC):
         point = np.array(x, dtype=np.float64)
         if point.shape != (self.dimension,):
             raise OptimizerError(f"Expected a point of shape ({self.dimension},); got {point.shape}.")
-        if not (point.min() >= 0.0 and point.max() <= 1.0):  # NaN is not, either
+        if not (np.minimum.reduce(point) >= 0.0 and np.maximum.reduce(point) <= 1.0):  # NaN is not, either
             raise OptimizerError(f"A point must lie in [0, 1]^{self.dimension}; got {point.tolist()}.")
         point.flags.writeable = False
         return point

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from evomerge.resident.places import ModelError
 
@@ -25,6 +24,8 @@ def checkpointed(network: Any) -> Iterator[None]:
     Raises:
         ModelError: The network has no layers that transformers can recompute.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer  # takes seconds, also without a network
+
     layers = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(

@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.core_model_loading import WeightConverter
 
 from evomerge.errors import REFUSED, EvomergeError
 from evomerge.merging.models.network import TRAINING_ONLY
-from evomerge.merging.models.network_names import LoadingRules
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -42,7 +40,7 @@ class Conversion:
     tensor. targets: all resulting tensors.
     """
 
-    transform: WeightConverter
+    transform: Any
     key: str
     sources: tuple[tuple[str, str], ...]
     targets: tuple[str, ...] = ()
@@ -78,6 +76,8 @@ def find_places(network: Any, shapes: Shapes, learned: Callable[[str], bool], la
     that transformers would fill with random numbers.
     """
     live: dict[str, Tensor] = network.state_dict()
+    from evomerge.merging.models.network_names import LoadingRules  # takes seconds, also without a network
+
     match = LoadingRules(network, live).match(shapes)
     renamed, homeless = match.renamed, match.homeless
     converted = [Conversion(match.converters[found[0][1]], key, found) for key, found in match.converted.items()]

@@ -46,4 +46,4 @@ def _binomial(n: int) -> NDArray[np.float64]:
     """Return the probabilities of 0 to n heads among n tosses, (n + 1,). Importing SciPy takes longer than that."""
     log_factorials = np.array([math.lgamma(k + 1) for k in range(n + 1)])
     log_ways = log_factorials[n] - log_factorials - log_factorials[::-1]
-    return np.exp(log_ways - n * np.log(2))
+    return np.asarray(np.exp(log_ways - n * np.log(2)))

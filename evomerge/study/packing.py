@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-_FLOATS = {"f32": np.dtype("<f4"), "f64": np.dtype("<f8")}
+_FLOATS = {"f32": "<f4", "f64": "<f8"}
+_F64: np.dtype[np.float64] = np.dtype("<f8")
 _ONE = np.float64(1.0).view(np.uint64)
 
 
@@ -44,7 +45,7 @@ def unpacked(text: str | Sequence[Any]) -> FloatArray:
     if not isinstance(text, str):
         array = np.array(text, dtype=np.float64)
     elif text.startswith("f64:"):
-        return np.frombuffer(a2b_base64(text[4:]), _FLOATS["f64"])  # read-only, as bytes are
+        return np.frombuffer(a2b_base64(text[4:]), _F64)  # read-only, as bytes are
     elif text.startswith("bits"):
         size, _, bits = text[4:].partition(":")
         octets = np.frombuffer(a2b_base64(bits), dtype=np.uint8)
@@ -52,7 +53,7 @@ def unpacked(text: str | Sequence[Any]) -> FloatArray:
             raise ValueError(f"{size} bits were announced, and there are {8 * len(octets)}")
         array = np.unpackbits(octets, count=int(size)).astype(np.float64)
     else:
-        array = np.frombuffer(a2b_base64(text[4:]), _FLOATS[text[:3]]).astype(np.float64)
+        array = np.frombuffer(a2b_base64(text[4:]), dtype=_FLOATS[text[:3]]).astype(np.float64)
     array.flags.writeable = False
     return array
 

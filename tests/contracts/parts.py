@@ -5,7 +5,7 @@ Subclass `PartsContract`, name the plug-in, inherit the tests.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -385,8 +385,7 @@ class PartsContract:
             optimizer.inform(World(7).measures)
         for position, told in enumerate(run.told.values()):
             untouched.tell(told)
-            given = replace(
-                told,
+            given = told.changed(
                 x=np.array(told.x),
                 examples=tuple(np.array(values) for values in told.examples),
                 gradient=None if told.gradient is None else np.array(told.gradient),

@@ -47,7 +47,7 @@ class Sound(Optimizer):
         raise Exhausted("Nothing is new.")
 
     def _tell_part(self, observation: Observation) -> None:
-        kept = replace(observation, examples=tuple(values.copy() for values in observation.examples))
+        kept = observation.changed(examples=tuple(values.copy() for values in observation.examples))
         self._parts.setdefault(self.key(observation.x), []).append(kept)
 
     def _tell(self, observation: Observation) -> None:
@@ -190,7 +190,7 @@ class FromFailures(Sound):
 
     def _tell_part(self, observation: Observation) -> None:
         if not observation.examples:
-            observation = replace(observation, examples=(np.zeros(1),))
+            observation = observation.changed(examples=(np.zeros(1),))
         super()._tell_part(observation)
 
 

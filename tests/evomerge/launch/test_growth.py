@@ -2,7 +2,6 @@
 
 import shutil
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,7 +193,7 @@ def test_what_ran_when_examples_were_added_is_given_up_and_its_number_is_not_use
     with closing(Study.open(tmp_path / "study")) as study:
         number = study.next_number
         start = study.asked(1).trial
-        study.ask(replace(start, number=number, x=np.full_like(start.x, 0.123), label="search"))
+        study.ask(start.changed(number=number, x=np.full_like(start.x, 0.123), label="search"))
     write(tmp_path, 200)
     run(file)
     study = study_of(file)

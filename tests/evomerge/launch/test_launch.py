@@ -467,6 +467,6 @@ def test_models_are_told_apart_by_coefficients_split_and_purpose(configured: Con
     assert plan.same(start) == plan.same(uniform)
     assert plan.same(start) is not None
     assert plan.same(plan.planned[0]) is None, "the canary is no measurement"
-    assert plan.same(replace(start, split="select")) != plan.same(start)
-    assert plan.same(replace(uniform, label="rerun:uniform")) is None, "scored again on purpose"
-    assert plan.same(replace(start, x=np.clip(start.x + 1e-3, 0, 1))) != plan.same(start)
+    assert plan.same(start.changed(split="select")) != plan.same(start)
+    assert plan.same(uniform.changed(label="rerun:uniform")) is None, "scored again on purpose"
+    assert plan.same(start.changed(x=np.clip(start.x + 1e-3, 0, 1))) != plan.same(start)
