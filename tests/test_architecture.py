@@ -109,6 +109,21 @@ def test_start_up_loads_nothing_heavy(module: str) -> None:
     assert loaded == "[]"
 
 
+@pytest.mark.parametrize("command", ["status", "pareto", "pick", "compare"])
+def test_commands_on_a_study_load_neither_torch_nor_scipy(command: str) -> None:
+    names = ("torch", "transformers", "scipy", "optuna", "lm_eval", "ray")
+    code = f"import sys, evomerge.commands.{command}; print([name for name in {names!r} if name in sys.modules])"
+    assert python(code) == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_commands_on_a_search_file_load_networks_only_where_models_have_one(command: str) -> None:
+    names = ("torch._dynamo", "transformers.modeling_layers", "transformers.core_model_loading", "ray", "optuna")
+    code = f"import sys, evomerge.commands.{command}; print([name for name in {names!r} if name in sys.modules])"
+    assert python(code) == "[]"
+
+
 def test_labels_of_trials_are_read_in_one_module() -> None:
     """Everything else asks `Trial.origin` and the functions beside it."""
     calls = r"label\)?\.(startswith|endswith|r?partition|r?split|remove(pre|suf)fix)\("
