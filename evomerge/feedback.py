@@ -19,6 +19,7 @@ from evomerge.racing import Race
 from evomerge.search_examples import SearchExamples
 from evomerge.statistics import clusters_of, sample
 from evomerge.study import Entry, Growth, Study
+from evomerge.study.lines import no_collection
 from evomerge.trial import Origin, Trial
 
 #: Event that records what an optimizer can measure besides whole candidates.
@@ -101,7 +102,7 @@ class Feedback:
     def replay(self, study: Study) -> None:
         """Take what a study holds, but for the failures of a systematic fault: those trials run again."""
         self._learned = tuple(each.entry for each in study.learned if each.observed)
-        with on_one_thread():
+        with on_one_thread(), no_collection():
             self._replay(study.growths, study.ended, forgiven(study))
         for trial in (entry.trial for asked in (study.parts, study.entries) for entry in asked.values()):
             if self._race is not None:

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from evomerge.report import standings, status
+from evomerge.report import status
 from evomerge.report.plot import plot_progress
 from evomerge.results.as_json import selection_to_dict
 from evomerge.run import Run
@@ -18,6 +18,8 @@ def study_status(run: Run, *, plot: bool) -> tuple[dict[str, Any], Group]:
     data = status.status(run)
     parts = [status.render(data)]
     if data["state"] == "done":
+        from evomerge.report import standings  # of a result; a search that goes on has none
+
         data["result"] = selection_to_dict(run.selection)
         parts.append(standings.render(run.selection))
     if plot:

@@ -140,19 +140,21 @@ def best_on(column: int, models: Iterable[ScoredModel]) -> ScoredModel | None:
 
 def _comparable(study: Study, objective: Objective, split: str) -> tuple[list[_Row], int]:
     """Return the comparable trials of a split, and the number of those scored on other examples."""
-    found: dict[object, _Row] = {}
+    found: dict[object, Entry] = {}
     for entry in study.told:
         trial = entry.trial
         if entry.losses is not None and trial.split == split and trial.origin not in (Origin.CANARY, Origin.RERUN):
             named = split != "search" or trial.merge is not None
-            found.setdefault(trial.label if named else trial.number, (entry, scores_of(entry, objective)))
+            found.setdefault(trial.label if named else trial.number, entry)
     groups: list[list[_Row]] = []
-    for row in found.values():
-        group = next((group for group in groups if same_examples(group[0][1], row[1])), None)
-        if group is None:
-            groups.append([row])
+    for entry in found.values():
+        scores = scores_of(entry, objective)
+        for group in groups:
+            if same_examples(group[0][1], scores):
+                group.append((entry, scores))
+                break
         else:
-            group.append(row)
+            groups.append([(entry, scores)])
     kept = max(groups, key=lambda group: (_count(group[0][1]), len(group)), default=[])
     return kept, len(found) - len(kept)
 
