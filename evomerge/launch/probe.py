@@ -75,7 +75,7 @@ def _score(executor: Executor, trials: Iterator[Trial], *, most: int) -> list[Ou
         while submitted < most and submitted - len(outcomes) < executor.slots:
             if submitted >= executor.slots and time.monotonic() > begin + ENOUGH:
                 break
-            executor.submit(replace(next(trials), number=submitted))
+            executor.submit(next(trials).changed(number=submitted))
             submitted += 1
         outcome = executor.next_outcome()
         if outcome is not None:

@@ -19,7 +19,7 @@ from evomerge.report.status import status
 from evomerge.results.finalists import finalists
 from evomerge.results.front import front
 from evomerge.results.progress import leaders
-from evomerge.results.ranking import Ranking
+from evomerge.results.ranking import Ranking, best
 from evomerge.run import Run
 from evomerge.study import Study
 from evomerge.study.follow import Follower
@@ -99,6 +99,17 @@ def test_recorded_losses_rank_models_as_their_scores_do(tmp_path: Path, kind: Ki
         assert (model.order, model.losses.tolist()) == (known.order, known.losses.tolist())
     heavier = replace(objective, weights={"math": 1.0, "chat": 9.0})
     assert {model.recorded for model in Ranking(study, heavier, "search").models} == {None}
+
+
+@pytest.mark.parametrize("keep", [None, 0.01])
+@pytest.mark.parametrize("kind", ["mean", "pareto", "chebyshev", "retention"])
+def test_the_best_is_the_same_without_making_all_models(tmp_path: Path, kind: Kind, keep: float | None) -> None:
+    models = {**MODELS, 6: (MODELS[4][0] + 1e-13, MODELS[4][1])}  # better by rounding only, so trial 4 stays ahead
+    study, objective = write(tmp_path, kind, models, keep)
+    ranking = Ranking(study, objective, "search")
+    found = ranking.best_merge, ranking.best_candidate, *ranking.baselines
+    made = best(ranking.merges), best(ranking.candidates), *(m for m in ranking.models if not m.is_candidate)
+    assert [model and model.label for model in found] == [model and model.label for model in made]
 
 
 def test_without_a_parent_the_mean_decides_everywhere(tmp_path: Path) -> None:
