@@ -223,7 +223,7 @@ class Remembering:
         if outcome is None:
             self._executor.submit(trial)
         else:
-            self._remembered = replace(outcome, number=trial.number)
+            self._remembered = outcome.changed(number=trial.number)
 
     def next_outcome(self, timeout: float | None = None) -> Outcome | None:
         """Run the submitted trial, or return its recorded outcome."""
@@ -286,7 +286,7 @@ def best_so_far(study: Study, baselines: Collection[str]) -> list[tuple[float, f
         if entry.losses and entry.losses[0] < best:
             best = entry.losses[0]
             label = _label(entry.trial.label if is_baseline else entry.trial.number)
-            steps.append((cost, best, replace(entry.trial, label=label, split="report", extends=None, cost=1.0)))
+            steps.append((cost, best, entry.trial.changed(label=label, split="report", extends=None, cost=1.0)))
     return steps[max(k for k, (at, _, _) in enumerate(steps) if not at) :]
 
 

@@ -7,7 +7,6 @@ The held-out score at a cost is that of the best candidate so far (by the search
 import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def held_out_score(study: Study, executor: SerialExecutor, objective: Objective,
     scored = [e for e in study.told if e.trial.split == "search" and e.trial.label != CANARY][:cost]
     best = min((e for e in scored if e.losses), key=lambda e: (e.losses or (np.inf,))[0]).trial
     label = f"best:{best.number}"
-    score_all(study, executor, objective, [replace(best, label=label, split="report")], phase="report")
+    score_all(study, executor, objective, [best.changed(label=label, split="report")], phase="report")
     return _score(study, objective, label)
 
 
@@ -75,7 +74,7 @@ def baseline_scores(config: SearchConfig, out: Path) -> dict[str, float]:
     config = config.model_copy(update={"study": out / "baselines"})
     plan = prepare(config)
     study = open_study(config, plan, resume=True)
-    trials = [replace(trial, split="report") for trial in plan.planned if trial.merge is not None]
+    trials = [trial.changed(split="report") for trial in plan.planned if trial.merge is not None]
     score_all(study, SerialExecutor(plan.spec), plan.objective, trials, phase="report")
     scores = {trial.label: _score(study, plan.objective, trial.label) for trial in trials}
     study.close()

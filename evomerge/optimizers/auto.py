@@ -10,7 +10,7 @@ Each decision is taken on the true metric over all search examples, and told wit
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import cmaes
@@ -374,7 +374,7 @@ class _BlackBox:
         inward = self._inward(observation.x)
         fits = self._around is None and np.allclose(self._outward(inward), observation.x, atol=1e-9)
         if observation.proposed or fits:
-            self._generations.tell(replace(observation, x=inward))
+            self._generations.tell(observation.changed(x=inward))
 
     def recommend(self) -> FloatArray | None:
         """Return the mean of the distribution, (dimension,); None before the first update."""

@@ -5,7 +5,7 @@ u * x_first + v * x_second with u and v in [0, 1].
 """
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar
 
@@ -112,7 +112,7 @@ class MapNested(Optimizer):
         base = self._by_point.get(self.key(np.zeros(self.dimension)))
         if base is not None:
             known.append((np.zeros(2), base))
-        rows = [replace(seen, x=uv) for uv, seen in known if seen.losses is not None]
+        rows = [seen.changed(x=uv) for uv, seen in known if seen.losses is not None]
         best = min((seen for _, seen in known if seen.losses is not None), key=self._preferred)
         models = first.models + second.models
         if len(rows) < _FEWEST:

@@ -1,7 +1,6 @@
 """Experts whose config.json computes different outputs: named by check, and scored as their folders are."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def test_a_parent_scores_what_its_folder_does_and_merges_are_under_the_base(tmp_
     planned = {trial.label: trial for trial in plan.planned}
     assert planned["parent:b"].x is None, "the merge with its weights has another score"
     assert planned["parent:a"].x is not None
-    corner = replace(planned["start"], x=np.array([0.0, 1.0]))
+    corner = planned["start"].changed(x=np.array([0.0, 1.0]))
     assert plan.same(planned["parent:b"]) is None, "the merge with its weights is another model"
     assert plan.same(corner) is not None
     bench = plan.spec()
