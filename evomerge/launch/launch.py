@@ -133,8 +133,6 @@ def _start(
         if resume:
             say(f"no study in {config.study} yet: starting a new one")
         found = pins.take(pins.input_files(recipe))
-    wait = " (Ray itself takes several seconds)" if config.executor == "ray" else ""
-    say(f"starting {config.executor} workers{wait}")
     pool = _workers(config, replace(plan.spec, pins=found), plan.needs, stop, say)
     if pool is None:
         if study is not None:

@@ -21,8 +21,12 @@ def start_executor(
 ) -> Executor:
     """Start the configured executor, with as many workers as fit.
 
-    say: called with sentences about the cluster. Raises ExecutorError, and NodesUnfit where nodes lack the models.
+    say: called with sentences about the start and the cluster.
+
+    Raises ExecutorError, and NodesUnfit where nodes lack the models.
     """
+    wait = " (Ray itself takes several seconds)" if config.executor == "ray" else ""
+    say(f"starting {config.executor} workers{wait}")
     if config.executor == "serial":
         return SerialExecutor(replace(bench, keep_bytes=needs.room_to_keep(1, available_memory())))
     from evomerge.execution.ray_cluster import ask_nodes, cluster_address, connect

@@ -36,8 +36,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
 
 
 def test_no_candidate_finds_its_weights_merged(tmp_path: Path, seen: list[Trial]) -> None:
-    search = config(tmp_path)
-    found = probe(search, prepare(search))
+    search, said = config(tmp_path), list[str]()
+    found = probe(search, prepare(search), said.append)
+    assert said == ["starting serial workers", "scoring a parent", "scoring candidates"]
     assert [trial.label for trial in seen[:2]] == ["parent:a", "start"]
     assert len({None if trial.x is None else trial.x.tobytes() for trial in seen[1:]}) == len(seen) - 1 == MOST
     assert (found.workers, found.candidates) == (1, MOST)
