@@ -22,6 +22,8 @@ import pytest
 
 from evomerge.study import Study, StudyError
 from evomerge.study.lines import FILE
+from experiments.tiny_models.prepare import prepare
+from experiments.tiny_models.sets import DEMO
 from tests.cluster.clusters import why_not
 from tests.evomerge.forks import Fork
 from tests.soak.faults import Driver, Faults, disk
@@ -215,6 +217,8 @@ def main() -> None:
     if "cluster" in given.rounds and why_not():
         print(f"no clusters: {why_not()}")
         given.rounds = [kind for kind in given.rounds if kind != "cluster"]
+    if "demo" in given.rounds:
+        prepare(ROOT / "models", DEMO, say=lambda line: print(f"  {line}", flush=True))
     folder = Path(tempfile.mkdtemp(prefix="evomerge-soak-"))
     mark = str(os.getpid())
     clock, variables = _clock(folder)
