@@ -146,7 +146,7 @@ class SearchConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_models(cls, data: Any, info: ValidationInfo) -> Any:
-        if not isinstance(data, Mapping) or data.get("checkpoints") is None or not isinstance(info.context, Path):
+        if not isinstance(data, Mapping) or "checkpoints" not in data or not isinstance(info.context, Path):
             return data
         try:
             return with_models(data, info.context)

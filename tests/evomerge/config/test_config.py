@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from evaluators import _strict_yaml as strict_yaml
 from evomerge.config import FREE, ConfigError, SearchConfig, load_config
 from evomerge.objective import Floor, Objective
 from evomerge.plugins import PluginSpec
@@ -423,3 +425,20 @@ def test_money_pays_for_hours(tmp_path: Path) -> None:
     assert (paid.hours, paid.most_hours) == (None, 4.0)
     assert load(tmp_path, SMALL + "budget: {hours: 3, money: 10, price_per_hour: 2.5}\n").budget.most_hours == 3
     assert load(tmp_path, SMALL + "budget: {trials: 3}\n").budget.most_hours is None
+
+
+MINIMAL = {"tasks": {"t": {"evaluator": "synthetic"}}, "budget": {"trials": 9}, "study": "s"}
+EXPERTS = MINIMAL | {"base": "b", "experts": {"x": "a"}, "method": "task_arithmetic"}
+
+
+@pytest.mark.parametrize("key", sorted(SearchConfig.model_fields))
+def test_no_value_of_a_key_ends_in_a_traceback(key: str, tmp_path: Path) -> None:
+    for value in (None, [], {}, "", True, -1.5, [None], [[1]], {"a": None}, {"a": []}, {"kind": None}):
+        for rest in (EXPERTS, MINIMAL):
+            with suppress(ConfigError):
+                load(tmp_path, strict_yaml.dump(rest | {key: value}))
+
+
+def test_an_empty_list_of_checkpoints_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"search.yaml:1: checkpoints: expected a pattern such as"):
+        load(tmp_path, strict_yaml.dump({"checkpoints": None} | MINIMAL))
