@@ -49,7 +49,7 @@ class Evidence:
 
     @property
     def seconds(self) -> float:
-        """Of a candidate."""
+        """Seconds of a candidate, all stages together."""
         return sum(self.stages.values())
 
     @property

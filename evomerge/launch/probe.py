@@ -21,7 +21,7 @@ ENOUGH, MOST = 5.0, 4
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured.
+    """Measurements by the workers of a search.
 
     workers: their number. ready: seconds until they ran. first: seconds until each had scored its first model, for
     which it reads weights and prompts. stages: seconds of a later candidate by stage, see `Outcome`. candidates: how

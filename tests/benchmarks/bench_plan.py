@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from evomerge.study import Study
 from tests.evaluators.tiny_llama import character_tokenizer, write_lines
 
-#: Of small models and of those that take minutes per candidate, from LARGE million parameters on.
+#: Numbers for small models, and for those that take minutes per candidate (from LARGE million parameters on).
 N_QUESTIONS, FEW_QUESTIONS = 20, 6
 N_CANDIDATES, FEW_CANDIDATES = 6, 3
 LARGE = 350

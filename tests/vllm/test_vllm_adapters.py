@@ -97,7 +97,7 @@ def test_keys_of_another_candidate_are_not_reused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_with_another_change_is_noticed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the canary: here, vLLM gets factors that are scaled by twice the coefficients."""
+    """The canary notices it: here, vLLM gets factors that are scaled by twice the coefficients."""
     bench = plan.spec()
     engine = bench._engine
     assert engine is not None
