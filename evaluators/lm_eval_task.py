@@ -133,7 +133,8 @@ class LmEvalTask(Evaluator):
         self._metric = choose(self._tasks, group, metric, [len(found) for found in contents.values()])
         self._filter = choose_filter(self._tasks, group, self._metric.name, filter)
         self.smooth_score = check_score(score)
-        self.needs_weights = any(each.OUTPUT_TYPE != "generate_until" for each in self._tasks.values())
+        all_write = all(each.OUTPUT_TYPE == "generate_until" for each in self._tasks.values())
+        self.needs_weights = self._images or not all_write  # the network itself reads images
         self.higher_is_better = self._metric.higher_is_better and self.smooth_score not in LOWER_IS_BETTER
         with fast_templates(self._trusted):
             self._ids = content_ids([self._text(document) for document in self._documents])

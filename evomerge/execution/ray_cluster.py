@@ -185,9 +185,16 @@ def connect(address: str | None = None, *, cpus: float | None = None, insecure: 
         except (KeyboardInterrupt, SystemExit):
             ray.shutdown()
             raise
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except (
+            Exception
+        ) as error:  # Ray raises bare exceptions, too, e.g. where a busy machine takes over 30 s to start
+            ray.shutdown()
             said = " ".join(str(error).split())
-            raise ExecutorError(f"Cannot connect to Ray at {address or 'this machine'}: {said}") from error
+            if address is None:
+                raise ExecutorError(
+                    f"Ray did not start on this machine: {said} Resume when it is less busy."
+                ) from error
+            raise ExecutorError(f"Cannot connect to Ray at {address}: {said}") from error
     return Connection(address, owned=True)
 
 
