@@ -18,7 +18,7 @@ IN_ORACLE := PYTHONHASHSEED=0 TQDM_DISABLE=1 $(ORACLE)/bin/python
 demo: $(READY)
 	@echo "== 1/3  Models: training one base and its experts on CPU (reused the next time)"
 	$(BIN)/python -m experiments.tiny_models --out models
-	@echo "== 2/3  Search: layer-wise coefficients on Ray workers, then the choice on held-out examples"
+	@echo "== 2/3  Search: a coefficient per tensor and expert, on Ray workers, then the choice on held-out examples"
 	$(BIN)/evomerge search $(DEMO)/search.yaml --resume --no-menu
 	$(BIN)/evomerge status runs/quickstart --plot
 	@echo "== 3/3  Export: the winner as an ordinary checkpoint in out/quickstart"

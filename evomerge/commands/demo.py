@@ -54,7 +54,7 @@ def steps_of_demo(into: Path) -> tuple[Step, ...]:
     run = str(into / RUN)
     return (
         Step(
-            "Search: layer-wise coefficients on Ray workers, then the choice on held-out examples",
+            "Search: a coefficient per tensor and expert, on Ray workers, then the choice on held-out examples",
             ("search", str(into / SEARCH_FILE), "--resume", "--no-menu"),
         ),
         Step("Status: the results of the run, at any time", ("status", run)),

@@ -82,7 +82,8 @@ def run_search(
         origin = status.origin(Run(config.study).study, selection.winner.label)
         if origin:
             console.print(f"{selection.winner.label} is {origin}.", soft_wrap=True)
-        console.print(f"\nTo export it: {status.export_command(Path(config.study))} -o DIR", soft_wrap=True)
+        export = f"{status.export_command(Path(config.study))} -o DIR"
+        console.print(f"\nTo export {selection.winner.label}: {export}", soft_wrap=True)
         if menu is not None and code == DONE:
             menu(Path(config.study), selection)
     return code
