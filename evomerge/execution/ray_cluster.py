@@ -185,14 +185,13 @@ def connect(address: str | None = None, *, cpus: float | None = None, insecure: 
         except (KeyboardInterrupt, SystemExit):
             ray.shutdown()
             raise
-        except (
-            Exception
-        ) as error:  # Ray raises bare exceptions, too, e.g. where a busy machine takes over 30 s to start
+        except Exception as error:
+            # Ray raises bare exceptions, too, e.g. if it takes over 30 s to start on a busy machine.
             ray.shutdown()
             said = " ".join(str(error).split())
             if address is None:
                 raise ExecutorError(
-                    f"Ray did not start on this machine: {said} Resume when it is less busy."
+                    f"Ray did not start on this machine: {said} Try again when it is less busy."
                 ) from error
             raise ExecutorError(f"Cannot connect to Ray at {address}: {said}") from error
     return Connection(address, owned=True)

@@ -62,7 +62,7 @@ def _examine(arguments: str) -> list[Verdict]:
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if not lines:
         said = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
-        return [Verdict(f"vLLM cannot be imported: {said[-1][:400]}") for _ in json.loads(arguments)]
+        return [Verdict(f"asking it failed: {said[-1][:400]}") for _ in json.loads(arguments)]
     return [Verdict(**found) for found in json.loads(lines[-1].removeprefix(_MARK))]
 
 

@@ -6,15 +6,12 @@ candidate of N_RUNS, interleaved, and how many texts are equal.
 """
 
 import statistics
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from evomerge.merging.recipe_models import open_models
 from evomerge.merging.stacked import StackedAdapters
@@ -25,14 +22,14 @@ from search_spaces.base import CoefficientTable
 from tests.benchmarks.bench_generation import N_RUNS, SIZES
 from tests.evaluators.tiny_llama import build
 from tests.evomerge.merging.adapters import lora
-from tests.vllm.bench_vllm import LARGER
+from tests.vllm.bench_vllm import LARGER, Setting, run_cases, seconds
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 N_EXPERTS, RANK, N_NEW = 3, 8, 16
 #: Candidates in one batch.
 ABREAST = (2, 4)
 #: Name, configuration, numbers of prompts.
-CASES: tuple[tuple[str, dict[str, Any], tuple[int, ...]], ...] = (
+CASES: tuple[Setting, ...] = (
     ("3 million parameters", SIZES, (4, 48)),
     ("57 million parameters", LARGER, (4, 16)),
 )
@@ -93,12 +90,6 @@ def texts(engine: VllmEngine, prompts: Sequence[Any]) -> list[Any]:
     return [each.token_ids for each in engine._generate(prompts, settings(), N_NEW)]
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
-
-
 def measured(case: Case, prompts: Sequence[Any]) -> dict[str, float]:
     """Return CPU seconds per candidate of each way, once."""
     merge = case.candidate()
@@ -139,12 +130,5 @@ def compare(name: str, sizes: dict[str, Any], counts: Sequence[int], folder: Pat
         )
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    for name, sizes, counts in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            compare(name, sizes, counts, Path(folder))
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(CASES, compare)

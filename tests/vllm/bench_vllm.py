@@ -8,7 +8,7 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from tests.evaluators.tiny_llama import build
 
 LARGER = {**SIZES, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "initializer_range": 0.2}
 #: Name, configuration, numbers of prompts.
-CASES: tuple[tuple[str, dict[str, Any], tuple[int, ...]], ...] = (
+Setting = tuple[str, dict[str, Any], tuple[int, ...]]
+CASES: tuple[Setting, ...] = (
     ("3 million parameters", SIZES, (48, 256)),
     ("57 million parameters", LARGER, (48,)),
 )
@@ -70,12 +71,13 @@ def compare(name: str, sizes: dict[str, Any], counts: tuple[int, ...], folder: P
             )
 
 
-def main() -> None:
+def run_cases(cases: Sequence[Setting], compare: Callable[[str, dict[str, Any], tuple[int, ...], Path], None]) -> None:
+    """Compare each case on one thread, in a folder of its own."""
     torch.set_num_threads(1)
-    for name, sizes, counts in CASES:
+    for name, sizes, counts in cases:
         with tempfile.TemporaryDirectory() as folder:
             compare(name, sizes, counts, Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(CASES, compare)
